@@ -1,0 +1,14 @@
+"""Engines, threads, pragmas, steps and migrations: the only room that says BEGIN or COMMIT.
+
+* `driver`: one SQLite connection on a thread of its own; whole functions run there.
+* `file`: what a file is, before anything is done to it; engines and pragmas.
+* `commit`: BEGIN, SAVEPOINT, COMMIT, and what to do when a COMMIT raises; the translation of driver errors.
+* `core`: `Database`: one writer, readers, upkeep.
+* `migration`, `batch`: bringing a file to this release's schema.
+"""
+
+from memstore.database.commit import raw
+from memstore.database.core import Database
+from memstore.database.migration import migrate
+
+__all__ = ["Database", "migrate", "raw"]

@@ -1,0 +1,151 @@
+"""BEGIN, SAVEPOINT, COMMIT and ROLLBACK, and the translation of driver errors.
+
+These run on a connection's own thread. Writers begin with BEGIN IMMEDIATE: a read transaction that turns into a
+write fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout.
+
+A COMMIT that raises has no outcome yet: after a failed sync of the log every live connection may read the old
+state while the file shows the new one after a crash. Reading does not settle it, a commit does (`_settle`).
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError
+
+
+def raw(connection: Connection) -> sqlite3.Connection:
+    """The SQLite connection under *connection*, for the few statements that are compiled once."""
+    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
+
+
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """One read transaction: every statement in it sees the same state of the file."""
+    base = raw(connection)
+    with translated():
+        base.execute("BEGIN")
+    try:
+        with translated():
+            yield
+    finally:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+
+
+def begin_write(connection: Connection, wait: float) -> None:
+    """Take the file's write lock, waiting at most *wait* seconds. Raises `BusyError`."""
+    base = raw(connection)
+    with translated():
+        base.execute(f"PRAGMA busy_timeout={max(0, int(wait * 1000))}")
+        base.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def savepoint(connection: Connection, name: str) -> Iterator[None]:
+    """All of the block or none of it, inside an open write transaction; the transaction goes on either way.
+
+    A full disk or an I/O error can end the whole transaction: then there is nothing to go back to, and the next
+    statement of the transaction finds that out (`in_write`).
+    """
+    base = raw(connection)
+    base.execute(f"SAVEPOINT {name}")
+    try:
+        with translated():
+            yield
+    except BaseException:
+        if base.in_transaction:
+            base.execute(f"ROLLBACK TO {name}")
+            base.execute(f"RELEASE {name}")
+        raise
+    with translated():
+        base.execute(f"RELEASE {name}")
+
+
+def in_write(connection: Connection) -> bool:
+    """Whether a transaction is open."""
+    return raw(connection).in_transaction
+
+
+def rollback(connection: Connection) -> None:
+    """End the transaction without its changes, if it is still open."""
+    base = raw(connection)
+    if base.in_transaction:
+        with translated():
+            base.execute("ROLLBACK")
+
+
+def commit(connection: Connection) -> None:
+    """Make the transaction durable; when this returns it is, when it raises it is not.
+
+    Raises:
+        CommitUnknownError: neither could be found out. The caller must take no more writes.
+        StorageError: it was not committed.
+    """
+    base = raw(connection)
+    token = os.urandom(16)
+    with translated():
+        base.execute("UPDATE store_meta SET write_token = ?", (token,))
+    try:
+        base.execute("COMMIT")
+    except sqlite3.Error as error:
+        if not _settle(base, token, error):
+            raise translate(error) from error
+
+
+def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> bool:
+    """Whether the transaction that wrote *token* was committed, found out by committing another."""
+    try:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+        base.execute("BEGIN IMMEDIATE")
+        found = base.execute("SELECT write_token = ? FROM store_meta", (token,)).fetchone()
+        base.execute("UPDATE store_meta SET write_token = ?", (os.urandom(16),))
+        base.execute("COMMIT")
+    except sqlite3.Error as error:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+        raise CommitUnknownError(
+            f"COMMIT failed ({cause}) and so did finding out what became of it ({error}): "
+            "this store takes no more writes; close it, see to the disk, open it again and look"
+        ) from cause
+    return bool(found and found[0])
+
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space and try again",
+    sqlite3.SQLITE_READONLY: "the file cannot be written: look at its permissions, or open it with read_only=True",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: look at the folder and its permissions",
+    sqlite3.SQLITE_IOERR: "reading or writing the disk failed: see to the disk and try again",
+}
+
+
+def translate(error: sqlite3.Error) -> MemstoreError:
+    """The error of ours that stands for SQLite's *error*."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest only refines it
+    if code in _BUSY:
+        return BusyError("another process or connection held the file's write lock past the timeout: try again")
+    if code in _DAMAGED:
+        return DamagedError(f"the database file is damaged ({error}): run `memstore check`, or restore a backup")
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return StorageError(f"{_ADVICE.get(code, 'SQLite refused the statement')} ({name}: {error})")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn errors of SQLite, bare or wrapped by SQLAlchemy, into ours; leave every other alone."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error) from error
+    except DBAPIError as error:
+        if isinstance(error.orig, sqlite3.Error):
+            raise translate(error.orig) from error
+        raise

@@ -1,0 +1,146 @@
+"""What a file is before anything is done to it, and how connections to it are made.
+
+A file that is newer or not ours is refused over a read-only connection before any pragma is set, so that it keeps
+its bytes. Files are never opened but by SQLite: closing any other handle would drop SQLite's locks.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from memstore.database.commit import raw, translate, translated
+from memstore.errors import BusyError, ForeignFileError, MissingFileError, NewerFileError
+from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
+from memstore.settings import Durability, Settings
+
+REVISIONS = ("0001",)
+"""Every revision this release knows, oldest first; `tests/test_migrations.py` holds it against `migrations/`."""
+
+HEAD = REVISIONS[-1]
+MINIMUM_SQLITE = (3, 38, 0)
+_SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "relaxed": "NORMAL"}
+
+
+def inspect(path: str) -> str | None:
+    """The schema revision of the file at *path*; None when there is none yet, because it is absent or empty.
+
+    Raises:
+        ForeignFileError: it is not a file of ours.
+        NewerFileError: a newer release wrote it.
+        MissingFileError: its folder does not exist.
+    """
+    file = Path(path)
+    if not file.exists():
+        if not file.absolute().parent.is_dir():
+            raise MissingFileError(
+                f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
+            )
+        return None
+    if file.is_dir():
+        raise ForeignFileError(f"{path!r} is a folder: give the path of the database file in it")
+    if file.stat().st_size == 0:
+        return None
+    try:
+        with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
+            return revision_of(connection, path)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
+            raise ForeignFileError(f"{path!r} is not a SQLite file; it was not touched: give another path") from error
+        raise translate(error) from error
+
+
+def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
+    """The schema revision in an open file; None when it has no tables yet. Raises as `inspect` does."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    if not tables and application in (0, APPLICATION_ID):
+        return None
+    if application != APPLICATION_ID:
+        raise ForeignFileError(
+            f"{path!r} is a SQLite file of another application (application_id {application:#x}); it was not touched: "
+            "give the path of a memstore file, or of one that does not exist yet"
+        )
+    row = None
+    if VERSION_TABLE in tables:
+        row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608
+    if row is None:
+        return None  # every revision was taken back, or none was ever applied
+    if row[0] not in REVISIONS:
+        raise NewerFileError(
+            f"{path!r} was written by a newer release of memstore (schema {row[0]}, this one knows {HEAD}); "
+            "it was not touched: upgrade memstore",
+            revision=row[0],
+        )
+    return str(row[0])
+
+
+def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
+    """*path* as a SQLite URI."""
+    return f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
+
+
+def async_engine(settings: Settings) -> AsyncEngine:
+    """An engine whose connections each have a thread; the store holds them for its life, so nothing pools them."""
+    query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
+    url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
+    arguments = {"isolation_level": None, "cached_statements": 512, "timeout": settings.timeout}
+    return create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+
+
+def sync_engine(creator: Callable[[], Any]) -> Engine:
+    """A synchronous engine over connections that *creator* makes."""
+    return create_engine("sqlite://", creator=creator, poolclass=NullPool)
+
+
+def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:
+    """The pragmas of one connection, as a function to run on its thread."""
+
+    def setup(connection: Connection) -> None:
+        base = raw(connection)
+        with translated():
+            base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
+            base.execute("PRAGMA foreign_keys=ON")
+            base.execute("PRAGMA temp_store=MEMORY")  # else every trigger beside a unique key opens a temporary file
+            base.execute("PRAGMA cache_size=-16000")
+            if not writes:
+                base.execute("PRAGMA query_only=ON")
+                return
+            base.execute("PRAGMA secure_delete=FAST")  # ON, Debian's default, writes deleted vectors to the log again
+            base.execute(f"PRAGMA synchronous={_SYNCHRONOUS[settings.durability]}")
+            base.execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
+
+    return setup
+
+
+def switch_to_wal(path: str, timeout: float) -> None:
+    """Make the file keep a write-ahead log; a no-op when it does.
+
+    The switch needs the file alone for an instant and does not wait for it: with several processes opening a new
+    file at once it is tried again until *timeout* has passed.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=1.0)) as connection:
+                if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
+                    return
+        except sqlite3.OperationalError as error:
+            if not isinstance(translate(error), BusyError):
+                raise translate(error) from error
+        if time.monotonic() > deadline:
+            raise BusyError(f"other processes kept {path!r} busy while it was being set up: try again")
+        time.sleep(0.02)
+
+
+def set_layout(connection: sqlite3.Connection) -> None:
+    """The properties of a file that are fixed with its first page."""
+    connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")

@@ -1,0 +1,271 @@
+"""The records callers receive: frozen, complete, and equal when every field is.
+
+Arrays in records are read-only float32. Times are aware datetimes in UTC. Metadata is made of plain
+`dict`, `list`, `str`, `int`, `float`, `bool` and None, and is the caller's own copy.
+"""
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Embedding = npt.NDArray[np.float32]
+"""A vector as memstore returns it: float32, shape (dimension,), read-only."""
+
+Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+"""What metadata is made of."""
+
+Namespace = tuple[str, ...]
+
+HitT = TypeVar("HitT")
+
+
+class _Record:
+    """Equality by every field (arrays by their bytes), and a hash by identity in the store."""
+
+    __slots__ = ()
+
+    def _values(self) -> tuple[object, ...]:
+        values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        return tuple((v.dtype.str, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.namespace, self.id))  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Memory(_Record):
+    """One memory.
+
+    Attributes:
+        id: unique in its namespace.
+        namespace: where it lives; `()` is the root.
+        content: its text.
+        embedding: float32, shape (dimension,), read-only, as it was given; None for a memory that no search finds.
+        tags: a set of words.
+        metadata: a JSON object.
+        importance: 0 to 1.
+        created_at: when it was added, UTC.
+        updated_at: when a verb last changed it, UTC.
+        expires_at: from when on no read sees it, UTC; None for never.
+        accessed_at: when `touch` last named it, UTC; None for never.
+        access_count: how often `touch` named it.
+    """
+
+    id: str
+    namespace: Namespace = ()
+    content: str
+    embedding: Embedding | None = None
+    tags: frozenset[str] = frozenset()
+    metadata: dict[str, Json] = field(default_factory=dict)
+    importance: float = 0.5
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None = None
+    accessed_at: datetime | None = None
+    access_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Assembly(_Record):
+    """A group of memories of one namespace, with the mean of their vectors.
+
+    Attributes:
+        id: unique in its namespace among assemblies; memories have ids of their own.
+        namespace: where it and its members live; `()` is the root.
+        name: a title.
+        description: a text.
+        tags: a set of words.
+        topics: words in the caller's order.
+        metadata: a JSON object.
+        member_count: how many members it has.
+        composite: float32, shape (dimension,), read-only: the mean of the members' vectors (under cosine, of their
+            directions, at length 1). None when no member has a vector, or when they cancel out.
+        revision: a number that grows whenever the members or their vectors change.
+        created_at: when it was added, UTC.
+        updated_at: when a verb last changed it or its membership, UTC.
+    """
+
+    id: str
+    namespace: Namespace = ()
+    name: str = ""
+    description: str = ""
+    tags: frozenset[str] = frozenset()
+    topics: tuple[str, ...] = ()
+    metadata: dict[str, Json] = field(default_factory=dict)
+    member_count: int = 0
+    composite: Embedding | None = None
+    revision: int = 0
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """A tag in use in one namespace, with how many memories and assemblies carry it."""
+
+    name: str
+    memory_count: int
+    assembly_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory a search found. Higher *score* is closer; its range is the metric's (see `memstore.geometry`)."""
+
+    memory: Memory
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class AssemblyHit:
+    """An assembly a search found by its composite. Higher *score* is closer."""
+
+    assembly: Assembly
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a search was answered.
+
+    Attributes:
+        method: `"exact"`: every allowed row was compared.
+        engine: `"faiss"` or `"numpy"`, which computed the distances.
+        rows: vectors the index held.
+        allowed: vectors that scope, expiry and filter left to compare.
+        uncommitted: vectors of the caller's own open transaction among them.
+    """
+
+    method: Literal["exact"]
+    engine: Literal["faiss", "numpy"]
+    rows: int
+    allowed: int
+    uncommitted: int = 0
+
+
+class Hits(list[HitT], Generic[HitT]):
+    """The hits of one search, best first, with the plan by which they were found."""
+
+    __slots__ = ("plan",)
+
+    def __init__(self, hits: list[HitT], plan: Plan) -> None:
+        super().__init__(hits)
+        self.plan = plan
+
+
+FindingKind = Literal[
+    "missing",
+    "ghost",
+    "stale",
+    "swapped",
+    "wrong_dimension",
+    "checksum",
+    "composite",
+    "foreign_key",
+    "integrity",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that `check` found wrong.
+
+    Attributes:
+        kind: `missing` (a stored vector is not in the index), `ghost` (the index has a vector that is not stored),
+            `stale` (the index has another vector, scope or expiry than is stored), `swapped` (the index has another
+            record's vector), `wrong_dimension` (a vector that is not of the store's dimension, in the index or
+            stored), `checksum` (a stored vector that is not what was written), `composite` (an assembly's vector is
+            not the mean of its members'), `foreign_key` (a row whose owner does not exist), `integrity` (SQLite's
+            own integrity check).
+        noun: `"memory"`, `"assembly"` or `"file"`.
+        id: the record's id; for a ghost, whose record does not exist, the key it had in the file.
+        namespace: the record's namespace.
+        detail: what was compared, in words.
+    """
+
+    kind: FindingKind
+    noun: Literal["memory", "assembly", "file"]
+    id: str
+    namespace: Namespace = ()
+    detail: str
+
+    def __str__(self) -> str:
+        where = f" in {'/'.join(self.namespace)}" if self.namespace else ""
+        return f"{self.kind}: {self.noun} {self.id!r}{where}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What `repair` did.
+
+    Attributes:
+        found: what was wrong before.
+        remaining: what is wrong still; empty unless stored data itself is damaged.
+        reindexed: vectors loaded into the new index.
+        recomposed: assemblies whose composite was computed again.
+        checksums: unknown checksums filled in.
+        orphans: rows removed whose owner did not exist.
+    """
+
+    found: list[Finding]
+    remaining: list[Finding]
+    reindexed: int
+    recomposed: int
+    checksums: int
+    orphans: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired records left out."""
+
+    path: str
+    dimension: int
+    metric: str
+    embedder: str | None
+    durability: str
+    revision: str
+    sqlite: str
+    memories: int
+    assemblies: int
+    tags: int
+    namespaces: int
+    vectors: int
+    file_bytes: int
+    wal_bytes: int
+    engine: Literal["faiss", "numpy"]
+    engine_reason: str
+    indexed: int
+    index_bytes: int
+    index_loaded: bool
+
+
+_id_lock = threading.Lock()
+_last_id = 0
+
+
+def new_id() -> str:
+    """A new id: UUID version 7 (RFC 9562, section 5.7), which sorts by the time it was made.
+
+    The 12 bits of `rand_a` carry the fraction of the millisecond (method 3 of its section 6.2), and ids made by
+    one process strictly increase. Time-ordered ids halve the cost of the unique index against random ones.
+    """
+    global _last_id
+    with _id_lock:
+        stamp = time.time_ns() * 4096 // 1_000_000  # milliseconds in the upper bits, their 4096th parts below
+        _last_id = stamp = max(stamp, _last_id + 1)
+    tail = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
+    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | tail
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

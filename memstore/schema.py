@@ -1,0 +1,318 @@
+"""Tables, named constraints, triggers and column types: what a memstore file is.
+
+True of every file, whoever writes to it (the triggers see raw SQL too):
+
+* a change of a vector, of what scopes it (namespace, expiry), or of an assembly's revision writes its key to
+  `change_log` in the same transaction;
+* a change of an assembly's members, or of a member's vector, raises `assembly.revision`;
+* a vector that is changed without its checksum loses its checksum.
+
+A key of `memory` or `assembly` is never handed out twice. Live tables hold live rows only.
+"""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from memstore.fields import from_micros, to_micros
+from memstore.records import Json, Namespace
+
+APPLICATION_ID = 0x6D656D73
+"""`mems` in ASCII, in the header of every file of ours: https://www.sqlite.org/pragma.html#pragma_application_id."""
+
+PAGE_SIZE = 8_192
+VERSION_TABLE = "memstore_version"
+FORMAT = 1
+
+Key = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware datetime, stored as whole microseconds since 1970, UTC."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002, D102
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else from_micros(value)
+
+
+class JsonText(TypeDecorator[Json]):
+    """JSON as text: keys in the caller's order, no white space, not escaped to ASCII."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002, D102
+        return json_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Json:  # noqa: ARG002, D102
+        return None if value is None else json.loads(value)  # type: ignore[no-any-return]
+
+
+def json_text(value: Json) -> str:
+    """*value*, already checked, as it is stored."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def namespace_path(namespace: Namespace) -> str:
+    """A namespace as one text: parts escaped as in JSON Pointer (RFC 6901), each closed by `/`.
+
+    Everything below `path` is then the key range from `path` to `below_end(path)`.
+    """
+    return "".join(part.replace("~", "~0").replace("/", "~1") + "/" for part in namespace)
+
+
+def namespace_parts(path: str) -> Namespace:
+    """The namespace that `namespace_path` made *path* of."""
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[:-1])
+
+
+def below_end(path: str) -> str | None:
+    """The first path after everything below *path*; None for the root, after which there is nothing."""
+    return path[:-1] + "0" if path else None  # "0" is the character after "/"
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _owner(column: str, target: str) -> Column[int]:
+    return Column(column, Key, ForeignKey(target, ondelete="CASCADE"), nullable=False)
+
+
+store_meta = Table(
+    "store_meta",
+    metadata,
+    Column("pk", Integer, primary_key=True),
+    Column("store_uuid", Text, nullable=False),
+    Column("epoch", Text, nullable=False),
+    Column("format", Integer, nullable=False),
+    Column("log_floor", Key, nullable=False, server_default=text("0")),
+    Column("write_token", LargeBinary),
+    CheckConstraint("pk = 1", name="one_row"),
+)
+
+namespace = Table(
+    "namespace",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("path", Text, nullable=False),
+    UniqueConstraint("path"),
+)
+
+vector_space = Table(
+    "vector_space",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False, server_default=text("''")),
+    Column("dimension", Integer, nullable=False),
+    Column("metric", Text, nullable=False),
+    Column("embedder", Text),
+    UniqueConstraint("kind", "name"),
+    CheckConstraint("kind IN ('memory', 'assembly')", name="kind"),
+    CheckConstraint("dimension > 0", name="dimension"),
+)
+
+memory = Table(
+    "memory",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("metadata", JsonText, nullable=False),
+    Column("importance", Float, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("accessed_at", UtcTime),
+    Column("access_count", Key, nullable=False),
+    UniqueConstraint("namespace_pk", "id"),
+    CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
+    CheckConstraint("importance BETWEEN 0 AND 1", name="importance"),
+    Index(None, "namespace_pk", "created_at"),
+    Index("ix_memory_expires_at", "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
+    sqlite_autoincrement=True,
+)
+
+memory_vector = Table(
+    "memory_vector",
+    metadata,
+    _owner("memory_pk", "memory.pk"),
+    Column("space_pk", Key, ForeignKey("vector_space.pk"), nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("checksum", Key),
+    PrimaryKeyConstraint("memory_pk", "space_pk"),
+    CheckConstraint("typeof(vector) = 'blob' AND length(vector) % 4 = 0", name="vector"),
+)
+
+assembly = Table(
+    "assembly",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("topics", JsonText, nullable=False),
+    Column("metadata", JsonText, nullable=False),
+    Column("revision", Key, nullable=False, server_default=text("0")),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    UniqueConstraint("namespace_pk", "id"),
+    CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
+    CheckConstraint("json_type(topics) = 'array'", name="topics"),
+    Index(None, "namespace_pk", "created_at"),
+    sqlite_autoincrement=True,
+)
+
+assembly_vector = Table(
+    "assembly_vector",
+    metadata,
+    _owner("assembly_pk", "assembly.pk"),
+    Column("space_pk", Key, ForeignKey("vector_space.pk"), nullable=False),
+    Column("sum", LargeBinary, nullable=False),
+    Column("length", Float, nullable=False),
+    Column("count", Key, nullable=False),
+    Column("vector", LargeBinary),
+    Column("checksum", Key),
+    Column("revision", Key, nullable=False),
+    PrimaryKeyConstraint("assembly_pk", "space_pk"),
+    CheckConstraint("vector IS NULL OR (typeof(vector) = 'blob' AND length(vector) % 4 = 0)", name="vector"),
+)
+
+tag = Table(
+    "tag",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("name", Text, nullable=False),
+    UniqueConstraint("namespace_pk", "name"),
+)
+
+
+def _join(name: str, owner: str, other: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        _owner(f"{owner}_pk", f"{owner}.pk"),
+        _owner(f"{other}_pk", f"{other}.pk"),
+        PrimaryKeyConstraint(f"{owner}_pk", f"{other}_pk"),
+        Index(None, f"{other}_pk", f"{owner}_pk"),
+        sqlite_with_rowid=False,
+    )
+
+
+memory_tag = _join("memory_tag", "memory", "tag")
+assembly_tag = _join("assembly_tag", "assembly", "tag")
+assembly_member = _join("assembly_member", "assembly", "memory")
+
+change_log = Table(
+    "change_log",
+    metadata,
+    Column("seq", Key, primary_key=True),
+    Column("space_pk", Key, nullable=False),
+    Column("pk", Key, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def _log(space: str, pk: str) -> str:
+    return f"INSERT INTO change_log (space_pk, pk) VALUES ({space}, {pk});"
+
+
+def _log_all(kind: str, row: str) -> str:
+    return (
+        "INSERT INTO change_log (space_pk, pk) "  # noqa: S608 - table names of ours
+        f"SELECT space_pk, {kind}_pk FROM {kind}_vector WHERE {kind}_pk = {row}.pk;"
+    )
+
+
+def _revise_owners(row: str) -> str:
+    return (
+        "UPDATE assembly SET revision = revision + 1 WHERE pk IN "  # noqa: S608 - table names of ours
+        f"(SELECT assembly_pk FROM assembly_member WHERE memory_pk = {row}.memory_pk);"
+    )
+
+
+def _revise(row: str) -> str:
+    return f"UPDATE assembly SET revision = revision + 1 WHERE pk = {row}.assembly_pk;"  # noqa: S608
+
+
+def _vector_triggers(kind: str) -> dict[str, str]:
+    table, key = f"{kind}_vector", f"{kind}_pk"
+    owners = {row: " " + _revise_owners(row) if kind == "memory" else "" for row in ("NEW", "OLD")}
+    return {
+        f"tr_{table}_insert": f"AFTER INSERT ON {table} BEGIN {_log('NEW.space_pk', f'NEW.{key}')}{owners['NEW']} END",
+        f"tr_{table}_delete": f"AFTER DELETE ON {table} BEGIN {_log('OLD.space_pk', f'OLD.{key}')}{owners['OLD']} END",
+        f"tr_{table}_update": f"AFTER UPDATE OF {key}, space_pk, vector ON {table} BEGIN "
+        f"{_log('OLD.space_pk', f'OLD.{key}')} {_log('NEW.space_pk', f'NEW.{key}')}{owners['OLD']}{owners['NEW']} END",
+        f"tr_{table}_checksum": f"AFTER UPDATE OF vector ON {table} "
+        "WHEN NEW.vector IS NOT OLD.vector AND NEW.checksum IS OLD.checksum BEGIN "
+        f"UPDATE {table} SET checksum = NULL WHERE {key} = NEW.{key} AND space_pk = NEW.space_pk; END",
+        # With foreign keys off, as in other tools, a deleted owner leaves its vector behind: the index must not.
+        f"tr_{kind}_delete": f"AFTER DELETE ON {kind} BEGIN {_log_all(kind, 'OLD')} END",
+    }
+
+
+_REVISED = "INSERT INTO change_log (space_pk, pk) SELECT pk, NEW.pk FROM vector_space WHERE kind = 'assembly';"
+
+TRIGGERS: dict[str, str] = {
+    name: f"CREATE TRIGGER {name} {body}"
+    for name, body in {
+        **_vector_triggers("memory"),
+        **_vector_triggers("assembly"),
+        "tr_memory_scope": "AFTER UPDATE OF namespace_pk, expires_at ON memory BEGIN "
+        + _log_all("memory", "NEW")
+        + " END",
+        "tr_assembly_scope": "AFTER UPDATE OF namespace_pk ON assembly BEGIN " + _log_all("assembly", "NEW") + " END",
+        "tr_assembly_insert": f"AFTER INSERT ON assembly BEGIN {_REVISED} END",
+        "tr_assembly_revision": f"AFTER UPDATE OF revision ON assembly BEGIN {_REVISED} END",
+        "tr_assembly_member_insert": f"AFTER INSERT ON assembly_member BEGIN {_revise('NEW')} END",
+        "tr_assembly_member_delete": f"AFTER DELETE ON assembly_member BEGIN {_revise('OLD')} END",
+        "tr_assembly_member_update": f"AFTER UPDATE ON assembly_member BEGIN {_revise('OLD')} {_revise('NEW')} END",
+    }.items()
+}
+"""Name to statement, for SQLite."""
+
+OWN_TABLES = frozenset({*metadata.tables, VERSION_TABLE})
+
+
+def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:  # noqa: ARG001
+    """For a host application's Alembic: leave memstore's tables out of its comparison.
+
+    Give it as `include_object` to `context.configure`, or call it from one of your own.
+    """
+    table = name if type_ == "table" else getattr(getattr(object, "table", None), "name", None)
+    return table not in OWN_TABLES

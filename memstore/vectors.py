@@ -1,0 +1,109 @@
+"""An embedding as an array and as bytes: dtype, byte order, finiteness, dimension, checksum.
+
+Stored bytes are float32, little-endian, without a header; their length says the dimension. The checksum is
+CRC-32 (as in `zlib.crc32`): it finds accidents, not forgeries.
+"""
+
+import sys
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from memstore.errors import DamagedError, DimensionError, EmbeddingError
+from memstore.records import Embedding
+
+EmbeddingLike = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
+"""What a caller may give as an embedding: any sequence of real numbers."""
+
+STORED = np.dtype("<f4")
+_NATIVE = sys.byteorder == "little"
+
+
+def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
+    """*value* as the array the store keeps: a read-only float32 copy, shape (dimension,).
+
+    Args:
+        value: a sequence of real numbers, rounded to float32.
+        dimension: the store's.
+        zero_ok: False under cosine, where a zero vector has no direction.
+
+    Raises:
+        DimensionError: it is not of shape (dimension,).
+        EmbeddingError: it is not made of real numbers, or one is NaN, infinite or beyond float32, or all are zero
+            (also after rounding) where that is not allowed.
+    """
+    if isinstance(value, np.ndarray) and value.dtype == np.float32:
+        vector = value.astype(np.float32)  # a copy, contiguous, in native order
+    else:
+        vector = _rounded(value)
+    if vector.shape != (dimension,):
+        raise DimensionError(expected=dimension, got=vector.shape[0] if vector.ndim == 1 else f"shape {vector.shape}")
+    square = float(np.dot(vector, vector))
+    # One product settles the ordinary case; it overflows and underflows long before float32 does.
+    if not (1e-30 < square < 1e30):
+        if not np.isfinite(vector).all():
+            raise EmbeddingError(
+                "an embedding holds NaN or infinity, or a number beyond float32: mend it or leave it out"
+            )
+        if not zero_ok and not vector.any():
+            raise EmbeddingError(
+                "a zero embedding has no direction, so the cosine metric cannot place it: leave it out"
+            )
+    vector.flags.writeable = False
+    return vector
+
+
+def _rounded(value: object) -> Embedding:
+    if isinstance(value, str | bytes | dict | set | frozenset) or value is None:
+        raise EmbeddingError(f"an embedding is a sequence of real numbers; got {type(value).__name__}")
+    try:
+        wide = np.asarray(value)
+    except ValueError as error:
+        raise EmbeddingError(
+            "an embedding is one flat sequence of real numbers; got nested ones of unequal length"
+        ) from error
+    if wide.size == 0:
+        wide = wide.astype(np.float64)
+    if wide.dtype == object:
+        # Python integers beyond 64 bits, decimals, fractions: real numbers all the same.
+        try:
+            wide = np.array([float(x) for x in wide.ravel()]).reshape(wide.shape)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise EmbeddingError("an embedding is a sequence of real numbers within float32") from error
+    if wide.dtype.kind not in "fiu":
+        raise EmbeddingError(f"an embedding is made of real numbers; got an array of {wide.dtype}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return wide.astype(np.float32)
+
+
+def encode(vector: Embedding) -> bytes:
+    """The stored bytes of *vector*."""
+    return vector.tobytes() if _NATIVE else vector.astype(STORED).tobytes()
+
+
+def decode(data: bytes, dimension: int, what: str) -> Embedding:
+    """The vector that *data* holds: float32, shape (dimension,), read-only.
+
+    Raises:
+        DamagedError: it is of another length; *what* names its owner in the message.
+    """
+    if len(data) != dimension * 4:
+        raise DamagedError(
+            f"the stored vector of {what} has {len(data)} bytes where dimension {dimension} needs {dimension * 4}: "
+            "give it a new embedding with update(), or delete it"
+        )
+    vector = np.frombuffer(data, STORED)
+    return vector if _NATIVE else vector.astype(np.float32)
+
+
+def decode_rows(blobs: list[bytes], dimension: int) -> npt.NDArray[np.float32]:
+    """The vectors of many stored values, each of the right length: float32, shape (len(blobs), dimension)."""
+    rows = np.frombuffer(b"".join(blobs), STORED).reshape(len(blobs), dimension)
+    return rows.astype(np.float32, copy=False)
+
+
+def checksum(data: bytes) -> int:
+    """CRC-32 of stored bytes, 0 to 2**32 - 1."""
+    return zlib.crc32(data)
