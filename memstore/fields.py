@@ -4,7 +4,8 @@ A value is refused, never bent: what a check lets through is stored exactly, and
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar, cast
@@ -99,7 +100,7 @@ def check_tags(value: object) -> frozenset[str]:
 
 def check_topics(value: object) -> tuple[str, ...]:
     """*value* as topics in order, else `InvalidError`; a set has no order and is refused."""
-    if isinstance(value, Set):
+    if isinstance(value, AbstractSet):
         raise InvalidError("topics are in order: give a list or a tuple, not a set")
     return tuple(check_words("topics", value))
 
@@ -130,7 +131,7 @@ def _json(value: object, place: str, depth: int) -> Json:
     if depth > MAX_METADATA_DEPTH:
         raise InvalidError(f"metadata is nested more than {MAX_METADATA_DEPTH} levels deep")
     if kind is list:
-        return [_json(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]  # type: ignore[arg-type]
+        return [_json(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(cast("list[object]", value))]
     if kind is dict:
         return {_json_key(k, place): _json(v, f"{place}.{k}", depth + 1) for k, v in value.items()}  # type: ignore[attr-defined]
     raise InvalidError(f"{place} is a {kind.__name__}, which would not come back as one from JSON: convert it first")
@@ -235,12 +236,12 @@ def memory_changes(item: Mapping[str, object], space: Space, at: datetime) -> di
 
 def new_memory(item: Mapping[str, object], namespace: Namespace, space: Space, at: datetime) -> Draft[Memory]:
     """The memory that *item*, a mapping with the keyword names of `memories.add`, describes. Raises `InvalidError`."""
-    fields = memory_changes(item, space, at)
+    fields = memory_changes(_without_defaults(item, "memory"), space, at)
     if "content" not in fields:
         raise InvalidError("a memory needs content")
     named = frozenset(fields)
     fields.setdefault("created_at", at)
-    fields.setdefault("updated_at", max(at, fields["created_at"]))  # type: ignore[type-var]
+    fields.setdefault("updated_at", max(at, cast("datetime", fields["created_at"])))
     if "id" not in fields:
         fields["id"] = new_id()
     return Draft(Memory(namespace=namespace, **fields), named)  # type: ignore[arg-type]
@@ -254,18 +255,23 @@ def assembly_changes(item: Mapping[str, object]) -> dict[str, object]:
 
 def new_assembly(item: Mapping[str, object], namespace: Namespace, at: datetime) -> Draft[Assembly]:
     """The assembly, without members, that *item* describes. Raises `InvalidError`."""
-    fields = assembly_changes(item)
+    fields = assembly_changes(_without_defaults(item, "assembly"))
     if "id" not in fields:
         raise InvalidError("an assembly needs an id")
     named = frozenset(fields)
     fields.setdefault("created_at", at)
-    fields.setdefault("updated_at", max(at, fields["created_at"]))  # type: ignore[type-var]
+    fields.setdefault("updated_at", max(at, cast("datetime", fields["created_at"])))
     return Draft(Assembly(namespace=namespace, **fields), named)  # type: ignore[arg-type]
 
 
-def _refuse_unknown(item: object, known: frozenset[str], noun: str) -> None:
+def _without_defaults(item: object, noun: str) -> dict[str, object]:
+    """*item* without what says nothing: None is the default of every field but the embedding."""
     if not isinstance(item, Mapping):
         raise InvalidError(f"one {noun} is a mapping of field names to values; got {type(item).__name__}")
+    return {name: value for name, value in item.items() if value is not None or name == "embedding"}
+
+
+def _refuse_unknown(item: Mapping[str, object], known: frozenset[str], noun: str) -> None:
     unknown = sorted(repr(name) for name in item if name not in known)
     if unknown:
         raise InvalidError(f"a {noun} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")

@@ -38,7 +38,8 @@ def index_form(metric: Metric, rows: Rows) -> Rows:
 
 def lengths(wide: Wide) -> Wide:
     """The Euclidean length of each row: float64, shape (n,). In float64 no float32 vector over- or underflows."""
-    return np.sqrt((wide * wide).sum(axis=1))
+    squares: Wide = (wide * wide).sum(axis=1)
+    return np.sqrt(squares)
 
 
 def scores(metric: Metric, query: Embedding, rows: Rows) -> Wide:

@@ -12,7 +12,7 @@ A key of `memory` or `assembly` is never handed out twice. Live tables hold live
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -69,7 +69,7 @@ class JsonText(TypeDecorator[Json]):
         return json_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Json:  # noqa: ARG002, D102
-        return None if value is None else json.loads(value)  # type: ignore[no-any-return]
+        return None if value is None else cast("Json", json.loads(value))
 
 
 def json_text(value: Json) -> str:
@@ -249,7 +249,7 @@ change_log = Table(
 
 
 def _log(space: str, pk: str) -> str:
-    return f"INSERT INTO change_log (space_pk, pk) VALUES ({space}, {pk});"
+    return f"INSERT INTO change_log (space_pk, pk) VALUES ({space}, {pk});"  # noqa: S608
 
 
 def _log_all(kind: str, row: str) -> str:

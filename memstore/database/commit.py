@@ -16,7 +16,7 @@ from typing import cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError
+from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError, TransactionError
 
 
 def raw(connection: Connection) -> sqlite3.Connection:
@@ -53,17 +53,33 @@ def savepoint(connection: Connection, name: str) -> Iterator[None]:
     A full disk or an I/O error can end the whole transaction: then there is nothing to go back to, and the next
     statement of the transaction finds that out (`in_write`).
     """
-    base = raw(connection)
-    base.execute(f"SAVEPOINT {name}")
+    begin_savepoint(connection, name)
     try:
         with translated():
             yield
     except BaseException:
-        if base.in_transaction:
-            base.execute(f"ROLLBACK TO {name}")
-            base.execute(f"RELEASE {name}")
+        undo_savepoint(connection, name)
         raise
+    end_savepoint(connection, name)
+
+
+def begin_savepoint(connection: Connection, name: str) -> None:
+    """Mark a place in the open transaction; marks of one name nest."""
     with translated():
+        raw(connection).execute(f"SAVEPOINT {name}")
+
+
+def end_savepoint(connection: Connection, name: str) -> None:
+    """Keep what was done since the mark, and forget the mark."""
+    with translated():
+        raw(connection).execute(f"RELEASE {name}")
+
+
+def undo_savepoint(connection: Connection, name: str) -> None:
+    """Undo what was done since the mark, if there still is a transaction, and forget the mark."""
+    base = raw(connection)
+    if base.in_transaction:
+        base.execute(f"ROLLBACK TO {name}")
         base.execute(f"RELEASE {name}")
 
 
@@ -88,6 +104,8 @@ def commit(connection: Connection) -> None:
         StorageError: it was not committed.
     """
     base = raw(connection)
+    if not base.in_transaction:
+        raise TransactionError("SQLite gave this transaction up after a failure: nothing of it was stored, start again")
     token = os.urandom(16)
     with translated():
         base.execute("UPDATE store_meta SET write_token = ?", (token,))

@@ -17,8 +17,8 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from memstore.database import commit
-from memstore.database.driver import Driver, LocalEngine, Step, finished, in_thread
-from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, sync_engine
+from memstore.database.driver import Driver, LocalEngine, Step
+from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, no_dimension, sync_engine
 from memstore.database.migration import migrate
 from memstore.errors import (
     BusyError,
@@ -31,20 +31,13 @@ from memstore.errors import (
     ReadOnlyError,
 )
 from memstore.settings import Settings
+from memstore.threads import finished, in_thread
 
 T = TypeVar("T")
 
 READERS = 2
 CHECKPOINT_BYTES = 16 * 1024 * 1024
-SLICE = 100
-"""Rows that a thread encodes or decodes before it lets the event loop's thread in (`breathe`)."""
-
 _log = logging.getLogger("memstore")
-
-
-def breathe() -> None:
-    """Let go of the GIL: called between slices of pure Python work on a thread."""
-    time.sleep(0)
 
 
 class Database:
@@ -72,7 +65,8 @@ class Database:
         drivers: list[Driver] = []
         try:
             for writes in [True, True] * (not settings.read_only) + [False] * READERS:
-                drivers.append(await Driver.open(engine, local, configure(settings, writes=writes)))
+                driver = await Driver.open(engine, local, configure(settings, writes=writes))
+                drivers.append(driver)
         except BaseException:
             for driver in drivers:
                 await driver.close()
@@ -124,7 +118,8 @@ class Database:
         def step(connection: Connection) -> T:
             commit.begin_write(connection, deadline - time.monotonic())
             try:
-                result = function(connection)
+                with commit.translated():
+                    result = function(connection)
             except BaseException:
                 commit.rollback(connection)
                 raise
@@ -206,6 +201,15 @@ class Database:
             raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
         return await self._upkeep.run(function)
 
+    async def checkpoint(self) -> None:
+        """Write the log back into the file now."""
+        await self.upkeep(_checkpoint_now)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     async def close(self) -> None:
         """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
         if self._closed:
@@ -262,6 +266,8 @@ def _prepare(settings: Settings) -> None:
             f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: use a newer Python"
         )
     if not settings.read_only:
+        if settings.dimension is None and inspect(settings.path) is None:
+            raise no_dimension(settings.path)  # before there is a file
         migrate(settings.path, timeout=settings.timeout)
         return
     revision = inspect(settings.path)

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from memstore.threads import finished, telling
+
 T = TypeVar("T")
 Step = Callable[[Connection], T]
 
@@ -32,9 +34,7 @@ class Driver:
         """Connect, and run *setup* on the new connection's thread."""
         connection = await engine.connect()
         try:
-            raw = (await connection.get_raw_connection()).driver_connection
-            if raw is None:
-                raise RuntimeError("the engine gave no connection")
+            raw: Any = (await connection.get_raw_connection()).driver_connection
             outcome: asyncio.Future[Connection] = _submit(raw._tx, lambda: local.adopt(raw._conn))  # noqa: SLF001
             driver = cls(connection, await finished(outcome), raw)
             await driver.run(setup)
@@ -50,9 +50,8 @@ class Driver:
         outcome.add_done_callback(self._ended)
         return outcome
 
-    def _ended(self, outcome: "asyncio.Future[Any]") -> None:
+    def _ended(self, outcome: "asyncio.Future[Any]") -> None:  # noqa: ARG002 - a callback's form
         self.pending -= 1
-        outcome.exception()  # an abandoned read's error is nobody's news
 
     async def run(self, function: Step[T]) -> T:
         """Run *function* on the thread and wait for its end through any number of cancellations."""
@@ -70,7 +69,7 @@ class LocalEngine:
     def __init__(self, make: Callable[[Callable[[], Any]], Engine]) -> None:
         self._here = threading.local()
         self._engine = make(lambda: self._here.connection)
-        self._engine.dialect.do_close = _nothing  # type: ignore[method-assign]  # they are the async engine's to close
+        self._engine.dialect.do_close = _nothing  # type: ignore[assignment,method-assign]  # the async engine's to close
 
     def adopt(self, connection: Any) -> Connection:
         """A SQLAlchemy connection over this thread's own SQLite *connection*."""
@@ -81,59 +80,8 @@ class LocalEngine:
 def _nothing(connection: object) -> None: ...
 
 
-async def finished(outcome: "asyncio.Future[T]") -> T:
-    """The result of *outcome*, waited for to its end; the first cancellation that came meanwhile is let out then.
-
-    A thread cannot be cancelled. A shielded task can (`asyncio.run` cancels it at Ctrl-C), so this waits on a
-    bare future, which no loop cancels.
-    """
-    cancelled: asyncio.CancelledError | None = None
-    while not outcome.done():
-        try:
-            await asyncio.shield(outcome)
-        except asyncio.CancelledError as error:
-            cancelled = cancelled or error
-        except BaseException:  # noqa: BLE001, S110 - raised again below, by result()
-            pass
-    if cancelled is not None:
-        raise cancelled
-    return outcome.result()
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run *function* on a thread made for it: the loop's default executor is the application's."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-    outcome.add_done_callback(lambda o: o.exception())
-    call = _call(loop, outcome, function)
-    threading.Thread(target=call, name="memstore-once", daemon=True).start()
-    return await finished(outcome)
-
-
 def _submit(queue: Any, function: Callable[[], T]) -> "asyncio.Future[T]":
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
-    queue.put_nowait((None, _call(loop, outcome, function)))
+    queue.put_nowait((None, telling(loop, outcome, function)))
     return outcome
-
-
-def _call(
-    loop: asyncio.AbstractEventLoop, outcome: "asyncio.Future[T]", function: Callable[[], T]
-) -> Callable[[], None]:
-    def call() -> None:
-        try:
-            result = function()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            _tell(loop, outcome.set_exception, error)
-        else:
-            _tell(loop, outcome.set_result, result)
-
-    return call
-
-
-def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], value: Any) -> None:
-    try:
-        loop.call_soon_threadsafe(settle, value)
-    except RuntimeError:
-        if not loop.is_closed():  # a loop that was closed under us has nobody who waits
-            raise

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated
-from memstore.errors import BusyError, ForeignFileError, MissingFileError, NewerFileError
+from memstore.errors import BusyError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
 from memstore.settings import Durability, Settings
 
@@ -30,7 +30,7 @@ _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "re
 
 
 def inspect(path: str) -> str | None:
-    """The schema revision of the file at *path*; None when there is none yet, because it is absent or empty.
+    """The schema revision of the file at *path*; None when there is none yet: it is absent, empty or half made.
 
     Raises:
         ForeignFileError: it is not a file of ours.
@@ -52,9 +52,34 @@ def inspect(path: str) -> str | None:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
-            raise ForeignFileError(f"{path!r} is not a SQLite file; it was not touched: give another path") from error
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_READONLY_ROLLBACK and _half_made(path):
+            return None  # the next connection that writes rolls its maker's transaction back
+        if code in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_NOTADB):
+            raise ForeignFileError(
+                f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
+            ) from error
         raise translate(error) from error
+
+
+def _half_made(path: str) -> bool:
+    """Whether a file with a transaction in it that nobody will end was to be one of ours.
+
+    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change.
+    """
+    try:
+        with closing(sqlite3.connect(uri(path, "ro") + "&immutable=1", uri=True)) as connection:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            if application != 0:
+                return bool(application == APPLICATION_ID)
+            return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+    except sqlite3.DatabaseError:
+        return False
+
+
+def no_dimension(path: str) -> InvalidError:
+    """What is wrong with making a file whose vectors have no dimension."""
+    return InvalidError(f"{path!r} is new: say dimension=, the numbers per embedding, or give an embedder")
 
 
 def revision_of(connection: sqlite3.Connection, path: str) -> str | None:

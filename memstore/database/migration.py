@@ -47,11 +47,14 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
 @contextmanager
 def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
     """A connection in one write transaction, committed if the block ends well, else rolled back."""
+    made = inspect(path) is not None  # and refuse what is not ours before anything is set: Alembic's command comes here
     engine = sync_engine(lambda: sqlite3.connect(uri(path, "rwc"), uri=True, isolation_level=None, timeout=timeout))
     try:
         with translated(), engine.connect() as connection:
-            set_layout(raw(connection))
+            if not made:
+                set_layout(raw(connection))  # auto_vacuum, set again, would be a write of its own
             raw(connection).execute("PRAGMA foreign_keys=OFF")
+            raw(connection).execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
             # Alembic leaves a transaction alone that SQLAlchemy knows of; the driver's default would end it at DDL.
             event.listen(connection, "begin", lambda c: begin_write(c, timeout))
             with connection.begin():

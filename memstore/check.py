@@ -1,0 +1,201 @@
+"""Rows against index, by content; and the way back.
+
+`check` looks and changes nothing. What the change log says the index has not taken in yet is no drift. `repair`
+throws the index away and builds it from the rows: nothing is invented, and nothing stored is lost but rows that
+belong to nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from memstore import composites
+from memstore.database.commit import snapshot
+from memstore.geometry import CANCELLED, Mean, index_form
+from memstore.index import Follower
+from memstore.index.protocol import NEVER
+from memstore.records import Finding, FindingKind, Namespace
+from memstore.repository import audit, log
+from memstore.repository.log import VectorRows, VectorSpace
+from memstore.threads import breathe
+from memstore.vectors import checksum, decode, decode_rows
+
+TOLERANCE = 1e-6
+"""How far, as a share of its length, a vector may lie from what it is compared with: a few roundings of float32."""
+
+Named = Mapping[int, tuple[str, Namespace]]
+
+
+def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
+    """What is wrong in the file itself: SQLite's structure, owners, checksums, composites. One read transaction."""
+    findings = [Finding(kind="integrity", noun="file", id="", detail=line) for line in audit.integrity(connection)]
+    findings += [
+        Finding(
+            kind="foreign_key", noun="file", id=place, detail=f"it belongs to a row of {parent} that does not exist"
+        )
+        for place, parent in audit.orphans(connection)
+    ]
+    by_kind = {space.kind: space for space in spaces}
+    for space in by_kind.values():
+        findings += _vectors(connection, space)
+    findings += _composites(connection, by_kind["memory"], by_kind["assembly"])
+    return findings
+
+
+def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
+    wrong: dict[int, tuple[FindingKind, str]] = {}
+    for key, blob, written in audit.stored_vectors(connection, space):
+        if len(blob) != space.space.dimension * 4:
+            wrong[key] = (
+                "wrong_dimension",
+                f"its stored vector has {len(blob)} bytes, not {space.space.dimension * 4}",
+            )
+        elif written is not None and checksum(blob) != written:
+            wrong[key] = ("checksum", "its stored vector is not what was written")
+    names = audit.names(connection, space.kind, wrong)
+    for key, (kind, detail) in wrong.items():
+        yield _finding(kind, space, key, names, detail)
+
+
+def _composites(connection: Connection, memories: VectorSpace, assemblies: VectorSpace) -> Iterator[Finding]:
+    lagging = set(log.lagging(connection))
+    wrong: dict[int, str] = dict.fromkeys(lagging, "its composite is of an older revision of its members")
+    for key, blob in audit.stored_composites(connection, assemblies):
+        if key not in lagging:
+            detail = _differs(composites.computed(connection, memories, key), blob, memories)
+            if detail is not None:
+                wrong[key] = detail
+        breathe()
+    names = audit.names(connection, "assembly", wrong)
+    for key, detail in sorted(wrong.items()):
+        yield _finding("composite", assemblies, key, names, detail)
+
+
+def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
+    fresh = mean.vector(space.space.metric)
+    if blob is not None and len(blob) != space.space.dimension * 4:
+        return None  # reported as wrong_dimension
+    kept = None if blob is None else decode(blob, space.space.dimension, "")
+    if fresh is None or kept is None:
+        # Sums in another order may end on the two sides of the limit at which members cancel out.
+        if fresh is kept or _near_limit(mean):
+            return None
+        return "it has a composite, but its members have no mean" if fresh is None else "it has no composite"
+    distance = float(np.linalg.norm(fresh.astype(np.float64) - kept))
+    if distance <= TOLERANCE * float(np.linalg.norm(fresh.astype(np.float64))):
+        return None
+    return f"its composite is {distance:.3g} away from the mean of its members"
+
+
+def _near_limit(mean: Mean) -> bool:
+    if mean.count == 0 or mean.length == 0:
+        return False
+    share = float(np.linalg.norm(mean.total)) / mean.length
+    return abs(share - CANCELLED) < CANCELLED * 0.01
+
+
+def indexed(connection: Connection, follower: Follower) -> list[Finding]:
+    """What is wrong in the index, entry by entry; nothing where it is not loaded, or would be built anew anyhow."""
+    findings: list[Finding] = []
+    with follower.lock.shared(), snapshot(connection):
+        pending = follower.pending(connection)
+        if pending is None:
+            return []
+        for space in follower.spaces.values():
+            findings += _Comparison(connection, follower, space, set(pending.get(space.pk, ()))).findings()
+    return findings
+
+
+class _Comparison:
+    """The entries of one index against the stored vectors of its space."""
+
+    def __init__(self, connection: Connection, follower: Follower, space: VectorSpace, pending: set[int]) -> None:
+        self._connection = connection
+        self._space = space
+        self._pending = pending
+        self._index = follower.indexes[space.kind]
+        self._entries = self._index.entries()
+        self._wrong: dict[int, tuple[FindingKind, str]] = {}
+        self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
+
+    def findings(self) -> list[Finding]:
+        dimension, held = self._space.space.dimension, self._entries.rows.shape[1]
+        if held != dimension:
+            for key in self._entries.keys.tolist():
+                self._wrong[key] = ("wrong_dimension", f"the index has a vector of dimension {held}, not {dimension}")
+        else:
+            self._compare()
+        names = audit.names(self._connection, self._space.kind, self._wrong)
+        order = sorted(self._wrong.items())
+        return [_finding(kind, self._space, key, names, detail) for key, (kind, detail) in order]
+
+    def _compare(self) -> None:
+        seen = np.zeros(len(self._index), dtype=bool)
+        for chunk in log.vectors(self._connection, self._space):
+            self._compare_chunk(chunk, seen)
+            breathe()
+        for key in self._entries.keys[~seen].tolist():
+            self._note(key, "ghost", "the index has it, but no vector of it is stored")
+        by_stored = {stored: key for key, (stored, _) in self._differing.items()}
+        for key, (_, held) in self._differing.items():
+            other = by_stored.get(held)
+            if other is None:
+                self._note(key, "stale", "the index has another vector than is stored")
+            else:
+                self._note(key, "swapped", f"the index has the vector of the record with key {other}")
+
+    def _compare_chunk(self, chunk: VectorRows, seen: npt.NDArray[np.bool_]) -> None:
+        space = self._space.space
+        whole = [row for row in zip(*chunk, strict=True) if len(row[3]) == space.dimension * 4]
+        if not whole:
+            return
+        chunk = VectorRows(*zip(*whole, strict=True))
+        keys = np.array(chunk.keys, dtype=np.int64)
+        places = self._index.places(keys)
+        found = places >= 0
+        for key in keys[~found].tolist():
+            self._note(key, "missing", "its vector is stored, but the index does not have it")
+        at = places[found]
+        seen[at] = True
+        fresh = index_form(space.metric, decode_rows(list(chunk.blobs), space.dimension))[found]
+        held = self._entries.rows[at]
+        for i in np.flatnonzero(~_equal(fresh, held)).tolist():
+            self._differing[int(keys[found][i])] = (fresh[i].tobytes(), held[i].tobytes())
+        expiries = np.array([NEVER if e is None else e for e in chunk.expiries], dtype=np.int64)[found]
+        namespaces = np.array(chunk.namespaces, dtype=np.int64)[found]
+        scoped = (self._entries.namespaces[at] == namespaces) & (self._entries.expiries[at] == expiries)
+        for key in keys[found][~scoped].tolist():
+            self._note(key, "stale", "the index has another namespace or expiry than is stored")
+
+    def _note(self, key: int, kind: FindingKind, detail: str) -> None:
+        if key not in self._pending:
+            self._wrong[key] = (kind, detail)
+
+
+def _equal(fresh: npt.NDArray[np.float32], held: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    wide = fresh.astype(np.float64)
+    away = np.linalg.norm(wide - held, axis=1)
+    near: npt.NDArray[np.bool_] = away <= TOLERANCE * np.linalg.norm(wide, axis=1)
+    return near
+
+
+def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, detail: str) -> Finding:
+    id, namespace = names.get(key, (f"key {key}", ()))
+    return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
+
+
+def mend(connection: Connection, follower: Follower, findings: list[Finding]) -> tuple[int, int, int]:
+    """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
+
+    How many of each. Runs inside a write transaction.
+    """
+    if any(finding.kind == "integrity" for finding in findings):
+        audit.reindex(connection)
+    orphans = audit.remove_orphans(connection)
+    filled = sum(audit.fill_checksums(connection, space) for space in follower.spaces.values())
+    keys = audit.keys(connection, [f for f in findings if f.noun == "assembly"])
+    wrong = sorted({*keys, *log.lagging(connection)})
+    composites.recompute(connection, follower.spaces, wrong)
+    return orphans, filled, len(wrong)

@@ -1,0 +1,333 @@
+"""The verbs that mean the same on memories and on assemblies: read, list, count, delete, search.
+
+Each verb checks its arguments, then runs one function of a connection in the session; nothing here holds state.
+"""
+
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore import filters
+from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError
+from memstore.fields import MAX_LIMIT, check_count, check_id, check_ids, check_tags, now, to_micros
+from memstore.filters import Where
+from memstore.index import DriftError, Found, Scope, View
+from memstore.records import Hits, Namespace, Plan
+from memstore.repository import namespaces, rows
+from memstore.repository.log import VectorSpace
+from memstore.repository.nouns import Noun
+from memstore.repository.rows import Order, Place, Selection
+from memstore.transaction import Session
+from memstore.vectors import EmbeddingLike, as_embedding
+
+RecordT = TypeVar("RecordT")
+HitT = TypeVar("HitT")
+
+PAGE = 100
+"""Records read at a time by `list`: each page is one read transaction, and none is held between pages."""
+
+
+class Absent(Enum):
+    """The default of an argument for which None is a value."""
+
+    ABSENT = "absent"
+
+    def __repr__(self) -> str:
+        return "<absent>"
+
+
+ABSENT = Absent.ABSENT
+Query = str | EmbeddingLike
+
+
+def given(**arguments: object) -> dict[str, object]:
+    """The arguments that were given."""
+    return {name: value for name, value in arguments.items() if value is not ABSENT}
+
+
+def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a method that takes one record, as an item of its many-form."""
+    del arguments["self"]
+    return given(**arguments)
+
+
+class Collection(ABC, Generic[RecordT, HitT]):
+    """One noun of one namespace, in one session."""
+
+    _noun: ClassVar[Noun]
+    _orders: ClassVar[frozenset[str]]
+
+    def __init__(self, session: Session, namespace: Namespace) -> None:
+        self._session = session
+        self._namespace = namespace
+
+    @abstractmethod
+    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[RecordT]: ...
+
+    @abstractmethod
+    def _hit(self, record: RecordT, score: float) -> HitT: ...
+
+    @property
+    def _space(self) -> VectorSpace:
+        return self._session.spaces[self._noun.kind]
+
+    async def get(self, id: str) -> RecordT:
+        """The record *id* of this namespace.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        check_id(id)
+
+        def step(connection: Connection) -> RecordT:
+            at = now()
+            return self._read(connection, [self._key(connection, id, at)], at)[0]
+
+        return await self._session.read(step)
+
+    async def get_many(self, ids: Iterable[str]) -> dict[str, RecordT]:
+        """The records among *ids* that exist, by id, in the order asked for; the others are left out."""
+        wanted = check_ids(ids)
+
+        def step(connection: Connection) -> dict[str, RecordT]:
+            at = now()
+            keys = rows.keys_of(connection, self._noun, self._namespace, wanted, at)
+            found = [id for id in wanted if id in keys]
+            records = self._read(connection, [keys[id] for id in found], at)
+            return dict(zip(found, records, strict=True))
+
+        return await self._session.read(step)
+
+    async def delete(self, id: str) -> int:
+        """Delete the record *id*; how many there were, 0 or 1. Takes the writer lock."""
+        return await self.delete_many(ids=[id])
+
+    async def delete_many(self, *, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
+        """Delete the records with these *ids*, or those that match *where*; how many there were.
+
+        Takes the writer lock. All or nothing.
+
+        Raises:
+            InvalidError: not just one of the two was given.
+            FilterError: *where* is empty, and would delete everything: `clear` does that.
+        """
+        if (ids is None) == (where is None):
+            raise InvalidError("delete_many takes ids= or where=, one of them")
+        wanted = None if ids is None else check_ids(ids)
+        if where is not None and not where:
+            raise FilterError("an empty filter would delete everything here: use clear() for that")
+        node = None if where is None else filters.parse(where, self._noun.kind)
+
+        def step(connection: Connection) -> int:
+            at = now()
+            if wanted is None:
+                keys = rows.selected(connection, self._selection(at, where=node))
+            else:
+                keys = list(rows.keys_of(connection, self._noun, self._namespace, wanted, at).values())
+            rows.delete_keys(connection, self._noun, keys)
+            return len(keys)
+
+        return await self._session.write(step)
+
+    async def list(
+        self,
+        *,
+        where: Where | None = None,
+        tags: Iterable[str] = (),
+        order: str = "created_at",
+        below: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[RecordT]:
+        """Every record that matches, one after the other, read page by page.
+
+        Args:
+            where: a filter.
+            tags: only records that have all of these.
+            order: a field to sort by, with `-` before it for descending; what is missing comes first.
+            below: also from all namespaces below this one.
+            limit: how many at most; None for all.
+
+        Raises:
+            FilterError: *where* is not of the language.
+            InvalidError: *order* is no field one can sort by.
+        """
+        node, wanted = self._filter(where, tags)
+        sort = self._order(order)
+        left = MAX_LIMIT**2 if limit is None else check_count("limit", limit, 1, 2**62)
+        place: Place | None = None
+        while left > 0:
+            records, place = await self._session.read(self._page(node, wanted, sort, place, min(PAGE, left), below))
+            for record in records:
+                yield record
+            left -= len(records)
+            if place is None:
+                return
+
+    def _page(
+        self,
+        node: filters.Node | None,
+        tags: frozenset[str],
+        order: Order,
+        place: Place | None,
+        size: int,
+        below: bool,
+    ) -> Callable[[Connection], tuple[Sequence[RecordT], Place | None]]:
+        def step(connection: Connection) -> tuple[Sequence[RecordT], Place | None]:
+            at = now()
+            selection = self._selection(at, where=node, tags=tags, below=below)
+            keys, last = rows.page(connection, selection, order, place, size)
+            return self._read(connection, keys, at), last
+
+        return step
+
+    async def count(self, *, where: Where | None = None, tags: Iterable[str] = (), below: bool = False) -> int:
+        """How many records match; arguments as of `list`."""
+        node, wanted = self._filter(where, tags)
+
+        def step(connection: Connection) -> int:
+            return rows.count(connection, self._selection(now(), where=node, tags=wanted, below=below))
+
+        return await self._session.read(step)
+
+    async def search(
+        self,
+        query: Query,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+    ) -> Hits[HitT]:
+        """Find the records nearest to *query*.
+
+        Args:
+            query: numbers, shape (dimension,), rounded to float32; need not be normalised. With an embedder also text.
+            limit: how many at most, 1 to 10,000.
+            tags: only records that have all of these.
+            where: only records that match this filter.
+            min_score: only records at least this close.
+            below: also from all namespaces below this one.
+
+        Returns:
+            At most *limit* hits, best first; equal scores in order of creation. Score is the metric's (see
+            `memstore.geometry`); higher is closer. Fewer than *limit* only when fewer match. `hits.plan` says how
+            they were found.
+
+        Raises:
+            DimensionError, EmbeddingError: *query* is no vector of this store.
+            EmbedderError: *query* is text, and there is no embedder.
+            FilterError: *where* is not of the language.
+        """
+        return (await self.search_many([query], limit, tags=tags, where=where, min_score=min_score, below=below))[0]
+
+    async def search_many(
+        self,
+        queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]],
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+    ) -> builtins.list[Hits[HitT]]:
+        """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
+        node, wanted = self._filter(where, tags)
+        check_count("limit", limit, 1, MAX_LIMIT)
+        if min_score is not None and (isinstance(min_score, bool) or not isinstance(min_score, int | float)):
+            raise InvalidError(f"min_score is a number; got {min_score!r}")
+        asked = await self._vectors(queries)
+        if not len(asked):
+            return []
+
+        def step(connection: Connection, view: View) -> builtins.list[Hits[HitT]]:
+            at = now()
+            vectors = np.stack([self._checked(query) for query in asked])
+            scope = self._scope(connection, at, node, wanted, below=below)
+            answers = view.search(self._noun.kind, vectors, limit, scope)
+            return [self._hits(connection, view, at, found, own, min_score) for found, own in answers]
+
+        return await self._session.search(step)
+
+    def _hits(
+        self, connection: Connection, view: View, at: datetime, found: Found, own: int, min_score: float | None
+    ) -> Hits[HitT]:
+        size = len(found.keys) if min_score is None else int((found.scores >= min_score).sum())
+        records = self._read(connection, found.keys[:size].tolist(), at)
+        if len(records) < size:
+            raise DriftError
+        plan = Plan(
+            method="exact",
+            engine=view.engine.name,
+            rows=view.rows(self._noun.kind),
+            allowed=found.allowed,
+            uncommitted=own,
+        )
+        return Hits([self._hit(r, s) for r, s in zip(records, found.scores[:size].tolist(), strict=True)], plan)
+
+    def _checked(self, query: object) -> np.ndarray[Any, np.dtype[np.float32]]:
+        space = self._space.space
+        return as_embedding(query, space.dimension, zero_ok=space.metric != "cosine")
+
+    async def _vectors(self, queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]]) -> Sequence[object]:
+        """The queries as vectors not yet checked, texts embedded."""
+        if isinstance(queries, str | bytes | Mapping):
+            raise InvalidError("search_many takes a list of queries; search takes one")
+        asked: builtins.list[object] = list(queries)
+        texts = {i: query for i, query in enumerate(asked) if isinstance(query, str)}
+        if texts:
+            made = await embed(self._session, list(texts.values()))
+            for i, vector in zip(texts, made, strict=True):
+                asked[i] = vector
+        return asked
+
+    def _scope(
+        self, connection: Connection, at: datetime, node: filters.Node | None, tags: frozenset[str], *, below: bool
+    ) -> Scope:
+        """Which entries of the index may be found: settled before the search, never after."""
+        micros = to_micros(at)
+        if node is not None or tags:
+            selection = self._selection(at, where=node, tags=tags, below=below)
+            return Scope(now=micros, allowed=rows.allowed(connection, selection))
+        keys = namespaces.scope(connection, self._namespace, below=below)
+        return Scope(now=micros, namespaces=None if keys is None else np.array(keys, dtype=np.int64))
+
+    def _filter(self, where: Where | None, tags: Iterable[str]) -> tuple[filters.Node | None, frozenset[str]]:
+        return filters.parse(where, self._noun.kind) if where else None, check_tags(tags)
+
+    def _selection(
+        self,
+        at: datetime,
+        *,
+        where: filters.Node | None = None,
+        tags: frozenset[str] = frozenset(),
+        below: bool = False,
+    ) -> Selection:
+        return Selection(noun=self._noun, namespace=self._namespace, now=at, below=below, tags=tags, where=where)
+
+    def _order(self, order: object) -> Order:
+        column = order.removeprefix("-") if isinstance(order, str) else None
+        if column not in self._orders:
+            raise InvalidError(
+                f"order is one of {', '.join(sorted(self._orders))}, with - before it or not; got {order!r}"
+            )
+        return Order(column, descending=column != order)
+
+    def _key(self, connection: Connection, id: str, at: datetime) -> int:
+        key = rows.key_of(connection, self._noun, self._namespace, id, at)
+        if key is None:
+            raise NotFoundError(self._noun.kind, id, self._namespace)
+        return key
+
+
+async def embed(session: Session, texts: list[str]) -> Sequence[object]:
+    """The vectors of *texts*, by the session's embedder. Raises `EmbedderError` where there is none."""
+    if session.embedder is None:
+        raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
+    return await session.embedder.embed(texts, session.spaces["memory"].space.metric)

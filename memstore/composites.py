@@ -1,0 +1,86 @@
+"""When and how an assembly's vector follows its members.
+
+Triggers raise `assembly.revision` whenever the membership or a member's vector changes, and write the assembly's key
+to the change log. The stored composite says of which revision it is. Every write ends with `follow`, which brings
+up to date whatever the write left behind, so that no verb has to think of it, and both are equal again before COMMIT.
+
+Added members are added to a stored float64 sum; anything else computes it again from the members in the order of
+their keys. A sum is never subtracted from: with members of very different lengths the difference would be noise.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore.geometry import Mean
+from memstore.repository import assemblies, log
+from memstore.repository.assemblies import Composite
+from memstore.repository.log import VectorSpace
+from memstore.repository.nouns import Kind
+from memstore.threads import breathe
+from memstore.vectors import checksum, decode_rows, encode
+
+_CHUNK = 500  # members' vectors summed before others may run
+
+
+def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> None:
+    """Bring up to date every composite that a change after *since*, a number of the log, left behind."""
+    changed = log.changed(connection, since, log.top(connection)).get(spaces["assembly"].pk)
+    if changed:
+        recompute(connection, spaces, log.lagging(connection, changed))
+
+
+def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Iterable[int]) -> None:
+    """Compute composites again from their members."""
+    for key in keys:
+        _store(connection, spaces["assembly"], key, computed(connection, spaces["memory"], key))
+
+
+def computed(connection: Connection, space: VectorSpace, key: int) -> Mean:
+    """The mean of an assembly's members as they now are."""
+    mean = Mean(np.zeros(space.space.dimension))
+    _add(mean, space, assemblies.member_vectors(connection, space, key))
+    return mean
+
+
+def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> None:
+    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone."""
+    space = spaces["memory"]
+    before = assemblies.revision(connection, key)
+    fresh = assemblies.add_members(connection, key, members)
+    stored = assemblies.composite(connection, spaces["assembly"], key)
+    if stored is None or stored.revision != before:  # there is no sum, or it is of another membership
+        recompute(connection, spaces, [key])
+        return
+    mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
+    _add(mean, space, assemblies.some_vectors(connection, space, fresh))
+    _store(connection, spaces["assembly"], key, mean)
+
+
+def _add(mean: Mean, space: VectorSpace, vectors: Iterable[Sequence[bytes]]) -> None:
+    size = 4 * space.space.dimension
+    blobs: list[bytes] = []
+    for (blob,) in vectors:
+        if len(blob) == size:  # one of another length is reported by `check`, and no part of anything
+            blobs.append(blob)
+        if len(blobs) == _CHUNK:
+            mean.add(space.space.metric, decode_rows(blobs, space.space.dimension))
+            blobs.clear()
+            breathe()
+    if blobs:
+        mean.add(space.space.metric, decode_rows(blobs, space.space.dimension))
+
+
+def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> None:
+    vector = mean.vector(space.space.metric)
+    data = None if vector is None else encode(vector)
+    made = Composite(
+        sum=mean.total.astype("<f8").tobytes(),
+        length=mean.length,
+        count=mean.count,
+        vector=data,
+        checksum=None if data is None else checksum(data),
+        revision=assemblies.revision(connection, key),
+    )
+    assemblies.put_composite(connection, space, key, made)

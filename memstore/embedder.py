@@ -1,0 +1,97 @@
+"""Embedders: what turns texts into vectors, called off the event loop and before the writer lock is taken.
+
+An embedder is any object with a `name`, a `dimension` and an `embed`; `embed` may be a plain function or a coroutine
+function. A plain one runs on a thread of the store's own, one call at a time, so it need not be thread-safe.
+What it raises is raised to the caller unchanged, and nothing is stored.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from memstore.errors import DimensionError, EmbedderError, EmbeddingError, InvalidError
+from memstore.records import Embedding
+from memstore.settings import Metric, check_dimension
+from memstore.vectors import EmbeddingLike, as_embedding
+
+Embedded = Sequence[EmbeddingLike] | npt.NDArray[np.floating]
+
+BATCH = 256
+"""Texts given to an embedder in one call."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What a store needs of an embedder.
+
+    Attributes:
+        name: stored in the file; a file is never opened with an embedder of another name.
+        dimension: numbers per vector.
+    """
+
+    name: str
+    dimension: int
+
+    def embed(self, texts: Sequence[str]) -> Embedded | Awaitable[Embedded]:
+        """One vector a text, in order: shape (len(texts), dimension)."""
+        ...
+
+
+class BoundEmbedder:
+    """An embedder as a store calls it."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        name = getattr(embedder, "name", None)
+        if not isinstance(name, str) or not name or not callable(getattr(embedder, "embed", None)):
+            raise InvalidError(
+                "an embedder has a name (text), a dimension and a method embed(texts): see memstore.Embedder"
+            )
+        check_dimension(getattr(embedder, "dimension", None))
+        self.name = name
+        self.dimension = embedder.dimension
+        self._embedder = embedder
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def embed(self, texts: Sequence[str], metric: Metric) -> list[Embedding]:
+        """The vectors of *texts*, each checked.
+
+        Raises:
+            EmbedderError: there are not as many as texts, or one cannot be stored: of another dimension, not finite,
+                or zero under cosine.
+        """
+        vectors: list[Embedding] = []
+        for start in range(0, len(texts), BATCH):
+            some = list(texts[start : start + BATCH])
+            made = await self._call(some)
+            if len(made) != len(some):
+                raise EmbedderError(f"embedder {self.name!r} returned {len(made)} vectors for {len(some)} texts")
+            vectors.extend(self._checked(vector, text, metric) for vector, text in zip(made, some, strict=True))
+        return vectors
+
+    def _checked(self, vector: object, text: str, metric: Metric) -> Embedding:
+        try:
+            return as_embedding(vector, self.dimension, zero_ok=metric != "cosine")
+        except (EmbeddingError, DimensionError) as error:
+            shown = text if len(text) <= 40 else text[:37] + "..."
+            raise EmbedderError(
+                f"embedder {self.name!r} returned what cannot be stored for the text {shown!r} ({error}): "
+                "give that text an embedding of your own, or embedding=None to store it without one"
+            ) from error
+
+    async def _call(self, texts: list[str]) -> Embedded:
+        if inspect.iscoroutinefunction(self._embedder.embed):
+            return await cast("Awaitable[Embedded]", self._embedder.embed(texts))
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="memstore-embedder")
+        made = await asyncio.get_running_loop().run_in_executor(self._thread, self._embedder.embed, texts)
+        return await made if inspect.isawaitable(made) else made
+
+    def close(self) -> None:
+        """Let the thread end when its present call does."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)

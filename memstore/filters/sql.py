@@ -1,0 +1,356 @@
+"""A filter as SQL: one boolean expression over the plain `schema.memory` or `schema.assembly`.
+
+Always true of it:
+
+* every value of the caller's, paths included, is a bound parameter;
+* it selects what `memstore.filters.evaluate` says. NULL can stand for false in it, as in any WHERE: negations are
+  pushed down to the tests, and a negated test is `(…) IS NOT 1`, so no NULL is ever negated;
+* a test of a scalar in metadata is `json_type(…) = ? AND json_extract(…) = ?`, unwrapped, which an index on these
+  two expressions can serve;
+* whatever `parse` lets through stays within SQLite's limits (see `_chain`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+from typing import Final, cast
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Float,
+    Integer,
+    Select,
+    Table,
+    Text,
+    and_,
+    case,
+    column,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
+from sqlalchemy.sql.elements import Grouping
+
+from memstore import schema
+from memstore.filters.nodes import (
+    ORDERS,
+    And,
+    Compare,
+    Contains,
+    Exists,
+    Field,
+    IsIn,
+    Node,
+    Not,
+    Noun,
+    Operand,
+    Or,
+    Order,
+    Scalar,
+    StartsWith,
+    Test,
+    ValueKind,
+    kind_of,
+)
+
+Clause = ColumnElement[bool]
+Value = ColumnElement[object]
+
+_JSON_TYPES: Final[dict[ValueKind, tuple[str, ...]]] = {
+    "null": ("null",),
+    "boolean": ("true", "false"),
+    "number": ("integer", "real"),
+    "text": ("text",),
+    "list": ("array",),
+    "object": ("object",),
+}
+_WIDTH: Final = 16
+_LAST_CHARACTER: Final = "\U0010ffff"
+
+
+def condition(node: Node, noun: Noun) -> Clause:
+    """The filter as an expression for a WHERE over `schema.memory` or `schema.assembly`, whichever *noun* names.
+
+    The table is the plain one, not an alias. A record's tags are taken to be of its own namespace.
+    """
+    _, clause = _compile(node, _Rows(noun), wanted=True)
+    return clause
+
+
+def _compile(node: Node, rows: "_Rows", *, wanted: bool) -> tuple[int, Clause]:
+    """How deep its joins are nested, and the expression that holds where the node's truth is *wanted*."""
+    match node:
+        case Not(part):
+            return _compile(part, rows, wanted=not wanted)
+        case And(parts) | Or(parts):
+            compiled = sorted((_compile(part, rows, wanted=wanted) for part in parts), key=itemgetter(0), reverse=True)
+            clauses = [clause for _, clause in compiled]
+            nesting = 1 + compiled[0][0] if compiled else 0
+            return nesting, (_all if isinstance(node, And) == wanted else _any)(clauses)
+        case _:
+            clause = rows.test(node)
+            return 0, clause if wanted else clause.is_not(true())
+
+
+def _all(clauses: Sequence[Clause]) -> Clause:
+    return _chain(clauses, conjunction=True)
+
+
+def _any(clauses: Sequence[Clause]) -> Clause:
+    return _chain(clauses, conjunction=False)
+
+
+def _chain(clauses: Sequence[Clause], *, conjunction: bool) -> Clause:
+    """Join *clauses* in groups of groups, the deepest first.
+
+    A plain chain of n terms is n deep, and SQLite stops at 1,000 (SQLITE_MAX_EXPR_DEPTH). Parentheses cost its
+    parser one place of a stack of 100 at the head of a chain and three anywhere else: hence the deepest first.
+    """
+    join = and_ if conjunction else or_
+    groups = list(clauses)
+    while len(groups) > _WIDTH:
+        chunks = [groups[start : start + _WIDTH] for start in range(0, len(groups), _WIDTH)]
+        # and_() and or_() dissolve a Grouping of their own kind, but not a coerced one.
+        groups = [type_coerce(Grouping(join(*chunk)), Boolean()) for chunk in chunks]
+    return join(true() if conjunction else false(), *groups)
+
+
+@dataclass(frozen=True, slots=True)
+class _Json:
+    """The place of a value in a JSON document: SQLite's path, such as `$."a"[0]`."""
+
+    document: Value
+    path: str
+
+    @property
+    def type(self) -> ColumnElement[str]:
+        return func.json_type(self.document, self._path(), type_=Text())
+
+    @property
+    def value(self) -> Value:
+        return func.json_extract(self.document, self._path())
+
+    @property
+    def length(self) -> ColumnElement[int]:
+        return func.json_array_length(self.document, self._path(), type_=Integer())
+
+    @property
+    def size(self) -> ColumnElement[int]:
+        rows = func.json_each(self.document, self._path()).table_valued(column("key"), name="entry")
+        return select(func.count()).select_from(rows).scalar_subquery()
+
+    def key(self, key: str) -> "_Json":
+        return _Json(self.document, f'{self.path}."{key}"')
+
+    def item(self, index: int) -> "_Json":
+        return _Json(self.document, f"{self.path}[{index}]")
+
+    def contains(self, operand: Operand) -> Clause:
+        """The place holds a list that has the operand as an item."""
+        element = func.json_each(self.document, self._path()).table_valued(
+            column("type", Text()), column("value"), name="element"
+        )
+        # Only a list or an object is given out as JSON: SQLite's functions raise on any other text.
+        document = case((_equals(element.c.type, ("array", "object")), element.c.value))
+        same = _is_in_json(element.c.type, element.c.value, _Json(document, "$"), (operand,))
+        return and_(_has_type(self.type, "list"), exists().select_from(element).where(same))
+
+    def _path(self) -> ColumnElement[str]:
+        # An index on an expression needs the path as literal text: literal_execute=True would render it so.
+        return literal(self.path, Text())
+
+
+class _Rows:
+    """The records of one noun as SQL: where each field is stored."""
+
+    def __init__(self, noun: Noun) -> None:
+        self._table: Table = getattr(schema, noun)
+        self._tags: Table = getattr(schema, f"{noun}_tag")
+        self._vectors: Table = getattr(schema, f"{noun}_vector")
+        self._owner = f"{noun}_pk"
+
+    def test(self, test: Test) -> Clause:
+        match test.field.kind:
+            case "json":
+                return self._json(test)
+            case "tags":
+                return self._tagged(test)
+            case "vector":
+                return self._vector(test)
+            case _:
+                return self._plain(test)
+
+    def _json(self, test: Test) -> Clause:
+        place = _Json(self._table.c[test.field.name], "$")
+        for key in test.field.keys:
+            place = place.key(key)
+        match test:
+            case Exists():
+                return place.type.is_not(None)
+            case IsIn(values=values):
+                return _is_in_json(place.type, place.value, place, cast("tuple[Operand, ...]", values))
+            case Compare(order=order, operand=operand):
+                return _of_kind(place.type, operand, _in_order(place.value, order, operand))
+            case StartsWith(prefix=prefix):
+                return _of_kind(place.type, prefix, _starts_with(place.value, prefix))
+            case Contains(operand=str() as part):
+                return or_(_of_kind(place.type, part, _has_part(place.value, part)), place.contains(part))
+            case Contains(operand=operand):
+                return place.contains(operand)
+
+    def _plain(self, test: Test) -> Clause:
+        stored = self._stored(test.field)
+        match test:
+            case Exists():
+                return true()
+            case IsIn(values=values):
+                same = [value for value in values if kind_of(value) == test.field.kind]
+                null = [stored.is_(None)] if None in values else []
+                return _any([*([_equals(stored, cast("list[Scalar]", same))] if same else []), *null])
+            case Compare(order=order, operand=operand) if kind_of(operand) == test.field.kind:
+                return _in_order(stored, order, operand)
+            case StartsWith(prefix=prefix) if test.field.kind == "text":
+                return _starts_with(stored, prefix)
+            case Contains(operand=str() as part) if test.field.kind == "text":
+                return _has_part(stored, part)
+            case _:
+                return false()
+
+    def _stored(self, field: Field) -> Value:
+        if field.name != "member_count":
+            return self._table.c[field.name]
+        return self._rows_of(schema.assembly_member).with_only_columns(func.count()).scalar_subquery()
+
+    def _tagged(self, test: Test) -> Clause:
+        match test:
+            case IsIn(values=values):
+                return _any([self._has_exactly(cast("frozenset[str]", tags)) for tags in values])
+            case Contains(operand=operand):
+                return self._named_tags([cast("str", operand)]).exists()
+            case _:
+                return true()
+
+    def _has_exactly(self, tags: frozenset[str]) -> Clause:
+        count = literal(len(tags), Integer())
+        total = self._rows_of(self._tags).with_only_columns(func.count()).scalar_subquery() == count
+        if not tags:
+            return total
+        return and_(total, self._named_tags(sorted(tags)).with_only_columns(func.count()).scalar_subquery() == count)
+
+    def _named_tags(self, names: Sequence[str]) -> Select[int]:
+        # The namespace lets the unique key of `tag` serve: a seek in each of two indexes for every record.
+        tag = schema.tag
+        return self._rows_of(self._tags, tag).where(
+            tag.c.pk == self._tags.c.tag_pk,
+            tag.c.namespace_pk == self._table.c.namespace_pk,
+            _equals(tag.c.name, names),
+        )
+
+    def _vector(self, test: Test) -> Clause:
+        vector = self._vectors.c.vector
+        stored = self._rows_of(self._vectors)
+        if vector.nullable:
+            stored = stored.where(vector.is_not(None))
+        match test:
+            case IsIn(values=()):
+                return false()
+            case IsIn():
+                return stored.exists().is_not(true())
+            case _:
+                return true()
+
+    def _rows_of(self, other: Table, *more: Table) -> Select[int]:
+        """The rows of *other* that belong to the record."""
+        rows = select(literal(1, Integer())).select_from(other, *more)
+        return rows.where(other.c[self._owner] == self._table.c.pk).correlate(self._table)
+
+
+def _is_in_json(type_: ColumnElement[str], value: Value, place: _Json, operands: Iterable[Operand]) -> Clause:
+    """The JSON value of this type, at this place, is the same as one of the operands."""
+    kinds: dict[ValueKind, list[Operand]] = {}
+    for operand in operands:
+        kinds.setdefault(kind_of(operand), []).append(operand)
+    clauses: list[Clause] = []
+    for kind, same in kinds.items():
+        match kind:
+            case "null":
+                clauses.append(_has_type(type_, kind))
+            case "boolean" | "number" | "text":
+                clauses.append(and_(_has_type(type_, kind), _equals(value, cast("list[Scalar]", same))))
+            case "list" | "object":
+                clauses.append(_any([_all(_deep(place, operand)) for operand in same]))
+            case _:
+                pass  # JSON has no times
+    return _any(clauses)
+
+
+def _deep(place: _Json, operand: Operand) -> list[Clause]:
+    """What holds, all of it, where the value at *place* is the same as the operand. Paths reach every depth."""
+    match operand:
+        case list():
+            clauses = [_has_type(place.type, "list"), place.length == literal(len(operand), Integer())]
+            return clauses + [c for i, item in enumerate(operand) for c in _deep(place.item(i), item)]
+        case dict():
+            clauses = [_has_type(place.type, "object"), place.size == literal(len(operand), Integer())]
+            return clauses + [c for key, item in operand.items() for c in _deep(place.key(key), item)]
+        case _:
+            return [_is_in_json(place.type, place.value, place, (operand,))]
+
+
+def _of_kind(type_: ColumnElement[str], operand: Scalar, clause: Clause) -> Clause:
+    kind = kind_of(operand)
+    return and_(_has_type(type_, kind), clause) if kind in _JSON_TYPES else false()
+
+
+def _has_type(type_: ColumnElement[str], kind: ValueKind) -> Clause:
+    return _equals(type_, _JSON_TYPES[kind])
+
+
+def _equals(value: ColumnElement[object] | ColumnElement[str], operands: Sequence[Scalar]) -> Clause:
+    bound = [_bound(operand) for operand in operands]
+    return value == bound[0] if len(bound) == 1 else value.in_(bound)
+
+
+def _in_order(value: Value, order: Order, operand: Scalar) -> Clause:
+    return cast("Clause", ORDERS[order](value, _bound(operand)))  # operators of an expression give an expression
+
+
+def _has_part(value: Value, part: str) -> Clause:
+    return func.instr(value, _bound(part)) > literal(0, Integer())
+
+
+def _starts_with(value: Value, prefix: str) -> Clause:
+    """The range of texts that begin with *prefix*: an index can serve it, and it does not end at U+0000 as LIKE does.
+
+    The range ends before the least text after all of them: the last character raised by one.
+    """
+    least = value >= _bound(prefix)
+    head = prefix.rstrip(_LAST_CHARACTER)
+    if not head:
+        return least
+    last = ord(head[-1]) + 1
+    end = head[:-1] + ("\ue000" if last == 0xD800 else chr(last))  # surrogates are no characters
+    return and_(least, value < _bound(end))
+
+
+def _bound(value: Scalar) -> ColumnElement[object]:
+    """A scalar as a bound parameter of its own type, so that the column's type does not turn it into another."""
+    match value:
+        case bool():
+            return literal(int(value), Integer())
+        case int():
+            return literal(value, BigInteger())
+        case float():
+            return literal(value, Float())
+        case str():
+            return literal(value, Text())
+        case datetime():
+            return literal(value, schema.UtcTime())

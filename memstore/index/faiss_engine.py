@@ -1,0 +1,70 @@
+"""Exact search by FAISS over arrays we own. The only module that imports faiss, and it does so late.
+
+`faiss.knn` over NumPy memory needs no copy and no index of FAISS's own: `IDMap` would accept an id twice, lose the
+fast path of `IDSelectorArray`, and take 13 ms to remove one of 100,000 vectors.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from memstore.errors import EngineError
+from memstore.geometry import Rows
+from memstore.index.protocol import Keys
+from memstore.index.runtimes import obstacle
+from memstore.settings import Metric
+
+_EXACT_BATCH = 16
+"""Under 20 l2 queries a call FAISS sums squared differences; from there on it expands them, which cancels."""
+
+
+class FaissEngine:
+    """FAISS's brute force. Made by `load`, off the event loop: the import takes a third of a second."""
+
+    name: Literal["faiss"] = "faiss"
+
+    def __init__(self, faiss: Any) -> None:
+        self._faiss = faiss
+
+    @classmethod
+    def load(cls) -> "FaissEngine":
+        """Import faiss. Raises `EngineError` where that is not safe, or where it is missing."""
+        reason = obstacle()
+        if reason is not None:
+            raise EngineError(reason)
+        try:
+            import faiss
+        except ImportError as error:
+            raise EngineError(
+                f"faiss cannot be imported ({error}): install faiss-cpu, or use engine='numpy'"
+            ) from error
+        return cls(faiss)
+
+    def nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
+        """See `Engine.nearest`. One thread: on two, one query over 100,000 rows takes 2 to 9 times longer."""
+        faiss = self._faiss
+        faiss.omp_set_num_threads(1)  # a setting of the calling thread, which is the store's own
+        step = _EXACT_BATCH if metric == "l2" else len(queries)
+        labels = np.empty((len(queries), limit), dtype=np.int64)
+        distances = np.empty((len(queries), limit), dtype=np.float32)
+        selector = None if positions is None else faiss.IDSelectorArray(len(positions), faiss.swig_ptr(positions))
+        for start in range(0, len(queries), step):
+            some = slice(start, start + step)
+            arguments = (
+                faiss.swig_ptr(queries[some]),
+                faiss.swig_ptr(rows),
+                rows.shape[1],
+                rows.shape[0],
+                limit,
+                faiss.swig_ptr(distances[some]),
+                faiss.swig_ptr(labels[some]),
+            )
+            self._call(metric, len(queries[some]), arguments, selector)
+        return labels
+
+    def _call(self, metric: Metric, count: int, arguments: tuple[Any, ...], selector: Any) -> None:
+        queries, rows, dimension, held, limit, distances, labels = arguments
+        if metric == "l2":
+            self._faiss.knn_L2sqr(queries, rows, dimension, count, held, limit, distances, labels, None, selector)
+        else:
+            self._faiss.knn_inner_product(queries, rows, dimension, count, held, limit, distances, labels, selector)

@@ -1,0 +1,49 @@
+"""Exact search in NumPy: the reference every other engine is tested against, and the fallback for all of them.
+
+Working in float64 it is also the answer to vectors whose products leave float32.
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from memstore.geometry import Rows
+from memstore.index.protocol import Keys
+from memstore.settings import Metric
+
+Real = npt.NDArray[np.floating]
+
+_BLOCK = 4_096  # rows compared at a time: bounds the copy that a wider type or an l2 difference needs
+
+
+class NumpyEngine:
+    """Compares every allowed row, in blocks, in float32 or (with *wide*) in float64."""
+
+    name: Literal["numpy"] = "numpy"
+
+    def __init__(self, *, wide: bool = False) -> None:
+        self._dtype: type[np.floating] = np.float64 if wide else np.float32
+
+    def nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
+        """See `Engine.nearest`."""
+        total = len(rows) if positions is None else len(positions)
+        closeness = np.empty((len(queries), total), dtype=self._dtype)
+        wanted = queries.astype(self._dtype)
+        for start in range(0, total, _BLOCK):
+            stop = min(start + _BLOCK, total)
+            block = rows[start:stop] if positions is None else rows[positions[start:stop]]
+            closeness[:, start:stop] = self._closeness(metric, wanted, block.astype(self._dtype, copy=False))
+        best = np.argpartition(closeness, total - limit, axis=1)[:, total - limit :] if limit < total else None
+        if best is None:
+            best = np.broadcast_to(np.arange(total), (len(queries), total))
+        return best if positions is None else positions[best]
+
+    def _closeness(self, metric: Metric, queries: Real, block: Real) -> Real:
+        if metric != "l2":
+            return queries @ block.T
+        out = np.empty((len(queries), len(block)), dtype=self._dtype)
+        for row, query in zip(out, queries, strict=True):
+            difference = block - query
+            np.einsum("ij,ij->i", difference, difference, out=row)
+        return np.negative(out, out=out)

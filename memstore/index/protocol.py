@@ -1,0 +1,110 @@
+"""What an index is.
+
+An index holds one entry a key: a vector in index form (see `memstore.geometry`), the key of its namespace, and
+when it expires. Keys are the database's `pk`. True of every index:
+
+* a key has one entry or none; `put` of a key it has replaces the entry, `remove` of one it lacks does nothing;
+* `search` returns only entries that the scope allows, and fewer than *limit* only when fewer are allowed;
+* whoever calls `put` or `remove` holds the index alone; any number may search at once.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from memstore.geometry import Rows, Wide
+from memstore.settings import Metric
+
+Keys = npt.NDArray[np.int64]
+"""Keys, positions or times: int64, shape (n,)."""
+
+NEVER = np.iinfo(np.int64).max
+"""The expiry of what does not expire, in microseconds."""
+
+
+class DriftError(Exception):
+    """An index named a record that does not exist. Never seen outside: the index is built anew and asked again."""
+
+
+class Entries(NamedTuple):
+    """Rows of an index, side by side: `keys`, `namespaces` and `expiries` int64 (n,), `rows` float32 (n, dimension)."""
+
+    keys: Keys
+    namespaces: Keys
+    expiries: Keys
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which entries a search may return.
+
+    Attributes:
+        now: microseconds; entries that expire then or before are out.
+        namespaces: keys of the namespaces that are in; None for all.
+        allowed: keys of the records that are in, from a filter; None for all.
+        without: keys that are out, whatever else is said.
+    """
+
+    now: int
+    namespaces: Keys | None = None
+    allowed: Keys | None = None
+    without: Keys | None = None
+
+
+class Found(NamedTuple):
+    """The answer to one query, best first: keys int64 (n,), scores float64 (n,), and how many entries were allowed."""
+
+    keys: Keys
+    scores: Wide
+    allowed: int
+
+
+class Engine(Protocol):
+    """What compares vectors. Called with the index shared, from any thread."""
+
+    @property
+    def name(self) -> Literal["faiss", "numpy"]:
+        """Which one."""
+        ...
+
+    def nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
+        """Positions of the *limit* rows nearest to each query, in no order: int64, shape (len(queries), limit).
+
+        Args:
+            metric: by which.
+            queries: float32, shape (q, dimension), in index form.
+            rows: float32, shape (n, dimension), contiguous, in index form.
+            limit: at most the number of rows, or of positions if given.
+            positions: the rows to look at, ascending; None for all.
+        """
+        ...
+
+
+class VectorIndex(Protocol):
+    """An index of one kind of record."""
+
+    def put(self, entries: Entries) -> None:
+        """Add entries, each key once; they replace those that have their keys."""
+        ...
+
+    def remove(self, keys: Keys) -> None:
+        """Drop the entries of *keys*."""
+        ...
+
+    def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
+        """The entries nearest to each of *queries* (float32, shape (q, dimension), in index form)."""
+        ...
+
+    def entries(self) -> Entries:
+        """All that it holds, as views that hold while the index is held."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by its arrays."""
+        ...

@@ -1,0 +1,247 @@
+"""The verbs on memories."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, cast
+
+from sqlalchemy import Connection
+
+from memstore.collection import ABSENT, Absent, Collection, as_item, embed, given
+from memstore.errors import DuplicateError, InvalidError
+from memstore.fields import Draft, check_id, check_ids, check_text, memory_changes, new_memory, now
+from memstore.records import Hit, Json, Memory
+from memstore.repository import memories, rows
+from memstore.repository.nouns import MEMORY, Noun
+from memstore.threads import SLICE, breathe
+from memstore.vectors import EmbeddingLike
+
+_KEPT = ("created_at", "accessed_at", "access_count")  # what upsert leaves as it was, unless it is named
+
+
+class Memories(Collection[Memory, Hit]):
+    """The memories of one namespace: `store.memories`, or `tx.memories`."""
+
+    _noun: ClassVar[Noun] = MEMORY
+    _orders: ClassVar[frozenset[str]] = frozenset(
+        {"created_at", "updated_at", "accessed_at", "expires_at", "importance", "access_count", "id", "content"}
+    )
+
+    async def add(
+        self,
+        content: str,
+        *,
+        id: str | None = None,
+        embedding: EmbeddingLike | Absent | None = ABSENT,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Json] | None = None,
+        importance: float = 0.5,
+        created_at: datetime | None = None,
+        updated_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        ttl: float | timedelta | None = None,
+        accessed_at: datetime | None = None,
+        access_count: int = 0,
+    ) -> Memory:
+        """Store a memory: its row, tags and vector durably, and its place in the index, all there when this returns.
+
+        Takes the writer lock.
+
+        Args:
+            content: its text.
+            id: any text, 1 to 65,536 bytes of UTF-8; None makes a time-ordered one.
+            embedding: real numbers, shape (dimension,), rounded to float32. Left out, the embedder makes it, if the
+                store has one; None stores the memory without one.
+            tags: words.
+            metadata: a JSON object.
+            importance: 0 to 1.
+            created_at: aware; None is now.
+            updated_at: aware; None is now.
+            expires_at: aware; from then on no read sees it.
+            ttl: seconds, or a timedelta, from now until it expires.
+            accessed_at: aware; None is never.
+            access_count: how often it was touched.
+
+        Returns:
+            The record as stored.
+
+        Raises:
+            DuplicateError: the id is taken.
+            DimensionError, EmbeddingError: the embedding cannot be stored.
+            InvalidError: another argument cannot be stored.
+            BusyError: the writer was not to be had within the timeout.
+        """
+        return (await self.add_many([as_item(locals())]))[0]
+
+    async def add_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
+        """Store memories, all or none: mappings with the keyword names of `add`. Errors and returns as of `add`.
+
+        Takes the writer lock once. Equal ids in one call raise `DuplicateError`.
+        """
+        prepared = await self._embedded(items)
+
+        def step(connection: Connection) -> list[Memory]:
+            drafts = self._drafts(prepared)
+            seen: set[str] = set()
+            for draft in drafts:
+                if draft.record.id in seen:
+                    raise DuplicateError("memory", draft.record.id, given_twice=True)
+                seen.add(draft.record.id)
+            records = [draft.record for draft in drafts]
+            if records:
+                memories.insert_new(connection, self._space, self._namespace, records)
+            return records
+
+        return await self._session.write(step)
+
+    async def upsert(
+        self,
+        content: str,
+        *,
+        id: str,
+        embedding: EmbeddingLike | Absent | None = ABSENT,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Json] | None = None,
+        importance: float = 0.5,
+        created_at: datetime | None = None,
+        updated_at: datetime | None = None,
+        expires_at: datetime | None = None,
+        ttl: float | timedelta | None = None,
+        accessed_at: datetime | None = None,
+        access_count: int | None = None,
+    ) -> Memory:
+        """Store a memory in place of the one that has the id, if any; arguments and errors as of `add`.
+
+        An existing one gets exactly what `add` would give it, but keeps its memberships, and those of `created_at`,
+        `accessed_at` and `access_count` that are not given.
+        """
+        return (await self.upsert_many([as_item(locals())]))[0]
+
+    async def upsert_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
+        """Upsert memories, all or none; of equal ids in one call the last wins. One record an item, in order."""
+        prepared = await self._embedded(items)
+
+        def step(connection: Connection) -> list[Memory]:
+            drafts = self._drafts(prepared)
+            last = {draft.record.id: draft for draft in drafts}
+            stored = self._upserted(connection, last)
+            return [stored[draft.record.id] for draft in drafts]
+
+        return await self._session.write(step)
+
+    def _upserted(self, connection: Connection, drafts: Mapping[str, Draft[Memory]]) -> dict[str, Memory]:
+        at = now()
+        keys = rows.keys_of(connection, MEMORY, self._namespace, list(drafts), at)
+        fresh = [draft.record for id, draft in drafts.items() if id not in keys]
+        if fresh:
+            memories.insert_new(connection, self._space, self._namespace, fresh)
+        changes = {keys[id]: _replacement(draft) for id, draft in drafts.items() if id in keys}
+        memories.change(connection, self._space, self._namespace, changes)
+        stored = {record.id: record for record in fresh}
+        stored.update((r.id, r) for r in memories.read(connection, self._space, list(keys.values())))
+        return stored
+
+    async def update(
+        self,
+        id: str,
+        *,
+        content: str | Absent = ABSENT,
+        embedding: EmbeddingLike | Absent | None = ABSENT,
+        tags: Iterable[str] | Absent = ABSENT,
+        metadata: Mapping[str, Json] | Absent = ABSENT,
+        importance: float | Absent = ABSENT,
+        created_at: datetime | Absent = ABSENT,
+        updated_at: datetime | Absent = ABSENT,
+        expires_at: datetime | Absent | None = ABSENT,
+        ttl: float | timedelta | Absent = ABSENT,
+        accessed_at: datetime | Absent | None = ABSENT,
+        access_count: int | Absent = ABSENT,
+    ) -> Memory:
+        """Change the fields named and nothing else; a value replaces the old one whole, metadata too.
+
+        Takes the writer lock. New content needs a new embedding: the embedder makes it, if the store has one; else
+        give it, or None to drop the old one.
+
+        Returns:
+            The new record.
+
+        Raises:
+            NotFoundError: there is no such memory.
+            InvalidError: content without an embedding, where there is no embedder; or as `add`.
+        """
+        check_id(id)
+        named = {k: v for k, v in locals().items() if k not in ("self", "id")}
+        changes = given(**named)
+        if "content" in changes and "embedding" not in changes:
+            check_text("content", changes["content"])
+            if self._session.embedder is None:
+                raise InvalidError(
+                    "new content needs a new embedding, or the old one would stand for a text it is not of: "
+                    "give embedding=, None to drop it"
+                )
+            changes["embedding"] = (await embed(self._session, [cast("str", changes["content"])]))[0]
+
+        def step(connection: Connection) -> Memory:
+            at = now()
+            fields = memory_changes(changes, self._space.space, at)
+            fields.setdefault("updated_at", at)
+            key = self._key(connection, id, at)
+            memories.change(connection, self._space, self._namespace, {key: fields})
+            return memories.read(connection, self._space, [key])[0]
+
+        return await self._session.write(step)
+
+    async def touch(self, ids: Iterable[str]) -> int:
+        """Note that memories were used: `accessed_at` is now, `access_count` one more; how many of *ids* exist.
+
+        Reads never do this by themselves. Takes the writer lock.
+        """
+        wanted = check_ids(ids)
+
+        def step(connection: Connection) -> int:
+            at = now()
+            keys = rows.keys_of(connection, MEMORY, self._namespace, wanted, at)
+            memories.touch(connection, sorted(keys.values()), at)
+            return len(keys)
+
+        return await self._session.write(step)
+
+    async def _embedded(self, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The items, those without an embedding given the embedder's, if the store has one."""
+        if isinstance(items, Mapping | str | bytes):
+            raise InvalidError("give a list of mappings, one a memory")
+        prepared: list[Mapping[str, Any]] = list(items)
+        if self._session.embedder is None:
+            return prepared
+        without = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
+        texts = [check_text("content", prepared[i].get("content")) for i in without]
+        if texts:
+            for i, vector in zip(without, await embed(self._session, texts), strict=True):
+                prepared[i] = {**prepared[i], "embedding": vector}
+        return prepared
+
+    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[Draft[Memory]]:
+        at = now()
+        drafts: list[Draft[Memory]] = []
+        for i, item in enumerate(items):
+            try:
+                drafts.append(new_memory(item, self._namespace, self._space.space, at))
+            except InvalidError as error:
+                if len(items) > 1:
+                    error.add_note(f"this was item {i} of {len(items)}; none was stored")
+                raise
+            if i % SLICE == SLICE - 1:
+                breathe()
+        return drafts
+
+    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
+        return memories.read(connection, self._space, keys)
+
+    def _hit(self, record: Memory, score: float) -> Hit:
+        return Hit(record, score)
+
+
+def _replacement(draft: Draft[Memory]) -> dict[str, Any]:
+    """What an upsert gives an existing memory: every field but its id and what it keeps."""
+    record = draft.record
+    left = {"id", "namespace", *(name for name in _KEPT if name not in draft.named)}
+    return {name: getattr(record, name) for name in Memory.__dataclass_fields__ if name not in left}

@@ -1,0 +1,237 @@
+"""Assemblies, their members and their composites as rows."""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    LargeBinary,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.types import NullType
+
+from memstore.errors import DuplicateError
+from memstore.records import Assembly, Namespace
+from memstore.repository import namespaces, rows
+from memstore.repository.log import VectorSpace, keys_in, keys_json
+from memstore.repository.nouns import ASSEMBLY
+from memstore.repository.prepared import Prepared
+from memstore.schema import (
+    assembly,
+    assembly_member,
+    assembly_vector,
+    memory,
+    memory_vector,
+    namespace,
+    namespace_parts,
+)
+from memstore.threads import SLICE, breathe
+from memstore.vectors import decode
+
+_FIELDS = ("id", "name", "description", "topics", "metadata", "created_at", "updated_at")
+_member_count = (
+    select(func.count())
+    .select_from(assembly_member.join(memory, memory.c.pk == assembly_member.c.memory_pk))
+    .where(
+        assembly_member.c.assembly_pk == assembly.c.pk,
+        or_(memory.c.expires_at.is_(None), memory.c.expires_at > bindparam("now")),
+    )
+    .scalar_subquery()
+)
+_READ = (
+    select(assembly, namespace.c.path, _member_count.label("member_count"), assembly_vector.c.vector)
+    .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
+    .outerjoin(
+        assembly_vector,
+        (assembly_vector.c.assembly_pk == assembly.c.pk) & (assembly_vector.c.space_pk == bindparam("space")),
+    )
+    .where(assembly.c.pk.in_(select(keys_in().c.value)))
+)
+_JOIN = Prepared(
+    sqlite_insert(assembly_member)
+    .values(assembly_pk=bindparam("assembly"), memory_pk=bindparam("memory"))
+    .on_conflict_do_nothing()
+)
+_REVISION = Prepared(select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
+_MEMBER_VECTORS = Prepared(
+    select(type_coerce(memory_vector.c.vector, LargeBinary))
+    .join(assembly_member, assembly_member.c.memory_pk == memory_vector.c.memory_pk)
+    .where(assembly_member.c.assembly_pk == bindparam("assembly"), memory_vector.c.space_pk == bindparam("space"))
+    .order_by(assembly_member.c.memory_pk)
+)
+_SOME_VECTORS = Prepared(
+    select(type_coerce(memory_vector.c.vector, LargeBinary))
+    .where(memory_vector.c.memory_pk.in_(select(keys_in().c.value)), memory_vector.c.space_pk == bindparam("space"))
+    .order_by(memory_vector.c.memory_pk)
+)
+_put = sqlite_insert(assembly_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in assembly_vector.c})
+_PUT = Prepared(
+    _put.on_conflict_do_update(
+        index_elements=["assembly_pk", "space_pk"],
+        set_={c.name: _put.excluded[c.name] for c in assembly_vector.c if not c.primary_key},
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A row of `assembly_vector`: the running sum (float64 bytes), and the vector that came of it."""
+
+    sum: bytes
+    length: float
+    count: int
+    vector: bytes | None
+    checksum: int | None
+    revision: int
+
+
+def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Assembly]) -> list[int]:
+    """Store assemblies, without members, whose ids are not taken; their keys. Raises `DuplicateError`."""
+    owner = namespaces.key_made(connection, path)
+    first = rows.next_key(connection, ASSEMBLY)
+    stored = [
+        {"pk": pk, "namespace_pk": owner, **{name: getattr(record, name) for name in _FIELDS}}
+        for pk, record in enumerate(assemblies, first)
+    ]
+    try:
+        for start in range(0, len(stored), SLICE):
+            connection.execute(insert(assembly), stored[start : start + SLICE])
+            breathe()
+    except IntegrityError as error:
+        taken = rows.keys_of(connection, ASSEMBLY, path, [a.id for a in assemblies], assemblies[0].updated_at)
+        for record in assemblies:
+            if record.id in taken:
+                raise DuplicateError("assembly", record.id) from error
+        raise
+    rows.add_tags(connection, ASSEMBLY, owner, [(pk, a.tags) for pk, a in enumerate(assemblies, first)])
+    return list(range(first, first + len(assemblies)))
+
+
+def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
+    """Give an assembly new values of the fields named; the others stay as they are."""
+    plain = {name: value for name, value in changes.items() if name in assembly.c}
+    if plain:
+        connection.execute(update(assembly).where(assembly.c.pk == pk).values(plain))
+    if "tags" in changes:
+        owner = namespaces.key_made(connection, path)
+        rows.replace_tags(connection, ASSEMBLY, owner, [(pk, changes["tags"])])
+
+
+def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: datetime) -> list[Assembly]:
+    """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
+    found: dict[int, Assembly] = {}
+    for start in range(0, len(keys), SLICE):
+        some = keys_json(keys[start : start + SLICE])
+        tags = rows.tags_of(connection, ASSEMBLY, some)
+        for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
+            found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
+        breathe()
+    return [found[key] for key in keys if key in found]
+
+
+def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) -> Assembly:
+    vector = row["vector"]
+    return Assembly(
+        id=row["id"],
+        namespace=namespace_parts(row["path"]),
+        name=row["name"],
+        description=row["description"],
+        tags=tags,
+        topics=tuple(row["topics"]),
+        metadata=row["metadata"],
+        member_count=row["member_count"],
+        composite=None if vector is None else decode(vector, space.space.dimension, f"assembly {row['id']!r}"),
+        revision=row["revision"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def add_members(connection: Connection, pk: int, members: Iterable[int]) -> list[int]:
+    """Make memories members; keys of those that were not, ascending."""
+    wanted = sorted(set(members))
+    known = select(assembly_member.c.memory_pk).where(
+        assembly_member.c.assembly_pk == pk, assembly_member.c.memory_pk.in_(select(keys_in().c.value))
+    )
+    already = set(connection.execute(known, {"keys": keys_json(wanted)}).scalars())
+    fresh = [key for key in wanted if key not in already]
+    _JOIN.many(connection, [(pk, key) for key in fresh])
+    return fresh
+
+
+def remove_members(connection: Connection, pk: int, members: Sequence[int]) -> int:
+    """End memberships; how many there were."""
+    ended = delete(assembly_member).where(
+        assembly_member.c.assembly_pk == pk, assembly_member.c.memory_pk.in_(select(keys_in().c.value))
+    )
+    return connection.execute(ended, {"keys": keys_json(members)}).rowcount
+
+
+def drop_members(connection: Connection, pk: int) -> None:
+    """End every membership of an assembly."""
+    connection.execute(delete(assembly_member).where(assembly_member.c.assembly_pk == pk))
+
+
+def members(connection: Connection, pk: int, now: datetime, after: int, limit: int) -> list[tuple[int, str]]:
+    """Keys and ids of the next *limit* members after key *after*, in order of creation."""
+    page = (
+        select(memory.c.pk, memory.c.id)
+        .join(assembly_member, assembly_member.c.memory_pk == memory.c.pk)
+        .where(assembly_member.c.assembly_pk == pk, memory.c.pk > literal(after))
+        .where(or_(memory.c.expires_at.is_(None), memory.c.expires_at > now))
+        .order_by(memory.c.pk)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in connection.execute(page)]
+
+
+def owners(connection: Connection, memory_pk: int) -> list[int]:
+    """Keys of the assemblies a memory is a member of, ascending."""
+    found = select(assembly_member.c.assembly_pk).where(assembly_member.c.memory_pk == memory_pk)
+    return [int(k) for k in connection.execute(found.order_by(assembly_member.c.assembly_pk)).scalars()]
+
+
+def revision(connection: Connection, pk: int) -> int:
+    """The present revision of an assembly."""
+    return int(_REVISION.run(connection, pk=pk).fetchone()[0])
+
+
+def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:
+    """The stored composite of an assembly; None when it has no row yet."""
+    columns = [assembly_vector.c[field.name] for field in fields(Composite)]
+    stored = select(*columns).where(assembly_vector.c.assembly_pk == pk, assembly_vector.c.space_pk == space.pk)
+    row = connection.execute(stored).one_or_none()
+    return None if row is None else Composite(*row)
+
+
+def put_composite(connection: Connection, space: VectorSpace, pk: int, made: Composite) -> None:
+    """Store the composite of an assembly."""
+    _PUT.run(connection, assembly_pk=pk, space_pk=space.pk, **asdict(made))
+
+
+def member_vectors(connection: Connection, space: VectorSpace, pk: int) -> sqlite3.Cursor:
+    """The stored vectors of an assembly's members, in order of their keys, one a row."""
+    return _MEMBER_VECTORS.run(connection, assembly=pk, space=space.pk)
+
+
+def some_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> sqlite3.Cursor:
+    """The stored vectors of the memories *keys*, in order of their keys, one a row."""
+    return _SOME_VECTORS.run(connection, keys=keys_json(keys), space=space.pk)
+
+
+def stamp(connection: Connection, pk: int, now: datetime) -> None:
+    """Note that an assembly, or its membership, was changed."""
+    connection.execute(update(assembly).where(assembly.c.pk == pk).values(updated_at=now))

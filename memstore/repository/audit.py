@@ -1,0 +1,102 @@
+"""What `check` reads and `repair` writes: rows that no other room looks at in this way."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from sqlalchemy import Connection, delete, select, update
+
+from memstore.database import raw
+from memstore.records import Finding, Namespace
+from memstore.repository.log import VectorSpace, keys_in, keys_json
+from memstore.repository.nouns import NOUNS, Kind, Noun
+from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path
+from memstore.threads import breathe
+from memstore.vectors import checksum
+
+_CHUNK = 500
+
+
+def integrity(connection: Connection) -> list[str]:
+    """What SQLite finds wrong with the file's structure, a line each."""
+    lines = [row[0] for row in raw(connection).execute("PRAGMA integrity_check")]
+    return [line for line in lines if line != "ok"]
+
+
+def orphans(connection: Connection) -> list[tuple[str, str]]:
+    """Rows whose owner does not exist: where they are, and in which table the owner is missing."""
+    rows = raw(connection).execute("PRAGMA foreign_key_check").fetchall()
+    return [(f"{table} row {rowid}" if rowid is not None else table, parent) for table, rowid, parent, _ in rows]
+
+
+def remove_orphans(connection: Connection) -> int:
+    """Delete rows that belong to a record or a tag that does not exist; how many. Records are never touched."""
+    removed = 0
+    for table in metadata.tables.values():
+        for key in table.foreign_keys:
+            if key.ondelete == "CASCADE":
+                owners = select(key.column)
+                removed += connection.execute(delete(table).where(key.parent.not_in(owners))).rowcount
+    return removed
+
+
+def stored_vectors(connection: Connection, space: VectorSpace) -> Iterator[tuple[int, bytes, int | None]]:
+    """Key, bytes and checksum of every stored vector of a space."""
+    noun = _noun(space.kind)
+    vectors = noun.vectors.c
+    query = select(noun.vector_owner, vectors.vector, vectors.checksum)
+    cursor = connection.execute(query.where(vectors.space_pk == space.pk, vectors.vector.is_not(None)))
+    while rows := cursor.fetchmany(_CHUNK):
+        yield from (tuple(row) for row in rows)
+        breathe()
+
+
+def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[int, bytes | None]]:
+    """Key and composite of every assembly that has a row for one."""
+    c = assembly_vector.c
+    query = select(c.assembly_pk, c.vector).where(c.space_pk == space.pk).order_by(c.assembly_pk)
+    return [(key, blob) for key, blob in connection.execute(query)]
+
+
+def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:
+    """Id and namespace of the records of *keys* that exist."""
+    table = _noun(kind).table
+    query = (
+        select(table.c.pk, table.c.id, namespace.c.path)
+        .join(namespace, namespace.c.pk == table.c.namespace_pk)
+        .where(table.c.pk.in_(select(keys_in().c.value)))
+    )
+    rows = connection.execute(query, {"keys": keys_json(list(keys))})
+    return {key: (id, namespace_parts(path)) for key, id, path in rows}
+
+
+def keys(connection: Connection, findings: Sequence[Finding]) -> list[int]:
+    """Keys of the records that *findings* name."""
+    found = []
+    for finding in findings:
+        table = _noun("assembly" if finding.noun == "assembly" else "memory").table
+        query = select(table.c.pk).join(namespace, namespace.c.pk == table.c.namespace_pk)
+        query = query.where(table.c.id == finding.id, namespace.c.path == namespace_path(finding.namespace))
+        found += [int(key) for key in connection.execute(query).scalars()]
+    return found
+
+
+def fill_checksums(connection: Connection, space: VectorSpace) -> int:
+    """Compute the checksums that raw SQL left unknown; how many there were."""
+    noun = _noun(space.kind)
+    vectors = noun.vectors.c
+    unknown = select(noun.vector_owner, vectors.vector).where(
+        vectors.space_pk == space.pk, vectors.checksum.is_(None), vectors.vector.is_not(None)
+    )
+    rows = connection.execute(unknown).all()
+    for key, blob in rows:
+        found = update(noun.vectors).where(noun.vector_owner == key, vectors.space_pk == space.pk)
+        connection.execute(found.values(checksum=checksum(blob)))
+    return len(rows)
+
+
+def reindex(connection: Connection) -> None:
+    """Build SQLite's own indexes again from the tables."""
+    raw(connection).execute("REINDEX")
+
+
+def _noun(kind: Kind) -> Noun:
+    return next(noun for noun in NOUNS if noun.kind == kind)

@@ -1,0 +1,170 @@
+"""What the index follows: the change log, the vectors it points at, and the file's own facts."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sqlalchemy import Connection, bindparam, column, delete, func, insert, null, select, table, update
+from sqlalchemy.sql.expression import TableValuedAlias
+
+from memstore.repository.nouns import NOUNS, Kind, Noun
+from memstore.repository.prepared import Prepared
+from memstore.schema import assembly, assembly_vector, change_log, memory, store_meta, vector_space
+from memstore.settings import Metric, Space
+from memstore.threads import breathe
+
+KEEP = 10_000
+"""The log keeps at least as many numbers, and a tenth as many as there are memories."""
+
+_CHUNK = 500  # vectors that are read before others may run
+
+sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
+
+_TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
+_STATE = Prepared(select(store_meta.c.epoch, store_meta.c.log_floor))
+_CHANGED = Prepared(
+    select(change_log.c.space_pk, change_log.c.pk)
+    .distinct()
+    .where(change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top"))
+)
+
+
+def keys_in(name: str = "keys") -> TableValuedAlias:
+    """A table of integer keys, bound as one JSON array (`keys_json`): one parameter, however many keys."""
+    return func.json_each(bindparam(name)).table_valued("value")
+
+
+def keys_json(keys: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> str:
+    """*keys* as `keys_in` takes them."""
+    return json.dumps(keys.tolist() if isinstance(keys, np.ndarray) else list(keys))
+
+
+class VectorSpace(NamedTuple):
+    """A row of `vector_space`."""
+
+    pk: int
+    kind: Kind
+    space: Space
+
+
+class State(NamedTuple):
+    """Where the log stands: a follower at `applied` catches up by `(applied, top]` if it is not below `floor`."""
+
+    epoch: str
+    floor: int
+    top: int
+
+
+class VectorRows(NamedTuple):
+    """Stored vectors, side by side; an expiry of None is never."""
+
+    keys: tuple[int, ...]
+    namespaces: tuple[int, ...]
+    expiries: tuple[int | None, ...]
+    blobs: tuple[bytes, ...]
+
+
+def top(connection: Connection) -> int:
+    """The highest sequence number the log has reached."""
+    row = _TOP.run(connection).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def state(connection: Connection) -> State:
+    """Where the log stands in this transaction's snapshot."""
+    epoch, floor = _STATE.run(connection).fetchone()
+    return State(epoch, floor, top(connection))
+
+
+def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int]]:
+    """Keys that changed in `(after, upto]`, by space; what became of them is read from the tables."""
+    keys: dict[int, list[int]] = {}
+    for space_pk, pk in _CHANGED.run(connection, after=after, top=upto):
+        keys.setdefault(space_pk, []).append(pk)
+    return keys
+
+
+def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
+    expiry = noun.table.c.expires_at if noun.expires else null()
+    statement = (
+        select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector)
+        .join(noun.table, noun.table.c.pk == noun.vector_owner)
+        .where(noun.vectors.c.space_pk == bindparam("space"), noun.vectors.c.vector.is_not(None))
+    )
+    if some:
+        statement = statement.where(noun.vector_owner.in_(select(keys_in().c.value)))
+    return Prepared(statement)
+
+
+_VECTORS = {(noun.kind, some): _vectors_of(noun, some=some) for noun in NOUNS for some in (True, False)}
+
+
+def vectors(connection: Connection, space: VectorSpace, keys: list[int] | None = None) -> Iterator[VectorRows]:
+    """The stored vectors of *keys*, or all, in chunks; a key without one, or without an owner, is left out."""
+    if keys is None:
+        yield from _chunks(_VECTORS[space.kind, False].run(connection, space=space.pk))
+        return
+    for start in range(0, len(keys), 10_000):
+        some = keys_json(keys[start : start + 10_000])
+        yield from _chunks(_VECTORS[space.kind, True].run(connection, space=space.pk, keys=some))
+
+
+def _chunks(cursor: Any) -> Iterator[VectorRows]:
+    while rows := cursor.fetchmany(_CHUNK):
+        yield VectorRows(*zip(*rows, strict=True))
+        breathe()
+
+
+def count_vectors(connection: Connection, space: VectorSpace) -> int:
+    """How many vectors of a space are stored, an index scan; room for an index that is to be built."""
+    noun = next(noun for noun in NOUNS if noun.kind == space.kind)
+    held = select(func.count()).select_from(noun.vectors).where(noun.vectors.c.space_pk == space.pk)
+    return int(connection.execute(held).scalar_one())
+
+
+def spaces(connection: Connection) -> dict[Kind, VectorSpace]:
+    """What the vectors of this file are, by kind; empty for a file nobody has opened as a store yet."""
+    rows = connection.execute(select(vector_space)).all()
+    return {
+        r.kind: VectorSpace(r.pk, r.kind, Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder))
+        for r in rows
+    }
+
+
+def add_spaces(connection: Connection, dimension: int, metric: Metric, embedder: str | None) -> None:
+    """Fix, once, what the vectors of this file are."""
+    row = {"dimension": dimension, "metric": metric, "embedder": embedder}
+    connection.execute(insert(vector_space), [{"kind": noun.kind, **row} for noun in NOUNS])
+
+
+def name_embedder(connection: Connection, name: str) -> None:
+    """Write down who makes the vectors of a file that named nobody yet."""
+    connection.execute(update(vector_space).where(vector_space.c.embedder.is_(None)).values(embedder=name))
+
+
+def trim(connection: Connection) -> None:
+    """Forget the older part of the log; a follower behind that rebuilds."""
+    floor = top(connection) - max(KEEP, count_memories(connection) // 10)
+    if floor > state(connection).floor:
+        connection.execute(delete(change_log).where(change_log.c.seq <= floor))
+        connection.execute(update(store_meta).values(log_floor=floor))
+
+
+def lagging(connection: Connection, keys: list[int] | None = None) -> list[int]:
+    """Keys of assemblies, among *keys* or all, whose stored composite is not of their present revision."""
+    lag = (
+        select(assembly.c.pk)
+        .outerjoin(assembly_vector, assembly_vector.c.assembly_pk == assembly.c.pk)
+        .where(assembly_vector.c.revision.is_distinct_from(assembly.c.revision))
+        .order_by(assembly.c.pk)
+    )
+    if keys is None:
+        return [int(pk) for pk in connection.execute(lag).scalars()]
+    some = lag.where(assembly.c.pk.in_(select(keys_in().c.value)))
+    return [int(pk) for pk in connection.execute(some, {"keys": keys_json(keys)}).scalars()]
+
+
+def count_memories(connection: Connection) -> int:
+    """Rows of `memory`, expired ones too: an index scan."""
+    return int(connection.execute(select(func.count()).select_from(memory)).scalar_one())

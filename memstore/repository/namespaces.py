@@ -1,0 +1,63 @@
+"""Namespaces: a path and a key."""
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, bindparam, exists, insert, or_, select
+
+from memstore.records import Namespace
+from memstore.repository.prepared import Prepared
+from memstore.schema import assembly, below_end, memory, namespace, namespace_parts, namespace_path
+
+_FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
+_ADD = Prepared(insert(namespace).values(path=bindparam("path")))
+
+
+def key(connection: Connection, path: Namespace) -> int | None:
+    """The key of a namespace; None while nothing was ever stored in it."""
+    row = _FIND.run(connection, path=namespace_path(path)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def key_made(connection: Connection, path: Namespace) -> int:
+    """The key of a namespace, made if need be."""
+    found = key(connection, path)
+    if found is None:
+        found = _ADD.run(connection, path=namespace_path(path)).lastrowid
+    if found is None:
+        raise RuntimeError("SQLite gave no key to a new namespace")
+    return found
+
+
+def within(path: Namespace, *, below: bool) -> ColumnElement[bool]:
+    """The condition, on `namespace`, of being *path*, or with *below* also anything below it."""
+    text = namespace_path(path)
+    if not below:
+        return namespace.c.path == text
+    end = below_end(text)
+    return namespace.c.path >= text if end is None else and_(namespace.c.path >= text, namespace.c.path < end)
+
+
+def keys_within(path: Namespace, *, below: bool) -> Select[tuple[int]] | ScalarSelect[int]:
+    """Keys of the namespaces `within` speaks of, to be compared with `==` or `in_` as there are one or many."""
+    keys = select(namespace.c.pk).where(within(path, below=below))
+    return keys if below else keys.scalar_subquery()
+
+
+def scope(connection: Connection, path: Namespace, *, below: bool) -> list[int] | None:
+    """Keys of the namespaces a search is in; None when that is every one the file has."""
+    if below and not path:
+        return None
+    keys = [int(k) for k in connection.execute(select(namespace.c.pk).where(within(path, below=below))).scalars()]
+    everything = connection.execute(select(namespace.c.pk).limit(len(keys) + 1)).all()
+    return None if len(everything) == len(keys) else keys
+
+
+def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Namespace]:
+    """The namespaces below *prefix*, itself among them, that hold a memory or an assembly, in order of their paths."""
+    live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
+    held = or_(
+        exists().where(memory.c.namespace_pk == namespace.c.pk, live),
+        exists().where(assembly.c.namespace_pk == namespace.c.pk),
+    )
+    paths = select(namespace.c.path).where(within(prefix, below=True), held).order_by(namespace.c.path)
+    return [namespace_parts(path) for path in connection.execute(paths).scalars()]

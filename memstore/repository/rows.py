@@ -1,0 +1,239 @@
+"""What is asked of memories and assemblies alike: which rows, in what order, how many; and their tags.
+
+A `Selection` says which records a verb speaks of; `condition` turns it into SQL. Rows are named by key from there on.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    true,
+    tuple_,
+    type_coerce,
+)
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.types import NullType
+
+from memstore import filters, schema
+from memstore.database import raw
+from memstore.fields import to_micros
+from memstore.records import Namespace
+from memstore.repository import namespaces
+from memstore.repository.log import keys_in, keys_json, sqlite_sequence
+from memstore.repository.nouns import NOUNS, Noun
+from memstore.repository.prepared import Prepared
+from memstore.schema import namespace_path, tag
+
+_IDS = 500  # ids bound to one statement
+_BEFORE_ALL = -(2**63)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which records: of a namespace or also *below* it, not expired at *now*, with all *tags*, matching *where*."""
+
+    noun: Noun
+    namespace: Namespace
+    now: datetime
+    below: bool = False
+    tags: frozenset[str] = frozenset()
+    where: filters.Node | None = field(default=None)
+
+    def condition(self) -> ColumnElement[bool]:
+        """It as SQL over the noun's table."""
+        table = self.noun.table
+        owners = namespaces.keys_within(self.namespace, below=self.below)
+        terms = [table.c.namespace_pk.in_(owners) if self.below else table.c.namespace_pk == owners]
+        if self.noun.expires:
+            terms.append(or_(table.c.expires_at.is_(None), table.c.expires_at > self.now))
+        terms.extend(has_tag(self.noun, name) for name in sorted(self.tags))
+        if self.where is not None:
+            terms.append(filters.condition(self.where, self.noun.kind))
+        return and_(true(), *terms)
+
+
+def has_tag(noun: Noun, name: str) -> ColumnElement[bool]:
+    """The condition of carrying the tag *name*."""
+    carriers = (
+        select(noun.tag_owner)
+        .join(tag, tag.c.pk == noun.tags.c.tag_pk)
+        .where(tag.c.namespace_pk == noun.table.c.namespace_pk, tag.c.name == name)
+    )
+    return noun.table.c.pk.in_(carriers.correlate(noun.table))
+
+
+def keys_of(
+    connection: Connection, noun: Noun, namespace: Namespace, ids: Sequence[str], now: datetime
+) -> dict[str, int]:
+    """Keys by id of those *ids* that exist and have not expired."""
+    chosen = Selection(noun=noun, namespace=namespace, now=now).condition()
+    found: dict[str, int] = {}
+    for start in range(0, len(ids), _IDS):
+        rows = select(noun.table.c.id, noun.table.c.pk).where(chosen, noun.table.c.id.in_(ids[start : start + _IDS]))
+        found.update((id, pk) for id, pk in connection.execute(rows))
+    return found
+
+
+def selected(connection: Connection, selection: Selection) -> list[int]:
+    """Keys of all records of *selection*, ascending."""
+    table = selection.noun.table
+    keys = select(table.c.pk).where(selection.condition()).order_by(table.c.pk)
+    return [int(k) for k in connection.execute(keys).scalars()]
+
+
+def allowed(connection: Connection, selection: Selection) -> npt.NDArray[np.int64]:
+    """Keys of all records of *selection*, as one array and without a Python object a row: int64, in no order."""
+    joined = select(func.group_concat(selection.noun.table.c.pk)).where(selection.condition())
+    text = connection.execute(joined).scalar_one()
+    return np.empty(0, dtype=np.int64) if text is None else np.fromstring(text, dtype=np.int64, sep=",")
+
+
+def count(connection: Connection, selection: Selection) -> int:
+    """How many records *selection* has."""
+    rows = select(func.count()).select_from(selection.noun.table).where(selection.condition())
+    return int(connection.execute(rows).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """By which column a list goes, and from which end; rows that agree go by key."""
+
+    column: str
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page of a list ended: the sort value and the key of its last row."""
+
+    value: Any
+    pk: int
+
+
+def page(
+    connection: Connection, selection: Selection, order: Order, after: Place | None, limit: int
+) -> tuple[list[int], Place | None]:
+    """The next *limit* keys of a list after a place in it, and where they end; None when there are no more."""
+    table = selection.noun.table
+    value = _sort_value(table.c[order.column])
+    rows = select(table.c.pk, value).where(selection.condition()).limit(limit)
+    if after is not None:
+        here, there = tuple_(value, table.c.pk), tuple_(literal(after.value), literal(after.pk))
+        rows = rows.where(here < there if order.descending else here > there)
+    ends = (value.desc(), table.c.pk.desc()) if order.descending else (value, table.c.pk)
+    found = connection.execute(rows.order_by(*ends)).all()
+    last = Place(found[-1][1], found[-1][0]) if len(found) == limit else None
+    return [int(row[0]) for row in found], last
+
+
+def _sort_value(column: Column[Any]) -> ColumnElement[Any]:
+    """The column as SQLite compares it; what is missing comes first."""
+    plain = type_coerce(column, NullType())
+    return func.coalesce(plain, _BEFORE_ALL) if column.nullable else plain
+
+
+def delete_keys(connection: Connection, noun: Noun, keys: Sequence[int]) -> None:
+    """Delete records; what belongs to them goes with them."""
+    rows = delete(noun.table).where(noun.table.c.pk.in_(select(keys_in().c.value)))
+    for start in range(0, len(keys), 10_000):
+        connection.execute(rows, {"keys": keys_json(keys[start : start + 10_000])})
+
+
+def purge_expired(connection: Connection, now: datetime) -> None:
+    """Delete the memories that have expired, so that nothing a write does meets one."""
+    _PURGE.run(connection, now=to_micros(now))
+
+
+def tag_keys(connection: Connection, namespace_pk: int, names: Iterable[str]) -> dict[str, int]:
+    """Keys of the tags *names* of a namespace, made if need be."""
+    wanted = sorted(set(names))
+    base = raw(connection)
+    base.executemany(_ADD_TAG.sql, [(namespace_pk, name) for name in wanted])
+    return {name: base.execute(_FIND_TAG.sql, (namespace_pk, name)).fetchone()[0] for name in wanted}
+
+
+def add_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Sequence[tuple[int, frozenset[str]]]) -> None:
+    """Give records, named by key, tags they do not have yet."""
+    keys = tag_keys(connection, namespace_pk, (name for _, names in tags for name in names))
+    _CARRY[noun.kind].many(
+        connection, [(pk, key) for pk, names in tags for key in sorted(keys[name] for name in names)]
+    )
+
+
+def replace_tags(
+    connection: Connection, noun: Noun, namespace_pk: int, tags: Sequence[tuple[int, frozenset[str]]]
+) -> None:
+    """Give records these tags and no others."""
+    drop = delete(noun.tags).where(noun.tag_owner.in_(select(keys_in().c.value)))
+    connection.execute(drop, {"keys": keys_json([pk for pk, _ in tags])})
+    add_tags(connection, noun, namespace_pk, tags)
+
+
+def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]]:
+    """The tags of records, named by a JSON array of *keys*."""
+    found: dict[int, set[str]] = {}
+    for pk, name in _TAGS_OF[noun.kind].run(connection, keys=keys):
+        found.setdefault(pk, set()).add(name)
+    return found
+
+
+def key_of(connection: Connection, noun: Noun, namespace: Namespace, id: str, now: datetime) -> int | None:
+    """The key of one id; None where it does not exist or has expired."""
+    row = _KEY_OF[noun.kind].run(connection, path=namespace_path(namespace), id=id, now=to_micros(now)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def next_key(connection: Connection, noun: Noun) -> int:
+    """The next key SQLite would hand out; it is ours as long as the write lock is."""
+    row = _SEQUENCE.run(connection, name=noun.table.name).fetchone()
+    return 1 if row is None else int(row[0]) + 1
+
+
+def _key_of(noun: Noun) -> Prepared:
+    c = noun.table.c
+    owner = select(schema.namespace.c.pk).where(schema.namespace.c.path == bindparam("path")).scalar_subquery()
+    found = select(c.pk).where(c.namespace_pk == owner, c.id == bindparam("id"))
+    if noun.expires:
+        found = found.where(or_(c.expires_at.is_(None), c.expires_at > bindparam("now", type_=Integer)))
+    return Prepared(found)
+
+
+_PURGE = Prepared(delete(schema.memory).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)))
+_KEY_OF = {noun.kind: _key_of(noun) for noun in NOUNS}
+_SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
+_ADD_TAG = Prepared(
+    sqlite_insert(tag).values(namespace_pk=bindparam("namespace"), name=bindparam("name")).on_conflict_do_nothing()
+)
+_FIND_TAG = Prepared(
+    select(tag.c.pk).where(tag.c.namespace_pk == bindparam("namespace"), tag.c.name == bindparam("name"))
+)
+_CARRY = {
+    noun.kind: Prepared(
+        insert(noun.tags).values({noun.tag_owner: bindparam("owner"), noun.tags.c.tag_pk: bindparam("tag")})
+    )
+    for noun in NOUNS
+}
+_TAGS_OF = {
+    noun.kind: Prepared(
+        select(noun.tag_owner, tag.c.name)
+        .join(tag, tag.c.pk == noun.tags.c.tag_pk)
+        .where(noun.tag_owner.in_(select(keys_in().c.value)))
+    )
+    for noun in NOUNS
+}

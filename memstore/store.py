@@ -1,0 +1,451 @@
+"""The store: opens the parts in order, and closes them in the other."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy import Connection
+
+from memstore import check as checks
+from memstore.assemblies import Assemblies
+from memstore.database import Database, raw
+from memstore.database.commit import translated
+from memstore.database.file import HEAD, no_dimension
+from memstore.embedder import BoundEmbedder, Embedder
+from memstore.errors import InvalidError, LoadError, SettingsMismatchError
+from memstore.fields import check_count, check_namespace, now
+from memstore.index import Follower
+from memstore.memories import Memories
+from memstore.records import Finding, Namespace, Repair, Stats
+from memstore.repository import log, namespaces, rows, tags
+from memstore.repository.log import VectorSpace
+from memstore.repository.nouns import NOUNS, Kind
+from memstore.settings import Durability, Engine, Metric, Settings, path_text
+from memstore.tags import Tags
+from memstore.transaction import Autocommit, OpenTransaction, Session
+
+MAX_CHUNK = 100_000
+
+
+class _Nouns:
+    """Memories, assemblies and tags of one namespace, in one session."""
+
+    def __init__(self, session: Session, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self.memories = Memories(session, namespace)
+        self.assemblies = Assemblies(session, namespace)
+        self.tags = Tags(session, namespace)
+
+
+class Transaction(_Nouns):
+    """All of it or none of it, index included: what `async with store.transaction() as tx` gives.
+
+    Each verb runs in a savepoint of its own: one that raises leaves nothing, and the block may go on. Searches see
+    what the transaction has changed; nobody else does before it ends. One task at a time may use it.
+    """
+
+    def __init__(self, opened: OpenTransaction, namespace: Namespace) -> None:
+        super().__init__(opened, namespace)
+        self._opened = opened
+
+    def namespace(self, *parts: str) -> "Transaction":
+        """The same transaction in the namespace *parts* below this one."""
+        return Transaction(self._opened, check_namespace((*self._namespace, *parts)))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Transaction"]:
+        """A part of this transaction that is undone alone if its block raises."""
+        async with self._opened.nested():
+            yield self
+
+
+class StoreNamespace(_Nouns):
+    """One namespace of a store, with the same verbs: what `store.namespace(...)` gives."""
+
+    def __init__(self, session: Autocommit, namespace: Namespace) -> None:
+        super().__init__(session, namespace)
+        self._session = session
+
+    def namespace(self, *parts: str) -> "StoreNamespace":
+        """The namespace *parts* below this one. It need not exist: storing something in it makes it."""
+        return StoreNamespace(self._session, check_namespace((*self._namespace, *parts)))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """All of the block or none of it: committed if it ends well, rolled back if it raises or is cancelled.
+
+        Takes the writer lock and holds it: other writers wait, so keep the block short.
+
+        Raises:
+            BusyError: the writer was not to be had within the timeout.
+            TransactionError: this task has a transaction open on this store already; use `tx.transaction()`.
+        """
+        async with self._session.transaction() as opened:
+            yield Transaction(opened, self._namespace)
+
+    async def load(
+        self,
+        items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+        *,
+        chunk: int = 1_000,
+        upsert: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Store any number of memories, committing chunk by chunk; how many were stored.
+
+        Takes the writer lock for each chunk, and never while *items* is waited for.
+
+        Args:
+            items: mappings with the keyword names of `memories.add`; any iterable, also an async one.
+            chunk: memories a transaction.
+            upsert: replace memories whose ids are taken, instead of stopping at them.
+            on_progress: called after each chunk with how many are stored.
+
+        Raises:
+            LoadError: it stopped partway. `stored` says how many are stored, the cause why it stopped.
+        """
+        check_count("chunk", chunk, 1, MAX_CHUNK)
+        store = self.memories.upsert_many if upsert else self.memories.add_many
+        stored = 0
+        try:
+            async for some in _chunks(items, chunk):
+                await store(some)
+                stored += len(some)
+                if on_progress is not None:
+                    on_progress(stored)
+        except Exception as error:
+            raise LoadError(
+                f"the load stopped after {stored:,} memories were stored: {error}", stored=stored
+            ) from error
+        return stored
+
+    async def clear(self, *, below: bool = False) -> int:
+        """Delete every memory and assembly of this namespace, and with *below* of all below it; how many.
+
+        Takes the writer lock. All or nothing.
+        """
+
+        def step(connection: Connection) -> int:
+            at = now()
+            deleted = 0
+            for noun in NOUNS:
+                chosen = rows.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
+                keys = rows.selected(connection, chosen)
+                rows.delete_keys(connection, noun, keys)
+                deleted += len(keys)
+            return deleted
+
+        return await self._session.write(step)
+
+    async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
+        """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
+        path = check_namespace((*self._namespace, *check_namespace(prefix)))
+        return await self._session.read(lambda c: sorted(namespaces.used(c, path, now())))
+
+
+class Store(StoreNamespace):
+    """An open store, and its root namespace. Made by `memstore.open`; close it, or use it with `async with`."""
+
+    def __init__(self, session: Autocommit) -> None:
+        super().__init__(session, ())
+        self._database = session.database
+        self._follower = session.follower
+
+    @property
+    def dimension(self) -> int:
+        """Numbers per embedding."""
+        return self._session.spaces["memory"].space.dimension
+
+    @property
+    def metric(self) -> Metric:
+        """How embeddings are compared."""
+        return self._session.spaces["memory"].space.metric
+
+    async def check(self) -> list[Finding]:
+        """Compare everything with everything, by content, and change nothing; empty when all is well.
+
+        SQLite's own integrity, owners of rows, checksums, composites with their members, and the index with the
+        rows. Takes seconds for a million memories; searches and writes go on meanwhile, but the comparison of the
+        index holds commits back for its share of it.
+        """
+        findings = await self._database.read(lambda c: checks.stored(c, self._session.spaces.values()))
+        return findings + await self._database.call(lambda c: checks.indexed(c, self._follower))
+
+    async def repair(self) -> Repair:
+        """Build the index anew from the rows, and mend in the file what can be mended; says what it did.
+
+        Takes the writer lock. Nothing is invented, and nothing is lost but rows whose owner does not exist. What
+        remains is damage to stored data itself, named by id.
+        """
+        found = await self.check()
+        orphans, filled, recomposed = await self._session.write(lambda c: checks.mend(c, self._follower, found))
+        self._follower.drop()
+        reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in NOUNS))
+        return Repair(
+            found=found,
+            remaining=await self.check(),
+            reindexed=reindexed,
+            recomposed=recomposed,
+            checksums=filled,
+            orphans=orphans,
+        )
+
+    async def stats(self) -> Stats:
+        """What the store holds and how."""
+        return await self._session.read(self._stats)
+
+    def _stats(self, connection: Connection) -> Stats:
+        settings, space = self._database.settings, self._session.spaces["memory"].space
+        at = now()
+        counts = {
+            noun.kind: rows.count(connection, rows.Selection(noun=noun, namespace=(), now=at, below=True))
+            for noun in NOUNS
+        }
+        return Stats(
+            path=settings.path,
+            dimension=space.dimension,
+            metric=space.metric,
+            embedder=space.embedder,
+            durability=settings.durability,
+            revision=HEAD,
+            sqlite=sqlite3.sqlite_version,
+            memories=counts["memory"],
+            assemblies=counts["assembly"],
+            tags=tags.count(connection),
+            namespaces=len(namespaces.used(connection, (), at)),
+            vectors=log.count_vectors(connection, self._session.spaces["memory"]),
+            file_bytes=Path(settings.path).stat().st_size,
+            wal_bytes=self._database.wal_bytes(),
+            engine=self._follower.engine.name,
+            engine_reason=self._follower.engine_reason,
+            indexed=sum(len(index) for index in self._follower.indexes.values()),
+            index_bytes=sum(index.bytes for index in self._follower.indexes.values()),
+            index_loaded=self._follower.applied is not None,
+        )
+
+    async def compact(self) -> int:
+        """Give back to the disk what deleted records held; how many bytes the file is smaller by.
+
+        Takes the writer lock. Expired memories, unused tags and the older part of the change log go too.
+        """
+
+        def tidy(connection: Connection) -> None:
+            tags.drop_unused(connection)
+            log.trim(connection)
+
+        def shrink(connection: Connection) -> int:
+            base = raw(connection)
+            with translated():
+                before = base.execute("PRAGMA page_count").fetchone()[0]
+                base.execute(f"PRAGMA busy_timeout={int(self._database.settings.timeout * 1000)}")
+                base.execute("PRAGMA incremental_vacuum").fetchall()
+                base.execute("PRAGMA optimize").fetchall()
+                after = base.execute("PRAGMA page_count").fetchone()[0]
+                return int((before - after) * base.execute("PRAGMA page_size").fetchone()[0])
+
+        await self._session.write(tidy)
+        freed = await self._database.upkeep(shrink)
+        await self._database.checkpoint()
+        return freed
+
+    async def backup(
+        self, path: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Copy the store, as it is at one moment, into a new file at *path*; reads and writes go on meanwhile.
+
+        Args:
+            path: a file that does not exist.
+            on_progress: called with pages copied and pages in all.
+
+        Raises:
+            InvalidError: there is a file at *path*.
+        """
+        target = Path(path_text(path))
+        loop = asyncio.get_running_loop()
+
+        def progress(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - the form SQLite calls
+            if on_progress is not None:
+                loop.call_soon_threadsafe(on_progress, total - remaining, total)
+
+        def copy(connection: Connection) -> None:
+            if target.exists():
+                raise InvalidError(f"{str(target)!r} exists, and a backup overwrites nothing: give another path")
+            try:
+                with translated(), closing(sqlite3.connect(target)) as made:
+                    raw(connection).backup(made, pages=1_000, progress=progress, sleep=0.001)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
+
+        await self._database.upkeep(copy)
+
+    async def close(self) -> None:
+        """Wait for what is running, and close the file. Closing a closed store does nothing."""
+        if self._database.closed:
+            return
+        self._session.refuse_inside_own()
+        await self._database.close()
+        if self._session.embedder is not None:
+            self._session.embedder.close()
+
+    async def __aenter__(self) -> "Store":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<memstore.Store {self._database.settings.path!r}{' closed' if self._database.closed else ''}>"
+
+
+class Opening:
+    """A store that is about to be opened: `async with` it, or `await` it and close the store."""
+
+    def __init__(self, settings: Settings, embedder: BoundEmbedder | None) -> None:
+        self._settings = settings
+        self._embedder = embedder
+        self._store: Store | None = None
+
+    def __await__(self) -> Generator[Any, None, Store]:
+        return _open(self._settings, self._embedder).__await__()
+
+    async def __aenter__(self) -> Store:
+        self._store = await self
+        return self._store
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    dimension: int | None = None,
+    metric: Metric | None = None,
+    embedder: Embedder | None = None,
+    timeout: float = 30.0,
+    durability: Durability = "full",
+    read_only: bool = False,
+    engine: Engine = "auto",
+) -> Opening:
+    """Open the store in the file at *path*, creating or upgrading the file if need be.
+
+    Use it with `async with`, or `await` it and `await store.close()`.
+
+    Args:
+        path: the database file; its folder must exist.
+        dimension: numbers per embedding. A new file needs it, or an embedder; an existing one knows it.
+        metric: `"cosine"` (score -1 to 1), `"inner_product"` or `"l2"` (score 1/(1+distance)). None means as
+            stored, and cosine for a new file.
+        embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored with the file.
+        timeout: seconds a write waits for other writers before it raises `BusyError`.
+        durability: `"full"`: what was committed survives a power cut. `"relaxed"`: the last commits may not, the
+            file does.
+        read_only: every write raises `ReadOnlyError`; the file must exist.
+        engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
+
+    Raises (when awaited):
+        InvalidError: an argument is refused.
+        ForeignFileError, NewerFileError, MissingFileError: the file cannot be opened.
+        SettingsMismatchError: the file has another dimension, metric or embedder.
+        BusyError: other processes held the file past the timeout.
+    """
+    bound = None if embedder is None else BoundEmbedder(embedder)
+    if bound is not None and dimension is not None and dimension != bound.dimension:
+        raise InvalidError(
+            f"embedder {bound.name!r} makes vectors of dimension {bound.dimension}; dimension={dimension}"
+        )
+    settings = Settings(
+        path=path_text(path),
+        dimension=bound.dimension if bound is not None else dimension,
+        metric=metric,
+        timeout=timeout,
+        durability=durability,
+        read_only=read_only,
+        engine=engine,
+    )
+    return Opening(settings, bound)
+
+
+async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
+    database = await Database.open(settings)
+    try:
+        spaces = await database.read(log.spaces)
+        if not spaces:
+            spaces = await database.write(lambda connection: _settle(connection, settings))
+        spaces = await _agreed(database, spaces, settings, embedder)
+        follower = Follower(spaces, settings.engine)
+        database.when_committed(follower.committed)
+        session = Autocommit(database, follower, spaces, embedder)
+        lagging = await database.read(log.lagging)
+        if lagging and not settings.read_only:
+            await session.mend_composites()
+    except BaseException:
+        await database.close()
+        raise
+    return Store(session)
+
+
+def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:
+    """Fix what the vectors of a new file are; another process may have done it just before."""
+    if not log.spaces(connection):
+        if settings.dimension is None:
+            raise no_dimension(settings.path)
+        log.add_spaces(connection, settings.dimension, settings.metric or "cosine", None)
+    return log.spaces(connection)
+
+
+async def _agreed(
+    database: Database, spaces: dict[Kind, VectorSpace], settings: Settings, embedder: BoundEmbedder | None
+) -> dict[Kind, VectorSpace]:
+    """The spaces of the file, if they are what was asked for. An embedder nobody named yet is named now."""
+    stored = spaces["memory"].space
+    asked = {"dimension": settings.dimension, "metric": settings.metric, "embedder": embedder and embedder.name}
+    for setting, got in asked.items():
+        expected = getattr(stored, setting)
+        if got is not None and expected is not None and got != expected:
+            raise SettingsMismatchError(setting, expected=expected, got=got)
+    if embedder is None or stored.embedder is not None or settings.read_only:
+        return spaces
+
+    def name(connection: Connection) -> dict[Kind, VectorSpace]:
+        log.name_embedder(connection, embedder.name)
+        return log.spaces(connection)
+
+    return await _agreed(database, await database.write(name), settings, embedder)
+
+
+async def _chunks(
+    items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], size: int
+) -> AsyncIterator[list[Mapping[str, Any]]]:
+    some: list[Mapping[str, Any]] = []
+    async for item in _each(items):
+        some.append(item)
+        if len(some) == size:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+async def _each(
+    items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
+) -> AsyncIterator[Mapping[str, Any]]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+        return
+    for i, item in enumerate(items):
+        if i % 100 == 99:
+            await asyncio.sleep(0)  # an iterable that computes its items shares the loop
+        yield item

@@ -1,0 +1,120 @@
+"""What a user needs to test against the store: a store that goes away, an embedder without a model, and damage.
+
+The store is the real one, on a real file.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from memstore.errors import InvalidError
+from memstore.fields import now
+from memstore.index.exact import ExactIndex
+from memstore.index.protocol import NEVER, Entries
+from memstore.repository import rows
+from memstore.repository.nouns import NOUNS, Kind
+from memstore.store import Store, open
+
+Damage = Literal["missing", "ghost", "stale", "swapped", "wrong_dimension"]
+
+
+class HashEmbedder:
+    """A deterministic embedder without a model: texts that share words are near each other.
+
+    Every word is a direction drawn from its own hash and *seed*, a text the sum of its words': the same on every
+    machine and in every process.
+    """
+
+    def __init__(self, dimension: int = 64, *, seed: int = 0) -> None:
+        self.name = f"hash-{dimension}-{seed}"
+        self.dimension = dimension
+        self._seed = seed
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """One vector a text, float32, shape (len(texts), dimension), of length 1."""
+        return np.stack([self._one(text) for text in texts])
+
+    def _one(self, text: str) -> npt.NDArray[np.float32]:
+        words = text.lower().split() or [""]
+        total = np.sum([self._word(word) for word in words], axis=0)
+        vector: npt.NDArray[np.float32] = (total / np.linalg.norm(total)).astype(np.float32)
+        return vector
+
+    def _word(self, word: str) -> npt.NDArray[np.float64]:
+        digest = hashlib.blake2b(f"{self._seed}:{word}".encode(), digest_size=8).digest()
+        return np.random.default_rng(int.from_bytes(digest)).standard_normal(self.dimension)
+
+
+@asynccontextmanager
+async def temporary_store(**options: Any) -> AsyncIterator[Store]:
+    """A store in a folder of its own, gone with the block; *options* as of `memstore.open`.
+
+    Without a dimension or an embedder it has a `HashEmbedder`, so that texts can be stored and searched at once.
+    """
+    if "embedder" not in options and "dimension" not in options:
+        options["embedder"] = HashEmbedder()
+    with tempfile.TemporaryDirectory(prefix="memstore-") as folder:
+        async with open(Path(folder) / "store.db", **options) as store:
+            yield store
+
+
+async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: Kind = "memory") -> list[str]:
+    """Damage the index in memory, on purpose, so that `check` and `repair` can be shown to work. The file is untouched.
+
+    Args:
+        store: an open store.
+        kind: `missing`: the entries of *ids* are dropped. `stale`: they get another vector. `swapped`: each gets the
+            vector of the next one (two ids or more). `ghost`: one entry is added that no record has. `wrong_dimension`:
+            the whole index gets vectors of another dimension.
+        ids: records of the root namespace; none are needed for `ghost` and `wrong_dimension`.
+        noun: the index of memories, or of assemblies.
+
+    Returns:
+        The ids `check` will name: for a ghost, the key it was given.
+    """
+    session, follower = store._session, store._follower  # noqa: SLF001 - no public way leads to damage
+    await session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
+    wanted = list(ids)
+    table = next(n for n in NOUNS if n.kind == noun)
+    found = await session.read(lambda c: rows.keys_of(c, table, (), wanted, now()))
+    if (
+        len(found) < len(wanted)
+        or (kind in ("missing", "stale") and not wanted)
+        or (kind == "swapped" and len(wanted) < 2)
+    ):
+        raise InvalidError(f"damage {kind!r} needs ids of {noun}s that exist, two for 'swapped'; got {wanted!r}")
+    with follower.lock.exclusive():
+        index = follower.indexes[noun]
+        keys = np.array([found[id] for id in wanted], dtype=np.int64)
+        held, places = index.entries(), index.places(keys)
+        entries = Entries(held.keys[places], held.namespaces[places], held.expiries[places], held.rows[places])
+        if kind == "missing":
+            index.remove(keys)
+        elif kind == "stale":
+            index.put(entries._replace(rows=-entries.rows + 1))
+        elif kind == "swapped":
+            index.put(entries._replace(rows=np.roll(entries.rows, 1, axis=0)))
+        elif kind == "ghost":
+            ghost = np.array([2**40], dtype=np.int64) if not len(index) else index.entries().keys.max(keepdims=True) + 7
+            dimension = index.entries().rows.shape[1]
+            row = np.full((1, dimension), 1 / np.sqrt(dimension), dtype=np.float32)
+            index.put(Entries(ghost, np.ones(1, dtype=np.int64), np.array([NEVER]), row))
+            return [f"key {int(ghost[0])}"]
+        else:
+            wider = np.pad(index.entries().rows, ((0, 0), (0, 1)))
+            other = ExactIndex(wider.shape[1], store.metric)
+            other.put(index.entries()._replace(rows=wider))
+            follower.indexes[noun] = other
+    return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted
+
+
+async def _all_ids(store: Store, noun: Kind) -> list[str]:
+    if noun == "memory":
+        return [memory.id async for memory in store.memories.list(below=True) if memory.embedding is not None]
+    return [assembly.id async for assembly in store.assemblies.list(below=True) if assembly.composite is not None]

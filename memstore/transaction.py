@@ -1,0 +1,213 @@
+"""Sessions: where a verb's statements run, and what surrounds them.
+
+`Autocommit` gives every write a transaction of its own. `OpenTransaction` is one that the caller opened: every verb
+in a savepoint, its searches seeing what it has changed. Both end every write in the same way (`_step`): expired
+memories are deleted first, composites follow last.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from memstore import composites
+from memstore.database import Database
+from memstore.database.commit import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
+from memstore.database.core import WriteSession
+from memstore.embedder import BoundEmbedder
+from memstore.errors import TransactionError
+from memstore.fields import now
+from memstore.index import DriftError, Follower, View
+from memstore.repository import log, rows
+from memstore.repository.log import VectorSpace
+from memstore.repository.nouns import Kind
+
+T = TypeVar("T")
+
+_log = logging.getLogger("memstore")
+
+
+class Session(Protocol):
+    """Where verbs run. Functions given to it are plain, and run whole on a thread of the database's."""
+
+    spaces: dict[Kind, VectorSpace]
+    embedder: BoundEmbedder | None
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """Run *function* in a read transaction."""
+        ...
+
+    async def write(self, function: Callable[[Connection], T]) -> T:
+        """Run *function* so that all it does is done, or nothing."""
+        ...
+
+    async def search(self, function: Callable[[Connection, View], T]) -> T:
+        """Run *function* in a read transaction that the indexes equal."""
+        ...
+
+
+def _step(connection: Connection, spaces: dict[Kind, VectorSpace], function: Callable[[Connection], T]) -> T:
+    since = log.top(connection)
+    rows.purge_expired(connection, now())
+    result = function(connection)
+    composites.follow(connection, spaces, since)
+    top = log.top(connection)
+    if top // log.KEEP != since // log.KEEP:
+        log.trim(connection)
+    return result
+
+
+class Autocommit:
+    """Every write is a transaction of its own, from BEGIN to the index."""
+
+    def __init__(
+        self,
+        database: Database,
+        follower: Follower,
+        spaces: dict[Kind, VectorSpace],
+        embedder: BoundEmbedder | None,
+    ) -> None:
+        self.database = database
+        self.follower = follower
+        self.spaces = spaces
+        self.embedder = embedder
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """See `Session.read`."""
+        return await self.database.read(function)
+
+    async def search(self, function: Callable[[Connection, View], T]) -> T:
+        """See `Session.search`. Composites that raw SQL left behind are mended first, where that can be done."""
+        try:
+            found = await self._searched(function)
+        except DriftError:
+            _log.error("the index named a record that does not exist: it is built anew from the rows")
+            self.follower.drop()
+            found = await self._searched(function)
+        if self.follower.lagging and not self.database.settings.read_only and not self._inside_own():
+            await self.mend_composites()
+            found = await self._searched(function)
+        return found
+
+    async def _searched(self, function: Callable[[Connection, View], T]) -> T:
+        return await self.database.call(lambda connection: self.follower.consistent(connection, function))
+
+    async def mend_composites(self) -> None:
+        """Compute again every composite that is not of its assembly's present revision."""
+        await self.database.write(lambda c: composites.recompute(c, self.spaces, log.lagging(c)))
+
+    async def write(self, function: Callable[[Connection], T]) -> T:
+        """See `Session.write`. Waits for the writer, at most the store's timeout."""
+        self.refuse_inside_own()
+        return await self.database.write(lambda connection: _step(connection, self.spaces, function))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["OpenTransaction"]:
+        """Open a transaction of the caller's; it is committed if the block ends well, rolled back if it raises."""
+        self.refuse_inside_own()
+        async with self.database.session() as session:
+            base = await session.run(log.top)
+            opened = OpenTransaction(self, session, base)
+            _open.set((*(t for t in _open.get() if not t.ended), opened))
+            try:
+                yield opened
+                opened.check_usable()
+                await session.commit()
+            finally:
+                opened.ended = True
+
+    def _inside_own(self) -> bool:
+        return any(t.database is self.database and not t.ended for t in _open.get())
+
+    def refuse_inside_own(self) -> None:
+        """Raise `TransactionError` in a task whose own transaction on this store is open: it would wait for itself."""
+        self.database.check_usable()
+        if self._inside_own():
+            raise TransactionError("a transaction of this task is open on this store and would wait for itself: use tx")
+
+
+class OpenTransaction:
+    """A transaction of the caller's, for one task at a time.
+
+    Nothing of it is in the shared indexes: its searches lay over them what the change log says it has changed.
+    """
+
+    def __init__(self, owner: Autocommit, session: WriteSession, base: int) -> None:
+        self.database = owner.database
+        self.spaces = owner.spaces
+        self.embedder = owner.embedder
+        self.ended = False
+        self._owner = owner
+        self._session = session
+        self._base = base
+        self._busy = False
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """See `Session.read`: on the transaction's own connection, so it sees its changes."""
+        return await self._run(function)
+
+    async def search(self, function: Callable[[Connection, View], T]) -> T:
+        """See `Session.search`."""
+        follower = self._owner.follower
+        for _ in range(2):
+            found = await self._run(lambda connection: (follower.at(connection, self._base, _boxed(function)),))
+            if found[0] is not None:
+                return found[0][0]
+            # The indexes are not loaded, or behind. A reader sees just what was committed when this began.
+            await self.database.call(lambda connection: follower.consistent(connection, lambda c, v: None))  # noqa: ARG005
+        raise TransactionError("the index could not be brought to the state this transaction began in: try again")
+
+    async def write(self, function: Callable[[Connection], T]) -> T:
+        """See `Session.write`: in a savepoint of its own; if it raises, the transaction may go on without it."""
+
+        def step(connection: Connection) -> T:
+            with savepoint(connection, "verb"):
+                return _step(connection, self.spaces, function)
+
+        return await self._run(step)
+
+    @asynccontextmanager
+    async def nested(self) -> AsyncIterator[None]:
+        """A part of the transaction that is undone alone if its block raises."""
+        await self._run(lambda connection: begin_savepoint(connection, "nested"))
+        try:
+            yield
+        except BaseException:
+            if not self.ended:
+                await self._run(lambda connection: undo_savepoint(connection, "nested"))
+            raise
+        await self._run(lambda connection: end_savepoint(connection, "nested"))
+
+    def check_usable(self) -> None:
+        """Raise `TransactionError` where the transaction cannot be used."""
+        self.database.check_usable()
+        if self.ended:
+            raise TransactionError("this transaction has ended: open another")
+        if self._busy:
+            raise TransactionError("this transaction is in use by another task: one task at a time may use it")
+
+    async def _run(self, function: Callable[[Connection], T]) -> T:
+        self.check_usable()
+
+        def step(connection: Connection) -> T:
+            if not in_write(connection):
+                raise TransactionError(
+                    "SQLite gave this transaction up after a failure: nothing of it was stored, start again"
+                )
+            return function(connection)
+
+        self._busy = True
+        try:
+            return await self._session.run(step)
+        finally:
+            self._busy = False
+
+
+def _boxed(function: Callable[[Connection, View], T]) -> Callable[[Connection, View], tuple[T]]:
+    return lambda connection, view: (function(connection, view),)
+
+
+_open: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("memstore_open_transactions", default=())
