@@ -4,6 +4,7 @@ Each verb checks its arguments, then runs one function of a connection in the se
 """
 
 import builtins
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -240,7 +241,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
         node, wanted = self._filter(where, tags)
         check_count("limit", limit, 1, MAX_LIMIT)
-        if min_score is not None and (isinstance(min_score, bool) or not isinstance(min_score, int | float)):
+        if min_score is not None and (not isinstance(min_score, int | float) or math.isnan(min_score)):
             raise InvalidError(f"min_score is a number; got {min_score!r}")
         asked = await self._vectors(queries)
         if not len(asked):

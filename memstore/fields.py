@@ -161,7 +161,7 @@ def check_time(name: str, value: object) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo is None or value.utcoffset() is None:
         raise InvalidError(f"{name} is an aware datetime, such as datetime.now(UTC); got {value!r}")
     try:
-        return value.astimezone(UTC)
+        return from_micros(to_micros(value))  # a plain datetime, in UTC, whatever subclass was given
     except OverflowError as error:
         raise InvalidError(f"{name} lies outside the years 1 to 9999 in UTC; got {value!r}") from error
 

@@ -270,6 +270,10 @@ def _revise(row: str) -> str:
     return f"UPDATE assembly SET revision = revision + 1 WHERE pk = {row}.assembly_pk;"  # noqa: S608
 
 
+def _forget_checksum(table: str, key: str) -> str:
+    return f"UPDATE {table} SET checksum = NULL WHERE {key} = NEW.{key} AND space_pk = NEW.space_pk;"  # noqa: S608
+
+
 def _vector_triggers(kind: str) -> dict[str, str]:
     table, key = f"{kind}_vector", f"{kind}_pk"
     owners = {row: " " + _revise_owners(row) if kind == "memory" else "" for row in ("NEW", "OLD")}
@@ -280,7 +284,7 @@ def _vector_triggers(kind: str) -> dict[str, str]:
         f"{_log('OLD.space_pk', f'OLD.{key}')} {_log('NEW.space_pk', f'NEW.{key}')}{owners['OLD']}{owners['NEW']} END",
         f"tr_{table}_checksum": f"AFTER UPDATE OF vector ON {table} "
         "WHEN NEW.vector IS NOT OLD.vector AND NEW.checksum IS OLD.checksum BEGIN "
-        f"UPDATE {table} SET checksum = NULL WHERE {key} = NEW.{key} AND space_pk = NEW.space_pk; END",
+        f"{_forget_checksum(table, key)} END",
         # With foreign keys off, as in other tools, a deleted owner leaves its vector behind: the index must not.
         f"tr_{kind}_delete": f"AFTER DELETE ON {kind} BEGIN {_log_all(kind, 'OLD')} END",
     }

@@ -58,11 +58,6 @@ class Settings:
         _one_of("metric", self.metric, (*get_args(Metric), None))
         _one_of("durability", self.durability, get_args(Durability))
         _one_of("engine", self.engine, get_args(Engine))
-        if self.path == ":memory:" or not self.path:
-            raise InvalidError(
-                "a store is a file, so that several connections can share it; "
-                "memstore.testing.temporary_store() gives one that goes away"
-            )
         if self.dimension is not None:
             check_dimension(self.dimension)
         if not isinstance(self.timeout, int | float) or isinstance(self.timeout, bool) or not 0 <= self.timeout < 1e6:
@@ -77,11 +72,16 @@ def check_dimension(dimension: object) -> int:
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """*path* as text; bytes and anything else raise `InvalidError`."""
+    """*path* as an absolute path without links, as SQLite names the files beside it; anything else is refused."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(text, str) or "\0" in text:
+    if not isinstance(text, str) or "\0" in text or not text:
         raise InvalidError(f"path is a text path to the database file; got {path!r}")
-    return text
+    if text == ":memory:":
+        raise InvalidError(
+            "a store is a file, so that several connections can share it; "
+            "memstore.testing.temporary_store() gives one that goes away"
+        )
+    return os.path.realpath(text)
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

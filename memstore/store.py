@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, I
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection
 
@@ -30,6 +30,8 @@ from memstore.tags import Tags
 from memstore.transaction import Autocommit, OpenTransaction, Session
 
 MAX_CHUNK = 100_000
+VACUUM_PAGES = 1_000
+"""Pages that `compact` frees in one transaction: other writers come in between."""
 
 
 class _Nouns:
@@ -184,7 +186,7 @@ class Store(StoreNamespace):
         """
         found = await self.check()
         orphans, filled, recomposed = await self._session.write(lambda c: checks.mend(c, self._follower, found))
-        self._follower.drop()
+        await self._database.call(lambda _: self._follower.drop())
         reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in NOUNS))
         return Repair(
             found=found,
@@ -243,7 +245,9 @@ class Store(StoreNamespace):
             with translated():
                 before = base.execute("PRAGMA page_count").fetchone()[0]
                 base.execute(f"PRAGMA busy_timeout={int(self._database.settings.timeout * 1000)}")
-                base.execute("PRAGMA incremental_vacuum").fetchall()
+                while base.execute("PRAGMA freelist_count").fetchone()[0]:
+                    # A script runs it to its end; execute() would stop after the first page.
+                    base.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
                 base.execute("PRAGMA optimize").fetchall()
                 after = base.execute("PRAGMA page_count").fetchone()[0]
                 return int((before - after) * base.execute("PRAGMA page_size").fetchone()[0])
@@ -293,7 +297,7 @@ class Store(StoreNamespace):
         if self._session.embedder is not None:
             self._session.embedder.close()
 
-    async def __aenter__(self) -> "Store":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

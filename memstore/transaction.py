@@ -85,7 +85,7 @@ class Autocommit:
             found = await self._searched(function)
         except DriftError:
             _log.error("the index named a record that does not exist: it is built anew from the rows")
-            self.follower.drop()
+            await self.database.call(lambda _: self.follower.drop())
             found = await self._searched(function)
         if self.follower.lagging and not self.database.settings.read_only and not self._inside_own():
             await self.mend_composites()

@@ -40,7 +40,8 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
         vector = _rounded(value)
     if vector.shape != (dimension,):
         raise DimensionError(expected=dimension, got=vector.shape[0] if vector.ndim == 1 else f"shape {vector.shape}")
-    square = float(np.dot(vector, vector))
+    with np.errstate(all="ignore"):
+        square = float(np.dot(vector, vector))
     # One product settles the ordinary case; it overflows and underflows long before float32 does.
     if not (1e-30 < square < 1e30):
         if not np.isfinite(vector).all():

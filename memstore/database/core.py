@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -37,6 +38,9 @@ T = TypeVar("T")
 
 READERS = 2
 CHECKPOINT_BYTES = 16 * 1024 * 1024
+_WAIT_AT_CLOSE = (
+    0.5  # seconds that closing waits for others to let the log be written back; whoever closes last does it
+)
 _log = logging.getLogger("memstore")
 
 
@@ -185,7 +189,7 @@ class Database:
         if self._upkeep is None or self._closed or self._checkpointing is not None:
             return
         if self.wal_bytes() > CHECKPOINT_BYTES:
-            self._checkpointing = self._upkeep.submit(_checkpoint)
+            self._checkpointing = self._upkeep.submit(partial(_checkpoint, wait=self.settings.timeout / 2))
             self._checkpointing.add_done_callback(self._checkpointed)
 
     def _checkpointed(self, outcome: "asyncio.Future[None]") -> None:
@@ -203,7 +207,7 @@ class Database:
 
     async def checkpoint(self) -> None:
         """Write the log back into the file now."""
-        await self.upkeep(_checkpoint_now)
+        await self.upkeep(partial(_checkpoint, wait=self.settings.timeout / 2))
 
     @property
     def closed(self) -> bool:
@@ -227,7 +231,7 @@ class Database:
 
     async def _close(self) -> None:
         if self._upkeep is not None:
-            await self._upkeep.run(_checkpoint_now)
+            await self._upkeep.run(partial(_checkpoint, wait=_WAIT_AT_CLOSE))
         for driver in (self._writer, self._upkeep, *self._readers):
             if driver is not None:
                 await driver.close()
@@ -279,7 +283,7 @@ def _prepare(settings: Settings) -> None:
         )
 
 
-def _checkpoint(connection: Connection) -> None:
+def _checkpoint(connection: Connection, wait: float) -> None:
     """Write the log back into the file and start it anew.
 
     SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
@@ -287,12 +291,5 @@ def _checkpoint(connection: Connection) -> None:
     """
     base = commit.raw(connection)
     with commit.translated():
-        base.execute("PRAGMA busy_timeout=30000")
+        base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
         base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # busy=1 means later, and later comes
-
-
-def _checkpoint_now(connection: Connection) -> None:
-    base = commit.raw(connection)
-    with commit.translated():
-        base.execute("PRAGMA busy_timeout=500")
-        base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -158,8 +158,9 @@ class Follower:
         self.applied = state.top
 
     def drop(self) -> None:
-        """Forget the indexes; the next search builds them from the rows."""
-        self.applied = None
+        """Forget the indexes; the next search builds them from the rows. Waits for the lock: call it on a thread."""
+        with self.lock.exclusive():
+            self.applied = None
 
     def pending(self, connection: Connection) -> dict[int, list[int]] | None:
         """What the log says that the indexes have not taken in, by space; None when they would be built anew."""

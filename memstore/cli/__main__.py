@@ -1,0 +1,5 @@
+"""`python -m memstore.cli`."""
+
+from memstore.cli.main import run
+
+run()

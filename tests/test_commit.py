@@ -1,0 +1,109 @@
+"""A COMMIT that raises is settled by another commit, and the caller is told the truth."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, NullPool, create_engine
+
+import memstore
+from memstore import CommitUnknownError, StorageError, Store
+from memstore.database import commit
+from memstore.database.commit import raw
+
+
+class FlakyConnection(sqlite3.Connection):
+    """SQLite whose COMMIT reports a failed disk: before or after it took place, once or for good."""
+
+    fail = ""
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if sql != "COMMIT" or not self.fail:
+            return super().execute(sql, *parameters)
+        mode = self.fail
+        if mode != "for good":
+            self.fail = ""
+        if mode == "after":
+            super().execute(sql)
+        if mode == "lost":
+            super().execute("ROLLBACK")
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+@pytest.fixture
+def connection(path: Path):
+    memstore.migrate(str(path))
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(path, isolation_level=None, factory=FlakyConnection),
+        poolclass=NullPool,
+    )
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+def write(connection: Connection, fail: str) -> None:
+    commit.begin_write(connection, 1.0)
+    raw(connection).execute("INSERT INTO namespace (path) VALUES ('new/')")
+    raw(connection).fail = fail
+    commit.commit(connection)
+
+
+def stored(connection: Connection) -> int:
+    return raw(connection).execute("SELECT count(*) FROM namespace").fetchone()[0]
+
+
+def test_a_commit_that_took_place_returns(connection: Connection) -> None:
+    write(connection, "after")
+    assert stored(connection) == 1
+
+
+@pytest.mark.parametrize("fail", ["before", "lost"])
+def test_a_commit_that_did_not_take_place_raises_and_left_nothing(connection: Connection, fail: str) -> None:
+    with pytest.raises(StorageError, match="disk I/O error") as caught:
+        write(connection, fail)
+    assert not isinstance(caught.value, CommitUnknownError)
+    assert stored(connection) == 0
+    write(connection, "")
+    assert stored(connection) == 1
+
+
+def test_when_settling_fails_too_the_outcome_is_unknown(connection: Connection) -> None:
+    with pytest.raises(CommitUnknownError, match="takes no more writes"):
+        write(connection, "for good")
+    assert not raw(connection).in_transaction
+
+
+async def test_a_commit_refused_by_sqlite_leaves_nothing_and_the_store_goes_on(store: Store) -> None:
+    """A deferred foreign key makes the real COMMIT raise and leaves the transaction open."""
+
+    def orphan(connection: Connection) -> None:
+        raw(connection).execute("PRAGMA defer_foreign_keys=ON")
+        raw(connection).execute("INSERT INTO tag (namespace_pk, name) VALUES (999, 'orphan')")
+
+    with pytest.raises(StorageError, match="FOREIGN KEY"):
+        await store._database.write(orphan)
+    await store.memories.add("goes on")
+    assert await store.memories.count() == 1
+
+
+async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reopened(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    await store.memories.add("before", id="b")
+    store._database._unknown = CommitUnknownError("unknown")
+    with pytest.raises(CommitUnknownError):
+        await store.memories.add("refused")
+    assert await store.memories.count() == 1
+    await store.close()
+    async with memstore.open(path) as again:
+        await again.memories.add("after")
+
+
+async def test_an_index_that_cannot_follow_a_commit_is_built_anew(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    await store.memories.add("a", embedding=[1.0] * 8)
+    await store.memories.search([1.0] * 8)
+    store._follower.indexes["memory"]._rows = None  # as after running out of memory halfway
+    await store.memories.add("b", id="b", embedding=[-1.0] * 8)
+    assert "could not follow" in caplog.text
+    assert (await store.memories.search([-1.0] * 8))[0].memory.id == "b"

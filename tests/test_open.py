@@ -1,0 +1,255 @@
+"""Opening: what a new file needs, what an existing one insists on, and what is left behind."""
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import memstore
+from memstore import (
+    DamagedError,
+    EventLoopError,
+    ForkedStoreError,
+    InvalidError,
+    MissingFileError,
+    SettingsMismatchError,
+)
+from memstore.testing import HashEmbedder, temporary_store
+
+
+async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) -> None:
+    with pytest.raises(InvalidError, match="dimension="):
+        await memstore.open(path)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(MissingFileError):
+        await memstore.open(path, dimension=2, read_only=True)
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_no_folder_is_ever_made(path: Path) -> None:
+    with pytest.raises(MissingFileError, match="never folders"):
+        await memstore.open(path.parent / "none" / "store.db", dimension=2)
+    with pytest.raises(FileNotFoundError):
+        await memstore.open(path.parent / "none" / "store.db", dimension=2)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dimension": 0},
+        {"dimension": 65_537},
+        {"dimension": 2.0},
+        {"dimension": True},
+        {"metric": "euclid"},
+        {"timeout": -1},
+        {"timeout": "soon"},
+        {"durability": "off"},
+        {"engine": "gpu"},
+        {"embedder": object()},
+    ],
+)
+def test_a_bad_argument_raises_before_anything_is_opened(path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(InvalidError):
+        memstore.open(path, **{"dimension": 2, **options})
+    with pytest.raises(InvalidError):
+        memstore.open(":memory:", dimension=2)
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_it_is_awaited_or_entered(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    await store.close()
+    async with memstore.open(path) as store:
+        assert (store.dimension, store.metric) == (2, "cosine")
+    assert "closed" in repr(store)
+
+
+@pytest.mark.parametrize("name", ["a b.db", "ünï ✓.db", "per%20cent?x=1#y.db", "a:b.db", "'quoted'.db"])
+async def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
+    async with memstore.open(tmp_path / name, dimension=2) as store:
+        await store.memories.add("x", embedding=[1, 2])
+        assert {f.name for f in tmp_path.iterdir()} == {name, f"{name}-wal", f"{name}-shm"}
+    assert [f.name for f in tmp_path.iterdir()] == [name]
+    async with memstore.open(tmp_path / name, read_only=True) as store:
+        assert await store.memories.count() == 1
+
+
+async def test_the_file_is_found_again_after_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with memstore.open("store.db", dimension=2) as store:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        await store.memories.add("x")
+        assert (await store.stats()).file_bytes > 0
+    assert os.listdir(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked"), [("dimension", 3), ("metric", "l2"), ("embedder", HashEmbedder(2, seed=1)), ("dimension", HashEmbedder(3))]
+)
+async def test_another_dimension_metric_or_embedder_is_refused_naming_both(path: Path, setting: str, asked: object) -> None:
+    mine = HashEmbedder(2)
+    async with memstore.open(path, embedder=mine) as store:
+        await store.memories.add("kept")
+    option = "embedder" if isinstance(asked, HashEmbedder) else setting
+    with pytest.raises(SettingsMismatchError) as caught:
+        await memstore.open(path, **{option: asked})
+    assert caught.value.setting == setting
+    expected = {"dimension": 2, "metric": "cosine", "embedder": mine.name}[setting]
+    assert caught.value.expected == expected
+    assert repr(expected) in str(caught.value)
+    assert repr(caught.value.got) in str(caught.value)
+    async with memstore.open(path, dimension=2, metric="cosine", embedder=mine) as store:
+        assert await store.memories.count() == 1
+
+
+async def test_an_embedder_is_named_once_and_then_insisted_on(path: Path) -> None:
+    async with memstore.open(path, dimension=64):
+        pass
+    async with memstore.open(path, embedder=HashEmbedder()) as store:
+        assert (await store.stats()).embedder == HashEmbedder().name
+    with pytest.raises(SettingsMismatchError):
+        await memstore.open(path, embedder=HashEmbedder(seed=5))
+    async with memstore.open(path) as store:  # without one, by vectors alone
+        assert (await store.stats()).embedder == HashEmbedder().name
+
+
+async def test_use_from_another_loop_raises_instead_of_hanging() -> None:
+    async with temporary_store() as store:
+        caught: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                asyncio.run(store.memories.count())
+            except BaseException as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        await asyncio.to_thread(thread.join, 10)
+        assert isinstance(caught[0], EventLoopError)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+async def test_a_forked_child_is_told_so_at_once() -> None:
+    async with temporary_store() as store:
+        await store.memories.add("x")
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                store._database.check_usable()
+            except ForkedStoreError:
+                code = 0
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+async def test_a_store_left_open_warns(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    database = store._database
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        database.__del__()
+    await store.close()
+    del store
+    gc.collect()
+
+
+def test_a_program_that_forgets_to_close_still_ends(path: Path) -> None:
+    code = (
+        "import asyncio, memstore\n"
+        f"async def main():\n    global s\n    s = await memstore.open({str(path)!r}, dimension=2)\n"
+        "    await s.memories.add('kept')\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert asyncio.run(_count(path)) == 1
+
+
+async def _count(path: Path) -> int:
+    async with memstore.open(path) as store:
+        return await store.memories.count()
+
+
+async def test_a_damaged_file_is_a_clear_error(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 500} for _ in range(200)])
+    data = bytearray(path.read_bytes())
+    data[100:4000] = os.urandom(3900)
+    path.write_bytes(data)
+    with pytest.raises((DamagedError, memstore.ForeignFileError)):
+        await memstore.open(path)
+
+
+async def test_backup_is_a_store_of_its_own_and_overwrites_nothing(path: Path, tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"id": str(i), "content": "x" * 1000, "embedding": [1, i]} for i in range(500)])
+        copy = tmp_path / "copy.db"
+        await store.backup(copy, on_progress=lambda done, total: progress.append((done, total)))
+        await store.memories.add("after")
+        with pytest.raises(InvalidError, match="overwrites nothing"):
+            await store.backup(copy)
+        await asyncio.sleep(0)
+    assert progress[-1][0] == progress[-1][1] > 0
+    async with memstore.open(copy) as copied:
+        assert await copied.memories.count() == 500
+        assert len(await copied.memories.search([1, 5], 500)) == 500
+        assert await copied.check() == []
+
+
+async def test_compact_gives_space_back(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 5000, "tags": {"t"}} for _ in range(500)])
+        await store.clear()
+        before = (await store.stats()).file_bytes
+        freed = await store.compact()
+        after = await store.stats()
+        assert freed > 2_000_000
+        assert after.file_bytes <= before - 2_000_000
+        assert after.wal_bytes == 0
+        assert (after.memories, after.tags, after.namespaces) == (0, 0, 0)
+
+
+async def test_relaxed_durability_syncs_less(path: Path) -> None:
+    async with memstore.open(path, dimension=2, durability="relaxed") as store:
+        level = await store._database._writer.run(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one())
+        assert level == 1
+        assert (await store.stats()).durability == "relaxed"
+    async with memstore.open(path) as store:
+        level = await store._database._writer.run(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one())
+        assert level == 2
+
+
+async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        for _ in range(5):
+            await store.memories.add_many([{"content": "x" * 10_000} for _ in range(600)])
+        for _ in range(200):
+            if (await store.stats()).wal_bytes == 0:
+                break
+            await asyncio.sleep(0.05)
+        assert (await store.stats()).wal_bytes < 16 * 1024 * 1024
+
+
+async def test_the_change_log_is_trimmed_and_a_follower_behind_it_builds_anew(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as one, memstore.open(path) as two:
+        await two.memories.search([1, 0])
+        for start in range(0, 30_000, 6_000):
+            await one.memories.upsert_many(
+                [{"id": str(i % 50), "content": str(i), "embedding": [1, i]} for i in range(start, start + 50)]
+            )
+            await one.memories.add_many([{"id": str(start + i), "content": "x", "embedding": [i + 1, 1]} for i in range(50, 6_000)])
+        kept = await one._database.read(lambda c: c.exec_driver_sql("SELECT min(seq), max(seq) FROM change_log").one())
+        assert 9_000 < kept[1] - kept[0] < 22_000
+        hits = await two.memories.search([1, 24_000], 3)
+        assert hits[0].memory.content == "24001" or hits[0].score > 0.999
+        assert await two.check() == await one.check() == []
