@@ -210,6 +210,7 @@ async def test_compact_gives_space_back(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 5000, "tags": {"t"}} for _ in range(500)])
         await store.clear()
+        await store._database.checkpoint()
         before = (await store.stats()).file_bytes
         freed = await store.compact()
         after = await store.stats()
