@@ -680,7 +680,7 @@ def test_rebuild_that_fails_puts_the_connection_back_as_it_was(filled):
 def test_alembic_is_imported_only_when_an_upgrade_is_due(tmp_path):
     script = """
 async def main():
-    database = await Database.open(Settings(path=sys.argv[1]))
+    database = await Database.open(Settings(path=sys.argv[1], dimension=4))
     await database.close()
 asyncio.run(main())
 print("alembic" in sys.modules)
@@ -694,7 +694,7 @@ ROUNDS = 20
 
 def open_in_rounds(barrier, place, answers):
     async def once(path):
-        database = await Database.open(Settings(path=path))
+        database = await Database.open(Settings(path=path, dimension=4))
         try:
             return await database.call(
                 lambda c: (

@@ -90,7 +90,7 @@ def item_of(line: object, place: str) -> Item:
         InvalidError: it is no object, or of another kind or format; *place* is in the message.
     """
     if not isinstance(line, dict):
-        raise InvalidError(f"{place}: one line is one JSON object, such as {{\"content\": \"a text\"}}")
+        raise InvalidError(f'{place}: one line is one JSON object, such as {{"content": "a text"}}')
     values = dict(line)
     kind = values.pop("kind", "memory")
     if kind not in ("store", "memory", "assembly"):
@@ -112,5 +112,3 @@ def _read(values: Mapping[str, Any], place: str) -> dict[str, Any]:
             except ValueError as error:
                 raise InvalidError(f"{place}: {name} is a time in ISO 8601; got {read[name]!r}") from error
     return read
-
-

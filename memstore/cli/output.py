@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from memstore import Assembly, AssemblyHit, Finding, Hit, Hits, Memory
+from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory
 from memstore.cli.options import namespace_text
 
 SNIPPET = 220
@@ -43,6 +44,19 @@ def say_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def json_text(value: object) -> str:
+    """JSON for people; nothing for an empty object."""
+    return json.dumps(value, ensure_ascii=False) if value else ""
+
+
+def vector_text(vector: Embedding | None) -> str:
+    """A vector in one line: how many numbers, its length, and the first of them."""
+    if vector is None:
+        return "none"
+    head = ", ".join(f"{x:.4g}" for x in vector[:4].tolist())
+    return f"{vector.size} numbers of length {float(np.linalg.norm(vector)):.4g}: {head}{', …' * (vector.size > 4)}"
+
+
 def clean(text: str) -> str:
     """*text* with its control characters spelled out."""
     return text.translate(_SHOWN)
@@ -64,8 +78,14 @@ def table(*columns: str) -> Table:
 
 
 def show_table(made: Table) -> None:
-    """Print a table."""
-    console().print(made)
+    """Print a table; without the spaces at the ends of its lines where the output is no terminal."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(made)
+        return
+    with screen.capture() as drawn:
+        screen.print(made)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
 
 
 def show_fields(fields: Mapping[str, object]) -> None:
@@ -76,7 +96,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
     for name, value in fields.items():
         if value is not None and value != "":
             grid.add_row(name, value if isinstance(value, Text) else Text(clean(str(value))))
-    console().print(grid)
+    show_table(grid)
 
 
 def number(count: int, noun: str, plural: str | None = None) -> str:
@@ -94,7 +114,7 @@ def size_text(size: int) -> str:
 
 def show_memories(memories: Iterable[Memory]) -> int:
     """Print memories as a table; how many."""
-    made = table("memory", "created")
+    made = table("memory", "created (UTC)")
     for memory in memories:
         made.add_row(_memory(memory), Text(f"{memory.created_at:%Y-%m-%d %H:%M}", style="dim"))
     if made.row_count:

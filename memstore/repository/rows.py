@@ -62,20 +62,17 @@ class Selection:
         terms = [table.c.namespace_pk.in_(owners) if self.below else table.c.namespace_pk == owners]
         if self.noun.expires:
             terms.append(or_(table.c.expires_at.is_(None), table.c.expires_at > self.now))
-        terms.extend(has_tag(self.noun, name) for name in sorted(self.tags))
+        terms.extend(self._has_tag(name) for name in sorted(self.tags))
         if self.where is not None:
             terms.append(filters.condition(self.where, self.noun.kind))
         return and_(true(), *terms)
 
-
-def has_tag(noun: Noun, name: str) -> ColumnElement[bool]:
-    """The condition of carrying the tag *name*."""
-    carriers = (
-        select(noun.tag_owner)
-        .join(tag, tag.c.pk == noun.tags.c.tag_pk)
-        .where(tag.c.namespace_pk == noun.table.c.namespace_pk, tag.c.name == name)
-    )
-    return noun.table.c.pk.in_(carriers.correlate(noun.table))
+    def _has_tag(self, name: str) -> ColumnElement[bool]:
+        # Not correlated with the record: SQLite starts from the carriers of the tag, of which there are fewer.
+        owners = namespaces.keys_within(self.namespace, below=self.below)
+        scope = tag.c.namespace_pk.in_(owners) if self.below else tag.c.namespace_pk == owners
+        keys = select(tag.c.pk).where(tag.c.name == name, scope)
+        return self.noun.table.c.pk.in_(select(self.noun.tag_owner).where(self.noun.tags.c.tag_pk.in_(keys)))
 
 
 def keys_of(

@@ -1,0 +1,244 @@
+"""The commands that bring records in and out: import and export."""
+
+import asyncio
+import json as jsons
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import chain, groupby, islice
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from memstore import InvalidError, LoadError, MemstoreError, Store
+from memstore.cli.interchange import Item, assembly_line, header, memory_line
+from memstore.cli.opening import Opened, Wanted, looking, writing
+from memstore.cli.options import (
+    AsJson,
+    Dimension,
+    Embedder,
+    EmbedderChoice,
+    File,
+    GiveTags,
+    InNamespace,
+    Metric,
+    Namespace,
+    namespace_of,
+)
+from memstore.cli.output import number, progress, say, say_json
+from memstore.cli.reading import STDIN, Format, Reading
+
+CHUNK = 500
+"""Records a transaction."""
+
+
+def import_(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE", help="Files; - is stdin, as JSON Lines.", show_default=False)
+    ],
+    file: File,
+    format: Annotated[
+        Format | None, typer.Option("--format", help="What they are; by their names if left out.")
+    ] = None,
+    tag: GiveTags = None,
+    upsert: Annotated[
+        bool, typer.Option("--upsert", help="Replace what has the same id, instead of stopping.")
+    ] = False,
+    namespace: InNamespace = "",
+    embedder: Embedder = None,
+    dimension: Dimension = None,
+    metric: Metric = None,
+    json: AsJson = False,
+) -> None:
+    """Import JSON Lines (.jsonl, .ndjson), Markdown (.md) or text (.txt) files; a store that does not exist is made.
+
+    A line of JSON is a memory, {"content": …} with any other field of one, or what export wrote, which comes back
+    with every field. Markdown and text are cut into passages; their ids are the file's name with a number. Everything
+    goes below --namespace. It commits every 500 records, so what was stored before an error stays. --json prints
+    one object with the counts.
+    """
+    reading = Reading(sources, format)
+    wanted = Wanted(embedder=embedder, dimension=dimension, metric=metric)
+    path = namespace_of(namespace)
+    counts = asyncio.run(_import(reading, file, wanted, _Import(path, frozenset(tag or ()), upsert=upsert)))
+    if json:
+        say_json(counts)
+        return
+    say(
+        f"imported {number(counts['memories'], 'memory', 'memories')} "
+        f"and {number(counts['assemblies'], 'assembly', 'assemblies')} into {file}"
+    )
+    if counts["without_embedding"]:
+        say(f"{number(counts['without_embedding'], 'memory has', 'memories have')} no embedding: no search finds them")
+    if counts["expired"]:
+        say(f"{number(counts['expired'], 'memory that had', 'memories that had')} expired were left out")
+
+
+class _Import:
+    """What is to be done with the items, and what was done so far."""
+
+    def __init__(self, below: Namespace, tags: frozenset[str], *, upsert: bool) -> None:
+        self._below = below
+        self._tags = tags
+        self._upsert = upsert
+        self._mortal: set[tuple[Namespace, str]] = set()
+        self.counts = {"memories": 0, "assemblies": 0, "without_embedding": 0, "expired": 0}
+
+    async def memories(
+        self, opened: Opened, namespace: Namespace, items: Iterable[Item], done: Callable[[], None]
+    ) -> None:
+        """Store memories of one namespace, chunk by chunk."""
+        before = self.counts["memories"]
+
+        def on_progress(stored: int) -> None:
+            self.counts["memories"] = before + stored
+            done()
+
+        place = opened.store.namespace(*self._below, *namespace)
+        await place.load(self._fields(opened, items), chunk=CHUNK, upsert=self._upsert, on_progress=on_progress)
+
+    def _fields(self, opened: Opened, items: Iterable[Item]) -> Iterator[dict[str, Any]]:
+        for item in items:
+            fields, expires = item.fields, item.fields.get("expires_at")
+            if isinstance(expires, datetime) and expires.tzinfo is not None:
+                self._mortal.add((item.namespace, str(fields.get("id"))))
+                if expires <= datetime.now(UTC):
+                    self.counts["expired"] += 1
+                    continue
+            if "embedding" not in fields:
+                opened.check_embeds()
+            self.counts["without_embedding"] += fields.get("embedding", "") is None
+            yield self._tagged(fields)
+
+    async def assemblies(self, opened: Opened, namespace: Namespace, items: Iterable[Item]) -> None:
+        """Store assemblies of one namespace, all of a chunk or none; members that have expired since are left out."""
+        place = opened.store.namespace(*self._below, *namespace)
+        store = place.assemblies.upsert_many if self._upsert else place.assemblies.add_many
+        rest = iter(items)
+        while some := list(islice(rest, CHUNK)):
+            ready = []
+            for item in some:
+                fields = self._tagged(item.fields)
+                mortal = [m for m in fields.get("members") or () if (item.namespace, m) in self._mortal]
+                if mortal:
+                    gone = set(mortal) - (await place.memories.get_many(mortal)).keys()
+                    fields["members"] = [member for member in fields["members"] if member not in gone]
+                ready.append(fields)
+            self.counts["assemblies"] += len(await store(ready))
+
+    def _tagged(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "tags": self._tags.union(fields.get("tags") or ())} if self._tags else dict(fields)
+
+
+async def _import(reading: Reading, file: Path, wanted: Wanted, work: _Import) -> dict[str, int]:
+    items = iter(reading)
+    first = next(items, None)
+    if first is None:
+        raise InvalidError("there is nothing in there to import")
+    async with writing(file, _settled(wanted, first), like=first.fields if first.kind == "store" else None) as opened:
+        with progress() as bar:
+            task = bar.add_task("importing", total=reading.total)
+            try:
+                await _store(opened, chain([first], items), work, lambda: bar.update(task, completed=reading.done))
+            except MemstoreError as error:
+                raise _stopped(error, reading, work.counts) from (error.__cause__ or error)
+    return work.counts
+
+
+def _settled(wanted: Wanted, first: Item) -> Wanted:
+    """What to make a new file like: where nobody said it, like the first record's own embedding."""
+    embedding = first.fields.get("embedding") if first.kind == "memory" else None
+    if wanted.embedder is not None or not isinstance(embedding, list):
+        return wanted
+    return Wanted(embedder=EmbedderChoice.NONE, dimension=wanted.dimension or len(embedding), metric=wanted.metric)
+
+
+async def _store(opened: Opened, items: Iterable[Item], work: _Import, done: Callable[[], None]) -> None:
+    for (kind, namespace), group in groupby(items, key=lambda item: (item.kind, item.namespace)):
+        if kind == "memory":
+            await work.memories(opened, namespace, group, done)
+        elif kind == "assembly":
+            await work.assemblies(opened, namespace, group)
+
+
+def _stopped(error: MemstoreError, reading: Reading, counts: dict[str, int]) -> LoadError:
+    """The error that tells why an import stopped, where, and what is stored."""
+    cause = error.__cause__ if isinstance(error, LoadError) and error.__cause__ else error
+    stored = counts["memories"] + counts["assemblies"]
+    told = LoadError(
+        f"{cause}; the chunk of at most {CHUNK} records that failed ends at {reading.place}, "
+        f"{number(stored, 'record')} before it {'is' if stored == 1 else 'are'} stored",
+        stored=stored,
+    )
+    for note in getattr(cause, "__notes__", ()):
+        told.add_note(note)
+    return told
+
+
+def export(
+    file: File,
+    target: Annotated[
+        str, typer.Argument(help="The file to write; it must not exist. - is stdout.", show_default=False)
+    ] = STDIN,
+    namespace: InNamespace = "",
+) -> None:
+    """Write the store, or a namespace and all below it, as JSON Lines: import brings every field back.
+
+    Memories come before assemblies, namespace by namespace, a page at a time: other processes may write meanwhile, and
+    what they change may be in it or not. backup copies one moment.
+    """
+    path = namespace_of(namespace)
+    if target == STDIN:
+        asyncio.run(_export(file, path, sys.stdout, None))
+        return
+    with _created(Path(target)) as out, progress() as bar:
+        task = bar.add_task("exporting", total=None)
+        counts = asyncio.run(
+            _export(file, path, out, lambda done, total: bar.update(task, completed=done, total=total))
+        )
+    memories, assemblies = counts
+    say(
+        f"exported {number(memories, 'memory', 'memories')} and {number(assemblies, 'assembly', 'assemblies')} "
+        f"to {target}"
+    )
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[TextIO]:
+    """A new file, which is gone again if the block raises."""
+    if path.exists():
+        raise InvalidError(f"{str(path)!r} exists, and export overwrites nothing: give another path")
+    with path.open("x", encoding="utf-8", newline="\n") as out:
+        try:
+            yield out
+        except BaseException:
+            path.unlink()
+            raise
+
+
+async def _export(
+    file: Path, namespace: Namespace, out: TextIO, on_progress: Callable[[int, int], None] | None
+) -> tuple[int, int]:
+    memories = assemblies = 0
+    async with looking(file) as store:
+        top = store.namespace(*namespace)
+        total = await top.memories.count(below=True) + await top.assemblies.count(below=True)
+        async for line in _lines(store, namespace):
+            out.write(jsons.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            memories += line["kind"] == "memory"
+            assemblies += line["kind"] == "assembly"
+            if on_progress is not None:
+                on_progress(memories + assemblies, total)
+    return memories, assemblies
+
+
+async def _lines(store: Store, top: Namespace) -> AsyncIterator[dict[str, Any]]:
+    yield await header(store)
+    for namespace in await store.namespaces(top):
+        place = store.namespace(*namespace)
+        async for memory in place.memories.list():
+            yield memory_line(memory)
+        async for assembly in place.assemblies.list():
+            yield assembly_line(assembly, [member async for member in place.assemblies.members(assembly.id)])

@@ -1,0 +1,173 @@
+"""The commands on the file: stats, check, repair, compact, migrate, backup."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from memstore import Finding, MissingFileError, Repair, Stats, Store
+from memstore import migrate as bring_up_to_date
+from memstore.cli.interchange import as_json
+from memstore.cli.opening import changing, looking
+from memstore.cli.options import AsJson, File, namespace_text
+from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text
+from memstore.database.file import inspect
+
+FOUND_SOMETHING = 3
+SHOWN_NAMESPACES = 8
+
+
+def stats(file: File, json: AsJson = False) -> None:
+    """Say what the store holds.
+
+    --json prints one object, sizes in bytes.
+    """
+
+    async def run() -> tuple[Stats, list[tuple[str, ...]]]:
+        async with looking(file) as store:
+            return await store.stats(), await store.namespaces()
+
+    found, namespaces = asyncio.run(run())
+    if json:
+        say_json({name: value for name, value in as_json(found).items() if not name.startswith(("index", "engine"))})
+        return
+    named = [namespace_text(n) or "(root)" for n in namespaces[:SHOWN_NAMESPACES]]
+    more = ["…"] * (len(namespaces) > SHOWN_NAMESPACES)
+    show_fields(
+        {
+            "file": found.path,
+            "size": size_text(found.file_bytes)
+            + (f", and {size_text(found.wal_bytes)} not yet written back" if found.wal_bytes else ""),
+            "memories": f"{found.memories:,}, {found.vectors:,} with an embedding",
+            "assemblies": f"{found.assemblies:,}",
+            "tags": f"{found.tags:,}",
+            "namespaces": f"{found.namespaces:,}: {', '.join(named + more)}" if named else "0",
+            "embeddings": f"dimension {found.dimension}, compared by {found.metric}",
+            "embedder": found.embedder or "none named",
+            "revision": found.revision,
+        }
+    )
+
+
+def check(file: File, json: AsJson = False) -> None:
+    """Compare everything with everything, by content: rows, checksums, composites, and the index built from them.
+
+    Changes nothing. Exit code 3 if something was found. --json prints {"clean": …, "findings": […]}.
+    """
+
+    async def run() -> list[Finding]:
+        async with looking(file) as store:
+            await _load_index(store)
+            return await store.check()
+
+    findings = asyncio.run(run())
+    if json:
+        say_json({"clean": not findings, "findings": [as_json(finding) for finding in findings]})
+    elif findings:
+        show_findings(findings)
+        say(f"{number(len(findings), 'finding')}: memstore repair mends what can be mended")
+    else:
+        say("clean")
+    if findings:
+        raise typer.Exit(FOUND_SOMETHING)
+
+
+async def _load_index(store: Store) -> None:
+    """Have the index built, as the first search does: `check` compares none that is not there."""
+    await store.memories.search(np.ones(store.dimension, dtype=np.float32), limit=1)
+
+
+def repair(file: File, json: AsJson = False) -> None:
+    """Build the index anew and mend in the file what can be mended; nothing is invented, nothing that is whole is lost.
+
+    Exit code 3 if something remains. --json prints one object: found, remaining, and how many of each were mended.
+    """
+
+    async def run() -> Repair:
+        async with changing(file) as store:
+            return await store.repair()
+
+    done = asyncio.run(run())
+    if json:
+        lists = {name: [as_json(finding) for finding in getattr(done, name)] for name in ("found", "remaining")}
+        say_json({**as_json(done), **lists})
+    else:
+        if done.found:
+            show_findings(done.found)
+        show_fields(
+            {
+                "found": number(len(done.found), "finding"),
+                "reindexed": number(done.reindexed, "vector"),
+                "recomposed": number(done.recomposed, "composite"),
+                "checksums": f"{number(done.checksums, 'unknown one')} filled in",
+                "orphans": f"{number(done.orphans, 'row')} removed",
+                "remaining": number(len(done.remaining), "finding"),
+            }
+        )
+        if done.remaining:
+            show_findings(done.remaining)
+            say("these are damage to what is stored: delete those records, or give them anew")
+        else:
+            say("clean")
+    if done.remaining:
+        raise typer.Exit(FOUND_SOMETHING)
+
+
+def compact(file: File, json: AsJson = False) -> None:
+    """Give back to the disk what deleted records held.
+
+    --json prints {"freed": bytes}.
+    """
+
+    async def run() -> int:
+        async with changing(file) as store:
+            return await store.compact()
+
+    freed = asyncio.run(run())
+    if json:
+        say_json({"freed": freed})
+    else:
+        say(f"the file is {size_text(freed)} smaller" if freed else "there was nothing to give back")
+
+
+def migrate(file: File, json: AsJson = False) -> None:
+    """Bring a file of an older release to this one's schema; one that is up to date stays as it is.
+
+    Every command that changes a file does so by itself. --json prints {"before": revision, "after": revision}.
+    """
+    if not file.exists():
+        raise MissingFileError(f"there is no file {str(file)!r} to migrate: memstore add makes one")
+    before = inspect(str(file))
+    after = bring_up_to_date(str(file))
+    if json:
+        say_json({"before": before, "after": after})
+    elif before == after:
+        say(f"{file} is up to date: revision {after}")
+    else:
+        say(f"{file} was brought from {f'revision {before}' if before else 'nothing'} to revision {after}")
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(help="The new file; it must not exist.", show_default=False)],
+    file: File,
+    json: AsJson = False,
+) -> None:
+    """Copy the store, as it is at one moment, into a new file.
+
+    --json prints {"path": …, "bytes": …}.
+    """
+
+    async def run() -> None:
+        async with changing(file) as store:
+            with progress() as bar:
+                task = bar.add_task("copying", total=None)
+                await store.backup(target, on_progress=lambda done, of: bar.update(task, completed=done, total=of))
+
+    asyncio.run(run())
+    size = target.stat().st_size
+    if json:
+        say_json({"path": str(target), "bytes": size})
+    else:
+        say(f"copied to {target} ({size_text(size)})")
