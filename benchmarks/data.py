@@ -52,7 +52,7 @@ def make(rows: int, dimension: int) -> Data:
     queries = random.standard_normal((_QUERIES, dimension), dtype=np.float32)
     names = [f"{_WORDS[i % len(_WORDS)]}-{i}" for i in range(200)]
     words = random.integers(0, len(_WORDS), (rows, CONTENT // 4)).tolist()
-    carried = (random.integers(0, 60, (rows, TAGS)) + [0, 60, 120]).tolist()
+    carried = random.integers([0, 60, 120], [60, 120, 200], (rows, TAGS)).tolist()
     items: list[dict[str, Any]] = [
         {
             "content": (f"{i} " + " ".join(_WORDS[w] for w in words[i]))[:CONTENT],

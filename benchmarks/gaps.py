@@ -34,10 +34,9 @@ async def run(data: Data, seconds: float, folder: Path | None) -> list[Line]:
     for frozen in (True, False):
         if not frozen:
             gc.unfreeze()
-        for name in ("add_many", "load"):
-            lines.append(_line(_named(name, frozen), await _filling(name, data, seconds, folder), own, TARGET))
-        late = await _searching(data, seconds, folder)
-        lines.append(_line(_named("500 searches at once", frozen), late, own, TARGET))
+        late = {name: await _filling(name, data, seconds, folder) for name in ("add_many", "load")}
+        late[f"{len(data.queries)} searches at once"] = await _searching(data, seconds, folder)
+        lines += [_line(_named(name, frozen), beats, own, TARGET) for name, beats in late.items()]
     return lines
 
 

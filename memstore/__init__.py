@@ -41,10 +41,11 @@ from memstore.errors import (
     UsageError,
 )
 from memstore.memories import Memories
+from memstore.opening import open
 from memstore.records import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Plan, Repair, Stats, Tag
 from memstore.schema import include_object
 from memstore.settings import Durability, Engine, Metric
-from memstore.store import Store, StoreNamespace, Transaction, open
+from memstore.store import Store, StoreNamespace, Transaction
 from memstore.tags import Tags
 
 __version__ = "0.1.0"

@@ -1,9 +1,9 @@
-"""The store: opens the parts in order, and closes them in the other."""
+"""The store: the nouns of a namespace, and the verbs on the whole file."""
 
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from types import TracebackType
@@ -13,19 +13,16 @@ from sqlalchemy import Connection
 
 from memstore import check as checks
 from memstore.assemblies import Assemblies
-from memstore.database import Database, raw
+from memstore.database import raw
 from memstore.database.commit import translated
-from memstore.database.file import HEAD, no_dimension
-from memstore.embedder import BoundEmbedder, Embedder
-from memstore.errors import InvalidError, LoadError, SettingsMismatchError
+from memstore.database.file import HEAD
+from memstore.errors import InvalidError, LoadError
 from memstore.fields import check_count, check_namespace, now
-from memstore.index import Follower
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
 from memstore.repository import log, namespaces, rows, tags
-from memstore.repository.log import VectorSpace
-from memstore.repository.nouns import NOUNS, Kind
-from memstore.settings import Durability, Engine, Metric, Settings, path_text
+from memstore.repository.nouns import NOUNS
+from memstore.settings import Metric, path_text
 from memstore.tags import Tags
 from memstore.transaction import Autocommit, OpenTransaction, Session
 
@@ -307,126 +304,6 @@ class Store(StoreNamespace):
 
     def __repr__(self) -> str:
         return f"<memstore.Store {self._database.settings.path!r}{' closed' if self._database.closed else ''}>"
-
-
-class Opening:
-    """A store that is about to be opened: `async with` it, or `await` it and close the store."""
-
-    def __init__(self, settings: Settings, embedder: BoundEmbedder | None) -> None:
-        self._settings = settings
-        self._embedder = embedder
-        self._store: Store | None = None
-
-    def __await__(self) -> Generator[Any, None, Store]:
-        return _open(self._settings, self._embedder).__await__()
-
-    async def __aenter__(self) -> Store:
-        self._store = await self
-        return self._store
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._store is not None:
-            await self._store.close()
-
-
-def open(
-    path: str | os.PathLike[str],
-    *,
-    dimension: int | None = None,
-    metric: Metric | None = None,
-    embedder: Embedder | None = None,
-    timeout: float = 30.0,
-    durability: Durability = "full",
-    read_only: bool = False,
-    engine: Engine = "auto",
-) -> Opening:
-    """Open the store in the file at *path*, creating or upgrading the file if need be.
-
-    Use it with `async with`, or `await` it and `await store.close()`.
-
-    Args:
-        path: the database file; its folder must exist.
-        dimension: numbers per embedding. A new file needs it, or an embedder; an existing one knows it.
-        metric: `"cosine"` (score -1 to 1), `"inner_product"` or `"l2"` (score 1/(1+distance)). None means as
-            stored, and cosine for a new file.
-        embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored with the file.
-        timeout: seconds a write waits for other writers before it raises `BusyError`.
-        durability: `"full"`: what was committed survives a power cut. `"relaxed"`: the last commits may not, the
-            file does.
-        read_only: every write raises `ReadOnlyError`; the file must exist.
-        engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
-
-    Raises (when awaited):
-        InvalidError: an argument is refused.
-        ForeignFileError, NewerFileError, MissingFileError: the file cannot be opened.
-        SettingsMismatchError: the file has another dimension, metric or embedder.
-        BusyError: other processes held the file past the timeout.
-    """
-    bound = None if embedder is None else BoundEmbedder(embedder)
-    if bound is not None and dimension is not None and dimension != bound.dimension:
-        raise InvalidError(
-            f"embedder {bound.name!r} makes vectors of dimension {bound.dimension}; dimension={dimension}"
-        )
-    settings = Settings(
-        path=path_text(path),
-        dimension=bound.dimension if bound is not None else dimension,
-        metric=metric,
-        timeout=timeout,
-        durability=durability,
-        read_only=read_only,
-        engine=engine,
-    )
-    return Opening(settings, bound)
-
-
-async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
-    database = await Database.open(settings)
-    try:
-        spaces = await database.read(log.spaces)
-        if not spaces:
-            spaces = await database.write(lambda connection: _settle(connection, settings))
-        spaces = await _agreed(database, spaces, settings, embedder)
-        follower = Follower(spaces, settings.engine)
-        database.when_committed(follower.committed)
-        session = Autocommit(database, follower, spaces, embedder)
-        lagging = await database.read(log.lagging)
-        if lagging and not settings.read_only:
-            await session.mend_composites()
-    except BaseException:
-        await database.close()
-        raise
-    return Store(session)
-
-
-def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:
-    """Fix what the vectors of a new file are; another process may have done it just before."""
-    if not log.spaces(connection):
-        if settings.dimension is None:
-            raise no_dimension(settings.path)
-        log.add_spaces(connection, settings.dimension, settings.metric or "cosine", None)
-    return log.spaces(connection)
-
-
-async def _agreed(
-    database: Database, spaces: dict[Kind, VectorSpace], settings: Settings, embedder: BoundEmbedder | None
-) -> dict[Kind, VectorSpace]:
-    """The spaces of the file, if they are what was asked for. An embedder nobody named yet is named now."""
-    stored = spaces["memory"].space
-    asked = {"dimension": settings.dimension, "metric": settings.metric, "embedder": embedder and embedder.name}
-    for setting, got in asked.items():
-        expected = getattr(stored, setting)
-        if got is not None and expected is not None and got != expected:
-            raise SettingsMismatchError(setting, expected=expected, got=got)
-    if embedder is None or stored.embedder is not None or settings.read_only:
-        return spaces
-
-    def name(connection: Connection) -> dict[Kind, VectorSpace]:
-        log.name_embedder(connection, embedder.name)
-        return log.spaces(connection)
-
-    return await _agreed(database, await database.write(name), settings, embedder)
 
 
 async def _chunks(

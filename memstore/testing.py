@@ -17,9 +17,10 @@ from memstore.errors import InvalidError
 from memstore.fields import now
 from memstore.index.exact import ExactIndex
 from memstore.index.protocol import NEVER, Entries
+from memstore.opening import open
 from memstore.repository import rows
 from memstore.repository.nouns import NOUNS, Kind
-from memstore.store import Store, open
+from memstore.store import Store
 
 Damage = Literal["missing", "ghost", "stale", "swapped", "wrong_dimension"]
 

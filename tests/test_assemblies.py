@@ -167,7 +167,9 @@ async def test_members_without_vectors_do_not_skew_the_composite(store: Store, r
     await expect_composite(store, "g", rows)
 
 
-async def test_changing_or_deleting_a_memory_leaves_its_assemblies_right(store: Store, rng: np.random.Generator) -> None:
+async def test_changing_or_deleting_a_memory_leaves_its_assemblies_right(
+    store: Store, rng: np.random.Generator
+) -> None:
     rows = vectors(rng, 5)
     ids = await add(store, rows[:4])
     await store.assemblies.add("g", members=ids)
@@ -218,7 +220,9 @@ async def test_update_upsert_list_count_and_delete(store: Store, rng: np.random.
     assert await store.assemblies.count(where={"name": "n0"}) == 2
     assert await store.assemblies.count(where={"member_count": {"$gte": 3}}) == 1
     assert [a.id async for a in store.assemblies.list(order="-id")] == ["g2", "g1", "g0"]
-    assert [hit.assembly.id for hit in await store.assemblies.search(np.ones(8), where={"topics": {"$contains": "b"}})] == []
+    assert [
+        hit.assembly.id for hit in await store.assemblies.search(np.ones(8), where={"topics": {"$contains": "b"}})
+    ] == []
     with pytest.raises(NotFoundError):
         await store.assemblies.update("none", name="x")
     assert await store.assemblies.delete_many(ids=["g0", "none"]) == 1

@@ -100,7 +100,9 @@ async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reop
         await again.memories.add("after")
 
 
-async def test_an_index_that_cannot_follow_a_commit_is_built_anew(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_index_that_cannot_follow_a_commit_is_built_anew(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     await store.memories.add("a", embedding=[1.0] * 8)
     await store.memories.search([1.0] * 8)
     store._follower.indexes["memory"]._rows = None  # as after running out of memory halfway

@@ -46,7 +46,9 @@ def test_the_first_console_block_is_two_commands_that_do_their_own_set_up() -> N
     assert fences[0] == "```console"
     commands = blocks(ROOT / "README.md", "console")[0].splitlines()
     assert len(commands) == 2
-    assert all(c.startswith("python3 -m venv .venv && .venv/bin/pip install ") and not c.endswith("\\") for c in commands)
+    assert all(
+        c.startswith("python3 -m venv .venv && .venv/bin/pip install ") and not c.endswith("\\") for c in commands
+    )
     assert lines.index("```python") < 25
     assert len(blocks(ROOT / "README.md", "console")) == 1
 
@@ -58,7 +60,9 @@ def test_ci_runs_the_readme_s_test_command() -> None:
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"], ids=lambda page: page.name
+)
 def test_every_link_leads_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):

@@ -19,7 +19,9 @@ async def test_texts_are_stored_and_searched_without_vectors() -> None:
         await store.memories.add("black coffee in the evening", id="c")
         hits = await store.memories.search("tea")
         assert hits[0].memory.content == "green tea in the morning"
-        assert [h[0].memory.id for h in await store.memories.search_many(["coffee", HashEmbedder().embed(["coffee"])[0]])] == ["c"] * 2
+        assert [
+            h[0].memory.id for h in await store.memories.search_many(["coffee", HashEmbedder().embed(["coffee"])[0]])
+        ] == ["c"] * 2
         changed = await store.memories.update("c", content="a cup of tea")
         assert changed.embedding.tobytes() == HashEmbedder().embed(["a cup of tea"])[0].tobytes()
         await store.memories.upsert("a slow train", id="c")

@@ -40,7 +40,11 @@ def imports(module: Path) -> list[tuple[ast.stmt, str]]:
     return found
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.name != "__init__.py" or m.parent != PACKAGE], ids=lambda m: str(m.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "module",
+    [m for m in MODULES if m.name != "__init__.py" or m.parent != PACKAGE],
+    ids=lambda m: str(m.relative_to(PACKAGE)),
+)
 def test_a_module_imports_only_from_its_row_and_above(module: Path) -> None:
     table = rows()
     here = room(module)
@@ -101,7 +105,9 @@ def test_no_duplicate_openmp_runtime_is_ever_allowed() -> None:
         for file in (ROOT / folder).rglob("*.py"):
             assert "KMP_DUPLICATE" not in file.read_text(encoding="utf-8"), file
     for module in MODULES:
-        assert not re.search(r"environ\[[^]]+\]\s*=|putenv|setdefault\(.OMP", module.read_text(encoding="utf-8")), module
+        assert not re.search(r"environ\[[^]]+\]\s*=|putenv|setdefault\(.OMP", module.read_text(encoding="utf-8")), (
+            module
+        )
 
 
 def test_importing_memstore_loads_no_openmp_runtime_and_changes_no_environment_variable() -> None:

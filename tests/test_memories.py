@@ -341,7 +341,9 @@ async def test_expiry_is_honoured_by_every_read(store: Store, rng: np.random.Gen
         await store.memories.add("x", ttl=1, expires_at=past)
 
 
-async def test_an_entry_that_expires_while_the_store_is_open_is_not_found(store: Store, rng: np.random.Generator) -> None:
+async def test_an_entry_that_expires_while_the_store_is_open_is_not_found(
+    store: Store, rng: np.random.Generator
+) -> None:
     import asyncio
 
     vector = vectors(rng, 1)[0]
@@ -369,7 +371,9 @@ async def test_touch_counts_and_reads_do_not(store: Store, rng: np.random.Genera
     assert after.updated_at == before.updated_at
 
 
-@pytest.mark.parametrize("order", ["created_at", "-created_at", "importance", "-importance", "id", "-expires_at", "expires_at"])
+@pytest.mark.parametrize(
+    "order", ["created_at", "-created_at", "importance", "-importance", "id", "-expires_at", "expires_at"]
+)
 async def test_list_is_paged_ordered_and_whole(store: Store, order: str) -> None:
     base = datetime(2020, 1, 1, tzinfo=UTC)
     rng = np.random.default_rng(5)
@@ -437,13 +441,18 @@ async def test_namespaces_are_apart_whatever_their_names(store: Store, rng: np.r
         store.namespace(5)
 
 
-async def test_search_is_exact_under_every_filter_even_against_the_query(store: Store, rng: np.random.Generator) -> None:
+async def test_search_is_exact_under_every_filter_even_against_the_query(
+    store: Store, rng: np.random.Generator
+) -> None:
     stored = vectors(rng, 300)
     query = stored[0]
     cosine = (stored @ query) / np.linalg.norm(stored, axis=1) / np.linalg.norm(query)
     far = np.argsort(cosine)[:7]  # what the filter allows is what the query likes least
     await store.memories.add_many(
-        [{"id": str(i), "content": "x", "embedding": v, "tags": {"far"} if i in far else {"near"}} for i, v in enumerate(stored)]
+        [
+            {"id": str(i), "content": "x", "embedding": v, "tags": {"far"} if i in far else {"near"}}
+            for i, v in enumerate(stored)
+        ]
     )
     hits = await store.memories.search(query, 5, tags={"far"})
     expected = far[np.argsort(-cosine[far])][:5]
@@ -482,7 +491,9 @@ async def test_load_streams_commits_by_chunk_and_says_where_it_stopped(store: St
 
 
 async def test_tags_are_counted_renamed_united_and_deleted(store: Store) -> None:
-    await store.memories.add_many([{"id": str(i), "content": "x", "tags": {"a", "b"} if i < 2 else {"b"}} for i in range(5)])
+    await store.memories.add_many(
+        [{"id": str(i), "content": "x", "tags": {"a", "b"} if i < 2 else {"b"}} for i in range(5)]
+    )
     await store.assemblies.add("g", tags={"a"})
     listed = [(t.name, t.memory_count, t.assembly_count) async for t in store.tags.list()]
     assert listed == [("a", 2, 1), ("b", 5, 0)]

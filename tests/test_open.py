@@ -80,7 +80,9 @@ async def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
         assert await store.memories.count() == 1
 
 
-async def test_the_file_is_found_again_after_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_file_is_found_again_after_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     async with memstore.open("store.db", dimension=2) as store:
         (tmp_path / "other").mkdir()
@@ -91,9 +93,12 @@ async def test_the_file_is_found_again_after_a_change_of_folder(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("setting", "asked"), [("dimension", 3), ("metric", "l2"), ("embedder", HashEmbedder(2, seed=1)), ("dimension", HashEmbedder(3))]
+    ("setting", "asked"),
+    [("dimension", 3), ("metric", "l2"), ("embedder", HashEmbedder(2, seed=1)), ("dimension", HashEmbedder(3))],
 )
-async def test_another_dimension_metric_or_embedder_is_refused_naming_both(path: Path, setting: str, asked: object) -> None:
+async def test_another_dimension_metric_or_embedder_is_refused_naming_both(
+    path: Path, setting: str, asked: object
+) -> None:
     mine = HashEmbedder(2)
     async with memstore.open(path, embedder=mine) as store:
         await store.memories.add("kept")
@@ -248,7 +253,9 @@ async def test_the_change_log_is_trimmed_and_a_follower_behind_it_builds_anew(pa
             await one.memories.upsert_many(
                 [{"id": str(i % 50), "content": str(i), "embedding": [1, i]} for i in range(start, start + 50)]
             )
-            await one.memories.add_many([{"id": str(start + i), "content": "x", "embedding": [i + 1, 1]} for i in range(50, 6_000)])
+            await one.memories.add_many(
+                [{"id": str(start + i), "content": "x", "embedding": [i + 1, 1]} for i in range(50, 6_000)]
+            )
         kept = await one._database.read(lambda c: c.exec_driver_sql("SELECT min(seq), max(seq) FROM change_log").one())
         assert 9_000 < kept[1] - kept[0] < 22_000
         hits = await two.memories.search([1, 24_000], 3)

@@ -64,7 +64,9 @@ async def test_a_verb_that_raises_leaves_nothing_and_the_block_goes_on(store: St
     async with store.transaction() as tx:
         await tx.memories.add("a", id="a", embedding=vector)
         with pytest.raises(DuplicateError):
-            await tx.memories.add_many([{"id": "b", "content": "b", "embedding": -vector}, {"id": "a", "content": "again"}])
+            await tx.memories.add_many(
+                [{"id": "b", "content": "b", "embedding": -vector}, {"id": "a", "content": "again"}]
+            )
         with pytest.raises(NotFoundError):
             await tx.assemblies.add("g", members=["a", "none"])
         with pytest.raises(DuplicateError):

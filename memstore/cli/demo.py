@@ -100,7 +100,7 @@ async def _build_and_ask(file: Path, questions: list[str], rebuild: bool, told: 
 
 async def _is_there(file: Path, content: Reference) -> bool:
     """Whether the file holds the whole reference. Raises `InvalidError` where it holds somebody's own memories only."""
-    if is_new(file):
+    if await is_new(file):
         return False
     async with looking(file) as store:
         memories, assemblies = await store.memories.count(where=OURS), await store.assemblies.count(where=OURS)

@@ -7,13 +7,12 @@ import typer
 
 from memstore import Memory
 from memstore.cli.interchange import as_json, brief
-from memstore.cli.opening import Wanted, changing, is_new, looking, searching, writing
+from memstore.cli.opening import Wanted, changing, looking, searching, writing
 from memstore.cli.options import (
     AsJson,
     Below,
     Dimension,
     Embedder,
-    EmbedderChoice,
     File,
     GiveTags,
     InNamespace,
@@ -68,15 +67,12 @@ def add(
     if id is not None:
         fields["id"] = id
     if embedding is not None:
-        vector = embedding_of(embedding)
-        fields["embedding"] = vector
-        if vector is not None:
-            embedder = embedder or EmbedderChoice.NONE
-            if dimension is None and embedder is EmbedderChoice.NONE and is_new(file):
-                dimension = len(vector)
+        fields["embedding"] = embedding_of(embedding)
 
     async def run() -> Memory:
-        wanted = Wanted(embedder=embedder, dimension=dimension, metric=metric)
+        wanted = Wanted(
+            embedder=embedder, dimension=dimension, metric=metric, given=len(fields.get("embedding") or ()) or None
+        )
         async with writing(file, wanted) as opened:
             if embedding is None:
                 opened.check_embeds()

@@ -14,18 +14,26 @@ from typing import NoReturn, cast
 import typer
 
 import memstore
-from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, Store
+from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, ReadOnlyError, Store
 from memstore.cli.options import EmbedderChoice, MetricChoice, embedding_of, refuse
 from memstore.integrations.wordllama import NAME, WordLlamaEmbedder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the caller said of a store's vectors; None is nothing."""
+    """What the caller said of a store's vectors; None is nothing.
+
+    Attributes:
+        embedder: what makes them.
+        dimension: numbers per vector.
+        metric: how they are compared.
+        given: numbers in the first vector given: the dimension of a new file of which nothing else was said.
+    """
 
     embedder: EmbedderChoice | None = None
     dimension: int | None = None
     metric: MetricChoice | None = None
+    given: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +79,15 @@ class _NamedOnly:
 
 @asynccontextmanager
 async def looking(file: Path) -> AsyncIterator[Store]:
-    """The store in *file*, read-only: it is neither made nor upgraded."""
+    """The store in *file*, read-only: it is neither made nor upgraded. Raises `MissingFileError` where there is none."""
     if not await asyncio.to_thread(file.exists):
         raise MissingFileError(f"there is no store at {str(file)!r}: memstore add, import or demo makes one")
-    async with memstore.open(file, read_only=True) as store:
+    try:
+        store = await memstore.open(file, read_only=True)
+    except ReadOnlyError as error:
+        # The tables are there and the dimension is not: whoever made the file was stopped between the two.
+        raise MissingFileError(f"{str(file)!r} is no store yet: memstore add, import or demo makes it one") from error
+    async with store:
         yield store
 
 
@@ -108,7 +121,7 @@ async def writing(file: Path, wanted: Wanted, *, like: dict[str, object] | None 
     """
     embedder: Embedder | None
     dimension, metric = wanted.dimension, cast("Metric | None", wanted.metric and wanted.metric.value)
-    if is_new(file):
+    if await is_new(file):
         embedder, refusal, dimension = _for_new(wanted, like or {})
         if metric is None and like is not None:
             metric = cast("Metric", like.get("metric"))  # which open checks
@@ -120,44 +133,56 @@ async def writing(file: Path, wanted: Wanted, *, like: dict[str, object] | None 
         yield Opened(store=store, refusal=refusal)
 
 
-def is_new(file: Path) -> bool:
-    """Whether there is no file, or an empty one, so that opening it would make a store."""
-    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
+async def is_new(file: Path) -> bool:
+    """Whether there is no store in *file* yet, so that opening it for writing makes one."""
+    if not await asyncio.to_thread(lambda: file.exists() and (file.is_dir() or file.stat().st_size)):
+        return True
+    try:
+        async with looking(file):
+            return False
+    except MissingFileError:
+        return True
 
 
 def _chosen(named: str | None, choice: EmbedderChoice | None) -> tuple[Embedder | None, str | None]:
     """The embedder for a file that exists, and why texts cannot be embedded."""
-    if choice is EmbedderChoice.WORDLLAMA or (choice is None and named == NAME):
+    if choice is EmbedderChoice.WORDLLAMA:
         return WordLlamaEmbedder(), None
     if choice is EmbedderChoice.NONE:
         return None, None
-    if named is None:
-        return None, (
-            "this file names no embedder, so a text cannot be turned into a vector here: give --embedding JSON, "
-            "or --embedder wordllama if its vectors are WordLlama's"
-        )
-    return None, _unknown(named, 1)
+    if named == NAME:
+        try:
+            return WordLlamaEmbedder(), None
+        except EmbedderError as error:
+            return None, str(error)
+    return None, _UNNAMED if named is None else _unknown(named, 1)
 
 
 def _for_new(wanted: Wanted, like: dict[str, object]) -> tuple[Embedder | None, str | None, int | None]:
     """The embedder of a new file, why texts cannot be embedded, and its dimension."""
-    dimension, named = like.get("dimension"), like.get("embedder")
-    if wanted.embedder is None and isinstance(dimension, int):
-        dimension = wanted.dimension or dimension
-        if isinstance(named, str) and named != NAME:
-            return _NamedOnly(named, dimension), _unknown(named, 1), dimension
-        if named is None:
-            return None, _chosen(None, None)[1], dimension
+    told, named = like.get("dimension"), like.get("embedder")
+    dimension = wanted.dimension or wanted.given or (told if isinstance(told, int) else None)
     if wanted.embedder is EmbedderChoice.NONE:
-        if wanted.dimension is None and not isinstance(dimension, int):
+        if dimension is None:
             raise InvalidError("a new file without an embedder needs --dimension, the numbers per embedding")
-        return None, None, wanted.dimension or dimension  # type: ignore[return-value]
+        return None, None, dimension
+    if wanted.embedder is None and dimension is not None and named != NAME and (wanted.given or like):
+        if isinstance(named, str):
+            return _NamedOnly(named, dimension), _unknown(named, 1), dimension
+        return None, _UNNAMED, dimension
     return WordLlamaEmbedder(), None, wanted.dimension
+
+
+_UNNAMED = (
+    "this file names no embedder, so a text cannot be turned into a vector here: give --embedding JSON, "
+    "or --embedder wordllama if its vectors are WordLlama's, or --embedder none to do without a vector"
+)
 
 
 def _unknown(named: str, texts: int) -> str:
     what = "a text" if texts == 1 else f"{texts} texts"
     return (
         f"this file was made with the embedder {named!r}, which the command line cannot load to turn {what} into "
-        "vectors: give --embedding JSON, or use memstore from Python with that embedder"
+        "vectors: give --embedding JSON, or use memstore from Python with that embedder, or --embedder none to do "
+        "without a vector"
     )

@@ -5,6 +5,7 @@ import json as jsons
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -19,7 +20,6 @@ from memstore.cli.options import (
     AsJson,
     Dimension,
     Embedder,
-    EmbedderChoice,
     File,
     GiveTags,
     InNamespace,
@@ -150,9 +150,7 @@ async def _import(reading: Reading, file: Path, wanted: Wanted, work: _Import) -
 def _settled(wanted: Wanted, first: Item) -> Wanted:
     """What to make a new file like: where nobody said it, like the first record's own embedding."""
     embedding = first.fields.get("embedding") if first.kind == "memory" else None
-    if wanted.embedder is not None or not isinstance(embedding, list):
-        return wanted
-    return Wanted(embedder=EmbedderChoice.NONE, dimension=wanted.dimension or len(embedding), metric=wanted.metric)
+    return replace(wanted, given=len(embedding)) if isinstance(embedding, list) else wanted
 
 
 async def _store(opened: Opened, items: Iterable[Item], work: _Import, done: Callable[[], None]) -> None:
