@@ -121,9 +121,9 @@ class Collection(ABC, Generic[RecordT, HitT]):
         if (ids is None) == (where is None):
             raise InvalidError("delete_many takes ids= or where=, one of them")
         wanted = None if ids is None else check_ids(ids)
-        if where is not None and not where:
-            raise FilterError("an empty filter would delete everything here: use clear() for that")
         node = None if where is None else filters.parse(where, self._noun.kind)
+        if node == filters.EVERYTHING:
+            raise FilterError("an empty filter would delete everything here: use clear() for that")
 
         def step(connection: Connection) -> int:
             at = now()

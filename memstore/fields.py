@@ -102,7 +102,7 @@ def check_topics(value: object) -> tuple[str, ...]:
     """*value* as topics in order, else `InvalidError`; a set has no order and is refused."""
     if isinstance(value, AbstractSet):
         raise InvalidError("topics are in order: give a list or a tuple, not a set")
-    return tuple(check_words("topics", value))
+    return tuple(_json_text(word, "a topic") for word in check_words("topics", value))
 
 
 def check_metadata(value: object) -> dict[str, Json]:

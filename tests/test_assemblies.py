@@ -96,6 +96,8 @@ async def test_bad_members_leave_nothing(store: Store, rng: np.random.Generator)
         await store.assemblies.add("h", members="m0")
     with pytest.raises(InvalidError, match="order"):
         await store.assemblies.add("h", topics={"a", "b"})
+    with pytest.raises(InvalidError, match="U\\+0000"):
+        await store.assemblies.add("h", topics=["a\0b"])
     with pytest.raises(DuplicateError, match="twice"):
         await store.assemblies.add_many([{"id": "h"}, {"id": "h"}])
     assert [tag async for tag in store.tags.list()] == []

@@ -305,8 +305,9 @@ async def test_delete_is_silent_about_the_absent_and_wary_of_an_empty_filter(sto
     assert await store.memories.delete("none") == 0
     assert await store.memories.delete_many(ids=["0", "1", "1", "none"]) == 2
     assert await store.memories.delete_many(where={"importance": {"$gte": 0.8}}) == 2
-    with pytest.raises(FilterError, match="empty"):
-        await store.memories.delete_many(where={})
+    for everything in ({}, {"$and": [{}, {}]}):
+        with pytest.raises(FilterError, match="empty"):
+            await store.memories.delete_many(where=everything)
     with pytest.raises(InvalidError):
         await store.memories.delete_many()
     with pytest.raises(InvalidError):
