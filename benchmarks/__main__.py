@@ -39,7 +39,7 @@ async def _measured(made: data.Data, options: argparse.Namespace) -> list[Line]:
     lines: list[Line] = []
     parts = {
         "bulk": lambda: bulk.run(made, options.pairs, options.folder),
-        "search": lambda: search.run(made, options.searches, options.folder),
+        "search": lambda: search.run(made, options.searches, options.pairs, options.folder),
         "gaps": lambda: gaps.run(made, options.seconds, options.folder),
     }
     for name in options.parts:
@@ -56,7 +56,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="memories (default 20000)")
     parser.add_argument("--dimension", type=int, default=384, help="numbers per embedding (default 384)")
-    parser.add_argument("--pairs", type=int, default=5, help="rounds of bulk add, at least 5 to be worth quoting")
+    parser.add_argument("--pairs", type=int, default=5, help="rounds, at least 5 to be worth quoting (default 5)")
     parser.add_argument("--searches", type=int, default=500, help="searches of each system (default 500)")
     parser.add_argument("--seconds", type=float, default=3.0, help="least time under each load (default 3)")
     parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS, help="what to measure (default all)")

@@ -16,8 +16,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from benchmarks.data import Data
 from benchmarks.systems import System
 
@@ -74,12 +72,6 @@ def ratios(ours: list[float], theirs: list[float]) -> list[float]:
 def spread(values: list[float]) -> str:
     """Least to greatest."""
     return f"{min(values):.2f} to {max(values):.2f}"
-
-
-def quartiles(values: list[float]) -> str:
-    """First to third quartile."""
-    low, high = np.quantile(values, [0.25, 0.75])
-    return f"{low:.2f} to {high:.2f}"
 
 
 def milliseconds(times: list[float]) -> float:

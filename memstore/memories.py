@@ -1,6 +1,6 @@
 """The verbs on memories."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
@@ -80,16 +80,15 @@ class Memories(Collection[Memory, Hit]):
         prepared = await self._embedded(items)
 
         def step(connection: Connection) -> list[Memory]:
-            drafts = self._drafts(prepared)
-            seen: set[str] = set()
-            for draft in drafts:
-                if draft.record.id in seen:
+            records: dict[str, Memory] = {}
+            for draft in self._drafts(prepared):
+                if draft.record.id in records:
                     raise DuplicateError("memory", draft.record.id, given_twice=True)
-                seen.add(draft.record.id)
-            records = [draft.record for draft in drafts]
-            if records:
-                memories.insert_new(connection, self._space, self._namespace, records)
-            return records
+                records[draft.record.id] = draft.record
+            stored = list(records.values())
+            if stored:
+                memories.insert_new(connection, self._space, self._namespace, stored)
+            return stored
 
         return await self._session.write(step)
 
@@ -121,7 +120,7 @@ class Memories(Collection[Memory, Hit]):
         prepared = await self._embedded(items)
 
         def step(connection: Connection) -> list[Memory]:
-            drafts = self._drafts(prepared)
+            drafts = list(self._drafts(prepared))
             last = {draft.record.id: draft for draft in drafts}
             stored = self._upserted(connection, last)
             return [stored[draft.record.id] for draft in drafts]
@@ -219,19 +218,18 @@ class Memories(Collection[Memory, Hit]):
                 prepared[i] = {**prepared[i], "embedding": vector}
         return prepared
 
-    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[Draft[Memory]]:
+    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Draft[Memory]]:
         at = now()
-        drafts: list[Draft[Memory]] = []
         for i, item in enumerate(items):
+            if i and i % SLICE == 0:
+                breathe()
             try:
-                drafts.append(new_memory(item, self._namespace, self._space.space, at))
+                draft = new_memory(item, self._namespace, self._space.space, at)
             except InvalidError as error:
                 if len(items) > 1:
                     error.add_note(f"this was item {i} of {len(items)}; none was stored")
                 raise
-            if i % SLICE == SLICE - 1:
-                breathe()
-        return drafts
+            yield draft
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
         return memories.read(connection, self._space, keys)

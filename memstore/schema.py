@@ -72,9 +72,12 @@ class JsonText(TypeDecorator[Json]):
         return None if value is None else cast("Json", json.loads(value))
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # dumps() would make one a call
+
+
 def json_text(value: Json) -> str:
     """*value*, already checked, as it is stored."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def namespace_path(namespace: Namespace) -> str:

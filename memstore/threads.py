@@ -6,13 +6,21 @@ Work runs on threads of the store's own, never in the loop's default executor, w
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 SLICE = 100
 """Rows that a thread encodes or decodes before it lets the event loop's thread in (`breathe`)."""
+
+
+def slices(values: Sequence[T], size: int = SLICE) -> Iterator[Sequence[T]]:
+    """*values* in slices, with a breath between them: none after the last, for it may cost milliseconds."""
+    for start in range(0, len(values), size):
+        if start:
+            breathe()
+        yield values[start : start + size]
 
 
 def breathe() -> None:

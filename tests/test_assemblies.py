@@ -92,6 +92,9 @@ async def test_bad_members_leave_nothing(store: Store, rng: np.random.Generator)
         await store.assemblies.of("none")
     with pytest.raises(DuplicateError):
         await store.assemblies.add("g")
+    with pytest.raises(DuplicateError) as taken:
+        await store.assemblies.add_many([{"id": "new"}, {"id": "g"}])
+    assert taken.value.id == "g"
     with pytest.raises(InvalidError):
         await store.assemblies.add("h", members="m0")
     with pytest.raises(InvalidError, match="order"):

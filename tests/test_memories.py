@@ -97,6 +97,16 @@ async def test_a_taken_id_raises_and_leaves_all_as_it_was(store: Store, rng: np.
     assert [tag.name async for tag in store.tags.list()] == ["kept"]
 
 
+async def test_the_error_names_the_taken_id_and_not_one_stored_just_before(store: Store) -> None:
+    await store.memories.add("taken", id="taken")
+    for before in (2, 150):
+        items = [{"content": "x", "id": f"new{i}"} for i in range(before)]
+        with pytest.raises(DuplicateError) as caught:
+            await store.memories.add_many([*items, {"content": "y", "id": "taken"}, {"content": "z", "id": "last"}])
+        assert caught.value.id == "taken"
+    assert await store.memories.count() == 1
+
+
 async def test_one_bad_item_stores_none_and_is_named(store: Store) -> None:
     with pytest.raises(InvalidError) as caught:
         await store.memories.add_many([{"content": "good"}, {"content": "bad", "importance": 2}])

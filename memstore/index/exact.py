@@ -75,14 +75,14 @@ class ExactIndex:
     def remove(self, keys: Keys) -> None:
         """See `VectorIndex.remove`."""
         places = self.places(keys)
-        gone = np.unique(places[places >= 0])
+        gone = np.sort(places[places >= 0])
         if not len(gone):
             return
         self._places[self._keys[gone] - self._lowest] = -1
         size = self._size - len(gone)
         holes = gone[gone < size]
-        last = np.arange(size, self._size)
-        movers = last[~np.isin(last, gone, assume_unique=True)]
+        self._keys[gone] = -1
+        movers = size + np.flatnonzero(self._keys[size : self._size] >= 0)
         for array in (self._keys, self._namespaces, self._expiries, self._rows):
             array[holes] = array[movers]
         self._places[self._keys[holes] - self._lowest] = holes

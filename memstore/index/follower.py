@@ -182,7 +182,8 @@ class Follower:
             entries = _entries(chunk, space)
             index.put(entries)
             held.update(entries.keys.tolist())
-        index.remove(np.array([key for key in keys if key not in held], dtype=np.int64))
+        if len(held) < len(keys):
+            index.remove(np.array([key for key in keys if key not in held], dtype=np.int64))
         if space.kind == "assembly":
             self.lagging.difference_update(keys)
             self.lagging.update(log.lagging(connection, keys))

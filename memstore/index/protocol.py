@@ -91,7 +91,7 @@ class VectorIndex(Protocol):
         ...
 
     def remove(self, keys: Keys) -> None:
-        """Drop the entries of *keys*."""
+        """Drop the entries of *keys*, each key once."""
         ...
 
     def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:

@@ -23,7 +23,6 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
-from memstore.errors import DuplicateError
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
@@ -38,7 +37,7 @@ from memstore.schema import (
     namespace,
     namespace_parts,
 )
-from memstore.threads import SLICE, breathe
+from memstore.threads import slices
 from memstore.vectors import decode
 
 _FIELDS = ("id", "name", "description", "topics", "metadata", "created_at", "updated_at")
@@ -107,15 +106,10 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
         for pk, record in enumerate(assemblies, first)
     ]
     try:
-        for start in range(0, len(stored), SLICE):
-            connection.execute(insert(assembly), stored[start : start + SLICE])
-            breathe()
+        for some in slices(stored):
+            connection.execute(insert(assembly), list(some))
     except IntegrityError as error:
-        taken = rows.keys_of(connection, ASSEMBLY, path, [a.id for a in assemblies], assemblies[0].updated_at)
-        for record in assemblies:
-            if record.id in taken:
-                raise DuplicateError("assembly", record.id) from error
-        raise
+        raise rows.taken(connection, ASSEMBLY, path, [a.id for a in assemblies], first) or error from error
     rows.add_tags(connection, ASSEMBLY, owner, [(pk, a.tags) for pk, a in enumerate(assemblies, first)])
     return list(range(first, first + len(assemblies)))
 
@@ -133,12 +127,11 @@ def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[st
 def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: datetime) -> list[Assembly]:
     """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
     found: dict[int, Assembly] = {}
-    for start in range(0, len(keys), SLICE):
-        some = keys_json(keys[start : start + SLICE])
+    for slice_ in slices(keys):
+        some = keys_json(slice_)
         tags = rows.tags_of(connection, ASSEMBLY, some)
         for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
             found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
-        breathe()
     return [found[key] for key in keys if key in found]
 
 

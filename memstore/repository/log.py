@@ -113,6 +113,8 @@ def vectors(connection: Connection, space: VectorSpace, keys: list[int] | None =
 def _chunks(cursor: Any) -> Iterator[VectorRows]:
     while rows := cursor.fetchmany(_CHUNK):
         yield VectorRows(*zip(*rows, strict=True))
+        if len(rows) < _CHUNK:
+            return
         breathe()
 
 

@@ -10,7 +10,6 @@ from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, selec
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
-from memstore.errors import DuplicateError
 from memstore.fields import from_micros, to_micros
 from memstore.records import Embedding, Memory, Namespace
 from memstore.repository import namespaces, rows
@@ -18,7 +17,7 @@ from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Prepared
 from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
-from memstore.threads import SLICE, breathe
+from memstore.threads import slices
 from memstore.vectors import checksum, decode, encode
 
 _COLUMNS = (
@@ -44,8 +43,9 @@ _PUT_VECTOR = Prepared(
     _put.on_conflict_do_update(
         index_elements=["memory_pk", "space_pk"],
         set_={"vector": _put.excluded.vector, "checksum": _put.excluded.checksum},
-        # The same vector again is no change: it moves no composite and no index entry.
-        where=memory_vector.c.vector.is_distinct_from(_put.excluded.vector),
+        # The same vector again is no change: it moves no composite and no index entry. But it mends its checksum.
+        where=memory_vector.c.vector.is_distinct_from(_put.excluded.vector)
+        | memory_vector.c.checksum.is_distinct_from(_put.excluded.checksum),
     )
 )
 _READ = Prepared(
@@ -67,25 +67,19 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, memo
     """Store memories whose ids are not taken. Raises `DuplicateError` naming the first that is."""
     owner = namespaces.key_made(connection, path)
     first = rows.next_key(connection, MEMORY)
-    stored, vectors, tags = [], [], []
-    for start in range(0, len(memories), SLICE):
-        for pk, record in enumerate(memories[start : start + SLICE], first + start):
-            stored.append(_row(pk, owner, record))
-            if record.embedding is not None:
-                vectors.append(_vector(pk, space, record.embedding))
-            if record.tags:
-                tags.append((pk, record.tags))
-        breathe()
+    tags = rows.tag_keys(connection, owner, set().union(*(m.tags for m in memories)))
+    pk = first
     try:
-        _INSERT.many(connection, stored)
+        for some in slices(memories):
+            keyed = list(enumerate(some, pk))
+            _INSERT.insert(connection, [_row(pk, owner, m) for pk, m in keyed])
+            _INSERT_VECTOR.insert(
+                connection, [_vector(pk, space, m.embedding) for pk, m in keyed if m.embedding is not None]
+            )
+            rows.carry(connection, MEMORY, tags, [(pk, m.tags) for pk, m in keyed if m.tags])
+            pk += len(some)
     except sqlite3.IntegrityError as error:
-        taken = rows.keys_of(connection, MEMORY, path, [m.id for m in memories], memories[0].updated_at)
-        for record in memories:
-            if record.id in taken:
-                raise DuplicateError("memory", record.id) from error
-        raise
-    _INSERT_VECTOR.many(connection, vectors)
-    rows.add_tags(connection, MEMORY, owner, tags)
+        raise rows.taken(connection, MEMORY, path, [m.id for m in memories], first) or error from error
 
 
 def _row(pk: int, owner: int, record: Memory) -> tuple[Any, ...]:
@@ -125,9 +119,8 @@ def change(
     for names, values in by_names.items():
         setters: dict[str, Any] = {name: bindparam(f"new_{name}") for name in sorted(names)}
         statement = update(memory).where(memory.c.pk == bindparam("row")).values(setters)
-        for start in range(0, len(values), SLICE):
-            connection.execute(statement, values[start : start + SLICE])
-            breathe()
+        for some in slices(values):
+            connection.execute(statement, list(some))
     _PUT_VECTOR.many(connection, vectors)
     if without:
         gone = delete(memory_vector).where(memory_vector.c.memory_pk.in_(select(keys_in().c.value)))
@@ -146,12 +139,11 @@ def touch(connection: Connection, keys: Sequence[int], now: datetime) -> None:
 def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> list[Memory]:
     """The memories of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
     found: dict[int, Memory] = {}
-    for start in range(0, len(keys), SLICE):
-        some = keys_json(keys[start : start + SLICE])
+    for slice_ in slices(keys):
+        some = keys_json(slice_)
         tags = rows.tags_of(connection, MEMORY, some)
         for row in _READ.run(connection, keys=some, space=space.pk):
             found[row[0]] = _record(row, tags, space)
-        breathe()
     return [found[key] for key in keys if key in found]
 
 

@@ -2,7 +2,19 @@
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, bindparam, exists, insert, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    insert,
+    or_,
+    select,
+)
 
 from memstore.records import Namespace
 from memstore.repository.prepared import Prepared
@@ -10,6 +22,11 @@ from memstore.schema import assembly, below_end, memory, namespace, namespace_pa
 
 _FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
 _ADD = Prepared(insert(namespace).values(path=bindparam("path")))
+
+_BELOW = Prepared(
+    select(namespace.c.pk).where(namespace.c.path >= bindparam("start"), namespace.c.path < bindparam("end"))
+)
+_SOME = Prepared(select(namespace.c.pk).limit(bindparam("most", type_=Integer)))
 
 
 def key(connection: Connection, path: Namespace) -> int | None:
@@ -47,9 +64,14 @@ def scope(connection: Connection, path: Namespace, *, below: bool) -> list[int] 
     """Keys of the namespaces a search is in; None when that is every one the file has."""
     if below and not path:
         return None
-    keys = [int(k) for k in connection.execute(select(namespace.c.pk).where(within(path, below=below))).scalars()]
-    everything = connection.execute(select(namespace.c.pk).limit(len(keys) + 1)).all()
-    return None if len(everything) == len(keys) else keys
+    if below:
+        text = namespace_path(path)
+        keys = [int(k) for (k,) in _BELOW.run(connection, start=text, end=below_end(text))]
+    else:
+        found = key(connection, path)
+        keys = [] if found is None else [found]
+    held = _SOME.run(connection, most=len(keys) + 1).fetchall()
+    return None if len(held) == len(keys) else keys
 
 
 def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Namespace]:

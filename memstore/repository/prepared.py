@@ -6,6 +6,7 @@ them, or a batch of 1,000 rows one each. Values are bound as SQLite takes them, 
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ClauseElement, Connection
@@ -13,6 +14,7 @@ from sqlalchemy.dialects import sqlite
 
 from memstore.database import raw
 
+_WIDE = 50  # rows an INSERT statement: a third less work in SQLite than one each, and half a slice
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 
 
@@ -35,3 +37,13 @@ class Prepared:
     def many(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Execute it for each of *rows*, whose values are in the order of `names`."""
         raw(connection).executemany(self.sql, rows)
+
+    def insert(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """As `many`, for an INSERT of plain values: many rows a statement."""
+        base = raw(connection)
+        whole = len(rows) - len(rows) % _WIDE
+        if whole:
+            wide = self.sql + f", ({', '.join('?' * len(self.names))})" * (_WIDE - 1)
+            for start in range(0, whole, _WIDE):
+                base.execute(wide, list(chain.from_iterable(rows[start : start + _WIDE])))
+        base.executemany(self.sql, rows[whole:])

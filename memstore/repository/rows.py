@@ -32,15 +32,17 @@ from sqlalchemy.types import NullType
 
 from memstore import filters, schema
 from memstore.database import raw
-from memstore.fields import to_micros
+from memstore.errors import DuplicateError
+from memstore.fields import EPOCH, to_micros
 from memstore.records import Namespace
 from memstore.repository import namespaces
 from memstore.repository.log import keys_in, keys_json, sqlite_sequence
 from memstore.repository.nouns import NOUNS, Noun
 from memstore.repository.prepared import Prepared
 from memstore.schema import namespace_path, tag
+from memstore.threads import slices
 
-_IDS = 500  # ids bound to one statement
+_IDS = 500  # ids looked up before others may run
 _BEFORE_ALL = -(2**63)
 
 
@@ -79,11 +81,13 @@ def keys_of(
     connection: Connection, noun: Noun, namespace: Namespace, ids: Sequence[str], now: datetime
 ) -> dict[str, int]:
     """Keys by id of those *ids* that exist and have not expired."""
-    chosen = Selection(noun=noun, namespace=namespace, now=now).condition()
+    path, at = namespace_path(namespace), to_micros(now)
     found: dict[str, int] = {}
-    for start in range(0, len(ids), _IDS):
-        rows = select(noun.table.c.id, noun.table.c.pk).where(chosen, noun.table.c.id.in_(ids[start : start + _IDS]))
-        found.update((id, pk) for id, pk in connection.execute(rows))
+    for some in slices(ids, _IDS):
+        for id in some:
+            row = _KEY_OF[noun.kind].run(connection, path=path, id=id, now=at).fetchone()
+            if row is not None:
+                found[id] = row[0]
     return found
 
 
@@ -147,9 +151,19 @@ def _sort_value(column: Column[Any]) -> ColumnElement[Any]:
 
 def delete_keys(connection: Connection, noun: Noun, keys: Sequence[int]) -> None:
     """Delete records; what belongs to them goes with them."""
-    rows = delete(noun.table).where(noun.table.c.pk.in_(select(keys_in().c.value)))
     for start in range(0, len(keys), 10_000):
-        connection.execute(rows, {"keys": keys_json(keys[start : start + 10_000])})
+        _DELETE[noun.kind].run(connection, keys=keys_json(keys[start : start + 10_000]))
+
+
+def taken(
+    connection: Connection, noun: Noun, namespace: Namespace, ids: Iterable[str], first: int
+) -> DuplicateError | None:
+    """Which of *ids* was there before key *first* was handed out, as the error it is; None when none was."""
+    for id in ids:
+        key = key_of(connection, noun, namespace, id, EPOCH)  # what has expired is deleted before a write
+        if key is not None and key < first:
+            return DuplicateError(noun.kind, id)
+    return None
 
 
 def purge_expired(connection: Connection, now: datetime) -> None:
@@ -167,8 +181,12 @@ def tag_keys(connection: Connection, namespace_pk: int, names: Iterable[str]) ->
 
 def add_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Sequence[tuple[int, frozenset[str]]]) -> None:
     """Give records, named by key, tags they do not have yet."""
-    keys = tag_keys(connection, namespace_pk, (name for _, names in tags for name in names))
-    _CARRY[noun.kind].many(
+    carry(connection, noun, tag_keys(connection, namespace_pk, (name for _, names in tags for name in names)), tags)
+
+
+def carry(connection: Connection, noun: Noun, keys: dict[str, int], tags: Sequence[tuple[int, frozenset[str]]]) -> None:
+    """Give records, named by key, tags they do not have yet, whose *keys* are known."""
+    _CARRY[noun.kind].insert(
         connection, [(pk, key) for pk, names in tags for key in sorted(keys[name] for name in names)]
     )
 
@@ -177,8 +195,7 @@ def replace_tags(
     connection: Connection, noun: Noun, namespace_pk: int, tags: Sequence[tuple[int, frozenset[str]]]
 ) -> None:
     """Give records these tags and no others."""
-    drop = delete(noun.tags).where(noun.tag_owner.in_(select(keys_in().c.value)))
-    connection.execute(drop, {"keys": keys_json([pk for pk, _ in tags])})
+    _DROP_TAGS[noun.kind].run(connection, keys=keys_json([pk for pk, _ in tags]))
     add_tags(connection, noun, namespace_pk, tags)
 
 
@@ -212,6 +229,8 @@ def _key_of(noun: Noun) -> Prepared:
 
 
 _PURGE = Prepared(delete(schema.memory).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)))
+_DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
+_DROP_TAGS = {n.kind: Prepared(delete(n.tags).where(n.tag_owner.in_(select(keys_in().c.value)))) for n in NOUNS}
 _KEY_OF = {noun.kind: _key_of(noun) for noun in NOUNS}
 _SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
 _ADD_TAG = Prepared(
