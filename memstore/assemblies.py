@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection
 
 from memstore import composites
-from memstore.collection import ABSENT, PAGE, Absent, Collection, as_item, given
+from memstore.collection import ABSENT, LIVE, PAGE, Absent, Collection, as_item, given, list_of_ids
 from memstore.errors import DuplicateError, InvalidError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
 from memstore.records import Assembly, AssemblyHit, Json
@@ -80,7 +80,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
         at = now()
         keys = assemblies.insert_new(connection, self._namespace, [draft.record for draft, _ in drafts])
         for key, (_, members) in zip(keys, drafts, strict=True):
-            self._extend(connection, key, members, at)
+            self._extend(connection, key, members)
         return assemblies.read(connection, self._space, keys, at)
 
     async def upsert(
@@ -110,16 +110,15 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             at = now()
             drafts = self._drafts(prepared)
             last = {draft.record.id: (draft, members) for draft, members in drafts}
-            keys = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
+            keys = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
             self._inserted(connection, [pair for id, pair in last.items() if id not in keys])
             for id, key in keys.items():
                 draft, members = last[id]
                 assemblies.change(connection, self._namespace, key, _replacement(draft))
                 if "members" in draft.named:
                     assemblies.drop_members(connection, key)
-                    self._extend(connection, key, members, at)
-            composites.recompute(connection, self._session.spaces, keys.values())
-            every = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
+                    self._extend(connection, key, members)
+            every = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
             stored = {a.id: a for a in assemblies.read(connection, self._space, list(every.values()), at)}
             return [stored[draft.record.id] for draft, _ in drafts]
 
@@ -169,12 +168,12 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             NotFoundError: there is no such assembly, or no such memory in its namespace; nothing was changed.
         """
         check_id(id)
-        wanted = check_ids(ids)
+        asked = list_of_ids(ids)
 
         def step(connection: Connection) -> Assembly:
             at = now()
             key = self._key(connection, id, at)
-            self._extend(connection, key, wanted, at)
+            self._extend(connection, key, check_ids(asked))
             assemblies.stamp(connection, key, at)
             return assemblies.read(connection, self._space, [key], at)[0]
 
@@ -190,12 +189,12 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             NotFoundError: there is no such assembly.
         """
         check_id(id)
-        wanted = check_ids(ids)
+        asked = list_of_ids(ids)
 
         def step(connection: Connection) -> Assembly:
             at = now()
             key = self._key(connection, id, at)
-            members = rows.keys_of(connection, MEMORY, self._namespace, wanted, at)
+            members = rows.keys_of(connection, MEMORY, self._namespace, check_ids(asked), LIVE)
             if assemblies.remove_members(connection, key, sorted(members.values())):
                 composites.recompute(connection, self._session.spaces, [key])
                 assemblies.stamp(connection, key, at)
@@ -240,8 +239,8 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
 
         return await self._session.read(step)
 
-    def _extend(self, connection: Connection, key: int, ids: Sequence[str], at: datetime) -> None:
-        found = rows.keys_of(connection, MEMORY, self._namespace, ids, at)
+    def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> None:
+        found = rows.keys_of(connection, MEMORY, self._namespace, ids, LIVE)
         for id in ids:
             if id not in found:
                 raise NotFoundError("memory", id, self._namespace)

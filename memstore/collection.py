@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError
-from memstore.fields import MAX_LIMIT, check_count, check_id, check_ids, check_tags, now, to_micros
+from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_tags, now, to_micros
 from memstore.filters import Where
 from memstore.index import DriftError, Found, Scope, View
 from memstore.records import Hits, Namespace, Plan
@@ -44,6 +44,9 @@ class Absent(Enum):
 
 
 ABSENT = Absent.ABSENT
+
+LIVE = EPOCH
+"""The time by which a write looks rows up: all that is there counts, because what has expired was deleted first."""
 Query = str | EmbeddingLike
 
 
@@ -94,10 +97,10 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
     async def get_many(self, ids: Iterable[str]) -> dict[str, RecordT]:
         """The records among *ids* that exist, by id, in the order asked for; the others are left out."""
-        wanted = check_ids(ids)
+        asked = list_of_ids(ids)
 
         def step(connection: Connection) -> dict[str, RecordT]:
-            at = now()
+            at, wanted = now(), check_ids(asked)
             keys = rows.keys_of(connection, self._noun, self._namespace, wanted, at)
             found = [id for id in wanted if id in keys]
             records = self._read(connection, [keys[id] for id in found], at)
@@ -120,17 +123,17 @@ class Collection(ABC, Generic[RecordT, HitT]):
         """
         if (ids is None) == (where is None):
             raise InvalidError("delete_many takes ids= or where=, one of them")
-        wanted = None if ids is None else check_ids(ids)
+        asked = None if ids is None else list_of_ids(ids)
         node = None if where is None else filters.parse(where, self._noun.kind)
         if node == filters.EVERYTHING:
             raise FilterError("an empty filter would delete everything here: use clear() for that")
 
         def step(connection: Connection) -> int:
             at = now()
-            if wanted is None:
+            if asked is None:
                 keys = rows.selected(connection, self._selection(at, where=node))
             else:
-                keys = list(rows.keys_of(connection, self._noun, self._namespace, wanted, at).values())
+                keys = list(rows.keys_of(connection, self._noun, self._namespace, check_ids(asked), LIVE).values())
             rows.delete_keys(connection, self._noun, keys)
             return len(keys)
 
@@ -147,10 +150,13 @@ class Collection(ABC, Generic[RecordT, HitT]):
     ) -> AsyncIterator[RecordT]:
         """Every record that matches, one after the other, read page by page.
 
+        No lock is held between pages. A record that is changed meanwhile so that it sorts behind the present place is
+        seen again, and one that sorts before it is not seen: change what you list in an order that does not move it.
+
         Args:
             where: a filter.
             tags: only records that have all of these.
-            order: a field to sort by, with `-` before it for descending; what is missing comes first.
+            order: a field to sort by, with `-` before it for descending; what is missing counts as lowest.
             below: also from all namespaces below this one.
             limit: how many at most; None for all.
 
@@ -160,15 +166,16 @@ class Collection(ABC, Generic[RecordT, HitT]):
         """
         node, wanted = self._filter(where, tags)
         sort = self._order(order)
-        left = MAX_LIMIT**2 if limit is None else check_count("limit", limit, 1, 2**62)
+        left = None if limit is None else check_count("limit", limit, 1, 2**62)
         place: Place | None = None
-        while left > 0:
-            records, place = await self._session.read(self._page(node, wanted, sort, place, min(PAGE, left), below))
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            records, place = await self._session.read(self._page(node, wanted, sort, place, size, below))
             for record in records:
                 yield record
-            left -= len(records)
             if place is None:
                 return
+            left = None if left is None else left - len(records)
 
     def _page(
         self,
@@ -254,7 +261,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             answers = view.search(self._noun.kind, vectors, limit, scope)
             return [self._hits(connection, view, at, found, own, min_score) for found, own in answers]
 
-        return await self._session.search(step)
+        return await self._session.search(step, self._noun.kind)
 
     def _hits(
         self, connection: Connection, view: View, at: datetime, found: Found, own: int, min_score: float | None
@@ -325,6 +332,13 @@ class Collection(ABC, Generic[RecordT, HitT]):
         if key is None:
             raise NotFoundError(self._noun.kind, id, self._namespace)
         return key
+
+
+def list_of_ids(ids: object) -> list[object]:
+    """*ids* as a list that is not checked yet: that is done on a thread, however long it is."""
+    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
+        raise InvalidError(f"ids is a list of ids; got one {type(ids).__name__}")
+    return list(ids)
 
 
 async def embed(session: Session, texts: list[str]) -> Sequence[object]:

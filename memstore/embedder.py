@@ -7,17 +7,20 @@ What it raises is raised to the caller unchanged, and nothing is stored.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, cast, runtime_checkable
+from functools import partial
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from memstore.errors import DimensionError, EmbedderError, EmbeddingError, InvalidError
+from memstore.errors import ClosedError, DimensionError, EmbedderError, EmbeddingError, InvalidError
 from memstore.records import Embedding
 from memstore.settings import Metric, check_dimension
 from memstore.vectors import EmbeddingLike, as_embedding
+
+T = TypeVar("T")
 
 Embedded = Sequence[EmbeddingLike] | npt.NDArray[np.floating]
 
@@ -34,8 +37,15 @@ class Embedder(Protocol):
         dimension: numbers per vector.
     """
 
-    name: str
-    dimension: int
+    @property
+    def name(self) -> str:
+        """See the class."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """See the class."""
+        ...
 
     def embed(self, texts: Sequence[str]) -> Embedded | Awaitable[Embedded]:
         """One vector a text, in order: shape (len(texts), dimension)."""
@@ -56,6 +66,7 @@ class BoundEmbedder:
         self.dimension = embedder.dimension
         self._embedder = embedder
         self._thread: ThreadPoolExecutor | None = None
+        self._closed = False
 
     async def embed(self, texts: Sequence[str], metric: Metric) -> list[Embedding]:
         """The vectors of *texts*, each checked.
@@ -67,11 +78,14 @@ class BoundEmbedder:
         vectors: list[Embedding] = []
         for start in range(0, len(texts), BATCH):
             some = list(texts[start : start + BATCH])
-            made = await self._call(some)
-            if len(made) != len(some):
-                raise EmbedderError(f"embedder {self.name!r} returned {len(made)} vectors for {len(some)} texts")
-            vectors.extend(self._checked(vector, text, metric) for vector, text in zip(made, some, strict=True))
+            vectors += await self._on_thread(partial(self._all_checked, await self._call(some), some, metric))
         return vectors
+
+    def _all_checked(self, made: object, texts: list[str], metric: Metric) -> list[Embedding]:
+        if not isinstance(made, Sequence | np.ndarray) or len(made) != len(texts):
+            what = f"{len(made)} vectors" if isinstance(made, Sequence | np.ndarray) else f"a {type(made).__name__}"
+            raise EmbedderError(f"embedder {self.name!r} returned {what} for {len(texts)} texts")
+        return [self._checked(vector, text, metric) for vector, text in zip(made, texts, strict=True)]
 
     def _checked(self, vector: object, text: str, metric: Metric) -> Embedding:
         try:
@@ -86,12 +100,25 @@ class BoundEmbedder:
     async def _call(self, texts: list[str]) -> Embedded:
         if inspect.iscoroutinefunction(self._embedder.embed):
             return await cast("Awaitable[Embedded]", self._embedder.embed(texts))
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="memstore-embedder")
-        made = await asyncio.get_running_loop().run_in_executor(self._thread, self._embedder.embed, texts)
+        made = await self._on_thread(partial(self._embedder.embed, texts))
         return await made if inspect.isawaitable(made) else made
 
+    async def _on_thread(self, function: Callable[[], T]) -> T:
+        if self._closed:
+            raise ClosedError("the store is closed: open it again")
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="memstore-embedder")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _without_stop, function)
+
     def close(self) -> None:
-        """Let the thread end when its present call does."""
+        """Let the thread end when what it has to do is done."""
+        self._closed = True
         if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.shutdown(wait=False)
+
+
+def _without_stop(function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except StopIteration as error:  # a future cannot hold it
+        raise RuntimeError("the embedder raised StopIteration") from error

@@ -4,11 +4,12 @@ A value is refused, never bent: what a check lets through is stored exactly, and
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar, cast
+from typing import Generic, SupportsIndex, TypeVar, cast
 
 from memstore.errors import InvalidError
 from memstore.records import Assembly, Json, Memory, Namespace, new_id
@@ -107,9 +108,9 @@ def check_topics(value: object) -> tuple[str, ...]:
 
 def check_metadata(value: object) -> dict[str, Json]:
     """A copy of *value* as a JSON object that comes back equal, else `InvalidError` naming the place."""
-    if type(value) is not dict:
+    if not isinstance(value, Mapping):
         raise InvalidError(f"metadata is a dict; got {type(value).__name__}")
-    return cast("dict[str, Json]", _json(value, "metadata", 1))
+    return cast("dict[str, Json]", _json(dict(value), "metadata", 1))
 
 
 def _json(value: object, place: str, depth: int) -> Json:
@@ -178,9 +179,9 @@ def check_ttl(value: object, since: datetime) -> datetime:
 
 def check_count(name: str, value: object, least: int, most: int) -> int:
     """*value* as a whole number from *least* to *most*, else `InvalidError`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")
-    return value
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool) and least <= operator.index(value) <= most:
+        return operator.index(value)
+    raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,9 @@ def memory_changes(item: Mapping[str, object], space: Space, at: datetime) -> di
     """The fields of *item*, each checked, `ttl` turned into `expires_at`. Raises `InvalidError`."""
     _refuse_unknown(item, MEMORY_FIELDS, "memory")
     changes = {name: _MEMORY[name](value) for name, value in item.items() if name in _MEMORY}
-    if item.get("ttl") is not None:
+    if "ttl" in item and item["ttl"] is None:
+        changes.setdefault("expires_at", None)
+    elif "ttl" in item:
         if item.get("expires_at") is not None:
             raise InvalidError("ttl and expires_at say the same thing: give one of them")
         changes["expires_at"] = check_ttl(item["ttl"], at)

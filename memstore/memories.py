@@ -1,12 +1,13 @@
 """The verbs on memories."""
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.collection import ABSENT, Absent, Collection, as_item, embed, given
+from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, check_text, memory_changes, new_memory, now
 from memstore.records import Hit, Json, Memory
@@ -78,19 +79,21 @@ class Memories(Collection[Memory, Hit]):
         Takes the writer lock once. Equal ids in one call raise `DuplicateError`.
         """
         prepared = await self._embedded(items)
+        records: dict[str, Memory] = {}
 
-        def step(connection: Connection) -> list[Memory]:
-            records: dict[str, Memory] = {}
+        def before() -> None:
             for draft in self._drafts(prepared):
                 if draft.record.id in records:
                     raise DuplicateError("memory", draft.record.id, given_twice=True)
                 records[draft.record.id] = draft.record
+
+        def step(connection: Connection) -> list[Memory]:
             stored = list(records.values())
             if stored:
                 memories.insert_new(connection, self._space, self._namespace, stored)
             return stored
 
-        return await self._session.write(step)
+        return await self._session.write(step, before=before)
 
     async def upsert(
         self,
@@ -118,18 +121,16 @@ class Memories(Collection[Memory, Hit]):
     async def upsert_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
         """Upsert memories, all or none; of equal ids in one call the last wins. One record an item, in order."""
         prepared = await self._embedded(items)
+        drafts: list[Draft[Memory]] = []
 
         def step(connection: Connection) -> list[Memory]:
-            drafts = list(self._drafts(prepared))
-            last = {draft.record.id: draft for draft in drafts}
-            stored = self._upserted(connection, last)
+            stored = self._upserted(connection, {draft.record.id: draft for draft in drafts})
             return [stored[draft.record.id] for draft in drafts]
 
-        return await self._session.write(step)
+        return await self._session.write(step, before=lambda: drafts.extend(self._drafts(prepared)))
 
     def _upserted(self, connection: Connection, drafts: Mapping[str, Draft[Memory]]) -> dict[str, Memory]:
-        at = now()
-        keys = rows.keys_of(connection, MEMORY, self._namespace, list(drafts), at)
+        keys = rows.keys_of(connection, MEMORY, self._namespace, list(drafts), LIVE)
         fresh = [draft.record for id, draft in drafts.items() if id not in keys]
         if fresh:
             memories.insert_new(connection, self._space, self._namespace, fresh)
@@ -183,7 +184,7 @@ class Memories(Collection[Memory, Hit]):
             at = now()
             fields = memory_changes(changes, self._space.space, at)
             fields.setdefault("updated_at", at)
-            key = self._key(connection, id, at)
+            key = self._key(connection, id, LIVE)
             memories.change(connection, self._space, self._namespace, {key: fields})
             return memories.read(connection, self._space, [key])[0]
 
@@ -194,12 +195,11 @@ class Memories(Collection[Memory, Hit]):
 
         Reads never do this by themselves. Takes the writer lock.
         """
-        wanted = check_ids(ids)
+        asked = list_of_ids(ids)
 
         def step(connection: Connection) -> int:
-            at = now()
-            keys = rows.keys_of(connection, MEMORY, self._namespace, wanted, at)
-            memories.touch(connection, sorted(keys.values()), at)
+            keys = rows.keys_of(connection, MEMORY, self._namespace, check_ids(asked), LIVE)
+            memories.touch(connection, sorted(keys.values()), now())
             return len(keys)
 
         return await self._session.write(step)
@@ -212,7 +212,11 @@ class Memories(Collection[Memory, Hit]):
         if self._session.embedder is None:
             return prepared
         without = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
-        texts = [check_text("content", prepared[i].get("content")) for i in without]
+        texts: list[str] = []
+        for i in without:
+            texts.append(check_text("content", prepared[i].get("content")))
+            if len(texts) % SLICE == 0:
+                await asyncio.sleep(0)  # the loop may have other things to do
         if texts:
             for i, vector in zip(without, await embed(self._session, texts), strict=True):
                 prepared[i] = {**prepared[i], "embedding": vector}

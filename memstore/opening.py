@@ -16,7 +16,7 @@ from memstore.repository import log
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.settings import Durability, Engine, Metric, Settings, path_text
-from memstore.store import Store
+from memstore.store import Store, close_after
 from memstore.transaction import Autocommit
 
 
@@ -39,7 +39,7 @@ class Opening:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._store is not None:
-            await self._store.close()
+            await close_after(self._store, error)
 
 
 def open(
@@ -69,8 +69,8 @@ def open(
         read_only: every write raises `ReadOnlyError`; the file must exist.
         engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
 
-    Raises (when awaited):
-        InvalidError: an argument is refused.
+    Raises:
+        InvalidError: an argument is refused, at the call; the others when it is awaited or entered.
         ForeignFileError, NewerFileError, MissingFileError: the file cannot be opened.
         SettingsMismatchError: the file has another dimension, metric or embedder.
         BusyError: other processes held the file past the timeout.
@@ -103,7 +103,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         database.when_committed(follower.committed)
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(log.lagging)
-        if lagging and not settings.read_only:
+        if lagging:
             await session.mend_composites()
     except BaseException:
         await database.close()

@@ -228,7 +228,10 @@ class Repair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired records left out."""
+    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out.
+
+    `vectors` and `tags` count what is stored, also of memories that have expired and are not deleted yet.
+    """
 
     path: str
     dimension: int

@@ -1,8 +1,10 @@
 """The store: the nouns of a namespace, and the verbs on the whole file."""
 
 import asyncio
+import logging
 import os
 import sqlite3
+import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,8 +17,8 @@ from memstore import check as checks
 from memstore.assemblies import Assemblies
 from memstore.database import raw
 from memstore.database.commit import translated
-from memstore.database.file import HEAD
-from memstore.errors import InvalidError, LoadError
+from memstore.database.file import HEAD, uri
+from memstore.errors import InvalidError, LoadError, MemstoreError
 from memstore.fields import check_count, check_namespace, now
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
@@ -24,9 +26,13 @@ from memstore.repository import log, namespaces, rows, tags
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric, path_text
 from memstore.tags import Tags
+from memstore.threads import in_thread
 from memstore.transaction import Autocommit, OpenTransaction, Session
 
+_log = logging.getLogger("memstore")
+
 MAX_CHUNK = 100_000
+INCREMENTAL = 2  # as SQLite numbers the kinds of auto_vacuum
 VACUUM_PAGES = 1_000
 """Pages that `compact` frees in one transaction: other writers come in between."""
 
@@ -34,11 +40,37 @@ VACUUM_PAGES = 1_000
 class _Nouns:
     """Memories, assemblies and tags of one namespace, in one session."""
 
+    _session: Session
+
     def __init__(self, session: Session, namespace: Namespace) -> None:
+        self._session = session
         self._namespace = namespace
         self.memories = Memories(session, namespace)
         self.assemblies = Assemblies(session, namespace)
         self.tags = Tags(session, namespace)
+
+    async def clear(self, *, below: bool = False) -> int:
+        """Delete every memory and assembly of this namespace, and with *below* of all below it; how many.
+
+        Takes the writer lock. All or nothing.
+        """
+
+        def step(connection: Connection) -> int:
+            at = now()
+            deleted = 0
+            for noun in NOUNS:
+                chosen = rows.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
+                keys = rows.selected(connection, chosen)
+                rows.delete_keys(connection, noun, keys)
+                deleted += len(keys)
+            return deleted
+
+        return await self._session.write(step)
+
+    async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
+        """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
+        path = check_namespace((*self._namespace, *check_namespace(prefix)))
+        return await self._session.read(lambda c: sorted(namespaces.used(c, path, now())))
 
 
 class Transaction(_Nouns):
@@ -66,9 +98,10 @@ class Transaction(_Nouns):
 class StoreNamespace(_Nouns):
     """One namespace of a store, with the same verbs: what `store.namespace(...)` gives."""
 
+    _session: Autocommit
+
     def __init__(self, session: Autocommit, namespace: Namespace) -> None:
         super().__init__(session, namespace)
-        self._session = session
 
     def namespace(self, *parts: str) -> "StoreNamespace":
         """The namespace *parts* below this one. It need not exist: storing something in it makes it."""
@@ -123,29 +156,6 @@ class StoreNamespace(_Nouns):
             ) from error
         return stored
 
-    async def clear(self, *, below: bool = False) -> int:
-        """Delete every memory and assembly of this namespace, and with *below* of all below it; how many.
-
-        Takes the writer lock. All or nothing.
-        """
-
-        def step(connection: Connection) -> int:
-            at = now()
-            deleted = 0
-            for noun in NOUNS:
-                chosen = rows.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
-                keys = rows.selected(connection, chosen)
-                rows.delete_keys(connection, noun, keys)
-                deleted += len(keys)
-            return deleted
-
-        return await self._session.write(step)
-
-    async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
-        """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
-        path = check_namespace((*self._namespace, *check_namespace(prefix)))
-        return await self._session.read(lambda c: sorted(namespaces.used(c, path, now())))
-
 
 class Store(StoreNamespace):
     """An open store, and its root namespace. Made by `memstore.open`; close it, or use it with `async with`."""
@@ -182,6 +192,8 @@ class Store(StoreNamespace):
         remains is damage to stored data itself, named by id.
         """
         found = await self.check()
+        for finding in found:
+            _log.warning("repair found %s", finding)
         orphans, filled, recomposed = await self._session.write(lambda c: checks.mend(c, self._follower, found))
         await self._database.call(lambda _: self._follower.drop())
         reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in NOUNS))
@@ -235,16 +247,22 @@ class Store(StoreNamespace):
 
         def tidy(connection: Connection) -> None:
             tags.drop_unused(connection)
-            log.trim(connection)
+            log.trim(connection, log.top(connection))
 
         def shrink(connection: Connection) -> int:
             base = raw(connection)
             with translated():
-                before = base.execute("PRAGMA page_count").fetchone()[0]
                 base.execute(f"PRAGMA busy_timeout={int(self._database.settings.timeout * 1000)}")
-                while base.execute("PRAGMA freelist_count").fetchone()[0]:
+                before = base.execute("PRAGMA page_count").fetchone()[0]
+                if base.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:  # another tool made it so
+                    base.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")
+                    base.execute("VACUUM")
+                free = base.execute("PRAGMA freelist_count").fetchone()[0]
+                while free:
                     # A script runs it to its end; execute() would stop after the first page.
                     base.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+                    left = base.execute("PRAGMA freelist_count").fetchone()[0]
+                    free = left if left < free else 0
                 base.execute("PRAGMA optimize").fetchall()
                 after = base.execute("PRAGMA page_count").fetchone()[0]
                 return int((before - after) * base.execute("PRAGMA page_size").fetchone()[0])
@@ -266,30 +284,41 @@ class Store(StoreNamespace):
         Raises:
             InvalidError: there is a file at *path*.
         """
-        target = Path(path_text(path))
+        target, source = Path(path_text(path)), self._database.settings.path
         loop = asyncio.get_running_loop()
 
         def progress(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - the form SQLite calls
             if on_progress is not None:
                 loop.call_soon_threadsafe(on_progress, total - remaining, total)
 
-        def copy(connection: Connection) -> None:
+        def copy() -> None:
             if target.exists():
                 raise InvalidError(f"{str(target)!r} exists, and a backup overwrites nothing: give another path")
             try:
-                with translated(), closing(sqlite3.connect(target)) as made:
-                    raw(connection).backup(made, pages=1_000, progress=progress, sleep=0.001)
+                with translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
+                    base.execute("BEGIN")
+                    base.execute("SELECT 1 FROM store_meta").fetchone()  # one state to copy, however others write
+                    with closing(sqlite3.connect(target)) as made:
+                        base.backup(made, pages=1_000, progress=progress, sleep=0.001)
+                        # Its history goes on apart: an index of the one must not be taken for the other's.
+                        made.execute("UPDATE store_meta SET epoch = ?", (uuid.uuid4().hex,))
+                        made.commit()
             except BaseException:
                 target.unlink(missing_ok=True)
                 raise
 
-        await self._database.upkeep(copy)
+        self._database.check_usable()
+        await in_thread(copy)
 
     async def close(self) -> None:
-        """Wait for what is running, and close the file. Closing a closed store does nothing."""
-        if self._database.closed:
-            return
-        self._session.refuse_inside_own()
+        """Wait for what is running, and close the file. Closing a closed store does nothing.
+
+        Raises:
+            BusyError: other tasks were still writing after the store's timeout; it is open still.
+            TransactionError: this task has a transaction open on it.
+        """
+        if not self._database.closed:
+            self._session.refuse_inside_own()
         await self._database.close()
         if self._session.embedder is not None:
             self._session.embedder.close()
@@ -300,10 +329,20 @@ class Store(StoreNamespace):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await close_after(self, error)
 
     def __repr__(self) -> str:
         return f"<memstore.Store {self._database.settings.path!r}{' closed' if self._database.closed else ''}>"
+
+
+async def close_after(store: Store, error: BaseException | None) -> None:
+    """Close *store* at the end of a block; an *error* of the block is not replaced by one of closing."""
+    try:
+        await store.close()
+    except MemstoreError as failure:
+        if error is None:
+            raise
+        error.add_note(f"and the store could not be closed: {failure}")
 
 
 async def _chunks(

@@ -28,8 +28,10 @@ def breathe() -> None:
     time.sleep(0)
 
 
-async def finished(outcome: "asyncio.Future[T]") -> T:
+async def finished(outcome: "asyncio.Future[T]", on_cancel: Callable[[], None] | None = None) -> T:
     """The result of *outcome*, waited for to its end; the first cancellation that came meanwhile is let out then.
+
+    *on_cancel* is called at a cancellation, to ask the thread to give up what it has not begun.
 
     A thread cannot be cancelled. A shielded task can (`asyncio.run` cancels it at Ctrl-C), so this waits on a
     bare future, which no loop cancels.
@@ -40,6 +42,8 @@ async def finished(outcome: "asyncio.Future[T]") -> T:
             await asyncio.shield(outcome)
         except asyncio.CancelledError as error:
             cancelled = cancelled or error
+            if on_cancel is not None:
+                on_cancel()
         except BaseException:  # noqa: BLE001 - raised again below, by result()
             break
     if cancelled is not None:
@@ -61,9 +65,16 @@ def telling(
     """*function* as a thread runs it: its end settles *outcome*, on *loop*."""
     outcome.add_done_callback(lambda o: o.exception())  # an error that nobody waits for any more is nobody's news
 
+    work = [(function, outcome)]
+
     def call() -> None:
+        function, outcome = work.pop()  # a queue may keep the last call it made: not what it held, nor what it gave
         try:
             result = function()
+        except StopIteration as error:  # a future cannot hold it
+            wrapped = RuntimeError("StopIteration was raised")
+            wrapped.__cause__ = error
+            _tell(loop, outcome.set_exception, wrapped)
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
             _tell(loop, outcome.set_exception, error)
         else:

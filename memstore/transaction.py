@@ -5,8 +5,9 @@ in a savepoint, its searches seeing what it has changed. Both end every write in
 memories are deleted first, composites follow last.
 """
 
+import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
@@ -18,7 +19,7 @@ from memstore.database import Database
 from memstore.database.commit import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
 from memstore.database.core import WriteSession
 from memstore.embedder import BoundEmbedder
-from memstore.errors import TransactionError
+from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
 from memstore.fields import now
 from memstore.index import DriftError, Follower, View
 from memstore.repository import log, rows
@@ -40,23 +41,29 @@ class Session(Protocol):
         """Run *function* in a read transaction."""
         ...
 
-    async def write(self, function: Callable[[Connection], T]) -> T:
-        """Run *function* so that all it does is done, or nothing."""
+    async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
+        """Run *function* so that all it does is done, or nothing; *before* it, what needs no transaction."""
         ...
 
-    async def search(self, function: Callable[[Connection, View], T]) -> T:
-        """Run *function* in a read transaction that the indexes equal."""
+    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
+        """Run *function*, a search for records of *kind*, in a read transaction that the indexes equal."""
         ...
 
 
-def _step(connection: Connection, spaces: dict[Kind, VectorSpace], function: Callable[[Connection], T]) -> T:
+def _step(
+    connection: Connection,
+    spaces: dict[Kind, VectorSpace],
+    function: Callable[[Connection], T],
+    base: int | None = None,
+) -> T:
+    """One write. *base* is where the log stood when its transaction began; None means it begins with this."""
     since = log.top(connection)
     rows.purge_expired(connection, now())
     result = function(connection)
     composites.follow(connection, spaces, since)
     top = log.top(connection)
     if top // log.KEEP != since // log.KEEP:
-        log.trim(connection)
+        log.trim(connection, since if base is None else base)  # what this transaction changed is still to be read
     return result
 
 
@@ -79,30 +86,34 @@ class Autocommit:
         """See `Session.read`."""
         return await self.database.read(function)
 
-    async def search(self, function: Callable[[Connection, View], T]) -> T:
-        """See `Session.search`. Composites that raw SQL left behind are mended first, where that can be done."""
-        try:
-            found = await self._searched(function)
-        except DriftError:
-            _log.error("the index named a record that does not exist: it is built anew from the rows")
-            await self.database.call(lambda _: self.follower.drop())
-            found = await self._searched(function)
-        if self.follower.lagging and not self.database.settings.read_only and not self._inside_own():
-            await self.mend_composites()
+    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
+        """See `Session.search`. Composites that raw SQL left behind are mended first, where nobody else is writing."""
+        found = await healed(self.follower, self.database, lambda: self._searched(function))
+        if kind == "assembly" and self.follower.lagging and not self._inside_own() and await self.mend_composites():
             found = await self._searched(function)
         return found
 
     async def _searched(self, function: Callable[[Connection, View], T]) -> T:
         return await self.database.call(lambda connection: self.follower.consistent(connection, function))
 
-    async def mend_composites(self) -> None:
-        """Compute again every composite that is not of its assembly's present revision."""
-        await self.database.write(lambda c: composites.recompute(c, self.spaces, log.lagging(c)))
+    async def mend_composites(self) -> bool:
+        """Compute again every composite that is not of its assembly's present revision; False if not just now.
 
-    async def write(self, function: Callable[[Connection], T]) -> T:
+        Reads call this: it waits for nobody, and what keeps it from writing is no error of theirs.
+        """
+        if self.database.settings.read_only:
+            return False
+        try:
+            await self.database.write(lambda c: composites.recompute(c, self.spaces, log.lagging(c)), wait=0)
+        except (BusyError, StorageError) as error:
+            _log.warning("composites that are out of date could not be computed again just now: %s", error)
+            return False
+        return True
+
+    async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
         self.refuse_inside_own()
-        return await self.database.write(lambda connection: _step(connection, self.spaces, function))
+        return await self.database.write(lambda connection: _step(connection, self.spaces, function), before=before)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
@@ -111,22 +122,25 @@ class Autocommit:
         async with self.database.session() as session:
             base = await session.run(log.top)
             opened = OpenTransaction(self, session, base)
-            _open.set((*(t for t in _open.get() if not t.ended), opened))
+            _of_this_task.set((*_of_this_task.get(), opened))
             try:
                 yield opened
                 opened.check_usable()
                 await session.commit()
             finally:
                 opened.ended = True
+                _of_this_task.set(tuple(t for t in _of_this_task.get() if not t.ended))
 
     def _inside_own(self) -> bool:
-        return any(t.database is self.database and not t.ended for t in _open.get())
+        return any(t.database is self.database and not t.ended for t in _of_this_task.get())
 
     def refuse_inside_own(self) -> None:
         """Raise `TransactionError` in a task whose own transaction on this store is open: it would wait for itself."""
         self.database.check_usable()
         if self._inside_own():
-            raise TransactionError("a transaction of this task is open on this store and would wait for itself: use tx")
+            raise TransactionError(
+                "this task, or the one that started it, has a transaction open on this store and would wait for it: use tx"
+            )
 
 
 class OpenTransaction:
@@ -144,13 +158,17 @@ class OpenTransaction:
         self._session = session
         self._base = base
         self._busy = False
+        self._marks = itertools.count()
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""
         return await self._run(function)
 
-    async def search(self, function: Callable[[Connection, View], T]) -> T:
+    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:  # noqa: ARG002
         """See `Session.search`."""
+        return await healed(self._owner.follower, self.database, lambda: self._searched(function))
+
+    async def _searched(self, function: Callable[[Connection, View], T]) -> T:
         follower = self._owner.follower
         for _ in range(2):
             found = await self._run(lambda connection: (follower.at(connection, self._base, _boxed(function)),))
@@ -160,26 +178,37 @@ class OpenTransaction:
             await self.database.call(lambda connection: follower.consistent(connection, lambda c, v: None))  # noqa: ARG005
         raise TransactionError("the index could not be brought to the state this transaction began in: try again")
 
-    async def write(self, function: Callable[[Connection], T]) -> T:
+    async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
         """See `Session.write`: in a savepoint of its own; if it raises, the transaction may go on without it."""
 
         def step(connection: Connection) -> T:
+            if before is not None:
+                before()
             with savepoint(connection, "verb"):
-                return _step(connection, self.spaces, function)
+                return _step(connection, self.spaces, function, self._base)
 
         return await self._run(step)
 
     @asynccontextmanager
     async def nested(self) -> AsyncIterator[None]:
         """A part of the transaction that is undone alone if its block raises."""
-        await self._run(lambda connection: begin_savepoint(connection, "nested"))
+        mark = f"nested_{next(self._marks)}"
+        begun = False
+
+        def begin(connection: Connection) -> None:
+            nonlocal begun
+            begin_savepoint(connection, mark)
+            begun = True
+
         try:
+            await self._run(begin)
             yield
+            await self._run(lambda connection: end_savepoint(connection, mark))
         except BaseException:
-            if not self.ended:
-                await self._run(lambda connection: undo_savepoint(connection, "nested"))
+            if begun and not self.ended:
+                # Straight to the thread, behind whatever another task has there: it must be undone in any case.
+                await self._session.run(lambda connection: undo_savepoint(connection, mark))
             raise
-        await self._run(lambda connection: end_savepoint(connection, "nested"))
 
     def check_usable(self) -> None:
         """Raise `TransactionError` where the transaction cannot be used."""
@@ -210,4 +239,17 @@ def _boxed(function: Callable[[Connection, View], T]) -> Callable[[Connection, V
     return lambda connection, view: (function(connection, view),)
 
 
-_open: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("memstore_open_transactions", default=())
+async def healed(follower: Follower, database: Database, search: Callable[[], Awaitable[T]]) -> T:
+    """The outcome of *search*; where the index names a record that does not exist it is built anew, once."""
+    try:
+        return await search()
+    except DriftError:
+        _log.error("the index named a record that does not exist: it is built anew from the rows")
+        await database.call(lambda _: follower.drop())
+    try:
+        return await search()
+    except DriftError:
+        raise DamagedError("the file has vectors of records that cannot be read: see what `check` finds") from None
+
+
+_of_this_task: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("memstore_transactions", default=())

@@ -34,8 +34,10 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
         EmbeddingError: it is not made of real numbers, or one is NaN, infinite or beyond float32, or all are zero
             (also after rounding) where that is not allowed.
     """
+    if np.any(getattr(value, "mask", False)):
+        raise EmbeddingError("an embedding holds masked numbers, which are no numbers: fill them in first")
     if isinstance(value, np.ndarray) and value.dtype == np.float32:
-        vector = value.astype(np.float32)  # a copy, contiguous, in native order
+        vector = np.array(value, dtype=np.float32, order="C")  # a copy, contiguous, in native order
     else:
         vector = _rounded(value)
     if vector.shape != (dimension,):

@@ -93,6 +93,42 @@ async def test_what_cannot_be_stored_is_refused_and_nothing_is(made: object) -> 
         assert await store.memories.count() == 0
 
 
+@pytest.mark.parametrize("made", [None, 5, "text"])
+async def test_what_is_no_list_of_vectors_is_refused(made: object) -> None:
+    class Odd(HashEmbedder):
+        def embed(self, texts: Sequence[str]) -> object:
+            return made
+
+    async with temporary_store(embedder=Odd(2)) as store:
+        with pytest.raises(EmbedderError):
+            await store.memories.add("a text")
+
+
+async def test_stop_iteration_in_it_hangs_nothing_and_closing_tells_those_who_wait() -> None:
+    class Stopping(HashEmbedder):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            return next(iter(()))
+
+    go = threading.Event()
+
+    class Slow(HashEmbedder):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            assert go.wait(10)
+            return super().embed(texts)
+
+    async with asyncio.timeout(20):
+        async with temporary_store(embedder=Stopping(2)) as store:
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await store.memories.add("a text")
+        async with temporary_store(embedder=Slow(2)) as store:
+            waiting = [asyncio.create_task(store.memories.add(f"{i}")) for i in range(3)]
+            await asyncio.sleep(0.05)
+            await store.close()
+            go.set()
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, memstore.ClosedError) for outcome in outcomes), outcomes
+
+
 async def test_its_failure_is_raised_unchanged_and_holds_no_lock() -> None:
     class Failing(HashEmbedder):
         def embed(self, texts: Sequence[str]) -> np.ndarray:

@@ -183,6 +183,7 @@ async def test_records_do_not_share_what_the_caller_gave(store: Store, rng: np.r
         ([True] * 8, EmbeddingError),
         ([[1], [2, 3]], EmbeddingError),
         (np.zeros(8, dtype="datetime64[s]"), EmbeddingError),
+        (np.ma.masked_array(np.ones(8, np.float32), mask=[0, 0, 1, 0, 0, 0, 0, 0]), EmbeddingError),
     ],
 )
 async def test_what_is_no_embedding_is_refused_in_add_and_search(store: Store, embedding: object, error: type) -> None:
@@ -315,7 +316,7 @@ async def test_delete_is_silent_about_the_absent_and_wary_of_an_empty_filter(sto
     assert await store.memories.delete("none") == 0
     assert await store.memories.delete_many(ids=["0", "1", "1", "none"]) == 2
     assert await store.memories.delete_many(where={"importance": {"$gte": 0.8}}) == 2
-    for everything in ({}, {"$and": [{}, {}]}):
+    for everything in ({}, {"$and": [{}, {}]}, {"$or": [{"id": "1"}, {}]}, {"$not": {"$not": {}}}):
         with pytest.raises(FilterError, match="empty"):
             await store.memories.delete_many(where=everything)
     with pytest.raises(InvalidError):
@@ -367,6 +368,26 @@ async def test_an_entry_that_expires_while_the_store_is_open_is_not_found(
     assert (await store.assemblies.get("g")).member_count == 0
     await store.memories.add("any write sweeps it out")
     assert (await store.assemblies.get("g")).composite is None
+
+
+async def test_a_memory_that_expires_during_an_upsert_is_replaced(store: Store) -> None:
+    await store.memories.add("brief", id="b", ttl=0.2)
+    items = [{"content": "x" * 1_000, "metadata": {"n": list(range(20))}} for _ in range(8_000)]
+    await store.memories.upsert_many([*items, {"id": "b", "content": "new"}])
+    assert (await store.memories.get("b")).content == "new"
+
+
+async def test_a_time_to_live_of_none_is_no_end(store: Store) -> None:
+    await store.memories.add("x", id="x", ttl=1_000)
+    assert (await store.memories.update("x", ttl=None)).expires_at is None
+
+
+async def test_a_record_may_have_a_thousand_tags_and_be_searched_by_all(store: Store) -> None:
+    tags = {f"tag {i}" for i in range(1_000)}
+    await store.memories.add("x", id="x", embedding=[1.0] * 8, tags=tags)
+    await store.memories.add("y", embedding=[1.0] * 8, tags=set(list(tags)[:999]))
+    assert await store.memories.count(tags=tags) == 1
+    assert [hit.memory.id for hit in await store.memories.search([1.0] * 8, tags=tags)] == ["x"]
 
 
 async def test_touch_counts_and_reads_do_not(store: Store, rng: np.random.Generator) -> None:
@@ -530,7 +551,8 @@ async def test_a_search_by_tag_starts_from_the_tag_and_not_from_every_memory(sto
         from sqlalchemy import select
         from sqlalchemy.dialects import sqlite
 
-        text = str(select(MEMORY.table.c.pk).where(chosen).compile(dialect=sqlite.dialect()))
+        statement = select(MEMORY.table.c.pk).where(chosen)
+        text = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
         count = text.count("?")
         return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", tuple([""] * count)).all())
 

@@ -1,8 +1,8 @@
 """Opening: what a new file needs, what an existing one insists on, and what is left behind."""
 
 import asyncio
-import gc
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -157,14 +157,17 @@ async def test_a_forked_child_is_told_so_at_once() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-async def test_a_store_left_open_warns(path: Path) -> None:
-    store = await memstore.open(path, dimension=2)
-    database = store._database
-    with pytest.warns(ResourceWarning, match="was not closed"):
-        database.__del__()
-    await store.close()
-    del store
-    gc.collect()
+def test_a_store_left_open_warns(path: Path) -> None:
+    code = (
+        "import asyncio, gc, memstore\n"
+        f"async def main():\n    s = await memstore.open({str(path)!r}, dimension=2)\n"
+        "    await s.memories.add('kept')\n    del s\n    gc.collect()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], timeout=30, capture_output=True, text=True, check=True
+    )
+    assert "was not closed: use `async with`" in done.stderr
 
 
 def test_a_program_that_forgets_to_close_still_ends(path: Path) -> None:
@@ -223,6 +226,66 @@ async def test_compact_gives_space_back(path: Path) -> None:
         assert after.file_bytes <= before - 2_000_000
         assert after.wal_bytes == 0
         assert (after.memories, after.tags, after.namespaces) == (0, 0, 0)
+
+
+async def test_compact_ends_on_a_file_that_another_tool_laid_out(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
+        await store.clear()
+    with sqlite3.connect(path, isolation_level=None) as base:
+        base.execute("PRAGMA journal_mode=DELETE")
+        base.execute("PRAGMA auto_vacuum=0")
+        base.execute("VACUUM")
+    base.close()
+    async with memstore.open(path) as store, asyncio.timeout(20):
+        await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
+        await store.clear()
+        assert await store.compact() > 100_000
+        assert await store.check() == []
+
+
+async def test_backup_ends_while_others_write_and_has_a_history_of_its_own(path: Path, tmp_path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 10_000, "embedding": [1, i]} for i in range(2_000)])
+        stop = asyncio.Event()
+
+        async def write() -> int:
+            written = 0
+            while not stop.is_set():
+                await store.memories.add("meanwhile", embedding=[1, 1])
+                written += 1
+            return written
+
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(60):
+            await store.backup(tmp_path / "copy.db")
+        stop.set()
+        assert await writing > 0
+        async with memstore.open(path, read_only=True) as reader:
+            await reader.backup(tmp_path / "second.db")
+        epoch = await store._database.read(lambda c: c.exec_driver_sql("SELECT epoch FROM store_meta").scalar_one())
+    async with memstore.open(tmp_path / "copy.db") as copied:
+        assert await copied.check() == []
+        assert await copied.memories.count() >= 2_000
+        other = await copied._database.read(lambda c: c.exec_driver_sql("SELECT epoch FROM store_meta").scalar_one())
+    assert other != epoch
+
+
+async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: Path) -> None:
+    import time
+
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM memory").fetchall()
+        await store.memories.add_many([{"content": "x" * 10_000} for _ in range(2_500)])
+        begun = time.monotonic()
+        for _ in range(10):
+            await store.memories.add("y")
+        assert time.monotonic() - begun < 8  # one try of a second, not one a write
+        other.execute("ROLLBACK")
+        other.close()
 
 
 async def test_relaxed_durability_syncs_less(path: Path) -> None:

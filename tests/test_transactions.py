@@ -95,6 +95,63 @@ async def test_a_nested_transaction_is_undone_alone(store: Store, rng: np.random
     assert [m.id async for m in store.memories.list()] == ["a", "d"]
 
 
+async def test_a_nested_block_that_raises_is_undone_though_another_task_is_busy_in_it(store: Store) -> None:
+    async with store.transaction() as tx:
+        with pytest.raises(TransactionError):
+            async with tx.transaction():
+                await asyncio.gather(tx.memories.add("A", id="A"), tx.memories.add("B", id="B"))
+        await tx.memories.add("C", id="C")
+    assert [m.id async for m in store.memories.list()] == ["C"]
+
+
+async def test_a_nested_block_cancelled_at_its_entry_leaves_no_mark_behind(store: Store) -> None:
+    async with store.transaction() as tx:
+        with pytest.raises(ValueError, match="outer"):
+            async with tx.transaction():
+                await tx.memories.add("A", id="A")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0):
+                        async with tx.transaction():
+                            await tx.memories.add("never")
+                raise ValueError("outer")
+    assert await store.memories.count() == 0
+
+
+async def test_a_large_transaction_still_sees_how_it_began(store: Store, rng: np.random.Generator) -> None:
+    query, old = vectors(rng, 2)
+    await store.memories.add("old", id="old", embedding=old)
+    await store.memories.search(query)
+    async with store.transaction() as tx:
+        await tx.memories.add("first", id="first", embedding=query)
+        await tx.memories.delete("old")
+        for _ in range(12):
+            await tx.memories.add_many([{"content": "x", "embedding": -query} for _ in range(1_000)])
+        assert (await tx.memories.search(query, 1))[0].memory.id == "first"
+        assert "old" not in [hit.memory.id for hit in await tx.memories.search(old, 100)]
+    assert (await store.memories.search(query, 1))[0].memory.id == "first"
+
+
+async def test_a_transaction_has_every_verb_of_its_namespace(store: Store) -> None:
+    async with store.transaction() as tx:
+        await tx.namespace("a").memories.add("x")
+        assert await tx.namespaces() == [("a",)]
+        assert await tx.clear(below=True) == 1
+    assert await store.memories.count(below=True) == 0
+
+
+async def test_an_ended_transaction_is_not_kept_alive(path: Path) -> None:
+    import gc
+    import weakref
+
+    async with memstore.open(path, dimension=2) as store:
+        async with store.transaction() as tx:
+            await tx.memories.add("x")
+        watched = weakref.ref(tx._opened)
+        del tx
+        gc.collect()
+        assert watched() is None
+
+
 async def test_a_store_level_write_inside_one_s_own_transaction_raises_at_once(store: Store) -> None:
     async with asyncio.timeout(2):
         async with store.transaction() as tx:
@@ -212,9 +269,9 @@ async def test_a_writer_waits_for_another_and_gives_up_in_time(path: Path) -> No
 
 
 async def _add(store: Store) -> None:
-    from memstore.transaction import _open
+    from memstore.transaction import _of_this_task
 
-    _open.set(())  # a task that was not started by the block
+    _of_this_task.set(())  # a task that was not started by the block
     await store.memories.add("x")
 
 
@@ -244,6 +301,93 @@ async def test_a_closed_store_says_so_and_closing_waits_for_what_runs(path: Path
         assert await again.memories.count() == sum(isinstance(o, memstore.Memory) for o in outcomes)
 
 
+async def test_closing_twice_at_once_is_one_close(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    entered = asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as tx:
+            entered.set()
+            await tx.memories.add("kept")
+            await asyncio.sleep(0.05)
+
+    holding = asyncio.create_task(hold())
+    await entered.wait()
+    async with asyncio.timeout(10):
+        await asyncio.gather(asyncio.create_task(store.close()), asyncio.create_task(store.close()))
+    await holding
+    assert not (path.parent / "store.db-wal").exists()
+
+
+async def test_cancelled_openings_and_closings_leave_no_thread(path: Path) -> None:
+    import threading
+
+    async with memstore.open(path, dimension=2):
+        pass
+    rng = np.random.default_rng(1)
+    before = threading.active_count()
+    for _ in range(30):
+        opening = asyncio.ensure_future(_opened(path))
+        for _ in range(2):
+            await asyncio.sleep(float(rng.random()) * 0.02)
+            opening.cancel()
+        (outcome,) = await asyncio.gather(opening, return_exceptions=True)
+        if isinstance(outcome, Store):
+            closing = asyncio.create_task(outcome.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await outcome.close()
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        await asyncio.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+async def _opened(path: Path) -> Store:
+    return await memstore.open(path)
+
+
+async def test_a_cancellation_ends_a_wait_for_another_connection_s_lock(path: Path) -> None:
+    async with memstore.open(path, dimension=2, timeout=20) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for wait in (store.memories.add("x"), _enter(store)):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await asyncio.wait_for(wait, 5)
+        other.execute("ROLLBACK")
+        other.close()
+        await store.memories.add("y")
+        assert await store.memories.count() == 1
+
+
+async def _enter(store: Store) -> None:
+    async with store.transaction() as tx:
+        await tx.memories.add("never")
+
+
+async def test_an_error_of_the_block_is_not_replaced_by_one_of_closing(path: Path) -> None:
+    entered, go = asyncio.Event(), asyncio.Event()
+    held: list[asyncio.Task[None]] = []
+
+    async def hold(store: Store) -> None:
+        async with store.transaction():
+            entered.set()
+            await go.wait()
+
+    with pytest.raises(ValueError, match="of the block") as caught:
+        async with memstore.open(path, dimension=2, timeout=0.1) as store:
+            held.append(asyncio.create_task(hold(store)))
+            await entered.wait()
+            raise ValueError("of the block")
+    assert "could not be closed" in caught.value.__notes__[0]
+    go.set()
+    await held[0]
+    await store.close()
+
+
 async def test_read_only_refuses_every_write_and_sees_others(path: Path, rng: np.random.Generator) -> None:
     vector = vectors(rng, 1)[0]
     async with memstore.open(path, dimension=DIMENSION) as store, memstore.open(path, read_only=True) as reader:
@@ -267,6 +411,64 @@ async def test_another_store_on_the_file_finds_what_was_committed(path: Path, rn
             for store in (one, two):
                 assert (await store.memories.search(row))[0].memory.content == str(i)
         assert await one.check() == await two.check() == []
+
+
+async def test_a_composite_that_cannot_be_mended_just_now_holds_no_search_up(
+    store: Store, path: Path, rng: np.random.Generator
+) -> None:
+    rows = vectors(rng, 2)
+    await store.memories.add_many([{"id": str(i), "content": "x", "embedding": v} for i, v in enumerate(rows)])
+    await store.assemblies.add("g", members=["0"])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("INSERT INTO assembly_member SELECT 1, pk FROM memory WHERE id = '1'")
+    other.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(3):
+        assert len(await store.memories.search(rows[0])) == 2
+        assert len(await store.assemblies.search(rows[0])) == 1
+        async with memstore.open(path) as second:
+            assert await second.assemblies.count() == 1
+    other.execute("ROLLBACK")
+    other.close()
+    await store.assemblies.search(rows[0])
+    assert await store.check() == []
+
+
+async def test_rows_that_cannot_be_read_are_in_no_index(store: Store, path: Path, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 2)
+    await store.memories.add("kept", id="kept", embedding=rows[0])
+    await store.namespace("u").memories.add("lost", embedding=rows[1])
+    await store.memories.search(rows[0], below=True)
+    with sqlite3.connect(path) as base:
+        base.execute("DELETE FROM namespace WHERE path = 'u/'")
+        base.execute("REPLACE INTO memory SELECT * FROM memory WHERE id = 'kept'")
+    base.close()
+    async with store.transaction() as tx:
+        assert [hit.memory.id for hit in await tx.memories.search(rows[1], below=True)] == ["kept"]
+    assert [hit.memory.id for hit in await store.memories.search(rows[1], below=True)] == ["kept"]
+    assert {finding.kind for finding in await store.check()} == {"foreign_key"}
+    with sqlite3.connect(path) as base:
+        base.execute("INSERT INTO namespace (pk, path) SELECT namespace_pk, 'u/' FROM memory WHERE content = 'lost'")
+    base.close()
+    assert (await store.repair()).remaining == []
+    assert [hit.memory.content for hit in await store.memories.search(rows[1], 1, below=True)] == ["lost"]
+
+
+async def test_a_key_far_away_is_no_matter(store: Store, path: Path, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 3)
+    await store.memories.add("near", id="near", embedding=rows[0])
+    await store.memories.search(rows[0])
+    with sqlite3.connect(path) as base:
+        for key, row in ((10**15, rows[1]), (-7, rows[2])):
+            base.execute(
+                "INSERT INTO memory SELECT ?, namespace_pk, ?, content, metadata, importance, created_at, updated_at, "
+                "expires_at, accessed_at, access_count FROM memory WHERE id = 'near'",
+                (key, str(key)),
+            )
+            base.execute("INSERT INTO memory_vector VALUES (?, 1, ?, NULL)", (key, row.tobytes()))
+    base.close()
+    assert [(await store.memories.search(row))[0].memory.id for row in rows] == ["near", str(10**15), "-7"]
+    await store.memories.delete_many(ids=[str(10**15), "-7"])
+    assert len(await store.memories.search(rows[0])) == 1
 
 
 async def test_raw_sql_is_safe_for_the_index_and_composites_are_mended(

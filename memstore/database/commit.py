@@ -9,6 +9,8 @@ state while the file shows the new one after a crash. Reading does not settle it
 
 import os
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -17,6 +19,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError, TransactionError
+
+_LOOK_UP = 0.05  # seconds of waiting for the write lock after which a cancellation is noticed
 
 
 def raw(connection: Connection) -> sqlite3.Connection:
@@ -38,12 +42,20 @@ def snapshot(connection: Connection) -> Iterator[None]:
             base.execute("ROLLBACK")
 
 
-def begin_write(connection: Connection, wait: float) -> None:
-    """Take the file's write lock, waiting at most *wait* seconds. Raises `BusyError`."""
+def begin_write(connection: Connection, wait: float, given_up: threading.Event | None = None) -> None:
+    """Take the file's write lock, waiting at most *wait* seconds, or until *given_up* is set. Raises `BusyError`."""
     base = raw(connection)
-    with translated():
-        base.execute(f"PRAGMA busy_timeout={max(0, int(wait * 1000))}")
-        base.execute("BEGIN IMMEDIATE")
+    deadline = time.monotonic() + wait
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            with translated():
+                base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(left, _LOOK_UP)) * 1000)}")
+                base.execute("BEGIN IMMEDIATE")
+            return
+        except BusyError:
+            if left <= _LOOK_UP or (given_up is not None and given_up.is_set()):
+                raise
 
 
 @contextmanager
@@ -121,6 +133,7 @@ def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> boo
     try:
         if base.in_transaction:
             base.execute("ROLLBACK")
+        base.execute("PRAGMA busy_timeout=5000")
         base.execute("BEGIN IMMEDIATE")
         found = base.execute("SELECT write_token = ? FROM store_meta", (token,)).fetchone()
         base.execute("UPDATE store_meta SET write_token = ?", (os.urandom(16),))

@@ -8,12 +8,13 @@ import asyncio
 import logging
 import os
 import sqlite3
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -38,6 +39,8 @@ T = TypeVar("T")
 
 READERS = 2
 CHECKPOINT_BYTES = 16 * 1024 * 1024
+_CHECKPOINT_PAUSE = 30.0  # seconds between tries while a reader holds an old state
+_SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
 _WAIT_AT_CLOSE = (
     0.5  # seconds that closing waits for others to let the log be written back; whoever closes last does it
 )
@@ -57,7 +60,9 @@ class Database:
         self._pid = os.getpid()
         self._closed = False
         self._unknown: CommitUnknownError | None = None
-        self._checkpointing: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._checkpointing: asyncio.Future[bool] | None = None
+        self._checkpoint_not_before = 0.0
         self._committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._wal = settings.path + "-wal"
 
@@ -65,15 +70,12 @@ class Database:
     async def open(cls, settings: Settings) -> "Database":
         """Create or migrate the file if need be, and connect to it. Raises as `memstore.open` does."""
         await in_thread(lambda: _prepare(settings))
-        engine, local = async_engine(settings), LocalEngine(sync_engine)
-        drivers: list[Driver] = []
+        connecting = asyncio.ensure_future(_connect(settings))
         try:
-            for writes in [True, True] * (not settings.read_only) + [False] * READERS:
-                driver = await Driver.open(engine, local, configure(settings, writes=writes))
-                drivers.append(driver)
+            drivers = await finished(connecting)
         except BaseException:
-            for driver in drivers:
-                await driver.close()
+            if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+                await _closed(connecting.result())
             raise
         if settings.read_only:
             return cls(settings, None, drivers, None)
@@ -111,16 +113,27 @@ class Database:
 
         return await self.call(step)
 
-    async def write(self, function: Step[T]) -> T:
+    async def write(
+        self, function: Step[T], *, before: Callable[[], None] | None = None, wait: float | None = None
+    ) -> T:
         """Run *function* in a write transaction of its own: BEGIN to after-commit is one function on one thread.
 
+        Args:
+            function: what to do in it.
+            before: what to do on that thread before it begins, where it holds up no other process.
+            wait: seconds to wait for other writers; None for the store's timeout.
+
         Raises:
-            BusyError: the write lock was not to be had within the timeout.
+            BusyError: the write lock was not to be had in time.
         """
-        deadline = time.monotonic() + self.settings.timeout
+        wait = self.settings.timeout if wait is None else wait
+        deadline = time.monotonic() + wait
+        given_up = threading.Event()
 
         def step(connection: Connection) -> T:
-            commit.begin_write(connection, deadline - time.monotonic())
+            if before is not None:
+                before()
+            commit.begin_write(connection, deadline - time.monotonic(), given_up)
             try:
                 with commit.translated():
                     result = function(connection)
@@ -130,34 +143,30 @@ class Database:
             self._commit(connection)
             return result
 
-        async with self._writing() as writer:
-            return await writer.run(step)
+        async with self._writing(wait) as writer:
+            return await finished(writer.submit(step), given_up.set)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["WriteSession"]:
         """Hold the writer for a user's transaction; what it leaves open is rolled back."""
         deadline = time.monotonic() + self.settings.timeout
-        async with self._writing() as writer:
+        given_up = threading.Event()
+        async with self._writing(self.settings.timeout) as writer:
             session = WriteSession(writer, self._commit)
             try:
-                await writer.run(lambda c: commit.begin_write(c, deadline - time.monotonic()))
+                begun = writer.submit(lambda c: commit.begin_write(c, deadline - time.monotonic(), given_up))
+                await finished(begun, given_up.set)
                 yield session
             finally:
                 if not session.committed:
                     await writer.run(commit.rollback)
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Driver]:
+    async def _writing(self, wait: float) -> AsyncIterator[Driver]:
         self.check_usable()
         if self._writer is None:
             raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
-        try:
-            async with asyncio.timeout(self.settings.timeout):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise BusyError(
-                f"another task kept the writer for {self.settings.timeout} s: keep transactions short, or raise timeout"
-            ) from None
+        await self._take_turn(wait)
         try:
             self.check_usable()  # it may have been closed meanwhile
             if self._unknown is not None:
@@ -166,6 +175,18 @@ class Database:
         finally:
             self._turn.release()
             self._checkpoint_if_due()
+
+    async def _take_turn(self, wait: float) -> None:
+        since = time.monotonic()
+        try:
+            async with asyncio.timeout(wait):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise BusyError(
+                f"other tasks of this store were writing for {wait} s: keep transactions short, or raise timeout"
+            ) from None
+        if time.monotonic() - since > _SLOW_WAIT:
+            _log.info("a write waited %.1f s for other tasks of its store", time.monotonic() - since)
 
     def _commit(self, connection: Connection) -> None:
         try:
@@ -188,15 +209,17 @@ class Database:
     def _checkpoint_if_due(self) -> None:
         if self._upkeep is None or self._closed or self._checkpointing is not None:
             return
-        if self.wal_bytes() > CHECKPOINT_BYTES:
-            self._checkpointing = self._upkeep.submit(partial(_checkpoint, wait=self.settings.timeout / 2))
+        if self.wal_bytes() > CHECKPOINT_BYTES and time.monotonic() >= self._checkpoint_not_before:
+            self._checkpointing = self._upkeep.submit(_checkpoint)
             self._checkpointing.add_done_callback(self._checkpointed)
 
-    def _checkpointed(self, outcome: "asyncio.Future[None]") -> None:
+    def _checkpointed(self, outcome: "asyncio.Future[bool]") -> None:
         self._checkpointing = None
         error = outcome.exception()
-        if error is not None:
-            _log.warning("the write-ahead log could not be written back yet: %s", error)
+        if error is not None or not outcome.result():
+            # A reader somewhere holds an old state. Each try holds writers up for its wait: not so often.
+            self._checkpoint_not_before = time.monotonic() + _CHECKPOINT_PAUSE
+            _log.info("the write-ahead log could not be written back yet: %s", error or "a reader holds an old state")
 
     async def upkeep(self, function: Step[T]) -> T:
         """Run *function* on the upkeep thread, in no transaction; it must bound its own waits."""
@@ -207,7 +230,7 @@ class Database:
 
     async def checkpoint(self) -> None:
         """Write the log back into the file now."""
-        await self.upkeep(partial(_checkpoint, wait=self.settings.timeout / 2))
+        await self.upkeep(_checkpoint)
 
     @property
     def closed(self) -> bool:
@@ -216,25 +239,24 @@ class Database:
 
     async def close(self) -> None:
         """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
+        if not self._closed:
+            await self._take_turn(self.settings.timeout)
+            try:
+                self._shut()
+            finally:
+                self._turn.release()
+        if self._ended is not None:
+            await finished(self._ended)
+
+    def _shut(self) -> None:
+        """Have every thread end after what it has to do. Nothing is awaited, so nothing can stop it halfway."""
         if self._closed:
             return
-        try:
-            async with asyncio.timeout(self.settings.timeout):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise BusyError("a transaction is still open: end it before closing the store") from None
         self._closed = True
-        try:
-            await finished(asyncio.ensure_future(self._close()))
-        finally:
-            self._turn.release()
-
-    async def _close(self) -> None:
         if self._upkeep is not None:
-            await self._upkeep.run(partial(_checkpoint, wait=_WAIT_AT_CLOSE))
-        for driver in (self._writer, self._upkeep, *self._readers):
-            if driver is not None:
-                await driver.close()
+            self._upkeep.submit(partial(_checkpoint, wait=_WAIT_AT_CLOSE))
+        drivers = [driver for driver in (self._writer, self._upkeep, *self._readers) if driver is not None]
+        self._ended = _all_of([driver.close() for driver in drivers])
 
     def __del__(self) -> None:
         if not self._closed and os.getpid() == self._pid:
@@ -283,8 +305,43 @@ def _prepare(settings: Settings) -> None:
         )
 
 
-def _checkpoint(connection: Connection, wait: float) -> None:
-    """Write the log back into the file and start it anew.
+async def _connect(settings: Settings) -> list[Driver]:
+    """The writer, the connection for upkeep, and the readers; of a store that is read only, the readers alone."""
+    engine, local = async_engine(settings), LocalEngine(sync_engine)
+    drivers: list[Driver] = []
+    try:
+        for writes in [True, True] * (not settings.read_only) + [False] * READERS:
+            driver = await Driver.open(engine, local, configure(settings, writes=writes))
+            drivers.append(driver)
+    except BaseException:
+        await _closed(drivers)
+        raise
+    return drivers
+
+
+async def _closed(drivers: list[Driver]) -> None:
+    await finished(_all_of([driver.close() for driver in drivers]))
+
+
+def _all_of(outcomes: "list[asyncio.Future[Any]]") -> "asyncio.Future[None]":
+    """A bare future that is settled when all *outcomes* are; unlike a task, no loop cancels it."""
+    together: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left = set(outcomes)
+
+    def one_ended(outcome: "asyncio.Future[Any]") -> None:
+        left.discard(outcome)
+        if not left and not together.done():
+            together.set_result(None)
+
+    for outcome in outcomes:
+        outcome.add_done_callback(one_ended)
+    if not outcomes:
+        together.set_result(None)
+    return together
+
+
+def _checkpoint(connection: Connection, wait: float = 1.0) -> bool:
+    """Write the log back into the file and start it anew; False where a reader, or a writer, kept it from that.
 
     SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
     the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: hence the long wait.
@@ -292,4 +349,4 @@ def _checkpoint(connection: Connection, wait: float) -> None:
     base = commit.raw(connection)
     with commit.translated():
         base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
-        base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # busy=1 means later, and later comes
+        return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

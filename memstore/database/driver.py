@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from memstore.threads import finished, telling
 
@@ -23,44 +23,58 @@ Step = Callable[[Connection], T]
 class Driver:
     """One connection and its thread. Functions run one after the other, in the order they were submitted."""
 
-    def __init__(self, connection: AsyncConnection, sync: Connection, aiosqlite_connection: Any) -> None:
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._sync = sync
-        self._queue = aiosqlite_connection._tx  # noqa: SLF001 - see the module's first lines
+        self._sync: Connection | None = None
         self.pending = 0
 
     @classmethod
     async def open(cls, engine: AsyncEngine, local: "LocalEngine", setup: Callable[[Connection], None]) -> "Driver":
         """Connect, and run *setup* on the new connection's thread."""
         connection = await engine.connect()
+        pooled = await connection.get_raw_connection()
+        driver = cls(pooled.driver_connection)
+        pooled.detach()  # from here on it is ours, and closing it needs no awaiting of SQLAlchemy's
         try:
-            raw: Any = (await connection.get_raw_connection()).driver_connection
-            outcome: asyncio.Future[Connection] = _submit(raw._tx, lambda: local.adopt(raw._conn))  # noqa: SLF001
-            driver = cls(connection, await finished(outcome), raw)
+            driver._sync = await driver._run(lambda: local.adopt(driver._connection._conn))  # noqa: SLF001
             await driver.run(setup)
         except BaseException:
-            await asyncio.shield(connection.close())
+            await finished(driver.close())
             raise
         return driver
 
     def submit(self, function: Step[T]) -> "asyncio.Future[T]":
         """Have *function* run on the thread; the future is settled when it has ended, whoever still waits."""
+        connection = self._sync
+        if connection is None:
+            raise RuntimeError("the connection is not open yet")
         self.pending += 1
-        outcome = _submit(self._queue, lambda: function(self._sync))
+        outcome = self._submit(lambda: function(connection))
         outcome.add_done_callback(self._ended)
+        return outcome
+
+    def _submit(self, function: Callable[[], T]) -> "asyncio.Future[T]":
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[T] = loop.create_future()
+        self._connection._tx.put_nowait((None, telling(loop, outcome, function)))  # noqa: SLF001 - see the first lines
         return outcome
 
     def _ended(self, outcome: "asyncio.Future[Any]") -> None:  # noqa: ARG002 - a callback's form
         self.pending -= 1
 
+    async def _run(self, function: Callable[[], T]) -> T:
+        return await finished(self._submit(function))
+
     async def run(self, function: Step[T]) -> T:
         """Run *function* on the thread and wait for its end through any number of cancellations."""
         return await finished(self.submit(function))
 
-    async def close(self) -> None:
-        """Close the connection and end the thread."""
-        await self.run(Connection.close)
-        await self._connection.close()
+    def close(self) -> "asyncio.Future[Any]":
+        """Close the connection and end the thread after what is queued; a bare future that is settled by the end."""
+        if self._sync is not None:
+            self.submit(Connection.close)
+        ended: asyncio.Future[Any] = self._connection.stop()
+        return ended
 
 
 class LocalEngine:
@@ -69,7 +83,7 @@ class LocalEngine:
     def __init__(self, make: Callable[[Callable[[], Any]], Engine]) -> None:
         self._here = threading.local()
         self._engine = make(lambda: self._here.connection)
-        self._engine.dialect.do_close = _nothing  # type: ignore[assignment,method-assign]  # the async engine's to close
+        self._engine.dialect.do_close = _nothing  # type: ignore[assignment,method-assign]  # aiosqlite closes them
 
     def adopt(self, connection: Any) -> Connection:
         """A SQLAlchemy connection over this thread's own SQLite *connection*."""
@@ -78,10 +92,3 @@ class LocalEngine:
 
 
 def _nothing(connection: object) -> None: ...
-
-
-def _submit(queue: Any, function: Callable[[], T]) -> "asyncio.Future[T]":
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-    queue.put_nowait((None, telling(loop, outcome, function)))
-    return outcome

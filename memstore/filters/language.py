@@ -11,6 +11,7 @@ from typing import cast
 from memstore.errors import FilterError, InvalidError
 from memstore.fields import check_time
 from memstore.filters.nodes import (
+    EVERYTHING,
     FIELDS,
     ORDERS,
     And,
@@ -61,6 +62,10 @@ def _all_of(parts: Iterable[Node]) -> Node:
     return flat[0] if len(flat) == 1 else And(tuple(flat))
 
 
+def _negated(node: Node) -> Node:
+    return node.part if isinstance(node, Not) else Not(node)
+
+
 class _Parser:
     """One run of `parse`: it knows the noun, and counts the operands."""
 
@@ -82,7 +87,7 @@ class _Parser:
         if not key.startswith("$"):
             return self._tests(self._field(key), value, level)
         if key == "$not":
-            return Not(self.filter(value, level + 1))
+            return _negated(self.filter(value, level + 1))
         if key not in _JOINS:
             hint = (
                 f"{key} stands under a field: {{field: {{{key!r}: …}}}}" if key in _OPERATORS else _nearest(key, _JOINS)
@@ -91,7 +96,9 @@ class _Parser:
         if not isinstance(value, list | tuple) or not value:
             raise FilterError(f"{key} takes a list of one filter or more; got {reprlib.repr(value)}")
         parts = [self.filter(part, level + 1) for part in value]
-        return _all_of(parts) if key == "$and" else Or(tuple(parts))
+        if key == "$and":
+            return _all_of(parts)
+        return EVERYTHING if EVERYTHING in parts else Or(tuple(parts))
 
     def _tests(self, field: Field, value: object, level: int) -> Node:
         if isinstance(value, Mapping) and value:
@@ -128,7 +135,7 @@ class _Parser:
                 test = self._not(field, operand, level + 1)
             case _:
                 test = Compare(field, cast("Order", name), self._scalar(name, operand, level))
-        return Not(test) if name in ("$ne", "$nin") else test
+        return _negated(test) if name in ("$ne", "$nin") else test
 
     def _not(self, field: Field, operand: object, level: int) -> Node:
         self._go_to(level)
@@ -139,7 +146,7 @@ class _Parser:
                 raise FilterError(
                     f"$not on a field takes operators only; got {reprlib.repr(key)}: use $ne on an object"
                 )
-        return Not(self._tests_of(field, operand, level))
+        return _negated(self._tests_of(field, operand, level))
 
     def _is_in(self, field: Field, name: str, operand: object, level: int) -> IsIn:
         if not isinstance(operand, list | tuple | set | frozenset):

@@ -76,12 +76,13 @@ _WIDTH: Final = 16
 _LAST_CHARACTER: Final = "\U0010ffff"
 
 
-def condition(node: Node, noun: Noun) -> Clause:
+def condition(node: Node, noun: Noun, now: datetime | None = None) -> Clause:
     """The filter as an expression for a WHERE over `schema.memory` or `schema.assembly`, whichever *noun* names.
 
-    The table is the plain one, not an alias. A record's tags are taken to be of its own namespace.
+    The table is the plain one, not an alias. A record's tags are taken to be of its own namespace. Members that have
+    expired at *now* do not count; without it all do.
     """
-    _, clause = _compile(node, _Rows(noun), wanted=True)
+    _, clause = _compile(node, _Rows(noun, now), wanted=True)
     return clause
 
 
@@ -171,7 +172,8 @@ class _Json:
 class _Rows:
     """The records of one noun as SQL: where each field is stored."""
 
-    def __init__(self, noun: Noun) -> None:
+    def __init__(self, noun: Noun, now: datetime | None) -> None:
+        self._now = now
         self._table: Table = getattr(schema, noun)
         self._tags: Table = getattr(schema, f"{noun}_tag")
         self._vectors: Table = getattr(schema, f"{noun}_vector")
@@ -227,7 +229,14 @@ class _Rows:
     def _stored(self, field: Field) -> Value:
         if field.name != "member_count":
             return self._table.c[field.name]
-        return self._rows_of(schema.assembly_member).with_only_columns(func.count()).scalar_subquery()
+        members = self._rows_of(schema.assembly_member)
+        if self._now is not None:
+            memory = schema.memory
+            live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > self._now)
+            members = self._rows_of(schema.assembly_member, memory).where(
+                memory.c.pk == schema.assembly_member.c.memory_pk, live
+            )
+        return members.with_only_columns(func.count()).scalar_subquery()
 
     def _tagged(self, test: Test) -> Clause:
         match test:

@@ -1,7 +1,7 @@
 """The vector index: a pure function of a committed prefix of the database, held in memory.
 
 * `protocol`: what an index is, and what is always true of one.
-* `exact`: the vectors in arrays we own, compared one by one.
+* `exact`, `places`: the vectors in arrays we own, compared one by one; where each key lies.
 * `numpy_engine`, `faiss_engine`: who computes the nearest; `runtimes`: whether FAISS can be loaded safely.
 * `follower`: keeps the indexes equal to the database by its change log.
 * `lock`: the fair readers/writer lock around them.

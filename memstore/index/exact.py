@@ -1,13 +1,13 @@
 """Exact search over arrays we own: append, replace in place, swap with the last on removal.
 
-Entries lie in the first `len` places of each array, in no order. `_places` maps a key to its place: keys grow and are
-never used again, so a plain array from the lowest key on is a hundred times smaller and faster than a dict.
+Entries lie in the first `len` places of each array, in no order; `Places` knows where each key lies.
 """
 
 import numpy as np
 
 from memstore.geometry import Rows, scores
 from memstore.index.numpy_engine import NumpyEngine
+from memstore.index.places import Places
 from memstore.index.protocol import NEVER, Engine, Entries, Found, Keys, Scope
 from memstore.settings import Metric
 
@@ -26,8 +26,7 @@ class ExactIndex:
         self._namespaces = np.empty(room, dtype=np.int64)
         self._expiries = np.empty(room, dtype=np.int64)
         self._rows = np.empty((room, dimension), dtype=np.float32)
-        self._places = np.empty(0, dtype=np.int64)
-        self._lowest = 0
+        self._places = Places()
         self._first_expiry = NEVER  # never later than the earliest expiry held
         self._largest = 0.0  # never less than the largest component held
         self._smallest = np.inf  # never more than the smallest row's largest component held, zeros aside
@@ -38,7 +37,8 @@ class ExactIndex:
     @property
     def bytes(self) -> int:
         """Memory held by its arrays."""
-        return sum(a.nbytes for a in (self._keys, self._namespaces, self._expiries, self._rows, self._places))
+        arrays = (self._keys, self._namespaces, self._expiries, self._rows)
+        return sum(array.nbytes for array in arrays) + self._places.bytes
 
     def entries(self) -> Entries:
         """See `VectorIndex.entries`."""
@@ -47,11 +47,7 @@ class ExactIndex:
 
     def places(self, keys: Keys) -> Keys:
         """Where each of *keys* lies; -1 where it does not."""
-        offsets = keys - self._lowest
-        inside = (offsets >= 0) & (offsets < len(self._places))
-        places = np.full(len(keys), -1, dtype=np.int64)
-        places[inside] = self._places[offsets[inside]]
-        return places
+        return self._places.find(keys)
 
     def put(self, entries: Entries) -> None:
         """See `VectorIndex.put`."""
@@ -59,14 +55,14 @@ class ExactIndex:
             return
         places = self.places(entries.keys)
         fresh = np.flatnonzero(places < 0)
-        self._reserve(self._size + len(fresh), entries.keys)
+        self._reserve(self._size + len(fresh))
         places[fresh] = np.arange(self._size, self._size + len(fresh))
         self._size += len(fresh)
         self._keys[places] = entries.keys
         self._namespaces[places] = entries.namespaces
         self._expiries[places] = entries.expiries
         self._rows[places] = entries.rows
-        self._places[entries.keys - self._lowest] = places
+        self._places.put(entries.keys, places, self._keys[: self._size])
         self._first_expiry = min(self._first_expiry, int(entries.expiries.min()))
         peaks = np.abs(entries.rows).max(axis=1)
         self._largest = max(self._largest, float(peaks.max()))
@@ -78,14 +74,16 @@ class ExactIndex:
         gone = np.sort(places[places >= 0])
         if not len(gone):
             return
-        self._places[self._keys[gone] - self._lowest] = -1
+        self._places.drop(self._keys[gone])
         size = self._size - len(gone)
         holes = gone[gone < size]
-        self._keys[gone] = -1
-        movers = size + np.flatnonzero(self._keys[size : self._size] >= 0)
+        stays = np.ones(len(gone), dtype=bool)  # of the last places, as many as go
+        stays[gone[gone >= size] - size] = False
+        movers = size + np.flatnonzero(stays)
         for array in (self._keys, self._namespaces, self._expiries, self._rows):
             array[holes] = array[movers]
-        self._places[self._keys[holes] - self._lowest] = holes
+        if len(holes):
+            self._places.put(self._keys[holes], holes, self._keys[:size])
         self._size = size
 
     def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
@@ -143,22 +141,12 @@ class ExactIndex:
             return peak == 0 or peak * self._smallest > low
         return max(peak, self._smallest) ** 2 > low
 
-    def _reserve(self, size: int, keys: Keys) -> None:
-        if size > len(self._keys):
-            room = max(size, len(self._keys) * 3 // 2, 256)
-            for name in ("_keys", "_namespaces", "_expiries", "_rows"):
-                old = getattr(self, name)
-                new = np.empty((room, *old.shape[1:]), dtype=old.dtype)
-                new[: self._size] = old[: self._size]
-                setattr(self, name, new)
-        low, high = int(keys.min()), int(keys.max())
-        if not len(self._places):
-            self._lowest = low
-        start = min(low, self._lowest)
-        end = max(high + 1, self._lowest + len(self._places))
-        if start < self._lowest or end > self._lowest + len(self._places):
-            if end > self._lowest + len(self._places):
-                end = max(end, start + len(self._places) * 3 // 2)
-            places = np.full(end - start, -1, dtype=np.int64)
-            places[self._lowest - start : self._lowest - start + len(self._places)] = self._places
-            self._places, self._lowest = places, start
+    def _reserve(self, size: int) -> None:
+        if size <= len(self._keys):
+            return
+        room = max(size, len(self._keys) * 3 // 2, 256)
+        for name in ("_keys", "_namespaces", "_expiries", "_rows"):
+            old = getattr(self, name)
+            new = np.empty((room, *old.shape[1:]), dtype=old.dtype)
+            new[: self._size] = old[: self._size]
+            setattr(self, name, new)

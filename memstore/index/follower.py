@@ -51,11 +51,6 @@ class View:
         """What compares vectors."""
         return self._follower.engine
 
-    @property
-    def lagging(self) -> frozenset[int]:
-        """Keys of assemblies whose stored composite is out of date: only raw SQL leaves any."""
-        return frozenset(self._follower.lagging)
-
     def rows(self, kind: Kind) -> int:
         """Vectors held."""
         return len(self._follower.indexes[kind])
@@ -161,6 +156,7 @@ class Follower:
         """Forget the indexes; the next search builds them from the rows. Waits for the lock: call it on a thread."""
         with self.lock.exclusive():
             self.applied = None
+            self.indexes.clear()
 
     def pending(self, connection: Connection) -> dict[int, list[int]] | None:
         """What the log says that the indexes have not taken in, by space; None when they would be built anew."""

@@ -14,6 +14,7 @@ from memstore.settings import Metric
 
 Real = npt.NDArray[np.floating]
 
+_CELLS = 8_000_000  # distances held at a time, however many queries there are
 _BLOCK = 4_096  # rows compared at a time: bounds the copy that a wider type or an l2 difference needs
 
 
@@ -27,6 +28,15 @@ class NumpyEngine:
 
     def nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
         """See `Engine.nearest`."""
+        total = len(rows) if positions is None else len(positions)
+        group = max(1, _CELLS // total)
+        nearest = [
+            self._nearest(metric, queries[start : start + group], rows, min(limit, total), positions)
+            for start in range(0, len(queries), group)
+        ]
+        return np.concatenate(nearest)
+
+    def _nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
         total = len(rows) if positions is None else len(positions)
         closeness = np.empty((len(queries), total), dtype=self._dtype)
         wanted = queries.astype(self._dtype)

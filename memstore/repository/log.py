@@ -10,7 +10,7 @@ from sqlalchemy.sql.expression import TableValuedAlias
 
 from memstore.repository.nouns import NOUNS, Kind, Noun
 from memstore.repository.prepared import Prepared
-from memstore.schema import assembly, assembly_vector, change_log, memory, store_meta, vector_space
+from memstore.schema import assembly, assembly_vector, change_log, memory, namespace, store_meta, vector_space
 from memstore.settings import Metric, Space
 from memstore.threads import breathe
 
@@ -90,6 +90,7 @@ def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
     statement = (
         select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector)
         .join(noun.table, noun.table.c.pk == noun.vector_owner)
+        .join(namespace, namespace.c.pk == noun.table.c.namespace_pk)  # or there is no record to be found
         .where(noun.vectors.c.space_pk == bindparam("space"), noun.vectors.c.vector.is_not(None))
     )
     if some:
@@ -145,9 +146,9 @@ def name_embedder(connection: Connection, name: str) -> None:
     connection.execute(update(vector_space).where(vector_space.c.embedder.is_(None)).values(embedder=name))
 
 
-def trim(connection: Connection) -> None:
-    """Forget the older part of the log; a follower behind that rebuilds."""
-    floor = top(connection) - max(KEEP, count_memories(connection) // 10)
+def trim(connection: Connection, most: int) -> None:
+    """Forget the older part of the log, up to *most* at most; a follower behind that rebuilds."""
+    floor = min(most, top(connection) - max(KEEP, count_memories(connection) // 10))
     if floor > state(connection).floor:
         connection.execute(delete(change_log).where(change_log.c.seq <= floor))
         connection.execute(update(store_meta).values(log_floor=floor))

@@ -64,17 +64,21 @@ class Selection:
         terms = [table.c.namespace_pk.in_(owners) if self.below else table.c.namespace_pk == owners]
         if self.noun.expires:
             terms.append(or_(table.c.expires_at.is_(None), table.c.expires_at > self.now))
-        terms.extend(self._has_tag(name) for name in sorted(self.tags))
+        if self.tags:
+            terms.append(self._has_tags())
         if self.where is not None:
-            terms.append(filters.condition(self.where, self.noun.kind))
+            terms.append(filters.condition(self.where, self.noun.kind, self.now))
         return and_(true(), *terms)
 
-    def _has_tag(self, name: str) -> ColumnElement[bool]:
-        # Not correlated with the record: SQLite starts from the carriers of the tag, of which there are fewer.
+    def _has_tags(self) -> ColumnElement[bool]:
+        # Not correlated with the record: SQLite starts from the carriers of the tags, of which there are fewer.
         owners = namespaces.keys_within(self.namespace, below=self.below)
         scope = tag.c.namespace_pk.in_(owners) if self.below else tag.c.namespace_pk == owners
-        keys = select(tag.c.pk).where(tag.c.name == name, scope)
-        return self.noun.table.c.pk.in_(select(self.noun.tag_owner).where(self.noun.tags.c.tag_pk.in_(keys)))
+        keys = select(tag.c.pk).where(tag.c.name.in_(sorted(self.tags)), scope)
+        carriers = select(self.noun.tag_owner).where(self.noun.tags.c.tag_pk.in_(keys))
+        if len(self.tags) > 1:  # a record's tags are of one namespace, so as many rows are as many names
+            carriers = carriers.group_by(self.noun.tag_owner).having(func.count() == len(self.tags))
+        return self.noun.table.c.pk.in_(carriers)
 
 
 def keys_of(

@@ -1,0 +1,70 @@
+"""Where each key of an index lies: a table from key to place.
+
+Keys grow and are never used again, so a plain array from the lowest key on is a hundred times smaller and faster than
+a dict. Where keys lie so far apart that the array would be mostly empty (raw SQL may use any key), it is a dict.
+"""
+
+import numpy as np
+
+from memstore.index.protocol import Keys
+
+_SPARSE = 64  # an array so many times longer than what it holds is no saving any more
+_SMALL = 1 << 20  # an array of so many places is no matter
+
+
+class Places:
+    """A table from key to place; a key that is not in it has place -1."""
+
+    def __init__(self) -> None:
+        self._lowest = 0
+        self._array = np.empty(0, dtype=np.int64)
+        self._dict: dict[int, int] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, about a hundred bytes an entry where it is a dict."""
+        return self._array.nbytes if self._dict is None else 100 * len(self._dict)
+
+    def find(self, keys: Keys) -> Keys:
+        """Where each of *keys* lies: int64, the shape of *keys*."""
+        if self._dict is not None:
+            return np.array([self._dict.get(key, -1) for key in keys.tolist()], dtype=np.int64)
+        offsets = keys - self._lowest
+        inside = (offsets >= 0) & (offsets < len(self._array))
+        places = np.full(len(keys), -1, dtype=np.int64)
+        places[inside] = self._array[offsets[inside]]
+        return places
+
+    def put(self, keys: Keys, places: Keys, held: Keys) -> None:
+        """Note where *keys* lie; *held* are all keys of the index, these among them, each at its own position."""
+        if self._dict is None and not self._covers(keys):
+            self._make(held)
+        if self._dict is None:
+            self._array[keys - self._lowest] = places
+        else:
+            self._dict.update(zip(keys.tolist(), places.tolist(), strict=True))
+
+    def drop(self, keys: Keys) -> None:
+        """Forget *keys*, all of which are in it."""
+        if self._dict is None:
+            self._array[keys - self._lowest] = -1
+            return
+        for key in keys.tolist():
+            del self._dict[key]
+
+    def _covers(self, keys: Keys) -> bool:
+        return bool(len(self._array)) and bool(
+            keys.min() >= self._lowest and keys.max() < self._lowest + len(self._array)
+        )
+
+    def _make(self, held: Keys) -> None:
+        """Lay the table out anew for the keys *held*, with room for half as many above: the dead ones are left out."""
+        low, high = int(held.min()), int(held.max())
+        span = high - low + 1
+        if span > max(_SMALL, _SPARSE * len(held)):
+            self._dict = {key: place for place, key in enumerate(held.tolist())}
+            self._array = np.empty(0, dtype=np.int64)
+            return
+        self._lowest = low
+        self._array = np.full(span + max(span // 2, 256), -1, dtype=np.int64)
+        self._array[held - low] = np.arange(len(held))
