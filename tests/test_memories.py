@@ -496,7 +496,7 @@ async def test_search_is_exact_under_every_filter_even_against_the_query(
     half = await store.memories.search(query, 300, min_score=0.25)
     assert len(half) == int((cosine >= 0.25).sum())
     many = await store.memories.search_many(stored[:3], 4, where={"id": {"$ne": "1"}})
-    assert [hits[0].memory.id for hits in many][0] == "0"
+    assert many[0][0].memory.id == "0"
     assert all("1" not in [h.memory.id for h in hits] for hits in many)
     for bad in (0, -1, 10_001, 1.5, True):
         with pytest.raises(InvalidError):

@@ -225,7 +225,7 @@ deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "raw_vector": (2, {"number": numbers, "vector": embeddings, "replace": st.booleans()}),
     "raw_delete": (1, {"number": numbers, "foreign_keys": st.booleans()}),
     "raw_expiry": (1, {"number": numbers}),
-    "raw_member": (1, {"number": numbers, "which": numbers}),
+    "raw_member": (2, {"number": numbers, "which": numbers, "then": st.none() | some_ids}),
 }
 """What may be done, and how often beside the others. Hypothesis leaves rules of its own out of most runs altogether."""
 
@@ -556,12 +556,12 @@ class StoreMachine(RuleBasedStateMachine):
         return {"path": namespace_path(namespace), "id": id}
 
     async def lag(self, expected: set[Key], *, also: frozenset[str] = frozenset()) -> None:
-        """Until the next search `check` names the composites that raw SQL left behind, and nothing else."""
+        """Until a search of assemblies `check` names the composites that raw SQL left behind, and nothing else."""
         findings = await self.store.check()
         assert {f.kind for f in findings} - also <= {"composite"}, findings
         named = {(f.namespace, f.id) for f in findings if f.kind == "composite"}
         assert named == expected, findings
-        await self.store.memories.search(self.pool[0])
+        await self.store.assemblies.search(self.pool[0])
         if not also:
             assert await self.store.check() == []
 
@@ -622,7 +622,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.find(*key),
         )
 
-    def raw_member(self, number: int, which: int) -> None:
+    def raw_member(self, number: int, which: int, then: list[str] | None) -> None:
         if not self.model.assemblies:
             return
         key, row = pick(self.model.assemblies, number)
@@ -637,6 +637,9 @@ class StoreMachine(RuleBasedStateMachine):
             "WHERE n.path = :path AND a.id = :assembly AND m.id = :id",
             self.find(*member) | {"assembly": key[1]},
         )
+        if then is not None:  # a verb meets the composite before a search has mended it
+            self.write(Command("assemblies", "add_members", key[0], {"id": key[1], "ids": then}), second=False)
+            return
         self.run(self.lag({key}))
 
     # -- always

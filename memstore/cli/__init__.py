@@ -4,5 +4,6 @@
 * `options`: the arguments commands share, and their values; `opening`: stores opened, with or without an embedder.
 * `output`: what people and machines read; `interchange`: a record as a line of JSON and back.
 * `memories`, `assemblies`, `tags`, `upkeep`, `transfer`, `doctor`, `demo`: the commands.
-* `passages`, `reading`: texts in parts, and files to import; `probe`: what loading FAISS does, in a process of its own.
+* `passages`, `reading`, `reference`: texts in parts, files to import, and the text the demo stores.
+* `child`: a module in a process of its own; `probe`: what loading FAISS does to one.
 """

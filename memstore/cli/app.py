@@ -1,7 +1,9 @@
 """Every command in its place, and the one place where errors become a line and an exit code."""
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -28,7 +30,9 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
             return result
         except memstore.MemstoreError as error:
-            hint = ("--upsert replaces it",) * isinstance(error.__cause__ or error, memstore.DuplicateError)
+            hint = ("--upsert replaces it",) * any(
+                isinstance(e, memstore.DuplicateError) for e in (error, error.__cause__)
+            )
             _tell("error: " + "; ".join([str(error), *getattr(error, "__notes__", ()), *hint]))
             raise typer.Exit(ERROR) from error
         except BrokenPipeError as error:
@@ -77,6 +81,12 @@ def _root(
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
+def _flowing(command: Callable[..., None]) -> str:
+    """The docstring of *command* with one line a paragraph: typer would keep its line ends."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for _name, _command, _panel in (
     ("demo", demo.demo, "Start here"),
     ("doctor", doctor.doctor, "Start here"),
@@ -94,6 +104,6 @@ for _name, _command, _panel in (
     ("compact", upkeep.compact, "The file"),
     ("migrate", upkeep.migrate, "The file"),
 ):
-    app.command(_name, rich_help_panel=_panel, epilog=EXIT_CODES)(_command)
+    app.command(_name, help=_flowing(_command), rich_help_panel=_panel, epilog=EXIT_CODES)(_command)
 app.add_typer(assemblies.app, name="assemblies", rich_help_panel="Groups and words")
 app.add_typer(tags.app, name="tags", rich_help_panel="Groups and words")

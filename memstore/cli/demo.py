@@ -2,6 +2,7 @@
 
 import asyncio
 import json as jsons
+import math
 import shlex
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from rich.text import Text
 
 import memstore
 from memstore import AssemblyHit, Hit, InvalidError, MemstoreError, Store
+from memstore.cli import child
 from memstore.cli.opening import is_new, looking
 from memstore.cli.options import AsJson
 from memstore.cli.output import clean, console, number, progress, say, say_json, show_table, size_text, snippet, table
@@ -159,7 +161,10 @@ def _look_again(file: Path, question: str, answer: dict[str, Any], told: _Told) 
     told.line("")
     clean_there = bool(_elsewhere("check", file)[0]["clean"])
     again = _elsewhere("search", file, "--limit", str(SHOWN), "--", question)
-    same = [(hit["score"], hit["memory"]["id"]) for hit in again] == [(h["score"], h["id"]) for h in answer["hits"]]
+    same = [hit["memory"]["id"] for hit in again] == [hit["id"] for hit in answer["hits"]] and all(
+        math.isclose(there["score"], here["score"], abs_tol=1e-6)
+        for there, here in zip(again, answer["hits"], strict=True)
+    )
     said = "check finds nothing wrong" if clean_there else "check FINDS SOMETHING: memstore check"
     told.line(
         f"Opened again in a new process: {said}, and the first question {'has the same' if same else 'HAS OTHER'} hits."
@@ -169,10 +174,10 @@ def _look_again(file: Path, question: str, answer: dict[str, Any], told: _Told) 
 
 def _elsewhere(command: str, file: Path, *arguments: str) -> list[dict[str, Any]]:
     """What a command prints as JSON Lines when a new process runs it."""
-    line = [sys.executable, "-m", "memstore.cli.main", command, "--json", "--file", str(file), *arguments]
-    done = subprocess.run(line, capture_output=True, encoding="utf-8", check=False)  # noqa: S603 - this very program
+    done = child.run("memstore.cli.main", command, "--json", "--file", str(file), *arguments)
     if done.returncode not in (0, FOUND_SOMETHING):
-        raise MemstoreError(f"a new process could not {command} {str(file)!r}: {done.stderr.strip()}")
+        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise MemstoreError(f"a new process could not {command} {str(file)!r}: {why[0]}")
     return [jsons.loads(text) for text in done.stdout.splitlines()]
 
 

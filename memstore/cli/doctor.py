@@ -3,7 +3,6 @@
 import json as jsons
 import platform
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +17,7 @@ from rich.text import Text
 
 import memstore
 from memstore import MemstoreError
+from memstore.cli import child
 from memstore.cli.interchange import as_json
 from memstore.cli.options import AsJson, MaybeFile
 from memstore.cli.output import clean, number, say, say_json, show_table, size_text
@@ -160,8 +160,7 @@ def _faiss() -> Iterator[Fact]:
     here = "FAISS and OpenMP"
     loaded = openmp_runtimes()
     yield Fact(section=here, name="in this process", value=", ".join(loaded) or "no OpenMP runtime, as it should be")
-    command = [sys.executable, "-m", "memstore.cli.probe"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)  # noqa: S603 - this very program
+    done = child.run("memstore.cli.probe")
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         advice = "install faiss-cpu again; until then open stores with engine='numpy'"

@@ -97,6 +97,9 @@ def item_of(line: object, place: str) -> Item:
         raise InvalidError(f"{place}: kind is 'memory' or 'assembly'; got {kind!r}")
     if kind == "store" and values.get("format") != FORMAT:
         raise InvalidError(f"{place}: an export of format {values.get('format')!r}; this release reads {FORMAT}")
+    if kind == "memory" and "content" not in values:
+        fields = ", ".join(map(repr, values)) or "no field"
+        raise InvalidError(f"{place}: a memory has its text in 'content'; this one has {fields}")
     namespace = values.pop("namespace", [])
     if not isinstance(namespace, list) or not all(isinstance(part, str) for part in namespace):
         raise InvalidError(f"{place}: namespace is a list of texts; got {namespace!r}")

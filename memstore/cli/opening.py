@@ -79,7 +79,7 @@ class _NamedOnly:
 
 @asynccontextmanager
 async def looking(file: Path) -> AsyncIterator[Store]:
-    """The store in *file*, read-only: it is neither made nor upgraded. Raises `MissingFileError` where there is none."""
+    """The store in *file*, read-only: neither made nor upgraded. Raises `MissingFileError` where there is none."""
     if not await asyncio.to_thread(file.exists):
         raise MissingFileError(f"there is no store at {str(file)!r}: memstore add, import or demo makes one")
     try:

@@ -17,6 +17,8 @@ Namespace = tuple[str, ...]
 TIMES = frozenset({"created_at", "updated_at", "expires_at", "accessed_at"})
 """Fields that hold a time, which JSON has no type for."""
 
+_JOINING = frozenset({"$and", "$or", "$not"})
+
 
 class EmbedderChoice(StrEnum):
     """What turns texts into embeddings."""
@@ -137,14 +139,24 @@ def where_of(text: str | None) -> dict[str, Any] | None:
     return None if value is None else cast("dict[str, Any]", _timed(value))
 
 
-def _timed(value: object, *, time: bool = False) -> object:
-    if isinstance(value, str) and time:
-        return time_of(value, "--where")
-    if isinstance(value, list):
-        return [_timed(item, time=time) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _timed(item, time=time or key in TIMES) for key, item in value.items()}
-    return value
+def _timed(where: object) -> object:
+    """A filter with the operands of its times read; what the language does not have is left for the store to refuse."""
+    if isinstance(where, list):
+        return [_timed(filter) for filter in where]
+    if not isinstance(where, Mapping):
+        return where
+    return {
+        key: _times(value) if key in TIMES else _timed(value) if key in _JOINING else value
+        for key, value in where.items()
+    }
+
+
+def _times(operand: object) -> object:
+    if isinstance(operand, str):
+        return time_of(operand, "--where")
+    if isinstance(operand, list):
+        return [_times(item) for item in operand]
+    return {key: _times(item) for key, item in operand.items()} if isinstance(operand, Mapping) else operand
 
 
 def time_of(text: str, option: str) -> datetime:

@@ -20,6 +20,7 @@ from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memor
 from memstore.cli.options import namespace_text
 
 SNIPPET = 220
+_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
 _SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
 
 
@@ -41,7 +42,12 @@ def say(text: str, *, style: str | None = None) -> None:
 
 def say_json(value: object) -> None:
     """One line of JSON."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(json_line(value))
+
+
+def json_line(value: object) -> str:
+    """*value* as a line of JSON, as UTF-8 can be; what else some programs take for the end of a line is escaped."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) + "\n"
 
 
 def json_text(value: object) -> str:
@@ -182,6 +188,7 @@ def show_findings(findings: Iterable[Finding]) -> None:
 def progress() -> Progress:
     """A progress bar on stderr that goes away; nothing where stderr is no terminal."""
     screen = console(stderr=True)
+    screen.quiet = not screen.is_terminal  # a disabled bar of an older rich ends with an empty line
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),

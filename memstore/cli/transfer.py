@@ -1,7 +1,6 @@
 """The commands that bring records in and out: import and export."""
 
 import asyncio
-import json as jsons
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from memstore.cli.options import (
     Namespace,
     namespace_of,
 )
-from memstore.cli.output import number, progress, say, say_json
+from memstore.cli.output import json_line, number, progress, say, say_json
 from memstore.cli.reading import STDIN, Format, Reading
 
 CHUNK = 500
@@ -224,7 +223,7 @@ async def _export(
         top = store.namespace(*namespace)
         total = await top.memories.count(below=True) + await top.assemblies.count(below=True)
         async for line in _lines(store, namespace):
-            out.write(jsons.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            out.write(json_line(line))
             memories += line["kind"] == "memory"
             assemblies += line["kind"] == "assembly"
             if on_progress is not None:

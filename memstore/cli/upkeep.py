@@ -1,6 +1,7 @@
 """The commands on the file: stats, check, repair, compact, migrate, backup."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -75,8 +76,11 @@ def check(file: File, json: AsJson = False) -> None:
 
 
 async def _load_index(store: Store) -> None:
-    """Have the index built, as the first search does: `check` compares none that is not there."""
-    await store.memories.search(np.ones(store.dimension, dtype=np.float32), limit=1)
+    """Have the index built, as the first search does: `check` compares none that is not there.
+
+    No record is that near, so none is read: one that is damaged must not keep `check` from naming it.
+    """
+    await store.memories.search(np.ones(store.dimension, dtype=np.float32), limit=1, min_score=math.inf)
 
 
 def repair(file: File, json: AsJson = False) -> None:
