@@ -13,9 +13,8 @@ from sqlalchemy import Connection
 
 from memstore import composites
 from memstore.database.commit import snapshot
-from memstore.geometry import CANCELLED, Mean, index_form
-from memstore.index import Follower
-from memstore.index.protocol import NEVER
+from memstore.geometry import CANCELLED, Mean, usable
+from memstore.index import Follower, as_entries
 from memstore.records import Finding, FindingKind, Namespace
 from memstore.repository import audit, log
 from memstore.repository.log import VectorRows, VectorSpace
@@ -54,6 +53,8 @@ def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
             )
         elif written is not None and checksum(blob) != written:
             wrong[key] = ("checksum", "its stored vector is not what was written")
+        elif not usable(space.space.metric, decode_rows([blob], space.space.dimension))[0]:
+            wrong[key] = ("unusable", "its stored vector is not finite, or zero under cosine: no search finds it")
     names = audit.names(connection, space.kind, wrong)
     for key, (kind, detail) in wrong.items():
         yield _finding(kind, space, key, names, detail)
@@ -147,25 +148,20 @@ class _Comparison:
                 self._note(key, "swapped", f"the index has the vector of the record with key {other}")
 
     def _compare_chunk(self, chunk: VectorRows, seen: npt.NDArray[np.bool_]) -> None:
-        space = self._space.space
-        whole = [row for row in zip(*chunk, strict=True) if len(row[3]) == space.dimension * 4]
-        if not whole:
-            return
-        chunk = VectorRows(*zip(*whole, strict=True))
-        keys = np.array(chunk.keys, dtype=np.int64)
+        stored = as_entries(chunk, self._space)
+        keys = stored.keys
         places = self._index.places(keys)
         found = places >= 0
         for key in keys[~found].tolist():
             self._note(key, "missing", "its vector is stored, but the index does not have it")
         at = places[found]
         seen[at] = True
-        fresh = index_form(space.metric, decode_rows(list(chunk.blobs), space.dimension))[found]
+        fresh = stored.rows[found]
         held = self._entries.rows[at]
         for i in np.flatnonzero(~_equal(fresh, held)).tolist():
             self._differing[int(keys[found][i])] = (fresh[i].tobytes(), held[i].tobytes())
-        expiries = np.array([NEVER if e is None else e for e in chunk.expiries], dtype=np.int64)[found]
-        namespaces = np.array(chunk.namespaces, dtype=np.int64)[found]
-        scoped = (self._entries.namespaces[at] == namespaces) & (self._entries.expiries[at] == expiries)
+        scoped = self._entries.namespaces[at] == stored.namespaces[found]
+        scoped &= self._entries.expiries[at] == stored.expiries[found]
         for key in keys[found][~scoped].tolist():
             self._note(key, "stale", "the index has another namespace or expiry than is stored")
 
@@ -195,7 +191,8 @@ def mend(connection: Connection, follower: Follower, findings: list[Finding]) ->
         audit.reindex(connection)
     orphans = audit.remove_orphans(connection)
     filled = sum(audit.fill_checksums(connection, space) for space in follower.spaces.values())
-    keys = audit.keys(connection, [f for f in findings if f.noun == "assembly"])
+    stored_wrong = {"composite", "checksum", "unusable"}
+    keys = audit.keys(connection, [f for f in findings if f.noun == "assembly" and f.kind in stored_wrong])
     wrong = sorted({*keys, *log.lagging(connection)})
     composites.recompute(connection, follower.spaces, wrong)
     return orphans, filled, len(wrong)

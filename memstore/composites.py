@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.geometry import Mean
+from memstore.geometry import Mean, Rows, usable
 from memstore.repository import assemblies, log
 from memstore.repository.assemblies import Composite
 from memstore.repository.log import VectorSpace
@@ -59,17 +59,22 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
 
 
 def _add(mean: Mean, space: VectorSpace, vectors: Iterable[Sequence[bytes]]) -> None:
-    size = 4 * space.space.dimension
+    size, metric = 4 * space.space.dimension, space.space.metric
     blobs: list[bytes] = []
     for (blob,) in vectors:
-        if len(blob) == size:  # one of another length is reported by `check`, and no part of anything
+        if len(blob) == size:  # what no verb would store is reported by `check`, and is no part of anything
             blobs.append(blob)
         if len(blobs) == _CHUNK:
-            mean.add(space.space.metric, decode_rows(blobs, space.space.dimension))
+            mean.add(metric, _usable(blobs, space))
             blobs.clear()
             breathe()
     if blobs:
-        mean.add(space.space.metric, decode_rows(blobs, space.space.dimension))
+        mean.add(metric, _usable(blobs, space))
+
+
+def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:
+    rows = decode_rows(blobs, space.space.dimension)
+    return rows[usable(space.space.metric, rows)]
 
 
 def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> None:

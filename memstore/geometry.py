@@ -36,6 +36,12 @@ def index_form(metric: Metric, rows: Rows) -> Rows:
     return wide.astype(np.float32)
 
 
+def usable(metric: Metric, rows: Rows) -> npt.NDArray[np.bool_]:
+    """Which of *rows* have a place in the metric: finite, and under cosine not zero. No verb stores any other."""
+    good = np.asarray(np.isfinite(rows).all(axis=1))
+    return good & np.asarray(rows.any(axis=1)) if metric == "cosine" else good
+
+
 def lengths(wide: Wide) -> Wide:
     """The Euclidean length of each row: float64, shape (n,). In float64 no float32 vector over- or underflows."""
     squares: Wide = (wide * wide).sum(axis=1)

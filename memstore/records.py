@@ -171,6 +171,7 @@ FindingKind = Literal[
     "swapped",
     "wrong_dimension",
     "checksum",
+    "unusable",
     "composite",
     "foreign_key",
     "integrity",
@@ -185,7 +186,8 @@ class Finding:
         kind: `missing` (a stored vector is not in the index), `ghost` (the index has a vector that is not stored),
             `stale` (the index has another vector, scope or expiry than is stored), `swapped` (the index has another
             record's vector), `wrong_dimension` (a vector that is not of the store's dimension, in the index or
-            stored), `checksum` (a stored vector that is not what was written), `composite` (an assembly's vector is
+            stored), `checksum` (a stored vector that is not what was written), `unusable` (a stored vector that is
+            not finite, or zero under cosine), `composite` (an assembly's vector is
             not the mean of its members'), `foreign_key` (a row whose owner does not exist), `integrity` (SQLite's
             own integrity check).
         noun: `"memory"`, `"assembly"` or `"file"`.
@@ -228,10 +230,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out.
-
-    `vectors` and `tags` count what is stored, also of memories that have expired and are not deleted yet.
-    """
+    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out."""
 
     path: str
     dimension: int

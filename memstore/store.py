@@ -4,9 +4,8 @@ import asyncio
 import logging
 import os
 import sqlite3
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,8 +16,9 @@ from memstore import check as checks
 from memstore.assemblies import Assemblies
 from memstore.database import raw
 from memstore.database.commit import translated
-from memstore.database.file import HEAD, uri
-from memstore.errors import InvalidError, LoadError, MemstoreError
+from memstore.database.copying import copy
+from memstore.database.file import HEAD
+from memstore.errors import LoadError, MemstoreError
 from memstore.fields import check_count, check_namespace, now
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
@@ -227,9 +227,10 @@ class Store(StoreNamespace):
             sqlite=sqlite3.sqlite_version,
             memories=counts["memory"],
             assemblies=counts["assembly"],
-            tags=tags.count(connection),
+            tags=tags.count(connection, at),
             namespaces=len(namespaces.used(connection, (), at)),
-            vectors=log.count_vectors(connection, self._session.spaces["memory"]),
+            vectors=log.count_vectors(connection, self._session.spaces["memory"])
+            - rows.expired_vectors(connection, at),
             file_bytes=Path(settings.path).stat().st_size,
             wal_bytes=self._database.wal_bytes(),
             engine=self._follower.engine.name,
@@ -284,31 +285,15 @@ class Store(StoreNamespace):
         Raises:
             InvalidError: there is a file at *path*.
         """
-        target, source = Path(path_text(path)), self._database.settings.path
+        target = path_text(path)
         loop = asyncio.get_running_loop()
 
-        def progress(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - the form SQLite calls
+        def progress(done: int, total: int) -> None:
             if on_progress is not None:
-                loop.call_soon_threadsafe(on_progress, total - remaining, total)
-
-        def copy() -> None:
-            if target.exists():
-                raise InvalidError(f"{str(target)!r} exists, and a backup overwrites nothing: give another path")
-            try:
-                with translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
-                    base.execute("BEGIN")
-                    base.execute("SELECT 1 FROM store_meta").fetchone()  # one state to copy, however others write
-                    with closing(sqlite3.connect(target)) as made:
-                        base.backup(made, pages=1_000, progress=progress, sleep=0.001)
-                        # Its history goes on apart: an index of the one must not be taken for the other's.
-                        made.execute("UPDATE store_meta SET epoch = ?", (uuid.uuid4().hex,))
-                        made.commit()
-            except BaseException:
-                target.unlink(missing_ok=True)
-                raise
+                loop.call_soon_threadsafe(on_progress, done, total)
 
         self._database.check_usable()
-        await in_thread(copy)
+        await in_thread(lambda: copy(self._database.settings.path, target, progress))
 
     async def close(self) -> None:
         """Wait for what is running, and close the file. Closing a closed store does nothing.

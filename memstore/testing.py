@@ -81,7 +81,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
     """
     session, follower = store._session, store._follower  # noqa: SLF001 - no public way leads to damage
     await session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
-    wanted = list(ids)
+    wanted = list(dict.fromkeys(ids))
     table = next(n for n in NOUNS if n.kind == noun)
     found = await session.read(lambda c: rows.keys_of(c, table, (), wanted, now()))
     if (

@@ -87,9 +87,14 @@ class Autocommit:
         return await self.database.read(function)
 
     async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
-        """See `Session.search`. Composites that raw SQL left behind are mended first, where nobody else is writing."""
-        found = await healed(self.follower, self.database, lambda: self._searched(function))
-        if kind == "assembly" and self.follower.lagging and not self._inside_own() and await self.mend_composites():
+        """See `Session.search`. Composites that raw SQL or time left behind are mended first, if nobody is writing."""
+
+        def step(connection: Connection, view: View) -> tuple[T, bool]:
+            behind = kind == "assembly" and (bool(self.follower.lagging) or rows.any_expired(connection, now()))
+            return function(connection, view), behind
+
+        found, behind = await healed(self.follower, self.database, lambda: self._searched(step))
+        if behind and not self._inside_own() and await self.mend_composites():
             found = await self._searched(function)
         return found
 
@@ -104,11 +109,17 @@ class Autocommit:
         if self.database.settings.read_only:
             return False
         try:
-            await self.database.write(lambda c: composites.recompute(c, self.spaces, log.lagging(c)), wait=0)
+            await self.database.write(self._mend, wait=0)
         except (BusyError, StorageError) as error:
             _log.warning("composites that are out of date could not be computed again just now: %s", error)
             return False
         return True
+
+    def _mend(self, connection: Connection) -> int:
+        base = log.top(connection)
+        rows.purge_expired(connection, now())
+        composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
+        return base
 
     async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
@@ -120,7 +131,7 @@ class Autocommit:
         """Open a transaction of the caller's; it is committed if the block ends well, rolled back if it raises."""
         self.refuse_inside_own()
         async with self.database.session() as session:
-            base = await session.run(log.top)
+            base = await session.run(self._mend)
             opened = OpenTransaction(self, session, base)
             _of_this_task.set((*_of_this_task.get(), opened))
             try:
@@ -139,7 +150,8 @@ class Autocommit:
         self.database.check_usable()
         if self._inside_own():
             raise TransactionError(
-                "this task, or the one that started it, has a transaction open on this store and would wait for it: use tx"
+                "this task, or the one that started it, has a transaction open on this store, and would wait for it: "
+                "use tx"
             )
 
 

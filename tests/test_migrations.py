@@ -709,7 +709,7 @@ def open_in_rounds(barrier, place, answers):
         barrier.wait(60)
         try:
             answers.put((n, *asyncio.run(once(os.path.join(place, f"{n}.db")))))
-        except Exception as error:  # noqa: BLE001 - told to the parent
+        except Exception as error:
             answers.put((n, repr(error), ""))
 
 
@@ -738,7 +738,7 @@ def test_four_threads_migrating_at_once(tmp_path, names):
         barrier.wait()
         try:
             outcomes.append(migrate(path))
-        except Exception as error:  # noqa: BLE001 - told to the test
+        except Exception as error:
             outcomes.append(error)
 
     threads = [threading.Thread(target=work, args=(str(tmp_path / name),)) for name in names]

@@ -696,7 +696,6 @@ async def test_increments_some_of_which_are_cancelled_or_raise_count_those_that_
     assert all(e is None or isinstance(e, asyncio.CancelledError) for e in ended)
 
 
-@pytest.mark.xfail(strict=True, reason="a composite keeps an expired member until the next write of anything")
 async def test_expired_members_are_no_part_of_a_composite(store: Store) -> None:
     """`expires_at` is honoured by every read, with no write in between."""
     soon = datetime.now(UTC) + timedelta(seconds=0.4)
@@ -744,9 +743,6 @@ async def test_a_search_never_waits_for_the_writer(path: Path) -> None:
             assert len(await bounded(store.memories.search(np.ones(DIMENSION)))) == 2
 
 
-@pytest.mark.xfail(
-    strict=True, reason="inside a transaction nothing mends a composite that raw SQL left behind before it"
-)
 async def test_a_search_inside_a_transaction_finds_by_the_members_as_they_are(path: Path) -> None:
     one, two = np.eye(DIMENSION, dtype=np.float32)[:2]
     async with memstore.open(path, dimension=DIMENSION) as store:
@@ -758,7 +754,6 @@ async def test_a_search_inside_a_transaction_finds_by_the_members_as_they_are(pa
             assert (await tx.assemblies.search(two))[0].score == pytest.approx(1.0)
 
 
-@pytest.mark.xfail(strict=True, reason="stats counts the vectors and tags of expired memories")
 async def test_stats_leave_expired_memories_out(store: Store) -> None:
     await store.memories.add("x", embedding=np.ones(DIMENSION), tags={"t"}, ttl=-1)
     stats = await store.stats()

@@ -4,6 +4,7 @@
 * `file`: what a file is, before anything is done to it; engines and pragmas.
 * `commit`: BEGIN, SAVEPOINT, COMMIT, and what to do when a COMMIT raises; the translation of driver errors.
 * `core`: `Database`: one writer, readers, upkeep.
+* `copying`: a copy of a file that is in use.
 * `migration`, `batch`: bringing a file to this release's schema.
 """
 

@@ -7,7 +7,7 @@
 * `lock`: the fair readers/writer lock around them.
 """
 
-from memstore.index.follower import Follower, View
+from memstore.index.follower import Follower, View, as_entries
 from memstore.index.protocol import DriftError, Found, Scope
 
-__all__ = ["DriftError", "Follower", "Found", "Scope", "View"]
+__all__ = ["DriftError", "Follower", "Found", "Scope", "View", "as_entries"]

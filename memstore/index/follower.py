@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from memstore.database.commit import snapshot
 from memstore.errors import EngineError
-from memstore.geometry import Rows, index_form
+from memstore.geometry import Rows, index_form, usable
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.lock import FairLock
@@ -158,6 +158,14 @@ class Follower:
             self.applied = None
             self.indexes.clear()
 
+    def lagging_now(self, connection: Connection) -> list[int]:
+        """Keys of assemblies whose stored composite is out of date in *connection*'s transaction, ascending."""
+        pending = self.pending(connection)
+        if pending is None:
+            return log.lagging(connection)
+        changed = pending.get(self.spaces["assembly"].pk, [])
+        return log.lagging(connection, sorted({*self.lagging, *changed}))
+
     def pending(self, connection: Connection) -> dict[int, list[int]] | None:
         """What the log says that the indexes have not taken in, by space; None when they would be built anew."""
         state = log.state(connection)
@@ -175,7 +183,7 @@ class Follower:
         index = self.indexes[space.kind]
         held: set[int] = set()
         for chunk in log.vectors(connection, space, keys):
-            entries = _entries(chunk, space)
+            entries = as_entries(chunk, space)
             index.put(entries)
             held.update(entries.keys.tolist())
         if len(held) < len(keys):
@@ -197,7 +205,7 @@ class Follower:
         room = log.count_vectors(connection, space) if keys is None else len(keys)
         index = ExactIndex(space.space.dimension, space.space.metric, room=room)
         for chunk in log.vectors(connection, space, keys):
-            index.put(_entries(chunk, space))
+            index.put(as_entries(chunk, space))
         return index
 
     def _choose_engine(self) -> None:
@@ -224,16 +232,21 @@ class Follower:
                 _log.warning("searching with NumPy: %s", error)
 
 
-def _entries(chunk: VectorRows, space: VectorSpace) -> Entries:
-    """Stored rows as index entries; a vector of another length is no neighbour of anything and is left out."""
-    size = 4 * space.space.dimension
+def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
+    """Stored rows as index entries; what no verb would store is no neighbour of anything, and is left out."""
+    size, metric = 4 * space.space.dimension, space.space.metric
     if any(len(blob) != size for blob in chunk.blobs):
         whole = [row for row in zip(*chunk, strict=True) if len(row[3]) == size]
         chunk = VectorRows(*zip(*whole, strict=True)) if whole else VectorRows((), (), (), ())
+    rows = decode_rows(list(chunk.blobs), space.space.dimension)
     expiries = [NEVER if expiry is None else expiry for expiry in chunk.expiries]
-    return Entries(
+    entries = Entries(
         np.array(chunk.keys, dtype=np.int64),
         np.array(chunk.namespaces, dtype=np.int64),
         np.array(expiries, dtype=np.int64),
-        index_form(space.space.metric, decode_rows(list(chunk.blobs), space.space.dimension)),
+        rows,
     )
+    good = usable(metric, rows)
+    if not good.all():
+        entries = Entries(*(array[good] for array in entries))  # type: ignore[arg-type]
+    return entries._replace(rows=index_form(metric, entries.rows))

@@ -175,6 +175,18 @@ def purge_expired(connection: Connection, now: datetime) -> None:
     _PURGE.run(connection, now=to_micros(now))
 
 
+def expired_vectors(connection: Connection, now: datetime) -> int:
+    """How many vectors belong to memories that have expired and are not deleted yet."""
+    c = schema.memory.c
+    held = select(func.count()).select_from(schema.memory_vector.join(schema.memory)).where(c.expires_at <= now)
+    return int(connection.execute(held).scalar_one())
+
+
+def any_expired(connection: Connection, now: datetime) -> bool:
+    """Whether there are memories that have expired and are not deleted yet."""
+    return _EXPIRED.run(connection, now=to_micros(now)).fetchone() is not None
+
+
 def tag_keys(connection: Connection, namespace_pk: int, names: Iterable[str]) -> dict[str, int]:
     """Keys of the tags *names* of a namespace, made if need be."""
     wanted = sorted(set(names))
@@ -235,6 +247,9 @@ def _key_of(noun: Noun) -> Prepared:
 _PURGE = Prepared(delete(schema.memory).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)))
 _DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
 _DROP_TAGS = {n.kind: Prepared(delete(n.tags).where(n.tag_owner.in_(select(keys_in().c.value)))) for n in NOUNS}
+_EXPIRED = Prepared(
+    select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)).limit(1)
+)
 _KEY_OF = {noun.kind: _key_of(noun) for noun in NOUNS}
 _SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
 _ADD_TAG = Prepared(

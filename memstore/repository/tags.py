@@ -83,7 +83,11 @@ def drop_unused(connection: Connection) -> None:
     connection.execute(delete(namespace).where(~or_(*held)))
 
 
-def count(connection: Connection) -> int:
+def count(connection: Connection, now: datetime) -> int:
     """How many tags are carried by anything, in all namespaces together; one name in two namespaces is two tags."""
-    carried = [exists().where(noun.tags.c.tag_pk == tag.c.pk) for noun in NOUNS]
+    live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
+    carried = [
+        exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live),
+        exists().where(assembly_tag.c.tag_pk == tag.c.pk),
+    ]
     return int(connection.execute(select(func.count()).select_from(tag).where(or_(*carried))).scalar_one())
