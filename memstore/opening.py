@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from memstore.database import Database
 from memstore.database.file import no_dimension
 from memstore.embedder import BoundEmbedder, Embedder
-from memstore.errors import InvalidError, SettingsMismatchError
+from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index import Follower
 from memstore.repository import log
 from memstore.repository.log import VectorSpace
@@ -95,10 +95,7 @@ def open(
 async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
-        spaces = await database.read(log.spaces)
-        if not spaces:
-            spaces = await database.write(lambda connection: _settle(connection, settings))
-        spaces = await _agreed(database, spaces, settings, embedder)
+        spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
         follower = Follower(spaces, settings.engine)
         database.when_committed(follower.committed)
         session = Autocommit(database, follower, spaces, embedder)
@@ -109,6 +106,15 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         await database.close()
         raise
     return Store(session)
+
+
+async def _spaces(database: Database, settings: Settings) -> dict[Kind, VectorSpace]:
+    spaces = await database.read(log.spaces)
+    if spaces:
+        return spaces
+    if settings.read_only:
+        raise MissingFileError(f"{settings.path!r} holds no store yet: open it without read_only to make one")
+    return await database.write(lambda connection: _settle(connection, settings))
 
 
 def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:

@@ -111,7 +111,7 @@ class Autocommit:
         try:
             await self.database.write(self._mend, wait=0)
         except (BusyError, StorageError) as error:
-            _log.warning("composites that are out of date could not be computed again just now: %s", error)
+            _log.info("composites that are out of date could not be computed again just now: %s", error)
             return False
         return True
 
@@ -176,8 +176,10 @@ class OpenTransaction:
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""
         return await self._run(function)
 
-    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:  # noqa: ARG002
+    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
         """See `Session.search`."""
+        if kind == "assembly":
+            await self.write(lambda connection: None)  # noqa: ARG005 - what has expired leaves its assemblies
         return await healed(self._owner.follower, self.database, lambda: self._searched(function))
 
     async def _searched(self, function: Callable[[Connection, View], T]) -> T:

@@ -31,6 +31,28 @@ async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) 
     assert list(path.parent.iterdir()) == []
 
 
+async def test_a_file_that_holds_no_store_yet_says_so_to_a_reader(path: Path) -> None:
+    memstore.migrate(str(path))
+    with pytest.raises(MissingFileError, match="holds no store yet"):
+        await memstore.open(path, read_only=True)
+    with pytest.raises(InvalidError, match="dimension="):
+        await memstore.open(path)
+    async with memstore.open(path, dimension=2) as store:
+        assert await store.check() == []
+
+
+async def test_damaged_metadata_is_a_clear_error_that_update_mends(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="x")
+        with sqlite3.connect(path) as base:
+            base.execute("PRAGMA ignore_check_constraints=ON")
+            base.execute("UPDATE memory SET metadata = '{'")
+        base.close()
+        with pytest.raises(DamagedError, match="update"):
+            await store.memories.get("x")
+        assert (await store.memories.update("x", metadata={"k": 1})).metadata == {"k": 1}
+
+
 async def test_no_folder_is_ever_made(path: Path) -> None:
     with pytest.raises(MissingFileError, match="never folders"):
         await memstore.open(path.parent / "none" / "store.db", dimension=2)

@@ -392,15 +392,16 @@ class StoreMachine(RuleBasedStateMachine):
     def transaction(self, steps: list[Any], ending: str, search: Search, query: V, second: bool) -> None:
         store, outside = self.face(second), self.face(not second)
         working = self.model.copy()
+        working.purge()  # a transaction begins with it
 
         async def block() -> None:
             async with store.transaction() as tx:
                 for step in steps:
                     await self.step(tx, step, working)
                     await self.right(tx, search, query, working)
-                    await self.right(outside, search, query, self.model)
+                    await self.right(outside, search, query, self.model, sweeps=False)
                     await self.everything(tx, working)
-                await self.everything(outside, self.model)
+                await self.everything(outside, self.model, sweeps=False)
                 await same(working, tx, NAMESPACES)
                 await same(self.model, outside, NAMESPACES)
                 if ending == "raise":
@@ -473,6 +474,8 @@ class StoreMachine(RuleBasedStateMachine):
     def search_many(self, search: Search, queries: list[V], second: bool) -> None:
         async def ask() -> None:
             asked = [self.query(q) for q in queries]
+            if search.noun == "assemblies":
+                self.model.purge()
             verbs = getattr(at(self.face(second), search.namespace), search.noun)
             answers = await verbs.search_many(asked, **search.arguments())
             for query, hits in zip(asked, answers, strict=True):
@@ -484,8 +487,11 @@ class StoreMachine(RuleBasedStateMachine):
         vector: npt.NDArray[np.float32] = settled(query, self.pool)
         return vector
 
-    async def right(self, face: Any, search: Search, query: V, model: Model) -> None:
+    async def right(self, face: Any, search: Search, query: V, model: Model, *, sweeps: bool = True) -> None:
+        """*sweeps*: nobody is writing, so a search of assemblies first deletes what has expired."""
         asked = self.query(query)
+        if sweeps and search.noun == "assemblies":
+            model.purge()
         hits = await getattr(at(face, search.namespace), search.noun).search(asked, **search.arguments())
         right_hits(model, search, asked, hits)
 
@@ -644,10 +650,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- always
 
-    async def everything(self, face: Any, model: Model) -> None:
+    async def everything(self, face: Any, model: Model, *, sweeps: bool = True) -> None:
         """A search that leaves nothing out finds all there is, and nothing else."""
         for noun in NOUNS:
-            await self.right(face, Search(noun=noun, limit=100, below=True), V(5), model)
+            await self.right(face, Search(noun=noun, limit=100, below=True), V(5), model, sweeps=sweeps)
 
     @invariant()
     def the_store_is_the_model(self) -> None:

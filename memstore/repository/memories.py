@@ -4,14 +4,15 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
+from memstore.errors import DamagedError
 from memstore.fields import from_micros, to_micros
-from memstore.records import Embedding, Memory, Namespace
+from memstore.records import Embedding, Json, Memory, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
@@ -147,6 +148,13 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> lis
     return [found[key] for key in keys if key in found]
 
 
+def _metadata(text: str, id: str) -> dict[str, Json]:
+    try:
+        return cast("dict[str, Json]", json.loads(text))
+    except ValueError as error:
+        raise DamagedError(f"the stored metadata of memory {id!r} is no JSON: replace it with update()") from error
+
+
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector = row
     return Memory(
@@ -155,7 +163,7 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         content=content,
         embedding=None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}"),
         tags=frozenset(tags.get(pk, ())),
-        metadata=json.loads(metadata),
+        metadata=_metadata(metadata, id),
         importance=importance,
         created_at=from_micros(created),
         updated_at=from_micros(updated),
