@@ -14,7 +14,7 @@ from typing import NoReturn, cast
 import typer
 
 import memstore
-from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, ReadOnlyError, Store
+from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, Store
 from memstore.cli.options import EmbedderChoice, MetricChoice, embedding_of, refuse
 from memstore.integrations.wordllama import NAME, WordLlamaEmbedder
 
@@ -84,7 +84,7 @@ async def looking(file: Path) -> AsyncIterator[Store]:
         raise MissingFileError(f"there is no store at {str(file)!r}: memstore add, import or demo makes one")
     try:
         store = await memstore.open(file, read_only=True)
-    except ReadOnlyError as error:
+    except MissingFileError as error:
         # The tables are there and the dimension is not: whoever made the file was stopped between the two.
         raise MissingFileError(f"{str(file)!r} is no store yet: memstore add, import or demo makes it one") from error
     async with store:

@@ -249,14 +249,14 @@ class Database:
             await finished(self._ended)
 
     def _shut(self) -> None:
-        """Have every thread end after what it has to do. Nothing is awaited, so nothing can stop it halfway."""
+        """Have every thread end after what it has to do. Nothing is awaited, so no cancellation stops it halfway."""
         if self._closed:
             return
         self._closed = True
         if self._upkeep is not None:
             self._upkeep.submit(partial(_checkpoint, wait=_WAIT_AT_CLOSE))
-        drivers = [driver for driver in (self._writer, self._upkeep, *self._readers) if driver is not None]
-        self._ended = _all_of([driver.close() for driver in drivers])
+        drivers = [driver for driver in (self._upkeep, *self._readers, self._writer) if driver is not None]
+        self._ended = _one_after_the_other(drivers)
 
     def __del__(self) -> None:
         if not self._closed and os.getpid() == self._pid:
@@ -320,23 +320,25 @@ async def _connect(settings: Settings) -> list[Driver]:
 
 
 async def _closed(drivers: list[Driver]) -> None:
-    await finished(_all_of([driver.close() for driver in drivers]))
+    await finished(_one_after_the_other(drivers))
 
 
-def _all_of(outcomes: "list[asyncio.Future[Any]]") -> "asyncio.Future[None]":
-    """A bare future that is settled when all *outcomes* are; unlike a task, no loop cancels it."""
+def _one_after_the_other(drivers: list[Driver]) -> "asyncio.Future[None]":
+    """Close *drivers* in turn; a bare future that is settled when all are. Unlike a task, no loop cancels it.
+
+    In turn, because SQLite removes the write-ahead log with the last connection, and takes none for the last while
+    two close at once.
+    """
     together: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    left = set(outcomes)
+    left = list(drivers)
 
-    def one_ended(outcome: "asyncio.Future[Any]") -> None:
-        left.discard(outcome)
-        if not left and not together.done():
+    def close_next(ended: "asyncio.Future[Any] | None" = None) -> None:  # noqa: ARG001 - a callback's form
+        if left:
+            left.pop(0).close().add_done_callback(close_next)
+        elif not together.done():
             together.set_result(None)
 
-    for outcome in outcomes:
-        outcome.add_done_callback(one_ended)
-    if not outcomes:
-        together.set_result(None)
+    close_next()
     return together
 
 
