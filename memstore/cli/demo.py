@@ -183,7 +183,13 @@ def _elsewhere(command: str, file: Path, *arguments: str) -> list[dict[str, Any]
 
 def _say_what_next(file: Path, seconds: float) -> None:
     quote = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
-    program = ["memstore"] if shutil.which("memstore") else [sys.executable, "-m", "memstore.cli.main"]
+    called = Path(sys.argv[0])
+    if shutil.which("memstore"):
+        program = ["memstore"]
+    elif called.stem == "memstore" and called.is_file():
+        program = [str(called)]  # as it was called: the command of an environment that is not activated
+    else:
+        program = [sys.executable, "-m", "memstore.cli.main"]
     say(f"All of it took {seconds} s. The store is in {file}. To try on it:")
     say("")
     for words in (
