@@ -16,8 +16,10 @@ from typing import Any, cast
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     CheckConstraint,
     Column,
+    ColumnElement,
     Dialect,
     Float,
     ForeignKey,
@@ -29,6 +31,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    or_,
     text,
 )
 from sqlalchemy.types import TypeDecorator
@@ -223,6 +226,11 @@ tag = Table(
     Column("name", Text, nullable=False),
     UniqueConstraint("namespace_pk", "name"),
 )
+
+
+def live(now: datetime | BindParameter[Any]) -> ColumnElement[bool]:
+    """The condition, on `memory`, of not having expired at *now*."""
+    return or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
 
 
 def _join(name: str, owner: str, other: str) -> Table:

@@ -19,7 +19,7 @@ from memstore.index.exact import ExactIndex
 from memstore.index.protocol import NEVER, Entries
 from memstore.opening import open
 from memstore.repository import rows
-from memstore.repository.nouns import NOUNS, Kind
+from memstore.repository.nouns import BY_KIND, Kind
 from memstore.store import Store
 
 Damage = Literal["missing", "ghost", "stale", "swapped", "wrong_dimension"]
@@ -82,7 +82,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
     session, follower = store._session, store._follower  # noqa: SLF001 - no public way leads to damage
     await session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
     wanted = list(dict.fromkeys(ids))
-    table = next(n for n in NOUNS if n.kind == noun)
+    table = BY_KIND[noun]
     found = await session.read(lambda c: rows.keys_of(c, table, (), wanted, now()))
     if (
         len(found) < len(wanted)

@@ -232,9 +232,8 @@ class _Rows:
         members = self._rows_of(schema.assembly_member)
         if self._now is not None:
             memory = schema.memory
-            live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > self._now)
             members = self._rows_of(schema.assembly_member, memory).where(
-                memory.c.pk == schema.assembly_member.c.memory_pk, live
+                memory.c.pk == schema.assembly_member.c.memory_pk, schema.live(self._now)
             )
         return members.with_only_columns(func.count()).scalar_subquery()
 

@@ -14,7 +14,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    or_,
     select,
     type_coerce,
     update,
@@ -32,6 +31,7 @@ from memstore.schema import (
     assembly,
     assembly_member,
     assembly_vector,
+    live,
     memory,
     memory_vector,
     namespace,
@@ -46,7 +46,7 @@ _member_count = (
     .select_from(assembly_member.join(memory, memory.c.pk == assembly_member.c.memory_pk))
     .where(
         assembly_member.c.assembly_pk == assembly.c.pk,
-        or_(memory.c.expires_at.is_(None), memory.c.expires_at > bindparam("now")),
+        live(bindparam("now")),
     )
     .scalar_subquery()
 )
@@ -184,7 +184,7 @@ def members(connection: Connection, pk: int, now: datetime, after: int, limit: i
         select(memory.c.pk, memory.c.id)
         .join(assembly_member, assembly_member.c.memory_pk == memory.c.pk)
         .where(assembly_member.c.assembly_pk == pk, memory.c.pk > literal(after))
-        .where(or_(memory.c.expires_at.is_(None), memory.c.expires_at > now))
+        .where(live(now))
         .order_by(memory.c.pk)
         .limit(limit)
     )

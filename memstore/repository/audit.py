@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, select, update
 from memstore.database import raw
 from memstore.records import Finding, Namespace
 from memstore.repository.log import VectorSpace, keys_in, keys_json
-from memstore.repository.nouns import NOUNS, Kind, Noun
+from memstore.repository.nouns import BY_KIND, Kind
 from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path
 from memstore.threads import breathe
 from memstore.vectors import checksum
@@ -40,7 +40,7 @@ def remove_orphans(connection: Connection) -> int:
 
 def stored_vectors(connection: Connection, space: VectorSpace) -> Iterator[tuple[int, bytes, int | None]]:
     """Key, bytes and checksum of every stored vector of a space."""
-    noun = _noun(space.kind)
+    noun = BY_KIND[space.kind]
     vectors = noun.vectors.c
     query = select(noun.vector_owner, vectors.vector, vectors.checksum)
     cursor = connection.execute(query.where(vectors.space_pk == space.pk, vectors.vector.is_not(None)))
@@ -58,7 +58,7 @@ def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[
 
 def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:
     """Id and namespace of the records of *keys* that exist."""
-    table = _noun(kind).table
+    table = BY_KIND[kind].table
     query = (
         select(table.c.pk, table.c.id, namespace.c.path)
         .join(namespace, namespace.c.pk == table.c.namespace_pk)
@@ -72,7 +72,7 @@ def keys(connection: Connection, findings: Sequence[Finding]) -> list[int]:
     """Keys of the records that *findings* name."""
     found = []
     for finding in findings:
-        table = _noun("assembly" if finding.noun == "assembly" else "memory").table
+        table = BY_KIND["assembly" if finding.noun == "assembly" else "memory"].table
         query = select(table.c.pk).join(namespace, namespace.c.pk == table.c.namespace_pk)
         query = query.where(table.c.id == finding.id, namespace.c.path == namespace_path(finding.namespace))
         found += [int(key) for key in connection.execute(query).scalars()]
@@ -81,7 +81,7 @@ def keys(connection: Connection, findings: Sequence[Finding]) -> list[int]:
 
 def fill_checksums(connection: Connection, space: VectorSpace) -> int:
     """Compute the checksums that raw SQL left unknown; how many there were."""
-    noun = _noun(space.kind)
+    noun = BY_KIND[space.kind]
     vectors = noun.vectors.c
     unknown = select(noun.vector_owner, vectors.vector).where(
         vectors.space_pk == space.pk, vectors.checksum.is_(None), vectors.vector.is_not(None)
@@ -96,7 +96,3 @@ def fill_checksums(connection: Connection, space: VectorSpace) -> int:
 def reindex(connection: Connection) -> None:
     """Build SQLite's own indexes again from the tables."""
     raw(connection).execute("REINDEX")
-
-
-def _noun(kind: Kind) -> Noun:
-    return next(noun for noun in NOUNS if noun.kind == kind)

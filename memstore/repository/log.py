@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import Connection, bindparam, column, delete, func, insert, null, select, table, update
 from sqlalchemy.sql.expression import TableValuedAlias
 
-from memstore.repository.nouns import NOUNS, Kind, Noun
+from memstore.repository.nouns import BY_KIND, NOUNS, Kind, Noun
 from memstore.repository.prepared import Prepared
 from memstore.schema import assembly, assembly_vector, change_log, memory, namespace, store_meta, vector_space
 from memstore.settings import Metric, Space
@@ -121,7 +121,7 @@ def _chunks(cursor: Any) -> Iterator[VectorRows]:
 
 def count_vectors(connection: Connection, space: VectorSpace) -> int:
     """How many vectors of a space are stored, an index scan; room for an index that is to be built."""
-    noun = next(noun for noun in NOUNS if noun.kind == space.kind)
+    noun = BY_KIND[space.kind]
     held = select(func.count()).select_from(noun.vectors).where(noun.vectors.c.space_pk == space.pk)
     return int(connection.execute(held).scalar_one())
 

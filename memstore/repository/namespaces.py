@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from memstore.records import Namespace
 from memstore.repository.prepared import Prepared
-from memstore.schema import assembly, below_end, memory, namespace, namespace_parts, namespace_path
+from memstore.schema import assembly, below_end, live, memory, namespace, namespace_parts, namespace_path
 
 _FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
 _ADD = Prepared(insert(namespace).values(path=bindparam("path")))
@@ -76,9 +76,8 @@ def scope(connection: Connection, path: Namespace, *, below: bool) -> list[int] 
 
 def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Namespace]:
     """The namespaces below *prefix*, itself among them, that hold a memory or an assembly, in order of their paths."""
-    live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
     held = or_(
-        exists().where(memory.c.namespace_pk == namespace.c.pk, live),
+        exists().where(memory.c.namespace_pk == namespace.c.pk, live(now)),
         exists().where(assembly.c.namespace_pk == namespace.c.pk),
     )
     paths = select(namespace.c.path).where(within(prefix, below=True), held).order_by(namespace.c.path)

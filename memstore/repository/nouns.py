@@ -42,3 +42,4 @@ ASSEMBLY = Noun(
     expires=False,
 )
 NOUNS = (MEMORY, ASSEMBLY)
+BY_KIND: dict[Kind, Noun] = {noun.kind: noun for noun in NOUNS}

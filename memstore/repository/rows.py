@@ -21,7 +21,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    or_,
     select,
     true,
     tuple_,
@@ -63,7 +62,7 @@ class Selection:
         owners = namespaces.keys_within(self.namespace, below=self.below)
         terms = [table.c.namespace_pk.in_(owners) if self.below else table.c.namespace_pk == owners]
         if self.noun.expires:
-            terms.append(or_(table.c.expires_at.is_(None), table.c.expires_at > self.now))
+            terms.append(schema.live(self.now))
         if self.tags:
             terms.append(self._has_tags())
         if self.where is not None:
@@ -240,7 +239,7 @@ def _key_of(noun: Noun) -> Prepared:
     owner = select(schema.namespace.c.pk).where(schema.namespace.c.path == bindparam("path")).scalar_subquery()
     found = select(c.pk).where(c.namespace_pk == owner, c.id == bindparam("id"))
     if noun.expires:
-        found = found.where(or_(c.expires_at.is_(None), c.expires_at > bindparam("now", type_=Integer)))
+        found = found.where(schema.live(bindparam("now", type_=Integer)))
     return Prepared(found)
 
 

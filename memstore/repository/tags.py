@@ -7,22 +7,21 @@ from sqlalchemy import Connection, delete, exists, func, or_, select, update
 from memstore.records import Namespace, Tag
 from memstore.repository import namespaces
 from memstore.repository.nouns import NOUNS, Noun
-from memstore.schema import assembly, assembly_tag, memory, memory_tag, namespace, tag
+from memstore.schema import assembly, assembly_tag, live, memory, memory_tag, namespace, tag
 
 
 def page(connection: Connection, path: Namespace, now: datetime, after: str | None, limit: int) -> list[Tag]:
     """The next *limit* tags in use after the name *after*, by name."""
-    live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
     memories = (
         select(func.count())
         .select_from(memory_tag.join(memory, memory.c.pk == memory_tag.c.memory_pk))
-        .where(memory_tag.c.tag_pk == tag.c.pk, live)
+        .where(memory_tag.c.tag_pk == tag.c.pk, live(now))
         .scalar_subquery()
     )
     assemblies = (
         select(func.count()).select_from(assembly_tag).where(assembly_tag.c.tag_pk == tag.c.pk).scalar_subquery()
     )
-    carried = exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live)
+    carried = exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live(now))
     used = select(tag.c.name, memories, assemblies).where(
         tag.c.namespace_pk == namespaces.keys_within(path, below=False),
         or_(carried, exists().where(assembly_tag.c.tag_pk == tag.c.pk)),
@@ -85,9 +84,8 @@ def drop_unused(connection: Connection) -> None:
 
 def count(connection: Connection, now: datetime) -> int:
     """How many tags are carried by anything, in all namespaces together; one name in two namespaces is two tags."""
-    live = or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
     carried = [
-        exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live),
+        exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live(now)),
         exists().where(assembly_tag.c.tag_pk == tag.c.pk),
     ]
     return int(connection.execute(select(func.count()).select_from(tag).where(or_(*carried))).scalar_one())
