@@ -63,13 +63,13 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class JsonText(TypeDecorator[Json]):
-    """JSON as text: keys in the caller's order, no white space, not escaped to ASCII."""
+    """JSON as text: keys in the caller's order, no white space, not escaped to ASCII. None is NULL, not JSON's null."""
 
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str:  # noqa: ARG002, D102
-        return json_text(value)
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002, D102
+        return None if value is None else json_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Json:  # noqa: ARG002, D102
         return None if value is None else cast("Json", json.loads(value))
@@ -125,6 +125,7 @@ store_meta = Table(
     Column("format", Integer, nullable=False),
     Column("log_floor", Key, nullable=False, server_default=text("0")),
     Column("write_token", LargeBinary),
+    Column("index_options", JsonText),
     CheckConstraint("pk = 1", name="one_row"),
 )
 
@@ -167,7 +168,11 @@ memory = Table(
     UniqueConstraint("namespace_pk", "id"),
     CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance"),
+    # For filters and for lists in this order. Every insert pays for them: about 1 µs for a time and up to 3 µs for an
+    # importance, of 25 µs in a bulk load. `accessed_at` and `access_count` have none: every touch would move an entry.
     Index(None, "namespace_pk", "created_at"),
+    Index(None, "namespace_pk", "updated_at"),
+    Index(None, "namespace_pk", "importance"),
     Index("ix_memory_expires_at", "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
     sqlite_autoincrement=True,
 )
@@ -200,6 +205,7 @@ assembly = Table(
     CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
     CheckConstraint("json_type(topics) = 'array'", name="topics"),
     Index(None, "namespace_pk", "created_at"),
+    Index(None, "namespace_pk", "updated_at"),
     sqlite_autoincrement=True,
 )
 
@@ -256,6 +262,31 @@ change_log = Table(
     Column("space_pk", Key, nullable=False),
     Column("pk", Key, nullable=False),
     sqlite_autoincrement=True,
+)
+
+index_snapshot = Table(
+    "index_snapshot",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    _owner("space_pk", "vector_space.pk"),
+    Column("epoch", Text, nullable=False),
+    Column("seq", Key, nullable=False),
+    Column("parameters", JsonText, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("complete", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("json_type(parameters) = 'object'", name="parameters"),
+    CheckConstraint("complete IN (0, 1)", name="complete"),
+    sqlite_autoincrement=True,
+)
+
+index_chunk = Table(
+    "index_chunk",
+    metadata,
+    _owner("snapshot_pk", "index_snapshot.pk"),
+    Column("number", Integer, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("snapshot_pk", "number"),
 )
 
 

@@ -21,6 +21,7 @@ import memstore
 from memstore.cli import passages
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
+from memstore.database.file import HEAD
 from memstore.index.exact import ExactIndex
 from memstore.testing import HashEmbedder
 
@@ -665,7 +666,7 @@ def test_backup_copies_into_a_new_file_only(small, tmp_path):
 def test_migrate_leaves_a_file_that_is_up_to_date(small):
     content = small.read_bytes()
     assert "is up to date" in ok("migrate", "-f", small)
-    assert lines("migrate", "--json", "-f", small) == [{"before": "0001", "after": "0001"}]
+    assert lines("migrate", "--json", "-f", small) == [{"before": HEAD, "after": HEAD}]
     assert small.read_bytes() == content
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import memstore
 from memstore.cli import child, doctor
 from memstore.cli.app import app
+from memstore.database.file import HEAD
 from memstore.index.runtimes import openmp_runtimes
 
 runner = CliRunner()
@@ -126,13 +127,13 @@ async def test_of_a_file_it_tells_revision_application_sizes_and_journal(path, m
     await made(path)
     content = path.read_bytes()
     found = facts("--file", path)
-    assert found["revision"] == {**found["revision"], "value": "0001", "state": "ok"}
+    assert found["revision"] == {**found["revision"], "value": HEAD, "state": "ok"}
     assert found["application id"]["value"].endswith("(memstore)")
     assert found["journal mode"]["value"] == "wal"
     assert found["size"]["value"].endswith("pages of 8,192 bytes")
     assert path.read_bytes() == content
     monkeypatch.setenv("MEMSTORE_FILE", str(path))
-    assert facts()["revision"]["value"] == "0001"
+    assert facts()["revision"]["value"] == HEAD
 
 
 def test_it_finds_memstore_in_a_checkout_that_is_installed_nowhere(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from memstore.errors import BusyError, ForeignFileError, InvalidError, MissingFi
 from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
 from memstore.settings import Durability, Settings
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision this release knows, oldest first; `tests/test_migrations.py` holds it against `migrations/`."""
 
 HEAD = REVISIONS[-1]
