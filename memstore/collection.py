@@ -271,10 +271,13 @@ class Collection(ABC, Generic[RecordT, HitT]):
         if len(records) < size:
             raise DriftError
         plan = Plan(
-            method="exact",
+            method=found.how.method,
+            reason=found.how.reason,
             engine=view.engine.name,
             rows=view.rows(self._noun.kind),
             allowed=found.allowed,
+            candidates=found.how.candidates,
+            tail=found.how.tail,
             uncommitted=own,
         )
         return Hits([self._hit(r, s) for r, s in zip(records, found.scores[:size].tolist(), strict=True)], plan)

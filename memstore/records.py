@@ -140,17 +140,24 @@ class Plan:
     """How a search was answered.
 
     Attributes:
-        method: `"exact"`: every allowed row was compared.
+        method: `"exact"`: every allowed vector was compared. `"graph"`: a graph was walked, and what is not in it yet
+            compared; it finds the share of the neighbours that `Stats.recall` says.
+        reason: why so, in words.
         engine: `"faiss"` or `"numpy"`, which computed the distances.
         rows: vectors the index held.
-        allowed: vectors that scope, expiry and filter left to compare.
-        uncommitted: vectors of the caller's own open transaction among them.
+        allowed: vectors that scope, expiry and filter left to find.
+        candidates: how many the graph was asked to keep (HNSW's ef); 0 when it was not asked.
+        tail: how many of the allowed ones were not in the graph, and compared one by one beside it.
+        uncommitted: vectors of the caller's own open transaction among the allowed ones.
     """
 
-    method: Literal["exact"]
+    method: Literal["exact", "graph"]
+    reason: str = ""
     engine: Literal["faiss", "numpy"]
     rows: int
     allowed: int
+    candidates: int = 0
+    tail: int = 0
     uncommitted: int = 0
 
 
@@ -175,6 +182,8 @@ FindingKind = Literal[
     "composite",
     "foreign_key",
     "integrity",
+    "graph",
+    "snapshot",
 ]
 
 
@@ -189,9 +198,11 @@ class Finding:
             stored), `checksum` (a stored vector that is not what was written), `unusable` (a stored vector that is
             not finite, or zero under cosine), `composite` (an assembly's vector is
             not the mean of its members'), `foreign_key` (a row whose owner does not exist), `integrity` (SQLite's
-            own integrity check).
+            own integrity check), `graph` (the search graph's links are not those it was made with), `snapshot` (the
+            stored copy of the graph is not what was written).
         noun: `"memory"`, `"assembly"` or `"file"`.
-        id: the record's id; for a ghost, whose record does not exist, the key it had in the file.
+        id: the record's id; for a ghost, whose record does not exist, the key it had in the file; empty for what is
+            not of one record.
         namespace: the record's namespace.
         detail: what was compared, in words.
     """
@@ -230,7 +241,14 @@ class Repair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out."""
+    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out.
+
+    Of the index of memories: `index` says by what it answers now (`"exact"` or `"graph"`), `index_reason` why;
+    `graph_nodes` vectors are in the graph, `graph_dead` of them of records that are gone, and `tail` are not in it yet;
+    `ef_search` is the effort of a search for ten, `recall` the share of the nearest ten that a sample of the vectors
+    found at it (None where there is no graph). `index_bytes` is all memory of the indexes, `graph_bytes` the graph's
+    share; `snapshot_bytes` is what the graph takes in the file.
+    """
 
     path: str
     dimension: int
@@ -251,6 +269,16 @@ class Stats:
     indexed: int
     index_bytes: int
     index_loaded: bool
+    index: Literal["exact", "graph"]
+    index_reason: str
+    vector_type: Literal["float32", "float16"]
+    graph_nodes: int
+    graph_dead: int
+    tail: int
+    graph_bytes: int
+    ef_search: int | None
+    recall: float | None
+    snapshot_bytes: int
 
 
 _id_lock = threading.Lock()

@@ -22,7 +22,7 @@ from memstore.cli import passages
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
 from memstore.database.file import HEAD
-from memstore.index.exact import ExactIndex
+from memstore.index.table import Table
 from memstore.testing import HashEmbedder
 
 CHECKOUT = Path(__file__).parents[1]
@@ -611,10 +611,8 @@ def test_check_finds_damage_with_exit_code_3_and_repair_names_what_remains(small
 
 
 def test_check_builds_the_index_and_compares_it_with_the_rows(small, monkeypatch):
-    whole = ExactIndex.put
-    monkeypatch.setattr(
-        ExactIndex, "put", lambda index, entries: whole(index, type(entries)(*(e[1:] for e in entries)))
-    )
+    whole = Table.load
+    monkeypatch.setattr(Table, "load", lambda table, entries: whole(table, type(entries)(*(e[1:] for e in entries))))
     done = runner.invoke(app, ["check", "--json", "-f", str(small)])
     assert done.exit_code == 3
     assert {finding["kind"] for finding in json.loads(done.stdout)["findings"]} == {"missing"}

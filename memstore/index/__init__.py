@@ -7,7 +7,9 @@
 * `lock`: the fair readers/writer lock around them.
 """
 
-from memstore.index.follower import Follower, View, as_entries
+from memstore.index.follower import Follower, View
+from memstore.index.loading import as_entries
 from memstore.index.protocol import DriftError, Found, Scope
+from memstore.index.tending import Tender
 
-__all__ = ["DriftError", "Follower", "Found", "Scope", "View", "as_entries"]
+__all__ = ["DriftError", "Follower", "Found", "Scope", "Tender", "View", "as_entries"]

@@ -1,0 +1,236 @@
+"""The entries of an index, side by side in arrays we own: which key lies where, and which places a scope allows.
+
+Entries lie in the first `size` places, in no order; `Places` knows where each key lies. They are appended, replaced
+in place, and swapped with the last on removal. A graph names vectors by their places: so the first `pinned` places
+keep their vectors. What is removed or replaced there is dead: it lies where it lay, and no search returns it.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from memstore.geometry import Rows
+from memstore.index.places import Places
+from memstore.index.protocol import NEVER, Entries, Held, Keys, Mask, Scope, Storage
+
+Allocate = Callable[[int], Storage]
+"""Makes memory for at least so many vectors."""
+
+_LEAST = 256
+_COLUMNS = ("_keys", "_namespaces", "_expiries", "_live")
+
+
+class Table:
+    """Entries by place."""
+
+    def __init__(self, allocate: Allocate, room: int = 0) -> None:
+        self._allocate = allocate
+        self.storage = allocate(room)
+        self.size = 0
+        self.pinned = 0
+        self.dead = 0
+        self._keys = np.empty(room, dtype=np.int64)
+        self._namespaces = np.empty(room, dtype=np.int64)
+        self._expiries = np.empty(room, dtype=np.int64)
+        self._live = np.empty(room, dtype=np.bool_)
+        self._places = Places()
+        self._expected: Places | None = None
+        self._first_expiry = NEVER  # never later than the earliest expiry held
+
+    def __len__(self) -> int:
+        return self.size - self.dead
+
+    @property
+    def bytes(self) -> int:
+        """Memory held by its arrays."""
+        columns = (self._keys, self._namespaces, self._expiries, self._live)
+        return int(self.storage.rows.nbytes) + sum(column.nbytes for column in columns) + self._places.bytes
+
+    @property
+    def rows(self) -> Held:
+        """The vectors by place, dead ones among them: shape (size, dimension), a view."""
+        return self.storage.rows[: self.size]
+
+    @property
+    def keys(self) -> Keys:
+        """The keys by place, dead ones among them, a view."""
+        return self._keys[: self.size]
+
+    @property
+    def live(self) -> Mask:
+        """Which places are not dead, a view."""
+        return self._live[: self.size]
+
+    def entries(self) -> Entries:
+        """All that it holds, as views where nothing is dead; they hold while the index is held."""
+        n = self.size
+        some = self.live if self.dead else slice(None)
+        return Entries(
+            self._keys[:n][some],
+            self._namespaces[:n][some],
+            self._expiries[:n][some],
+            self.rows[some],
+        )
+
+    def places(self, keys: Keys) -> Keys:
+        """Where each of *keys* lies; -1 where it does not."""
+        return self._places.find(keys)
+
+    def at(self, places: Keys) -> Entries:
+        """The entries at *places*, copied."""
+        rows = self.storage.rows[places].astype(np.float32, copy=False)
+        return Entries(self._keys[places], self._namespaces[places], self._expiries[places], rows)
+
+    def put(self, entries: Entries) -> None:
+        """See `VectorIndex.put`."""
+        if not len(entries.keys):
+            return
+        places = self.places(entries.keys)
+        if self.pinned:
+            self._bury(self._replaced(places, entries.rows))
+            places = self.places(entries.keys)
+        fresh = np.flatnonzero(places < 0)
+        self.reserve(self.size + len(fresh))
+        places[fresh] = np.arange(self.size, self.size + len(fresh))
+        self.size += len(fresh)
+        moved = places[places >= self.pinned]
+        self.storage.rows[moved] = entries.rows[places >= self.pinned]
+        self._keys[places] = entries.keys
+        self._namespaces[places] = entries.namespaces
+        self._expiries[places] = entries.expiries
+        self._live[places] = True
+        self._places.put(entries.keys, places)
+        self._first_expiry = min(self._first_expiry, int(entries.expiries.min()))
+
+    def _replaced(self, places: Keys, rows: Rows) -> Keys:
+        """The pinned ones of *places* that are to get another vector than they have."""
+        here = np.flatnonzero((places >= 0) & (places < self.pinned))
+        new = rows[here].astype(self.storage.rows.dtype, copy=False)
+        same = (self.storage.rows[places[here]] == new).all(axis=1)
+        changed: Keys = places[here[~same]]
+        return changed
+
+    def _bury(self, places: Keys) -> None:
+        """Leave pinned entries where they are, and out of everything."""
+        if len(places):
+            self._places.drop(self._keys[places])
+            self._live[places] = False
+            self.dead += len(places)
+
+    def remove(self, keys: Keys) -> None:
+        """See `VectorIndex.remove`."""
+        places = self.places(keys)
+        self._bury(places[(places >= 0) & (places < self.pinned)])
+        gone = np.sort(places[places >= self.pinned])
+        if len(gone):
+            self._places.drop(self._keys[gone])
+            self._close_up(gone)
+
+    def _close_up(self, gone: Keys) -> None:
+        """Move the last entries into the places *gone*, ascending, which nothing names any more."""
+        size = self.size - len(gone)
+        holes = gone[gone < size]
+        stays = np.ones(len(gone), dtype=bool)  # of the last places, as many as go
+        stays[gone[gone >= size] - size] = False
+        movers = size + np.flatnonzero(stays)
+        for array in (self._keys, self._namespaces, self._expiries, self._live, self.storage.rows):
+            array[holes] = array[movers]
+        self.size = size
+        if len(holes):
+            self._places.put(self._keys[holes], holes)
+
+    def expect(self, keys: Keys, good: Mask) -> None:
+        """Lay out pinned places for *keys*, in a table that is empty; `load` gives the *good* ones their entries.
+
+        The others, and those that never come, are dead.
+        """
+        count = len(keys)
+        self.reserve(count)
+        self._keys[:count] = keys
+        self._namespaces[:count] = 0
+        self._expiries[:count] = 0
+        self._live[:count] = False
+        self.size = self.pinned = self.dead = count
+        self._expected = Places()
+        places = np.flatnonzero(good)
+        if len(places):
+            self._expected.make(keys[places], places)
+
+    def load(self, entries: Entries) -> None:
+        """As `put` of keys that are new, those expected into their places."""
+        if self._expected is None:
+            self.put(entries)
+            return
+        places = self._expected.find(entries.keys)
+        here = places >= 0
+        self.put(Entries(*(column[~here] for column in entries)))  # type: ignore[arg-type]
+        places = places[here]
+        self.storage.rows[places] = entries.rows[here]
+        self._namespaces[places] = entries.namespaces[here]
+        self._expiries[places] = entries.expiries[here]
+        self._live[places] = True
+        self.dead -= len(places)
+        self._first_expiry = min(self._first_expiry, int(entries.expiries.min(initial=NEVER)))
+
+    def loaded(self) -> None:
+        """All has come that will."""
+        self._expected = None
+        places = np.flatnonzero(self.live)
+        if len(places):
+            self._places.make(self._keys[places], places)
+
+    def pin(self) -> int:
+        """Pin every place there is; how many."""
+        self.pinned = self.size
+        return self.size
+
+    def unpin(self) -> None:
+        """Pin nothing any more: the dead go."""
+        self.pinned = 0
+        gone = np.flatnonzero(~self.live)
+        self.dead = 0
+        if len(gone):
+            self._close_up(gone)
+
+    def allowed(self, scope: Scope) -> Keys | None:
+        """The places a search may return, ascending; None for all, which is never so while any are dead."""
+        expired = self._first_expiry <= scope.now
+        if scope.allowed is not None:
+            places = self.places(scope.allowed)
+            places = np.sort(places[places >= 0])
+            keep = np.ones(len(places), dtype=bool)
+        elif scope.namespaces is None and not expired and scope.without is None:
+            return np.flatnonzero(self.live) if self.dead else None
+        else:
+            places = np.flatnonzero(self.live) if self.dead else np.arange(self.size)
+            keep = np.ones(len(places), dtype=bool)
+        if scope.namespaces is not None:
+            keep &= _among(self._namespaces[places], scope.namespaces)
+        if expired:
+            keep &= self._expiries[places] > scope.now
+        if scope.without is not None:
+            keep &= ~np.isin(self._keys[places], scope.without)
+        if keep.all():
+            return places if len(places) < self.size else None
+        return places[keep]
+
+    def reserve(self, size: int) -> None:
+        """Have room for *size* entries."""
+        if size <= len(self._keys):
+            return
+        room = max(size, len(self._keys) * 3 // 2, _LEAST)
+        self.move_to(self._allocate(room))
+        for name in _COLUMNS:
+            old = getattr(self, name)
+            new = np.empty(room, dtype=old.dtype)
+            new[: self.size] = old[: self.size]
+            setattr(self, name, new)
+
+    def move_to(self, storage: Storage) -> None:
+        """Keep the vectors in *storage* from now on."""
+        storage.rows[: self.size] = self.storage.rows[: self.size]
+        self.storage = storage
+
+
+def _among(values: Keys, wanted: Keys) -> Mask:
+    return values == wanted[0] if len(wanted) == 1 else np.isin(values, wanted)
