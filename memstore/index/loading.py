@@ -9,7 +9,7 @@ import logging
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.geometry import index_form, usable
+from memstore.geometry import usable_form
 from memstore.index import planner
 from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import NEVER, Entries, Keys
@@ -44,10 +44,8 @@ def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state:
     """Fill an empty *index* with all stored vectors, in the order of the snapshot *header*, if there is one."""
     if header is not None:
         try:
-            keys = keys_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
             changed = log.changed(connection, header.seq, state.top).get(space.pk, [])
-            index.table.expect(keys, ~np.isin(keys, np.array([*changed, GONE], dtype=np.int64)))
-            index.expected = header
+            _expect(connection, index, header, np.array([*changed, GONE], dtype=np.int64))
         except BrokenSnapshotError as error:
             _log.warning("a snapshot of the graph is damaged (%s): the graph is built anew", error)
     owners = log.Owners(connection, space)
@@ -72,6 +70,14 @@ def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
     )
 
 
+def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:
+    """Lay *index* out for the nodes of a snapshot, of which those with a key that is *gone* are dead."""
+    keys = keys_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
+    if not index.table.expect(keys, ~np.isin(keys, gone)):
+        raise BrokenSnapshotError("a key is in it twice")
+    index.expected = header
+
+
 def entries_of(keys: Keys, namespaces: Keys, expiries: Keys, blobs: list[bytes], space: VectorSpace) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
     size, metric = 4 * space.space.dimension, space.space.metric
@@ -80,7 +86,7 @@ def entries_of(keys: Keys, namespaces: Keys, expiries: Keys, blobs: list[bytes],
         blobs = [blob for blob in blobs if len(blob) == size]
         keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]
     rows = decode_rows(blobs, space.space.dimension)
-    good = usable(metric, rows)
+    good, form = usable_form(metric, rows)
     if not good.all():
-        keys, namespaces, expiries, rows = keys[good], namespaces[good], expiries[good], rows[good]
-    return Entries(keys, namespaces, expiries, index_form(metric, rows))
+        keys, namespaces, expiries = keys[good], namespaces[good], expiries[good]
+    return Entries(keys, namespaces, expiries, form)

@@ -1,19 +1,26 @@
 """How much a graph finds: measured, not assumed.
 
-A sample of the vectors themselves is searched for, by the graph and exactly. The least effort that finds enough is
-the one searches use, and the recall it reached is what the store says of itself.
+The vectors themselves would be too easy to ask for: each is its own nearest, and linked to the next. So queries are
+made up: from a stored vector in a random direction, three quarters as far as to another stored vector. On a corpus
+with 2,000 held-out queries these found as many of their ten nearest as the held-out ones (0.993 and 0.989 at ef 64,
+0.995 and 0.992 at 80, 0.996 and 0.995 at 96; the stored vectors themselves 0.996, 0.997 and 0.998).
+
+The least effort that finds enough is the one searches use, and its recall is what the store says of itself.
 """
 
 import numpy as np
 
+from memstore.geometry import Rows, index_form, lengths
 from memstore.index import planner
 from memstore.index.graph import Graph
 from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import Engine, Held, Keys
+from memstore.settings import Metric
 
-SAMPLE = 200
+SAMPLE = 300
 LIMIT = 10
-_BATCH = 10  # queries at a time
+_BATCH = 50  # queries at a time
+_AWAY = 0.75  # how far from a stored vector a query lies, as a share of the way to another
 _AGAIN = 1.2  # a graph that has grown by this factor is measured again
 
 
@@ -23,14 +30,12 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, rows: Held) -> N
     if before is not None and before.recall is not None and graph.nodes < _AGAIN * index.measured_nodes:
         graph.effort, graph.recall = before.effort, before.recall
         return
-    count = min(SAMPLE, graph.nodes)
-    places = np.random.default_rng(graph.nodes).choice(graph.nodes, count, replace=False)
-    queries = np.ascontiguousarray(rows[np.sort(places)], dtype=np.float32)
-    limit = min(LIMIT + 1, graph.nodes)
+    queries = _made_up(index.metric, rows[: graph.nodes])
+    limit = min(LIMIT, graph.nodes)
     truth = np.concatenate(
         [
             engine.nearest(index.metric, queries[i : i + _BATCH], rows[: graph.nodes], limit, None)
-            for i in range(0, count, _BATCH)
+            for i in range(0, len(queries), _BATCH)
         ]
     )
     asked = graph.options.ef_search
@@ -40,6 +45,15 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, rows: Held) -> N
         if graph.recall >= planner.ENOUGH:
             break
     index.measured_nodes = graph.nodes
+
+
+def _made_up(metric: Metric, rows: Held) -> Rows:
+    random = np.random.default_rng(len(rows))
+    here, there = (rows[np.sort(random.choice(len(rows), min(SAMPLE, len(rows)), replace=False))] for _ in range(2))
+    wide = here.astype(np.float64)
+    away = random.standard_normal(wide.shape)
+    away *= _AWAY * (lengths(wide - there[random.permutation(len(there))]) / lengths(away))[:, None]
+    return np.ascontiguousarray(index_form(metric, (wide + away).astype(np.float32)))
 
 
 def _recall(found: Keys, truth: Keys) -> float:

@@ -32,8 +32,8 @@ TRUSTED = 0.75
 LADDER = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
 """Efforts that are tried, in turn, until a sample finds `ENOUGH` of its true neighbours."""
 
-ENOUGH = 0.998
-"""Recall a sample of the stored vectors is to reach: queries from outside find a little less."""
+ENOUGH = 0.995
+"""Recall that made-up queries are to reach (`measuring`): a little more than is promised, for they are a sample."""
 
 TOO_FEW = 0.95
 """Recall under which a graph is of no use: these vectors have no neighbourhoods that a graph could follow."""

@@ -139,11 +139,16 @@ class Table:
         if len(holes):
             self._places.put(self._keys[holes], holes)
 
-    def expect(self, keys: Keys, good: Mask) -> None:
+    def expect(self, keys: Keys, good: Mask) -> bool:
         """Lay out pinned places for *keys*, in a table that is empty; `load` gives the *good* ones their entries.
 
-        The others, and those that never come, are dead.
+        The others, and those that never come, are dead. False, and nothing done, where a good key is there twice.
         """
+        expected, places = Places(), np.flatnonzero(good)
+        if len(places):
+            expected.make(keys[places], places)
+            if (expected.find(keys[places]) != places).any():
+                return False
         count = len(keys)
         self.reserve(count)
         self._keys[:count] = keys
@@ -151,10 +156,8 @@ class Table:
         self._expiries[:count] = 0
         self._live[:count] = False
         self.size = self.pinned = self.dead = count
-        self._expected = Places()
-        places = np.flatnonzero(good)
-        if len(places):
-            self._expected.make(keys[places], places)
+        self._expected = expected
+        return True
 
     def load(self, entries: Entries) -> None:
         """As `put` of keys that are new, those expected into their places."""

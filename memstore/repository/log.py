@@ -21,7 +21,7 @@ KEEP = 10_000
 """The log keeps at least as many numbers, and a tenth as many as there are memories."""
 
 _CHUNK = 500  # vectors that are read before others may run
-_SCAN = 128  # vectors of a scan that are read at a time: they fit a processor's cache
+_SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's cache
 
 Keys = npt.NDArray[np.int64]
 
@@ -149,7 +149,7 @@ def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, lis
             yield np.array(keys, dtype=np.int64), list(blobs)
         if len(rows) < _SCAN:
             return
-        if turn % 4 == 0:
+        if turn % 2 == 0:
             breathe()
 
 
