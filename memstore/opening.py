@@ -1,18 +1,19 @@
 """Opening a store: the parts in order, once the file is found to be what was asked for."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection
 
+from memstore import filters
 from memstore.database import Database
 from memstore.database.file import no_dimension
 from memstore.embedder import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index import Follower
-from memstore.repository import log
+from memstore.repository import indexed, log
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.settings import Durability, Engine, Metric, Settings, path_text
@@ -52,6 +53,7 @@ def open(
     durability: Durability = "full",
     read_only: bool = False,
     engine: Engine = "auto",
+    indexed_metadata: Iterable[str] | None = None,
 ) -> Opening:
     """Open the store in the file at *path*, creating or upgrading the file if need be.
 
@@ -68,6 +70,10 @@ def open(
             file does.
         read_only: every write raises `ReadOnlyError`; the file must exist.
         engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
+        indexed_metadata: values in the metadata of memories by which filters are quick, written as in a filter after
+            `metadata.`: `("user_id", "source.kind")`. They add to those the file has, which stay; None and `()` ask
+            for none. A new one is built now, under the writer lock, at 0.2 s for 100,000 memories; every later write
+            pays for it too. With `read_only` none is built.
 
     Raises:
         InvalidError: an argument is refused, at the call; the others when it is awaited or entered.
@@ -88,6 +94,7 @@ def open(
         durability=durability,
         read_only=read_only,
         engine=engine,
+        indexed_metadata=filters.indexed(indexed_metadata),
     )
     return Opening(settings, bound)
 
@@ -96,6 +103,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
         spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
+        await _index_metadata(database, settings)
         follower = Follower(spaces, settings.engine)
         database.when_committed(follower.committed)
         session = Autocommit(database, follower, spaces, embedder)
@@ -115,6 +123,16 @@ async def _spaces(database: Database, settings: Settings) -> dict[Kind, VectorSp
     if settings.read_only:
         raise MissingFileError(f"{settings.path!r} holds no store yet: open it without read_only to make one")
     return await database.write(lambda connection: _settle(connection, settings))
+
+
+async def _index_metadata(database: Database, settings: Settings) -> None:
+    """Build the indexes asked for that the file lacks. Where it lacks none the writer lock is not taken."""
+    wanted = settings.indexed_metadata
+    if settings.read_only or not wanted:
+        return
+    missing = await database.read(lambda connection: indexed.missing(connection, wanted))
+    if missing:
+        await database.write(lambda connection: indexed.add(connection, wanted))
 
 
 def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:

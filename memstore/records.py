@@ -251,6 +251,7 @@ class Stats:
     indexed: int
     index_bytes: int
     index_loaded: bool
+    indexed_metadata: tuple[str, ...]
 
 
 _id_lock = threading.Lock()

@@ -44,6 +44,7 @@ class Settings:
         durability: `"full"` syncs every commit to the disk; `"relaxed"` may lose the last commits at a power cut.
         read_only: refuse every write.
         engine: what computes distances; `"auto"` chooses.
+        indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Settings:
     durability: Durability = "full"
     read_only: bool = False
     engine: Engine = "auto"
+    indexed_metadata: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("metric", self.metric, (*get_args(Metric), None))

@@ -13,6 +13,7 @@ from typing import Any, Self
 from sqlalchemy import Connection
 
 from memstore import check as checks
+from memstore import filters
 from memstore.assemblies import Assemblies
 from memstore.database import raw
 from memstore.database.commit import translated
@@ -22,7 +23,7 @@ from memstore.errors import LoadError, MemstoreError
 from memstore.fields import check_count, check_namespace, now
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import log, namespaces, rows, tags
+from memstore.repository import indexed, log, namespaces, rows, tags
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric, path_text
 from memstore.tags import Tags
@@ -238,6 +239,7 @@ class Store(StoreNamespace):
             indexed=sum(len(index) for index in self._follower.indexes.values()),
             index_bytes=sum(index.bytes for index in self._follower.indexes.values()),
             index_loaded=self._follower.applied is not None,
+            indexed_metadata=tuple(filters.written(path) for path in indexed.paths(connection)),
         )
 
     async def compact(self) -> int:
