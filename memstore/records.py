@@ -279,6 +279,7 @@ class Stats:
     ef_search: int | None
     recall: float | None
     snapshot_bytes: int
+    indexed_metadata: tuple[str, ...]
 
 
 _id_lock = threading.Lock()

@@ -106,6 +106,7 @@ class Settings:
         index: see `IndexOptions`; None, here and in the next two, means as the file was last opened.
         graph: see `IndexOptions`.
         vector_type: see `IndexOptions`.
+        indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
     """
 
     path: str
@@ -118,6 +119,7 @@ class Settings:
     index: IndexKind | None = None
     graph: GraphOptions | None = None
     vector_type: VectorType | None = None
+    indexed_metadata: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("metric", self.metric, (*get_args(Metric), None))

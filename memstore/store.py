@@ -13,6 +13,7 @@ from typing import Any, Self
 from sqlalchemy import Connection
 
 from memstore import check as checks
+from memstore import filters
 from memstore.assemblies import Assemblies
 from memstore.database import raw
 from memstore.database.commit import translated
@@ -23,7 +24,7 @@ from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import log, namespaces, rows, snapshots, tags
+from memstore.repository import indexed, log, namespaces, rows, snapshots, tags
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric, path_text
 from memstore.tags import Tags
@@ -242,6 +243,7 @@ class Store(StoreNamespace):
             index_loaded=self._follower.applied is not None,
             snapshot_bytes=snapshots.stored_bytes(connection),
             **self._follower.described("memory"),
+            indexed_metadata=tuple(filters.written(path) for path in indexed.paths(connection)),
         )
 
     async def optimize(self) -> None:

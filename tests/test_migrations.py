@@ -37,6 +37,7 @@ from memstore.errors import (
     StorageError,
     TransactionError,
 )
+from memstore.repository import indexed
 from memstore.schema import APPLICATION_ID, TRIGGERS, VERSION_TABLE, include_object, metadata
 from memstore.settings import Settings
 
@@ -638,6 +639,36 @@ def test_rebuild_changes_what_it_was_asked_to_and_nothing_else(filled):
     assert value(filled, "PRAGMA integrity_check") == "ok"
 
 
+INDEXED = [("it's", "a.b"), ("user_id",)]
+
+
+def test_rebuild_keeps_the_indexes_that_were_asked_for_on_metadata(filled):
+    with locked(filled) as connection:
+        indexed.add(connection, INDEXED)
+    before = shape(filled)
+    add_check(filled)
+    after = shape(filled)
+    after["table", "memory"][0].remove(CHECKED)
+    assert after == before
+    with locked(filled) as connection:
+        assert indexed.paths(connection) == INDEXED
+        assert indexed.missing(connection, INDEXED) == []
+
+
+def test_indexes_on_metadata_are_no_difference_to_alembic_and_survive_its_commands(filled):
+    with locked(filled) as connection:
+        indexed.add(connection, INDEXED)
+    before = shape(filled)
+    check = alembic(filled, "check")
+    assert (check.returncode, check.stdout) == (0, "No new upgrade operations detected.\n")
+    assert "Warning" not in check.stderr
+    assert alembic(filled, "downgrade", "0001").returncode == 0
+    assert alembic(filled, "upgrade", "head").returncode == 0
+    with locked(filled) as connection:
+        assert indexed.paths(connection) == INDEXED
+    assert shape(filled) == before
+
+
 @pytest.mark.parametrize("table", sorted(metadata.tables))
 def test_every_table_comes_out_of_a_rebuild_as_it_went_in(filled, table):
     before, held = shape(filled), rows(filled)
@@ -921,6 +952,14 @@ def test_host_and_store_keep_version_tables_side_by_side_in_one_file(host, store
     }
     assert migrate(store) == HEAD
     assert shape(store) == both
+
+
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+def test_hosts_autogenerate_leaves_indexes_on_metadata_alone(host, store):
+    with locked(store) as connection:
+        indexed.add(connection, INDEXED)
+    command.upgrade(host, "head")
+    command.check(host)
 
 
 def test_hosts_autogenerate_leaves_our_tables_alone_with_include_object_and_only_then(host):

@@ -32,7 +32,8 @@ def stats(file: File, json: AsJson = False) -> None:
 
     found, namespaces = asyncio.run(run())
     if json:
-        say_json({name: value for name, value in as_json(found).items() if not name.startswith(("index", "engine"))})
+        unloaded = ("engine", "engine_reason", "indexed", "index_bytes", "index_loaded")  # this command loads no index
+        say_json({name: value for name, value in as_json(found).items() if name not in unloaded})
         return
     named = [namespace_text(n) or "(root)" for n in namespaces[:SHOWN_NAMESPACES]]
     more = ["…"] * (len(namespaces) > SHOWN_NAMESPACES)
@@ -47,6 +48,7 @@ def stats(file: File, json: AsJson = False) -> None:
             "namespaces": f"{found.namespaces:,}: {', '.join(named + more)}" if named else "0",
             "embeddings": f"dimension {found.dimension}, compared by {found.metric}",
             "embedder": found.embedder or "none named",
+            "indexed metadata": ", ".join(found.indexed_metadata) or "none",
             "revision": found.revision,
         }
     )

@@ -58,6 +58,20 @@ each one inside a list or an object, and every `{}`).
 from memstore.filters.evaluate import matches
 from memstore.filters.language import MAX_LEVELS, MAX_OPERANDS, Where, parse
 from memstore.filters.nodes import EVERYTHING, Node, Noun
+from memstore.filters.paths import Path, indexed, written
 from memstore.filters.sql import condition
 
-__all__ = ["EVERYTHING", "MAX_LEVELS", "MAX_OPERANDS", "Node", "Noun", "Where", "condition", "matches", "parse"]
+__all__ = [
+    "EVERYTHING",
+    "MAX_LEVELS",
+    "MAX_OPERANDS",
+    "Node",
+    "Noun",
+    "Path",
+    "Where",
+    "condition",
+    "indexed",
+    "matches",
+    "parse",
+    "written",
+]

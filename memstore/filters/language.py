@@ -1,7 +1,6 @@
 """The one place that checks a filter: `parse` turns what callers write into nodes, or says what to write instead."""
 
 import difflib
-import json
 import math
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -30,6 +29,7 @@ from memstore.filters.nodes import (
     Scalar,
     StartsWith,
 )
+from memstore.filters.paths import checked_key, keys, plain_text, short
 
 MAX_LEVELS = 20
 MAX_OPERANDS = 1_000
@@ -92,7 +92,7 @@ class _Parser:
             hint = (
                 f"{key} stands under a field: {{field: {{{key!r}: …}}}}" if key in _OPERATORS else _nearest(key, _JOINS)
             )
-            raise FilterError(f"{_short(key)} joins no filters; {hint}")
+            raise FilterError(f"{short(key)} joins no filters; {hint}")
         if not isinstance(value, list | tuple) or not value:
             raise FilterError(f"{key} takes a list of one filter or more; got {reprlib.repr(value)}")
         parts = [self.filter(part, level + 1) for part in value]
@@ -107,7 +107,7 @@ class _Parser:
                 return self._tests_of(field, value, level)
             if operators:
                 raise FilterError(
-                    f"{_short(operators[0])} stands beside keys that are no operators: to compare {field.name} with a "
+                    f"{short(operators[0])} stands beside keys that are no operators: to compare {field.name} with a "
                     'whole object write {"$eq": {…}}, to test a value inside it name the path: metadata.a.b'
                 )
         return IsIn(field, (self._value(field, value, level),))
@@ -181,7 +181,7 @@ class _Parser:
         if not isinstance(value, str):
             raise FilterError(f"{what} is a text (str); got {reprlib.repr(value)}")
         self._count()
-        return _plain_text(value)
+        return plain_text(value)
 
     def _scalar(self, name: str, value: object, level: int) -> Scalar:
         if not isinstance(value, bool | int | float | str | datetime):
@@ -202,7 +202,7 @@ class _Parser:
                     raise FilterError(f"{value} is never stored: to find what is missing or null use $exists or None")
                 return float(value)
             case str():
-                return _plain_text(value)
+                return plain_text(value)
             case datetime():
                 return _utc(value)
             case list() | tuple():
@@ -210,7 +210,7 @@ class _Parser:
                 return [self._operand(item, level + 1) for item in value]
             case Mapping():
                 self._go_to(level + 1)
-                return {_checked_key(key): self._operand(item, level + 1) for key, item in value.items()}
+                return {checked_key(key): self._operand(item, level + 1) for key, item in value.items()}
             case _:
                 raise FilterError(
                     f"a {type(value).__name__} is never stored, so nothing is the same as it: compare with None, a "
@@ -221,7 +221,7 @@ class _Parser:
         known = FIELDS[self._noun]
         root = name.partition(".")[0].partition("[")[0]
         if root == "metadata":
-            return Field("metadata", "json", _keys(name))
+            return Field("metadata", "json", keys(name))
         if name in known:
             return Field(name, known[name])
         if root == "namespace":
@@ -230,9 +230,9 @@ class _Parser:
                 "namespaces below it"
             )
         if root in known:
-            raise FilterError(f"{_short(name)}: {root} has no values inside it that can be named; only metadata has")
+            raise FilterError(f"{short(name)}: {root} has no values inside it that can be named; only metadata has")
         raise FilterError(
-            f"{'an' if self._noun == 'assembly' else 'a'} {self._noun} has no field {_short(name)}; "
+            f"{'an' if self._noun == 'assembly' else 'a'} {self._noun} has no field {short(name)}; "
             f"{_nearest(name, known)}. A value in metadata is written metadata.{name[:40] or 'key'}"
         )
 
@@ -250,62 +250,10 @@ def _check_operator(field: Field, name: str) -> None:
     if name in ("$and", "$or"):
         raise FilterError(f"{name} joins whole filters: write {{{name!r}: [{{{field.name!r}: …}}, …]}}")
     if name not in _OPERATORS:
-        raise FilterError(f"there is no operator {_short(name)}; {_nearest(name, _OPERATORS)}")
+        raise FilterError(f"there is no operator {short(name)}; {_nearest(name, _OPERATORS)}")
     allowed = _ALLOWED.get(field.kind)
     if allowed is not None and name not in allowed:
         raise FilterError(f"{name} does not work on {field.name}; these do: {', '.join(sorted(allowed))}")
-
-
-def _keys(name: str) -> tuple[str, ...]:
-    """The steps of a path that begins with `metadata`: `.key` or `["key"]`, the latter a JSON text."""
-    keys: list[str] = []
-    at = len("metadata")
-    while at < len(name):
-        if name[at] == ".":
-            end = min((i for i in (name.find(mark, at + 1) for mark in ".[") if i >= 0), default=len(name))
-            key = name[at + 1 : end]
-            if not key:
-                raise FilterError(f'{_short(name)} has an empty step; the key that is empty is written metadata[""]')
-        else:
-            key, end = _bracketed(name, at)
-        keys.append(_checked_key(key))
-        at = end
-    return tuple(keys)
-
-
-def _bracketed(name: str, at: int) -> tuple[str, int]:
-    problem = FilterError(
-        f'{_short(name)} is no path: after a step comes .key or ["key"], the key in double quotes as in JSON; '
-        "there is no step into a list"
-    )
-    if name[at : at + 2] != '["':
-        raise problem
-    try:
-        key, end = json.JSONDecoder().raw_decode(name, at + 1)
-    except ValueError as error:
-        raise problem from error
-    if name[end : end + 1] != "]":
-        raise problem
-    return key, end + 1
-
-
-def _checked_key(key: object) -> str:
-    if not isinstance(key, str):
-        raise FilterError(f"the keys of an object in a filter are text; got {reprlib.repr(key)}")
-    if any(char in '"\\' or char < " " for char in key):
-        raise FilterError(
-            f"the metadata key {_short(key)} cannot be named in a filter: SQLite's JSON paths have no way to write "
-            'keys that hold ", \\ or a control character'
-        )
-    return _plain_text(key)
-
-
-def _plain_text(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise FilterError(f"{reprlib.repr(value)} holds half of a surrogate pair, which is never stored") from error
-    return str.__str__(value)  # an enum's member is its text
 
 
 def _utc(value: datetime) -> datetime:
@@ -319,7 +267,3 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.7)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 100 else name[:100] + "…")

@@ -2,7 +2,7 @@
 
 Always true of it:
 
-* every value of the caller's, paths included, is a bound parameter;
+* every value of the caller's is a bound parameter, but for paths in metadata: they are text literals in the statement;
 * it selects what `memstore.filters.evaluate` says. NULL can stand for false in it, as in any WHERE: negations are
   pushed down to the tests, and a negated test is `(…) IS NOT 1`, so no NULL is ever negated;
 * a test of a scalar in metadata is `json_type(…) = ? AND json_extract(…) = ?`, unwrapped, which an index on these
@@ -60,6 +60,7 @@ from memstore.filters.nodes import (
     ValueKind,
     kind_of,
 )
+from memstore.filters.paths import json_path
 
 Clause = ColumnElement[bool]
 Value = ColumnElement[object]
@@ -165,8 +166,9 @@ class _Json:
         return and_(_has_type(self.type, "list"), exists().select_from(element).where(same))
 
     def _path(self) -> ColumnElement[str]:
-        # An index on an expression needs the path as literal text: literal_execute=True would render it so.
-        return literal(self.path, Text())
+        # An index on an expression serves a statement only where the path stands in it as text. It is put there when
+        # the statement runs, so that filters which differ in their paths alone share one compiled form.
+        return literal(self.path, Text(), literal_execute=True)
 
 
 class _Rows:
@@ -191,9 +193,7 @@ class _Rows:
                 return self._plain(test)
 
     def _json(self, test: Test) -> Clause:
-        place = _Json(self._table.c[test.field.name], "$")
-        for key in test.field.keys:
-            place = place.key(key)
+        place = _Json(self._table.c[test.field.name], json_path(test.field.keys))
         match test:
             case Exists():
                 return place.type.is_not(None)
