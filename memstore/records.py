@@ -282,8 +282,56 @@ class Stats:
     indexed_metadata: tuple[str, ...]
 
 
+def memory(
+    id: str,
+    namespace: Namespace,
+    content: str,
+    embedding: Embedding | None,
+    tags: frozenset[str],
+    metadata: dict[str, Json],
+    importance: float,
+    created_at: datetime,
+    updated_at: datetime,
+    expires_at: datetime | None,
+    accessed_at: datetime | None,
+    access_count: int,
+) -> Memory:
+    """`Memory(...)` in less than half the time: a frozen dataclass looks up by name every field that it sets."""
+    made = _new(Memory)
+    _set_id(made, id)
+    _set_namespace(made, namespace)
+    _set_content(made, content)
+    _set_embedding(made, embedding)
+    _set_tags(made, tags)
+    _set_metadata(made, metadata)
+    _set_importance(made, importance)
+    _set_created_at(made, created_at)
+    _set_updated_at(made, updated_at)
+    _set_expires_at(made, expires_at)
+    _set_accessed_at(made, accessed_at)
+    _set_access_count(made, access_count)
+    return made
+
+
+_new = object.__new__
+(
+    _set_id,
+    _set_namespace,
+    _set_content,
+    _set_embedding,
+    _set_tags,
+    _set_metadata,
+    _set_importance,
+    _set_created_at,
+    _set_updated_at,
+    _set_expires_at,
+    _set_accessed_at,
+    _set_access_count,
+) = (vars(Memory)[f.name].__set__ for f in fields(Memory))
+
 _id_lock = threading.Lock()
 _last_id = 0
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def new_id() -> str:
@@ -292,11 +340,19 @@ def new_id() -> str:
     The 12 bits of `rand_a` carry the fraction of the millisecond (method 3 of its section 6.2), and ids made by
     one process strictly increase. Time-ordered ids halve the cost of the unique index against random ones.
     """
+    return new_ids(1)[0]
+
+
+def new_ids(count: int) -> list[str]:
+    """*count* new ids, ascending, for a third of what as many calls of `new_id` cost."""
     global _last_id
     with _id_lock:
         stamp = time.time_ns() * 4096 // 1_000_000  # milliseconds in the upper bits, their 4096th parts below
-        _last_id = stamp = max(stamp, _last_id + 1)
-    tail = int.from_bytes(os.urandom(8)) & (1 << 62) - 1
-    value = (stamp >> 12) << 80 | 0x7 << 76 | (stamp & 0xFFF) << 64 | 0b10 << 62 | tail
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        first = max(stamp, _last_id + 1)
+        _last_id = first + count - 1
+    digits = os.urandom(8 * count).hex()
+    tails = (digits[at : at + 16] for at in range(0, len(digits), 16))
+    return [
+        f"{n >> 28:08x}-{n >> 12 & 0xFFFF:04x}-7{n & 0xFFF:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
+        for n, tail in enumerate(tails, first)
+    ]
