@@ -93,7 +93,7 @@ class Memories(Collection[Memory, Hit]):
                 memories.insert_new(connection, self._space, self._namespace, stored)
             return stored
 
-        return await self._session.write(step, before=before)
+        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
     async def upsert(
         self,
@@ -127,7 +127,8 @@ class Memories(Collection[Memory, Hit]):
             stored = self._upserted(connection, {draft.record.id: draft for draft in drafts})
             return [stored[draft.record.id] for draft in drafts]
 
-        return await self._session.write(step, before=lambda: drafts.extend(self._drafts(prepared)))
+        batch = len(prepared) > SLICE
+        return await self._session.write(step, before=lambda: drafts.extend(self._drafts(prepared)), batch=batch)
 
     def _upserted(self, connection: Connection, drafts: Mapping[str, Draft[Memory]]) -> dict[str, Memory]:
         keys = rows.keys_of(connection, MEMORY, self._namespace, list(drafts), LIVE)
