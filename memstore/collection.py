@@ -24,6 +24,7 @@ from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
 from memstore.repository.rows import Order, Place, Selection
+from memstore.threads import SLICE
 from memstore.transaction import Session
 from memstore.vectors import EmbeddingLike, as_embedding
 
@@ -137,7 +138,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             rows.delete_keys(connection, self._noun, keys)
             return len(keys)
 
-        return await self._session.write(step)
+        return await self._session.write(step, batch=asked is None or len(asked) > SLICE)
 
     async def list(
         self,

@@ -95,7 +95,10 @@ class Memories(Collection[Memory, Hit]):
                 memories.insert_new(connection, self._space, self._namespace, encoded)
             return list(records.values())
 
-        return await self._session.write(step, before=lambda: encoded.extend(memories.batches(given_once())))
+        def before() -> None:
+            encoded.extend(memories.batches(given_once()))
+
+        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
     async def upsert(
         self,
@@ -140,7 +143,7 @@ class Memories(Collection[Memory, Hit]):
                     stored[record.id] = record
             return [stored[id] for id in ids]
 
-        return await self._session.write(step, before=before)
+        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
     def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> list[Memory]:
         """Store a batch; those of its memories that were there, as they are now."""

@@ -67,7 +67,7 @@ class _Nouns:
                 deleted += len(keys)
             return deleted
 
-        return await self._session.write(step)
+        return await self._session.write(step, batch=True)
 
     async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
         """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
@@ -197,7 +197,9 @@ class Store(StoreNamespace):
         found = await self.check()
         for finding in found:
             _log.warning("repair found %s", finding)
-        orphans, filled, recomposed = await self._session.write(lambda c: checks.mend(c, self._follower, found))
+        orphans, filled, recomposed = await self._session.write(
+            lambda c: checks.mend(c, self._follower, found), batch=True
+        )
         await self._database.call(lambda _: self._follower.drop())
         reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in NOUNS))
         return Repair(
@@ -284,7 +286,7 @@ class Store(StoreNamespace):
                 after = base.execute("PRAGMA page_count").fetchone()[0]
                 return int((before - after) * base.execute("PRAGMA page_size").fetchone()[0])
 
-        await self._session.write(tidy)
+        await self._session.write(tidy, batch=True)
         freed = await self._database.upkeep(shrink)
         await self._database.checkpoint()
         return freed

@@ -10,6 +10,7 @@ private copy, which takes its place under the lock. The rows a piece reads are p
 import asyncio
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -47,7 +48,8 @@ class Tender:
         self._stopping = False
         self._not_before = 0.0
         self._stamps: dict[Kind, tuple[GraphedIndex, int, int]] = {}  # of which index, nodes and change, last written
-        follower.moved = self._moved
+        moved = weakref.WeakMethod(self._moved)  # a thread may hold the follower: it must not hold a forgotten store
+        follower.moved = lambda: told() if (told := moved()) is not None else None
 
     def _moved(self) -> None:
         """Whoever moved the indexes says so, on any thread."""
