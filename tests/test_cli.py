@@ -895,3 +895,25 @@ def test_a_long_paragraph_is_cut_without_loss(text):
     if " " in text.strip():
         assert len(made) > 3
         assert all(len(passage.text) <= passages.LONGEST for passage in made)
+
+
+def test_optimize_says_why_there_is_nothing_to_do(small):
+    assert ok("optimize", "-f", small).startswith("searches stay exact: fewer than ")
+    (said,) = lines("optimize", "--json", "-f", small)
+    assert (said["index"], said["graph_nodes"], said["snapshot_bytes"]) == ("exact", 0, 0)
+
+
+def test_optimize_builds_the_graph_and_stores_it(tmp_path):
+    path = tmp_path / "large.db"
+
+    async def fill():
+        rows = np.random.default_rng(1).standard_normal((300, 8)).tolist()
+        async with memstore.open(path, dimension=8, index="graph") as store:
+            await store.memories.add_many([{"content": str(i), "embedding": row} for i, row in enumerate(rows)])
+
+    asyncio.run(fill())
+    said = ok("optimize", "-f", path)
+    assert said.startswith("300 vectors in the graph, ")
+    assert "of the nearest ten" in said
+    assert "search graph" in ok("stats", "-f", path)
+    assert lines("stats", "--json", "-f", path)[0]["snapshot_bytes"] > 300 * 100

@@ -25,6 +25,8 @@ SCRATCH = 256
 
 Numbers = npt.NDArray[np.int32]
 
+_MANY = 16  # queries in one call that are worth a second thread
+
 _TYPES: dict[VectorType, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
 
 
@@ -71,7 +73,7 @@ class Links(NamedTuple):
         """16 bytes that say what the links are."""
         made = hashlib.blake2b(digest_size=16)
         for array in (self.levels, self.neighbors, np.array([self.entry, self.top], dtype=np.int32)):
-            made.update(array.tobytes())
+            made.update(array.view(np.uint8).data)
         return made.digest()
 
     def nearest_of(self, nodes: Keys, good: npt.NDArray[np.bool_], m: int) -> Keys:
@@ -119,7 +121,7 @@ class Graph:
             effort: candidates kept (HNSW's ef).
         """
         faiss = self._faiss
-        faiss.omp_set_num_threads(1)
+        faiss.omp_set_num_threads(1 if len(queries) < _MANY else _processors())
         labels = np.empty((len(queries), limit), dtype=np.int64)
         distances = np.empty((len(queries), limit), dtype=np.float32)
         parameters = faiss.SearchParametersHNSW()
@@ -191,6 +193,10 @@ class GraphMaker:
         return index
 
 
+def _processors() -> int:
+    return min(os.cpu_count() or 1, 8)
+
+
 class GrowingGraph:
     """A graph that nobody searches yet."""
 
@@ -207,7 +213,7 @@ class GrowingGraph:
     def link(self, storage: Storage, count: int) -> None:
         """Link the next *count* rows of *storage*, `SCRATCH` at most. On half of the machine's processors."""
         faiss, index = self._faiss, self._index
-        faiss.omp_set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+        faiss.omp_set_num_threads(max(1, _processors() // 2))
         done = self.nodes
         rows = np.ascontiguousarray(storage.rows[done : done + count], dtype=np.float32)
         owner: Any = storage.owner

@@ -44,9 +44,9 @@ class Contents(NamedTuple):
     def stream(self) -> Iterator[bytes]:
         """Its chunks, in order."""
         parts = (
-            self.keys.astype("<i8"),
+            self.keys.astype("<i8", copy=False),
             self.links.levels.astype("<u1"),
-            self.links.neighbors.astype("<i4"),
+            self.links.neighbors.astype("<i4", copy=False),
         )
         held = b""
         for part in parts:

@@ -17,6 +17,7 @@ Allocate = Callable[[int], Storage]
 """Makes memory for at least so many vectors."""
 
 _LEAST = 256
+_LARGE = 100_000  # entries from which on room is made for a quarter more, below for half as many
 _COLUMNS = ("_keys", "_namespaces", "_expiries", "_live")
 
 
@@ -221,7 +222,8 @@ class Table:
         """Have room for *size* entries."""
         if size <= len(self._keys):
             return
-        room = max(size, len(self._keys) * 3 // 2, _LEAST)
+        held = len(self._keys)
+        room = max(size, held + held // (2 if held < _LARGE else 4), _LEAST)
         self.move_to(self._allocate(room))
         for name in _COLUMNS:
             old = getattr(self, name)
