@@ -25,6 +25,11 @@ from memstore.threads import Outcome, settle, tell
 from .conftest import DIMENSION, vectors
 
 
+@pytest.fixture(autouse=True)
+def _however_slow_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_LONG", 60.0)
+
+
 def on_thread(store: Store, function: Callable[[Connection], Any]) -> "Outcome[Any]":
     return store._database._writer.driver.submit(function)
 
@@ -147,13 +152,16 @@ async def test_a_batch_shares_its_transaction_with_nobody(store: Store) -> None:
     assert await ids(store) == ["a", "b", *(item["id"] for item in many), "c"]
 
 
-async def test_a_transaction_that_has_taken_long_takes_in_no_more(store: Store) -> None:
+async def test_a_transaction_that_has_taken_long_takes_in_no_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_LONG", 0.05)
     async with said(store) as heard:
         with busy_thread(store):
-            slow = [store._database.write(lambda _: time.sleep(2 * writer._LONG)) for _ in range(3)]
+            slow = [store._database.write(lambda _: time.sleep(0.1)) for _ in range(3)]
             tasks = await started(*slow, *(store.memories.add("x") for _ in range(5)))
         await outcomes(tasks)
-    assert heard.count("COMMIT") == 4
+    assert heard.count("COMMIT") >= 4
     assert len(await ids(store)) == 5
 
 
@@ -280,30 +288,54 @@ async def test_when_sqlite_gives_the_transaction_up_all_that_was_in_it_fails_and
     assert sorted(hit.memory.id for hit in await store.memories.search(rows[0], 50)) == sorted(there)
 
 
-@contextmanager
-def refusing(verdicts: list[bool]) -> Iterator[Callable[..., int]]:
-    """SQLite's own refusal of COMMIT: the first as the first verdict says, and so on; the last is for good."""
+async def test_when_one_cannot_be_undone_all_that_was_in_the_transaction_fails(store: Store) -> None:
+    def unmarked(connection: Connection) -> None:
+        raw(connection).execute("RELEASE job")
+        raise ZeroDivisionError
 
-    def authorize(action: int, what: str | None, *_: object) -> int:
-        if action != sqlite3.SQLITE_TRANSACTION or what != "COMMIT":
+    with busy_thread(store):
+        tasks = await started(
+            store.memories.add("x", id="a"), store._database.write(unmarked), store.memories.add("x", id="b")
+        )
+    ended = await outcomes(tasks)
+    assert [type(end) for end in ended[:2]] == [StorageError, ZeroDivisionError]
+    assert await ids(store) == ["b"]
+
+
+def refusing(*verdicts: bool, what: str = "COMMIT") -> Callable[[Connection], None]:
+    """SQLite's own refusal of COMMIT: the first as the first verdict says, and so on; the last is for good."""
+    left = list(verdicts)
+
+    def authorize(action: int, said: str | None, *_: object) -> int:
+        if action != sqlite3.SQLITE_TRANSACTION or said != what:
             return sqlite3.SQLITE_OK
-        refused = verdicts.pop(0) if len(verdicts) > 1 else verdicts[0]
+        refused = left.pop(0) if len(left) > 1 else left[0]
         return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
-    yield authorize
+    return lambda connection: raw(connection).set_authorizer(authorize)
+
+
+async def test_a_begin_that_fails_fails_all_that_wait_for_it(store: Store) -> None:
+    await on_thread(store, refusing(True, what="BEGIN"))
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(5)), session(store, "never"))
+    ended = await outcomes(tasks)
+    assert [type(end) for end in ended] == [StorageError] * 6
+    assert len({id(end) for end in ended}) == 6
+    await on_thread(store, lambda c: raw(c).set_authorizer(None))
+    assert await ids(store) == []
 
 
 async def test_a_commit_that_fails_fails_all_that_shared_it(store: Store, rng: np.random.Generator) -> None:
     row = vectors(rng, 1)[0]
     await store.memories.add("taken", id="taken")
-    with refusing([True, False]) as authorize:
-        await on_thread(store, lambda c: raw(c).set_authorizer(authorize))
-        with busy_thread(store):
-            tasks = await started(
-                *(store.memories.add("x", embedding=row) for _ in range(5)), store.memories.add("x", id="taken")
-            )
-        ended = await outcomes(tasks)
-        await on_thread(store, lambda c: raw(c).set_authorizer(None))
+    await on_thread(store, refusing(True, False))
+    with busy_thread(store):
+        tasks = await started(
+            *(store.memories.add("x", embedding=row) for _ in range(5)), store.memories.add("x", id="taken")
+        )
+    ended = await outcomes(tasks)
+    await on_thread(store, lambda c: raw(c).set_authorizer(None))
     assert all(type(end) is StorageError and end.__cause__ is not None for end in ended[:5]), ended
     assert len({id(end) for end in ended}) == 6
     assert isinstance(ended[5], DuplicateError)
@@ -314,14 +346,13 @@ async def test_a_commit_that_fails_fails_all_that_shared_it(store: Store, rng: n
 
 async def test_after_an_unknown_commit_those_behind_it_are_refused_too(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
-    with refusing([True]) as authorize:
-        await on_thread(store, lambda c: raw(c).set_authorizer(authorize))
-        with busy_thread(store):
-            tasks = await started(*(store.memories.add("x") for _ in range(writer.MOST + 5)), session(store))
-        ended = await outcomes(tasks)
-        assert all(isinstance(end, CommitUnknownError) for end in ended)
-        assert len({id(end) for end in ended}) == len(ended)
-        await on_thread(store, lambda c: raw(c).set_authorizer(None))
+    await on_thread(store, refusing(True))
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(writer.MOST + 5)), session(store))
+    ended = await outcomes(tasks)
+    assert all(isinstance(end, CommitUnknownError) for end in ended)
+    assert len({id(end) for end in ended}) == len(ended)
+    await on_thread(store, lambda c: raw(c).set_authorizer(None))
     await store.close()
     async with memstore.open(path) as again:
         assert await again.memories.count() == 0
@@ -374,9 +405,8 @@ async def test_a_session_cancelled_in_the_queue_or_at_its_grant_leaves_the_turn_
             await asyncio.sleep(0)
         await asyncio.sleep(rng.choice([0, 0, 0.0001, 0.0003]))
         tasks[0].cancel()
-        (end,) = await outcomes(tasks)
-        if end is None:
-            await store.memories.delete("never")
+        await outcomes(tasks)
+        await store.memories.delete("never")  # its COMMIT may have begun
         async with asyncio.timeout(5):
             await store.memories.upsert("x", id="b")
     assert await ids(store) == ["a", "b"]
@@ -484,12 +514,20 @@ async def test_those_behind_a_session_wait_no_longer_than_their_time(path: Path)
 
 
 async def test_the_time_its_own_preparation_takes_is_no_waiting(path: Path) -> None:
-    async with memstore.open(path, dimension=2, timeout=0.1) as store:
-        calls = await started(
-            *(store._database.write(lambda _: 1, before=lambda: time.sleep(0.25)) for _ in range(2)),
-        )
-        assert await outcomes(calls[:1]) == [1]
-        assert isinstance((await outcomes(calls))[1], BusyError | int)
+    async with memstore.open(path, dimension=2, timeout=0.3) as store:
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+
+            def prepare() -> None:
+                other.execute("BEGIN IMMEDIATE")
+                time.sleep(0.5)
+                threading.Timer(0.1, other.execute, ["ROLLBACK"]).start()
+
+            for before_it in (0, 1):
+                with busy_thread(store):
+                    adds = [store.memories.add("x") for _ in range(before_it)]
+                    long = store._database.write(lambda _: "done", before=prepare, batch=True)
+                    tasks = await started(*adds, long)
+                assert (await outcomes(tasks))[-1] == "done"
 
 
 async def test_order_is_the_order_in_which_was_asked_sessions_among_them(store: Store) -> None:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 MOST = 64
 """Writes that share a transaction at most."""
 
-_LONG = 0.01
+_LONG = 0.02
 _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
 _log = logging.getLogger("memstore")
 
@@ -194,19 +194,18 @@ class Writer:
             job.prepare()
             if job.error is not None and self._took(job):
                 jobs.append(job)
-        ready = [job for job in front if job.error is None]
-        if self._locked(connection, ready):
+        if self._locked(connection, front):
             try:
-                if self._run(connection, ready, jobs):
+                if self._run(connection, front, jobs):
                     self.commit(connection)
             finally:
                 commit.rollback(connection)  # if it is still open
 
-    def _run(self, connection: Connection, ready: Sequence[Job[Any]], jobs: list[Job[Any]]) -> bool:
-        """Run those of *ready* that are in line still; whether there is anything to commit."""
+    def _run(self, connection: Connection, front: Sequence[Job[Any]], jobs: list[Job[Any]]) -> bool:
+        """Run those of *front* that are in line still; whether there is anything to commit."""
         began = time.monotonic()
         done: list[Job[Any]] = []
-        for job in ready:
+        for job in front:
             if done and time.monotonic() - began > _LONG:
                 break  # the rest is still in line, and first
             if not self._took(job):
