@@ -20,10 +20,11 @@ from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, 
 from memstore.filters import Where
 from memstore.index import DriftError, Found, Scope, View
 from memstore.records import Hits, Namespace, Plan
-from memstore.repository import namespaces, rows
+from memstore.repository import namespaces, rows, selection
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
-from memstore.repository.rows import Order, Place, Selection
+from memstore.repository.rows import Order, Place
+from memstore.repository.selection import Selection
 from memstore.threads import SLICE
 from memstore.transaction import Session
 from memstore.vectors import EmbeddingLike, as_embedding
@@ -132,7 +133,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         def step(connection: Connection) -> int:
             at = now()
             if asked is None:
-                keys = rows.selected(connection, self._selection(at, where=node))
+                keys = selection.selected(connection, self._selection(at, where=node))
             else:
                 keys = list(rows.keys_of(connection, self._noun, self._namespace, check_ids(asked), LIVE).values())
             rows.delete_keys(connection, self._noun, keys)
@@ -200,7 +201,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         node, wanted = self._filter(where, tags)
 
         def step(connection: Connection) -> int:
-            return rows.count(connection, self._selection(now(), where=node, tags=wanted, below=below))
+            return selection.count(connection, self._selection(now(), where=node, tags=wanted, below=below))
 
         return await self._session.read(step)
 
@@ -319,12 +320,12 @@ class Collection(ABC, Generic[RecordT, HitT]):
         self, connection: Connection, at: datetime, node: filters.Node | None, tags: frozenset[str], *, below: bool
     ) -> Scope:
         """Which entries of the index may be found: settled before the search, never after."""
-        micros = to_micros(at)
-        if node is not None or tags:
-            selection = self._selection(at, where=node, tags=tags, below=below)
-            return Scope(now=micros, allowed=rows.allowed(connection, selection))
         keys = namespaces.scope(connection, self._namespace, below=below)
-        return Scope(now=micros, namespaces=None if keys is None else np.array(keys, dtype=np.int64))
+        held = None if keys is None else np.array(keys, dtype=np.int64)
+        if node is None and not tags:
+            return Scope(now=to_micros(at), namespaces=held)
+        chosen = self._selection(at, where=node, tags=tags, below=below)
+        return Scope(now=to_micros(at), namespaces=held, allowed=selection.allowed(connection, chosen))
 
     def _filter(self, where: Where | None, tags: Iterable[str]) -> tuple[filters.Node | None, frozenset[str]]:
         return filters.parse(where, self._noun.kind) if where else None, check_tags(tags)

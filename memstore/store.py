@@ -24,7 +24,7 @@ from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import indexed, log, namespaces, rows, snapshots, tags
+from memstore.repository import indexed, log, namespaces, rows, selection, snapshots, tags
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric, path_text
 from memstore.tags import Tags
@@ -61,8 +61,8 @@ class _Nouns:
             at = now()
             deleted = 0
             for noun in NOUNS:
-                chosen = rows.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
-                keys = rows.selected(connection, chosen)
+                chosen = selection.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
+                keys = selection.selected(connection, chosen)
                 rows.delete_keys(connection, noun, keys)
                 deleted += len(keys)
             return deleted
@@ -219,7 +219,7 @@ class Store(StoreNamespace):
         settings, space = self._database.settings, self._session.spaces["memory"].space
         at = now()
         counts = {
-            noun.kind: rows.count(connection, rows.Selection(noun=noun, namespace=(), now=at, below=True))
+            noun.kind: selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, below=True))
             for noun in NOUNS
         }
         return Stats(

@@ -1,7 +1,11 @@
-"""The SQL of a filter against the evaluator, over records and filters drawn from the same few keys and values."""
+"""The SQL of a filter against the evaluator, over records and filters drawn from the same few keys and values.
+
+Every filter is asked in every way there is: as one condition, as keys found through indexes term by term (and as if
+every term gave many), in one namespace and from the root down, with indexes on metadata and without.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -11,8 +15,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from memstore import schema
-from memstore.filters import Noun, condition, matches, parse
+from memstore.filters import Node, Noun, condition, matches, parse
 from memstore.records import Assembly, Memory
+from memstore.repository import indexed, rows, selection
+from memstore.repository.nouns import BY_KIND
 from tests.test_filters import assembly, memory, open_file, write
 
 KEYS = ["a", "b", "a.b", "", "c'd", "$x", "é"]
@@ -154,9 +160,17 @@ def filters(noun: Noun) -> st.SearchStrategy[dict[str, object]]:
     )
 
 
-@pytest.fixture(scope="module")
-def connection() -> Iterator[Connection]:
+INDEXED = [*((key,) for key in KEYS), ("v",), ("a", "b"), ("b", "a")]
+NOW = TIMES[1]
+
+
+@pytest.fixture(scope="module", params=["scanned", "indexed"])
+def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
     connection = open_file()
+    if request.param == "indexed":
+        indexed.add(connection, INDEXED)
+        assert sorted(indexed.paths(connection)) == sorted(INDEXED)
+        connection.commit()
     yield connection
     connection.close()
     connection.engine.dispose()
@@ -167,15 +181,48 @@ def agree(connection: Connection, noun: Noun, records: list[Memory] | list[Assem
     with connection.begin() as transaction:
         for pk, record in enumerate(records, start=1):
             write(connection, record, pk)
-        for where in wheres:
+        for number, where in enumerate(wheres):
             node = parse(where, noun)
             statement = select(table.c.pk).where(table.c.pk < 1_000_000, condition(node, noun))
             by_sql = sorted(connection.execute(statement).scalars())
-            assert by_sql == [pk for pk, record in enumerate(records, start=1) if matches(node, record)], where
+            matching = {pk for pk, record in enumerate(records, start=1) if matches(node, record)}
+            assert by_sql == sorted(matching), where
+            agree_on_keys(connection, noun, records, node, matching, number)
         transaction.rollback()
 
 
-checked = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def agree_on_keys(
+    connection: Connection,
+    noun: Noun,
+    records: list[Memory] | list[Assembly],
+    node: Node,
+    matching: set[int],
+    number: int,
+) -> None:
+    tags = [frozenset[str](), frozenset({"a"}), frozenset({"a", "b"})][number % 3]
+    carried = {pk for pk in matching if tags <= records[pk - 1].tags}
+    live = {
+        pk for pk in carried if (getattr(records[pk - 1], "expires_at", None) or datetime.max.replace(tzinfo=UTC)) > NOW
+    }
+    # Every where of an example is asked in one way of these; the examples are many.
+    below = (number + len(records)) % 2 == 1
+    few = [0, 1, selection.FEW][(number // 2 + len(records)) % 3]
+    chosen = selection.Selection(noun=BY_KIND[noun], namespace=(), now=NOW, below=below, tags=tags, where=node)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "FEW", few)
+        found = selection.allowed(connection, chosen)
+        assert sorted(own(found)) == sorted(carried), (node, tags, below, few)
+        assert own(selection.selected(connection, chosen)) == sorted(live), (node, tags, below, few)
+    page, _ = rows.page(connection, chosen, rows.Order("created_at"), None, 1_000)
+    assert sorted(own(page)) == sorted(live), (node, tags, below)
+
+
+def own(keys: Iterable[int]) -> list[int]:
+    """*keys* without those of the members of assemblies."""
+    return [int(key) for key in keys if key < 1_000_000]
+
+
+checked = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @checked

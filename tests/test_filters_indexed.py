@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 import memstore
 from memstore import DamagedError, InvalidError, filters
-from memstore.database.migration import locked
 from memstore.filters.paths import MAX_INDEXED, from_json_path, json_path, keys
 from memstore.repository import indexed
 
@@ -211,42 +210,3 @@ async def test_they_survive_compact_backup_and_an_emptied_store(path: Path) -> N
 
 
 # How filters use them
-
-
-def plans(path: Path, ask: object) -> list[str]:
-    """How SQLite answers each statement on memories that *ask* runs on a connection to the file."""
-    with locked(str(path)) as connection:
-        base = connection.connection.dbapi_connection
-        seen: list[str] = []
-        base.set_trace_callback(seen.append)
-        ask(connection)  # type: ignore[operator]
-        base.set_trace_callback(None)
-        return [row[3] for sql in seen if sql.startswith("SELECT") for row in base.execute(f"EXPLAIN QUERY PLAN {sql}")]
-
-
-@pytest.mark.parametrize("key", HOSTILE)
-async def test_a_key_is_data_in_every_statement(path: Path, key: str) -> None:
-    deep = f'["outer"]{bracketed(key)}'
-    async with memstore.open(path, dimension=2, indexed_metadata=[bracketed(key), deep]) as store:
-        assert set((await store.stats()).indexed_metadata) == {filters.written((key,)), filters.written(("outer", key))}
-        for n, id in enumerate(("other", "this", "that")):
-            metadata = {key: n, "outer": {key: str(n)}}
-            await store.memories.add("x", id=id, embedding=[1, n], metadata=metadata, tags={"t"})
-        await store.memories.add("x", id="without", embedding=[1, 1], metadata={"another": 1})
-        for test, expected in (
-            (1, ["this"]),
-            ({"$in": [1, 2]}, ["this", "that"]),
-            ({"$gt": 0}, ["this", "that"]),
-            ({"$exists": True}, ["other", "this", "that"]),
-            ({"$exists": False}, ["without"]),
-            ({"$ne": 1}, ["other", "that", "without"]),
-        ):
-            where = {f"metadata{bracketed(key)}": test}
-            assert [memory.id async for memory in store.memories.list(where=where)] == expected
-            hits = await store.memories.search([1, 1], where=where)
-            assert sorted(hit.memory.id for hit in hits) == sorted(expected)
-        where = {f"metadata{deep}": {"$startswith": "1"}}
-        assert await store.memories.count(where=where, tags={"t"}) == 1
-        assert await store.memories.delete_many(where=where) == 1
-        assert await store.memories.count() == 3
-        assert await store.check() == []

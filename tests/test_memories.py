@@ -543,7 +543,7 @@ async def test_tags_are_counted_renamed_united_and_deleted(store: Store) -> None
 async def test_a_search_by_tag_starts_from_the_tag_and_not_from_every_memory(store: Store) -> None:
     from memstore.fields import now
     from memstore.repository.nouns import MEMORY
-    from memstore.repository.rows import Selection
+    from memstore.repository.selection import Selection
 
     chosen = Selection(noun=MEMORY, namespace=(), now=now(), tags=frozenset({"t"})).condition()
 

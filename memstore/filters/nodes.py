@@ -132,6 +132,32 @@ EVERYTHING = And(())
 """What `{}` parses to, and every nesting of it in `$and`."""
 
 
+JSON_TYPES: dict[ValueKind, tuple[str, ...]] = {
+    "null": ("null",),
+    "boolean": ("true", "false"),
+    "number": ("integer", "real"),
+    "text": ("text",),
+    "list": ("array",),
+    "object": ("object",),
+}
+"""How SQLite's `json_type` names the kinds of values in metadata. It has no times."""
+
+_LAST_CHARACTER = "\U0010ffff"
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The least text after all texts that begin with *prefix*; None where there is none.
+
+    It is the prefix with its last character raised by one. Unlike LIKE, a range does not end at U+0000, and an index
+    can serve it.
+    """
+    head = prefix.rstrip(_LAST_CHARACTER)
+    if not head:
+        return None
+    last = ord(head[-1]) + 1
+    return head[:-1] + ("\ue000" if last == 0xD800 else chr(last))  # surrogates are no characters
+
+
 def kind_of(value: object) -> ValueKind:
     """The kind of a value: only values of one kind are ever the same, or in an order."""
     match value:

@@ -89,6 +89,11 @@ def json_path(path: Path) -> str:
     return "$" + "".join(f'."{key}"' for key in path)
 
 
+def quoted(path: Path) -> str:
+    """`json_path` as a text literal in a statement: an index on an expression serves only where it stands as text."""
+    return "'" + json_path(path).replace("'", "''") + "'"
+
+
 def from_json_path(text: str) -> Path:
     """The path that `json_path` made *text* of."""
     return tuple(text.removeprefix('$."').removesuffix('"').split('"."'))

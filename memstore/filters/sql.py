@@ -10,7 +10,7 @@ Always true of it:
 * whatever `parse` lets through stays within SQLite's limits (see `_chain`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
@@ -41,6 +41,7 @@ from sqlalchemy.sql.elements import Grouping
 
 from memstore import schema
 from memstore.filters.nodes import (
+    JSON_TYPES,
     ORDERS,
     And,
     Compare,
@@ -59,31 +60,30 @@ from memstore.filters.nodes import (
     Test,
     ValueKind,
     kind_of,
+    prefix_end,
 )
 from memstore.filters.paths import json_path
 
 Clause = ColumnElement[bool]
 Value = ColumnElement[object]
 
-_JSON_TYPES: Final[dict[ValueKind, tuple[str, ...]]] = {
-    "null": ("null",),
-    "boolean": ("true", "false"),
-    "number": ("integer", "real"),
-    "text": ("text",),
-    "list": ("array",),
-    "object": ("object",),
-}
 _WIDTH: Final = 16
-_LAST_CHARACTER: Final = "\U0010ffff"
 
 
-def condition(node: Node, noun: Noun, now: datetime | None = None) -> Clause:
+Owned = Callable[[ColumnElement[int]], Clause]
+"""Given the key of a namespace, the condition that it is one of those a statement is about."""
+
+
+def condition(node: Node, noun: Noun, now: datetime | None = None, owned: Owned | None = None) -> Clause:
     """The filter as an expression for a WHERE over `schema.memory` or `schema.assembly`, whichever *noun* names.
 
     The table is the plain one, not an alias. A record's tags are taken to be of its own namespace. Members that have
     expired at *now* do not count; without it all do.
+
+    With *owned*, the carriers of a tag are found once, from the tag; without it, the tag is looked up for each record,
+    which is quicker where there are few.
     """
-    _, clause = _compile(node, _Rows(noun, now), wanted=True)
+    _, clause = _compile(node, _Rows(noun, now, owned), wanted=True)
     return clause
 
 
@@ -174,8 +174,9 @@ class _Json:
 class _Rows:
     """The records of one noun as SQL: where each field is stored."""
 
-    def __init__(self, noun: Noun, now: datetime | None) -> None:
+    def __init__(self, noun: Noun, now: datetime | None, owned: Owned | None) -> None:
         self._now = now
+        self._owned = owned
         self._table: Table = getattr(schema, noun)
         self._tags: Table = getattr(schema, f"{noun}_tag")
         self._vectors: Table = getattr(schema, f"{noun}_vector")
@@ -242,9 +243,16 @@ class _Rows:
             case IsIn(values=values):
                 return _any([self._has_exactly(cast("frozenset[str]", tags)) for tags in values])
             case Contains(operand=operand):
-                return self._named_tags([cast("str", operand)]).exists()
+                return self._has_tag(cast("str", operand))
             case _:
                 return true()
+
+    def _has_tag(self, name: str) -> Clause:
+        if self._owned is None:
+            return self._named_tags([name]).exists()
+        tag = schema.tag.c
+        keys = select(tag.pk).where(self._owned(tag.namespace_pk), tag.name == _bound(name))
+        return self._table.c.pk.in_(select(self._tags.c[self._owner]).where(self._tags.c.tag_pk.in_(keys)))
 
     def _has_exactly(self, tags: frozenset[str]) -> Clause:
         count = literal(len(tags), Integer())
@@ -315,11 +323,11 @@ def _deep(place: _Json, operand: Operand) -> list[Clause]:
 
 def _of_kind(type_: ColumnElement[str], operand: Scalar, clause: Clause) -> Clause:
     kind = kind_of(operand)
-    return and_(_has_type(type_, kind), clause) if kind in _JSON_TYPES else false()
+    return and_(_has_type(type_, kind), clause) if kind in JSON_TYPES else false()
 
 
 def _has_type(type_: ColumnElement[str], kind: ValueKind) -> Clause:
-    return _equals(type_, _JSON_TYPES[kind])
+    return _equals(type_, JSON_TYPES[kind])
 
 
 def _equals(value: ColumnElement[object] | ColumnElement[str], operands: Sequence[Scalar]) -> Clause:
@@ -336,17 +344,8 @@ def _has_part(value: Value, part: str) -> Clause:
 
 
 def _starts_with(value: Value, prefix: str) -> Clause:
-    """The range of texts that begin with *prefix*: an index can serve it, and it does not end at U+0000 as LIKE does.
-
-    The range ends before the least text after all of them: the last character raised by one.
-    """
-    least = value >= _bound(prefix)
-    head = prefix.rstrip(_LAST_CHARACTER)
-    if not head:
-        return least
-    last = ord(head[-1]) + 1
-    end = head[:-1] + ("\ue000" if last == 0xD800 else chr(last))  # surrogates are no characters
-    return and_(least, value < _bound(end))
+    least, end = value >= _bound(prefix), prefix_end(prefix)
+    return least if end is None else and_(least, value < _bound(end))
 
 
 def _bound(value: Scalar) -> ColumnElement[object]:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from memstore.database import raw
 from memstore.errors import DamagedError
-from memstore.filters.paths import Path, check_indexed, from_json_path, json_path
+from memstore.filters.paths import Path, check_indexed, from_json_path, json_path, quoted
 
 _PREFIX = "ix_memory_metadata_"
 _INDEX_OF = re.compile(r"json_extract\(metadata, '(.*)'\)\)$", re.DOTALL)
@@ -67,7 +67,7 @@ def add(connection: Connection, wanted: Iterable[Path]) -> None:
 def _statement(path: Path) -> str:
     # A name in capitals is the same name to SQLite, a key in capitals is another key: hence a digest of it.
     name = _PREFIX + blake2b(json_path(path).encode(), digest_size=8).hexdigest()
-    place = "'" + json_path(path).replace("'", "''") + "'"
+    place = quoted(path)
     return (
         f"CREATE INDEX {name} ON memory (namespace_pk, json_type(metadata, {place}), json_extract(metadata, {place}))"
     )

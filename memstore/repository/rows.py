@@ -1,16 +1,14 @@
 """What is asked of memories and assemblies alike: which rows, in what order, how many; and their tags.
 
-A `Selection` says which records a verb speaks of; `condition` turns it into SQL. Rows are named by key from there on.
+Which records a verb speaks of is a `Selection`. Rows are named by key from there on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import (
     BindParameter,
     Column,
@@ -18,68 +16,31 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
-    and_,
     bindparam,
     delete,
     func,
     insert,
     literal,
     select,
-    true,
     tuple_,
     type_coerce,
 )
 from sqlalchemy.types import NullType
 
-from memstore import filters, schema
+from memstore import schema
 from memstore.errors import DuplicateError
 from memstore.fields import EPOCH, to_micros
 from memstore.records import Namespace
-from memstore.repository import namespaces
 from memstore.repository.log import keys_in, keys_json, sqlite_sequence
 from memstore.repository.nouns import NOUNS, Noun
 from memstore.repository.prepared import Among, Prepared, Wide
+from memstore.repository.selection import Selection
 from memstore.schema import namespace_path, tag
 from memstore.threads import slices
 
 _PAIRS = 3_000  # of a record and a tag, that are put together before others may run
 _TAG_WIDTH = 300  # rows an INSERT statement: a tag's are short
 _BEFORE_ALL = -(2**63)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """Which records: of a namespace or also *below* it, not expired at *now*, with all *tags*, matching *where*."""
-
-    noun: Noun
-    namespace: Namespace
-    now: datetime
-    below: bool = False
-    tags: frozenset[str] = frozenset()
-    where: filters.Node | None = field(default=None)
-
-    def condition(self) -> ColumnElement[bool]:
-        """It as SQL over the noun's table."""
-        table = self.noun.table
-        owners = namespaces.keys_within(self.namespace, below=self.below)
-        terms = [table.c.namespace_pk.in_(owners) if self.below else table.c.namespace_pk == owners]
-        if self.noun.expires:
-            terms.append(schema.live(self.now))
-        if self.tags:
-            terms.append(self._has_tags())
-        if self.where is not None:
-            terms.append(filters.condition(self.where, self.noun.kind, self.now))
-        return and_(true(), *terms)
-
-    def _has_tags(self) -> ColumnElement[bool]:
-        # Not correlated with the record: SQLite starts from the carriers of the tags, of which there are fewer.
-        owners = namespaces.keys_within(self.namespace, below=self.below)
-        scope = tag.c.namespace_pk.in_(owners) if self.below else tag.c.namespace_pk == owners
-        keys = select(tag.c.pk).where(tag.c.name.in_(sorted(self.tags)), scope)
-        carriers = select(self.noun.tag_owner).where(self.noun.tags.c.tag_pk.in_(keys))
-        if len(self.tags) > 1:  # a record's tags are of one namespace, so as many rows are as many names
-            carriers = carriers.group_by(self.noun.tag_owner).having(func.count() == len(self.tags))
-        return self.noun.table.c.pk.in_(carriers)
 
 
 def keys_of(
@@ -89,26 +50,6 @@ def keys_of(
     path, at = namespace_path(namespace), to_micros(now)
     found = dict(_KEYS_OF[noun.kind].rows(connection, ids, path=path, now=at))
     return {id: found[id] for id in ids if id in found}
-
-
-def selected(connection: Connection, selection: Selection) -> list[int]:
-    """Keys of all records of *selection*, ascending."""
-    table = selection.noun.table
-    keys = select(table.c.pk).where(selection.condition()).order_by(table.c.pk)
-    return [int(k) for k in connection.execute(keys).scalars()]
-
-
-def allowed(connection: Connection, selection: Selection) -> npt.NDArray[np.int64]:
-    """Keys of all records of *selection*, as one array and without a Python object a row: int64, in no order."""
-    joined = select(func.group_concat(selection.noun.table.c.pk)).where(selection.condition())
-    text = connection.execute(joined).scalar_one()
-    return np.empty(0, dtype=np.int64) if text is None else np.fromstring(text, dtype=np.int64, sep=",")
-
-
-def count(connection: Connection, selection: Selection) -> int:
-    """How many records *selection* has."""
-    rows = select(func.count()).select_from(selection.noun.table).where(selection.condition())
-    return int(connection.execute(rows).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
