@@ -135,7 +135,7 @@ def _facts(options: argparse.Namespace, made: dict[str, Any]) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
         if hasattr(os, "sysconf")
         else None,
-        "command": "python -m benchmarks " + " ".join(arg for arg in sys.argv[1:] if "/" not in arg),
+        "command": "python -m benchmarks " + " ".join("PATH" if "/" in arg else arg for arg in sys.argv[1:]),
     }
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-WIDTH = 760
-_LEFT = 205  # for the names
+WIDTH = 780
+_LEFT = 222  # for the names
 _RIGHT = 190  # for the notes
 _TOP = 64
 _STEP = 27

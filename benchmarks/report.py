@@ -85,7 +85,7 @@ def _run(results: Results) -> str:
     for number, run in enumerate(results.runs, 1):
         facts = run["facts"]
         told = [f"{key.replace('_', ' ')} {value}" for key, value in facts.items() if key != "command"]
-        lines.append(f"Run {number}: {'; '.join(told)}.\nMade by `{facts['command']}` (folders left out).\n")
+        lines.append(f"Run {number}: {'; '.join(told)}.\nMade by `{facts['command']}`.\n")
         noise = [
             (
                 phase,

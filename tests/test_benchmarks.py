@@ -26,15 +26,13 @@ STORED = Path(__file__).parent / "data" / "benchmark-results.json"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Workset:
-    return workset(Wanted(rows=ROWS, queries=30, dimension=16), tmp_path_factory.mktemp("workset"))
+    return workset(Wanted(rows=ROWS, queries=50, dimension=16), tmp_path_factory.mktemp("workset"))
 
 
 @pytest.fixture(scope="module")
 def bench(made: Workset, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    systems = [name for name, named in SYSTEMS.items() if not named.peer]
-    return Bench(
-        made=made, work=tmp_path_factory.mktemp("work"), systems=systems, rounds=1, patience=60, seconds=0.2
-    )
+    systems = ["memstore", "memstore-graph", "raw", "faiss"]
+    return Bench(made=made, work=tmp_path_factory.mktemp("work"), systems=systems, rounds=1, patience=60, seconds=0.2)
 
 
 def test_every_row_has_what_was_promised_and_any_run_makes_the_same(made: Workset, tmp_path: Path) -> None:
@@ -43,7 +41,7 @@ def test_every_row_has_what_was_promised_and_any_run_makes_the_same(made: Workse
     assert all(len(item.content) == 200 and len(set(item.tags)) == 3 for item in items)
     assert all(item.metadata["row"] == item.row for item in items)
     assert len({item.content for item in items}) == len(items)
-    again = workset(Wanted(rows=ROWS, queries=30, dimension=16), tmp_path)
+    again = workset(Wanted(rows=ROWS, queries=50, dimension=16), tmp_path)
     for name in ("items.jsonl", "vectors.f32", "queries.npy"):
         assert (tmp_path / name).read_bytes() == (made.folder / name).read_bytes()
     assert [i.content for i in again.items(7, 9)] == [i.content for i in items[7:9]]
@@ -92,7 +90,7 @@ def test_what_a_filter_against_the_query_allows_lies_far_from_it(made: Workset) 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_phase_measures_what_it_is_there_for(bench: Bench, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stalls, "LOADS", ("load", "searches"))
+    monkeypatch.setattr(stalls, "LOADS", ("together",))
     before = len(bench.records)
     PHASES[phase](bench)
     records = bench.records[before:]
@@ -145,12 +143,12 @@ def test_a_system_that_fails_or_is_not_there_is_named_and_the_rest_goes_on(
     made: Workset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MEMSTORE_BENCHMARK_PEERS", str(tmp_path))
-    with pytest.raises(Skipped, match="benchmarks.peers install chroma"):
+    with pytest.raises(Skipped, match=r"benchmarks\.peers install chroma"):
         Worker("chroma", made.folder)
     with Worker("memstore", made.folder) as worker:
         with pytest.raises(Skipped, match="failed at open"):
             worker.ask("open", folder=str(tmp_path / "nowhere"))
-        with pytest.raises(Skipped, match="no such phase|failed at"):
+        with pytest.raises(Skipped, match="failed at search"):
             worker.ask("search", queries=[0])
         assert worker.ask("facts")["versions"]["numpy"]
     capsys.readouterr()
@@ -223,10 +221,13 @@ def test_a_later_run_replaces_what_it_measured_and_a_ratio_never_spans_two_runs(
 
 
 def test_no_label_of_a_picture_leaves_it_or_meets_another() -> None:
-    rows = tuple(Row(label=named.label, values=(10.0**i,), note="12.34 ms, recall 0.999") for i, named in enumerate(SYSTEMS.values()))
+    rows = tuple(
+        Row(label=named.label, values=(2.0**i,), note="12.34 ms, recall 0.999")
+        for i, named in enumerate(SYSTEMS.values())
+    )
     drawn = ElementTree.fromstring(plots.svg(Picture(title="t", unit="u", rows=rows)))
     for text in drawn.iter("{http://www.w3.org/2000/svg}text"):
-        width = 7.2 * len(text.text or "")
+        width = 7 * len(text.text or "")
         x = float(text.get("x", 0))
         left = x - width if text.get("text-anchor") == "end" else x - width / 2 if text.get("text-anchor") else x
         assert left >= 0, text.text

@@ -113,7 +113,7 @@ def tail(bench: Bench) -> None:
             bench.copied("memstore-graph") as folder,
             bench.copied("memstore-graph") as other,
             bench.worker("memstore-graph") as folded,
-            bench.worker("memstore-graph") as tailed,
+            bench.worker("memstore-graph", held=True) as tailed,
         ):
             folded.ask("open", folder=str(folder))
             tailed.ask("open", folder=str(other))
