@@ -1,7 +1,6 @@
 """memstore, by its public API; the one exception is `held`."""
 
 import asyncio
-import inspect
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,16 +30,14 @@ class Memstore(System):
 
     async def open(self, folder: Path) -> None:
         asked = {name: self.options[name] for name in ("index", "vector_type") if name in self.options}
-        if "indexed_metadata" in inspect.signature(memstore.open).parameters:
-            asked["indexed_metadata"] = SELECTED
         if self.options.get("held"):
             planner.FOLD_LEAST = planner.FOLD_MOST = 1_000_000_000  # there is no other way to look at a tail for long
         new = not (folder / FILE).exists()
-        self.store = await memstore.open(folder / FILE, dimension=self.made.dimension, **asked)
-        if new:
-            await self.store.memories.search(
-                self.made.queries[0]
-            )  # loads the index: it follows every commit from now on
+        self.store = await memstore.open(
+            folder / FILE, dimension=self.made.dimension, indexed_metadata=SELECTED, **asked
+        )
+        if new:  # loads the index, so that it follows every commit from now on
+            await self.store.memories.search(self.made.queries[0])
 
     def prepare(self, items: list[Item]) -> list[dict[str, Any]]:
         return [self._mapping(item) for item in items]

@@ -7,7 +7,7 @@ from benchmarks.bench import Bench, Slow
 from benchmarks.worker import Skipped
 
 PHASE = "bulk"
-SLOW = 20.0
+SLOW = 8.0
 """Seconds after which a peer's bulk is not repeated: its ratio is far from any bound."""
 
 
