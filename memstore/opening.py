@@ -83,10 +83,10 @@ def open(
             file does.
         read_only: every write raises `ReadOnlyError`; the file must exist.
         engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
-        index: `"exact"` compares every allowed vector. `"graph"` walks a graph (FAISS's HNSW) wherever it can be
-            trusted to find them. `"auto"` is exact until exact search takes about a millisecond (10 million numbers:
-            26,042 vectors of dimension 384), then a graph where that is quicker. The file remembers this, `graph` and
-            `vector_type`; None means as it was last opened, at first `"auto"`.
+        index: `"exact"` compares every allowed vector. `"graph"` walks a graph (FAISS's HNSW), under a filter only
+            where that can be trusted and is quicker. `"auto"` is exact until exact search takes about a millisecond
+            (10 million numbers: 26,042 vectors of dimension 384), then a graph wherever that is quicker. The file
+            remembers this, `graph` and `vector_type`; None means as it was last opened, at first `"auto"`.
         graph: the graph's parameters, a `memstore.GraphOptions`.
         vector_type: how the index keeps vectors in memory: `"float32"`, or, under cosine, `"float16"`: half the
             memory; what it finds is scored by the stored float32 vectors.

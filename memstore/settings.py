@@ -64,7 +64,7 @@ class IndexOptions:
     """How vectors are searched.
 
     Attributes:
-        index: `"exact"` compares every allowed vector; `"graph"` walks a graph wherever that is quicker; `"auto"` is
+        index: `"exact"` compares every allowed vector; `"graph"` walks a graph; `"auto"` is
             exact until exact search takes about a millisecond.
         graph: the graph's parameters.
         vector_type: how the index keeps vectors in memory; the rows are float32 in any case.

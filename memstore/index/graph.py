@@ -6,7 +6,7 @@ while it is searched crashes. A larger one is made from a private copy of its li
 
 FAISS adds a vector to a graph by adding it to the storage first. Ours is there already, at its place. So before each
 call the storage is told that it ends some rows before its capacity: FAISS then writes its copies into these last
-rows, which nothing else uses (`SCRATCH`), changes no size, moves no memory, and links the rows that lie in place.
+rows, which nothing else uses (`scratch`), changes no size, moves no memory, and links the rows that lie in place.
 """
 
 import hashlib
@@ -20,14 +20,18 @@ from memstore.geometry import Rows
 from memstore.index.protocol import Keys, Storage
 from memstore.settings import GraphOptions, Metric, VectorType
 
-SCRATCH = 256
-"""Rows that FAISS writes its copies into, and so the most that can be linked in one call."""
+_SCRATCH_NUMBERS = 1_000_000
 
 Numbers = npt.NDArray[np.int32]
 
 _MANY = 16  # queries in one call that are worth a second thread
 
 _TYPES: dict[VectorType, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
+
+
+def scratch(dimension: int) -> int:
+    """Rows that FAISS writes its copies into, and so the most that can be linked in one call: four megabytes."""
+    return max(1, min(256, _SCRATCH_NUMBERS // dimension))
 
 
 class BrokenLinksError(Exception):
@@ -158,7 +162,7 @@ class GraphMaker:
         else:
             owner = faiss.IndexFlat(dimension, kind)
         dtype = np.dtype(_TYPES[vector_type])
-        rows = capacity + SCRATCH
+        rows = capacity + scratch(dimension)
         size = rows * dimension * dtype.itemsize
         owner.codes.resize(size)
         owner.ntotal = rows
@@ -211,14 +215,14 @@ class GrowingGraph:
         return int(self._index.ntotal)
 
     def link(self, storage: Storage, count: int) -> None:
-        """Link the next *count* rows of *storage*, `SCRATCH` at most. On half of the machine's processors."""
+        """Link the next *count* rows of *storage*, `scratch` at most. On half of the machine's processors."""
         faiss, index = self._faiss, self._index
         faiss.omp_set_num_threads(max(1, _processors() // 2))
         done = self.nodes
         rows = np.ascontiguousarray(storage.rows[done : done + count], dtype=np.float32)
         owner: Any = storage.owner
         index.storage = owner
-        owner.ntotal = len(storage.rows) + SCRATCH - len(rows)
+        owner.ntotal = len(storage.rows) + scratch(index.d) - len(rows)
         index.add_c(len(rows), faiss.swig_ptr(rows))
         index.ntotal = done + len(rows)
 

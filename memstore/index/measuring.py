@@ -10,17 +10,18 @@ The least effort that finds enough is the one searches use, and its recall is wh
 
 import numpy as np
 
-from memstore.geometry import Rows, index_form, lengths
+from memstore.geometry import Rows, index_form, lengths, scores, usable
 from memstore.index import planner
 from memstore.index.graph import Graph
 from memstore.index.graphed import GraphedIndex
-from memstore.index.protocol import Engine, Held, Keys
+from memstore.index.protocol import Engine, Held
 from memstore.settings import Metric
 
 SAMPLE = 300
 LIMIT = 10
 _BATCH = 50  # queries at a time
 _AWAY = 0.75  # how far from a stored vector a query lies, as a share of the way to another
+_ROUNDING = 1e-6  # a score so close to the worst of the true ones, as a share of it, is as good
 _AGAIN = 1.2  # a graph that has grown by this factor is measured again
 
 
@@ -32,16 +33,24 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, rows: Held) -> N
         return
     queries = _made_up(index.metric, rows[: graph.nodes])
     limit = min(LIMIT, graph.nodes)
-    truth = np.concatenate(
-        [
-            engine.nearest(index.metric, queries[i : i + _BATCH], rows[: graph.nodes], limit, None)
-            for i in range(0, len(queries), _BATCH)
-        ]
-    )
+    truth = [
+        scores(index.metric, query, rows[places]).min()
+        for i in range(0, len(queries), _BATCH)
+        for query, places in zip(
+            queries[i : i + _BATCH],
+            engine.nearest(index.metric, queries[i : i + _BATCH], rows[: graph.nodes], limit, None),
+            strict=True,
+        )
+    ]
     asked = graph.options.ef_search
     for effort in planner.LADDER if asked is None else (asked,):
         graph.effort = effort
-        graph.recall = _recall(graph.search(queries, limit, effort), truth)
+        found = graph.search(queries, limit, effort)
+        near = [
+            np.count_nonzero(scores(index.metric, query, rows[places[places >= 0]]) >= worst - _ROUNDING * abs(worst))
+            for query, places, worst in zip(queries, found, truth, strict=True)
+        ]
+        graph.recall = sum(near) / max(1, limit * len(queries))
         if graph.recall >= planner.ENOUGH:
             break
     index.measured_nodes = graph.nodes
@@ -53,9 +62,6 @@ def _made_up(metric: Metric, rows: Held) -> Rows:
     wide = here.astype(np.float64)
     away = random.standard_normal(wide.shape)
     away *= _AWAY * (lengths(wide - there[random.permutation(len(there))]) / lengths(away))[:, None]
-    return np.ascontiguousarray(index_form(metric, (wide + away).astype(np.float32)))
-
-
-def _recall(found: Keys, truth: Keys) -> float:
-    shared = sum(len(np.intersect1d(a, b)) for a, b in zip(found, truth, strict=True))
-    return shared / truth.size
+    with np.errstate(over="ignore"):
+        made = (wide + away).astype(np.float32)
+    return np.ascontiguousarray(index_form(metric, made[usable(metric, made)]))

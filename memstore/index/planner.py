@@ -57,7 +57,7 @@ def choose(*, kind: IndexKind, nodes: int, allowed: int, limit: int, effort: int
     """How to find *limit* among the *allowed* of a graph's *nodes*, of which *effort* finds ten in all of them.
 
     Args:
-        kind: `"graph"` asks the graph wherever it can be trusted, `"auto"` where it is also quicker.
+        kind: `"graph"` asks the graph whenever all may be found, `"auto"` only where it is also quicker.
         nodes: vectors in the graph; 0 for no graph.
         allowed: how many of them may be found.
         limit: how many are wanted.

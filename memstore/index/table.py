@@ -198,25 +198,28 @@ class Table:
 
     def allowed(self, scope: Scope) -> Keys | None:
         """The places a search may return, ascending; None for all, which is never so while any are dead."""
-        expired = self._first_expiry <= scope.now
-        if scope.allowed is not None:
-            places = self.places(scope.allowed)
-            places = np.sort(places[places >= 0])
-            keep = np.ones(len(places), dtype=bool)
-        elif scope.namespaces is None and not expired and scope.without is None:
-            return np.flatnonzero(self.live) if self.dead else None
-        else:
-            places = np.flatnonzero(self.live) if self.dead else np.arange(self.size)
-            keep = np.ones(len(places), dtype=bool)
+        if scope.allowed is None:
+            keep = self._kept(scope, slice(self.size))
+            return None if keep is None or keep.all() else np.flatnonzero(keep)
+        places = self.places(scope.allowed)
+        places = np.sort(places[places >= 0])
+        keep = self._kept(scope, places)
+        if keep is not None:
+            places = places[keep]
+        return None if len(places) == self.size else places
+
+    def _kept(self, scope: Scope, places: Keys | slice) -> Mask | None:
+        """Which of *places* are not dead, and in every part of *scope* but its allowed keys; None where all are."""
+        masks = []
+        if self.dead:
+            masks.append(self._live[places])
         if scope.namespaces is not None:
-            keep &= _among(self._namespaces[places], scope.namespaces)
-        if expired:
-            keep &= self._expiries[places] > scope.now
+            masks.append(_among(self._namespaces[places], scope.namespaces))
+        if self._first_expiry <= scope.now:
+            masks.append(self._expiries[places] > scope.now)
         if scope.without is not None:
-            keep &= ~np.isin(self._keys[places], scope.without)
-        if keep.all():
-            return places if len(places) < self.size else None
-        return places[keep]
+            masks.append(~np.isin(self._keys[places], scope.without))
+        return np.logical_and.reduce(masks) if masks else None
 
     def reserve(self, size: int) -> None:
         """Have room for *size* entries."""

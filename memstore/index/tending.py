@@ -23,7 +23,7 @@ from memstore.errors import MemstoreError
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.follower import Follower
-from memstore.index.graph import SCRATCH, Graph
+from memstore.index.graph import Graph, scratch
 from memstore.index.graphed import GraphedIndex
 from memstore.index.measuring import measured
 from memstore.index.snapshot import GONE, Contents, chunks, fits, links_of
@@ -172,7 +172,7 @@ class Tender:
             if self._stopping or self._follower.indexes.get(kind) is not index:
                 return
             storage = index.table.storage
-            await in_thread(partial(growing.link, storage, min(SCRATCH, target - growing.nodes)))
+            await in_thread(partial(growing.link, storage, min(scratch(index.dimension), target - growing.nodes)))
         storage = index.table.storage
         graph = growing.finished(storage)
         await in_thread(partial(measured, graph, index, engine, storage.rows))
