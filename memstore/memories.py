@@ -17,7 +17,7 @@ from memstore.repository.nouns import MEMORY, Noun
 from memstore.threads import SLICE
 from memstore.vectors import EmbeddingLike
 
-_KEPT = ("created_at", "accessed_at", "access_count")  # what upsert leaves as it was, unless it is named
+_KEPT = frozenset({"created_at", "accessed_at", "access_count"})  # what upsert leaves as it was, unless it is named
 
 
 class Memories(Collection[Memory, Hit]):
@@ -133,7 +133,8 @@ class Memories(Collection[Memory, Hit]):
         def before() -> None:
             for item, record in zip(prepared, self._new(prepared), strict=True):
                 ids.append(record.id)
-                last[record.id] = Draft(record, frozenset(n for n in _KEPT if item.get(n) is not None))
+                named = () if _KEPT.isdisjoint(item) else [name for name in _KEPT if item.get(name) is not None]
+                last[record.id] = Draft(record, frozenset(named))
             encoded.extend(memories.batches(draft.record for draft in last.values()))
 
         def step(connection: Connection) -> list[Memory]:

@@ -3,6 +3,7 @@
 import json
 import random
 import sqlite3
+import uuid
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -261,7 +262,9 @@ def test_ids_made_together_ascend_before_and_after_others() -> None:
     ids = [new_id(), *new_ids(5_000), new_id(), *new_ids(1), *new_ids(0), new_id()]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
-    assert all(len(id) == 36 and id[14] == "7" and id[19] in "89ab" and id.count("-") == 4 for id in ids)
+    assert {(uuid.UUID(id).version, uuid.UUID(id).variant, str(uuid.UUID(id)) == id) for id in ids} == {
+        (7, uuid.RFC_4122, True)
+    }
     assert len({id[24:] for id in ids}) == len(ids)  # the random part is each id's own
 
 
@@ -520,6 +523,16 @@ async def test_an_upsert_of_the_same_vector_and_expiry_changes_nothing_in_the_in
     await store.memories.upsert_many([{**items[7], "expires_at": None}])
     assert log_top(path) > before
     assert (await store.memories.get("7")).expires_at is None
+
+
+async def test_of_many_upserts_just_those_with_other_tags_change_them(store: Store) -> None:
+    items: list[dict[str, Any]] = [{"id": str(i), "content": "x", "tags": {"a", f"own {i}"}} for i in range(230)]
+    await store.memories.add_many(items)
+    for i, tags in [(0, {"a"}), (99, set()), (100, {"a", "own 100", "b"}), (200, {"c"}), (229, {"own 229", "own 0"})]:
+        items[i]["tags"] = tags
+    await store.memories.upsert_many(items)
+    stored = await store.memories.get_many([item["id"] for item in items])
+    assert [m.tags for m in stored.values()] == [item["tags"] for item in items]
 
 
 async def test_an_upsert_of_new_and_old_keeps_what_is_not_given(store: Store, rng: np.random.Generator) -> None:

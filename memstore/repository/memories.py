@@ -25,7 +25,7 @@ from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
 from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
-from memstore.threads import SLICE, slices
+from memstore.threads import SLICE, breathe, slices
 from memstore.vectors import checksum, decode, encode
 
 _COLUMNS = (
@@ -227,6 +227,8 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
     columns = batch.columns
     kept: list[Memory] = []
     for i, draft in enumerate(drafts):
+        if i and i % SLICE == 0:
+            breathe()
         new, old, named = draft.record, there[draft.record.id], draft.named
         created, accessed, count = new.created_at, new.accessed_at, new.access_count
         if "created_at" not in named:
@@ -260,12 +262,14 @@ def replace(
 ) -> None:
     """Give memories that are *there* every field that *batch* says of them."""
     found = [there[id] for id in batch.ids]
-    keys = [standing.pk for standing in found]
+    keys = [old.pk for old in found]
     alike: dict[tuple[str, ...], list[int]] = {}
-    for i, (standing, *values) in enumerate(zip(found, *(batch.columns[name] for name in _SELDOM), strict=True)):
+    for i, (old, *values) in enumerate(zip(found, *(batch.columns[name] for name in _SELDOM), strict=True)):
+        if i and i % SLICE == 0:
+            breathe()
         # What is the same is not written: a new expiry has the index look, a new time of creation moves in its index.
-        same = standing[1:] == tuple(values)
-        changed = [] if same else [n for n, old, new in zip(_SELDOM, standing[1:], values, strict=True) if old != new]
+        same = old[1:] == tuple(values)
+        changed = [] if same else [n for n, had, has in zip(_SELDOM, old[1:], values, strict=True) if had != has]
         alike.setdefault(("content", "metadata", "importance", "updated_at", *changed), []).append(i)
     for names, places in alike.items():
         columns = [[batch.columns[name][i] for i in places] for name in names]

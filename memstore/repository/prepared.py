@@ -14,11 +14,10 @@ from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.dialects import sqlite
 
 from memstore.database import raw
-from memstore.threads import slices
+from memstore.threads import SLICE, slices
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
-_FEW = 10  # rows a statement where there are not enough for a wide one
-_AMONG = (1, 10, 100)  # texts a SELECT is made for: fewer are filled up, because each statement is parsed once and kept
+_FEW = 10  # rows or texts a statement where there are not enough for a wide one; each is parsed once and kept
 
 
 class Prepared:
@@ -49,23 +48,27 @@ class Wide:
     each is parsed once and kept.
     """
 
-    __slots__ = ("_head", "_tail", "_width")
+    __slots__ = ("_head", "_one", "_tail", "_width")
 
     def __init__(self, statement: ClauseElement, width: int) -> None:
         compiled = Prepared(statement)
         marks = f"({', '.join('?' * len(compiled.names))})"
+        self._one = compiled.sql
         self._head, _, self._tail = compiled.sql.partition(marks)
         self._width = width
 
     def insert(self, connection: Connection, columns: Sequence[Sequence[Any]], width: int | None = None) -> None:
-        """Insert rows, given as columns in the order of the statement's, all of one length."""
+        """Insert rows, given as columns in the order of the statement's, all of one length; at most *width* at once."""
         base, count, start = raw(connection), len(columns[0]), 0
+        if count == 1:
+            base.execute(self._one, [column[0] for column in columns])
+            return
         widest = self._width if width is None else min(width, self._width)
         while start < count:
             left = count - start
             size = widest if left >= widest else min(left, _FEW)
             some = [column[start : start + size] for column in columns]
-            varies = tuple(column.count(column[0]) < size for column in some)
+            varies = tuple([column.count(column[0]) < size for column in some])
             values = [column[0] for column, differs in zip(some, varies, strict=True) if not differs]
             values += chain.from_iterable(zip(*compress(some, varies), strict=True))
             base.execute(_wide(self._head, self._tail, size, varies), values)
@@ -82,16 +85,27 @@ class Among:
 
     def __init__(self, make: Callable[[list[BindParameter[str]]], ClauseElement]) -> None:
         self._make = make
-        self._statements: dict[int, Prepared] = {}
+        self._statements: dict[int, tuple[str, Sequence[str], Sequence[str]]] = {}
 
     def rows(self, connection: Connection, values: Sequence[str], **others: Any) -> Iterator[tuple[Any, ...]]:
         """The rows of *values*, in no order; *others* are the statement's own parameters."""
-        for some in slices(values, _AMONG[-1]):
-            size = next(size for size in _AMONG if size >= len(some))
-            bound = {f"value_{i}": some[min(i, len(some) - 1)] for i in range(size)}
-            if size not in self._statements:
-                self._statements[size] = Prepared(self._make([bindparam(name) for name in bound]))
-            yield from self._statements[size].run(connection, **others, **bound).fetchall()
+        base = raw(connection)
+        for some in slices(values):
+            size = len(some) if len(some) <= _FEW else SLICE
+            sql, before, after = self._statements.get(size) or self._compiled(size)
+            bound = [others[name] for name in before]
+            bound += some
+            bound += [some[-1]] * (size - len(some))
+            bound += [others[name] for name in after]
+            yield from base.execute(sql, bound).fetchall()
+
+    def _compiled(self, size: int) -> tuple[str, Sequence[str], Sequence[str]]:
+        """The statement for *size* texts, and what is bound before and after them."""
+        texts = [f"text_{i}" for i in range(size)]
+        compiled = Prepared(self._make([bindparam(name) for name in texts]))
+        at = compiled.names.index(texts[0])
+        self._statements[size] = compiled.sql, compiled.names[:at], compiled.names[at + size :]
+        return self._statements[size]
 
 
 @lru_cache(512)

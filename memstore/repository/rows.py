@@ -3,7 +3,7 @@
 Which records a verb speaks of is a `Selection`. Rows are named by key from there on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +38,7 @@ from memstore.repository.selection import Selection
 from memstore.schema import namespace_path, tag
 from memstore.threads import slices
 
-_PAIRS = 3_000  # of a record and a tag, that are put together before others may run
+_PAIRS = 3_000  # of a record and a tag, put together before a statement lets others run
 _TAG_WIDTH = 300  # rows an INSERT statement: a tag's are short
 _BEFORE_ALL = -(2**63)
 
@@ -131,41 +131,41 @@ def tag_keys(connection: Connection, namespace_pk: int, names: AbstractSet[str])
     return keys
 
 
-def add_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Iterable[tuple[int, frozenset[str]]]) -> None:
+def add_tags(
+    connection: Connection, noun: Noun, namespace_pk: int, tags: Iterable[tuple[int, AbstractSet[str]]]
+) -> None:
     """Give records, named by key, tags they do not have yet."""
-    for owners, carried in _pairs(connection, namespace_pk, tags):
-        _CARRY[noun.kind].insert(connection, (owners, carried))
-
-
-def replace_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Mapping[int, frozenset[str]]) -> None:
-    """Give records, named by key, these tags and no others. Those that are the same already cost a look."""
-    for some in slices(list(tags)):
-        held = set(_CARRIED[noun.kind].run(connection, keys=keys_json(some)))
-        wanted: set[tuple[int, int]] = set()
-        for pairs in _pairs(connection, namespace_pk, [(pk, tags[pk]) for pk in some]):
-            wanted.update(zip(*pairs, strict=True))
-        _DROP_TAG[noun.kind].many(connection, list(held - wanted))
-        new = sorted(wanted - held)
-        if new:
-            _CARRY[noun.kind].insert(connection, list(zip(*new, strict=True)))
-
-
-def _pairs(
-    connection: Connection, namespace_pk: int, tags: Iterable[tuple[int, frozenset[str]]]
-) -> Iterator[tuple[list[int], list[int]]]:
-    """Records and the keys of their tags, side by side, some thousands at a time."""
     carried = [(pk, names) for pk, names in tags if names]
     keys = tag_keys(connection, namespace_pk, set().union(*(names for _, names in carried)))
+    _carry(connection, noun, ((pk, sorted([keys[name] for name in names])) for pk, names in carried))
+
+
+def replace_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Mapping[int, AbstractSet[str]]) -> None:
+    """Give records, named by key, these tags and no others. For one that has just these this is a look."""
+    keys = tag_keys(connection, namespace_pk, set().union(*tags.values()))
+    changed: list[tuple[int, list[int]]] = []
+    for some in slices(list(tags)):
+        held: dict[int, list[int]] = {pk: [] for pk in some}
+        for pk, key in _CARRIED[noun.kind].run(connection, keys=keys_json(some)):
+            held[pk].append(key)
+        wanted = [(pk, sorted([keys[name] for name in tags[pk]])) for pk in some]
+        changed += [(pk, new) for pk, new in wanted if new != sorted(held[pk])]
+    if changed:
+        _DROP_TAGS[noun.kind].run(connection, keys=keys_json([pk for pk, _ in changed]))
+        _carry(connection, noun, changed)
+
+
+def _carry(connection: Connection, noun: Noun, tags: Iterable[tuple[int, list[int]]]) -> None:
     owners: list[int] = []
-    tagged: list[int] = []
-    for pk, names in carried:
-        owners += [pk] * len(names)
-        tagged += sorted([keys[name] for name in names])
+    keys: list[int] = []
+    for pk, some in tags:
+        owners += [pk] * len(some)
+        keys += some
         if len(owners) >= _PAIRS:
-            yield owners, tagged
-            owners, tagged = [], []
+            _CARRY[noun.kind].insert(connection, (owners, keys))
+            owners, keys = [], []
     if owners:
-        yield owners, tagged
+        _CARRY[noun.kind].insert(connection, (owners, keys))
 
 
 def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]]:
@@ -183,7 +183,7 @@ def key_of(connection: Connection, noun: Noun, namespace: Namespace, id: str, no
 
 def next_key(connection: Connection, noun: Noun) -> int:
     """The next key SQLite would hand out; it is ours as long as the write lock is."""
-    row = _SEQUENCE.run(connection, name=noun.table.name).fetchone()
+    row = _SEQUENCE.run(connection, name=str(noun.table.name)).fetchone()  # SQLAlchemy's own kind of text binds slowly
     return 1 if row is None else int(row[0]) + 1
 
 
@@ -204,10 +204,7 @@ _CARRIED = {
     n.kind: Prepared(select(n.tag_owner, n.tags.c.tag_pk).where(n.tag_owner.in_(select(keys_in().c.value))))
     for n in NOUNS
 }
-_DROP_TAG = {
-    n.kind: Prepared(delete(n.tags).where(n.tag_owner == bindparam("owner"), n.tags.c.tag_pk == bindparam("tag")))
-    for n in NOUNS
-}
+_DROP_TAGS = {n.kind: Prepared(delete(n.tags).where(n.tag_owner.in_(select(keys_in().c.value)))) for n in NOUNS}
 _EXPIRED = Prepared(
     select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)).limit(1)
 )
