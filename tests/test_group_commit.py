@@ -412,6 +412,31 @@ async def test_a_session_cancelled_in_the_queue_or_at_its_grant_leaves_the_turn_
     assert await ids(store) == ["a", "b"]
 
 
+@pytest.mark.parametrize("kind", ["job", "session"])
+async def test_one_cancelled_while_the_transaction_begins_leaves_none_open(store: Store, kind: str) -> None:
+    loop, cancelled = asyncio.get_running_loop(), threading.Event()
+
+    def hear(statement: str) -> None:
+        if statement == "BEGIN IMMEDIATE" and not cancelled.is_set():
+            loop.call_soon_threadsafe(lambda: (task.cancel(), cancelled.set()))
+            cancelled.wait(10)
+
+    await on_thread(store, lambda c: raw(c).set_trace_callback(hear))
+    (task,) = await started(session(store, "never") if kind == "session" else store.memories.add("x", id="never"))
+    (end,) = await outcomes([task])
+    assert isinstance(end, asyncio.CancelledError)
+    assert await on_thread(store, lambda c: raw(c).in_transaction) is False
+    await store.memories.add("x", id="a")
+    assert await ids(store) == ["a"]
+
+
+async def test_an_error_that_nobody_waits_for_is_nobodys_news() -> None:
+    loop, news = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, what: news.append(what))
+    settle(Outcome(), None, ValueError("lost"))
+    assert news == []
+
+
 async def test_one_cancelled_while_it_runs_is_waited_for_and_whole(store: Store) -> None:
     running, go = threading.Event(), threading.Event()
 

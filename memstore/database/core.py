@@ -128,16 +128,18 @@ class Database:
         Raises:
             BusyError: the writer, or the file's write lock, was not to be had in time.
         """
+        writer = self._writing()
         try:
-            return await self._writing().write(function, before, wait=wait, batch=batch)
+            return await writer.write(function, before, wait=wait, batch=batch)
         finally:
             self._checkpoint_if_due()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[WriteSession]:
         """Hold the writer for a user's transaction; what it leaves open is rolled back."""
+        writer = self._writing()
         try:
-            async with self._writing().session() as session:
+            async with writer.session() as session:
                 yield session
         finally:
             self._checkpoint_if_due()

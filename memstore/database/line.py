@@ -9,6 +9,7 @@ it begins: whoever takes a place out has it. The lock that settles this is never
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from memstore.threads import Outcome, settle
 T = TypeVar("T")
 PlaceT = TypeVar("PlaceT", bound="Place[Any]")
 
-_AGAIN = 1.0  # seconds at most until a deadline that may have moved is looked at again
+_AGAIN = 1.0  # seconds until a place whose deadline is suspended is looked at again
 
 
 class Place(Outcome[T]):
@@ -84,11 +85,11 @@ class Line:
         if self._taken:
             self._look(place)
         else:
-            self.leave()
+            self.hand_on()
         return place
 
-    def leave(self) -> None:
-        """The turn has ended: whoever is first has the next."""
+    def hand_on(self) -> None:
+        """Nobody has the turn, or its holder has done: whoever is first has it now."""
         self._taken = True
         while (first := self._first()) is not None:
             if self._begin(first):
@@ -117,10 +118,11 @@ class Line:
             return next(iter(self._places), None)
 
     def _look(self, place: Place[Any]) -> None:
-        """Take *place* out when its deadline has come; the thread moves that while it works for the place."""
+        """Take *place* out when its deadline has come; the thread moves that while it prepares the place's work."""
         left = place.deadline - time.monotonic()
         if left > 0:
-            place.timer = asyncio.get_running_loop().call_later(min(left, max(_AGAIN, place.wait)), self._look, place)
+            again = _AGAIN if left == math.inf else left
+            place.timer = asyncio.get_running_loop().call_later(again, self._look, place)
         elif self.take(place):
             place.error = BusyError(
                 f"other tasks of this store were writing for {place.wait} s: keep transactions short, or raise timeout"

@@ -109,7 +109,7 @@ class Writer:
             yield
         finally:
             if turn.granted:
-                self._line.leave()
+                self._line.hand_on()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["WriteSession"]:
@@ -125,7 +125,7 @@ class Writer:
                     if not session.committed:
                         await self.driver.submit(commit.rollback)
                 finally:
-                    self._line.leave()
+                    self._line.hand_on()
 
     def commit(self, connection: Connection) -> None:
         """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
@@ -164,13 +164,14 @@ class Writer:
                 if not turn.granted:
                     commit.rollback(connection)
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            turn.error = error
+            self._fail([turn], error)
         tell(self._loop, self._opened, turn)
 
     def _opened(self, turn: Turn) -> None:
-        if not turn.granted:
-            self._line.leave()
-        turn.answer()
+        if turn.granted:
+            turn.answer()
+        else:
+            self._line.hand_on()
 
     def _write(self, connection: Connection) -> None:
         """One transaction, of the jobs that are first in line."""
@@ -183,7 +184,7 @@ class Writer:
         tell(self._loop, self._written, jobs)
 
     def _written(self, jobs: list[Job[Any]]) -> None:
-        self._line.leave()
+        self._line.hand_on()
         for job in jobs:
             job.answer()
 
@@ -253,10 +254,10 @@ class Writer:
 
     def _took(self, place: Place[Any]) -> bool:
         """Whether the turn of *place* begins with this: it is still in line, and from here on nothing takes it out."""
-        waited = time.monotonic() - place.since
-        if waited > _SLOW_WAIT:
+        waited, taken = time.monotonic() - place.since, self._line.take(place)
+        if taken and waited > _SLOW_WAIT:
             _log.info("a write waited %.1f s for its turn", waited)
-        return self._line.take(place)
+        return taken
 
 
 class WriteSession:
