@@ -262,7 +262,10 @@ class Judge:
             sims = queries @ np.asarray(self._vectors[some]).T
             both = np.concatenate([best, sims], axis=1)
             names = np.concatenate([rows, np.broadcast_to(some, sims.shape)], axis=1)
-            order = np.argsort(-both, axis=1, kind="stable")[:, :LIMIT]
+            some_best = np.argpartition(-both, LIMIT - 1, axis=1)[:, :LIMIT] if both.shape[1] > LIMIT else None
+            if some_best is not None:
+                both, names = np.take_along_axis(both, some_best, 1), np.take_along_axis(names, some_best, 1)
+            order = np.argsort(-both, axis=1, kind="stable")
             best, rows = np.take_along_axis(both, order, 1), np.take_along_axis(names, order, 1)
         found = min(LIMIT, len(keys))
         return rows[:, :found], best[:, max(0, found - 1)]

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -140,6 +141,28 @@ async def test_what_the_raw_baseline_wrote_is_a_whole_store(bench: Bench) -> Non
             moved = [memory async for memory in store.memories.list(where={"metadata.row": ROWS - 1})]
             assert len(moved) == 2  # row 0 has become a copy of the last one
             assert moved[0].embedding.tobytes() == moved[1].embedding.tobytes()
+
+
+@pytest.mark.timeout(120)
+def test_the_one_command_leaves_a_file_of_which_the_page_can_be_made(tmp_path: Path) -> None:
+    left, page = tmp_path / "results.json", tmp_path / "performance.md"
+    asked = "--rows 200 --queries 20 --dimension 8 --synthetic --rounds 1 --systems memstore chroma --phases many"
+    for command in (
+        ["benchmarks", *asked.split(), "--work", str(tmp_path / "work"), "--json", str(left)],
+        ["benchmarks.report", str(left), "--page", str(page)],
+    ):
+        subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=os.environ | {"MEMSTORE_BENCHMARK_PEERS": str(tmp_path)},
+            check=True,
+            capture_output=True,
+        )
+    (run,) = read([left])
+    assert [record["phase"] for record in run["records"]] == ["many"]
+    assert run["skipped"]["chroma"] == "not installed"
+    assert str(tmp_path) not in left.read_text(encoding="utf-8")
+    assert "Skipped, because not installed:" in page.read_text(encoding="utf-8")
 
 
 def test_a_system_that_fails_or_is_not_there_is_named_and_the_rest_goes_on(
