@@ -244,14 +244,13 @@ class Judge:
 
     def allowed(self, filter: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Shape (stop,): which rows the filter allows."""
-        if filter not in self._allowed:
-            self._allowed[filter] = np.ones(self.stop, bool)
-            if filter:
-                rule = FILTERS[filter]
-                items = self._made.items(0, self.stop)
-                self._allowed[filter] = np.fromiter(
-                    (_matches(rule, i.tags, i.metadata) for i in items), bool, self.stop
-                )
+        if not filter:
+            return np.ones(self.stop, bool)
+        if not self._allowed:  # all at once: every row is read for it
+            self._allowed = {name: np.zeros(self.stop, bool) for name in FILTERS}
+            for item in self._made.items(0, self.stop):
+                for name, rule in FILTERS.items():
+                    self._allowed[name][item.row] = _matches(rule, item.tags, item.metadata)
         return self._allowed[filter]
 
     def _computed(self, filter: str, queries: Vectors) -> tuple[Any, Any]:
@@ -263,7 +262,10 @@ class Judge:
             sims = queries @ np.asarray(self._vectors[some]).T
             both = np.concatenate([best, sims], axis=1)
             names = np.concatenate([rows, np.broadcast_to(some, sims.shape)], axis=1)
-            order = np.argsort(-both, axis=1, kind="stable")[:, :LIMIT]
+            some_best = np.argpartition(-both, LIMIT - 1, axis=1)[:, :LIMIT] if both.shape[1] > LIMIT else None
+            if some_best is not None:
+                both, names = np.take_along_axis(both, some_best, 1), np.take_along_axis(names, some_best, 1)
+            order = np.argsort(-both, axis=1, kind="stable")
             best, rows = np.take_along_axis(both, order, 1), np.take_along_axis(names, order, 1)
         found = min(LIMIT, len(keys))
         return rows[:, :found], best[:, max(0, found - 1)]

@@ -116,10 +116,9 @@ def _filtered(results: Results) -> Iterator[Line]:
 def _opening(results: Results) -> Iterator[Line]:
     bound = 4.0 if results.rows >= _LARGE else 0.4
     what, asked = "cold open to first hit, file in the page cache", f"at most {bound} s"
-    record = _done(results.get("open", "memstore", "cached"))
-    yield (
-        Line(what, asked, f"{record['seconds']:.2f} s", record["seconds"] <= bound) if record else _missing(what, asked)
-    )
+    opened, reopened = _done(results.get("open", "memstore", "cached")), _done(results.get("memory", "memstore"))
+    seconds = opened["seconds"] if opened else reopened["reopen_seconds"] if reopened else None
+    yield _missing(what, asked) if seconds is None else Line(what, asked, f"{seconds:.2f} s", seconds <= bound)
     ratio = results.pair(("open", "memstore", "uncached"), ("open", "memstore", "read uncached"), "seconds")
     yield _at_most("the same, not in the page cache, times reading the table raw", ratio, 1.5, "at most 1.5")
     for verb in ("delete", "upsert"):

@@ -11,7 +11,7 @@ PHASE = "add"
 TOGETHER = "concurrent"
 _SYSTEMS = ("memstore", "raw", "faiss", "usearch", "chroma", "lancedb", "sqlite-vec", "qdrant", "langgraph")
 _ADDS = 50
-_TURNS = 4
+_TURNS = 2
 _BUDGET = 1.5
 _TRACED = 20
 

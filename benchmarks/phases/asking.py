@@ -77,7 +77,8 @@ def _in_turns(
 
     def do(name: str, worker: Worker, number: int) -> dict[str, Any]:  # noqa: ARG001
         queries = [asked[(number * _SLICE + i) % len(asked)] for i in range(_SLICE)]
-        return worker.ask("search", queries=queries, filter=filter, budget=_BUDGET, warm=_WARM)
+        budget = _BUDGET / 2 if filter else _BUDGET
+        return worker.ask("search", queries=queries, filter=filter, budget=budget, warm=_WARM)
 
     turns = bench.rounds * (_TURNS if not filter else 2)
     return bench.turns(workers, do, lambda name, why: bench.record(phase, name, filter, skipped=why), rounds=turns)
@@ -142,7 +143,8 @@ def _tail_turns(bench: Bench, workers: dict[str, Worker]) -> dict[str, list[dict
 
 def filters(bench: Bench) -> None:
     """Ten hits among those that a tag or a number allows, at several shares of the rows."""
-    with bench.opened(FILTERED, bench.among(*(name for name in _ALL if name not in ("raw", "usearch")))) as workers:
+    kinds = ("memstore-exact", "memstore-graph", "raw", "usearch")  # memstore's own choice is what counts here
+    with bench.opened(FILTERED, bench.among(*(name for name in _ALL if name not in kinds))) as workers:
         for filter in FILTERS:
             told = _in_turns(bench, FILTERED, workers, filter, bench.judge)
             for name, turns in told.items():

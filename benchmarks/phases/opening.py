@@ -24,7 +24,7 @@ CACHED, UNCACHED = "cached", "uncached"
 
 def run(bench: Bench) -> None:
     """All systems with their files in the page cache; memstore and a bare read of its table also without."""
-    ours = bench.among("memstore", "memstore-exact", "memstore-graph", "memstore-float16")
+    ours = bench.among("memstore", "memstore-exact")
     for name in bench.among(*_ALL):
         rounds: list[dict[str, Any]] = []
         try:

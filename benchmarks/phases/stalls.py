@@ -8,6 +8,10 @@ from benchmarks.worker import Skipped
 
 PHASE = "gaps"
 LOADS = ("add_many", "load", "searches", "open", "fold", "rebuild", "together")
+_ROUNDS = 3
+_ENOUGH = 20_000
+"""Beats after which a load is not repeated: some last long by themselves."""
+
 UNFROZEN = ", not frozen"
 
 
@@ -23,7 +27,9 @@ def _measure(bench: Bench, name: str, load: str, *, frozen: bool) -> None:
     case = load if frozen else load + UNFROZEN
     rounds: list[dict[str, Any]] = []
     try:
-        for _ in range(bench.rounds if frozen else 1):
+        for _ in range(min(bench.rounds, _ROUNDS) if frozen else 1):
+            if sum(told["beats"] for told in rounds) > _ENOUGH:
+                break
             bench.round()
             with bench.copied(name) as folder, bench.worker(name) as worker:
                 asked = {"load": load, "folder": str(folder), "seconds": bench.seconds, "frozen": frozen}
