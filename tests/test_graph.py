@@ -410,7 +410,7 @@ async def test_what_float16_cannot_tell_apart_is_told_apart_by_the_stored_vector
     """Vectors so near to each other that float16 puts them in another order: more are taken, and scored again."""
     rng = np.random.default_rng(13)
     centres = rng.standard_normal((15, DIMENSION))
-    rows = (np.repeat(centres, 40, axis=0) + 0.01 * rng.standard_normal((600, DIMENSION))).astype(np.float32)
+    rows = (np.repeat(centres, 40, axis=0) + 0.02 * rng.standard_normal((600, DIMENSION))).astype(np.float32)
     async with memstore.open(
         path, dimension=DIMENSION, vector_type="float16", index="graph", durability="relaxed",
         graph=memstore.GraphOptions(ef_search=100),
