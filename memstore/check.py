@@ -17,7 +17,7 @@ from memstore.geometry import CANCELLED, Mean, usable
 from memstore.index import Follower, as_entries
 from memstore.index.graph import BrokenLinksError
 from memstore.index.graphed import GraphedIndex
-from memstore.index.snapshot import keys_of, links_of
+from memstore.index.snapshot import FORMAT, GONE, keys_of, links_of, sound
 from memstore.records import Finding, FindingKind, Namespace
 from memstore.repository import audit, log, snapshots
 from memstore.repository.log import VectorRows, VectorSpace
@@ -132,14 +132,22 @@ def _graph(index: GraphedIndex, space: VectorSpace) -> Iterator[Finding]:
 
 
 def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
-    header = snapshots.latest(connection, space.pk)
-    if header is None:
+    header = snapshots.latest(connection, space.pk, log.top(connection))
+    if header is None or header.parameters.get("format") != FORMAT:
         return
+    if not sound(header.parameters):
+        yield Finding(kind="snapshot", noun=space.kind, id="", detail="the stored graph says of itself what cannot be")
+        return
+    detail = ""
     try:
-        keys_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
+        keys = keys_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
         links_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
+        if len(np.unique(keys[keys != GONE])) != np.count_nonzero(keys != GONE):
+            detail = "a key is in it twice"
     except BrokenSnapshotError as error:
-        yield Finding(kind="snapshot", noun=space.kind, id="", detail=f"the stored graph is damaged: {error}")
+        detail = str(error)
+    if detail:
+        yield Finding(kind="snapshot", noun=space.kind, id="", detail=f"the stored graph is damaged: {detail}")
 
 
 class _Comparison:

@@ -146,7 +146,7 @@ async def _index_options(database: Database, settings: Settings, spaces: dict[Ki
     options = settings.index_options(IndexOptions.stored(stored), spaces["memory"].space.metric)
     if options != IndexOptions.stored(stored) and not settings.read_only:
         graph = options.index != "exact"
-        await database.write(lambda c: log.remember_index(c, options.as_stored(), graph=graph))
+        await database.write(lambda c: log.remember_index(c, options.as_stored(), graph=graph), batch=True)
     return options
 
 
@@ -166,7 +166,7 @@ async def _index_metadata(database: Database, settings: Settings) -> None:
         return
     missing = await database.read(lambda connection: indexed.missing(connection, wanted))
     if missing:
-        await database.write(lambda connection: indexed.add(connection, wanted))
+        await database.write(lambda connection: indexed.add(connection, wanted), batch=True)
 
 
 def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:

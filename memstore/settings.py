@@ -141,7 +141,7 @@ class Settings:
         options = IndexOptions(
             index=self.index or stored.index,
             graph=self.graph or stored.graph,
-            vector_type=self.vector_type or stored.vector_type,
+            vector_type=self.vector_type or (stored.vector_type if metric == "cosine" else "float32"),
         )
         if options.vector_type == "float16" and metric != "cosine":
             raise InvalidError(

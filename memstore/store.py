@@ -255,6 +255,7 @@ class Store(StoreNamespace):
         spares the next open the work. Does nothing where searches are to be exact. Takes the writer lock for each
         megabyte of the snapshot.
         """
+        self._session.refuse_inside_own()
         await self._session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
         await self._tender.optimize()
 
@@ -322,11 +323,11 @@ class Store(StoreNamespace):
         """
         if not self._database.closed:
             self._session.refuse_inside_own()
-            await self._tender.stop()
         try:
+            await self._tender.stop()
             await self._database.close()
-        except MemstoreError:
-            self._tender.resume()
+        except BaseException:
+            self._tender.resume()  # a store that is open still goes on as before
             raise
         if self._session.embedder is not None:
             self._session.embedder.close()

@@ -234,7 +234,6 @@ async def test_what_the_file_remembers_and_nobody_can_read_is_the_default(path: 
     assert IndexOptions.stored(remembered(path)) == IndexOptions(index="graph")
 
 
-@pytest.mark.xfail(strict=True, reason="JSON that is none, and a type the metric forbids, keep the file from opening")
 @pytest.mark.parametrize("garbage", ["", "{graph", "\x00", '{"vector_type": "float16"}'])
 async def test_nothing_that_is_remembered_keeps_a_file_from_opening(path: Path, garbage: str) -> None:
     async with opened(path, metric="l2") as store:

@@ -97,7 +97,6 @@ async def test_a_graph_is_built_folded_and_written_by_itself(path: Path) -> None
         assert await store.check() == []
 
 
-@pytest.mark.xfail(strict=True, reason="a search that loads FAISS and has nothing to catch up with tells nobody")
 async def test_a_graph_is_begun_by_the_search_that_loads_faiss(path: Path) -> None:
     async with opened(path) as store:
         await store.memories.search(np.ones(DIMENSION))
@@ -145,7 +144,6 @@ async def test_a_store_that_shrinks_below_half_has_no_graph_any_more(path: Path)
         assert (await store.stats()).indexed == 0
 
 
-@pytest.mark.xfail(strict=True, reason="so many dead have it built anew: it is dropped first, and then none was had")
 async def test_a_graph_is_kept_down_to_half_the_size_it_takes_to_get_one(path: Path) -> None:
     async with opened(path) as store:
         await put(store, data(260))
@@ -177,7 +175,6 @@ async def test_vectors_without_structure_stay_exact_and_it_is_said(path: Path, m
         assert await store.check() == []
 
 
-@pytest.mark.xfail(strict=True, reason="what was once said of unfit vectors is said for ever")
 async def test_a_graph_that_came_after_all_is_no_longer_called_unfit(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,9 +273,6 @@ async def test_who_waits_for_optimize_may_be_cancelled_and_the_work_goes_on(path
         assert of_memories(store).nodes == 600
 
 
-@pytest.mark.xfail(
-    strict=True, reason="it waits for the writer its own transaction holds, to the timeout, and gives up"
-)
 async def test_optimize_inside_ones_own_transaction_is_refused_at_once(path: Path) -> None:
     async with opened(path, timeout=2) as store:
         await put(store, data(300))
@@ -295,14 +289,8 @@ async def test_optimize_inside_ones_own_transaction_is_refused_at_once(path: Pat
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param(
-            (graph.Graph, "links"),
-            marks=pytest.mark.xfail(strict=True, reason="the new graph's links are copied and digested on the loop"),
-        ),
-        pytest.param(
-            (Contents, "stream"),
-            marks=pytest.mark.xfail(strict=True, reason="the snapshot is cut into chunks on the loop"),
-        ),
+        (graph.Graph, "links"),
+        (Contents, "stream"),
         (graph.Links, "check"),
         (GrowingGraph, "link"),
         (graph.GraphMaker, "growing"),
@@ -346,7 +334,6 @@ async def test_the_event_loop_does_none_of_the_work(
     assert threading.get_ident() not in threads
 
 
-@pytest.mark.xfail(strict=True, reason="the note of what was last written holds the index it was of, vectors and all")
 async def test_an_index_that_was_built_anew_leaves_no_other_in_memory(path: Path) -> None:
     async with opened(path) as store:
         await put(store, data(500))
@@ -416,7 +403,6 @@ async def test_closing_in_the_middle_of_a_snapshot_waits_for_a_chunk_of_it(
     assert sql(path, "SELECT complete FROM index_snapshot") == [(0,)]
 
 
-@pytest.mark.xfail(strict=True, reason="a chunk waits for the writer as long as a verb would, and the close for it")
 async def test_closing_waits_for_no_writer_of_another_process(path: Path) -> None:
     store = await opened(path, timeout=2)
     by_hand(store)
@@ -471,15 +457,14 @@ async def test_a_close_that_is_refused_leaves_the_graph_tended(path: Path) -> No
     await store.close()
 
 
-@pytest.mark.xfail(strict=True, reason="whoever is cancelled in close() leaves the tender stopped")
 async def test_a_cancelled_close_leaves_the_graph_tended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = GrowingGraph.link
+    whole, begun = GrowingGraph.link, threading.Event()
     with monkeypatch.context() as patch:
-        patch.setattr(GrowingGraph, "link", lambda *a: (time.sleep(0.2), whole(*a))[1])
+        patch.setattr(GrowingGraph, "link", lambda *a: (begun.set(), time.sleep(0.2), whole(*a))[2])
         store = await opened(path)
         await put(store, data(300))
         await store.memories.search(np.ones(DIMENSION))
-        while not store._tender._busy():
+        while not begun.is_set():
             await asyncio.sleep(0.01)
         task = asyncio.create_task(store.close())
         await asyncio.sleep(0.05)
@@ -597,7 +582,6 @@ async def test_a_snapshot_that_cannot_be_written_is_said_and_costs_nothing_else(
         assert sql(path, "SELECT count(*) FROM index_snapshot") == [(0,)]
 
 
-@pytest.mark.xfail(strict=True, reason="a snapshot that failed counts as written, for optimize too")
 async def test_optimize_writes_the_snapshot_that_could_not_be_written_before(path: Path) -> None:
     async with opened(path, timeout=0.2) as store:
         by_hand(store)

@@ -300,6 +300,11 @@ class Follower:
         """Load FAISS when it is due, for so many *vectors* or those held: on a thread, and never by a write."""
         if self.engine.name == "faiss" or self._wanted == "numpy":
             return
+        self._choose(vectors)
+        if isinstance(self.engine, FaissEngine):
+            self.moved()  # now there can be a graph
+
+    def _choose(self, vectors: int | None) -> None:
         if self._wanted == "faiss":
             self.engine = FaissEngine.load()
             return

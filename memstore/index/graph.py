@@ -57,7 +57,7 @@ class Links(NamedTuple):
     def check(self, m: int) -> None:
         """Raise `BrokenLinksError` where following the links could lead out of the graph."""
         nodes = len(self.levels)
-        if not nodes or int(self.levels.min()) < 1 or int(self.levels.max()) != self.top + 1 or self.top > 60:
+        if not nodes or int(self.levels.min()) < 1 or int(self.levels.max()) != self.top + 1 or self.top >= _layers(m):
             raise BrokenLinksError("levels")
         if not 0 <= self.entry < nodes or int(self.levels[self.entry]) != self.top + 1:
             raise BrokenLinksError("entry point")
@@ -86,6 +86,14 @@ class Links(NamedTuple):
         linked = self.neighbors[first[:, None] + np.arange(2 * m)]
         fit = (linked >= 0) & good[linked]
         return np.where(fit.any(axis=1), linked[np.arange(len(nodes)), fit.argmax(axis=1)], -1)
+
+
+def _layers(m: int) -> int:
+    """How many layers a graph can have: FAISS draws none whose chance is under 1e-9, and has no room for more."""
+    layers = 0
+    while m**-layers * (1 - 1 / m) >= 1e-9:
+        layers += 1
+    return layers
 
 
 def _starts(levels: Numbers, m: int) -> npt.NDArray[np.int64]:

@@ -36,6 +36,7 @@ class GraphedIndex(ExactIndex):
         self.unfit_until = 0
         self.measured_nodes = 0
         self.expected: Header | None = None
+        self.written: tuple[int, int] | None = None
 
     @property
     def bytes(self) -> int:
@@ -69,6 +70,7 @@ class GraphedIndex(ExactIndex):
         graph.lie_in(self.table.storage)
         self.graph = graph
         self.expected = None
+        self.unfit = None
 
     def drop_graph(self) -> None:
         """Have no graph any more, and no dead entries. The index is held alone."""

@@ -29,8 +29,8 @@ def usable_snapshot(
     """The newest snapshot of the graph that is wanted for *count* vectors, if the log says all that happened since."""
     if not planner.wanted(options.index, count, space.space.dimension, had=True)[0]:
         return None
-    header = snapshots.latest(connection, space.pk)
-    if header is None or header.epoch != state.epoch or not state.floor <= header.seq <= state.top:
+    header = snapshots.latest(connection, space.pk, state.top)
+    if header is None or header.epoch != state.epoch or header.seq < state.floor:
         return None
     if not fits(header.parameters, options.graph, space.space) or header.parameters["nodes"] > _MOST * count:
         return None

@@ -70,10 +70,16 @@ def fits(parameters: Mapping[str, Any], options: GraphOptions, space: Space) -> 
         "dimension": space.dimension,
         "metric": space.metric,
     }
-    numbers = ("nodes", "links", "entry", "top", "effort")
-    return all(parameters.get(name) == value for name, value in asked.items()) and all(
-        type(parameters.get(name)) is int and 0 <= parameters[name] < 2**40 for name in numbers
-    )
+    return sound(parameters) and all(parameters.get(name) == value for name, value in asked.items())
+
+
+def sound(parameters: Mapping[str, Any]) -> bool:
+    """Whether a snapshot says of itself what one of ours could."""
+    least = {"format": FORMAT, "m": 4, "nodes": 1, "links": 0, "entry": 0, "top": 0, "effort": 1}
+    recall = parameters.get("recall", "")
+    return all(
+        type(parameters.get(name)) is int and number <= parameters[name] < 2**40 for name, number in least.items()
+    ) and (recall is None or (type(recall) is float and 0 <= recall <= 1))
 
 
 def chunks(parameters: Mapping[str, Any]) -> int:

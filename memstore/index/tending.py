@@ -13,17 +13,17 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from memstore.database import Database
 from memstore.database.commit import snapshot
-from memstore.errors import MemstoreError
+from memstore.errors import BusyError, MemstoreError
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.follower import Follower
-from memstore.index.graph import Graph, scratch
+from memstore.index.graph import Graph, GrowingGraph, scratch
 from memstore.index.graphed import GraphedIndex
 from memstore.index.measuring import measured
 from memstore.index.snapshot import GONE, Contents, chunks, fits, links_of
@@ -32,6 +32,9 @@ from memstore.repository.nouns import Kind
 from memstore.repository.snapshots import Header
 from memstore.threads import in_thread
 
+T = TypeVar("T")
+
+_PATIENCE = 0.25  # seconds of one wait for other writers
 _REST = 60.0  # seconds after a failure in which nothing is tried again
 
 _log = logging.getLogger("memstore")
@@ -47,7 +50,7 @@ class Tender:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._not_before = 0.0
-        self._stamps: dict[Kind, tuple[GraphedIndex, int, int]] = {}  # of which index, nodes and change, last written
+        self._given_up: set[Kind] = set()  # whose snapshots could not be written this time
         moved = weakref.WeakMethod(self._moved)  # a thread may hold the follower: it must not hold a forgotten store
         follower.moved = lambda: told() if (told := moved()) is not None else None
 
@@ -87,6 +90,7 @@ class Tender:
         self._stopping = False
 
     async def _tend(self, *, whole: bool) -> None:
+        self._given_up.clear()
         try:
             for kind in self._follower.spaces:
                 while not self._stopping and (work := self._next(kind, whole=whole)) is not None:
@@ -108,8 +112,10 @@ class Tender:
         need = planner.need(
             wanted=self._wanted(index), nodes=index.nodes, tail=index.tail, dead=index.table.dead, whole=whole
         )
-        if need in ("rebuild", "drop"):
+        if need == "drop":
             return partial(self._drop, kind, index)
+        if need == "rebuild":
+            return partial(self._rebuild, kind, index)
         if need is not None:
             return partial(self._fold, kind, index)
         return partial(self._write, kind, index) if self._unwritten(kind, index, whole=whole) else None
@@ -130,6 +136,10 @@ class Tender:
 
     async def _drop(self, kind: Kind, index: GraphedIndex) -> None:
         await self._held(kind, index, index.drop_graph)
+
+    async def _rebuild(self, kind: Kind, index: GraphedIndex) -> None:
+        await self._drop(kind, index)
+        await self._fold(kind, index)
 
     async def _attach(self, kind: Kind, index: GraphedIndex, header: Header) -> None:
         """Let the index have the graph that its entries were laid out for."""
@@ -157,7 +167,7 @@ class Tender:
             index.publish(graph)
 
         await self._held(kind, index, attach)
-        self._stamps[kind] = (index, graph.nodes, header.seq)
+        index.written = (graph.nodes, header.seq)
 
     async def _fold(self, kind: Kind, index: GraphedIndex) -> None:
         """Link the tail into a copy of the graph, and let that take its place."""
@@ -173,9 +183,7 @@ class Tender:
                 return
             storage = index.table.storage
             await in_thread(partial(growing.link, storage, min(scratch(index.dimension), target - growing.nodes)))
-        storage = index.table.storage
-        graph = growing.finished(storage)
-        await in_thread(partial(measured, graph, index, engine, storage.rows))
+        graph = await in_thread(partial(_finished, growing, index, engine))
         if graph.recall is not None and graph.recall < planner.TOO_FEW and index.kind == "auto":
             index.unfit = f"a graph of these vectors finds {graph.recall:.0%} of the neighbours: they have no structure"
             index.unfit_until = 2 * graph.nodes
@@ -193,9 +201,11 @@ class Tender:
     def _unwritten(self, kind: Kind, index: GraphedIndex, *, whole: bool) -> bool:
         if index.graph is None or self._database.settings.read_only:
             return False
-        held, nodes, seq = self._stamps.get(kind, (None, 0, 0))
-        if held is not index:
+        if kind in self._given_up:
+            return False
+        if index.written is None:
             return True
+        nodes, seq = index.written
         if whole:
             return nodes != index.nodes
         behind = (self._follower.applied or 0) - seq
@@ -222,26 +232,40 @@ class Tender:
         if made is None:
             return
         header, contents = made
-        self._stamps[kind] = (index, len(contents.keys), header.seq)  # whatever comes of it, not at once again
         try:
             written = await self._stored(header, contents)
-            await self._forget(space.pk, written)
+            if written is not None:
+                index.written = (len(contents.keys), header.seq)
+                await self._forget(space.pk, written)
         except MemstoreError as error:
+            self._given_up.add(kind)
+            self._not_before = time.monotonic() + _REST
             _log.warning("a snapshot of the graph could not be written: %s", error)
 
     async def _stored(self, header: Header, contents: Contents) -> int | None:
         """Write the snapshot unless another process has; the key of the one that counts."""
-        write = self._database.write
-        found = await self._database.read(lambda c: snapshots.latest(c, header.space_pk))
-        newer = found is not None and found.epoch == header.epoch and found.seq >= header.seq
+        found = await self._database.read(lambda c: snapshots.latest(c, header.space_pk, log.top(c)))
+        newer = found is not None and found.epoch == header.epoch and found.seq > header.seq
         if found is not None and newer and fits(found.parameters, contents.graph.options, self._space(header)):
             return found.pk
-        header = await write(lambda c: snapshots.begin(c, header))
-        for number, data in enumerate(contents.stream()):
+        header = await self._put(lambda c: snapshots.begin(c, header))
+        pieces = await in_thread(contents.stream)
+        for number in range(header.chunks):
             if self._stopping:
                 return None
-            await write(partial(_add, header=header, number=number, data=data))
-        return header.pk if await write(lambda c: snapshots.complete(c, header)) else None
+            data = await in_thread(lambda: next(pieces))
+            await self._put(partial(_add, header=header, number=number, data=data))
+        return header.pk if await self._put(lambda c: snapshots.complete(c, header)) else None
+
+    async def _put(self, function: Callable[[Any], T]) -> T:
+        """Run *function* in a write transaction, waiting for other writers a little at a time: the end may come."""
+        deadline = time.monotonic() + self._database.settings.timeout
+        while True:
+            try:
+                return await self._database.write(function, wait=_PATIENCE, batch=True)
+            except BusyError:
+                if self._stopping or time.monotonic() >= deadline:
+                    raise
 
     def _space(self, header: Header) -> Any:
         return next(space.space for space in self._follower.spaces.values() if space.pk == header.space_pk)
@@ -251,8 +275,15 @@ class Tender:
         if kept is None:
             return
         for pk in await self._database.read(lambda c: snapshots.others(c, space_pk, kept)):
-            while not self._stopping and await self._database.write(partial(snapshots.drop_part, pk=pk)):
+            while not self._stopping and await self._put(partial(snapshots.drop_part, pk=pk)):
                 pass
+
+
+def _finished(growing: GrowingGraph, index: GraphedIndex, engine: FaissEngine) -> Graph:
+    storage = index.table.storage
+    graph = growing.finished(storage)
+    measured(graph, index, engine, storage.rows)
+    return graph
 
 
 def _add(connection: Any, header: Header, number: int, data: bytes) -> None:

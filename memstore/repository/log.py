@@ -3,11 +3,24 @@
 import json
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, bindparam, column, delete, func, insert, null, select, table, update
+from sqlalchemy import (
+    Connection,
+    Text,
+    bindparam,
+    column,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    table,
+    type_coerce,
+    update,
+)
 from sqlalchemy.sql.expression import TableValuedAlias
 
 from memstore.repository import snapshots
@@ -216,8 +229,13 @@ def add_spaces(connection: Connection, dimension: int, metric: Metric, embedder:
 
 
 def index_options(connection: Connection) -> dict[str, Any] | None:
-    """How the index was last asked to be; None while nobody asked for anything."""
-    return cast("dict[str, Any] | None", connection.execute(select(store_meta.c.index_options)).scalar())
+    """How the index was last asked to be; None while nobody asked for anything, or where that cannot be read."""
+    text = connection.execute(select(type_coerce(store_meta.c.index_options, Text))).scalar()
+    try:
+        found = json.loads(text or "null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def remember_index(connection: Connection, options: dict[str, Any], *, graph: bool) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select, type_coerce, update
 
 from memstore.repository.prepared import Prepared
 from memstore.schema import index_chunk, index_snapshot
@@ -38,20 +38,28 @@ class Header(NamedTuple):
 
 _READ = Prepared(
     select(index_chunk.c.data, index_chunk.c.digest).where(
-        index_chunk.c.snapshot_pk == bindparam("snapshot"), index_chunk.c.number == bindparam("number")
+        index_chunk.c.snapshot_pk == bindparam("snapshot"),
+        index_chunk.c.number == bindparam("number"),
+        func.typeof(index_chunk.c.data) == "blob",
     )
 )
 _ADD = Prepared(insert(index_chunk).values({c.name: bindparam(c.name) for c in index_chunk.c}))
-_FLOOR = Prepared(select(func.min(index_snapshot.c.seq)))
+_FLOOR = Prepared(select(func.min(index_snapshot.c.seq)).where(func.typeof(index_snapshot.c.seq) == "integer"))
 
 
-def latest(connection: Connection, space_pk: int) -> Header | None:
-    """The complete snapshot of a space that includes most."""
+def latest(connection: Connection, space_pk: int, top: int) -> Header | None:
+    """The complete snapshot of a space that includes most, of the changes up to *top*; what is no snapshot is none."""
     c = index_snapshot.c
-    found = select(c.pk, c.space_pk, c.epoch, c.seq, c.parameters, c.chunks)
-    found = found.where(c.space_pk == space_pk, c.complete == 1).order_by(c.seq.desc(), c.pk.desc()).limit(1)
-    row = connection.execute(found).first()
-    return None if row is None else Header(*row)
+    found = select(c.pk, c.space_pk, c.epoch, c.seq, type_coerce(c.parameters, Text), c.chunks)
+    found = found.where(c.space_pk == space_pk, c.complete == 1, func.typeof(c.seq) == "integer", c.seq <= top)
+    for pk, space, epoch, seq, text, chunks in connection.execute(found.order_by(c.seq.desc(), c.pk.desc())):
+        try:
+            parameters = json.loads(text)
+        except (TypeError, ValueError):
+            continue
+        if isinstance(parameters, dict):
+            return Header(pk, space, epoch, seq, parameters, chunks)
+    return None
 
 
 def begin(connection: Connection, header: Header) -> Header:
