@@ -49,6 +49,7 @@ def write(runs: Sequence[dict[str, Any]], page: Path) -> None:
         (page.parent / f"{page.stem}-{name}.svg").write_text(plots.svg(picture), encoding="utf-8")
     parts = [
         _text("opening").format(rows=f"{main.rows:,}", data=main.facts["data"], size=main.rows),
+        _busy(main),
         *(f"![{picture.title}]({page.stem}-{name}.svg)\n" for name, picture in pictures.items()),
         "## Targets\n\n" + _targets(main),
         *_sections(main, "##"),
@@ -57,6 +58,18 @@ def write(runs: Sequence[dict[str, Any]], page: Path) -> None:
         parts += [f"## At {other.rows:,} memories\n\n" + _targets(other), *_sections(other, "###")]
     parts += [_run(main), _text("closing")]
     page.write_text("\n".join(part.strip("\n") + "\n" for part in parts if part), encoding="utf-8")
+
+
+def _busy(results: Results) -> str:
+    """A warning, where a phase began on a machine that had more to do than our own work makes."""
+    cores = results.facts["cores"] or 1
+    most = max((about.get("load_before") or 0 for run in results.runs for about in run["phases"].values()), default=0)
+    if most <= 1.5 * cores:
+        return ""
+    return (
+        f"**The machine had other work to do** (load average up to {most:.1f} on {cores} cores): absolute times, worst "
+        "cases and event-loop gaps say little here, and ratios only as much as their spread allows.\n"
+    )
 
 
 def _text(name: str) -> str:

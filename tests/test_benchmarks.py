@@ -223,6 +223,15 @@ def test_the_page_is_made_of_what_runs_left(tmp_path: Path) -> None:
         assert len({line.count("|") for line in table.splitlines()}) == 1, table
 
 
+def test_a_page_of_a_busy_machine_says_so(tmp_path: Path) -> None:
+    runs = read([STORED])
+    for load, said in ((2.9, False), (3.1, True)):
+        for about in runs[-1]["phases"].values():
+            about["load_before"] = load
+        report.write(runs, tmp_path / "performance.md")
+        assert ("had other work" in (tmp_path / "performance.md").read_text(encoding="utf-8")) == said
+
+
 def test_targets_say_reached_missed_and_not_measured() -> None:
     runs = read([STORED])
     lines = {line.what: line for line in targets.lines(Results(runs, runs[-1]["facts"]["rows"]))}
