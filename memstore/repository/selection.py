@@ -138,7 +138,8 @@ class _Finder:
     Attributes:
         owners: the namespaces.
         paths: the paths in metadata that have an index.
-        exact: whether a tag's carriers are looked at, in case raw SQL moved them to another namespace.
+        exact: whether what tags gave is looked at, because raw SQL can move a record to another namespace and leave
+            its tags.
     """
 
     connection: Connection
@@ -157,7 +158,8 @@ class _Finder:
         else:
             found, left = self._narrowed(sets)
             rest += left
-        return self._asked(found, rest) if rest and len(found) else found
+        unsure = self.exact and any(isinstance(one, Or | Contains) for one in sets)
+        return self._asked(found, rest) if (rest or unsure) and len(found) else found
 
     def _split(self, terms: Sequence[Node]) -> tuple[list[_Set], list[Node]]:
         """*terms* as those that indexes answer, and the others."""
@@ -219,7 +221,7 @@ class _Finder:
             case Or(parts):
                 return np.unique(np.concatenate([self._part(part, most) for part in parts]))
             case Contains(operand=name):
-                found = tagged(self.selection.noun.kind, self.owners, str(name), exact=self.exact)
+                found = tagged(self.selection.noun.kind, self.owners, str(name))
             case tests:
                 found = in_range(self.selection.noun.kind, self.owners, tests)
         text = f"SELECT group_concat(pk) FROM ({found.text} LIMIT ?)"  # noqa: S608 - values are bound
@@ -243,7 +245,7 @@ class _Finder:
         return _array(self.connection.execute(all_joined).scalar_one())
 
     def _asked(self, keys: Keys, terms: Sequence[Node]) -> Keys:
-        """Those of *keys* whose records match *terms*."""
+        """Those of *keys* whose records are in the namespaces and match *terms*."""
         table, asked = self.selection.noun.table, keys_in()
         owned = self.selection.owned(table.c.namespace_pk)
         row = exists().where(table.c.pk == asked.c.value, owned, self.selection.matching(terms, few=True))
