@@ -1,7 +1,7 @@
 # Shortcuts for work on memstore; each line is what CONTRIBUTING.md says in words.
 PYTHON ?= .venv/bin/python
 
-.PHONY: test quick format bench
+.PHONY: test quick format bench bench-page peers
 
 test:           ## everything CI runs
 	bash .ci/run
@@ -13,5 +13,12 @@ format:
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-bench:
+peers:          ## what the benchmarks compare with
+	$(PYTHON) -m benchmarks.peers install all
+
+bench:          ## some minutes, on 20,000 memories
 	$(PYTHON) -m benchmarks
+
+bench-page:     ## docs/performance.md
+	$(PYTHON) -m benchmarks --rows 100000 --work benchmarks/results --json benchmarks/results/results.json
+	$(PYTHON) -m benchmarks.report benchmarks/results/results.json

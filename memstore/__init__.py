@@ -44,7 +44,7 @@ from memstore.memories import Memories
 from memstore.opening import open
 from memstore.records import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Plan, Repair, Stats, Tag
 from memstore.schema import include_object
-from memstore.settings import Durability, Engine, Metric
+from memstore.settings import Durability, Engine, GraphOptions, IndexKind, Metric, VectorType
 from memstore.store import Store, StoreNamespace, Transaction
 from memstore.tags import Tags
 
@@ -72,8 +72,10 @@ __all__ = [
     "Finding",
     "ForeignFileError",
     "ForkedStoreError",
+    "GraphOptions",
     "Hit",
     "Hits",
+    "IndexKind",
     "InvalidError",
     "LoadError",
     "Memories",
@@ -97,6 +99,7 @@ __all__ = [
     "Transaction",
     "TransactionError",
     "UsageError",
+    "VectorType",
     "include_object",
     "migrate",
     "open",

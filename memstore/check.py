@@ -15,9 +15,13 @@ from memstore import composites
 from memstore.database.commit import snapshot
 from memstore.geometry import CANCELLED, Mean, usable
 from memstore.index import Follower, as_entries
+from memstore.index.graph import BrokenLinksError
+from memstore.index.graphed import GraphedIndex
+from memstore.index.snapshot import keys_of, links_of
 from memstore.records import Finding, FindingKind, Namespace
-from memstore.repository import audit, log
+from memstore.repository import audit, log, snapshots
 from memstore.repository.log import VectorRows, VectorSpace
+from memstore.repository.snapshots import BrokenSnapshotError
 from memstore.threads import breathe
 from memstore.vectors import checksum, decode, decode_rows
 
@@ -39,6 +43,7 @@ def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Findin
     by_kind = {space.kind: space for space in spaces}
     for space in by_kind.values():
         findings += _vectors(connection, space)
+        findings += _snapshots(connection, space)
     findings += _composites(connection, by_kind["memory"], by_kind["assembly"])
     return findings
 
@@ -106,7 +111,35 @@ def indexed(connection: Connection, follower: Follower) -> list[Finding]:
             return []
         for space in follower.spaces.values():
             findings += _Comparison(connection, follower, space, set(pending.get(space.pk, ()))).findings()
+            findings += _graph(follower.indexes[space.kind], space)
     return findings
+
+
+def _graph(index: GraphedIndex, space: VectorSpace) -> Iterator[Finding]:
+    graph = index.graph
+    if graph is None:
+        return
+    links = graph.links()
+    detail = "" if graph.nodes <= index.table.pinned else "the graph covers entries that can move"
+    try:
+        links.check(graph.options.m)
+    except BrokenLinksError as error:
+        detail = f"the graph has links that cannot be: {error}"
+    if links.digest() != graph.digest:
+        detail = "the graph's links are not those it was made with"
+    if detail:
+        yield Finding(kind="graph", noun=space.kind, id="", detail=detail)
+
+
+def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
+    header = snapshots.latest(connection, space.pk)
+    if header is None:
+        return
+    try:
+        keys_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
+        links_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
+    except BrokenSnapshotError as error:
+        yield Finding(kind="snapshot", noun=space.kind, id="", detail=f"the stored graph is damaged: {error}")
 
 
 class _Comparison:
@@ -117,14 +150,14 @@ class _Comparison:
         self._space = space
         self._pending = pending
         self._index = follower.indexes[space.kind]
-        self._entries = self._index.entries()
+        self._table = self._index.table
         self._wrong: dict[int, tuple[FindingKind, str]] = {}
         self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
 
     def findings(self) -> list[Finding]:
-        dimension, held = self._space.space.dimension, self._entries.rows.shape[1]
+        dimension, held = self._space.space.dimension, self._table.rows.shape[1]
         if held != dimension:
-            for key in self._entries.keys.tolist():
+            for key in self._table.keys[self._table.live].tolist():
                 self._wrong[key] = ("wrong_dimension", f"the index has a vector of dimension {held}, not {dimension}")
         else:
             self._compare()
@@ -133,11 +166,11 @@ class _Comparison:
         return [_finding(kind, self._space, key, names, detail) for key, (kind, detail) in order]
 
     def _compare(self) -> None:
-        seen = np.zeros(len(self._index), dtype=bool)
+        seen = np.zeros(self._table.size, dtype=bool)
         for chunk in log.vectors(self._connection, self._space):
             self._compare_chunk(chunk, seen)
             breathe()
-        for key in self._entries.keys[~seen].tolist():
+        for key in self._table.keys[self._table.live & ~seen].tolist():
             self._note(key, "ghost", "the index has it, but no vector of it is stored")
         by_stored = {stored: key for key, (stored, _) in self._differing.items()}
         for key, (_, held) in self._differing.items():
@@ -150,18 +183,19 @@ class _Comparison:
     def _compare_chunk(self, chunk: VectorRows, seen: npt.NDArray[np.bool_]) -> None:
         stored = as_entries(chunk, self._space)
         keys = stored.keys
-        places = self._index.places(keys)
+        places = self._table.places(keys)
         found = places >= 0
         for key in keys[~found].tolist():
             self._note(key, "missing", "its vector is stored, but the index does not have it")
         at = places[found]
         seen[at] = True
         fresh = stored.rows[found]
-        held = self._entries.rows[at]
+        held = self._table.rows[at]
         for i in np.flatnonzero(~_equal(fresh, held)).tolist():
-            self._differing[int(keys[found][i])] = (fresh[i].tobytes(), held[i].tobytes())
-        scoped = self._entries.namespaces[at] == stored.namespaces[found]
-        scoped &= self._entries.expiries[at] == stored.expiries[found]
+            self._differing[int(keys[found][i])] = (fresh[i].astype(held.dtype).tobytes(), held[i].tobytes())
+        entries = self._table.at(at)
+        scoped = entries.namespaces == stored.namespaces[found]
+        scoped &= entries.expiries == stored.expiries[found]
         for key in keys[found][~scoped].tolist():
             self._note(key, "stale", "the index has another namespace or expiry than is stored")
 
@@ -170,7 +204,10 @@ class _Comparison:
             self._wrong[key] = (kind, detail)
 
 
-def _equal(fresh: npt.NDArray[np.float32], held: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def _equal(fresh: npt.NDArray[np.float32], held: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    if held.dtype == np.float16:
+        same: npt.NDArray[np.bool_] = (fresh.astype(np.float16) == held).all(axis=1)
+        return same
     wide = fresh.astype(np.float64)
     away = np.linalg.norm(wide - held, axis=1)
     near: npt.NDArray[np.bool_] = away <= TOLERANCE * np.linalg.norm(wide, axis=1)
@@ -189,6 +226,8 @@ def mend(connection: Connection, follower: Follower, findings: list[Finding]) ->
     """
     if any(finding.kind == "integrity" for finding in findings):
         audit.reindex(connection)
+    if any(finding.kind == "snapshot" for finding in findings):
+        snapshots.drop_older(connection, log.top(connection) + 1)
     orphans = audit.remove_orphans(connection)
     filled = sum(audit.fill_checksums(connection, space) for space in follower.spaces.values())
     stored_wrong = {"composite", "checksum", "unusable"}

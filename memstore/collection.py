@@ -25,6 +25,7 @@ from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
 from memstore.repository.rows import Order, Place
 from memstore.repository.selection import Selection
+from memstore.threads import SLICE
 from memstore.transaction import Session
 from memstore.vectors import EmbeddingLike, as_embedding
 
@@ -138,7 +139,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             rows.delete_keys(connection, self._noun, keys)
             return len(keys)
 
-        return await self._session.write(step)
+        return await self._session.write(step, batch=asked is None or len(asked) > SLICE)
 
     async def list(
         self,
@@ -260,25 +261,44 @@ class Collection(ABC, Generic[RecordT, HitT]):
             vectors = np.stack([self._checked(query) for query in asked])
             scope = self._scope(connection, at, node, wanted, below=below)
             answers = view.search(self._noun.kind, vectors, limit, scope)
-            return [self._hits(connection, view, at, found, own, min_score) for found, own in answers]
+            return self._hits(connection, view, at, answers, min_score)
 
         return await self._session.search(step, self._noun.kind)
 
     def _hits(
-        self, connection: Connection, view: View, at: datetime, found: Found, own: int, min_score: float | None
-    ) -> Hits[HitT]:
-        size = len(found.keys) if min_score is None else int((found.scores >= min_score).sum())
-        records = self._read(connection, found.keys[:size].tolist(), at)
-        if len(records) < size:
+        self,
+        connection: Connection,
+        view: View,
+        at: datetime,
+        answers: builtins.list[tuple[Found, int]],
+        min_score: float | None,
+    ) -> builtins.list[Hits[HitT]]:
+        """The answers with their records, which are read together, each once."""
+        if min_score is not None:
+            answers = [(_at_least(found, min_score), own) for found, own in answers]
+        keys = list(dict.fromkeys(key for found, _ in answers for key in found.keys.tolist()))
+        records = dict(zip(keys, self._read(connection, keys, at), strict=False))
+        if len(records) < len(keys):
             raise DriftError
-        plan = Plan(
-            method="exact",
+        return [
+            Hits(
+                [self._hit(records[k], s) for k, s in zip(found.keys.tolist(), found.scores.tolist(), strict=True)],
+                self._plan(view, found, own),
+            )
+            for found, own in answers
+        ]
+
+    def _plan(self, view: View, found: Found, own: int) -> Plan:
+        return Plan(
+            method=found.how.method,
+            reason=found.how.reason,
             engine=view.engine.name,
             rows=view.rows(self._noun.kind),
             allowed=found.allowed,
+            candidates=found.how.candidates,
+            tail=found.how.tail,
             uncommitted=own,
         )
-        return Hits([self._hit(r, s) for r, s in zip(records, found.scores[:size].tolist(), strict=True)], plan)
 
     def _checked(self, query: object) -> np.ndarray[Any, np.dtype[np.float32]]:
         space = self._space.space
@@ -333,6 +353,11 @@ class Collection(ABC, Generic[RecordT, HitT]):
         if key is None:
             raise NotFoundError(self._noun.kind, id, self._namespace)
         return key
+
+
+def _at_least(found: Found, score: float) -> Found:
+    size = int((found.scores >= score).sum())
+    return found._replace(keys=found.keys[:size], scores=found.scores[:size])
 
 
 def list_of_ids(ids: object) -> list[object]:

@@ -24,11 +24,14 @@ from memstore.vectors import checksum, decode_rows, encode
 _CHUNK = 500  # members' vectors summed before others may run
 
 
-def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> None:
-    """Bring up to date every composite that a change after *since*, a number of the log, left behind."""
-    changed = log.changed(connection, since, log.top(connection)).get(spaces["assembly"].pk)
-    if changed:
-        recompute(connection, spaces, log.lagging(connection, changed))
+def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> int:
+    """Bring up to date every composite that a change after *since* left behind; where the log stands then."""
+    top = log.top(connection)
+    changed = log.changed(connection, since, top).get(spaces["assembly"].pk) if top > since else None
+    if not changed:
+        return top
+    recompute(connection, spaces, log.lagging(connection, changed))
+    return log.top(connection)
 
 
 def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Iterable[int]) -> None:

@@ -29,11 +29,25 @@ CANCELLED = 1e-6
 
 def index_form(metric: Metric, rows: Rows) -> Rows:
     """*rows* as the index compares them: float32, shape (n, dimension); under cosine each of length 1."""
+    return _of_length_1(rows)[1] if metric == "cosine" else rows
+
+
+def usable_form(metric: Metric, rows: Rows) -> tuple[npt.NDArray[np.bool_], Rows]:
+    """Which of *rows* are usable, shape (n,), and the index form of those that are: both in one pass."""
     if metric != "cosine":
-        return rows
+        good = usable(metric, rows)
+        return good, rows if good.all() else rows[good]
+    with np.errstate(all="ignore"):
+        size, form = _of_length_1(rows)
+    good = np.isfinite(size) & (size > 0)
+    return good, form if good.all() else form[good]
+
+
+def _of_length_1(rows: Rows) -> tuple[Wide, Rows]:
     wide = rows.astype(np.float64)
-    wide /= lengths(wide)[:, None]
-    return wide.astype(np.float32)
+    size = lengths(wide)
+    wide /= size[:, None]
+    return size, wide.astype(np.float32)
 
 
 def usable(metric: Metric, rows: Rows) -> npt.NDArray[np.bool_]:
@@ -44,7 +58,7 @@ def usable(metric: Metric, rows: Rows) -> npt.NDArray[np.bool_]:
 
 def lengths(wide: Wide) -> Wide:
     """The Euclidean length of each row: float64, shape (n,). In float64 no float32 vector over- or underflows."""
-    squares: Wide = (wide * wide).sum(axis=1)
+    squares: Wide = np.einsum("ij,ij->i", wide, wide)
     return np.sqrt(squares)
 
 

@@ -9,14 +9,15 @@ from sqlalchemy import Connection
 
 from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids
 from memstore.errors import DuplicateError, InvalidError
-from memstore.fields import Draft, check_id, check_ids, check_text, memory_changes, new_memory, now
+from memstore.fields import Draft, check_id, check_ids, check_text, memory_changes, new_memories, now
 from memstore.records import Hit, Json, Memory
 from memstore.repository import memories, rows
+from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY, Noun
-from memstore.threads import SLICE, breathe
+from memstore.threads import SLICE
 from memstore.vectors import EmbeddingLike
 
-_KEPT = ("created_at", "accessed_at", "access_count")  # what upsert leaves as it was, unless it is named
+_KEPT = frozenset({"created_at", "accessed_at", "access_count"})  # what upsert leaves as it was, unless it is named
 
 
 class Memories(Collection[Memory, Hit]):
@@ -80,20 +81,24 @@ class Memories(Collection[Memory, Hit]):
         """
         prepared = await self._embedded(items)
         records: dict[str, Memory] = {}
+        encoded: list[Batch] = []
 
-        def before() -> None:
-            for draft in self._drafts(prepared):
-                if draft.record.id in records:
-                    raise DuplicateError("memory", draft.record.id, given_twice=True)
-                records[draft.record.id] = draft.record
+        def given_once() -> Iterator[Memory]:
+            for record in self._new(prepared):
+                if record.id in records:
+                    raise DuplicateError("memory", record.id, given_twice=True)
+                records[record.id] = record
+                yield record
 
         def step(connection: Connection) -> list[Memory]:
-            stored = list(records.values())
-            if stored:
-                memories.insert_new(connection, self._space, self._namespace, stored)
-            return stored
+            if encoded:
+                memories.insert_new(connection, self._space, self._namespace, encoded)
+            return list(records.values())
 
-        return await self._session.write(step, before=before)
+        def before() -> None:
+            encoded.extend(memories.batches(given_once()))
+
+        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
     async def upsert(
         self,
@@ -121,24 +126,38 @@ class Memories(Collection[Memory, Hit]):
     async def upsert_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
         """Upsert memories, all or none; of equal ids in one call the last wins. One record an item, in order."""
         prepared = await self._embedded(items)
-        drafts: list[Draft[Memory]] = []
+        last: dict[str, Draft[Memory]] = {}
+        ids: list[str] = []
+        encoded: list[Batch] = []
+
+        def before() -> None:
+            for item, record in zip(prepared, self._new(prepared), strict=True):
+                ids.append(record.id)
+                named = () if _KEPT.isdisjoint(item) else [name for name in _KEPT if item.get(name) is not None]
+                last[record.id] = Draft(record, frozenset(named))
+            encoded.extend(memories.batches(draft.record for draft in last.values()))
 
         def step(connection: Connection) -> list[Memory]:
-            stored = self._upserted(connection, {draft.record.id: draft for draft in drafts})
-            return [stored[draft.record.id] for draft in drafts]
+            stored = {id: draft.record for id, draft in last.items()}
+            for batch in encoded:
+                for record in self._upserted(connection, batch, last):
+                    stored[record.id] = record
+            return [stored[id] for id in ids]
 
-        return await self._session.write(step, before=lambda: drafts.extend(self._drafts(prepared)))
+        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
-    def _upserted(self, connection: Connection, drafts: Mapping[str, Draft[Memory]]) -> dict[str, Memory]:
-        keys = rows.keys_of(connection, MEMORY, self._namespace, list(drafts), LIVE)
-        fresh = [draft.record for id, draft in drafts.items() if id not in keys]
-        if fresh:
-            memories.insert_new(connection, self._space, self._namespace, fresh)
-        changes = {keys[id]: _replacement(draft) for id, draft in drafts.items() if id in keys}
-        memories.change(connection, self._space, self._namespace, changes)
-        stored = {record.id: record for record in fresh}
-        stored.update((r.id, r) for r in memories.read(connection, self._space, list(keys.values())))
-        return stored
+    def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> list[Memory]:
+        """Store a batch; those of its memories that were there, as they are now."""
+        there = memories.standing(connection, self._namespace, batch.ids)
+        if len(there) < len(batch):
+            fresh = batch.only(i for i, id in enumerate(batch.ids) if id not in there)
+            memories.insert_new(connection, self._space, self._namespace, [fresh])
+            batch = batch.only(i for i, id in enumerate(batch.ids) if id in there)
+        if not there:
+            return []
+        kept = memories.keep(batch, [drafts[id] for id in batch.ids], there)
+        memories.replace(connection, self._space, self._namespace, batch, there)
+        return kept
 
     async def update(
         self,
@@ -185,7 +204,7 @@ class Memories(Collection[Memory, Hit]):
             fields = memory_changes(changes, self._space.space, at)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, LIVE)
-            memories.change(connection, self._space, self._namespace, {key: fields})
+            memories.change(connection, self._space, self._namespace, key, fields)
             return memories.read(connection, self._space, [key])[0]
 
         return await self._session.write(step)
@@ -222,28 +241,11 @@ class Memories(Collection[Memory, Hit]):
                 prepared[i] = {**prepared[i], "embedding": vector}
         return prepared
 
-    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Draft[Memory]]:
-        at = now()
-        for i, item in enumerate(items):
-            if i and i % SLICE == 0:
-                breathe()
-            try:
-                draft = new_memory(item, self._namespace, self._space.space, at)
-            except InvalidError as error:
-                if len(items) > 1:
-                    error.add_note(f"this was item {i} of {len(items)}; none was stored")
-                raise
-            yield draft
+    def _new(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Memory]:
+        return new_memories(items, self._namespace, self._space.space, now())
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
         return memories.read(connection, self._space, keys)
 
     def _hit(self, record: Memory, score: float) -> Hit:
         return Hit(record, score)
-
-
-def _replacement(draft: Draft[Memory]) -> dict[str, Any]:
-    """What an upsert gives an existing memory: every field but its id and what it keeps."""
-    record = draft.record
-    left = {"id", "namespace", *(name for name in _KEPT if name not in draft.named)}
-    return {name: getattr(record, name) for name in Memory.__dataclass_fields__ if name not in left}

@@ -12,11 +12,21 @@ from memstore.database import Database
 from memstore.database.file import no_dimension
 from memstore.embedder import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
-from memstore.index import Follower
+from memstore.index import Follower, Tender
 from memstore.repository import indexed, log
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
-from memstore.settings import Durability, Engine, Metric, Settings, path_text
+from memstore.settings import (
+    Durability,
+    Engine,
+    GraphOptions,
+    IndexKind,
+    IndexOptions,
+    Metric,
+    Settings,
+    VectorType,
+    path_text,
+)
 from memstore.store import Store, close_after
 from memstore.transaction import Autocommit
 
@@ -53,6 +63,9 @@ def open(
     durability: Durability = "full",
     read_only: bool = False,
     engine: Engine = "auto",
+    index: IndexKind | None = None,
+    graph: GraphOptions | None = None,
+    vector_type: VectorType | None = None,
     indexed_metadata: Iterable[str] | None = None,
 ) -> Opening:
     """Open the store in the file at *path*, creating or upgrading the file if need be.
@@ -70,6 +83,13 @@ def open(
             file does.
         read_only: every write raises `ReadOnlyError`; the file must exist.
         engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
+        index: `"exact"` compares every allowed vector. `"graph"` walks a graph (FAISS's HNSW), under a filter only
+            where that can be trusted and is quicker. `"auto"` is exact until exact search takes about a millisecond
+            (10 million numbers: 26,042 vectors of dimension 384), then a graph wherever that is quicker. The file
+            remembers this, `graph` and `vector_type`; None means as it was last opened, at first `"auto"`.
+        graph: the graph's parameters, a `memstore.GraphOptions`.
+        vector_type: how the index keeps vectors in memory: `"float32"`, or, under cosine, `"float16"`: half the
+            memory; what it finds is scored by the stored float32 vectors.
         indexed_metadata: values in the metadata of memories by which filters are quick, written as in a filter after
             `metadata.`: `("user_id", "source.kind")`. They add to those the file has, which stay; None and `()` ask
             for none. A new one is built now, under the writer lock, at 0.2 s for 100,000 memories; every later write
@@ -94,6 +114,9 @@ def open(
         durability=durability,
         read_only=read_only,
         engine=engine,
+        index=index,
+        graph=graph,
+        vector_type=vector_type,
         indexed_metadata=filters.indexed(indexed_metadata),
     )
     return Opening(settings, bound)
@@ -103,8 +126,9 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
         spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
+        follower = Follower(spaces, settings.engine, await _index_options(database, settings, spaces))
         await _index_metadata(database, settings)
-        follower = Follower(spaces, settings.engine)
+        tender = Tender(follower, database)
         database.when_committed(follower.committed)
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(log.lagging)
@@ -113,7 +137,17 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     except BaseException:
         await database.close()
         raise
-    return Store(session)
+    return Store(session, tender)
+
+
+async def _index_options(database: Database, settings: Settings, spaces: dict[Kind, VectorSpace]) -> IndexOptions:
+    """How vectors are searched: as asked for, the rest as the file remembers; what is new is written down."""
+    stored = await database.read(log.index_options)
+    options = settings.index_options(IndexOptions.stored(stored), spaces["memory"].space.metric)
+    if options != IndexOptions.stored(stored) and not settings.read_only:
+        graph = options.index != "exact"
+        await database.write(lambda c: log.remember_index(c, options.as_stored(), graph=graph))
+    return options
 
 
 async def _spaces(database: Database, settings: Settings) -> dict[Kind, VectorSpace]:

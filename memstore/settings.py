@@ -1,18 +1,21 @@
 """One validated settings record; the part that gives data its meaning is stored in the file.
 
 `Settings` is what the caller asked for. `Space` is what the file says its vectors are; it never changes after the
-file is made, and a store whose caller asks for something else is not opened.
+file is made, and a store whose caller asks for something else is not opened. `IndexOptions` say how the vectors are
+searched: the file remembers them, and they may change whenever it is opened.
 """
 
 import os
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from memstore.errors import InvalidError
 
 Metric = Literal["cosine", "inner_product", "l2"]
 Durability = Literal["full", "relaxed"]
 Engine = Literal["auto", "numpy", "faiss"]
+IndexKind = Literal["auto", "exact", "graph"]
+VectorType = Literal["float32", "float16"]
 
 MAX_DIMENSION = 65_536
 
@@ -33,6 +36,62 @@ class Space:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """Parameters of the search graph, by their usual names (HNSW: Malkov and Yashunin, arXiv:1603.09320).
+
+    Attributes:
+        m: links a vector has on the upper layers, 4 to 128; twice as many on the lowest. More find more and cost
+            memory: about 8.3 * m + 12 bytes a vector.
+        ef_construction: candidates that are looked at to link a new vector, 8 to 4,096. More make a better graph, and
+            take as much longer to build.
+        ef_search: candidates a search keeps, 8 to 65,536. More find more of the true neighbours and take as much
+            longer. None measures what it takes on a sample of the stored vectors.
+    """
+
+    m: int = 16
+    ef_construction: int = 128
+    ef_search: int | None = None
+
+    def __post_init__(self) -> None:
+        _whole("m", self.m, 4, 128)
+        _whole("ef_construction", self.ef_construction, 8, 4_096)
+        if self.ef_search is not None:
+            _whole("ef_search", self.ef_search, 8, 65_536)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexOptions:
+    """How vectors are searched.
+
+    Attributes:
+        index: `"exact"` compares every allowed vector; `"graph"` walks a graph; `"auto"` is
+            exact until exact search takes about a millisecond.
+        graph: the graph's parameters.
+        vector_type: how the index keeps vectors in memory; the rows are float32 in any case.
+    """
+
+    index: IndexKind = "auto"
+    graph: GraphOptions = field(default_factory=GraphOptions)
+    vector_type: VectorType = "float32"
+
+    def __post_init__(self) -> None:
+        _one_of("index", self.index, get_args(IndexKind))
+        _one_of("vector_type", self.vector_type, get_args(VectorType))
+
+    @classmethod
+    def stored(cls, values: dict[str, Any] | None) -> "IndexOptions":
+        """What `as_stored` made *values* of; None, and what cannot be read, is the default."""
+        try:
+            return cls(**{**(values or {}), "graph": GraphOptions(**(values or {}).get("graph", {}))})
+        except (TypeError, ValueError):
+            return cls()
+
+    def as_stored(self) -> dict[str, Any]:
+        """It as JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How a store is opened.
 
@@ -44,6 +103,9 @@ class Settings:
         durability: `"full"` syncs every commit to the disk; `"relaxed"` may lose the last commits at a power cut.
         read_only: refuse every write.
         engine: what computes distances; `"auto"` chooses.
+        index: see `IndexOptions`; None, here and in the next two, means as the file was last opened.
+        graph: see `IndexOptions`.
+        vector_type: see `IndexOptions`.
         indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
     """
 
@@ -54,16 +116,39 @@ class Settings:
     durability: Durability = "full"
     read_only: bool = False
     engine: Engine = "auto"
+    index: IndexKind | None = None
+    graph: GraphOptions | None = None
+    vector_type: VectorType | None = None
     indexed_metadata: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         _one_of("metric", self.metric, (*get_args(Metric), None))
         _one_of("durability", self.durability, get_args(Durability))
         _one_of("engine", self.engine, get_args(Engine))
+        _one_of("index", self.index, (*get_args(IndexKind), None))
+        _one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
+        if self.graph is not None and not isinstance(self.graph, GraphOptions):
+            raise InvalidError(f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {self.graph!r}")
+        if self.index == "graph" and self.engine == "numpy":
+            raise InvalidError("the graph is FAISS's: leave out engine='numpy', or use index='exact'")
         if self.dimension is not None:
             check_dimension(self.dimension)
         if not isinstance(self.timeout, int | float) or isinstance(self.timeout, bool) or not 0 <= self.timeout < 1e6:
             raise InvalidError(f"timeout is in seconds, 0 to a million; got {self.timeout!r}")
+
+    def index_options(self, stored: IndexOptions, metric: Metric) -> IndexOptions:
+        """What was asked for, the rest as *stored*. Raises `InvalidError` where *metric* does not allow it."""
+        options = IndexOptions(
+            index=self.index or stored.index,
+            graph=self.graph or stored.graph,
+            vector_type=self.vector_type or stored.vector_type,
+        )
+        if options.vector_type == "float16" and metric != "cosine":
+            raise InvalidError(
+                "vector_type='float16' needs the cosine metric, whose vectors have length 1: with this store's, "
+                f"{metric}, a vector may lie beyond float16: leave it at float32"
+            )
+        return options
 
 
 def check_dimension(dimension: object) -> int:
@@ -84,6 +169,11 @@ def path_text(path: str | os.PathLike[str]) -> str:
             "memstore.testing.temporary_store() gives one that goes away"
         )
     return os.path.realpath(text)
+
+
+def _whole(name: str, value: object, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

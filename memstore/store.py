@@ -21,9 +21,10 @@ from memstore.database.copying import copy
 from memstore.database.file import HEAD
 from memstore.errors import LoadError, MemstoreError
 from memstore.fields import check_count, check_namespace, now
+from memstore.index import Tender
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import indexed, log, namespaces, rows, selection, tags
+from memstore.repository import indexed, log, namespaces, rows, selection, snapshots, tags
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric, path_text
 from memstore.tags import Tags
@@ -66,7 +67,7 @@ class _Nouns:
                 deleted += len(keys)
             return deleted
 
-        return await self._session.write(step)
+        return await self._session.write(step, batch=True)
 
     async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
         """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
@@ -161,10 +162,11 @@ class StoreNamespace(_Nouns):
 class Store(StoreNamespace):
     """An open store, and its root namespace. Made by `memstore.open`; close it, or use it with `async with`."""
 
-    def __init__(self, session: Autocommit) -> None:
+    def __init__(self, session: Autocommit, tender: Tender) -> None:
         super().__init__(session, ())
         self._database = session.database
         self._follower = session.follower
+        self._tender = tender
 
     @property
     def dimension(self) -> int:
@@ -195,7 +197,9 @@ class Store(StoreNamespace):
         found = await self.check()
         for finding in found:
             _log.warning("repair found %s", finding)
-        orphans, filled, recomposed = await self._session.write(lambda c: checks.mend(c, self._follower, found))
+        orphans, filled, recomposed = await self._session.write(
+            lambda c: checks.mend(c, self._follower, found), batch=True
+        )
         await self._database.call(lambda _: self._follower.drop())
         reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in NOUNS))
         return Repair(
@@ -239,8 +243,20 @@ class Store(StoreNamespace):
             indexed=sum(len(index) for index in self._follower.indexes.values()),
             index_bytes=sum(index.bytes for index in self._follower.indexes.values()),
             index_loaded=self._follower.applied is not None,
+            snapshot_bytes=snapshots.stored_bytes(connection),
+            **self._follower.described("memory"),
             indexed_metadata=tuple(filters.written(path) for path in indexed.paths(connection)),
         )
+
+    async def optimize(self) -> None:
+        """Bring the graph up to date now: every vector in it, the dead out of it, and a snapshot of it in the file.
+
+        It happens by itself in the background, whenever enough has changed; after a large load, before closing, this
+        spares the next open the work. Does nothing where searches are to be exact. Takes the writer lock for each
+        megabyte of the snapshot.
+        """
+        await self._session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
+        await self._tender.optimize()
 
     async def compact(self) -> int:
         """Give back to the disk what deleted records held; how many bytes the file is smaller by.
@@ -270,7 +286,7 @@ class Store(StoreNamespace):
                 after = base.execute("PRAGMA page_count").fetchone()[0]
                 return int((before - after) * base.execute("PRAGMA page_size").fetchone()[0])
 
-        await self._session.write(tidy)
+        await self._session.write(tidy, batch=True)
         freed = await self._database.upkeep(shrink)
         await self._database.checkpoint()
         return freed
@@ -306,7 +322,12 @@ class Store(StoreNamespace):
         """
         if not self._database.closed:
             self._session.refuse_inside_own()
-        await self._database.close()
+            await self._tender.stop()
+        try:
+            await self._database.close()
+        except MemstoreError:
+            self._tender.resume()
+            raise
         if self._session.embedder is not None:
             self._session.embedder.close()
 

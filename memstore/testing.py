@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from memstore.errors import InvalidError
 from memstore.fields import now
-from memstore.index.exact import ExactIndex
+from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import NEVER, Entries
 from memstore.opening import open
 from memstore.repository import rows
@@ -93,8 +93,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
     with follower.lock.exclusive():
         index = follower.indexes[noun]
         keys = np.array([found[id] for id in wanted], dtype=np.int64)
-        held, places = index.entries(), index.places(keys)
-        entries = Entries(held.keys[places], held.namespaces[places], held.expiries[places], held.rows[places])
+        entries = index.table.at(index.table.places(keys))
         if kind == "missing":
             index.remove(keys)
         elif kind == "stale":
@@ -109,7 +108,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
             return [f"key {int(ghost[0])}"]
         else:
             wider = np.pad(index.entries().rows, ((0, 0), (0, 1)))
-            other = ExactIndex(wider.shape[1], store.metric)
+            other = GraphedIndex(wider.shape[1], store.metric)
             other.put(index.entries()._replace(rows=wider))
             follower.indexes[noun] = other
     return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted

@@ -28,22 +28,42 @@ def breathe() -> None:
     time.sleep(0)
 
 
-async def finished(outcome: "asyncio.Future[T]", on_cancel: Callable[[], None] | None = None) -> T:
-    """The result of *outcome*, waited for to its end; the first cancellation that came meanwhile is let out then.
+class Outcome(asyncio.Future[T]):
+    """What the work of a thread comes to. Whoever awaits it waits to its end, through any number of cancellations.
 
-    *on_cancel* is called at a cancellation, to ask the thread to give up what it has not begun.
-
-    A thread cannot be cancelled. A shielded task can (`asyncio.run` cancels it at Ctrl-C), so this waits on a
-    bare future, which no loop cancels.
+    A thread cannot be cancelled. A cancellation that a future refuses is kept by asyncio and let out when the future
+    is settled, in place of the outcome. Nothing else has that effect: a shielded task is a task still, and
+    `asyncio.run` cancels it at Ctrl-C.
     """
+
+    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - a future's form
+        """Refuse: see the class."""
+        return False
+
+
+def settle(outcome: "asyncio.Future[T]", result: T | None, error: BaseException | None) -> None:
+    """Give *outcome* its result, or its *error*; one that was cancelled, so that nobody waits for it, stays so."""
+    if outcome.done():
+        return
+    if error is None:
+        outcome.set_result(result)  # type: ignore[arg-type]  # of T, where there is no error
+        return
+    if isinstance(error, StopIteration):  # a future cannot hold it
+        wrapped = RuntimeError("StopIteration was raised")
+        wrapped.__cause__ = error
+        error = wrapped
+    outcome.set_exception(error)
+    outcome.exception()  # an error that nobody waits for any more is nobody's news
+
+
+async def finished(outcome: "asyncio.Future[T]") -> T:
+    """The result of *outcome*, any future or task, waited for to its end; a cancellation is let out then."""
     cancelled: asyncio.CancelledError | None = None
     while not outcome.done():
         try:
             await asyncio.shield(outcome)
         except asyncio.CancelledError as error:
             cancelled = cancelled or error
-            if on_cancel is not None:
-                on_cancel()
         except BaseException:  # noqa: BLE001 - raised again below, by result()
             break
     if cancelled is not None:
@@ -53,39 +73,31 @@ async def finished(outcome: "asyncio.Future[T]", on_cancel: Callable[[], None] |
 
 async def in_thread(function: Callable[[], T]) -> T:
     """Run *function* on a thread made for it, and wait for its end through any number of cancellations."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-    threading.Thread(target=telling(loop, outcome, function), name="memstore-once", daemon=True).start()
-    return await finished(outcome)
+    outcome: Outcome[T] = Outcome()
+    threading.Thread(target=telling(outcome, function), name="memstore-once", daemon=True).start()
+    return await outcome
 
 
-def telling(
-    loop: asyncio.AbstractEventLoop, outcome: "asyncio.Future[T]", function: Callable[[], T]
-) -> Callable[[], None]:
-    """*function* as a thread runs it: its end settles *outcome*, on *loop*."""
-    outcome.add_done_callback(lambda o: o.exception())  # an error that nobody waits for any more is nobody's news
-
+def telling(outcome: "asyncio.Future[T]", function: Callable[[], T]) -> Callable[[], None]:
+    """*function* as a thread runs it: its end settles *outcome*, on the loop that this belongs to."""
     work = [(function, outcome)]
 
     def call() -> None:
         function, outcome = work.pop()  # a queue may keep the last call it made: not what it held, nor what it gave
         try:
             result = function()
-        except StopIteration as error:  # a future cannot hold it
-            wrapped = RuntimeError("StopIteration was raised")
-            wrapped.__cause__ = error
-            _tell(loop, outcome.set_exception, wrapped)
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            _tell(loop, outcome.set_exception, error)
+            tell(outcome.get_loop(), settle, outcome, None, error)
         else:
-            _tell(loop, outcome.set_result, result)
+            tell(outcome.get_loop(), settle, outcome, result, None)
 
     return call
 
 
-def _tell(loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], value: Any) -> None:
+def tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    """Have *loop* call *function*; called on a thread."""
     try:
-        loop.call_soon_threadsafe(settle, value)
+        loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:
         if not loop.is_closed():  # a loop that was closed under us has nobody who waits
             raise

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from memstore import composites
 from memstore.database import Database
 from memstore.database.commit import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
-from memstore.database.core import WriteSession
+from memstore.database.writer import WriteSession
 from memstore.embedder import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
 from memstore.fields import now
@@ -41,8 +41,13 @@ class Session(Protocol):
         """Run *function* in a read transaction."""
         ...
 
-    async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
-        """Run *function* so that all it does is done, or nothing; *before* it, what needs no transaction."""
+    async def write(
+        self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None, batch: bool = False
+    ) -> T:
+        """Run *function* so that all it does is done, or nothing; *before* it, what needs no transaction.
+
+        A *batch* takes long enough to hold up other writes that would share its transaction: they do not.
+        """
         ...
 
     async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
@@ -54,16 +59,18 @@ def _step(
     connection: Connection,
     spaces: dict[Kind, VectorSpace],
     function: Callable[[Connection], T],
-    base: int | None = None,
+    unread: int | None,
 ) -> T:
-    """One write. *base* is where the log stood when its transaction began; None means it begins with this."""
+    """One write. What the log says after *unread* is still to be read, and kept; None: what it says after this began.
+
+    The transaction may hold more than this write, and all that it changed is to be read after COMMIT.
+    """
     since = log.top(connection)
     rows.purge_expired(connection, now())
     result = function(connection)
-    composites.follow(connection, spaces, since)
-    top = log.top(connection)
+    top = composites.follow(connection, spaces, since)
     if top // log.KEEP != since // log.KEEP:
-        log.trim(connection, since if base is None else base)  # what this transaction changed is still to be read
+        log.trim(connection, since if unread is None else min(since, unread))
     return result
 
 
@@ -121,10 +128,16 @@ class Autocommit:
         composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
         return base
 
-    async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
+    async def write(
+        self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None, batch: bool = False
+    ) -> T:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
         self.refuse_inside_own()
-        return await self.database.write(lambda connection: _step(connection, self.spaces, function), before=before)
+
+        def step(connection: Connection) -> T:
+            return _step(connection, self.spaces, function, self.follower.applied)
+
+        return await self.database.write(step, before=before, batch=batch)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
@@ -192,7 +205,13 @@ class OpenTransaction:
             await self.database.call(lambda connection: follower.consistent(connection, lambda c, v: None))  # noqa: ARG005
         raise TransactionError("the index could not be brought to the state this transaction began in: try again")
 
-    async def write(self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None) -> T:
+    async def write(
+        self,
+        function: Callable[[Connection], T],
+        *,
+        before: Callable[[], None] | None = None,
+        batch: bool = False,  # noqa: ARG002 - it has the writer to itself
+    ) -> T:
         """See `Session.write`: in a savepoint of its own; if it raises, the transaction may go on without it."""
 
         def step(connection: Connection) -> T:

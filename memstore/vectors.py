@@ -18,6 +18,7 @@ EmbeddingLike = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.inte
 """What a caller may give as an embedding: any sequence of real numbers."""
 
 STORED = np.dtype("<f4")
+_FLOAT32 = np.dtype(np.float32)
 _NATIVE = sys.byteorder == "little"
 
 
@@ -34,18 +35,20 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
         EmbeddingError: it is not made of real numbers, or one is NaN, infinite or beyond float32, or all are zero
             (also after rounding) where that is not allowed.
     """
-    if np.any(getattr(value, "mask", False)):
-        raise EmbeddingError("an embedding holds masked numbers, which are no numbers: fill them in first")
-    if isinstance(value, np.ndarray) and value.dtype == np.float32:
-        vector = np.array(value, dtype=np.float32, order="C")  # a copy, contiguous, in native order
+    if type(value) is np.ndarray and value.dtype is _FLOAT32:
+        data = value.tobytes()  # a copy, contiguous, whatever the strides were
+        shape = value.shape
     else:
-        vector = _rounded(value)
-    if vector.shape != (dimension,):
-        raise DimensionError(expected=dimension, got=vector.shape[0] if vector.ndim == 1 else f"shape {vector.shape}")
-    with np.errstate(all="ignore"):
-        square = float(np.dot(vector, vector))
-    # One product settles the ordinary case; it overflows and underflows long before float32 does.
-    if not (1e-30 < square < 1e30):
+        if np.any(getattr(value, "mask", False)):
+            raise EmbeddingError("an embedding holds masked numbers, which are no numbers: fill them in first")
+        rounded = _rounded(value)
+        data, shape = rounded.tobytes(), rounded.shape
+    if shape != (dimension,):
+        raise DimensionError(expected=dimension, got=shape[0] if len(shape) == 1 else f"shape {shape}")
+    vector: Embedding = np.frombuffer(data, _FLOAT32)  # read-only for good, because bytes are
+    # One product settles the ordinary case; it overflows and underflows long before float32 does. Of all the ways to
+    # take it, vdot alone neither warns of that nor costs as much as the product itself to keep from warning.
+    if not 1e-30 < float(np.vdot(vector, vector)) < 1e30:
         if not np.isfinite(vector).all():
             raise EmbeddingError(
                 "an embedding holds NaN or infinity, or a number beyond float32: mend it or leave it out"
@@ -54,7 +57,6 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
             raise EmbeddingError(
                 "a zero embedding has no direction, so the cosine metric cannot place it: leave it out"
             )
-    vector.flags.writeable = False
     return vector
 
 
@@ -82,8 +84,11 @@ def _rounded(value: object) -> Embedding:
 
 
 def encode(vector: Embedding) -> bytes:
-    """The stored bytes of *vector*."""
-    return vector.tobytes() if _NATIVE else vector.astype(STORED).tobytes()
+    """The stored bytes of *vector*: of one that `as_embedding` or `decode` made, the very bytes it stands on."""
+    if not _NATIVE:
+        return vector.astype(STORED).tobytes()
+    under: object = vector.base
+    return under if type(under) is bytes and len(under) == vector.nbytes else vector.tobytes()
 
 
 def decode(data: bytes, dimension: int, what: str) -> Embedding:

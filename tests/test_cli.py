@@ -22,7 +22,7 @@ from memstore.cli import passages
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
 from memstore.database.file import HEAD
-from memstore.index.exact import ExactIndex
+from memstore.index.table import Table
 from memstore.testing import HashEmbedder
 
 CHECKOUT = Path(__file__).parents[1]
@@ -611,10 +611,8 @@ def test_check_finds_damage_with_exit_code_3_and_repair_names_what_remains(small
 
 
 def test_check_builds_the_index_and_compares_it_with_the_rows(small, monkeypatch):
-    whole = ExactIndex.put
-    monkeypatch.setattr(
-        ExactIndex, "put", lambda index, entries: whole(index, type(entries)(*(e[1:] for e in entries)))
-    )
+    whole = Table.load
+    monkeypatch.setattr(Table, "load", lambda table, entries: whole(table, type(entries)(*(e[1:] for e in entries))))
     done = runner.invoke(app, ["check", "--json", "-f", str(small)])
     assert done.exit_code == 3
     assert {finding["kind"] for finding in json.loads(done.stdout)["findings"]} == {"missing"}
@@ -897,3 +895,25 @@ def test_a_long_paragraph_is_cut_without_loss(text):
     if " " in text.strip():
         assert len(made) > 3
         assert all(len(passage.text) <= passages.LONGEST for passage in made)
+
+
+def test_optimize_says_why_there_is_nothing_to_do(small):
+    assert ok("optimize", "-f", small).startswith("searches stay exact: fewer than ")
+    (said,) = lines("optimize", "--json", "-f", small)
+    assert (said["index"], said["graph_nodes"], said["snapshot_bytes"]) == ("exact", 0, 0)
+
+
+def test_optimize_builds_the_graph_and_stores_it(tmp_path):
+    path = tmp_path / "large.db"
+
+    async def fill():
+        rows = np.random.default_rng(1).standard_normal((300, 8)).tolist()
+        async with memstore.open(path, dimension=8, index="graph") as store:
+            await store.memories.add_many([{"content": str(i), "embedding": row} for i, row in enumerate(rows)])
+
+    asyncio.run(fill())
+    said = ok("optimize", "-f", path)
+    assert said.startswith("300 vectors in the graph, ")
+    assert "of the nearest ten" in said
+    assert "search graph" in ok("stats", "-f", path)
+    assert lines("stats", "--json", "-f", path)[0]["snapshot_bytes"] > 300 * 100

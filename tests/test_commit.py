@@ -88,12 +88,29 @@ async def test_a_commit_refused_by_sqlite_leaves_nothing_and_the_store_goes_on(s
     assert await store.memories.count() == 1
 
 
+async def refuse_commits(store: Store, refused: bool) -> None:
+    """From now on SQLite itself refuses every COMMIT of the writer's connection, or takes them again."""
+
+    def verdict(action: int, what: str | None, *_: object) -> int:
+        is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
+        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
+
+    await store._database._writer.driver.submit(lambda c: raw(c).set_authorizer(verdict if refused else None))
+
+
 async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reopened(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await store.memories.add("before", id="b")
-    store._database._unknown = CommitUnknownError("unknown")
+    await refuse_commits(store, True)
+    with pytest.raises(CommitUnknownError, match="takes no more writes"):
+        await store.memories.add("unknown")
+    await refuse_commits(store, False)
+    for _ in range(2):
+        with pytest.raises(CommitUnknownError):
+            await store.memories.add("refused")
     with pytest.raises(CommitUnknownError):
-        await store.memories.add("refused")
+        async with store.transaction():
+            pass
     assert await store.memories.count() == 1
     await store.close()
     async with memstore.open(path) as again:
@@ -105,7 +122,7 @@ async def test_an_index_that_cannot_follow_a_commit_is_built_anew(
 ) -> None:
     await store.memories.add("a", embedding=[1.0] * 8)
     await store.memories.search([1.0] * 8)
-    store._follower.indexes["memory"]._rows = None  # as after running out of memory halfway
+    store._follower.indexes["memory"].table.storage = None  # as after running out of memory halfway
     await store.memories.add("b", id="b", embedding=[-1.0] * 8)
     assert "could not follow" in caplog.text
     assert (await store.memories.search([-1.0] * 8))[0].memory.id == "b"

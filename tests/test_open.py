@@ -312,11 +312,15 @@ async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: P
 
 async def test_relaxed_durability_syncs_less(path: Path) -> None:
     async with memstore.open(path, dimension=2, durability="relaxed") as store:
-        level = await store._database._writer.run(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one())
+        level = await store._database._writer.driver.submit(
+            lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        )
         assert level == 1
         assert (await store.stats()).durability == "relaxed"
     async with memstore.open(path) as store:
-        level = await store._database._writer.run(lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one())
+        level = await store._database._writer.driver.submit(
+            lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()
+        )
         assert level == 2
 
 

@@ -460,6 +460,7 @@ CASES: dict[type, dict[str, Case]] = {
         "repair": lambda face, g: face.repair(),
         "stats": lambda face, g: face.stats(),
         "compact": lambda face, g: face.compact(),
+        "optimize": lambda face, g: face.optimize(),
         "backup": lambda face, g: face.backup(g.folder / f"{g.new()[4:]}.bak"),
         "close": lambda face, g: face.close(),
     },

@@ -241,7 +241,7 @@ async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) 
             assert len(stored) == 3
         found = {h.memory.id for h in await store.memories.search(rows[i], 1_000)}
         assert {id in found for id in (f"{i}-{j}" for j in range(3))} == {len(stored) == 3}
-        raw_state = await store._database._writer.run(lambda c: raw(c).in_transaction)
+        raw_state = await store._database._writer.driver.submit(lambda c: raw(c).in_transaction)
         assert raw_state is False
 
 

@@ -102,6 +102,7 @@ for _name, _command, _panel in (
     ("check", upkeep.check, "The file"),
     ("repair", upkeep.repair, "The file"),
     ("compact", upkeep.compact, "The file"),
+    ("optimize", upkeep.optimize, "The file"),
     ("migrate", upkeep.migrate, "The file"),
 ):
     app.command(_name, help=_flowing(_command), rich_help_panel=_panel, epilog=EXIT_CODES)(_command)

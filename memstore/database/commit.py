@@ -9,9 +9,8 @@ state while the file shows the new one after a crash. Reading does not settle it
 
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError, TransactionError
 
+GIVEN_UP = "SQLite gave this transaction up after a failure: nothing of it was stored, start again"
 _LOOK_UP = 0.05  # seconds of waiting for the write lock after which a cancellation is noticed
 
 
@@ -42,8 +42,8 @@ def snapshot(connection: Connection) -> Iterator[None]:
             base.execute("ROLLBACK")
 
 
-def begin_write(connection: Connection, wait: float, given_up: threading.Event | None = None) -> None:
-    """Take the file's write lock, waiting at most *wait* seconds, or until *given_up* is set. Raises `BusyError`."""
+def begin_write(connection: Connection, wait: float, wanted: Callable[[], bool] = lambda: True) -> None:
+    """Take the file's write lock, waiting at most *wait* seconds, and while it is *wanted*. Raises `BusyError`."""
     base = raw(connection)
     deadline = time.monotonic() + wait
     while True:
@@ -54,7 +54,7 @@ def begin_write(connection: Connection, wait: float, given_up: threading.Event |
                 base.execute("BEGIN IMMEDIATE")
             return
         except BusyError:
-            if left <= _LOOK_UP or (given_up is not None and given_up.is_set()):
+            if left <= _LOOK_UP or not wanted():
                 raise
 
 
@@ -88,11 +88,17 @@ def end_savepoint(connection: Connection, name: str) -> None:
 
 
 def undo_savepoint(connection: Connection, name: str) -> None:
-    """Undo what was done since the mark, if there still is a transaction, and forget the mark."""
+    """Undo what was done since the mark, if there still is a transaction, and forget the mark.
+
+    Where that fails, the whole transaction is undone.
+    """
     base = raw(connection)
-    if base.in_transaction:
-        base.execute(f"ROLLBACK TO {name}")
-        base.execute(f"RELEASE {name}")
+    try:
+        if base.in_transaction:
+            base.execute(f"ROLLBACK TO {name}")
+            base.execute(f"RELEASE {name}")
+    except sqlite3.Error:
+        rollback(connection)
 
 
 def in_write(connection: Connection) -> bool:
@@ -117,7 +123,7 @@ def commit(connection: Connection) -> None:
     """
     base = raw(connection)
     if not base.in_transaction:
-        raise TransactionError("SQLite gave this transaction up after a failure: nothing of it was stored, start again")
+        raise TransactionError(GIVEN_UP)
     token = os.urandom(16)
     with translated():
         base.execute("UPDATE store_meta SET write_token = ?", (token,))

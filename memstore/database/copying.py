@@ -37,8 +37,13 @@ def copy(source: str, target: str, progress: Callable[[int, int], None]) -> None
             base.execute("SELECT 1 FROM store_meta").fetchone()  # one state: without it every write of others restarts
             with closing(sqlite3.connect(file)) as made:
                 base.backup(made, pages=_PAGES, progress=step, sleep=0.001)
-                # Its history goes on apart: an index of the one must not be taken for the other's.
-                made.execute("UPDATE store_meta SET epoch = ?", (uuid.uuid4().hex,))
+                # Its history goes on apart: an index of the one must not be taken for the other's. The snapshots in
+                # it are of the history they have in common.
+                epoch = uuid.uuid4().hex
+                made.execute(
+                    "UPDATE index_snapshot SET epoch = ? WHERE epoch = (SELECT epoch FROM store_meta)", (epoch,)
+                )
+                made.execute("UPDATE store_meta SET epoch = ?", (epoch,))
                 made.commit()
     except BaseException:
         file.unlink(missing_ok=True)

@@ -1,18 +1,16 @@
 """`Database`: one writer, two readers and one connection for upkeep, each on its own thread.
 
-True whenever nobody is inside a call: the writer has no open transaction, unless a user's transaction holds the
-turn. Whoever writes holds the turn (an asyncio lock, held by coroutines only) and every wait for it is bounded.
+True whenever nobody is inside a call: the writer has no open transaction, unless a user's transaction has the turn.
 """
 
 import asyncio
 import logging
 import os
 import sqlite3
-import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,10 +20,9 @@ from memstore.database import commit
 from memstore.database.driver import Driver, LocalEngine, Step
 from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, no_dimension, sync_engine
 from memstore.database.migration import migrate
+from memstore.database.writer import Writer, WriteSession
 from memstore.errors import (
-    BusyError,
     ClosedError,
-    CommitUnknownError,
     EventLoopError,
     ForkedStoreError,
     MissingFileError,
@@ -33,14 +30,13 @@ from memstore.errors import (
     ReadOnlyError,
 )
 from memstore.settings import Settings
-from memstore.threads import finished, in_thread
+from memstore.threads import Outcome, finished, in_thread
 
 T = TypeVar("T")
 
 READERS = 2
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 _CHECKPOINT_PAUSE = 30.0  # seconds between tries while a reader holds an old state
-_SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
 _WAIT_AT_CLOSE = (
     0.5  # seconds that closing waits for others to let the log be written back; whoever closes last does it
 )
@@ -52,18 +48,15 @@ class Database:
 
     def __init__(self, settings: Settings, writer: Driver | None, readers: list[Driver], upkeep: Driver | None) -> None:
         self.settings = settings
-        self._writer = writer
+        self._writer = None if writer is None else Writer(writer, settings.timeout)
         self._readers = readers
         self._upkeep = upkeep
-        self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._closed = False
-        self._unknown: CommitUnknownError | None = None
-        self._ended: asyncio.Future[None] | None = None
+        self._ended: Outcome[None] | None = None
         self._checkpointing: asyncio.Future[bool] | None = None
         self._checkpoint_not_before = 0.0
-        self._committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._wal = settings.path + "-wal"
 
     @classmethod
@@ -83,7 +76,8 @@ class Database:
 
     def when_committed(self, apply: Callable[[Connection], None]) -> None:
         """Have *apply* run on the writer's thread right after every COMMIT, before the caller is answered."""
-        self._committed = apply
+        if self._writer is not None:
+            self._writer.committed = apply
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
@@ -102,7 +96,7 @@ class Database:
         """Run *function* on a reader's thread, in no transaction; a cancelled caller does not wait for its end."""
         self.check_usable()
         reader = min(self._readers, key=lambda r: r.pending)
-        return await asyncio.shield(reader.submit(function))
+        return await reader.ask(function)
 
     async def read(self, function: Step[T]) -> T:
         """Run *function* on a reader's thread, in one read transaction."""
@@ -114,90 +108,47 @@ class Database:
         return await self.call(step)
 
     async def write(
-        self, function: Step[T], *, before: Callable[[], None] | None = None, wait: float | None = None
+        self,
+        function: Step[T],
+        *,
+        before: Callable[[], None] | None = None,
+        wait: float | None = None,
+        batch: bool = False,
     ) -> T:
-        """Run *function* in a write transaction of its own: BEGIN to after-commit is one function on one thread.
+        """Run *function* in a write transaction: BEGIN to after-commit is one function on one thread.
+
+        All of it or nothing is done. It may share the transaction with other writes that wait at the same time.
 
         Args:
             function: what to do in it.
             before: what to do on that thread before it begins, where it holds up no other process.
             wait: seconds to wait for other writers; None for the store's timeout.
+            batch: it takes long, and is to hold up no other's answer: it shares its transaction with nobody.
 
         Raises:
-            BusyError: the write lock was not to be had in time.
+            BusyError: the writer, or the file's write lock, was not to be had in time.
         """
-        wait = self.settings.timeout if wait is None else wait
-        deadline = time.monotonic() + wait
-        given_up = threading.Event()
-
-        def step(connection: Connection) -> T:
-            if before is not None:
-                before()
-            commit.begin_write(connection, deadline - time.monotonic(), given_up)
-            try:
-                with commit.translated():
-                    result = function(connection)
-            except BaseException:
-                commit.rollback(connection)
-                raise
-            self._commit(connection)
-            return result
-
-        async with self._writing(wait) as writer:
-            return await finished(writer.submit(step), given_up.set)
+        writer = self._writing()
+        try:
+            return await writer.write(function, before, wait=wait, batch=batch)
+        finally:
+            self._checkpoint_if_due()
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["WriteSession"]:
+    async def session(self) -> AsyncIterator[WriteSession]:
         """Hold the writer for a user's transaction; what it leaves open is rolled back."""
-        deadline = time.monotonic() + self.settings.timeout
-        given_up = threading.Event()
-        async with self._writing(self.settings.timeout) as writer:
-            session = WriteSession(writer, self._commit)
-            try:
-                begun = writer.submit(lambda c: commit.begin_write(c, deadline - time.monotonic(), given_up))
-                await finished(begun, given_up.set)
+        writer = self._writing()
+        try:
+            async with writer.session() as session:
                 yield session
-            finally:
-                if not session.committed:
-                    await writer.run(commit.rollback)
+        finally:
+            self._checkpoint_if_due()
 
-    @asynccontextmanager
-    async def _writing(self, wait: float) -> AsyncIterator[Driver]:
+    def _writing(self) -> Writer:
         self.check_usable()
         if self._writer is None:
             raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
-        await self._take_turn(wait)
-        try:
-            self.check_usable()  # it may have been closed meanwhile
-            if self._unknown is not None:
-                raise self._unknown
-            yield self._writer
-        finally:
-            self._turn.release()
-            self._checkpoint_if_due()
-
-    async def _take_turn(self, wait: float) -> None:
-        since = time.monotonic()
-        try:
-            async with asyncio.timeout(wait):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise BusyError(
-                f"other tasks of this store were writing for {wait} s: keep transactions short, or raise timeout"
-            ) from None
-        if time.monotonic() - since > _SLOW_WAIT:
-            _log.info("a write waited %.1f s for other tasks of its store", time.monotonic() - since)
-
-    def _commit(self, connection: Connection) -> None:
-        try:
-            commit.commit(connection)
-        except CommitUnknownError as error:
-            self._unknown = error
-            raise
-        except BaseException:
-            commit.rollback(connection)
-            raise
-        self._committed(connection)
+        return self._writer
 
     def wal_bytes(self) -> int:
         """The size of the write-ahead log; 0 when there is none."""
@@ -226,7 +177,7 @@ class Database:
         self.check_usable()
         if self._upkeep is None:
             raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
-        return await self._upkeep.run(function)
+        return await self._upkeep.submit(function)
 
     async def checkpoint(self) -> None:
         """Write the log back into the file now."""
@@ -240,22 +191,23 @@ class Database:
     async def close(self) -> None:
         """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
         if not self._closed:
-            await self._take_turn(self.settings.timeout)
-            try:
+            async with nullcontext() if self._writer is None else self._writer.turn():
                 self._shut()
-            finally:
-                self._turn.release()
         if self._ended is not None:
-            await finished(self._ended)
+            await self._ended
 
     def _shut(self) -> None:
         """Have every thread end after what it has to do. Nothing is awaited, so no cancellation stops it halfway."""
         if self._closed:
             return
         self._closed = True
+        drivers = list(self._readers)
         if self._upkeep is not None:
             self._upkeep.submit(partial(_checkpoint, wait=_WAIT_AT_CLOSE))
-        drivers = [driver for driver in (self._upkeep, *self._readers, self._writer) if driver is not None]
+            drivers.insert(0, self._upkeep)
+        if self._writer is not None:
+            self._writer.closed = True
+            drivers.append(self._writer.driver)
         self._ended = _one_after_the_other(drivers)
 
     def __del__(self) -> None:
@@ -263,26 +215,6 @@ class Database:
             warnings.warn(
                 f"the store {self.settings.path!r} was not closed: use `async with`", ResourceWarning, stacklevel=1
             )
-
-
-class WriteSession:
-    """A write transaction that takes several hops; `Database.session` opens and ends it."""
-
-    def __init__(self, writer: Driver, commit_step: Callable[[Connection], None]) -> None:
-        self._writer = writer
-        self._commit_step = commit_step
-        self.committed = False
-
-    async def run(self, function: Step[T]) -> T:
-        """Run *function* inside the transaction, on the writer's thread."""
-        return await self._writer.run(function)
-
-    async def commit(self) -> None:
-        """COMMIT to after-commit, as one function; once it has begun, only its outcome counts."""
-        try:
-            await self._writer.run(self._commit_step)
-        finally:
-            self.committed = True  # it ended, one way or the other: there is nothing left to roll back
 
 
 def _prepare(settings: Settings) -> None:
@@ -320,16 +252,16 @@ async def _connect(settings: Settings) -> list[Driver]:
 
 
 async def _closed(drivers: list[Driver]) -> None:
-    await finished(_one_after_the_other(drivers))
+    await _one_after_the_other(drivers)
 
 
-def _one_after_the_other(drivers: list[Driver]) -> "asyncio.Future[None]":
-    """Close *drivers* in turn; a bare future that is settled when all are. Unlike a task, no loop cancels it.
+def _one_after_the_other(drivers: list[Driver]) -> "Outcome[None]":
+    """Close *drivers* in turn; settled when all are.
 
     In turn, because SQLite removes the write-ahead log with the last connection, and takes none for the last while
     two close at once.
     """
-    together: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    together: Outcome[None] = Outcome()
     left = list(drivers)
 
     def close_next(ended: "asyncio.Future[Any] | None" = None) -> None:  # noqa: ARG001 - a callback's form

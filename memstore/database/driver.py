@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from memstore.threads import finished, telling
+from memstore.threads import Outcome, finished, telling
 
 T = TypeVar("T")
+FutureT = TypeVar("FutureT", bound="asyncio.Future[Any]")
 Step = Callable[[Connection], T]
 
 
@@ -26,7 +27,8 @@ class Driver:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._sync: Connection | None = None
-        self.pending = 0
+        self._asked = 0  # counted by the event loop alone
+        self._done = 0  # counted by the thread alone
 
     @classmethod
     async def open(cls, engine: AsyncEngine, local: "LocalEngine", setup: Callable[[Connection], None]) -> "Driver":
@@ -36,38 +38,53 @@ class Driver:
         driver = cls(pooled.driver_connection)
         pooled.detach()  # from here on it is ours, and closing it needs no awaiting of SQLAlchemy's
         try:
-            driver._sync = await driver._run(lambda: local.adopt(driver._connection._conn))  # noqa: SLF001
-            await driver.run(setup)
+            adopted: Outcome[Connection] = Outcome()
+            driver._queue(telling(adopted, lambda: local.adopt(driver._connection._conn)))  # noqa: SLF001
+            driver._sync = await adopted
+            await driver.submit(setup)
         except BaseException:
             await finished(driver.close())
             raise
         return driver
 
-    def submit(self, function: Step[T]) -> "asyncio.Future[T]":
-        """Have *function* run on the thread; the future is settled when it has ended, whoever still waits."""
-        connection = self._sync
-        if connection is None:
+    @property
+    def pending(self) -> int:
+        """How many functions were submitted that have not ended."""
+        return self._asked - self._done
+
+    def submit(self, function: Step[T]) -> "Outcome[T]":
+        """Have *function* run on the thread; awaited, it is waited for through any number of cancellations."""
+        return self._submitted(Outcome(), function)
+
+    def ask(self, function: Step[T]) -> "asyncio.Future[T]":
+        """Have *function* run on the thread; whoever is cancelled meanwhile does not wait for its end."""
+        return self._submitted(asyncio.get_running_loop().create_future(), function)
+
+    def post(self, function: Step[None]) -> None:
+        """Have *function* run on the thread; it tells of its end itself, and raises nothing."""
+        connection = self._opened()
+        self._queue(lambda: function(connection))
+
+    def _submitted(self, outcome: FutureT, function: Step[Any]) -> FutureT:
+        connection = self._opened()
+        self._asked += 1
+
+        def call() -> Any:
+            try:
+                return function(connection)
+            finally:
+                self._done += 1
+
+        self._queue(telling(outcome, call))
+        return outcome
+
+    def _opened(self) -> Connection:
+        if self._sync is None:
             raise RuntimeError("the connection is not open yet")
-        self.pending += 1
-        outcome = self._submit(lambda: function(connection))
-        outcome.add_done_callback(self._ended)
-        return outcome
+        return self._sync
 
-    def _submit(self, function: Callable[[], T]) -> "asyncio.Future[T]":
-        loop = asyncio.get_running_loop()
-        outcome: asyncio.Future[T] = loop.create_future()
-        self._connection._tx.put_nowait((None, telling(loop, outcome, function)))  # noqa: SLF001 - see the first lines
-        return outcome
-
-    def _ended(self, outcome: "asyncio.Future[Any]") -> None:  # noqa: ARG002 - a callback's form
-        self.pending -= 1
-
-    async def _run(self, function: Callable[[], T]) -> T:
-        return await finished(self._submit(function))
-
-    async def run(self, function: Step[T]) -> T:
-        """Run *function* on the thread and wait for its end through any number of cancellations."""
-        return await finished(self.submit(function))
+    def _queue(self, call: Callable[[], None]) -> None:
+        self._connection._tx.put_nowait((None, call))  # noqa: SLF001 - see the first lines
 
     def close(self) -> "asyncio.Future[Any]":
         """Close the connection and end the thread after what is queued; a bare future that is settled by the end."""

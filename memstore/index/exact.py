@@ -1,14 +1,11 @@
-"""Exact search over arrays we own: append, replace in place, swap with the last on removal.
-
-Entries lie in the first `len` places of each array, in no order; `Places` knows where each key lies.
-"""
+"""Exact search: every allowed entry is compared."""
 
 import numpy as np
 
 from memstore.geometry import Rows, scores
 from memstore.index.numpy_engine import NumpyEngine
-from memstore.index.places import Places
-from memstore.index.protocol import NEVER, Engine, Entries, Found, Keys, Scope
+from memstore.index.protocol import Engine, Entries, Found, How, Keys, Scope, Storage
+from memstore.index.table import Allocate, Table
 from memstore.settings import Metric
 
 _WIDE = NumpyEngine(wide=True)
@@ -19,134 +16,88 @@ _SAFE = (1e-30, 1e37)
 class ExactIndex:
     """An index that compares every allowed entry."""
 
-    def __init__(self, dimension: int, metric: Metric, *, room: int = 0) -> None:
-        self._metric: Metric = metric
-        self._size = 0
-        self._keys = np.empty(room, dtype=np.int64)
-        self._namespaces = np.empty(room, dtype=np.int64)
-        self._expiries = np.empty(room, dtype=np.int64)
-        self._rows = np.empty((room, dimension), dtype=np.float32)
-        self._places = Places()
-        self._first_expiry = NEVER  # never later than the earliest expiry held
+    def __init__(self, dimension: int, metric: Metric, *, room: int = 0, allocate: Allocate | None = None) -> None:
+        self.dimension = dimension
+        self.metric: Metric = metric
+        self.table = Table(allocate or self._plain, room)
         self._largest = 0.0  # never less than the largest component held
         self._smallest = np.inf  # never more than the smallest row's largest component held, zeros aside
 
+    def _plain(self, room: int) -> Storage:
+        return Storage(np.empty((room, self.dimension), dtype=np.float32))
+
     def __len__(self) -> int:
-        return self._size
+        return len(self.table)
 
     @property
     def bytes(self) -> int:
         """Memory held by its arrays."""
-        arrays = (self._keys, self._namespaces, self._expiries, self._rows)
-        return sum(array.nbytes for array in arrays) + self._places.bytes
+        return self.table.bytes
 
     def entries(self) -> Entries:
-        """See `VectorIndex.entries`."""
-        n = self._size
-        return Entries(self._keys[:n], self._namespaces[:n], self._expiries[:n], self._rows[:n])
+        """All that it holds, as views where nothing is dead; they hold while the index is held."""
+        return self.table.entries()
 
     def places(self, keys: Keys) -> Keys:
         """Where each of *keys* lies; -1 where it does not."""
-        return self._places.find(keys)
+        return self.table.places(keys)
 
     def put(self, entries: Entries) -> None:
         """See `VectorIndex.put`."""
-        if not len(entries.keys):
+        self.table.put(entries)
+        self.note(entries.rows)
+
+    def note(self, rows: Rows) -> None:
+        """Know in what range the components of *rows* lie, which were put into the table."""
+        if self.metric == "cosine" or not len(rows):
             return
-        places = self.places(entries.keys)
-        fresh = np.flatnonzero(places < 0)
-        self._reserve(self._size + len(fresh))
-        places[fresh] = np.arange(self._size, self._size + len(fresh))
-        self._size += len(fresh)
-        self._keys[places] = entries.keys
-        self._namespaces[places] = entries.namespaces
-        self._expiries[places] = entries.expiries
-        self._rows[places] = entries.rows
-        self._places.put(entries.keys, places, self._keys[: self._size])
-        self._first_expiry = min(self._first_expiry, int(entries.expiries.min()))
-        peaks = np.abs(entries.rows).max(axis=1)
+        peaks = np.maximum(rows.max(axis=1), -rows.min(axis=1))
         self._largest = max(self._largest, float(peaks.max()))
         self._smallest = min(self._smallest, float(peaks[peaks > 0].min(initial=np.inf)))
 
     def remove(self, keys: Keys) -> None:
         """See `VectorIndex.remove`."""
-        places = self.places(keys)
-        gone = np.sort(places[places >= 0])
-        if not len(gone):
-            return
-        self._places.drop(self._keys[gone])
-        size = self._size - len(gone)
-        holes = gone[gone < size]
-        stays = np.ones(len(gone), dtype=bool)  # of the last places, as many as go
-        stays[gone[gone >= size] - size] = False
-        movers = size + np.flatnonzero(stays)
-        for array in (self._keys, self._namespaces, self._expiries, self._rows):
-            array[holes] = array[movers]
-        if len(holes):
-            self._places.put(self._keys[holes], holes, self._keys[:size])
-        self._size = size
+        self.table.remove(keys)
 
     def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
         """See `VectorIndex.search`."""
-        positions = self._allowed(scope)
-        allowed = self._size if positions is None else len(positions)
-        count = min(limit, allowed)
-        if count == 0:
-            empty = Found(np.empty(0, dtype=np.int64), np.empty(0), allowed)
+        return self.exactly(engine, queries, limit, self.table.allowed(scope), How())
+
+    def exactly(self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, how: How) -> list[Found]:
+        """The entries at *positions*, or all, that are nearest to each query, and *how* that came about."""
+        allowed = self.table.size if positions is None else len(positions)
+        if allowed == 0:
+            empty = Found(np.empty(0, dtype=np.int64), np.empty(0), 0, how)
             return [empty] * len(queries)
-        rows = self._rows[: self._size]
-        chosen = engine if self._safe(queries) else _WIDE
-        nearest = chosen.nearest(self._metric, queries, rows, count, positions)
+        nearest = self.nearest(engine, queries, min(limit, allowed), positions)
+        return [self.found(query, places, limit, allowed, how) for query, places in zip(queries, nearest, strict=True)]
+
+    def nearest(self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, since: int = 0) -> Keys:
+        """Places of the *limit* nearest among *positions*, or among all from *since* on: shape (q, limit)."""
+        rows = self.table.rows[since:]
+        shifted = positions if positions is None or not since else positions - since
+        chosen = engine if self.safe(queries) else _WIDE
+        nearest = chosen.nearest(self.metric, queries, rows, limit, shifted)
         if chosen is not _WIDE and int(nearest.min()) < 0:  # short where it cannot be: not to be trusted
-            nearest = _WIDE.nearest(self._metric, queries, rows, count, positions)
-        return [self._found(query, places, allowed) for query, places in zip(queries, nearest, strict=True)]
+            nearest = _WIDE.nearest(self.metric, queries, rows, limit, shifted)
+        return nearest + since if since else nearest
 
-    def _found(self, query: Rows, places: Keys, allowed: int) -> Found:
-        keys = self._keys[places]
-        values = scores(self._metric, query, self._rows[places])
-        order = np.lexsort((keys, -values))
-        return Found(keys[order], values[order], allowed)
+    def found(self, query: Rows, places: Keys, limit: int, allowed: int, how: How) -> Found:
+        """The best *limit* of the entries at *places*, scored in float64; equal ones in order of their keys."""
+        keys = self.table.keys[places]
+        values = scores(self.metric, query, self.table.rows[places])
+        order = np.lexsort((keys, -values))[:limit]
+        return Found(keys[order], values[order], allowed, how)
 
-    def _allowed(self, scope: Scope) -> Keys | None:
-        """The places a search may return, ascending; None for all."""
-        expired = self._first_expiry <= scope.now
-        if scope.allowed is not None:
-            places = self.places(scope.allowed)
-            places = np.sort(places[places >= 0])
-            keep = np.ones(len(places), dtype=bool)
-        elif scope.namespaces is None and not expired and scope.without is None:
-            return None
-        else:
-            places = np.arange(self._size)
-            keep = np.ones(self._size, dtype=bool)
-        if scope.namespaces is not None:
-            keep &= np.isin(self._namespaces[places], scope.namespaces)
-        if expired:
-            keep &= self._expiries[places] > scope.now
-        if scope.without is not None:
-            keep &= ~np.isin(self._keys[places], scope.without)
-        if keep.all():
-            return places if len(places) < self._size else None
-        return places[keep]
-
-    def _safe(self, queries: Rows) -> bool:
-        if self._metric == "cosine":
+    def safe(self, queries: Rows) -> bool:
+        """Whether float32 products of *queries* with what is held can be trusted to rank it."""
+        if self.metric == "cosine":
             return True
         peak = float(np.abs(queries).max())
         low, high = _SAFE
         reach = max(peak, self._largest)
-        if reach * reach * 4 * self._rows.shape[1] > high:
+        if reach * reach * 4 * self.dimension > high:
             return False
-        if self._metric == "inner_product":
+        if self.metric == "inner_product":
             return peak == 0 or peak * self._smallest > low
         return max(peak, self._smallest) ** 2 > low
-
-    def _reserve(self, size: int) -> None:
-        if size <= len(self._keys):
-            return
-        room = max(size, len(self._keys) * 3 // 2, 256)
-        for name in ("_keys", "_namespaces", "_expiries", "_rows"):
-            old = getattr(self, name)
-            new = np.empty((room, *old.shape[1:]), dtype=old.dtype)
-            new[: self._size] = old[: self._size]
-            setattr(self, name, new)

@@ -11,30 +11,39 @@ catching up both are of one state until the lock is let go: no index entry ever 
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
 
 from memstore.database.commit import snapshot
 from memstore.errors import EngineError
-from memstore.geometry import Rows, index_form, usable
+from memstore.geometry import Rows, index_form, scores
+from memstore.index import loading, planner
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
+from memstore.index.graphed import GraphedIndex
+from memstore.index.loading import as_entries
 from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
-from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope
+from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Storage
 from memstore.index.runtimes import carries_llvm
+from memstore.index.table import Allocate
 from memstore.repository import log
-from memstore.repository.log import State, VectorRows, VectorSpace
+from memstore.repository.log import State, VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.settings import Engine as EngineName
-from memstore.vectors import decode_rows
+from memstore.settings import IndexOptions
 
 T = TypeVar("T")
 
 FAISS_FROM = 5_000
 """Vectors from which on FAISS is quicker by more than its import costs; below, NumPy answers in 0.3 ms."""
+
+SPARE_SHARE, SPARE = 2, 10
+"""So many times what is wanted, and so many more, are taken from a float16 index and scored again by the rows."""
+
+_ROOM = 16  # an index is loaded into memory for a share of 1 / _ROOM more than there are
 
 _log = logging.getLogger("memstore")
 
@@ -42,8 +51,14 @@ _log = logging.getLogger("memstore")
 class View:
     """The indexes at one state of the database, plus what a transaction has changed and not committed."""
 
-    def __init__(self, follower: "Follower", overlays: dict[Kind, tuple[list[int], ExactIndex]] | None = None) -> None:
+    def __init__(
+        self,
+        follower: "Follower",
+        connection: Connection,
+        overlays: dict[Kind, tuple[list[int], ExactIndex]] | None = None,
+    ) -> None:
         self._follower = follower
+        self._connection = connection
         self._overlays = overlays or {}
 
     @property
@@ -57,18 +72,37 @@ class View:
 
     def search(self, kind: Kind, queries: Rows, limit: int, scope: Scope) -> list[tuple[Found, int]]:
         """For each query what is found, and how many uncommitted vectors were among those allowed."""
-        index = self._follower.indexes[kind]
         prepared = index_form(self._follower.spaces[kind].space.metric, queries)
         changed, overlay = self._overlays.get(kind, ((), None))
         if overlay is None or not changed:
-            return [(found, 0) for found in index.search(self.engine, prepared, limit, scope)]
+            return [(found, 0) for found in self._stored(kind, prepared, limit, scope)]
         without = np.array(changed, dtype=np.int64)
-        stored = index.search(self.engine, prepared, limit, _outside(scope, without))
+        stored = self._stored(kind, prepared, limit, _outside(scope, without))
         own = overlay.search(self.engine, prepared, limit, scope)
         return [(_merged(a, b, limit), b.allowed) for a, b in zip(stored, own, strict=True)]
 
+    def _stored(self, kind: Kind, queries: Rows, limit: int, scope: Scope) -> list[Found]:
+        """What the shared index finds; where it keeps float16, scored again by the vectors as they are stored."""
+        index = self._follower.indexes[kind]
+        if self._follower.options.vector_type == "float32":
+            return index.search(self.engine, queries, limit, scope)
+        more = index.search(self.engine, queries, limit * SPARE_SHARE + SPARE, scope)
+        return [self._rescored(kind, query, found, limit) for query, found in zip(queries, more, strict=True)]
 
-def _outside(scope: Scope, without: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Scope:
+    def _rescored(self, kind: Kind, query: Rows, found: Found, limit: int) -> Found:
+        space = self._follower.spaces[kind]
+        read = [as_entries(chunk, space) for chunk in log.vectors(self._connection, space, found.keys.tolist())]
+        if sum(len(entries.keys) for entries in read) < len(found.keys):
+            raise DriftError
+        if not read:
+            return found
+        keys = np.concatenate([entries.keys for entries in read])
+        values = scores(space.space.metric, query, np.concatenate([entries.rows for entries in read]))
+        order = np.lexsort((keys, -values))[:limit]
+        return found._replace(keys=keys[order], scores=values[order])
+
+
+def _outside(scope: Scope, without: Keys) -> Scope:
     return Scope(now=scope.now, namespaces=scope.namespaces, allowed=scope.allowed, without=without)
 
 
@@ -76,21 +110,23 @@ def _merged(one: Found, other: Found, limit: int) -> Found:
     keys = np.concatenate([one.keys, other.keys])
     scores = np.concatenate([one.scores, other.scores])
     order = np.lexsort((keys, -scores))[:limit]
-    return Found(keys[order], scores[order], one.allowed + other.allowed)
+    return Found(keys[order], scores[order], one.allowed + other.allowed, one.how)
 
 
 class Follower:
     """The indexes of a store, one a kind. They are loaded when first needed, not when the store is opened."""
 
-    def __init__(self, spaces: dict[Kind, VectorSpace], engine: EngineName) -> None:
+    def __init__(self, spaces: dict[Kind, VectorSpace], engine: EngineName, options: IndexOptions) -> None:
         self.spaces = spaces
+        self.options = options
         self.lock = FairLock()
-        self.indexes: dict[Kind, ExactIndex] = {}
+        self.indexes: dict[Kind, GraphedIndex] = {}
+        self.moved: Callable[[], None] = lambda: None
         self.lagging: set[int] = set()
         self.applied: int | None = None
         self.engine: Engine = NumpyEngine()
         self.engine_reason = "no search yet" if engine == "auto" else "asked for"
-        self._epoch = ""
+        self.epoch = ""
         self._wanted: EngineName = engine
 
     def consistent(self, connection: Connection, function: Callable[[Connection, View], T]) -> T:
@@ -98,12 +134,13 @@ class Follower:
         self._choose_engine()
         with self.lock.shared(), snapshot(connection):
             if self._is_current(log.state(connection)):
-                return function(connection, View(self))
+                return function(connection, View(self, connection))
         with self.lock.exclusive() as hold, snapshot(connection):
             self.catch_up(connection)
             self._choose_engine()  # now it is known how many there are
             hold.share()
-            return function(connection, View(self))
+            self.moved()
+            return function(connection, View(self, connection))
 
     def committed(self, connection: Connection) -> None:
         """Take in what was just committed, on the writer's thread, before the caller is answered.
@@ -116,6 +153,7 @@ class Follower:
         try:
             with self.lock.exclusive(), snapshot(connection):
                 self.catch_up(connection)
+            self.moved()
         except Exception:  # noqa: BLE001 - not passed over: what failed is thrown away and built again
             self.drop()
             _log.exception("the index could not follow a commit; the next search builds it anew from the rows")
@@ -135,7 +173,7 @@ class Follower:
                 for space in self.spaces.values()
                 if space.pk in changed
             }
-            return function(connection, View(self, overlays))
+            return function(connection, View(self, connection, overlays))
 
     def catch_up(self, connection: Connection) -> None:
         """Make the indexes equal to *connection*'s snapshot. The lock is held alone."""
@@ -174,10 +212,10 @@ class Follower:
         return log.changed(connection, self.applied, state.top)
 
     def _is_current(self, state: State) -> bool:
-        return self.applied == state.top and self._epoch == state.epoch
+        return self.applied == state.top and self.epoch == state.epoch
 
     def _can_follow(self, state: State) -> bool:
-        return self.applied is not None and self._epoch == state.epoch and state.floor <= self.applied <= state.top
+        return self.applied is not None and self.epoch == state.epoch and state.floor <= self.applied <= state.top
 
     def _apply(self, connection: Connection, space: VectorSpace, keys: list[int]) -> None:
         index = self.indexes[space.kind]
@@ -196,57 +234,90 @@ class Follower:
         if self.applied is not None:
             _log.info("the index is built anew: it was at change %s, the log is at %s", self.applied, state)
         self.applied = None
+        self.indexes.clear()
+        counts = {space.kind: log.count_vectors(connection, space) for space in self.spaces.values()}
+        self._choose_engine(sum(counts.values()))
         for space in self.spaces.values():
-            self.indexes[space.kind] = self._built(connection, space, None)
+            room = counts[space.kind] + counts[space.kind] // _ROOM
+            index = GraphedIndex(
+                space.space.dimension,
+                space.space.metric,
+                kind=self.options.index,
+                room=room,
+                allocate=self.allocator(space),
+            )
+            header = None
+            if isinstance(self.engine, FaissEngine):
+                header = loading.usable_snapshot(connection, space, state, self.options, counts[space.kind])
+            loading.load(connection, space, index, state, header)
+            self.indexes[space.kind] = index
         self.lagging = set(log.lagging(connection))
-        self.applied, self._epoch = state.top, state.epoch
+        self.applied, self.epoch = state.top, state.epoch
 
-    def _built(self, connection: Connection, space: VectorSpace, keys: list[int] | None) -> ExactIndex:
-        room = log.count_vectors(connection, space) if keys is None else len(keys)
-        index = ExactIndex(space.space.dimension, space.space.metric, room=room)
+    def _built(self, connection: Connection, space: VectorSpace, keys: list[int]) -> ExactIndex:
+        """An index of the vectors that *keys* now have: what lies over the shared one in a transaction."""
+        index = ExactIndex(space.space.dimension, space.space.metric, room=len(keys))
         for chunk in log.vectors(connection, space, keys):
             index.put(as_entries(chunk, space))
         return index
 
-    def _choose_engine(self) -> None:
-        """Load FAISS when it is due: on a thread, and never by a write."""
+    def allocator(self, space: VectorSpace) -> Allocate:
+        """Makes memory for vectors of *space*: FAISS's where a graph may be built over it."""
+        metric, dimension, vector_type = space.space.metric, space.space.dimension, self.options.vector_type
+
+        def allocate(room: int) -> Storage:
+            if isinstance(self.engine, FaissEngine) and self.options.index != "exact":
+                return self.engine.graphs.storage(metric, dimension, vector_type, room)
+            return Storage(np.empty((room, dimension), dtype=vector_type))
+
+        return allocate
+
+    def described(self, kind: Kind) -> dict[str, Any]:
+        """What `Stats` says of the index of *kind*."""
+        index = self.indexes.get(kind)
+        graph = None if index is None else index.graph
+        return {
+            "index": "exact" if graph is None else "graph",
+            "index_reason": "no search yet" if index is None else self._reason(index),
+            "vector_type": self.options.vector_type,
+            "graph_nodes": 0 if graph is None else graph.nodes,
+            "graph_dead": 0 if index is None else index.table.dead,
+            "tail": 0 if index is None else index.tail,
+            "graph_bytes": 0 if graph is None else graph.bytes,
+            "ef_search": None if graph is None else graph.effort,
+            "recall": None if graph is None else graph.recall,
+        }
+
+    def _reason(self, index: GraphedIndex) -> str:
+        if index.unfit is not None:
+            return index.unfit
+        wanted, reason = planner.wanted(index.kind, len(index), index.dimension, had=index.graph is not None)
+        if wanted and not isinstance(self.engine, FaissEngine):
+            return f"a graph needs FAISS: {self.engine_reason}"
+        return reason if index.graph is not None or not wanted else f"{reason}; the graph is still to be built"
+
+    def _choose_engine(self, vectors: int | None = None) -> None:
+        """Load FAISS when it is due, for so many *vectors* or those held: on a thread, and never by a write."""
         if self.engine.name == "faiss" or self._wanted == "numpy":
             return
         if self._wanted == "faiss":
             self.engine = FaissEngine.load()
             return
-        vectors = sum(len(index) for index in self.indexes.values())
+        if vectors is None:
+            vectors = sum(len(index) for index in self.indexes.values())
         if carries_llvm():
             self.engine_reason = (
                 "this platform's FAISS brings an OpenMP runtime of its own: ask for it by engine='faiss'"
             )
-        elif vectors < FAISS_FROM:
+        elif vectors < FAISS_FROM and self.options.index != "graph":
             self.engine_reason = f"fewer than {FAISS_FROM:,} vectors: NumPy is as quick"
         else:
             try:
                 self.engine = FaissEngine.load()
-                self.engine_reason = f"{FAISS_FROM:,} vectors or more"
+                self.engine_reason = (
+                    "the graph needs it" if self.options.index == "graph" else f"{FAISS_FROM:,} vectors or more"
+                )
             except EngineError as error:
                 self._wanted = "numpy"
                 self.engine_reason = str(error)
                 _log.warning("searching with NumPy: %s", error)
-
-
-def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
-    """Stored rows as index entries; what no verb would store is no neighbour of anything, and is left out."""
-    size, metric = 4 * space.space.dimension, space.space.metric
-    if any(len(blob) != size for blob in chunk.blobs):
-        whole = [row for row in zip(*chunk, strict=True) if len(row[3]) == size]
-        chunk = VectorRows(*zip(*whole, strict=True)) if whole else VectorRows((), (), (), ())
-    rows = decode_rows(list(chunk.blobs), space.space.dimension)
-    expiries = [NEVER if expiry is None else expiry for expiry in chunk.expiries]
-    entries = Entries(
-        np.array(chunk.keys, dtype=np.int64),
-        np.array(chunk.namespaces, dtype=np.int64),
-        np.array(expiries, dtype=np.int64),
-        rows,
-    )
-    good = usable(metric, rows)
-    if not good.all():
-        entries = Entries(*(array[good] for array in entries))  # type: ignore[arg-type]
-    return entries._replace(rows=index_form(metric, entries.rows))

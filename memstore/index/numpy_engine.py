@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memstore.geometry import Rows
-from memstore.index.protocol import Keys
+from memstore.index.protocol import Held, Keys
 from memstore.settings import Metric
 
 Real = npt.NDArray[np.floating]
@@ -26,7 +26,7 @@ class NumpyEngine:
     def __init__(self, *, wide: bool = False) -> None:
         self._dtype: type[np.floating] = np.float64 if wide else np.float32
 
-    def nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
+    def nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """See `Engine.nearest`."""
         total = len(rows) if positions is None else len(positions)
         group = max(1, _CELLS // total)
@@ -36,7 +36,7 @@ class NumpyEngine:
         ]
         return np.concatenate(nearest)
 
-    def _nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
+    def _nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         total = len(rows) if positions is None else len(positions)
         closeness = np.empty((len(queries), total), dtype=self._dtype)
         wanted = queries.astype(self._dtype)

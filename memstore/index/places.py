@@ -35,11 +35,13 @@ class Places:
         places[inside] = self._array[offsets[inside]]
         return places
 
-    def put(self, keys: Keys, places: Keys, held: Keys) -> None:
-        """Note where *keys* lie; *held* are all keys of the index, these among them, each at its own position."""
+    def put(self, keys: Keys, places: Keys) -> None:
+        """Note where *keys* lie."""
         if self._dict is None and not self._covers(keys):
-            self._make(held)
-        if self._dict is None:
+            known = np.flatnonzero(self._array >= 0)
+            known = known[~np.isin(known + self._lowest, keys)]
+            self.make(np.concatenate([known + self._lowest, keys]), np.concatenate([self._array[known], places]))
+        elif self._dict is None:
             self._array[keys - self._lowest] = places
         else:
             self._dict.update(zip(keys.tolist(), places.tolist(), strict=True))
@@ -57,14 +59,14 @@ class Places:
             keys.min() >= self._lowest and keys.max() < self._lowest + len(self._array)
         )
 
-    def _make(self, held: Keys) -> None:
-        """Lay the table out anew for the keys *held*, with room for half as many above: the dead ones are left out."""
-        low, high = int(held.min()), int(held.max())
+    def make(self, keys: Keys, places: Keys) -> None:
+        """Lay the table out anew, with room for half as many keys above: those that are dropped are left out."""
+        low, high = int(keys.min()), int(keys.max())
         span = high - low + 1
-        if span > max(_SMALL, _SPARSE * len(held)):
-            self._dict = {key: place for place, key in enumerate(held.tolist())}
+        if span > max(_SMALL, _SPARSE * len(keys)):
+            self._dict = dict(zip(keys.tolist(), places.tolist(), strict=True))
             self._array = np.empty(0, dtype=np.int64)
             return
         self._lowest = low
         self._array = np.full(span + max(span // 2, 256), -1, dtype=np.int64)
-        self._array[held - low] = np.arange(len(held))
+        self._array[keys - low] = places

@@ -20,8 +20,16 @@ from memstore.settings import Metric
 Keys = npt.NDArray[np.int64]
 """Keys, positions or times: int64, shape (n,)."""
 
+Mask = npt.NDArray[np.bool_]
+"""Which places: bool, shape (n,)."""
+
+Held = npt.NDArray[np.floating]
+"""Vectors as an index keeps them: float32 or float16, shape (n, dimension)."""
+
 NEVER = np.iinfo(np.int64).max
 """The expiry of what does not expire, in microseconds."""
+
+Method = Literal["exact", "graph"]
 
 
 class DriftError(Exception):
@@ -54,12 +62,22 @@ class Scope:
     without: Keys | None = None
 
 
+class How(NamedTuple):
+    """How an answer was found: by what, why so, how many the graph gave, how many newer than it were compared."""
+
+    method: Method = "exact"
+    reason: str = "no graph"
+    candidates: int = 0
+    tail: int = 0
+
+
 class Found(NamedTuple):
     """The answer to one query, best first: keys int64 (n,), scores float64 (n,), and how many entries were allowed."""
 
     keys: Keys
     scores: Wide
     allowed: int
+    how: How = How()
 
 
 class Engine(Protocol):
@@ -70,17 +88,27 @@ class Engine(Protocol):
         """Which one."""
         ...
 
-    def nearest(self, metric: Metric, queries: Rows, rows: Rows, limit: int, positions: Keys | None) -> Keys:
+    def nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """Positions of the *limit* rows nearest to each query, in no order: int64, shape (len(queries), limit).
 
         Args:
             metric: by which.
             queries: float32, shape (q, dimension), in index form.
-            rows: float32, shape (n, dimension), contiguous, in index form.
+            rows: float32 or float16, shape (n, dimension), contiguous, in index form.
             limit: at most the number of rows, or of positions if given.
             positions: the rows to look at, ascending; None for all.
         """
         ...
+
+
+class Storage(NamedTuple):
+    """Memory for vectors: *rows*, shape (capacity, dimension), not yet filled; *owner* keeps it alive.
+
+    *owner* is FAISS's storage index where FAISS made it, so that a graph can be built over the very same memory.
+    """
+
+    rows: Held
+    owner: object | None = None
 
 
 class VectorIndex(Protocol):
@@ -96,10 +124,6 @@ class VectorIndex(Protocol):
 
     def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
         """The entries nearest to each of *queries* (float32, shape (q, dimension), in index form)."""
-        ...
-
-    def entries(self) -> Entries:
-        """All that it holds, as views that hold while the index is held."""
         ...
 
     def __len__(self) -> int: ...

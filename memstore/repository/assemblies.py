@@ -121,7 +121,7 @@ def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[st
         connection.execute(update(assembly).where(assembly.c.pk == pk).values(plain))
     if "tags" in changes:
         owner = namespaces.key_made(connection, path)
-        rows.replace_tags(connection, ASSEMBLY, owner, [(pk, changes["tags"])])
+        rows.replace_tags(connection, ASSEMBLY, owner, {pk: changes["tags"]})
 
 
 def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: datetime) -> list[Assembly]:

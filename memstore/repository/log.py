@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, bindparam, column, delete, func, insert, null, select, table, update
 from sqlalchemy.sql.expression import TableValuedAlias
 
+from memstore.repository import snapshots
 from memstore.repository.nouns import BY_KIND, NOUNS, Kind, Noun
 from memstore.repository.prepared import Prepared
 from memstore.schema import assembly, assembly_vector, change_log, memory, namespace, store_meta, vector_space
@@ -18,6 +21,9 @@ KEEP = 10_000
 """The log keeps at least as many numbers, and a tenth as many as there are memories."""
 
 _CHUNK = 500  # vectors that are read before others may run
+_SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's cache
+
+Keys = npt.NDArray[np.int64]
 
 sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 
@@ -98,6 +104,20 @@ def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
     return Prepared(statement)
 
 
+def _scanned(noun: Noun) -> Prepared:
+    held = select(noun.vector_owner, noun.vectors.c.vector).where(noun.vectors.c.space_pk == bindparam("space"))
+    return Prepared(held.where(noun.vectors.c.vector.is_not(None)) if noun.vectors.c.vector.nullable else held)
+
+
+def _owned(noun: Noun) -> Prepared:
+    owned = select(noun.table.c.namespace_pk, func.group_concat(noun.table.c.pk))
+    known = noun.table.c.namespace_pk.in_(select(namespace.c.pk))  # or there is no record to be found
+    return Prepared(owned.where(known).group_by(noun.table.c.namespace_pk))
+
+
+_SCANNED = {noun.kind: _scanned(noun) for noun in NOUNS}
+_OWNED = {noun.kind: _owned(noun) for noun in NOUNS}
+_EXPIRING = Prepared(select(memory.c.pk, memory.c.expires_at).where(memory.c.expires_at.is_not(None)))
 _VECTORS = {(noun.kind, some): _vectors_of(noun, some=some) for noun in NOUNS for some in (True, False)}
 
 
@@ -117,6 +137,60 @@ def _chunks(cursor: Any) -> Iterator[VectorRows]:
         if len(rows) < _CHUNK:
             return
         breathe()
+
+
+def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes]]]:
+    """All stored vectors of a space, in chunks, with the keys of their owners: one scan of their own table."""
+    cursor = _SCANNED[space.kind].run(connection, space=space.pk)
+    for turn in count(1):
+        rows = cursor.fetchmany(_SCAN)
+        if rows:
+            keys, blobs = zip(*rows, strict=True)
+            yield np.array(keys, dtype=np.int64), list(blobs)
+        if len(rows) < _SCAN:
+            return
+        if turn % 2 == 0:
+            breathe()
+
+
+class Owners:
+    """Which namespace each record of a kind is in, and when it expires: read from indexes, without a row a record."""
+
+    def __init__(self, connection: Connection, space: VectorSpace) -> None:
+        noun = BY_KIND[space.kind]
+        keys, namespaces = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for namespace_pk, text in _OWNED[noun.kind].run(connection):
+            held = np.fromstring(text, dtype=np.int64, sep=",")
+            keys.append(held)
+            namespaces.append(np.full(len(held), namespace_pk, dtype=np.int64))
+        self._keys, self._namespaces = _sorted(np.concatenate(keys), np.concatenate(namespaces))
+        expiring = _EXPIRING.run(connection).fetchall() if noun.expires else []
+        held = np.array(expiring, dtype=np.int64).reshape(len(expiring), 2)
+        self._expiring, self._expiries = _sorted(held[:, 0], held[:, 1])
+
+    def find(self, keys: Keys, never: int) -> tuple[npt.NDArray[np.bool_], Keys, Keys]:
+        """Which of *keys* exist, and of those their namespaces and expiries, *never* for none."""
+        there, at = _found(self._keys, keys)
+        expiries = np.full(len(at), never, dtype=np.int64)
+        if len(self._expiring):
+            some, when = _found(self._expiring, keys[there])
+            expiries[some] = self._expiries[when]
+        return there, self._namespaces[at], expiries
+
+
+def _sorted(keys: Keys, values: Keys) -> tuple[Keys, Keys]:
+    if (keys[1:] > keys[:-1]).all():
+        return keys, values
+    order = np.argsort(keys)
+    return keys[order], values[order]
+
+
+def _found(known: Keys, keys: Keys) -> tuple[npt.NDArray[np.bool_], Keys]:
+    """Which of *keys* are among the *known* ones, which ascend, and where those are."""
+    at = np.searchsorted(known, keys)
+    there = at < len(known)
+    there[there] = known[at[there]] == keys[there]
+    return there, at[there]
 
 
 def count_vectors(connection: Connection, space: VectorSpace) -> int:
@@ -141,14 +215,31 @@ def add_spaces(connection: Connection, dimension: int, metric: Metric, embedder:
     connection.execute(insert(vector_space), [{"kind": noun.kind, **row} for noun in NOUNS])
 
 
+def index_options(connection: Connection) -> dict[str, Any] | None:
+    """How the index was last asked to be; None while nobody asked for anything."""
+    return cast("dict[str, Any] | None", connection.execute(select(store_meta.c.index_options)).scalar())
+
+
+def remember_index(connection: Connection, options: dict[str, Any], *, graph: bool) -> None:
+    """Write down how the index is asked to be; without a *graph*, its snapshots go."""
+    connection.execute(update(store_meta).values(index_options=options))
+    if not graph:
+        snapshots.drop_older(connection, top(connection) + 1)
+
+
 def name_embedder(connection: Connection, name: str) -> None:
     """Write down who makes the vectors of a file that named nobody yet."""
     connection.execute(update(vector_space).where(vector_space.c.embedder.is_(None)).values(embedder=name))
 
 
 def trim(connection: Connection, most: int) -> None:
-    """Forget the older part of the log, up to *most* at most; a follower behind that rebuilds."""
-    floor = min(most, top(connection) - max(KEEP, count_memories(connection) // 10))
+    """Forget the older part of the log, up to *most* at most; a follower behind that rebuilds.
+
+    What a snapshot of the index needs is kept, until that is more than there are memories.
+    """
+    here, held = top(connection), max(KEEP, count_memories(connection))
+    snapshots.drop_older(connection, here - held)
+    floor = min(most, here - max(KEEP, held // 10), snapshots.floor(connection, here))
     if floor > state(connection).floor:
         connection.execute(delete(change_log).where(change_log.c.seq <= floor))
         connection.execute(update(store_meta).values(log_floor=floor))

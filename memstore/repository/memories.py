@@ -1,24 +1,31 @@
-"""Memories as rows."""
+"""Memories as rows.
+
+A `Batch` is memories as columns, encoded: that is done before a transaction begins, and nothing is left of it for
+the garbage collector to walk through but the sets of tags.
+"""
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from functools import lru_cache
+from itertools import compress, islice
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, select, type_coerce, update
+from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, literal_column, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore.errors import DamagedError
-from memstore.fields import from_micros, to_micros
-from memstore.records import Embedding, Json, Memory, Namespace
+from memstore.fields import Draft, from_micros, to_micros
+from memstore.records import Json, Memory, Namespace
+from memstore.records import memory as memory_record
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
-from memstore.repository.prepared import Prepared
+from memstore.repository.prepared import Among, Prepared, Wide
 from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
-from memstore.threads import slices
+from memstore.threads import SLICE, breathe, slices
 from memstore.vectors import checksum, decode, encode
 
 _COLUMNS = (
@@ -34,19 +41,34 @@ _COLUMNS = (
     "accessed_at",
     "access_count",
 )
-_STORED = {name: bindparam(name, type_=NullType()) for name in _COLUMNS}
-_INSERT = Prepared(insert(memory).values(_STORED))
-_INSERT_VECTOR = Prepared(
-    insert(memory_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in memory_vector.c})
-)
+_SELDOM = ("created_at", "expires_at", "accessed_at", "access_count")
+"""What an upsert seldom changes."""
+
+_WIDTH = 100  # rows an INSERT statement: of more SQLite gains nothing
+_WIDE_BYTES = 1 << 20  # of vectors an INSERT statement: they are bound at once, with the GIL held
+_JSON_AT_ONCE = 1 << 14  # characters of JSON made by a call, beyond which the next call makes less
+
+_INSERT = Wide(insert(memory).values({name: bindparam(name, type_=NullType()) for name in _COLUMNS}), _WIDTH)
 _put = sqlite_insert(memory_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in memory_vector.c})
-_PUT_VECTOR = Prepared(
+_PUT_VECTOR = Wide(
     _put.on_conflict_do_update(
         index_elements=["memory_pk", "space_pk"],
         set_={"vector": _put.excluded.vector, "checksum": _put.excluded.checksum},
         # The same vector again is no change: it moves no composite and no index entry. But it mends its checksum.
         where=memory_vector.c.vector.is_distinct_from(_put.excluded.vector)
         | memory_vector.c.checksum.is_distinct_from(_put.excluded.checksum),
+    ),
+    _WIDTH,
+)
+_DROP_VECTORS = Prepared(delete(memory_vector).where(memory_vector.c.memory_pk.in_(select(keys_in().c.value))))
+_TOUCH = Prepared(
+    update(memory)
+    .where(memory.c.pk.in_(select(keys_in().c.value)))
+    .values(accessed_at=bindparam("now", type_=NullType()), access_count=memory.c.access_count + literal_column("1"))
+)
+_STANDING = Among(
+    lambda ids: select(memory.c.id, memory.c.pk, *(type_coerce(memory.c[name], NullType()) for name in _SELDOM)).where(
+        memory.c.namespace_pk == bindparam("namespace"), memory.c.id.in_(ids)
     )
 )
 _READ = Prepared(
@@ -64,77 +86,227 @@ _READ = Prepared(
 )
 
 
-def insert_new(connection: Connection, space: VectorSpace, path: Namespace, memories: Sequence[Memory]) -> None:
+class Batch:
+    """Memories as columns: those of `memory` but the keys, in their order, then vectors and tags."""
+
+    SIZE = 1_000
+    """Memories that are stored table by table: the rows of more had left the page cache when their vectors follow."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS[2:]}
+        self.vectors: list[bytes | None] = []
+        self.tags: list[frozenset[str]] = []
+
+    def __len__(self) -> int:
+        return len(self.tags)
+
+    @property
+    def ids(self) -> list[str]:
+        """The memories' ids, in order."""
+        return self.columns["id"]
+
+    def add(self, memories: Sequence[Memory]) -> None:
+        """Encode a slice of memories, after those that are here."""
+        new: dict[str, list[Any]] = {
+            "id": [m.id for m in memories],
+            "content": [m.content for m in memories],
+            "metadata": _json_texts([m.metadata for m in memories]),
+            "importance": [m.importance for m in memories],
+            "created_at": _micros([m.created_at for m in memories]),
+            "updated_at": _micros([m.updated_at for m in memories]),
+            "expires_at": _micros([m.expires_at for m in memories]),
+            "accessed_at": _micros([m.accessed_at for m in memories]),
+            "access_count": [m.access_count for m in memories],
+        }
+        for name, column in self.columns.items():
+            column += new[name]
+        self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
+        self.tags += [m.tags for m in memories]
+
+    def only(self, places: Iterable[int]) -> "Batch":
+        """The memories at *places*, as a batch of their own."""
+        some, chosen = Batch(), list(places)
+        some.columns = {name: [column[i] for i in chosen] for name, column in self.columns.items()}
+        some.vectors = [self.vectors[i] for i in chosen]
+        some.tags = [self.tags[i] for i in chosen]
+        return some
+
+
+def batches(memories: Iterable[Memory]) -> Iterator[Batch]:
+    """All of *memories*, in batches, each made slice by slice as *memories* yields them."""
+    given = iter(memories)
+    batch = Batch()
+    while some := list(islice(given, SLICE)):
+        batch.add(some)
+        if len(batch) == Batch.SIZE:
+            yield batch
+            batch = Batch()
+    if len(batch):
+        yield batch
+
+
+def _json_texts(values: Sequence[Json]) -> list[str]:
+    """Each of *values* as it is stored: several are made by one call, with U+0000, which none holds, between them."""
+    texts: list[str] = []
+    size = 1
+    while some := values[len(texts) : len(texts) + size]:
+        parted: list[Json] = ["\0"] * (2 * len(some) - 1)
+        parted[::2] = some
+        text = json_text(parted)
+        texts += text[1:-1].split(',"\\u0000",')
+        size = size * 4 if len(text) < _JSON_AT_ONCE else 1  # the GIL is held meanwhile
+    return texts
+
+
+def _micros(times: list[datetime | None]) -> list[int | None]:
+    first = times[0]
+    if times.count(first) == len(times):  # one call's are alike as a rule
+        return [None if first is None else to_micros(first)] * len(times)
+    return [None if when is None else to_micros(when) for when in times]
+
+
+def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new: Sequence[Batch]) -> None:
     """Store memories whose ids are not taken. Raises `DuplicateError` naming the first that is."""
     owner = namespaces.key_made(connection, path)
-    first = rows.next_key(connection, MEMORY)
-    tags = rows.tag_keys(connection, owner, set().union(*(m.tags for m in memories)))
-    pk = first
+    first = pk = rows.next_key(connection, MEMORY)
     try:
-        for some in slices(memories):
-            keyed = list(enumerate(some, pk))
-            _INSERT.insert(connection, [_row(pk, owner, m) for pk, m in keyed])
-            _INSERT_VECTOR.insert(
-                connection, [_vector(pk, space, m.embedding) for pk, m in keyed if m.embedding is not None]
-            )
-            rows.carry(connection, MEMORY, tags, [(pk, m.tags) for pk, m in keyed if m.tags])
-            pk += len(some)
+        for batch in new:
+            keys = range(pk, pk + len(batch))
+            _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
+            _put_vectors(connection, space, keys, batch.vectors)
+            rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
+            pk += len(keys)
     except sqlite3.IntegrityError as error:
-        raise rows.taken(connection, MEMORY, path, [m.id for m in memories], first) or error from error
+        ids = [id for batch in new for id in batch.ids]
+        raise rows.taken(connection, MEMORY, path, ids, first) or error from error
 
 
-def _row(pk: int, owner: int, record: Memory) -> tuple[Any, ...]:
-    return (
-        pk,
-        owner,
-        record.id,
-        record.content,
-        json_text(record.metadata),
-        record.importance,
-        to_micros(record.created_at),
-        to_micros(record.updated_at),
-        None if record.expires_at is None else to_micros(record.expires_at),
-        None if record.accessed_at is None else to_micros(record.accessed_at),
-        record.access_count,
-    )
-
-
-def _vector(pk: int, space: VectorSpace, embedding: Embedding) -> tuple[Any, ...]:
-    data = encode(embedding)
-    return pk, space.pk, data, checksum(data)
-
-
-def change(
-    connection: Connection, space: VectorSpace, path: Namespace, changes: Mapping[int, Mapping[str, Any]]
+def _put_vectors(
+    connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
 ) -> None:
-    """Give memories, named by key, new values of the fields named; the others stay as they are."""
-    owner = namespaces.key_made(connection, path)
-    vectors = [_vector(pk, space, c["embedding"]) for pk, c in changes.items() if c.get("embedding") is not None]
-    without = [pk for pk, c in changes.items() if "embedding" in c and c["embedding"] is None]
-    tags = [(pk, c["tags"]) for pk, c in changes.items() if "tags" in c]
-    by_names: dict[frozenset[str], list[dict[str, Any]]] = {}
-    for pk, fields in changes.items():
-        plain = {name: value for name, value in fields.items() if name in memory.c}
-        if plain:
-            by_names.setdefault(frozenset(plain), []).append({"row": pk, **{f"new_{k}": v for k, v in plain.items()}})
-    for names, values in by_names.items():
-        setters: dict[str, Any] = {name: bindparam(f"new_{name}") for name in sorted(names)}
-        statement = update(memory).where(memory.c.pk == bindparam("row")).values(setters)
-        for some in slices(values):
-            connection.execute(statement, list(some))
-    _PUT_VECTOR.many(connection, vectors)
+    """Store the vectors that there are."""
+    if None in vectors:
+        held = [data is not None for data in vectors]
+        keys, vectors = list(compress(keys, held)), list(compress(vectors, held))
+    if keys:
+        checksums = [checksum(data) for data in cast("Sequence[bytes]", vectors)]
+        most = max(1, _WIDE_BYTES // (4 * space.space.dimension))
+        _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
+
+
+def _set_vectors(
+    connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
+) -> None:
+    """Give memories these vectors, or none."""
+    _put_vectors(connection, space, keys, vectors)
+    without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
-        gone = delete(memory_vector).where(memory_vector.c.memory_pk.in_(select(keys_in().c.value)))
-        connection.execute(gone, {"keys": keys_json(without)})
-    if tags:
-        rows.replace_tags(connection, MEMORY, owner, tags)
+        _DROP_VECTORS.run(connection, keys=keys_json(without))
+
+
+class Standing(NamedTuple):
+    """What an upsert finds of a memory: its key, and what may be the same. Times are as stored."""
+
+    pk: int
+    created_at: int
+    expires_at: int | None
+    accessed_at: int | None
+    access_count: int
+
+
+def standing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, Standing]:
+    """What there is of *ids*, by id."""
+    owner = namespaces.key(connection, path)
+    if owner is None:
+        return {}
+    return {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, ids, namespace=owner)}
+
+
+def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Standing]) -> list[Memory]:
+    """The memories of *drafts*, which are those of *batch*, keeping what an upsert keeps; *batch* is made to say so."""
+    columns = batch.columns
+    kept: list[Memory] = []
+    for i, draft in enumerate(drafts):
+        if i and i % SLICE == 0:
+            breathe()
+        new, old, named = draft.record, there[draft.record.id], draft.named
+        created, accessed, count = new.created_at, new.accessed_at, new.access_count
+        if "created_at" not in named:
+            columns["created_at"][i], created = old.created_at, from_micros(old.created_at)
+        if "accessed_at" not in named:
+            columns["accessed_at"][i] = old.accessed_at
+            accessed = None if old.accessed_at is None else from_micros(old.accessed_at)
+        if "access_count" not in named:
+            columns["access_count"][i] = count = old.access_count
+        kept.append(
+            memory_record(
+                new.id,
+                new.namespace,
+                new.content,
+                new.embedding,
+                new.tags,
+                new.metadata,
+                new.importance,
+                created,
+                new.updated_at,
+                new.expires_at,
+                accessed,
+                count,
+            )
+        )
+    return kept
+
+
+def replace(
+    connection: Connection, space: VectorSpace, path: Namespace, batch: Batch, there: Mapping[str, Standing]
+) -> None:
+    """Give memories that are *there* every field that *batch* says of them."""
+    found = [there[id] for id in batch.ids]
+    keys = [old.pk for old in found]
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for i, (old, *values) in enumerate(zip(found, *(batch.columns[name] for name in _SELDOM), strict=True)):
+        if i and i % SLICE == 0:
+            breathe()
+        # What is the same is not written: a new expiry has the index look, a new time of creation moves in its index.
+        same = old[1:] == tuple(values)
+        changed = [] if same else [n for n, had, has in zip(_SELDOM, old[1:], values, strict=True) if had != has]
+        alike.setdefault(("content", "metadata", "importance", "updated_at", *changed), []).append(i)
+    for names, places in alike.items():
+        columns = [[batch.columns[name][i] for i in places] for name in names]
+        _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
+    _set_vectors(connection, space, keys, batch.vectors)
+    owner = namespaces.key_made(connection, path)
+    rows.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
+
+
+def change(connection: Connection, space: VectorSpace, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
+    """Give a memory new values of the fields named; the others stay as they are."""
+    names = tuple(name for name in _COLUMNS if name in changes)
+    if names:
+        _update(names).many(connection, [(*(_stored(changes[name]) for name in names), pk)])
+    if "embedding" in changes:
+        vector = changes["embedding"]
+        _set_vectors(connection, space, [pk], [None if vector is None else encode(vector)])
+    if "tags" in changes:
+        rows.replace_tags(connection, MEMORY, namespaces.key_made(connection, path), {pk: changes["tags"]})
+
+
+def _stored(value: object) -> object:
+    if isinstance(value, dict):
+        return json_text(value)
+    return to_micros(value) if isinstance(value, datetime) else value
+
+
+@lru_cache(256)
+def _update(names: tuple[str, ...]) -> Prepared:
+    """The UPDATE of the columns *names*: it takes their values, then the key."""
+    values = [(memory.c[name], bindparam(f"new_{name}", type_=NullType())) for name in names]
+    return Prepared(update(memory).where(memory.c.pk == bindparam("row")).ordered_values(*values))
 
 
 def touch(connection: Connection, keys: Sequence[int], now: datetime) -> None:
     """Note that memories were used."""
-    used = update(memory).where(memory.c.pk.in_(select(keys_in().c.value)))
-    values = {"accessed_at": now, "access_count": memory.c.access_count + 1}
-    connection.execute(used.values(values), {"keys": keys_json(keys)})
+    _TOUCH.run(connection, keys=keys_json(keys), now=to_micros(now))
 
 
 def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> list[Memory]:
@@ -157,17 +329,17 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector = row
-    return Memory(
-        id=id,
-        namespace=namespace_parts(path),
-        content=content,
-        embedding=None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}"),
-        tags=frozenset(tags.get(pk, ())),
-        metadata=_metadata(metadata, id),
-        importance=importance,
-        created_at=from_micros(created),
-        updated_at=from_micros(updated),
-        expires_at=None if expires is None else from_micros(expires),
-        accessed_at=None if accessed is None else from_micros(accessed),
-        access_count=count,
+    return memory_record(
+        id,
+        namespace_parts(path),
+        content,
+        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}"),
+        frozenset(tags.get(pk, ())),
+        _metadata(metadata, id),
+        importance,
+        from_micros(created),
+        from_micros(updated),
+        None if expires is None else from_micros(expires),
+        None if accessed is None else from_micros(accessed),
+        count,
     )

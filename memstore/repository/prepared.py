@@ -5,17 +5,19 @@ them, or a batch of 1,000 rows one each. Values are bound as SQLite takes them, 
 """
 
 import sqlite3
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, compress
 from typing import Any
 
-from sqlalchemy import ClauseElement, Connection
+from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.dialects import sqlite
 
 from memstore.database import raw
+from memstore.threads import SLICE, slices
 
-_WIDE = 50  # rows an INSERT statement: a third less work in SQLite than one each, and half a slice
 _DIALECT = sqlite.dialect(paramstyle="qmark")
+_FEW = 10  # rows or texts a statement where there are not enough for a wide one; each is parsed once and kept
 
 
 class Prepared:
@@ -38,12 +40,80 @@ class Prepared:
         """Execute it for each of *rows*, whose values are in the order of `names`."""
         raw(connection).executemany(self.sql, rows)
 
-    def insert(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """As `many`, for an INSERT of plain values: many rows a statement."""
+
+class Wide:
+    """An INSERT of plain values, many rows a statement: half to two thirds of what a statement a row costs SQLite.
+
+    A column in which all rows of a statement agree is bound once. Statements come in a few fixed lengths, because
+    each is parsed once and kept.
+    """
+
+    __slots__ = ("_head", "_one", "_tail", "_width")
+
+    def __init__(self, statement: ClauseElement, width: int) -> None:
+        compiled = Prepared(statement)
+        marks = f"({', '.join('?' * len(compiled.names))})"
+        self._one = compiled.sql
+        self._head, _, self._tail = compiled.sql.partition(marks)
+        self._width = width
+
+    def insert(self, connection: Connection, columns: Sequence[Sequence[Any]], width: int | None = None) -> None:
+        """Insert rows, given as columns in the order of the statement's, all of one length; at most *width* at once."""
+        base, count, start = raw(connection), len(columns[0]), 0
+        if count == 1:
+            base.execute(self._one, [column[0] for column in columns])
+            return
+        widest = self._width if width is None else min(width, self._width)
+        while start < count:
+            left = count - start
+            size = widest if left >= widest else min(left, _FEW)
+            some = [column[start : start + size] for column in columns]
+            varies = tuple([column.count(column[0]) < size for column in some])
+            values = [column[0] for column, differs in zip(some, varies, strict=True) if not differs]
+            values += chain.from_iterable(zip(*compress(some, varies), strict=True))
+            base.execute(_wide(self._head, self._tail, size, varies), values)
+            start += size
+
+
+class Among:
+    """A SELECT of the rows in which a column has one of many texts.
+
+    They are bound one by one: an id or a tag may hold U+0000, which SQLite's JSON functions take for its end.
+    """
+
+    __slots__ = ("_make", "_statements")
+
+    def __init__(self, make: Callable[[list[BindParameter[str]]], ClauseElement]) -> None:
+        self._make = make
+        self._statements: dict[int, tuple[str, Sequence[str], Sequence[str]]] = {}
+
+    def rows(self, connection: Connection, values: Sequence[str], **others: Any) -> Iterator[tuple[Any, ...]]:
+        """The rows of *values*, in no order; *others* are the statement's own parameters."""
         base = raw(connection)
-        whole = len(rows) - len(rows) % _WIDE
-        if whole:
-            wide = self.sql + f", ({', '.join('?' * len(self.names))})" * (_WIDE - 1)
-            for start in range(0, whole, _WIDE):
-                base.execute(wide, list(chain.from_iterable(rows[start : start + _WIDE])))
-        base.executemany(self.sql, rows[whole:])
+        for some in slices(values):
+            size = len(some) if len(some) <= _FEW else SLICE
+            sql, before, after = self._statements.get(size) or self._compiled(size)
+            bound = [others[name] for name in before]
+            bound += some
+            bound += [some[-1]] * (size - len(some))
+            bound += [others[name] for name in after]
+            yield from base.execute(sql, bound).fetchall()
+
+    def _compiled(self, size: int) -> tuple[str, Sequence[str], Sequence[str]]:
+        """The statement for *size* texts, and what is bound before and after them."""
+        texts = [f"text_{i}" for i in range(size)]
+        compiled = Prepared(self._make([bindparam(name) for name in texts]))
+        at = compiled.names.index(texts[0])
+        self._statements[size] = compiled.sql, compiled.names[:at], compiled.names[at + size :]
+        return self._statements[size]
+
+
+@lru_cache(512)
+def _wide(head: str, tail: str, size: int, varies: tuple[bool, ...]) -> str:
+    """The statement for *size* rows; its first parameters are those of the columns that do not vary."""
+    once, each = varies.count(False), varies.count(True)
+    rows = []
+    for row in range(size):
+        fixed, own = iter(range(1, once + 1)), iter(range(once + row * each + 1, once + (row + 1) * each + 1))
+        rows.append(f"({', '.join(f'?{next(own if differs else fixed)}' for differs in varies)})")
+    return head + ", ".join(rows) + tail

@@ -3,16 +3,19 @@
 Which records a verb speaks of is a `Selection`. Rows are named by key from there on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
     Integer,
+    Select,
     bindparam,
     delete,
     func,
@@ -22,22 +25,21 @@ from sqlalchemy import (
     tuple_,
     type_coerce,
 )
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore import schema
-from memstore.database import raw
 from memstore.errors import DuplicateError
 from memstore.fields import EPOCH, to_micros
 from memstore.records import Namespace
 from memstore.repository.log import keys_in, keys_json, sqlite_sequence
 from memstore.repository.nouns import NOUNS, Noun
-from memstore.repository.prepared import Prepared
+from memstore.repository.prepared import Among, Prepared, Wide
 from memstore.repository.selection import Selection, condition
 from memstore.schema import namespace_path, tag
 from memstore.threads import slices
 
-_IDS = 500  # ids looked up before others may run
+_PAIRS = 3_000  # of a record and a tag, put together before a statement lets others run
+_TAG_WIDTH = 300  # rows an INSERT statement: a tag's are short
 _BEFORE_ALL = -(2**63)
 
 
@@ -46,13 +48,8 @@ def keys_of(
 ) -> dict[str, int]:
     """Keys by id of those *ids* that exist and have not expired."""
     path, at = namespace_path(namespace), to_micros(now)
-    found: dict[str, int] = {}
-    for some in slices(ids, _IDS):
-        for id in some:
-            row = _KEY_OF[noun.kind].run(connection, path=path, id=id, now=at).fetchone()
-            if row is not None:
-                found[id] = row[0]
-    return found
+    found = dict(_KEYS_OF[noun.kind].rows(connection, ids, path=path, now=at))
+    return {id: found[id] for id in ids if id in found}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +97,11 @@ def delete_keys(connection: Connection, noun: Noun, keys: Sequence[int]) -> None
 
 
 def taken(
-    connection: Connection, noun: Noun, namespace: Namespace, ids: Iterable[str], first: int
+    connection: Connection, noun: Noun, namespace: Namespace, ids: Sequence[str], first: int
 ) -> DuplicateError | None:
     """Which of *ids* was there before key *first* was handed out, as the error it is; None when none was."""
-    for id in ids:
-        key = key_of(connection, noun, namespace, id, EPOCH)  # what has expired is deleted before a write
-        if key is not None and key < first:
-            return DuplicateError(noun.kind, id)
-    return None
+    keys = keys_of(connection, noun, namespace, ids, EPOCH)  # what has expired is deleted before a write
+    return next((DuplicateError(noun.kind, id) for id, key in keys.items() if key < first), None)
 
 
 def purge_expired(connection: Connection, now: datetime) -> None:
@@ -127,32 +121,51 @@ def any_expired(connection: Connection, now: datetime) -> bool:
     return _EXPIRED.run(connection, now=to_micros(now)).fetchone() is not None
 
 
-def tag_keys(connection: Connection, namespace_pk: int, names: Iterable[str]) -> dict[str, int]:
+def tag_keys(connection: Connection, namespace_pk: int, names: AbstractSet[str]) -> dict[str, int]:
     """Keys of the tags *names* of a namespace, made if need be."""
-    wanted = sorted(set(names))
-    base = raw(connection)
-    base.executemany(_ADD_TAG.sql, [(namespace_pk, name) for name in wanted])
-    return {name: base.execute(_FIND_TAG.sql, (namespace_pk, name)).fetchone()[0] for name in wanted}
+    keys = dict(_TAGS_NAMED.rows(connection, list(names), namespace=namespace_pk)) if names else {}
+    new = sorted(names - keys.keys())
+    if new:
+        _ADD_TAGS.insert(connection, ([namespace_pk] * len(new), new))
+        keys |= _TAGS_NAMED.rows(connection, new, namespace=namespace_pk)
+    return keys
 
 
-def add_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Sequence[tuple[int, frozenset[str]]]) -> None:
-    """Give records, named by key, tags they do not have yet."""
-    carry(connection, noun, tag_keys(connection, namespace_pk, (name for _, names in tags for name in names)), tags)
-
-
-def carry(connection: Connection, noun: Noun, keys: dict[str, int], tags: Sequence[tuple[int, frozenset[str]]]) -> None:
-    """Give records, named by key, tags they do not have yet, whose *keys* are known."""
-    _CARRY[noun.kind].insert(
-        connection, [(pk, key) for pk, names in tags for key in sorted(keys[name] for name in names)]
-    )
-
-
-def replace_tags(
-    connection: Connection, noun: Noun, namespace_pk: int, tags: Sequence[tuple[int, frozenset[str]]]
+def add_tags(
+    connection: Connection, noun: Noun, namespace_pk: int, tags: Iterable[tuple[int, AbstractSet[str]]]
 ) -> None:
-    """Give records these tags and no others."""
-    _DROP_TAGS[noun.kind].run(connection, keys=keys_json([pk for pk, _ in tags]))
-    add_tags(connection, noun, namespace_pk, tags)
+    """Give records, named by key, tags they do not have yet."""
+    carried = [(pk, names) for pk, names in tags if names]
+    keys = tag_keys(connection, namespace_pk, set().union(*(names for _, names in carried)))
+    _carry(connection, noun, ((pk, sorted([keys[name] for name in names])) for pk, names in carried))
+
+
+def replace_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Mapping[int, AbstractSet[str]]) -> None:
+    """Give records, named by key, these tags and no others. For one that has just these this is a look."""
+    keys = tag_keys(connection, namespace_pk, set().union(*tags.values()))
+    changed: list[tuple[int, list[int]]] = []
+    for some in slices(list(tags)):
+        held: dict[int, list[int]] = {pk: [] for pk in some}
+        for pk, key in _CARRIED[noun.kind].run(connection, keys=keys_json(some)):
+            held[pk].append(key)
+        wanted = [(pk, sorted([keys[name] for name in tags[pk]])) for pk in some]
+        changed += [(pk, new) for pk, new in wanted if new != sorted(held[pk])]
+    if changed:
+        _DROP_TAGS[noun.kind].run(connection, keys=keys_json([pk for pk, _ in changed]))
+        _carry(connection, noun, changed)
+
+
+def _carry(connection: Connection, noun: Noun, tags: Iterable[tuple[int, list[int]]]) -> None:
+    owners: list[int] = []
+    keys: list[int] = []
+    for pk, some in tags:
+        owners += [pk] * len(some)
+        keys += some
+        if len(owners) >= _PAIRS:
+            _CARRY[noun.kind].insert(connection, (owners, keys))
+            owners, keys = [], []
+    if owners:
+        _CARRY[noun.kind].insert(connection, (owners, keys))
 
 
 def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]]:
@@ -165,42 +178,48 @@ def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]
 
 def key_of(connection: Connection, noun: Noun, namespace: Namespace, id: str, now: datetime) -> int | None:
     """The key of one id; None where it does not exist or has expired."""
-    row = _KEY_OF[noun.kind].run(connection, path=namespace_path(namespace), id=id, now=to_micros(now)).fetchone()
-    return None if row is None else int(row[0])
+    return keys_of(connection, noun, namespace, [id], now).get(id)
 
 
 def next_key(connection: Connection, noun: Noun) -> int:
     """The next key SQLite would hand out; it is ours as long as the write lock is."""
-    row = _SEQUENCE.run(connection, name=noun.table.name).fetchone()
+    row = _SEQUENCE.run(connection, name=str(noun.table.name)).fetchone()  # SQLAlchemy's own kind of text binds slowly
     return 1 if row is None else int(row[0]) + 1
 
 
-def _key_of(noun: Noun) -> Prepared:
+def _keys_of(noun: Noun) -> Among:
     c = noun.table.c
     owner = select(schema.namespace.c.pk).where(schema.namespace.c.path == bindparam("path")).scalar_subquery()
-    found = select(c.pk).where(c.namespace_pk == owner, c.id == bindparam("id"))
-    if noun.expires:
-        found = found.where(schema.live(bindparam("now", type_=Integer)))
-    return Prepared(found)
+
+    def statement(ids: list[BindParameter[str]]) -> Select[tuple[str, int]]:
+        found = select(c.id, c.pk).where(c.namespace_pk == owner, c.id.in_(ids))
+        return found.where(schema.live(bindparam("now", type_=Integer))) if noun.expires else found
+
+    return Among(statement)
 
 
 _PURGE = Prepared(delete(schema.memory).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)))
 _DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
+_CARRIED = {
+    n.kind: Prepared(select(n.tag_owner, n.tags.c.tag_pk).where(n.tag_owner.in_(select(keys_in().c.value))))
+    for n in NOUNS
+}
 _DROP_TAGS = {n.kind: Prepared(delete(n.tags).where(n.tag_owner.in_(select(keys_in().c.value)))) for n in NOUNS}
 _EXPIRED = Prepared(
     select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)).limit(1)
 )
-_KEY_OF = {noun.kind: _key_of(noun) for noun in NOUNS}
+_KEYS_OF = {noun.kind: _keys_of(noun) for noun in NOUNS}
 _SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
-_ADD_TAG = Prepared(
-    sqlite_insert(tag).values(namespace_pk=bindparam("namespace"), name=bindparam("name")).on_conflict_do_nothing()
-)
-_FIND_TAG = Prepared(
-    select(tag.c.pk).where(tag.c.namespace_pk == bindparam("namespace"), tag.c.name == bindparam("name"))
+_ADD_TAGS = Wide(insert(tag).values(namespace_pk=bindparam("namespace"), name=bindparam("name")), _TAG_WIDTH)
+_TAGS_NAMED = Among(
+    lambda names: select(tag.c.name, tag.c.pk).where(
+        tag.c.namespace_pk == bindparam("namespace"), tag.c.name.in_(names)
+    )
 )
 _CARRY = {
-    noun.kind: Prepared(
-        insert(noun.tags).values({noun.tag_owner: bindparam("owner"), noun.tags.c.tag_pk: bindparam("tag")})
+    noun.kind: Wide(
+        insert(noun.tags).values({noun.tag_owner: bindparam("owner"), noun.tags.c.tag_pk: bindparam("tag")}),
+        _TAG_WIDTH,
     )
     for noun in NOUNS
 }

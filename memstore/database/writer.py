@@ -1,0 +1,288 @@
+"""The connection that writes. Writes that wait for it at the same time share one transaction, and one COMMIT.
+
+From BEGIN to after-commit a transaction is one function on one thread. It takes in what has queued up while the
+thread was busy: nobody waits for others to come. Each write but the first has a savepoint of its own, so that one that
+raises leaves nothing and the others go on; the first needs none, for it is undone with the transaction. All are
+answered together, after COMMIT and after the indexes have followed it.
+
+Nobody's answer is to wait long for the work of others. So a batch shares its transaction with nobody, and one that is
+`_LONG` seconds old takes in no more. `MOST` bounds what is prepared in one go, and cannot share the interpreter.
+"""
+
+import asyncio
+import copy
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from memstore.database import commit
+from memstore.database.driver import Driver, Step
+from memstore.database.line import Line, Place
+from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
+from memstore.threads import tell
+
+T = TypeVar("T")
+
+MOST = 64
+"""Writes that share a transaction at most."""
+
+_LONG = 0.02
+_SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
+_log = logging.getLogger("memstore")
+
+
+class Job(Place[T]):
+    """A write: *before*, which needs no transaction, then *function* in one that it shares unless it is a *batch*."""
+
+    def __init__(
+        self, line: Line, wait: float, function: Step[T], before: Callable[[], None] | None, *, batch: bool
+    ) -> None:
+        super().__init__(line, wait, alone=batch)
+        self.function = function
+        self.before = before
+
+    def prepare(self) -> None:
+        """Do, once, what needs no transaction. Its time is no time of waiting for others."""
+        before, self.before = self.before, None
+        if before is None:
+            return
+        began, deadline = time.monotonic(), self.deadline
+        self.deadline = math.inf
+        try:
+            before()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            self.error = error
+        self.deadline = deadline + time.monotonic() - began
+
+    def run(self, connection: Connection) -> None:
+        """Do what needs a transaction."""
+        self.value = self.function(connection)
+        if not commit.in_write(connection):
+            raise TransactionError(commit.GIVEN_UP)
+
+
+class Turn(Place[None]):
+    """The writer for oneself, in a transaction that *begins* with it or in none."""
+
+    def __init__(self, line: Line, wait: float, *, begins: bool) -> None:
+        super().__init__(line, wait, alone=True)
+        self.begins = begins
+        self.granted = False
+
+
+class Writer:
+    """The connection that writes, and the line of those who wait for it.
+
+    Args:
+        driver: the connection and its thread.
+        timeout: seconds to wait for other writers.
+    """
+
+    def __init__(self, driver: Driver, timeout: float) -> None:
+        self.driver = driver
+        self.closed = False
+        self.committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
+        self._unknown: CommitUnknownError | None = None
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._line = Line(self._begin)
+
+    async def write(
+        self, function: Step[T], before: Callable[[], None] | None, *, wait: float | None, batch: bool
+    ) -> T:
+        """See `Database.write`."""
+        wait = self._timeout if wait is None else wait
+        return await self._line.enter(Job(self._line, wait, function, before, batch=batch))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Be the only one who may write, in no transaction; also where nobody may any more."""
+        turn = Turn(self._line, self._timeout, begins=False)
+        try:
+            await self._line.enter(turn)
+            yield
+        finally:
+            if turn.granted:
+                self._line.hand_on()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["WriteSession"]:
+        """See `Database.session`."""
+        session = WriteSession(self)
+        turn = Turn(self._line, self._timeout, begins=True)
+        try:
+            await self._line.enter(turn)
+            yield session
+        finally:
+            if turn.granted:
+                try:
+                    if not session.committed:
+                        await self.driver.submit(commit.rollback)
+                finally:
+                    self._line.hand_on()
+
+    def commit(self, connection: Connection) -> None:
+        """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
+        try:
+            commit.commit(connection)
+        except CommitUnknownError as error:
+            self._unknown = error
+            raise
+        except BaseException:
+            commit.rollback(connection)
+            raise
+        self.committed(connection)
+
+    def _begin(self, place: Place[Any]) -> bool:
+        """Have the turn of *place* begin; False where it may not write, and was told so."""
+        if isinstance(place, Turn) and not place.begins:
+            place.granted = self._line.take(place)
+            place.answer()
+            return place.granted
+        refusal = ClosedError("the store is closed: open it again") if self.closed else self._unknown
+        if refusal is None:
+            self.driver.post(partial(self._open, place) if isinstance(place, Turn) else self._write)
+            return True
+        if self._line.take(place):
+            place.error = _own(refusal)
+            place.answer()
+        return False
+
+    # What follows runs on the thread, but for `_opened` and `_written`, with which it hands back.
+
+    def _open(self, turn: Turn, connection: Connection) -> None:
+        """The transaction of a session begins."""
+        try:
+            if self._locked(connection, [turn]):
+                turn.granted = self._took(turn)
+                if not turn.granted:
+                    commit.rollback(connection)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            self._fail([turn], error)
+        tell(self._loop, self._opened, turn)
+
+    def _opened(self, turn: Turn) -> None:
+        if turn.granted:
+            turn.answer()
+        else:
+            self._line.hand_on()
+
+    def _write(self, connection: Connection) -> None:
+        """One transaction, of the jobs that are first in line."""
+        jobs: list[Job[Any]] = []  # those whose turn it was, in order
+        try:
+            self._share(connection, jobs)
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            for job in jobs:
+                job.error = job.error or _own(error)
+        tell(self._loop, self._written, jobs)
+
+    def _written(self, jobs: list[Job[Any]]) -> None:
+        self._line.hand_on()
+        for job in jobs:
+            job.answer()
+
+    def _share(self, connection: Connection, jobs: list[Job[Any]]) -> None:
+        # What had this turn may have been cancelled, and a session be the first now: it gets a turn of its own.
+        front = [place for place in self._line.front(MOST) if isinstance(place, Job)]
+        for job in front:
+            job.prepare()
+            if job.error is not None and self._took(job):
+                jobs.append(job)
+        if self._locked(connection, front):
+            try:
+                if self._run(connection, front, jobs):
+                    self.commit(connection)
+            finally:
+                commit.rollback(connection)  # if it is still open
+
+    def _run(self, connection: Connection, front: Sequence[Job[Any]], jobs: list[Job[Any]]) -> bool:
+        """Run those of *front* that are in line still; whether there is anything to commit."""
+        began = time.monotonic()
+        done: list[Job[Any]] = []
+        for job in front:
+            if done and time.monotonic() - began > _LONG:
+                break  # the rest is still in line, and first
+            if not self._took(job):
+                continue
+            jobs.append(job)
+            try:
+                if done:
+                    with commit.savepoint(connection, "job"):
+                        job.run(connection)
+                else:
+                    with commit.translated():
+                        job.run(connection)
+                done.append(job)
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                job.error = error
+                if not done:
+                    break
+                if not commit.in_write(connection):
+                    for other in done:
+                        other.error = StorageError(
+                            f"{commit.GIVEN_UP} (it was shared with a write that failed: {error})"
+                        )
+                    return False
+        return bool(done)
+
+    def _locked(self, connection: Connection, places: Sequence[Place[Any]]) -> bool:
+        """Take the file's write lock for *places*; False when none of them waits for it any more."""
+        while waiting := [place for place in places if self._line.holds(place)]:
+            left = min(place.deadline for place in waiting) - time.monotonic()
+            try:
+                commit.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
+                return True
+            except BusyError as error:
+                over = [place for place in waiting if place.deadline <= time.monotonic()]
+                self._fail(over, error)
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                self._fail(waiting, error)
+        return False
+
+    def _fail(self, places: Sequence[Place[Any]], error: BaseException) -> None:
+        for place in places:
+            if self._line.take(place):
+                place.error = _own(error)
+                tell(self._loop, place.answer)
+
+    def _took(self, place: Place[Any]) -> bool:
+        """Whether the turn of *place* begins with this: it is still in line, and from here on nothing takes it out."""
+        waited, taken = time.monotonic() - place.since, self._line.take(place)
+        if taken and waited > _SLOW_WAIT:
+            _log.info("a write waited %.1f s for its turn", waited)
+        return taken
+
+
+class WriteSession:
+    """A write transaction that takes several hops; `Database.session` opens and ends it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self.committed = False
+
+    async def run(self, function: Step[T]) -> T:
+        """Run *function* inside the transaction, on the writer's thread."""
+        return await self._writer.driver.submit(function)
+
+    async def commit(self) -> None:
+        """COMMIT to after-commit, as one function; once it has begun, only its outcome counts."""
+        try:
+            await self._writer.driver.submit(self._writer.commit)
+        finally:
+            self.committed = True  # it ended, one way or the other: there is nothing left to roll back
+
+
+def _own(error: BaseException) -> BaseException:
+    """*error* for one more who is told of it: one exception raised by two tasks would mix their tracebacks."""
+    if not isinstance(error, StorageError | BusyError | TransactionError | ClosedError):
+        return error
+    made = copy.copy(error).with_traceback(error.__traceback__)
+    made.__cause__ = error.__cause__
+    return made

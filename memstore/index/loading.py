@@ -1,0 +1,92 @@
+"""Stored rows as entries, and all of them as an index.
+
+Vectors are read in one scan of their own table; whose they are comes from indexes of the owners' table. Where there
+is a snapshot of the graph, entries are laid out in the order of its nodes, and the graph can come later.
+"""
+
+import logging
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore.geometry import usable_form
+from memstore.index import planner
+from memstore.index.graphed import GraphedIndex
+from memstore.index.protocol import NEVER, Entries, Keys
+from memstore.index.snapshot import GONE, fits, keys_of
+from memstore.repository import log, snapshots
+from memstore.repository.log import State, VectorRows, VectorSpace
+from memstore.repository.snapshots import BrokenSnapshotError, Header
+from memstore.settings import IndexOptions
+from memstore.vectors import decode_rows
+
+_log = logging.getLogger("memstore")
+
+
+def usable_snapshot(
+    connection: Connection, space: VectorSpace, state: State, options: IndexOptions, count: int
+) -> Header | None:
+    """The newest snapshot of the graph that is wanted for *count* vectors, if the log says all that happened since."""
+    if not planner.wanted(options.index, count, space.space.dimension, had=True)[0]:
+        return None
+    header = snapshots.latest(connection, space.pk)
+    if header is None or header.epoch != state.epoch or not state.floor <= header.seq <= state.top:
+        return None
+    if not fits(header.parameters, options.graph, space.space) or header.parameters["nodes"] > _MOST * count:
+        return None
+    return header
+
+
+_MOST = 4  # a graph of so many times more nodes than there are vectors is mostly dead
+
+
+def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state: State, header: Header | None) -> None:
+    """Fill an empty *index* with all stored vectors, in the order of the snapshot *header*, if there is one."""
+    if header is not None:
+        try:
+            changed = log.changed(connection, header.seq, state.top).get(space.pk, [])
+            _expect(connection, index, header, np.array([*changed, GONE], dtype=np.int64))
+        except BrokenSnapshotError as error:
+            _log.warning("a snapshot of the graph is damaged (%s): the graph is built anew", error)
+    owners = log.Owners(connection, space)
+    for keys, blobs in log.scan(connection, space):
+        there, namespaces, expiries = owners.find(keys, NEVER)
+        if there.all():
+            index.load(entries_of(keys, namespaces, expiries, blobs, space))
+        else:
+            held = [blob for blob, known in zip(blobs, there.tolist(), strict=True) if known]
+            index.load(entries_of(keys[there], namespaces, expiries, held, space))
+    index.table.loaded()
+
+
+def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
+    """Stored rows as index entries; what no verb would store is no neighbour of anything, and is left out."""
+    return entries_of(
+        np.array(chunk.keys, dtype=np.int64),
+        np.array(chunk.namespaces, dtype=np.int64),
+        np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64),
+        list(chunk.blobs),
+        space,
+    )
+
+
+def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:
+    """Lay *index* out for the nodes of a snapshot, of which those with a key that is *gone* are dead."""
+    keys = keys_of(header.parameters, lambda number: snapshots.chunk(connection, header, number))
+    if not index.table.expect(keys, ~np.isin(keys, gone)):
+        raise BrokenSnapshotError("a key is in it twice")
+    index.expected = header
+
+
+def entries_of(keys: Keys, namespaces: Keys, expiries: Keys, blobs: list[bytes], space: VectorSpace) -> Entries:
+    """Columns of stored rows as index entries, as `as_entries`."""
+    size, metric = 4 * space.space.dimension, space.space.metric
+    whole = np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)) == size
+    if not whole.all():
+        blobs = [blob for blob in blobs if len(blob) == size]
+        keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]
+    rows = decode_rows(blobs, space.space.dimension)
+    good, form = usable_form(metric, rows)
+    if not good.all():
+        keys, namespaces, expiries = keys[good], namespaces[good], expiries[good]
+    return Entries(keys, namespaces, expiries, form)

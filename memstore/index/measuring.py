@@ -1,0 +1,67 @@
+"""How much a graph finds: measured, not assumed.
+
+The vectors themselves would be too easy to ask for: each is its own nearest, and linked to the next. So queries are
+made up: from a stored vector in a random direction, three quarters as far as to another stored vector. On a corpus
+with 2,000 held-out queries these found as many of their ten nearest as the held-out ones (0.993 and 0.989 at ef 64,
+0.995 and 0.992 at 80, 0.996 and 0.995 at 96; the stored vectors themselves 0.996, 0.997 and 0.998).
+
+The least effort that finds enough is the one searches use, and its recall is what the store says of itself.
+"""
+
+import numpy as np
+
+from memstore.geometry import Rows, index_form, lengths, scores, usable
+from memstore.index import planner
+from memstore.index.graph import Graph
+from memstore.index.graphed import GraphedIndex
+from memstore.index.protocol import Engine, Held
+from memstore.settings import Metric
+
+SAMPLE = 300
+LIMIT = 10
+_BATCH = 50  # queries at a time
+_AWAY = 0.75  # how far from a stored vector a query lies, as a share of the way to another
+_ROUNDING = 1e-6  # a score so close to the worst of the true ones, as a share of it, is as good
+_AGAIN = 1.2  # a graph that has grown by this factor is measured again
+
+
+def measured(graph: Graph, index: GraphedIndex, engine: Engine, rows: Held) -> None:
+    """Settle the effort of *graph*, over *rows* of *index*; one that has grown little keeps what was measured."""
+    before = index.graph
+    if before is not None and before.recall is not None and graph.nodes < _AGAIN * index.measured_nodes:
+        graph.effort, graph.recall = before.effort, before.recall
+        return
+    queries = _made_up(index.metric, rows[: graph.nodes])
+    limit = min(LIMIT, graph.nodes)
+    truth = [
+        scores(index.metric, query, rows[places]).min()
+        for i in range(0, len(queries), _BATCH)
+        for query, places in zip(
+            queries[i : i + _BATCH],
+            engine.nearest(index.metric, queries[i : i + _BATCH], rows[: graph.nodes], limit, None),
+            strict=True,
+        )
+    ]
+    asked = graph.options.ef_search
+    for effort in planner.LADDER if asked is None else (asked,):
+        graph.effort = effort
+        found = graph.search(queries, limit, effort)
+        near = [
+            np.count_nonzero(scores(index.metric, query, rows[places[places >= 0]]) >= worst - _ROUNDING * abs(worst))
+            for query, places, worst in zip(queries, found, truth, strict=True)
+        ]
+        graph.recall = sum(near) / max(1, limit * len(queries))
+        if graph.recall >= planner.ENOUGH:
+            break
+    index.measured_nodes = graph.nodes
+
+
+def _made_up(metric: Metric, rows: Held) -> Rows:
+    random = np.random.default_rng(len(rows))
+    here, there = (rows[np.sort(random.choice(len(rows), min(SAMPLE, len(rows)), replace=False))] for _ in range(2))
+    wide = here.astype(np.float64)
+    away = random.standard_normal(wide.shape)
+    away *= _AWAY * (lengths(wide - there[random.permutation(len(there))]) / lengths(away))[:, None]
+    with np.errstate(over="ignore"):
+        made = (wide + away).astype(np.float32)
+    return np.ascontiguousarray(index_form(metric, made[usable(metric, made)]))
