@@ -15,7 +15,7 @@ import memstore
 from memstore import filters
 from memstore.database import raw
 from memstore.fields import now
-from memstore.repository import indexed, selection
+from memstore.repository import indexed, rows, selection
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.repository.selection import Selection
 from tests.test_filters_indexed import HOSTILE, bracketed
@@ -200,9 +200,33 @@ def test_what_no_index_answers_reads_the_rows_of_its_namespaces_only_and_as_they
 ) -> None:
     for chosen in (asked(where), asked(where, namespace=("other",), below=True)):
         lines = plan(connection, lambda chosen=chosen: selection.allowed(connection, chosen))
-        rows = [line for line in lines if line.startswith(("SEARCH memory ", "SCAN memory "))]
-        assert any(f"{OWNED}created_at (namespace_pk=? AND created_at>?)" in line for line in rows), lines
-        assert not any(line.startswith("SCAN memory ") for line in rows), lines
+        read = [line for line in lines if line.startswith(("SEARCH memory ", "SCAN memory "))]
+        assert any(f"{OWNED}created_at (namespace_pk=? AND created_at>?)" in line for line in read), lines
+        assert not any(line.startswith("SCAN memory ") for line in read), lines
+
+
+@pytest.mark.parametrize("order", ["created_at", "updated_at", "importance", "id"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_list_looks_few_records_up_and_reads_many_in_its_order(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, form: str, order: str
+) -> None:
+    chosen, _ = FORMS[form]
+
+    def lines() -> list[str]:
+        place = rows.Place({"importance": 0.5, "id": "05"}.get(order, 1), 7)
+        listed = rows.Order(order)
+        first = plan(connection, lambda: rows.page(connection, chosen, listed, None, 200))
+        return first + plan(connection, lambda: rows.page(connection, chosen, listed, place, 200))
+
+    looked_up = [line for line in lines() if line.startswith("SEARCH memory USING INTEGER PRIMARY KEY")]
+    found = selection._few(connection, chosen)
+    assert len(looked_up) >= 2 or found is None
+    monkeypatch.setattr(selection, "FEW", 0)
+    if selection._few(connection, chosen) is None:
+        read = lines()
+        name = "sqlite_autoindex_memory_1" if order == "id" else f"{OWNED}{order}"
+        assert len([line for line in read if line.startswith(f"SEARCH memory USING INDEX {name} (")]) >= 2, read
+        assert not any("ORDER BY" in line for line in read), read
 
 
 def test_a_count_of_a_namespace_reads_an_index_alone(connection: Connection) -> None:

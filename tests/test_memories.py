@@ -538,24 +538,3 @@ async def test_tags_are_counted_renamed_united_and_deleted(store: Store) -> None
     with pytest.raises(NotFoundError):
         await store.tags.rename("c", "d")
     assert (await store.assemblies.get("g")).tags == frozenset()
-
-
-async def test_a_search_by_tag_starts_from_the_tag_and_not_from_every_memory(store: Store) -> None:
-    from memstore.fields import now
-    from memstore.repository.nouns import MEMORY
-    from memstore.repository.selection import Selection
-
-    chosen = Selection(noun=MEMORY, namespace=(), now=now(), tags=frozenset({"t"})).condition()
-
-    def plan(connection) -> str:
-        from sqlalchemy import select
-        from sqlalchemy.dialects import sqlite
-
-        statement = select(MEMORY.table.c.pk).where(chosen)
-        text = str(statement.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}))
-        count = text.count("?")
-        return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", tuple([""] * count)).all())
-
-    found = await store._database.read(plan)
-    assert "CORRELATED" not in found
-    assert "ix_memory_tag_tag_pk_memory_pk" in found

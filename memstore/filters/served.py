@@ -110,19 +110,11 @@ def in_range(noun: Noun, owners: Owners, tests: Iterable[Sortable]) -> Sql:
     return Sql(text, tuple(value for _, values in pieces for value in values))
 
 
-def tagged(noun: Noun, owners: Owners, name: str, *, exact: bool) -> Sql:
-    """The keys of the records that carry a tag.
-
-    A tag belongs to a namespace, so its carriers do. *exact*: that is looked up, because raw SQL can move a record
-    and leave its tags; it takes ten times as long.
-    """
+def tagged(noun: Noun, owners: Owners, name: str) -> Sql:
+    """The keys of the records that carry a tag of one of the namespaces, where the records themselves are too."""
     owner, (owned, values) = f"{noun}_pk", _compared_with(owners)
     tag = f"SELECT pk FROM tag WHERE namespace_pk {owned} AND name = ?"  # noqa: S608 - as above
-    text = f"SELECT {owner} AS pk FROM {noun}_tag WHERE tag_pk IN ({tag})"  # noqa: S608
-    if not exact:
-        return Sql(text, (*values, name))
-    held = f"SELECT 1 FROM {noun} WHERE {noun}.pk = {owner} AND {noun}.namespace_pk {owned}"  # noqa: S608
-    return Sql(f"{text} AND EXISTS ({held})", (*values, name, *values))
+    return Sql(f"SELECT {owner} AS pk FROM {noun}_tag WHERE tag_pk IN ({tag})", (*values, name))  # noqa: S608
 
 
 def _compared_with(owners: Owners) -> Sql:

@@ -34,7 +34,7 @@ from memstore.records import Namespace
 from memstore.repository.log import keys_in, keys_json, sqlite_sequence
 from memstore.repository.nouns import NOUNS, Noun
 from memstore.repository.prepared import Among, Prepared, Wide
-from memstore.repository.selection import Selection
+from memstore.repository.selection import Selection, condition
 from memstore.schema import namespace_path, tag
 from memstore.threads import slices
 
@@ -74,7 +74,7 @@ def page(
     """The next *limit* keys of a list after a place in it, and where they end; None when there are no more."""
     table = selection.noun.table
     value = _sort_value(table.c[order.column])
-    rows = select(table.c.pk, value).where(selection.condition()).limit(limit)
+    rows = select(table.c.pk, value).where(condition(connection, selection)).limit(limit)
     if after is not None:
         here, there = tuple_(value, table.c.pk), tuple_(literal(after.value), literal(after.pk))
         rows = rows.where(here < there if order.descending else here > there)

@@ -14,7 +14,7 @@ from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Integer, and_, bindparam, exists, func, literal, select, true
+from sqlalchemy import ColumnElement, Connection, Integer, Text, and_, bindparam, exists, func, literal, select, true
 
 from memstore import filters, schema
 from memstore.database import raw
@@ -61,11 +61,6 @@ class Selection:
             terms += self.where.parts if isinstance(self.where, And) else [self.where]
         return terms
 
-    def condition(self) -> ColumnElement[bool]:
-        """It as SQL over the noun's table."""
-        live = schema.live(self.now) if self.noun.expires else true()
-        return and_(self.owned(self.noun.table.c.namespace_pk), live, self.matching(self.terms))
-
     def owned(self, namespace_pk: ColumnElement[int]) -> ColumnElement[bool]:
         """The condition on a *namespace_pk* of being one of the namespaces."""
         owners = namespaces.keys_within(self.namespace, below=self.below)
@@ -74,6 +69,23 @@ class Selection:
     def matching(self, terms: Sequence[Node], *, few: bool = False) -> ColumnElement[bool]:
         """The condition that all of *terms* hold; *few*: it is asked of so few rows that tags are looked up in each."""
         return filters.condition(And(tuple(terms)), self.noun.kind, self.now, None if few else self.owned)
+
+
+def condition(connection: Connection, selection: Selection) -> ColumnElement[bool]:
+    """*selection* as a condition on the noun's table, for a list in some order.
+
+    Where an index says that few records can be meant, they are looked up and sorted; else the rows are read in that
+    order until enough are found. `IS 1` keeps SQLite from a third way: an index on one term of the filter, however
+    many rows that holds, and a sort of all of them for every page.
+    """
+    noun, few = selection.noun, _few(connection, selection)
+    live = schema.live(selection.now) if noun.expires else true()
+    owned = selection.owned(noun.table.c.namespace_pk)
+    holds = and_(live, selection.matching(selection.terms, few=few is not None))
+    if few is None:
+        return and_(owned, holds.is_(true()))
+    keys = func.json_each(literal(keys_json(few), Text())).table_valued("value")
+    return and_(noun.table.c.pk.in_(select(keys.c.value)), and_(owned, holds).is_(true()))
 
 
 def allowed(connection: Connection, selection: Selection) -> Keys:
@@ -126,7 +138,8 @@ class _Finder:
     Attributes:
         owners: the namespaces.
         paths: the paths in metadata that have an index.
-        exact: whether a tag's carriers are looked at, in case raw SQL moved them to another namespace.
+        exact: whether what tags gave is looked at, because raw SQL can move a record to another namespace and leave
+            its tags.
     """
 
     connection: Connection
@@ -145,7 +158,8 @@ class _Finder:
         else:
             found, left = self._narrowed(sets)
             rest += left
-        return self._asked(found, rest) if rest and len(found) else found
+        unsure = self.exact and any(isinstance(one, Or | Contains) for one in sets)
+        return self._asked(found, rest) if (rest or unsure) and len(found) else found
 
     def _split(self, terms: Sequence[Node]) -> tuple[list[_Set], list[Node]]:
         """*terms* as those that indexes answer, and the others."""
@@ -170,8 +184,12 @@ class _Finder:
             case _:
                 return is_served(node, self.selection.noun.kind, self.paths)
 
-    def _narrowed(self, sets: Sequence[_Set]) -> tuple[Keys, list[Node]]:
-        """Keys that are in all of *sets* that hold few, and what of the others is still to be asked."""
+    def few(self, terms: Sequence[Node]) -> Keys | None:
+        """Few keys among which are those of all records that match *terms*; None where every term gives many."""
+        return self._smallest(self._split(terms)[0])[0]
+
+    def _smallest(self, sets: Sequence[_Set]) -> tuple[Keys | None, list[_Set]]:
+        """Keys that are in all of *sets* that hold few, None if none does; and the others."""
         found: Keys | None = None
         many: list[_Set] = []
         for one in sets:
@@ -180,6 +198,11 @@ class _Finder:
                 many.append(one)
             else:
                 found = keys if found is None else _both(found, keys)
+        return found, many
+
+    def _narrowed(self, sets: Sequence[_Set]) -> tuple[Keys, list[Node]]:
+        """Keys that are in all of *sets*, but for what is still to be asked of their records."""
+        found, many = self._smallest(sets)
         if found is None:
             return reduce(_both, (self._keys(one, _ALL) for one in sets)), []
         left: list[Node] = []
@@ -198,7 +221,7 @@ class _Finder:
             case Or(parts):
                 return np.unique(np.concatenate([self._part(part, most) for part in parts]))
             case Contains(operand=name):
-                found = tagged(self.selection.noun.kind, self.owners, str(name), exact=self.exact)
+                found = tagged(self.selection.noun.kind, self.owners, str(name))
             case tests:
                 found = in_range(self.selection.noun.kind, self.owners, tests)
         text = f"SELECT group_concat(pk) FROM ({found.text} LIMIT ?)"  # noqa: S608 - values are bound
@@ -222,7 +245,7 @@ class _Finder:
         return _array(self.connection.execute(all_joined).scalar_one())
 
     def _asked(self, keys: Keys, terms: Sequence[Node]) -> Keys:
-        """Those of *keys* whose records match *terms*."""
+        """Those of *keys* whose records are in the namespaces and match *terms*."""
         table, asked = self.selection.noun.table, keys_in()
         owned = self.selection.owned(table.c.namespace_pk)
         row = exists().where(table.c.pk == asked.c.value, owned, self.selection.matching(terms, few=True))
@@ -244,12 +267,24 @@ _NONE: Keys = np.empty(0, dtype=np.int64)
 
 
 def _found(connection: Connection, selection: Selection, *, exact: bool) -> Keys:
+    finder = _finder(connection, selection, exact=exact)
+    return _NONE if finder is None else finder.all_of(selection.terms)
+
+
+def _few(connection: Connection, selection: Selection) -> Keys | None:
+    """Keys of few records among which are all of *selection*; None where no index says which."""
+    finder = _finder(connection, selection, exact=False)
+    return _NONE if finder is None else finder.few(selection.terms)
+
+
+def _finder(connection: Connection, selection: Selection, *, exact: bool) -> _Finder | None:
+    """What finds the keys of *selection*; None where there is no such namespace."""
     owners = _owners(connection, selection)
     if owners is None:
-        return _NONE
+        return None
     noted = selection.where is not None and selection.noun is MEMORY
     paths = frozenset(indexed.paths(connection)) if noted else frozenset()
-    return _Finder(connection, selection, owners, paths, exact).all_of(selection.terms)
+    return _Finder(connection, selection, owners, paths, exact)
 
 
 def _owners(connection: Connection, selection: Selection) -> Owners | None:
