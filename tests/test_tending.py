@@ -473,13 +473,19 @@ async def test_a_close_that_is_refused_leaves_the_graph_tended(path: Path) -> No
 
 @pytest.mark.xfail(strict=True, reason="whoever is cancelled in close() leaves the tender stopped")
 async def test_a_cancelled_close_leaves_the_graph_tended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = GrowingGraph.link
+    whole, begun = GrowingGraph.link, threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        time.sleep(0.3)
+        whole(*arguments)
+
     with monkeypatch.context() as patch:
-        patch.setattr(GrowingGraph, "link", lambda *a: (time.sleep(0.2), whole(*a))[1])
+        patch.setattr(GrowingGraph, "link", slow)
         store = await opened(path)
         await put(store, data(300))
         await store.memories.search(np.ones(DIMENSION))
-        while not store._tender._busy():
+        while not begun.is_set():
             await asyncio.sleep(0.01)
         task = asyncio.create_task(store.close())
         await asyncio.sleep(0.05)
