@@ -544,6 +544,40 @@ def test_a_process_that_ends_while_a_graph_is_built_ends_without_a_word(path: Pa
     assert "Traceback" not in done.stderr
 
 
+async def test_a_table_may_grow_and_lose_entries_while_it_is_folded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is linked lies where it lay; the memory it lies in is another three times over."""
+    whole = GrowingGraph.link
+
+    def slow(self: GrowingGraph, storage: Any, count: int) -> None:
+        time.sleep(0.02)
+        whole(self, storage, min(count, 25))
+
+    monkeypatch.setattr(GrowingGraph, "link", slow)
+    rows = data(2_400)
+    async with opened(path) as store:
+        await put(store, rows[:300])
+        await store.memories.search(rows[0])
+        sizes = set()
+        for first in range(300, 2_100, 300):
+            assert store._tender._busy()
+            await put(store, rows[first : first + 300], first)
+            sizes.add(len(of_memories(store).table.storage.rows))
+            gone = [str(i) for i in range(first - 300, first - 290)]
+            await store.memories.delete_many(ids=gone)
+            rows[first - 290] = -rows[first - 290]
+            await store.memories.update(str(first - 290), embedding=rows[first - 290])
+            await store.memories.search_many(rows[:20])
+        assert len(sizes) > 2
+        left = [i for i in range(2_100) if not (i < 1_800 and i % 300 < 10)]
+        monkeypatch.setattr(GrowingGraph, "link", whole)
+        await right(store, rows[left], map(str, left))
+        await settled(store)
+        assert await right(store, rows[left], map(str, left)) == {"graph"}
+        assert await store.check() == []
+
+
 # -- failures
 
 
