@@ -26,7 +26,8 @@ from memstore.index.faiss_engine import FaissEngine
 from memstore.index.follower import FAISS_FROM
 from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
-from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope
+from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope, Storage
+from memstore.index.table import Table
 from memstore.settings import Metric
 from memstore.testing import damage
 
@@ -301,6 +302,118 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
         scope = Scope(now=NOW, namespaces=np.array([1, 3]), without=np.array([lowest + 5, lowest + 6]))
         (found,) = index.search(NumpyEngine(), query, 5, scope)
         assert_right(metric, held, query[0], 5, scope, found)
+
+
+@st.composite
+def pinned_changes(draw: st.DrawFn) -> list[tuple[str, list[int]]]:
+    keys = st.lists(st.integers(1, 30), unique=True, max_size=10)
+    verbs = st.sampled_from(["put", "put", "same", "remove", "pin", "unpin", "move"])
+    return draw(st.lists(st.tuples(verbs, keys), max_size=25))
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    changes=pinned_changes(), sparse=st.booleans(), dtype=st.sampled_from(["float32", "float16"]), seed=st.integers(0)
+)
+def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
+    changes: list[tuple[str, list[int]]], sparse: bool, dtype: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    table = Table(lambda room: Storage(np.empty((room, 4), dtype=dtype)))
+    expected: dict[int, tuple[int, int, bytes]] = {}
+    pinned: list[bytes] = []
+    factor = 10**9 if sparse else 1
+    for verb, wanted in changes:
+        keys = np.array(wanted, dtype=np.int64) * factor
+        if verb == "remove":
+            table.remove(keys)
+            for key in keys.tolist():
+                expected.pop(key, None)
+        elif verb == "pin":
+            assert table.pin() == table.size
+            pinned = [row.tobytes() for row in table.rows]
+        elif verb == "unpin":
+            table.unpin()
+            assert (table.dead, table.size) == (0, len(expected))
+            pinned = []
+        elif verb == "move":
+            table.move_to(Storage(np.empty((len(table.storage.rows) + 3, 4), dtype=dtype)))
+        else:
+            old = [np.frombuffer(expected[k][2], dtype) if k in expected else None for k in keys.tolist()]
+            fresh = rng.standard_normal((len(keys), 4)).astype(dtype).astype(np.float32)
+            if verb == "same":
+                fresh = np.array([f if o is None else o for f, o in zip(fresh, old, strict=True)], np.float32)
+            new = Entries(
+                keys, rng.integers(1, 4, len(keys)), NOW + rng.integers(-1, 3, len(keys)), fresh.reshape(-1, 4)
+            )
+            before, dead = table.size, table.dead
+            table.put(new)
+            if verb == "same":
+                assert (table.dead, table.size) == (dead, before + sum(o is None for o in old))
+            expected.update(
+                (key, (int(n), int(e), row.astype(dtype).tobytes()))
+                for key, n, e, row in zip(*map(list, new), strict=True)
+            )
+        assert len(table) == len(expected) == table.size - table.dead == int(table.live.sum())
+        assert [row.tobytes() for row in table.rows[: len(pinned)]] == pinned
+        held = table.entries()
+        assert {
+            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
+        } == expected
+        every = np.arange(-1, 32) * factor
+        places = {int(k): int(p) for k, p in zip(every, table.places(every), strict=True) if p >= 0}
+        assert places.keys() == expected.keys()
+        assert all(table.keys[place] == key for key, place in places.items())
+        for scope in (
+            Scope(now=NOW - 5),
+            Scope(now=NOW, namespaces=np.array([1, 3])),
+            Scope(now=NOW, allowed=every[::2], without=every[:9]),
+            Scope(now=NOW + 1, without=every[5:20]),
+        ):
+            allowed = table.allowed(scope)
+            some = np.arange(table.size) if allowed is None else allowed
+            assert (np.diff(some) > 0).all()
+            assert {int(table.keys[place]) for place in some} == {
+                key
+                for key, (namespace, expiry, _) in expected.items()
+                if expiry > scope.now
+                and (scope.namespaces is None or namespace in scope.namespaces)
+                and (scope.allowed is None or key in scope.allowed)
+                and (scope.without is None or key not in scope.without)
+            }
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    promised=st.lists(st.integers(1, 20), unique=True, max_size=15),
+    good=st.sets(st.integers(1, 20)),
+    come=st.lists(st.integers(1, 25), unique=True, max_size=25),
+    cut=st.integers(1, 7),
+)
+def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
+    promised: list[int], good: set[int], come: list[int], cut: int
+) -> None:
+    table = Table(lambda room: Storage(np.empty((room, 2), dtype=np.float32)))
+    table.expect(np.array(promised, dtype=np.int64), np.array([key in good for key in promised], dtype=bool))
+    for first in range(0, len(come), cut):
+        keys = np.array(come[first : first + cut], dtype=np.int64)
+        rows = np.stack([keys, -keys], axis=1).astype(np.float32)
+        table.load(Entries(keys, keys + 100, np.full(len(keys), NEVER), rows))
+    table.loaded()
+    assert len(table) == len(come)
+    assert table.pinned == len(promised)
+    held = table.entries()
+    assert sorted(held.keys.tolist()) == sorted(come)
+    assert (held.rows[:, 0] == held.keys).all()
+    assert (held.namespaces == held.keys + 100).all()
+    for place, key in enumerate(promised):
+        if key in good and key in come:
+            assert table.places(np.array([key])).tolist() == [place]
+        else:
+            assert not table.live[place]
+    assert table.dead == len(promised) - len(good & set(promised) & set(come))
+    table.unpin()
+    assert sorted(table.entries().keys.tolist()) == sorted(come)
 
 
 # -- the lock

@@ -196,8 +196,8 @@ async def changed(store: Store, held: Held) -> None:
     await store.memories.add("", id="91", embedding=held.vectors["91"])
     for i in range(10):
         await store.assemblies.delete(f"g{i}")
-    await store.assemblies.add("late", members=["100", "101"])
     await asyncio.sleep(0.02)
+    await store.assemblies.add("late", members=["100", "101"])  # and what has expired is deleted
 
 
 @pytest.mark.usefixtures("no_building")
@@ -339,6 +339,8 @@ async def harmless(path: Path, held: Held, *, found: bool | None, also: str = "s
         kinds = {finding.kind for finding in await store.check()}
         assert kinds <= {"snapshot", also}
         assert found is None or kinds == ({"snapshot"} if found else set())
+        promised = [index.expected for index in store._follower.indexes.values()]
+        assert found is not None or promised == [None, None], "it was taken for one that fits"
         store._tender._not_before = 0.0
         held.vectors["0"] = -held.vectors["1"]
         await store.memories.upsert("", id="0", embedding=held.vectors["0"])
@@ -488,12 +490,17 @@ TOO_HIGH = {f"{top} layers": (lambda links, top=top: raised(links, top)) for top
 
 
 @pytest.mark.parametrize("which", HOSTILE)
-async def test_links_that_lead_out_of_the_graph_are_refused(path: Path, held: Held, which: str) -> None:
-    _, keys, links = contents(path)
-    hostile = HOSTILE[which](links)
+def test_links_that_lead_out_of_the_graph_are_refused(made: tuple[Path, Held], which: str) -> None:
+    links = contents(made[0])[2]
+    links.check(M)
     with pytest.raises(BrokenLinksError):
-        hostile.check(M)
-    forge(path, keys, hostile)
+        HOSTILE[which](links).check(M)
+
+
+@pytest.mark.parametrize("which", ["a link out of range", "an entry out of range", "no level", "links missing"])
+async def test_a_snapshot_that_is_whole_and_leads_astray_is_as_good_as_none(path: Path, held: Held, which: str) -> None:
+    _, keys, links = contents(path)
+    forge(path, keys, HOSTILE[which](links))
     await harmless(path, held, found=True)
 
 

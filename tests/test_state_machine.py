@@ -1,17 +1,20 @@
 """Whatever is done to a store, in whatever order, it holds and finds what the model does.
 
 Hypothesis makes up sequences of verbs, transactions that commit, raise or are cancelled, writes cancelled at any
-moment, a second store on the same file, raw SQL and reopening, and shortens those that fail. The default run is the
-same every time; `MEMSTORE_EXAMPLES=5000` runs that many sequences, drawn anew, each twice as long.
+moment, a second store on the same file, raw SQL and reopening, and shortens those that fail. Graphs are built, folded,
+stored, damaged and read again even of the few vectors there are here. The default run is the same every time;
+`MEMSTORE_EXAMPLES=5000` runs that many sequences, drawn anew, each twice as long.
 """
 
 import asyncio
+import logging
 import os
 import random
 import sqlite3
 import tempfile
-from collections.abc import Coroutine, Mapping
-from contextlib import closing
+import traceback
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +34,12 @@ from hypothesis.stateful import (
 )
 
 import memstore
-from memstore import MemstoreError, Store
+from memstore import GraphOptions, MemstoreError, Store
+from memstore.index import graph, planner, snapshot, tending
+from memstore.repository import log
 from memstore.schema import namespace_path
 
+from .clusters import small_graphs
 from .model import NOUNS, Command, Key, Model, Moment, Namespace, Search, Where, at, by, right_hits, same
 
 T = TypeVar("T")
@@ -190,6 +196,14 @@ searches = st.sampled_from(["memories", "memories", "assemblies"]).flatmap(
 )
 
 
+options = st.fixed_dictionaries(
+    {},
+    optional={
+        "index": st.sampled_from(["auto", "auto", "graph", "graph", "exact"]),
+        "graph": st.builds(GraphOptions, m=st.sampled_from([8, 16]), ef_search=st.sampled_from([None, 8, 8, 8])),
+        "vector_type": st.sampled_from(["float32", "float16"]),
+    },
+)
 seconds, numbers, seeds = st.booleans(), st.integers(0, 100), st.integers(0, 2**16)
 deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "write": (8, {"command": commands, "second": seconds}),
@@ -220,7 +234,9 @@ deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "compact": (1, {}),
     "repair": (1, {}),
     "check": (1, {}),
-    "reopen": (2, {}),
+    "reopen": (2, {"options": options}),
+    "optimize": (3, {"second": seconds}),
+    "damaged_snapshot": (1, {"number": numbers, "how": st.sampled_from(["flip", "cut", "drop", "drop all", "header"])}),
     "open_or_close_a_second_store": (2, {}),
     "raw_vector": (2, {"number": numbers, "vector": embeddings, "replace": st.booleans()}),
     "raw_delete": (1, {"number": numbers, "foreign_keys": st.booleans()}),
@@ -268,12 +284,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize(
         metric=st.sampled_from(["cosine", "inner_product", "l2"]),
-        engines=st.sampled_from([("numpy", "faiss"), ("faiss", "numpy"), ("faiss", "faiss")]),
+        engines=st.sampled_from([("numpy", "faiss"), ("faiss", "numpy"), ("faiss", "faiss"), ("faiss", "faiss")]),
+        options=options,
     )
-    def open(self, metric: str, engines: tuple[str, str]) -> None:
+    def open(self, metric: str, engines: tuple[str, str], options: dict[str, Any]) -> None:
         self.model = Model(metric)
         self.pool = vectors(metric)
         self.engines = engines
+        self.options = options
         self.store = self.run(self.opened(0))
         for namespace in NAMESPACES:
             self.fill(namespace, 0)
@@ -304,7 +322,17 @@ class StoreMachine(RuleBasedStateMachine):
             engine=self.engines[which],
             durability="relaxed",
             timeout=BOUND / 2,
+            **self.possible(which),
         )
+
+    def possible(self, which: int) -> dict[str, Any]:
+        """Of the options those that the metric and the engine allow."""
+        asked = dict(self.options)
+        if self.engines[which] == "numpy" and asked.get("index") == "graph":
+            del asked["index"]
+        if self.model.metric != "cosine":
+            asked.pop("vector_type", None)
+        return asked
 
     def face(self, second: bool) -> Store:
         return self.other if second and self.other is not None else self.store
@@ -477,7 +505,8 @@ class StoreMachine(RuleBasedStateMachine):
             if search.noun == "assemblies":
                 self.model.purge()
             verbs = getattr(at(self.face(second), search.namespace), search.noun)
-            answers = await verbs.search_many(asked, **search.arguments())
+            async with self.nobody_tending():
+                answers = await verbs.search_many(asked, **search.arguments())
             for query, hits in zip(asked, answers, strict=True):
                 right_hits(self.model, search, query, hits)
 
@@ -492,7 +521,8 @@ class StoreMachine(RuleBasedStateMachine):
         asked = self.query(query)
         if sweeps and search.noun == "assemblies":
             model.purge()
-        hits = await getattr(at(face, search.namespace), search.noun).search(asked, **search.arguments())
+        async with self.nobody_tending():
+            hits = await getattr(at(face, search.namespace), search.noun).search(asked, **search.arguments())
         right_hits(model, search, asked, hits)
 
     def list_and_count(self, search: Search, number: int, limit: int | None) -> None:
@@ -537,12 +567,68 @@ class StoreMachine(RuleBasedStateMachine):
         assert repaired.found == repaired.remaining == []
         self.model.purge()
 
-    def reopen(self) -> None:
-        async def again() -> None:
-            await self.store.close()
-            self.store = await self.opened(0)
+    def reopen(self, options: dict[str, Any]) -> None:
+        self.options = options
+        self.run(self.again())
 
-        self.run(again())
+    async def again(self) -> None:
+        await self.store.close()
+        self.store = await self.opened(0)
+
+    # -- graphs
+
+    @asynccontextmanager
+    async def nobody_tending(self) -> AsyncIterator[None]:
+        """A search of assemblies mends composites only where nobody is writing, no tender either."""
+        tenders = [store._tender for store in (self.store, self.other) if store is not None]
+        for tender in tenders:
+            await tender.stop()
+        try:
+            yield
+        finally:
+            for tender in tenders:
+                tender.resume()
+
+    def optimize(self, second: bool) -> None:
+        async def tended() -> None:
+            store = self.face(second)
+            await store.optimize()
+            for index in store._follower.indexes.values():
+                wanted = index.kind != "exact" and store._follower.engine.name == "faiss" and index.unfit is None
+                few = len(index) < planner.LEAST_WORTH / 2 if index.kind == "auto" else not len(index)
+                assert (index.graph is not None) >= (wanted and not few and len(index) >= planner.LEAST_WORTH)
+                assert index.graph is None or (wanted and not few)
+                assert index.graph is None or index.tail == 0
+
+        self.run(tended())
+
+    def damaged_snapshot(self, number: int, how: str) -> None:
+        """Somebody damages what is stored of the graph: nothing but the graph is the worse for it."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            chunks = connection.execute("SELECT snapshot_pk, number FROM index_chunk").fetchall()
+            if not chunks:
+                return
+            pk, at_number = chunks[number % len(chunks)]
+            statement = {
+                "flip": "UPDATE index_chunk SET data = zeroblob(length(data)) WHERE snapshot_pk = ? AND number = ?",
+                "cut": "UPDATE index_chunk SET data = substr(data, 1, 20) WHERE snapshot_pk = ? AND number = ?",
+                "drop": "DELETE FROM index_chunk WHERE snapshot_pk = ? AND number = ?",
+                "drop all": "DELETE FROM index_chunk WHERE snapshot_pk = ? OR number = ?",
+                "header": "UPDATE index_snapshot SET parameters = json_set(parameters, '$.entry', 1 - "
+                "json_extract(parameters, '$.entry')) WHERE pk = ? OR pk = -?",
+            }[how]
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(statement, (pk, at_number))
+        if number % 2:
+            self.run(self.again())
+
+        async def mended() -> None:
+            await self.everything(self.store, self.model)
+            assert {finding.kind for finding in await self.store.check()} <= {"snapshot"}
+            assert (await self.store.repair()).remaining == []
+
+        self.run(mended())
+        self.model.purge()
 
     def open_or_close_a_second_store(self) -> None:
         if self.other is None:
@@ -567,7 +653,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert {f.kind for f in findings} - also <= {"composite"}, findings
         named = {(f.namespace, f.id) for f in findings if f.kind == "composite"}
         assert named == expected, findings
-        await self.store.assemblies.search(self.pool[0])
+        async with self.nobody_tending():
+            await self.store.assemblies.search(self.pool[0])
         if not also:
             assert await self.store.check() == []
 
@@ -662,7 +749,10 @@ class StoreMachine(RuleBasedStateMachine):
 
         async def look() -> None:
             self.looks += 1
+            assert FAILURES == [], "the graph could not be tended"
             await self.everything(self.store, self.model)
+            few = Search(noun="memories", limit=1 + self.looks % 3, below=True, tags=frozenset(TAGS[: self.looks % 2]))
+            await self.right(self.store, few, V(self.looks), self.model)
             await same(self.model, self.store, [NAMESPACES[self.looks % len(NAMESPACES)]])
 
         self.run(look())
@@ -704,9 +794,32 @@ async def passing(spins: int, seed: int) -> None:
         await asyncio.sleep(random.Random(seed).random() * 0.004)
 
 
+FAILURES: list[str] = []
+
+
+class Witness(logging.LoggerAdapter[logging.Logger]):
+    """A logger of which every exception is remembered."""
+
+    def exception(self, msg: object, *args: object, **_: object) -> None:
+        FAILURES.append(f"{msg}: {traceback.format_exc()}")
+
+
+@pytest.fixture
+def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs of four vectors and more, each searched through to its end, so that what they find is exact too."""
+    small_graphs(monkeypatch, LEAST_WORTH=4, STEP=0.01, NARROWEST=0, FOLD_LEAST=2, DEAD_LEAST=2, TOO_FEW=0, LADDER=(8,))
+    monkeypatch.setattr(log, "KEEP", 40)
+    monkeypatch.setattr(snapshot, "CHUNK", 400)
+    monkeypatch.setattr(tending, "_log", Witness(logging.getLogger("memstore"), {}))
+    walk = graph.Graph.search
+    monkeypatch.setattr(graph.Graph, "search", lambda self, queries, limit, effort: walk(self, queries, limit, 10_000))
+    FAILURES.clear()
+
+
 EXAMPLES = int(os.environ.get("MEMSTORE_EXAMPLES", "0"))
 
 
+@pytest.mark.usefixtures("tiny_graphs")
 @pytest.mark.timeout(0 if EXAMPLES else 300)
 def test_whatever_is_done_to_it_the_store_holds_and_finds_what_the_model_does() -> None:
     run_state_machine_as_test(

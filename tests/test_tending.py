@@ -459,8 +459,14 @@ async def test_a_close_that_is_refused_leaves_the_graph_tended(path: Path) -> No
 
 async def test_a_cancelled_close_leaves_the_graph_tended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, begun = GrowingGraph.link, threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        time.sleep(0.3)
+        whole(*arguments)
+
     with monkeypatch.context() as patch:
-        patch.setattr(GrowingGraph, "link", lambda *a: (begun.set(), time.sleep(0.2), whole(*a))[2])
+        patch.setattr(GrowingGraph, "link", slow)
         store = await opened(path)
         await put(store, data(300))
         await store.memories.search(np.ones(DIMENSION))
@@ -521,6 +527,40 @@ def test_a_process_that_ends_while_a_graph_is_built_ends_without_a_word(path: Pa
     assert (done.returncode, done.stdout) == (0, "well ended\n"), done.stderr
     assert "Warning" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_a_table_may_grow_and_lose_entries_while_it_is_folded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is linked lies where it lay; the memory it lies in is another three times over."""
+    whole = GrowingGraph.link
+
+    def slow(self: GrowingGraph, storage: Any, count: int) -> None:
+        time.sleep(0.02)
+        whole(self, storage, min(count, 25))
+
+    monkeypatch.setattr(GrowingGraph, "link", slow)
+    rows = data(2_400)
+    async with opened(path) as store:
+        await put(store, rows[:300])
+        await store.memories.search(rows[0])
+        sizes = set()
+        for first in range(300, 2_100, 300):
+            assert store._tender._busy()
+            await put(store, rows[first : first + 300], first)
+            sizes.add(len(of_memories(store).table.storage.rows))
+            gone = [str(i) for i in range(first - 300, first - 290)]
+            await store.memories.delete_many(ids=gone)
+            rows[first - 290] = -rows[first - 290]
+            await store.memories.update(str(first - 290), embedding=rows[first - 290])
+            await store.memories.search_many(rows[:20])
+        assert len(sizes) > 2
+        left = [i for i in range(2_100) if not (i < 1_800 and i % 300 < 10)]
+        monkeypatch.setattr(GrowingGraph, "link", whole)
+        await right(store, rows[left], map(str, left))
+        await settled(store)
+        assert await right(store, rows[left], map(str, left)) == {"graph"}
+        assert await store.check() == []
 
 
 # -- failures
