@@ -21,9 +21,9 @@ quick = settings(max_examples=150, deadline=None, derandomize=True)
         ({"allowed": 0}, "exact", 0, "no more allowed than wanted"),
         ({"allowed": 11}, "exact", 0, "few allowed"),
         ({"allowed": 4_999}, "exact", 0, "few allowed"),
-        ({"allowed": 5_000}, "exact", 0, "exact is quicker"),  # 40 * 1,280 >= 5 * 5,000
-        ({"allowed": 7_152}, "exact", 0, "exact is quicker"),  # 40 * 894 >= 5 * 7,152
-        ({"allowed": 7_153}, "graph", 894, "many allowed"),
+        ({"allowed": 5_000}, "exact", 0, "exact is quicker"),  # 40 * 1,280 >= 1.1 * 5,000
+        ({"allowed": 15_238}, "exact", 0, "exact is quicker"),  # 40 * 420 >= 1.1 * 15,238
+        ({"allowed": 15_239}, "graph", 419, "many allowed"),
         ({"allowed": MANY}, "graph", 64, "all allowed"),
         ({"allowed": MANY // 2}, "graph", 128, "many allowed"),
         ({"allowed": MANY // 2, "kind": "graph"}, "graph", 128, "many allowed"),

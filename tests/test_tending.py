@@ -637,7 +637,7 @@ async def test_optimize_writes_the_snapshot_that_could_not_be_written_before(pat
 # -- several at once
 
 
-async def test_a_read_only_store_has_a_graph_and_writes_nothing(path: Path) -> None:
+async def test_a_read_only_store_has_a_graph_and_writes_nothing(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = data(500)
     async with opened(path) as store:
         by_hand(store)
@@ -650,6 +650,7 @@ async def test_a_read_only_store_has_a_graph_and_writes_nothing(path: Path) -> N
         assert await right(store, rows) == {"graph"}
         assert await store.check() == []
     assert path.read_bytes() == before
+    assert caplog.text == ""
     assert sql(path, "SELECT count(*) FROM index_snapshot") == [(0,)]
 
 

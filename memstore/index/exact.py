@@ -13,6 +13,18 @@ _SAFE = (1e-30, 1e37)
 """Between these, sums of float32 products neither vanish nor overflow, so that any engine's ranking can be trusted."""
 
 
+def nearest_of(
+    engine: Engine, metric: Metric, queries: Rows, limit: int, storage: Storage, among: range, places: Keys | None
+) -> Keys:
+    """The *limit* of the places *among*, or of these of *places*, that are nearest to each query: shape (q, limit)."""
+    if storage.scan is not None:
+        return storage.scan(queries, limit, among, places)
+    rows = storage.rows[among.start : among.stop]
+    if not among.start:
+        return engine.nearest(metric, queries, rows, limit, places)
+    return engine.nearest(metric, queries, rows, limit, None if places is None else places - among.start) + among.start
+
+
 class ExactIndex:
     """An index that compares every allowed entry."""
 
@@ -74,13 +86,12 @@ class ExactIndex:
 
     def nearest(self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, since: int = 0) -> Keys:
         """Places of the *limit* nearest among *positions*, or among all from *since* on: shape (q, limit)."""
-        rows = self.table.rows[since:]
-        shifted = positions if positions is None or not since else positions - since
+        storage, among = self.table.storage, range(since, self.table.size)
         chosen = engine if self.safe(queries) else _WIDE
-        nearest = chosen.nearest(self.metric, queries, rows, limit, shifted)
+        nearest = nearest_of(chosen, self.metric, queries, limit, storage, among, positions)
         if chosen is not _WIDE and int(nearest.min()) < 0:  # short where it cannot be: not to be trusted
-            nearest = _WIDE.nearest(self.metric, queries, rows, limit, shifted)
-        return nearest + since if since else nearest
+            nearest = nearest_of(_WIDE, self.metric, queries, limit, storage._replace(scan=None), among, positions)
+        return nearest
 
     def found(self, query: Rows, places: Keys, limit: int, allowed: int, how: How) -> Found:
         """The best *limit* of the entries at *places*, scored in float64; equal ones in order of their keys."""

@@ -19,10 +19,8 @@ _EXACT_BATCH, _EXACT_NUMBERS = 16, 127_999
 """So many l2 queries a call, with so many numbers in them, and FAISS sums squared differences; with more it expands
 the squares, which cancels. It went over at 20 queries, and since 1.15 at 128,000 numbers."""
 
-_LISTED = 8
-"""A list of one row in so many and more is cheaper to scan as a bitmap over all rows: gathering costs per row."""
-
-_BLOCK = 4_096  # rows turned from float16 to float32 at a time
+_LISTED = 2
+"""A list of one row in so many and more is cheaper to scan as a bitmap over all rows."""
 
 
 class FaissEngine:
@@ -51,25 +49,13 @@ class FaissEngine:
     def nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """See `Engine.nearest`. One thread: on two, one query over 100,000 rows takes 2 to 9 times longer."""
         self._faiss.omp_set_num_threads(1)  # a setting of the calling thread, which is the store's own
-        if rows.dtype == np.float16:
-            return self._in_blocks(metric, queries, rows, limit, positions)
-        return self._knn(metric, queries, rows, limit, positions)[1]
+        if rows.dtype == np.float16:  # memory that was made before FAISS was loaded, and so not much
+            wide = (rows if positions is None else rows[positions]).astype(np.float32)
+            found = self._knn(metric, queries, wide, limit, None)
+            return found if positions is None else positions[found]
+        return self._knn(metric, queries, rows, limit, positions)
 
-    def _in_blocks(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
-        """As `nearest`, of float16 rows: FAISS gets a block at a time as float32."""
-        total = len(rows) if positions is None else len(positions)
-        distances, labels = [], []
-        for start in range(0, total, _BLOCK):
-            some = slice(start, min(start + _BLOCK, total))
-            block = (rows[some] if positions is None else rows[positions[some]]).astype(np.float32)
-            near, found = self._knn(metric, queries, block, min(limit, len(block)), None)
-            distances.append(near if metric == "l2" else -near)
-            labels.append(found + start if positions is None else positions[some][found])
-        merged = np.concatenate(labels, axis=1)
-        best = np.argsort(np.concatenate(distances, axis=1), axis=1, kind="stable")[:, :limit]
-        return np.take_along_axis(merged, best, axis=1)
-
-    def _knn(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> tuple[Rows, Keys]:
+    def _knn(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         faiss = self._faiss
         exact = max(1, min(_EXACT_BATCH, _EXACT_NUMBERS // queries.shape[1]))
         step = exact if metric == "l2" else len(queries)
@@ -88,7 +74,7 @@ class FaissEngine:
                 faiss.swig_ptr(labels[some]),
             )
             self._call(metric, len(queries[some]), arguments, selector)
-        return distances, labels
+        return labels
 
     def _selector(self, held: int, positions: Keys | None) -> tuple[Any, object]:
         """FAISS's selector of *positions*, and what must live as long as it."""
@@ -100,7 +86,7 @@ class FaissEngine:
         chosen = np.zeros(held, dtype=np.bool_)
         chosen[positions] = True
         bits = np.packbits(chosen, bitorder="little")
-        return faiss.IDSelectorBitmap(held, faiss.swig_ptr(bits)), bits
+        return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
 
     def _call(self, metric: Metric, count: int, arguments: tuple[Any, ...], selector: Any) -> None:
         queries, rows, dimension, held, limit, distances, labels = arguments

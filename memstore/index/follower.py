@@ -266,7 +266,7 @@ class Follower:
         metric, dimension, vector_type = space.space.metric, space.space.dimension, self.options.vector_type
 
         def allocate(room: int) -> Storage:
-            if isinstance(self.engine, FaissEngine) and self.options.index != "exact":
+            if isinstance(self.engine, FaissEngine) and (self.options.index != "exact" or vector_type == "float16"):
                 return self.engine.graphs.storage(metric, dimension, vector_type, room)
             return Storage(np.empty((room, dimension), dtype=vector_type))
 

@@ -11,6 +11,7 @@ rows, which nothing else uses (`scratch`), changes no size, moves no memory, and
 
 import hashlib
 import os
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,7 +176,27 @@ class GraphMaker:
         owner.codes.resize(size)
         owner.ntotal = rows
         memory = faiss.rev_swig_ptr(owner.codes.data(), size)
-        return Storage(memory.view(dtype).reshape(rows, dimension)[:capacity], owner)
+        scan = partial(self._scanned, owner) if vector_type == "float16" else None
+        return Storage(memory.view(dtype).reshape(rows, dimension)[:capacity], owner, scan)
+
+    def _scanned(self, owner: Any, queries: Rows, limit: int, among: range, places: Keys | None) -> Keys:
+        """See `Storage.scan`. FAISS compares float16 twice as fast as float32; NumPy takes 20 times as long."""
+        faiss = self._faiss
+        faiss.omp_set_num_threads(1)
+        labels = np.empty((len(queries), limit), dtype=np.int64)
+        distances = np.empty((len(queries), limit), dtype=np.float32)
+        parameters = faiss.SearchParameters()
+        if places is None:
+            parameters.sel = selector = faiss.IDSelectorRange(among.start, among.stop)
+        else:
+            chosen = np.zeros(among.stop, dtype=np.bool_)
+            chosen[places] = True
+            bits = np.packbits(chosen, bitorder="little")
+            parameters.sel = selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+        pointers = (faiss.swig_ptr(queries), limit, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
+        owner.search_c(len(queries), *pointers, parameters)
+        del selector  # it had to live so long
+        return labels
 
     def growing(self, options: GraphOptions, storage: Storage, start: Graph | None = None) -> "GrowingGraph":
         """A graph that is being built, from nothing or from a copy of *start*'s links."""

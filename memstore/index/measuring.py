@@ -12,9 +12,10 @@ import numpy as np
 
 from memstore.geometry import Rows, index_form, lengths, scores, usable
 from memstore.index import planner
+from memstore.index.exact import nearest_of
 from memstore.index.graph import Graph
 from memstore.index.graphed import GraphedIndex
-from memstore.index.protocol import Engine, Held
+from memstore.index.protocol import Engine, Held, Storage
 from memstore.settings import Metric
 
 SAMPLE = 300
@@ -25,20 +26,21 @@ _ROUNDING = 1e-6  # a score so close to the worst of the true ones, as a share o
 _AGAIN = 1.2  # a graph that has grown by this factor is measured again
 
 
-def measured(graph: Graph, index: GraphedIndex, engine: Engine, rows: Held) -> None:
-    """Settle the effort of *graph*, over *rows* of *index*; one that has grown little keeps what was measured."""
+def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage) -> None:
+    """Settle the effort of *graph*, over *storage* of *index*; one that has grown little keeps what was measured."""
     before = index.graph
     if before is not None and before.recall is not None and graph.nodes < _AGAIN * index.measured_nodes:
         graph.effort, graph.recall = before.effort, before.recall
         return
-    queries = _made_up(index.metric, rows[: graph.nodes])
+    rows = storage.rows[: graph.nodes]
+    queries = _made_up(index.metric, rows)
     limit = min(LIMIT, graph.nodes)
     truth = [
         scores(index.metric, query, rows[places]).min()
         for i in range(0, len(queries), _BATCH)
         for query, places in zip(
             queries[i : i + _BATCH],
-            engine.nearest(index.metric, queries[i : i + _BATCH], rows[: graph.nodes], limit, None),
+            nearest_of(engine, index.metric, queries[i : i + _BATCH], limit, storage, range(graph.nodes), None),
             strict=True,
         )
     ]

@@ -20,8 +20,8 @@ LEAST_WORTH = 5_000
 STEP = 40
 """One candidate more costs a graph as much time as an exact scan needs for so many rows one after the other."""
 
-PICKED = 5
-"""A row picked from a list costs an exact scan as much as so many one after the other, up to a share of all rows."""
+PICKED = 1.1
+"""A row picked from a list costs an exact scan as much as so many one after the other."""
 
 NARROWEST = 0.05
 """The share of its vectors under which a graph is not asked: the list would be too long to be trusted."""
@@ -72,7 +72,7 @@ def choose(*, kind: IndexKind, nodes: int, allowed: int, limit: int, effort: int
     candidates = effort_for(effort, limit) * nodes // allowed
     if candidates >= nodes:
         return Choice("exact", 0, "most of them wanted")
-    scanned = nodes if allowed == nodes else min(nodes, PICKED * allowed)
+    scanned = min(nodes, PICKED * allowed)
     if STEP * candidates >= scanned and (kind == "auto" or allowed < nodes):
         return Choice("exact", 0, "exact is quicker")
     return Choice("graph", candidates, "all allowed" if allowed == nodes else "many allowed")

@@ -8,6 +8,7 @@ when it expires. Keys are the database's `pk`. True of every index:
 * whoever calls `put` or `remove` holds the index alone; any number may search at once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -101,14 +102,20 @@ class Engine(Protocol):
         ...
 
 
+Scan = Callable[[Rows, int, range, "Keys | None"], "Keys"]
+"""Places of the nearest to each query, how many, among which places, or of these which ones: int64, shape (q, n)."""
+
+
 class Storage(NamedTuple):
     """Memory for vectors: *rows*, shape (capacity, dimension), not yet filled; *owner* keeps it alive.
 
-    *owner* is FAISS's storage index where FAISS made it, so that a graph can be built over the very same memory.
+    *owner* is FAISS's storage index where FAISS made it, so that a graph can be built over the very same memory, and
+    *scan* compares its vectors where they are not the float32 that engines compare.
     """
 
     rows: Held
     owner: object | None = None
+    scan: Scan | None = None
 
 
 class VectorIndex(Protocol):

@@ -282,7 +282,7 @@ class Tender:
 def _finished(growing: GrowingGraph, index: GraphedIndex, engine: FaissEngine) -> Graph:
     storage = index.table.storage
     graph = growing.finished(storage)
-    measured(graph, index, engine, storage.rows)
+    measured(graph, index, engine, storage)
     return graph
 
 
