@@ -49,6 +49,7 @@ class Tender:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._again = False
         self._not_before = 0.0
         self._given_up: set[Kind] = set()  # whose snapshots could not be written this time
         moved = weakref.WeakMethod(self._moved)  # a thread may hold the follower: it must not hold a forgotten store
@@ -56,7 +57,7 @@ class Tender:
 
     def _moved(self) -> None:
         """Whoever moved the indexes says so, on any thread."""
-        if self._stopping or self._busy() or time.monotonic() < self._not_before:
+        if self._stopping or time.monotonic() < self._not_before:
             return
         if any(self._next(kind, whole=False) for kind in self._follower.spaces):
             try:
@@ -68,6 +69,7 @@ class Tender:
         return self._task is not None and not self._task.done()
 
     def _begin(self) -> None:
+        self._again = True  # whoever is at work may have looked already
         if not self._busy() and not self._stopping:
             self._task = self._loop.create_task(self._tend(whole=False), name="memstore-tending")
 
@@ -91,10 +93,13 @@ class Tender:
 
     async def _tend(self, *, whole: bool) -> None:
         self._given_up.clear()
+        self._again = True
         try:
-            for kind in self._follower.spaces:
-                while not self._stopping and (work := self._next(kind, whole=whole)) is not None:
-                    await work()
+            while self._again:
+                self._again = False
+                for kind in self._follower.spaces:
+                    while not self._stopping and (work := self._next(kind, whole=whole)) is not None:
+                        await work()
         except Exception:
             # Not passed over: searches are exact without it, and whoever asked for the work is told.
             self._not_before = time.monotonic() + _REST
@@ -234,16 +239,18 @@ class Tender:
         header, contents = made
         try:
             written = await self._stored(header, contents)
-            if written is not None:
-                index.written = (len(contents.keys), header.seq)
-                await self._forget(space.pk, written)
+            if written is None:
+                self._given_up.add(kind)
+                return
+            index.written = (len(contents.keys), header.seq)
+            await self._forget(space.pk, written)
         except MemstoreError as error:
             self._given_up.add(kind)
             self._not_before = time.monotonic() + _REST
             _log.warning("a snapshot of the graph could not be written: %s", error)
 
     async def _stored(self, header: Header, contents: Contents) -> int | None:
-        """Write the snapshot unless another process has; the key of the one that counts."""
+        """Write the snapshot unless another process has; the key of the one that counts, None where none came of it."""
         found = await self._database.read(lambda c: snapshots.latest(c, header.space_pk, log.top(c)))
         newer = found is not None and found.epoch == header.epoch and found.seq > header.seq
         if found is not None and newer and fits(found.parameters, contents.graph.options, self._space(header)):
@@ -270,10 +277,8 @@ class Tender:
     def _space(self, header: Header) -> Any:
         return next(space.space for space in self._follower.spaces.values() if space.pk == header.space_pk)
 
-    async def _forget(self, space_pk: int, kept: int | None) -> None:
+    async def _forget(self, space_pk: int, kept: int) -> None:
         """Delete the snapshots of a space but the one *kept*, in small parts."""
-        if kept is None:
-            return
         for pk in await self._database.read(lambda c: snapshots.others(c, space_pk, kept)):
             while not self._stopping and await self._put(partial(snapshots.drop_part, pk=pk)):
                 pass
