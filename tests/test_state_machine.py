@@ -235,7 +235,7 @@ deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "repair": (1, {}),
     "check": (1, {}),
     "reopen": (2, {"options": options}),
-    "optimize": (3, {"second": seconds}),
+    "optimize": (4, {"second": seconds}),
     "damaged_snapshot": (1, {"number": numbers, "how": st.sampled_from(["flip", "cut", "drop", "drop all", "header"])}),
     "open_or_close_a_second_store": (2, {}),
     "raw_vector": (2, {"number": numbers, "vector": embeddings, "replace": st.booleans()}),
@@ -295,6 +295,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = self.run(self.opened(0))
         for namespace in NAMESPACES:
             self.fill(namespace, 0)
+        self.optimize(second=False)
 
     def fill(self, namespace: Namespace, turn: int) -> None:
         """What is never filled is empty soon: most of what else is done to it takes something away."""
@@ -751,8 +752,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.looks += 1
             assert FAILURES == [], "the graph could not be tended"
             await self.everything(self.store, self.model)
-            few = Search(noun="memories", limit=1 + self.looks % 3, below=True, tags=frozenset(TAGS[: self.looks % 2]))
-            await self.right(self.store, few, V(self.looks), self.model)
+            for number, tags in ((self.looks, ()), (self.looks + 5, TAGS[:1]), (self.looks + 9, ())):
+                few = Search(noun="memories", limit=1 + number % 3, below=True, tags=frozenset(tags))
+                await self.right(self.store, few, V(number), self.model)
             await same(self.model, self.store, [NAMESPACES[self.looks % len(NAMESPACES)]])
 
         self.run(look())
@@ -807,7 +809,7 @@ class Witness(logging.LoggerAdapter[logging.Logger]):
 @pytest.fixture
 def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of four vectors and more, each searched through to its end, so that what they find is exact too."""
-    small_graphs(monkeypatch, LEAST_WORTH=4, STEP=0.01, NARROWEST=0, FOLD_LEAST=2, DEAD_LEAST=2, TOO_FEW=0, LADDER=(8,))
+    small_graphs(monkeypatch, LEAST_WORTH=4, STEP=0.01, NARROWEST=0, FOLD_LEAST=6, DEAD_LEAST=4, TOO_FEW=0, LADDER=(8,))
     monkeypatch.setattr(log, "KEEP", 40)
     monkeypatch.setattr(snapshot, "CHUNK", 400)
     monkeypatch.setattr(tending, "_log", Witness(logging.getLogger("memstore"), {}))
