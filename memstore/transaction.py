@@ -28,6 +28,8 @@ from memstore.repository.nouns import Kind
 
 T = TypeVar("T")
 
+_MOMENT = 0.1  # seconds; a chunk of a snapshot takes a few hundredths
+
 _log = logging.getLogger("memstore")
 
 
@@ -111,12 +113,13 @@ class Autocommit:
     async def mend_composites(self) -> bool:
         """Compute again every composite that is not of its assembly's present revision; False if not just now.
 
-        Reads call this: it waits for nobody, and what keeps it from writing is no error of theirs.
+        Reads call this: it waits for no more than a piece of the store's own upkeep, and what keeps it from writing is
+        no error of theirs.
         """
         if self.database.settings.read_only:
             return False
         try:
-            await self.database.write(self._mend, wait=0)
+            await self.database.write(self._mend, wait=_MOMENT)
         except (BusyError, StorageError) as error:
             _log.info("composites that are out of date could not be computed again just now: %s", error)
             return False

@@ -964,3 +964,14 @@ async def test_a_killed_process_leaves_a_file_that_opens_right(path: Path, held:
         assert sql(path, "SELECT count(*) FROM index_snapshot WHERE complete = 0") == [(0,)]
         assert await held.judge(store) == {"graph"}
         assert await store.check() == []
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_a_process_left_that_ended_too_soon_goes_when_the_graph_is_read(path: Path) -> None:
+    columns = "space_pk, epoch, seq, parameters, chunks"
+    sql(path, f"INSERT INTO index_snapshot ({columns}, complete) SELECT {columns}, 0 FROM index_snapshot")
+    assert len(sql(path, "SELECT pk FROM index_snapshot")) == 4
+    async with opened(path) as store:
+        await attached(store)
+        await settled(store)
+    assert sql(path, "SELECT complete FROM index_snapshot") == [(1,), (1,)]

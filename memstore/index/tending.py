@@ -173,6 +173,11 @@ class Tender:
 
         await self._held(kind, index, attach)
         index.written = (graph.nodes, header.seq)
+        if not self._database.settings.read_only:
+            try:
+                await self._forget(header.space_pk, header.pk)  # what a process left that ended too soon
+            except MemstoreError as error:
+                _log.warning("an older snapshot of the graph could not be deleted: %s", error)
 
     async def _fold(self, kind: Kind, index: GraphedIndex) -> None:
         """Link the tail into a copy of the graph, and let that take its place."""
