@@ -12,6 +12,7 @@ A key of `memory` or `assembly` is never handed out twice. Live tables hold live
 
 import json
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -91,6 +92,7 @@ def namespace_path(namespace: Namespace) -> str:
     return "".join(part.replace("~", "~0").replace("/", "~1") + "/" for part in namespace)
 
 
+@lru_cache(maxsize=256)
 def namespace_parts(path: str) -> Namespace:
     """The namespace that `namespace_path` made *path* of."""
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[:-1])

@@ -28,6 +28,8 @@ from memstore.schema import json_text, memory, memory_vector, namespace, namespa
 from memstore.threads import SLICE, breathe, slices
 from memstore.vectors import checksum, decode, encode
 
+_DECODER = json.JSONDecoder()
+
 _COLUMNS = (
     "pk",
     "namespace_pk",
@@ -322,7 +324,8 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> lis
 
 def _metadata(text: str, id: str) -> dict[str, Json]:
     try:
-        return cast("dict[str, Json]", json.loads(text))
+        found, end = _DECODER.raw_decode(text)  # as json.loads, which first looks for white space around it
+        return cast("dict[str, Json]", found if end == len(text) else json.loads(text))
     except ValueError as error:
         raise DamagedError(f"the stored metadata of memory {id!r} is no JSON: replace it with update()") from error
 
