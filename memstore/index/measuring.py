@@ -52,7 +52,7 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
             np.count_nonzero(scores(index.metric, query, rows[places[places >= 0]]) >= worst - _ROUNDING * abs(worst))
             for query, places, worst in zip(queries, found, truth, strict=True)
         ]
-        graph.recall = sum(near) / max(1, limit * len(queries))
+        graph.recall = float(sum(near) / max(1, limit * len(queries)))
         if graph.recall >= planner.ENOUGH:
             break
     index.measured_nodes = graph.nodes
