@@ -43,6 +43,8 @@ FAISS_FROM = 5_000
 SPARE_SHARE, SPARE = 2, 10
 """So many times what is wanted, and so many more, are taken from a float16 index and scored again by the rows."""
 
+_TOGETHER = 1_000  # so many changes are known to be many before they are taken in
+
 _ROOM = 16  # an index is loaded into memory for a share of 1 / _ROOM more than there are
 
 _log = logging.getLogger("memstore")
@@ -220,6 +222,8 @@ class Follower:
     def _apply(self, connection: Connection, space: VectorSpace, keys: list[int]) -> None:
         index = self.indexes[space.kind]
         held: set[int] = set()
+        if len(keys) > _TOGETHER:
+            index.reserve(len(keys))  # at once, or it would grow again and again
         for chunk in log.vectors(connection, space, keys):
             entries = as_entries(chunk, space)
             index.put(entries)

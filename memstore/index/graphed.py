@@ -60,8 +60,13 @@ class GraphedIndex(ExactIndex):
 
     def put(self, entries: Entries) -> None:
         """See `VectorIndex.put`."""
-        before = self.table.storage
+        self.reserve(len(entries.keys))
         super().put(entries)
+
+    def reserve(self, more: int) -> None:
+        """Have room for so many *more* entries. The index is held alone."""
+        before = self.table.storage
+        self.table.reserve(self.table.size + more)
         if self.graph is not None and self.table.storage is not before:
             self.graph.lie_in(self.table.storage)
 

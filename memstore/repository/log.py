@@ -43,9 +43,9 @@ sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 _TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
 _STATE = Prepared(select(store_meta.c.epoch, store_meta.c.log_floor))
 _CHANGED = Prepared(
-    select(change_log.c.space_pk, change_log.c.pk)
-    .distinct()
-    .where(change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top"))
+    select(change_log.c.space_pk, change_log.c.pk).where(
+        change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top")
+    )
 )
 
 
@@ -98,10 +98,15 @@ def state(connection: Connection) -> State:
 
 def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int]]:
     """Keys that changed in `(after, upto]`, by space; what became of them is read from the tables."""
-    keys: dict[int, list[int]] = {}
-    for space_pk, pk in _CHANGED.run(connection, after=after, top=upto):
-        keys.setdefault(space_pk, []).append(pk)
-    return keys
+    keys: dict[int, dict[int, None]] = {}
+    cursor = _CHANGED.run(connection, after=after, top=upto)
+    while rows := cursor.fetchmany(_CHUNK):
+        for space_pk, pk in rows:
+            keys.setdefault(space_pk, {})[pk] = None  # each once, in order
+        if len(rows) < _CHUNK:
+            break
+        breathe()
+    return {space_pk: list(found) for space_pk, found in keys.items()}
 
 
 def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
