@@ -157,8 +157,7 @@ class _Comparison:
         self._connection = connection
         self._space = space
         self._pending = pending
-        self._index = follower.indexes[space.kind]
-        self._table = self._index.table
+        self._table = follower.indexes[space.kind].table
         self._wrong: dict[int, tuple[FindingKind, str]] = {}
         self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
 

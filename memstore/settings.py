@@ -153,9 +153,7 @@ class Settings:
 
 def check_dimension(dimension: object) -> int:
     """*dimension* as a number of components a store can have, else `InvalidError`."""
-    if not isinstance(dimension, int) or isinstance(dimension, bool) or not 1 <= dimension <= MAX_DIMENSION:
-        raise InvalidError(f"dimension is a whole number, 1 to {MAX_DIMENSION:,}; got {dimension!r}")
-    return dimension
+    return _whole("dimension", dimension, 1, MAX_DIMENSION)
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
@@ -171,9 +169,10 @@ def path_text(path: str | os.PathLike[str]) -> str:
     return os.path.realpath(text)
 
 
-def _whole(name: str, value: object, least: int, most: int) -> None:
+def _whole(name: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")
+    return value
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -15,7 +15,7 @@ import memstore
 from memstore import filters
 from memstore.database import raw
 from memstore.fields import now
-from memstore.repository import indexed, rows, selection
+from memstore.repository import indexed, log, rows, selection
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.repository.selection import Selection
 from tests.test_filters_indexed import HOSTILE, bracketed
@@ -253,7 +253,7 @@ def test_long_lists_of_keys_are_read_in_pieces(connection: Connection, monkeypat
     whole = selection.allowed(connection, asked(None, "all"))
     assert len(whole) == COUNT
     for size in (1, 2, 7, 1_000, 10**6):
-        monkeypatch.setattr(selection, "_PIECE", size)
+        monkeypatch.setattr(log, "_PIECE", size)
         assert np.array_equal(selection.allowed(connection, asked(None, "all")), whole)
 
 

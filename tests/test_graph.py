@@ -389,8 +389,10 @@ async def test_the_effort_that_was_asked_for_is_the_one_that_is_used(path: Path)
         assert (await store.memories.search(rows[0], 5)).plan.candidates == planner.effort_for(33, 5)
 
 
-async def test_a_table_that_grows_takes_its_graph_along(path: Path) -> None:
-    rows, _ = clustered(np.random.default_rng(3), 1_500)
+@pytest.mark.parametrize("together", [600, 1_200])
+async def test_a_table_that_grows_takes_its_graph_along(path: Path, together: int) -> None:
+    """Room is made when it is needed, or for many at once before they come."""
+    rows, _ = clustered(np.random.default_rng(3), 300 + together)
     async with memstore.open(path, dimension=DIMENSION, index="graph", durability="relaxed") as store:
         by_hand(store)
         await put(store, rows[:300])

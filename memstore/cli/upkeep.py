@@ -54,7 +54,14 @@ def stats(file: File, json: AsJson = False) -> None:
     )
 
 
-_UNLOADED = {"engine", "engine_reason", "indexed", "index_loaded", "index", "index_reason", "index_bytes"} | {
+_UNLOADED = {
+    "engine",
+    "engine_reason",
+    "indexed",
+    "index_loaded",
+    "index",
+    "index_reason",
+    "index_bytes",
     "graph_nodes",
     "graph_dead",
     "graph_bytes",

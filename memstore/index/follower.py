@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from memstore.database.commit import snapshot
 from memstore.errors import EngineError
 from memstore.geometry import Rows, index_form, scores
-from memstore.index import loading, planner
+from memstore.index import loading
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.graphed import GraphedIndex
@@ -295,7 +295,7 @@ class Follower:
     def _reason(self, index: GraphedIndex) -> str:
         if index.unfit is not None:
             return index.unfit
-        wanted, reason = planner.wanted(index.kind, len(index), index.dimension, had=index.graph is not None)
+        wanted, reason = index.wants_graph()
         if wanted and not isinstance(self.engine, FaissEngine):
             return f"a graph needs FAISS: {self.engine_reason}"
         return reason if index.graph is not None or not wanted else f"{reason}; the graph is still to be built"

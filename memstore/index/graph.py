@@ -123,7 +123,8 @@ class Graph:
 
     def lie_in(self, storage: Storage) -> None:
         """Find the vectors in *storage* from now on. Nobody may be searching."""
-        self._storage = self._index.storage = storage.owner
+        if storage.owner is not self._storage:
+            self._storage = self._index.storage = storage.owner
 
     def search(self, queries: Rows, limit: int, effort: int) -> Keys:
         """The places nearest to each query, best first: int64, shape (q, limit), -1 where there is none.

@@ -60,15 +60,13 @@ class GraphedIndex(ExactIndex):
 
     def put(self, entries: Entries) -> None:
         """See `VectorIndex.put`."""
-        self.reserve(len(entries.keys))
         super().put(entries)
+        self._lie()
 
     def reserve(self, more: int) -> None:
         """Have room for so many *more* entries. The index is held alone."""
-        before = self.table.storage
         self.table.reserve(self.table.size + more)
-        if self.graph is not None and self.table.storage is not before:
-            self.graph.lie_in(self.table.storage)
+        self._lie()
 
     def publish(self, graph: Graph) -> None:
         """Answer by *graph* from now on. The index is held alone."""
@@ -86,8 +84,16 @@ class GraphedIndex(ExactIndex):
     def move_to(self, storage: Storage) -> None:
         """Keep the vectors in *storage* from now on. The index is held alone."""
         self.table.move_to(storage)
+        self._lie()
+
+    def _lie(self) -> None:
+        """Have the graph find the vectors where the table has them now."""
         if self.graph is not None:
-            self.graph.lie_in(storage)
+            self.graph.lie_in(self.table.storage)
+
+    def wants_graph(self) -> tuple[bool, str]:
+        """Whether it is to have a graph, and why; see `planner.wanted`."""
+        return planner.wanted(self.kind, len(self), self.dimension, had=self.graph is not None)
 
     def fill_dead(self, graph: Graph) -> None:
         """Give dead nodes, whose vectors are not known, the place of a neighbour, so that ways still lead past them.

@@ -20,6 +20,8 @@ from memstore.repository.snapshots import BrokenSnapshotError, Header
 from memstore.settings import IndexOptions
 from memstore.vectors import decode_rows
 
+_MOST = 4  # a graph of so many times more nodes than there are vectors is mostly dead
+
 _log = logging.getLogger("memstore")
 
 
@@ -35,9 +37,6 @@ def usable_snapshot(
     if not fits(header.parameters, options.graph, space.space) or header.parameters["nodes"] > _MOST * count:
         return None
     return header
-
-
-_MOST = 4  # a graph of so many times more nodes than there are vectors is mostly dead
 
 
 def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state: State, header: Header | None) -> None:

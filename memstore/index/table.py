@@ -44,8 +44,8 @@ class Table:
     @property
     def bytes(self) -> int:
         """Memory held by its arrays."""
-        columns = (self._keys, self._namespaces, self._expiries, self._live)
-        return int(self.storage.rows.nbytes) + sum(column.nbytes for column in columns) + self._places.bytes
+        columns = sum(getattr(self, name).nbytes for name in _COLUMNS)
+        return int(self.storage.rows.nbytes + columns + self._places.bytes)
 
     @property
     def rows(self) -> Held:

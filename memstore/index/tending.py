@@ -30,6 +30,7 @@ from memstore.index.snapshot import GONE, Contents, chunks, fits, links_of
 from memstore.repository import log, snapshots
 from memstore.repository.nouns import Kind
 from memstore.repository.snapshots import Header
+from memstore.settings import Space
 from memstore.threads import in_thread
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ class Tender:
     def _wanted(self, index: GraphedIndex) -> bool:
         if not isinstance(self._follower.engine, FaissEngine) or len(index) < index.unfit_until:
             return False
-        return planner.wanted(index.kind, len(index), index.dimension, had=index.graph is not None)[0]
+        return index.wants_graph()[0]
 
     async def _held(self, kind: Kind, index: GraphedIndex, change: Callable[[], Any]) -> Any:
         """Do *change* with the indexes held alone; None where this one is not in use any more."""
@@ -243,7 +244,7 @@ class Tender:
             return
         header, contents = made
         try:
-            written = await self._stored(header, contents)
+            written = await self._stored(space.space, header, contents)
             if written is None:
                 self._given_up.add(kind)
                 return
@@ -254,11 +255,11 @@ class Tender:
             self._not_before = time.monotonic() + _REST
             _log.warning("a snapshot of the graph could not be written: %s", error)
 
-    async def _stored(self, header: Header, contents: Contents) -> int | None:
+    async def _stored(self, space: Space, header: Header, contents: Contents) -> int | None:
         """Write the snapshot unless another process has; the key of the one that counts, None where none came of it."""
         found = await self._database.read(lambda c: snapshots.latest(c, header.space_pk, log.top(c)))
         newer = found is not None and found.epoch == header.epoch and found.seq > header.seq
-        if found is not None and newer and fits(found.parameters, contents.graph.options, self._space(header)):
+        if found is not None and newer and fits(found.parameters, contents.graph.options, space):
             return found.pk
         header = await self._put(lambda c: snapshots.begin(c, header))
         pieces = await in_thread(contents.stream)
@@ -278,9 +279,6 @@ class Tender:
             except BusyError:
                 if self._stopping or time.monotonic() >= deadline:
                     raise
-
-    def _space(self, header: Header) -> Any:
-        return next(space.space for space in self._follower.spaces.values() if space.pk == header.space_pk)
 
     async def _forget(self, space_pk: int, kept: int) -> None:
         """Delete the snapshots of a space but the one *kept*, in small parts."""

@@ -34,6 +34,7 @@ KEEP = 10_000
 """The log keeps at least as many numbers, and a tenth as many as there are memories."""
 
 _CHUNK = 500  # vectors that are read before others may run
+_PIECE = 1 << 18  # characters of a list of keys that NumPy reads without letting go of the interpreter, 0.5 ms
 _SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's cache
 
 Keys = npt.NDArray[np.int64]
@@ -57,6 +58,19 @@ def keys_in(name: str = "keys") -> TableValuedAlias:
 def keys_json(keys: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> str:
     """*keys* as `keys_in` takes them."""
     return json.dumps(keys.tolist() if isinstance(keys, np.ndarray) else list(keys))
+
+
+def keys_joined(text: str | None) -> Keys:
+    """Keys as SQLite's `group_concat` joins them. NumPy holds the interpreter lock: hence in pieces."""
+    if text is None:
+        return np.empty(0, dtype=np.int64)
+    pieces, start = [], 0
+    while start < len(text):
+        comma = text.find(",", start + _PIECE)
+        end = len(text) if comma < 0 else comma
+        pieces.append(np.fromstring(text[start:end], dtype=np.int64, sep=","))
+        start = end + 1
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 class VectorSpace(NamedTuple):
@@ -178,7 +192,7 @@ class Owners:
         noun = BY_KIND[space.kind]
         keys, namespaces = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         for namespace_pk, text in _OWNED[noun.kind].run(connection):
-            held = np.fromstring(text, dtype=np.int64, sep=",")
+            held = keys_joined(text)
             keys.append(held)
             namespaces.append(np.full(len(held), namespace_pk, dtype=np.int64))
         self._keys, self._namespaces = _sorted(np.concatenate(keys), np.concatenate(namespaces))

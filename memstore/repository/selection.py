@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import ColumnElement, Connection, Integer, Text, and_, bindparam, exists, func, literal, select, true
 
 from memstore import filters, schema
@@ -23,12 +22,10 @@ from memstore.filters.nodes import And, Compare, Contains, Exists, Field, IsIn, 
 from memstore.filters.served import Owners, Sortable, Sql, by_kind, in_range, is_served, tagged
 from memstore.records import Namespace
 from memstore.repository import indexed, namespaces
-from memstore.repository.log import keys_in, keys_json
+from memstore.repository.log import Keys, keys_in, keys_joined, keys_json
 from memstore.repository.nouns import MEMORY, Noun
 from memstore.repository.prepared import Prepared
 from memstore.schema import below_end, namespace_path
-
-Keys = npt.NDArray[np.int64]
 
 FEW = 2_000
 """So many keys of every term are read before it is known which term gives the fewest."""
@@ -37,7 +34,6 @@ _LOOK_UP = 8  # keys of an index that are read while one record is looked up
 _LOOK_UP_TAG = 30  # and while it is looked up whether a record carries a tag
 _ALL = -1  # as a LIMIT
 _ROWS = 10_000  # looked up in one statement
-_PIECE = 1 << 18  # characters of a list of keys that NumPy reads without letting go of the interpreter, 0.5 ms
 _ALWAYS = -(2**63)
 _TAGS = Field("tags", "tags")
 
@@ -225,7 +221,7 @@ class _Finder:
             case tests:
                 found = in_range(self.selection.noun.kind, self.owners, tests)
         text = f"SELECT group_concat(pk) FROM ({found.text} LIMIT ?)"  # noqa: S608 - values are bound
-        return _array(raw(self.connection).execute(text, (*found.values, most)).fetchone()[0])
+        return keys_joined(raw(self.connection).execute(text, (*found.values, most)).fetchone()[0])
 
     def _part(self, part: Node, most: int) -> Keys:
         if isinstance(part, And):
@@ -242,7 +238,7 @@ class _Finder:
         joined = select(func.group_concat(c.pk)).where(*owned, self.selection.matching(terms)).correlate(namespace)
         within = namespaces.within(self.selection.namespace, below=self.selection.below)
         all_joined = select(func.group_concat(joined.scalar_subquery())).select_from(namespace).where(within)
-        return _array(self.connection.execute(all_joined).scalar_one())
+        return keys_joined(self.connection.execute(all_joined).scalar_one())
 
     def _asked(self, keys: Keys, terms: Sequence[Node]) -> Keys:
         """Those of *keys* whose records are in the namespaces and match *terms*."""
@@ -254,7 +250,7 @@ class _Finder:
         keys = np.sort(keys)  # in the order in which the rows lie
         for start in range(0, len(keys), _ROWS):
             chunk = keys_json(keys[start : start + _ROWS])
-            found.append(_array(self.connection.execute(joined, {"keys": chunk}).scalar_one()))
+            found.append(keys_joined(self.connection.execute(joined, {"keys": chunk}).scalar_one()))
         return np.concatenate(found)
 
 
@@ -300,16 +296,3 @@ def _owners(connection: Connection, selection: Selection) -> Owners | None:
 
 def _both(one: Keys, other: Keys) -> Keys:
     return np.intersect1d(one, other, assume_unique=True)
-
-
-def _array(joined: str | None) -> Keys:
-    """Keys as SQLite's `group_concat` joins them. NumPy holds the interpreter lock: hence in pieces."""
-    if joined is None:
-        return _NONE
-    pieces, start = [], 0
-    while start < len(joined):
-        comma = joined.find(",", start + _PIECE)
-        end = len(joined) if comma < 0 else comma
-        pieces.append(np.fromstring(joined[start:end], dtype=np.int64, sep=","))
-        start = end + 1
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -100,12 +100,11 @@ def floor(connection: Connection, default: int) -> int:
     return default if row is None or row[0] is None else int(row[0])
 
 
-def others(connection: Connection, space_pk: int, kept: int | None) -> list[int]:
+def others(connection: Connection, space_pk: int, kept: int) -> list[int]:
     """Keys of the snapshots of a space but the one *kept*."""
-    found = select(index_snapshot.c.pk).where(index_snapshot.c.space_pk == space_pk)
-    if kept is not None:
-        found = found.where(index_snapshot.c.pk != kept)
-    return [int(pk) for pk in connection.execute(found.order_by(index_snapshot.c.pk)).scalars()]
+    c = index_snapshot.c
+    found = select(c.pk).where(c.space_pk == space_pk, c.pk != kept).order_by(c.pk)
+    return [int(pk) for pk in connection.execute(found).scalars()]
 
 
 def drop_older(connection: Connection, seq: int) -> None:
