@@ -23,6 +23,7 @@ from sqlalchemy import Connection
 
 from memstore.database import commit
 from memstore.database.driver import Driver, Step
+from memstore.database.identity import OpenedFile
 from memstore.database.line import Line, Place
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
 from memstore.threads import tell
@@ -82,10 +83,12 @@ class Writer:
     Args:
         driver: the connection and its thread.
         timeout: seconds to wait for other writers.
+        file: what it writes to.
     """
 
-    def __init__(self, driver: Driver, timeout: float) -> None:
+    def __init__(self, driver: Driver, timeout: float, file: OpenedFile) -> None:
         self.driver = driver
+        self._file = file
         self.closed = False
         self.committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._unknown: CommitUnknownError | None = None
@@ -130,6 +133,7 @@ class Writer:
     def commit(self, connection: Connection) -> None:
         """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
         try:
+            self._file.check()  # a transaction of a user's may have taken long
             commit.commit(connection)
         except CommitUnknownError as error:
             self._unknown = error
@@ -237,6 +241,7 @@ class Writer:
         while waiting := [place for place in places if self._line.holds(place)]:
             left = min(place.deadline for place in waiting) - time.monotonic()
             try:
+                self._file.check()  # before a page of it reaches a log that may be another file's by now
                 commit.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
                 return True
             except BusyError as error:
