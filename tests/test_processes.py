@@ -8,7 +8,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 import memstore
-from memstore import BusyError, Store
+from memstore import BusyError, Hit, Store
 from memstore.database.file import HEAD
 from memstore.repository import log
 
@@ -37,6 +37,13 @@ def vector(*words: int) -> Vector:
 def read(path: Path, question: str) -> Any:
     with closing(sqlite3.connect(path)) as base:
         return base.execute(question).fetchone()[0]
+
+
+def scored_right(hit: Hit, query: Vector, embedding: Vector) -> None:
+    """Row and index both have *embedding*."""
+    assert hit.memory.embedding.tobytes() == embedding.tobytes()
+    right = float(query @ embedding) / float(np.linalg.norm(query) * np.linalg.norm(embedding))
+    assert hit.score == pytest.approx(right, abs=3e-6), "the index has another vector than the row"
 
 
 # -- opening at once
@@ -144,10 +151,7 @@ async def found_of(store: Store, hand: Hand, query: Vector, rng: np.random.Gener
     hits = await store.memories.search(query, limit=100, **by)
     held = {hit.memory.id: int(hit.memory.content) for hit in hits}
     for hit in hits:
-        embedding = hand.embedding(hit.memory.id, held[hit.memory.id])
-        assert hit.memory.embedding.tobytes() == embedding.tobytes()
-        right = float(query @ embedding) / float(np.linalg.norm(query) * np.linalg.norm(embedding))
-        assert hit.score == pytest.approx(right, abs=3e-6), "the index has another vector than the row"
+        scored_right(hit, query, hand.embedding(hit.memory.id, held[hit.memory.id]))
     return held
 
 
@@ -237,26 +241,24 @@ async def is_refused(link: Link, path: str) -> None:
 def test_writers_wait_for_one_another_and_no_longer_than_they_said(tmp_path: Path) -> None:
     path = str(tmp_path / "store.db")
     names = ["a", "b", "c"]
-    with Child(is_refused, path) as impatient, Child(holds, path) as holder:
-        assert [impatient.hear(), holder.hear()] == ["open", "holding"]
-        waiting = [Child(adds, path, name) for name in names]
-        try:
-            for child in waiting:
-                assert child.hear() == "open"
-                child.tell("go")
-                assert child.hear() == "asked"
-            impatient.tell("go")
-            assert impatient.hear() == "refused"
-            assert not any(child._link.poll() for child in waiting), "somebody wrote while another held the lock"
-            holder.tell("let go")
-            holder.hear()
-            for child in waiting:
-                child.hear()
-            impatient.tell("go")
-            impatient.hear()
-        finally:
-            for child in waiting:
-                child.__exit__()
+    with Child(is_refused, path) as impatient, ExitStack() as others:
+        assert impatient.hear() == "open"
+        holder = others.enter_context(Child(holds, path))
+        assert holder.hear() == "holding"
+        waiting = [others.enter_context(Child(adds, path, name)) for name in names]
+        for child in waiting:
+            assert child.hear() == "open"
+            child.tell("go")
+            assert child.hear() == "asked"
+        impatient.tell("go")
+        assert impatient.hear() == "refused"
+        assert not any(child._link.poll() for child in waiting), "somebody wrote while another held the lock"
+        holder.tell("let go")
+        holder.hear()
+        for child in waiting:
+            child.hear()
+        impatient.tell("go")
+        impatient.hear()
     assert read(tmp_path / "store.db", "SELECT group_concat(id) FROM (SELECT id FROM memory ORDER BY id)") == (
         "a,b,c,held,late"
     )
@@ -365,9 +367,8 @@ async def looks(link: Link, path: str) -> None:
     async with memstore.open(path) as store:
         while True:
             hits = await store.memories.search(vector(1), limit=100)
-            assert [hit.memory.embedding.tobytes() for hit in hits] == [
-                vector(int(hit.memory.content)).tobytes() for hit in hits
-            ]
+            for hit in hits:
+                scored_right(hit, vector(1), vector(int(hit.memory.content)))
             assert await store.check() == []
             link.tell({hit.memory.id: hit.memory.content for hit in hits})
             asked = await link.hear()
