@@ -395,8 +395,11 @@ async def test_a_connection_that_cannot_be_made_is_an_error_of_ours(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(core, "migrate", lambda path, timeout: None)  # as if the last descriptor went after it
+    before = set(threading.enumerate())
     with pytest.raises(StorageError, match="cannot be opened"):
         await memstore.open(path, dimension=2)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # aiosqlite's, which tells the loop of its end
 
 
 def test_a_connection_that_can_only_read_is_refused_for_writing(path: Path) -> None:
