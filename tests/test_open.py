@@ -26,7 +26,7 @@ from memstore import (
     StorageError,
 )
 from memstore.database import copying, core
-from memstore.database.file import configure, sync_engine, uri
+from memstore.database.file import configure, switch_to_wal, sync_engine, uri
 from memstore.schema import APPLICATION_ID
 from memstore.settings import Settings
 from memstore.testing import HashEmbedder, temporary_store
@@ -400,6 +400,12 @@ async def test_a_connection_that_cannot_be_made_is_an_error_of_ours(
         await memstore.open(path, dimension=2)
     for thread in set(threading.enumerate()) - before:
         thread.join()  # aiosqlite's, which tells the loop of its end
+
+
+def test_a_file_that_is_damaged_between_looking_and_switching_is_an_error_of_ours(path: Path) -> None:
+    path.write_bytes(b"no longer a database" * 1_000)
+    with pytest.raises(DamagedError):
+        switch_to_wal(str(path), 1.0)
 
 
 def test_a_connection_that_can_only_read_is_refused_for_writing(path: Path) -> None:
