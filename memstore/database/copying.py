@@ -50,6 +50,10 @@ def copy(source: str, opened: OpenedFile, target: str, progress: Callable[[int, 
                 )
                 made.execute("UPDATE store_meta SET epoch = ?", (epoch,))
                 made.commit()
-    except BaseException:
-        file.unlink(missing_ok=True)
+    except BaseException as error:
+        for left in (target, f"{target}-journal"):
+            try:
+                Path(left).unlink(missing_ok=True)
+            except OSError as refused:  # the disk that failed the copy may refuse this too: say both
+                error.add_note(f"and what there is of the copy could not be deleted: {refused}")
         raise

@@ -276,8 +276,8 @@ async def _connect(settings: Settings) -> list[Driver]:
     drivers: list[Driver] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
-            driver = await Driver.open(engine, local, configure(settings, writes=writes))
-            drivers.append(driver)
+            with commit.translated():
+                drivers.append(await Driver.open(engine, local, configure(settings, writes=writes)))
     except BaseException:
         await _closed(drivers)
         raise

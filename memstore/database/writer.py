@@ -274,7 +274,12 @@ class WriteSession:
 
     async def run(self, function: Step[T]) -> T:
         """Run *function* inside the transaction, on the writer's thread."""
-        return await self._writer.driver.submit(function)
+
+        def step(connection: Connection) -> T:
+            with commit.translated():
+                return function(connection)
+
+        return await self._writer.driver.submit(step)
 
     async def commit(self) -> None:
         """COMMIT to after-commit, as one function; once it has begun, only its outcome counts."""
