@@ -10,7 +10,7 @@ from benchmarks.workset import CONTENT, FILTERS
 
 SEARCH, TAIL, FILTERED, MANY = "search", "tail", "filters", "many"
 _ALL = (
-    "memstore", "memstore-exact", "memstore-graph", "memstore-float16", "raw", "faiss", "usearch",
+    "memstore", "memstore-exact", "memstore-graph", "memstore-float16", "raw", "faiss", "faiss-tuned", "usearch",
     "chroma", "lancedb", "sqlite-vec", "qdrant", "langgraph",
 )  # fmt: skip
 _SLICE = 100

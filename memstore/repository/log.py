@@ -42,7 +42,13 @@ Keys = npt.NDArray[np.int64]
 sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 
 _TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
-_STATE = Prepared(select(store_meta.c.epoch, store_meta.c.log_floor))
+_STATE = Prepared(
+    select(
+        store_meta.c.epoch,
+        store_meta.c.log_floor,
+        select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log").scalar_subquery(),
+    )
+)
 _CHANGED = Prepared(
     select(change_log.c.space_pk, change_log.c.pk).where(
         change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top")
@@ -106,8 +112,8 @@ def top(connection: Connection) -> int:
 
 def state(connection: Connection) -> State:
     """Where the log stands in this transaction's snapshot."""
-    epoch, floor = _STATE.run(connection).fetchone()
-    return State(epoch, floor, top(connection))
+    epoch, floor, top = _STATE.run(connection).fetchone()
+    return State(epoch, floor, top or 0)
 
 
 def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int]]:

@@ -332,6 +332,7 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector = row
+    at = from_micros(created)
     return memory_record(
         id,
         namespace_parts(path),
@@ -340,8 +341,8 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         frozenset(tags.get(pk, ())),
         _metadata(metadata, id),
         importance,
-        from_micros(created),
-        from_micros(updated),
+        at,
+        at if updated == created else from_micros(updated),
         None if expires is None else from_micros(expires),
         None if accessed is None else from_micros(accessed),
         count,
