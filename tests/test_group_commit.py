@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import sqlite3
 import threading
@@ -17,7 +18,7 @@ from sqlalchemy import Connection
 
 import memstore
 from memstore import BusyError, ClosedError, CommitUnknownError, DuplicateError, InvalidError, StorageError, Store
-from memstore.database import writer
+from memstore.database import line, writer
 from memstore.database.commit import raw
 from memstore.repository import log
 from memstore.threads import Outcome, settle, tell
@@ -645,6 +646,71 @@ async def test_those_behind_a_session_wait_no_longer_than_their_time(path: Path)
         go.set()
         await outcomes([holding, *late])
         assert await ids(store) == ["late", "later"]
+
+
+async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Store) -> None:
+    ended: list[tuple[str, bool]] = []
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction():
+            entered.set()
+            await go.wait()
+
+    async def write(name: str, wait: float) -> None:
+        try:
+            await store._database.write(lambda _: None, wait=wait)
+        except BusyError:
+            ended.append((name, go.is_set()))
+        else:
+            ended.append((name, True))
+
+    holding = asyncio.ensure_future(hold())
+    await entered.wait()
+    tasks = await started(write("a", 60), write("b", 0.3), write("c", 0.1), write("d", 0.2), write("e", 50))
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks[1:4])
+    assert ended == [("c", False), ("d", False), ("b", False)]
+    waiting = store._database._writer._line
+    assert waiting._timer is not None
+    go.set()
+    await outcomes([holding, *tasks])
+    assert ended[3:] == [("a", True), ("e", True)]
+    assert waiting._timer is None  # and none is left for a loop that wants to end
+
+
+async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_AGAIN", 0.05)
+    waiting = line.Line(lambda place: True)
+    waiting.enter(line.Place(waiting, 60, alone=True))
+    second: line.Place[None] = waiting.enter(line.Place(waiting, 0.1, alone=True))
+    second.deadline = math.inf
+    looked = waiting._timer
+    async with asyncio.timeout(20):
+        while waiting._timer is looked:
+            await asyncio.sleep(0.01)
+        assert not second.done()
+        second.deadline = time.monotonic()
+        with pytest.raises(BusyError):
+            await second
+    waiting.hand_on()
+    assert waiting.take(next(iter(waiting._places)))
+    waiting.hand_on()
+
+
+async def test_those_who_shared_a_transaction_look_at_the_log_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(type(store._database), "wal_bytes", lambda self: looked.append(self) or 0)
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(20)))
+    await outcomes(tasks)
+    assert len(looked) == 1
+    await store.memories.add("x")
+    async with store.transaction() as tx:
+        await tx.memories.add("x")
+    assert len(looked) == 3
 
 
 async def test_the_time_its_own_preparation_takes_is_no_waiting(path: Path) -> None:

@@ -118,6 +118,9 @@ class Writer:
     Args:
         driver: the connection and its thread.
         timeout: seconds to wait for other writers.
+
+    Attributes:
+        turns: how many transactions have ended, counted by the event loop alone.
     """
 
     def __init__(self, driver: Driver, timeout: float) -> None:
@@ -125,6 +128,7 @@ class Writer:
         self.closed = False
         self.committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._unknown: CommitUnknownError | None = None
+        self.turns = 0
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._line = Line(self._begin)
@@ -161,6 +165,7 @@ class Writer:
                     if not session.committed:
                         await self.driver.submit(commit.rollback)
                 finally:
+                    self.turns += 1
                     self._line.hand_on()
 
     def commit(self, connection: Connection) -> None:
@@ -220,6 +225,7 @@ class Writer:
         tell(self._loop, self._written, jobs)
 
     def _written(self, jobs: list[Job[Any]]) -> None:
+        self.turns += 1
         self._line.hand_on()
         for job in jobs:
             job.answer()
