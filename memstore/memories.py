@@ -146,26 +146,22 @@ class Memories(Collection[Memory, Hit]):
             encoded.extend(memories.batches(draft.record for draft in last.values()))
 
         def step(connection: Connection) -> list[Memory]:
-            stored = {id: draft.record for id, draft in last.items()}
             for batch in encoded:
-                for record in self._upserted(connection, batch, last):
-                    stored[record.id] = record
-            return [stored[id] for id in ids]
+                self._upserted(connection, batch, last)
+            return [last[id].record for id in ids]
 
         return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
-    def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> list[Memory]:
-        """Store a batch; those of its memories that were there, as they are now."""
+    def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
+        """Store a batch, whose memories are those of *drafts*; those that were there keep their history."""
         there = memories.standing(connection, self._namespace, batch.ids)
         if len(there) < len(batch):
             fresh = batch.only(i for i, id in enumerate(batch.ids) if id not in there)
             memories.insert_new(connection, self._space, self._namespace, [fresh])
             batch = batch.only(i for i, id in enumerate(batch.ids) if id in there)
-        if not there:
-            return []
-        kept = memories.keep(batch, [drafts[id] for id in batch.ids], there)
-        memories.replace(connection, self._space, self._namespace, batch, there)
-        return kept
+        if there:
+            memories.keep(batch, [drafts[id] for id in batch.ids], there)
+            memories.replace(connection, self._space, self._namespace, batch, there)
 
     async def update(
         self,
