@@ -54,6 +54,12 @@ _CHANGED = Prepared(
         change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top")
     )
 )
+_CHANGED_SINCE = Prepared(
+    select(
+        func.max(change_log.c.seq),
+        func.group_concat(change_log.c.pk).filter(change_log.c.space_pk == bindparam("space")),
+    ).where(change_log.c.seq > bindparam("after"))
+)
 
 
 def keys_in(name: str = "keys") -> TableValuedAlias:
@@ -127,6 +133,12 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
             break
         breathe()
     return {space_pk: list(found) for space_pk, found in keys.items()}
+
+
+def changed_since(connection: Connection, after: int, space: VectorSpace) -> tuple[int, list[int]]:
+    """Where the log stands, which stood at *after*, and the keys of *space* that changed meanwhile, ascending."""
+    top, keys = _CHANGED_SINCE.run(connection, after=after, space=space.pk).fetchone()
+    return (after, []) if top is None else (int(top), np.unique(keys_joined(keys)).tolist())
 
 
 def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
