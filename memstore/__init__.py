@@ -37,6 +37,7 @@ from memstore.errors import (
     ReadOnlyError,
     SettingsMismatchError,
     StorageError,
+    StoreReplacedError,
     TransactionError,
     UsageError,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "StorageError",
     "Store",
     "StoreNamespace",
+    "StoreReplacedError",
     "Tag",
     "Tags",
     "Transaction",

@@ -83,7 +83,7 @@ def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
     fresh = mean.vector(space.space.metric)
     if blob is not None and len(blob) != space.space.dimension * 4:
         return None  # reported as wrong_dimension
-    kept = None if blob is None else decode(blob, space.space.dimension, "")
+    kept = None if blob is None else decode(blob, space.space.dimension, "", None)
     if fresh is None or kept is None:
         # Sums in another order may end on the two sides of the limit at which members cancel out.
         if fresh is kept or _near_limit(mean):

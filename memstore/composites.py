@@ -19,7 +19,7 @@ from memstore.repository.assemblies import Composite
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.threads import breathe
-from memstore.vectors import checksum, decode_rows, encode
+from memstore.vectors import checksum, decode_rows, encode, intact
 
 _CHUNK = 500  # members' vectors summed before others may run
 
@@ -52,19 +52,28 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     before = assemblies.revision(connection, key)
     fresh = assemblies.add_members(connection, key, members)
     stored = assemblies.composite(connection, spaces["assembly"], key)
-    if stored is None or stored.revision != before:  # there is no sum, or it is of another membership
+    mean = None if stored is None or stored.revision != before else _summed(stored, space)
+    if mean is None:
         recompute(connection, spaces, [key])
         return
-    mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
     _add(mean, space, assemblies.some_vectors(connection, space, fresh))
     _store(connection, spaces["assembly"], key, mean)
 
 
-def _add(mean: Mean, space: VectorSpace, vectors: Iterable[Sequence[bytes]]) -> None:
+def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
+    """The sum of a composite, to be added to; None where the composite is not of it: one of them is damaged."""
+    if len(stored.sum) != 8 * space.space.dimension:
+        return None
+    mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
+    vector = mean.vector(space.space.metric)
+    return mean if (None if vector is None else encode(vector)) == stored.vector else None
+
+
+def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> None:
     size, metric = 4 * space.space.dimension, space.space.metric
     blobs: list[bytes] = []
-    for (blob,) in vectors:
-        if len(blob) == size:  # what no verb would store is reported by `check`, and is no part of anything
+    for blob, written in vectors:
+        if len(blob) == size and intact(blob, written):  # what no verb stored is for `check`, and no part of anything
             blobs.append(blob)
         if len(blobs) == _CHUNK:
             mean.add(metric, _usable(blobs, space))

@@ -26,7 +26,8 @@
     ├── LoadError                   a load stopped partway; says how many were stored
     └── StorageError                (OSError) SQLite or the disk failed
         ├── CommitUnknownError      whether the last write was stored is known only after a reopen
-        └── DamagedError            what is stored cannot be what was written
+        ├── DamagedError            what is stored cannot be what was written
+        └── StoreReplacedError      the file was moved, deleted or replaced while it was open
 
 Errors carry their data as attributes, and their message says what to do next. Errors of SQLite and
 SQLAlchemy are translated in `memstore.database`, and nowhere else.
@@ -56,6 +57,7 @@ __all__ = [
     "ReadOnlyError",
     "SettingsMismatchError",
     "StorageError",
+    "StoreReplacedError",
     "TransactionError",
     "UsageError",
 ]
@@ -220,3 +222,7 @@ class CommitUnknownError(StorageError):
 
 class DamagedError(StorageError):
     """What is stored cannot be what was written; `check()` names every such record."""
+
+
+class StoreReplacedError(StorageError):
+    """The file at the store's path is not the one that was opened, or there is none; nothing was written."""

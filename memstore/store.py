@@ -312,7 +312,7 @@ class Store(StoreNamespace):
                 loop.call_soon_threadsafe(on_progress, done, total)
 
         self._database.check_usable()
-        await in_thread(lambda: copy(self._database.settings.path, target, progress))
+        await in_thread(lambda: copy(self._database.settings.path, self._database.file, target, progress))
 
     async def close(self) -> None:
         """Wait for what is running, and close the file. Closing a closed store does nothing.

@@ -1,5 +1,6 @@
 """Engines, threads, pragmas, steps and migrations: the only room that says BEGIN or COMMIT.
 
+* `identity`: whether the opened file is the one at its path.
 * `driver`: one SQLite connection on a thread of its own; whole functions run there.
 * `file`: what a file is, before anything is done to it; engines and pragmas.
 * `commit`: BEGIN, SAVEPOINT, COMMIT, and what to do when a COMMIT raises; the translation of driver errors.

@@ -158,7 +158,10 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space and try again",
-    sqlite3.SQLITE_READONLY: "the file cannot be written: look at its permissions, or open it with read_only=True",
+    sqlite3.SQLITE_READONLY: (
+        "the file cannot be written: look at its permissions and at how many files the process may open, "
+        "or open it with read_only=True"
+    ),
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: look at the folder and its permissions",
     sqlite3.SQLITE_IOERR: "reading or writing the disk failed: see to the disk and try again",
 }

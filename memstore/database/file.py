@@ -26,6 +26,7 @@ REVISIONS = ("0001", "0002")
 
 HEAD = REVISIONS[-1]
 MINIMUM_SQLITE = (3, 38, 0)
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "relaxed": "NORMAL"}
 
 
@@ -65,16 +66,30 @@ def inspect(path: str) -> str | None:
 def _half_made(path: str) -> bool:
     """Whether a file with a transaction in it that nobody will end was to be one of ours.
 
-    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change.
+    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change; and
+    to make do with a file that is shorter than its first page says, as one is whose pages were being written.
     """
     try:
         with closing(sqlite3.connect(uri(path, "ro") + "&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA writable_schema=ON")
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             if application != 0:
                 return bool(application == APPLICATION_ID)
             return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.DatabaseError as error:
+        unreadable = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+        return unreadable and _made_from_nothing(f"{path}-journal")
+
+
+def _made_from_nothing(journal: str) -> bool:
+    """Whether taking back the transaction of *journal* leaves an empty file: then it is nobody's yet.
+
+    The first page may be what a power cut took. A journal begins with 8 bytes of its own, the number of its records,
+    a number drawn by lot, and how many pages the file had. No lock is ever on it, so it may be opened and closed.
+    """
+    with Path(journal).open("rb") as file:
+        head = file.read(20)
+    return len(head) == 20 and head[:8] == _JOURNAL and not any(head[16:])
 
 
 def no_dimension(path: str) -> InvalidError:
@@ -131,6 +146,8 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
     def setup(connection: Connection) -> None:
         base = raw(connection)
         with translated():
+            if writes:
+                _must_take_writes(base)
             base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             base.execute("PRAGMA foreign_keys=ON")
             base.execute("PRAGMA temp_store=MEMORY")  # else every trigger beside a unique key opens a temporary file
@@ -145,6 +162,20 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
     return setup
 
 
+def _must_take_writes(base: sqlite3.Connection) -> None:
+    """Raise where this connection can only read.
+
+    SQLite opens a file for reading when it cannot for writing, be it for want of descriptors at that moment; every
+    write of the store would fail from then on. BEGIN IMMEDIATE does not tell: it begins to read.
+    """
+    base.execute("PRAGMA busy_timeout=0")
+    try:
+        base.execute("DELETE FROM store_meta WHERE 0")
+    except sqlite3.OperationalError as error:
+        if not isinstance(translate(error), BusyError):  # another writer is at work: then it takes writes
+            raise
+
+
 def switch_to_wal(path: str, timeout: float) -> None:
     """Make the file keep a write-ahead log; a no-op when it does.
 
@@ -157,7 +188,7 @@ def switch_to_wal(path: str, timeout: float) -> None:
             with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=1.0)) as connection:
                 if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
                     return
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not isinstance(translate(error), BusyError):
                 raise translate(error) from error
         if time.monotonic() > deadline:

@@ -24,6 +24,7 @@ from sqlalchemy import Connection
 
 from memstore.database import commit
 from memstore.database.driver import Driver, Step
+from memstore.database.identity import OpenedFile
 from memstore.database.line import Line, Place
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
 from memstore.threads import tell
@@ -118,13 +119,15 @@ class Writer:
     Args:
         driver: the connection and its thread.
         timeout: seconds to wait for other writers.
+        file: what it writes to.
 
     Attributes:
         turns: how many transactions have ended, counted by the event loop alone.
     """
 
-    def __init__(self, driver: Driver, timeout: float) -> None:
+    def __init__(self, driver: Driver, timeout: float, file: OpenedFile) -> None:
         self.driver = driver
+        self._file = file
         self.closed = False
         self.committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._unknown: CommitUnknownError | None = None
@@ -171,6 +174,7 @@ class Writer:
     def commit(self, connection: Connection) -> None:
         """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
         try:
+            self._file.check()  # a transaction of a user's may have taken long
             commit.commit(connection)
         except CommitUnknownError as error:
             self._unknown = error
@@ -274,6 +278,7 @@ class Writer:
         while waiting := [place for place in places if self._line.holds(place)]:
             left = min(place.deadline for place in waiting) - time.monotonic()
             try:
+                self._file.check()  # before a page of it reaches a log that may be another file's by now
                 commit.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
                 return True
             except BusyError as error:
@@ -306,7 +311,12 @@ class WriteSession:
 
     async def run(self, function: Step[T]) -> T:
         """Run *function* inside the transaction, on the writer's thread."""
-        return await self._writer.driver.submit(function)
+
+        def step(connection: Connection) -> T:
+            with commit.translated():
+                return function(connection)
+
+        return await self._writer.driver.submit(step)
 
     async def commit(self) -> None:
         """COMMIT to after-commit, as one function; once it has begun, only its outcome counts."""

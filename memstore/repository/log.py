@@ -102,12 +102,13 @@ class State(NamedTuple):
 
 
 class VectorRows(NamedTuple):
-    """Stored vectors, side by side; an expiry of None is never."""
+    """Stored vectors, side by side; an expiry of None is never, a checksum of None is unknown."""
 
     keys: tuple[int, ...]
     namespaces: tuple[int, ...]
     expiries: tuple[int | None, ...]
     blobs: tuple[bytes, ...]
+    checksums: tuple[int | None, ...]
 
 
 def top(connection: Connection) -> int:
@@ -144,7 +145,7 @@ def changed_since(connection: Connection, after: int, space: VectorSpace) -> tup
 def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
     expiry = noun.table.c.expires_at if noun.expires else null()
     statement = (
-        select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector)
+        select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector, noun.vectors.c.checksum)
         .join(noun.table, noun.table.c.pk == noun.vector_owner)
         .join(namespace, namespace.c.pk == noun.table.c.namespace_pk)  # or there is no record to be found
         .where(noun.vectors.c.space_pk == bindparam("space"), noun.vectors.c.vector.is_not(None))
@@ -155,7 +156,8 @@ def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
 
 
 def _scanned(noun: Noun) -> Prepared:
-    held = select(noun.vector_owner, noun.vectors.c.vector).where(noun.vectors.c.space_pk == bindparam("space"))
+    columns = noun.vector_owner, noun.vectors.c.vector, noun.vectors.c.checksum
+    held = select(*columns).where(noun.vectors.c.space_pk == bindparam("space"))
     return Prepared(held.where(noun.vectors.c.vector.is_not(None)) if noun.vectors.c.vector.nullable else held)
 
 
@@ -189,14 +191,14 @@ def _chunks(cursor: Any) -> Iterator[VectorRows]:
         breathe()
 
 
-def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes]]]:
-    """All stored vectors of a space, in chunks, with the keys of their owners: one scan of their own table."""
+def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes], list[int | None]]]:
+    """Keys of the owners, stored vectors and checksums of a space, in chunks: one scan of their own table."""
     cursor = _SCANNED[space.kind].run(connection, space=space.pk)
     for turn in count(1):
         rows = cursor.fetchmany(_SCAN)
         if rows:
-            keys, blobs = zip(*rows, strict=True)
-            yield np.array(keys, dtype=np.int64), list(blobs)
+            keys, blobs, checksums = zip(*rows, strict=True)
+            yield np.array(keys, dtype=np.int64), list(blobs), list(checksums)
         if len(rows) < _SCAN:
             return
         if turn % 2 == 0:

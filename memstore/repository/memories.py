@@ -81,6 +81,7 @@ _READ = Prepared(
         namespace.c.path,
         *(type_coerce(memory.c[name], NullType()) for name in _COLUMNS[2:]),
         type_coerce(memory_vector.c.vector, LargeBinary),
+        memory_vector.c.checksum,
     )
     .join(namespace, namespace.c.pk == memory.c.namespace_pk)
     .outerjoin(
@@ -331,13 +332,13 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
-    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector = row
+    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written = row
     at = from_micros(created)
     return memory_record(
         id,
         namespace_parts(path),
         content,
-        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}"),
+        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}", written),
         frozenset(tags.get(pk, ())),
         _metadata(metadata, id),
         importance,
