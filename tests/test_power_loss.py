@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from memstore.database.file import HEAD, inspect
+
 from .faults import shim
-from .faults.journal import Record, Recording, recorded
+from .faults.journal import Record, Recording, recorded, watched
 from .faults.replay import Cut, Judge, Replay, cuts
+from .test_migrations import everything, frozen
 
 SEED, COUNT = 11, 30
 
@@ -97,6 +100,23 @@ def test_the_journal_leaves_nothing_out(full: Recording) -> None:
     assert len(whole.files) > 1, "a backup is among them"
     for name, content in whole.files.items():
         assert Path(name).read_bytes() == content, name
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_an_upgrade_that_is_cut_short_is_done_at_the_next_open(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    path = frozen(str(disk / "store.db"), "0001")
+    assert [file.name for file in disk.iterdir()] == ["store.db"]
+    recording = watched(tmp_path, "-c", f"import memstore; memstore.migrate({path!r})")
+    expected = await everything(path)
+    found: Counter[str | None] = Counter()
+    for i, cut in enumerate(cuts(recording, 40, random.Random(SEED))):
+        left = cut.put(tmp_path / str(i))
+        found[inspect(str(left))] += 1
+        assert await everything(left) == expected, cut.how
+    assert set(found) == {"0001", HEAD}, "some are before it, some after"
 
 
 def all_of_it(cut: Cut) -> bool:

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
 from typing import Literal
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 _HEAD = Struct("=IIQQ")
 
-What = Literal["c", "w", "t", "s", "u", "r", "d", "m"]
+What = Literal["c", "o", "w", "t", "s", "u", "r", "d", "m"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,12 @@ class Record:
     """One thing that succeeded.
 
     Attributes:
-        what: `c` a file was made, `w` written to, `t` cut to a length, `s` synced; `u` a name was removed, `r` given to
-            a file; `d` the folder was synced; `m` a line of acknowledgements was written.
+        what: `c` a file was made, `o` one opened that was there before, `w` written to, `t` cut to a length, `s`
+            synced; `u` a name was removed, `r` given to a file; `d` the folder was synced; `m` a line of
+            acknowledgements was written.
         file: the file's number, which stays with it whatever its name.
         offset: of a write; of `t` the length.
-        data: what was written; the name, for `c`, `u` and `r`; the line, for `m`.
+        data: what was written; the name, for `c`, `o`, `u` and `r`; the line, for `m`.
     """
 
     what: What
@@ -57,26 +59,36 @@ class Recording:
         seed: of the workload.
         disk: the folder that it had.
         records: in order.
+        before: files that were on the disk, synced, when it began: names and contents.
     """
 
     seed: int
     disk: Path
     records: list[Record]
+    before: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def watched(folder: Path, *arguments: str, seed: int = 0) -> Recording:
+    """Run Python with *arguments* in a process of its own, on the disk in *folder*, which writes down what it is asked.
+
+    The disk is `folder/disk`; what is written to `folder/lines` are acknowledgements.
+    """
+    disk, journal = folder / "disk", folder / "journal"
+    disk.mkdir(parents=True, exist_ok=True)
+    before = {str(file): file.read_bytes() for file in disk.iterdir()}
+    around = environment(built(folder), disk, folder / "control", journal=journal, marks=folder / "lines")
+    subprocess.run([sys.executable, *arguments], env=around | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, check=True)
+    return Recording(seed, disk, read(journal), before)
 
 
 def recorded(folder: Path, *, seed: int, count: int, durability: str, unsynced: bool = False) -> Recording:
-    """Run a history in a process of its own, on a disk in *folder* that writes down what it is asked."""
-    disk, journal, lines = folder / "disk", folder / "journal", folder / "lines"
-    disk.mkdir(parents=True)
+    """A history of so many operations, run and watched; see `workload.record`."""
     told = {
-        "path": str(disk / "store.db"),
-        "lines": str(lines),
+        "path": str(folder / "disk" / "store.db"),
+        "lines": str(folder / "lines"),
         "seed": seed,
         "count": count,
         "durability": durability,
         "unsynced": unsynced,
     }
-    around = environment(built(folder), disk, folder / "control", journal=journal, marks=lines)
-    command = [sys.executable, "-m", "tests.faults.workload", json.dumps(told)]
-    subprocess.run(command, env=around | {"PYTHONPATH": str(ROOT)}, cwd=ROOT, check=True)
-    return Recording(seed, disk, read(journal))
+    return watched(folder, "-m", "tests.faults.workload", json.dumps(told), seed=seed)

@@ -102,6 +102,9 @@ class Replay:
         self._names: dict[str, int] = {}  # as they were when the folder was last synced
         self._renamed: list[tuple[str, int | None]] = []  # since then: a name, and the file it stands for from then on
         self._told: list[bytes] = []
+        for number, (name, content) in enumerate(recording.before.items()):
+            self._names[name] = -1 - number  # until it is opened, and has the journal's number
+            self._files[-1 - number] = _File(bytearray(content))
 
     def advance(self, upto: int) -> None:
         for record in self.records[self.at : upto]:
@@ -109,6 +112,10 @@ class Replay:
                 case "c":
                     self._files[record.file] = _File()
                     self._renamed.append((record.data.decode(), record.file))
+                case "o":
+                    name = record.data.decode()
+                    self._files[record.file] = self._files[self._names[name]]
+                    self._names[name] = record.file
                 case "r":
                     self._renamed.append((record.data.decode(), record.file))
                 case "u":
@@ -151,7 +158,7 @@ def cuts(recording: Recording, count: int, draw: random.Random) -> Iterator[Cut]
     moments = range(len(recording.records) + 1)
     answered = [i + 1 for i, record in enumerate(recording.records) if record.what == "m"]
     replay = Replay(recording)
-    for at in sorted(draw.choice(answered if i % 2 else moments) for i in range(count)):
+    for at in sorted(draw.choice(answered or moments if i % 2 else moments) for i in range(count)):
         replay.advance(at)
         yield replay.cut(draw)
 

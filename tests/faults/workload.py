@@ -92,7 +92,7 @@ class Round:
 
     def __post_init__(self) -> None:
         self.path = self.folder / "store.db"
-        self.well = False
+        self.well = self.phase == "closing"  # until then nothing is wrong
 
     def history(self) -> History:
         return History.read(self.lines, self.seed)
@@ -171,8 +171,9 @@ class Round:
         """What a caller sees who looks at once; the store that it goes on with."""
         causes = [error.__cause__ if isinstance(error, LoadError) else error for error in errors]
         if not any(isinstance(cause, CommitUnknownError) for cause in causes):
-            if "read" not in self.fault.calls:
+            if not {"read", "open"} & set(self.fault.calls):
                 await bounded(matched(store, self.history().possible()))
+                await self.killed()
             return store
         self.heal()
         try:
@@ -186,6 +187,16 @@ class Round:
         again = await bounded(opened(self.path))
         lines.write("found", await matched(again, self.history().possible()))
         return again
+
+    async def killed(self) -> None:
+        """What there would be if the process ended here: what was said to have left nothing does not come back."""
+        copy = self.lines.with_suffix(".db")
+        for suffix in ("", "-wal"):
+            shutil.copyfile(f"{self.path}{suffix}", f"{copy}{suffix}")
+        again = await bounded(opened(copy))
+        await matched(again, self.history().possible())
+        await again.close()
+        copy.unlink()
 
     async def close(self, store: Store) -> None:
         if self.phase == "closing":
