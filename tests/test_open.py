@@ -27,6 +27,7 @@ from memstore import (
 )
 from memstore.database import copying, core
 from memstore.database.file import configure, switch_to_wal, sync_engine, uri
+from memstore.database.identity import OpenedFile
 from memstore.schema import APPLICATION_ID
 from memstore.settings import Settings
 from memstore.testing import HashEmbedder, temporary_store
@@ -439,7 +440,7 @@ def test_a_copy_that_can_neither_be_made_nor_deleted_says_both(path: Path, monke
 
     monkeypatch.setattr(Path, "unlink", refused)
     with pytest.raises(RuntimeError, match="it stops here") as caught:
-        copying.copy(str(path), str(path.with_name("copy.db")), stop)
+        copying.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
     assert "could not be deleted: the disk is broken" in caught.value.__notes__[0]
 
 
@@ -451,5 +452,5 @@ def test_nothing_is_left_of_a_copy_that_fails(path: Path) -> None:
         raise RuntimeError("it stops here")
 
     with pytest.raises(RuntimeError, match="it stops here"):
-        copying.copy(str(path), str(path.with_name("copy.db")), stop)
+        copying.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
     assert not list(path.parent.glob("copy.db*"))
