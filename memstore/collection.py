@@ -58,9 +58,12 @@ def given(**arguments: object) -> dict[str, object]:
 
 
 def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method that takes one record, as an item of its many-form."""
+    """The arguments of a method that takes one record, as an item of its many-form.
+
+    None says nothing, but of an embedding. Left out, it leaves an item that the quick check of `fields` knows.
+    """
     del arguments["self"]
-    return given(**arguments)
+    return {name: v for name, v in arguments.items() if v is not ABSENT and (v is not None or name == "embedding")}
 
 
 class Collection(ABC, Generic[RecordT, HitT]):

@@ -45,7 +45,7 @@ def to_micros(when: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """The stored time as a datetime, aware, UTC."""
-    return EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(0, 0, micros)  # by name it takes twice as long
 
 
 def check_text(name: str, value: object, *, most: int = MAX_TEXT_BYTES, least: int = 0) -> str:
@@ -229,6 +229,8 @@ def check_ttl(value: object, since: datetime) -> datetime:
 
 def check_count(name: str, value: object, least: int, most: int) -> int:
     """*value* as a whole number from *least* to *most*, else `InvalidError`."""
+    if type(value) is int and least <= value <= most:
+        return value  # looking for a protocol takes ten times as long
     if isinstance(value, SupportsIndex) and not isinstance(value, bool) and least <= operator.index(value) <= most:
         return operator.index(value)
     raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")

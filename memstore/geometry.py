@@ -68,7 +68,10 @@ def scores(metric: Metric, query: Embedding, rows: Rows) -> Wide:
     if metric == "l2":
         return 1.0 / (1.0 + lengths(wide - query.astype(np.float64)))
     products: Wide = wide @ query.astype(np.float64)
-    return np.clip(products, -1.0, 1.0) if metric == "cosine" else products
+    if metric == "cosine":
+        np.minimum(products, 1.0, out=products)  # in a third of np.clip's time, which is that of the product
+        np.maximum(products, -1.0, out=products)
+    return products
 
 
 @dataclass(slots=True)

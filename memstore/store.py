@@ -245,7 +245,7 @@ class Store(StoreNamespace):
             index_loaded=self._follower.applied is not None,
             snapshot_bytes=snapshots.stored_bytes(connection),
             **self._follower.described("memory"),
-            indexed_metadata=tuple(filters.written(path) for path in indexed.paths(connection)),
+            indexed_metadata=tuple(filters.written(path) for path in sorted(indexed.paths(connection))),
         )
 
     async def optimize(self) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from memstore import composites
 from memstore.database import Database
 from memstore.database.commit import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
-from memstore.database.writer import WriteSession
+from memstore.database.writer import Alike, WriteSession
 from memstore.embedder import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
 from memstore.fields import now
@@ -48,7 +48,8 @@ class Session(Protocol):
     ) -> T:
         """Run *function* so that all it does is done, or nothing; *before* it, what needs no transaction.
 
-        A *batch* takes long enough to hold up other writes that would share its transaction: they do not.
+        A *batch* takes long enough to hold up other writes that would share its transaction: they do not. One that is
+        `Alike` others may be done together with them.
         """
         ...
 
@@ -137,10 +138,12 @@ class Autocommit:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
         self.refuse_inside_own()
 
-        def step(connection: Connection) -> T:
-            return _step(connection, self.spaces, function, self.follower.applied)
-
+        step: Callable[[Connection], T]
+        step = function.inside(self._step) if isinstance(function, Alike) else lambda c: self._step(c, function)
         return await self.database.write(step, before=before, batch=batch)
+
+    def _step(self, connection: Connection, function: Callable[[Connection], T]) -> T:
+        return _step(connection, self.spaces, function, self.follower.applied)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:

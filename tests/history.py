@@ -300,13 +300,18 @@ class History:
 
     @classmethod
     def read(cls, path: Path, seed: int) -> Self:
-        """What *path* says; a last line that was cut short counts for nothing.
+        """What the file *path* says: see `told`."""
+        return cls.told(path.read_text(), seed)
+
+    @classmethod
+    def told(cls, text: str, seed: int) -> Self:
+        """What *text* says; a last line that was cut short counts for nothing.
 
         Beside the lines of `acknowledged` it may hold `found <number>`: what `verify` told of all before it.
         """
         events: dict[int, str | None] = {}
         found: dict[int, int] = {}
-        for line in path.read_text().split("\n")[:-1]:
+        for line in text.split("\n")[:-1]:
             match line.split():
                 case ["begin", n]:
                     assert int(n) not in events, f"operation {n} began twice"

@@ -321,18 +321,22 @@ async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: P
         other.close()
 
 
+async def pragmas(store: memstore.Store, *names: str) -> list[int]:
+    """What the writer's connection says of each."""
+
+    def step(connection: Connection) -> list[int]:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    return await store._database._writer.driver.submit(step)
+
+
 async def test_relaxed_durability_syncs_less(path: Path) -> None:
+    names = "synchronous", "fullfsync", "checkpoint_fullfsync"
     async with memstore.open(path, dimension=2, durability="relaxed") as store:
-        level = await store._database._writer.driver.submit(
-            lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()
-        )
-        assert level == 1
+        assert await pragmas(store, *names) == [1, 0, 1]
         assert (await store.stats()).durability == "relaxed"
     async with memstore.open(path) as store:
-        level = await store._database._writer.driver.submit(
-            lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()
-        )
-        assert level == 2
+        assert await pragmas(store, *names) == [2, 1, 1]
 
 
 async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None:

@@ -134,6 +134,7 @@ SYSTEMS = {
     "memstore-float16": _ours("memstore, float16", vector_type="float16"),
     "raw": Named(place="raw:Raw", label="sqlite3 rows only", options={}),
     "faiss": Named(place="byhand:Flat", label="FAISS flat + sqlite3 by hand", options={}),
+    "faiss-tuned": Named(place="byhand:Tuned", label="FAISS by hand, tuned", options={}),
     "usearch": _peer("byhand:Graph", "usearch", "usearch + sqlite3 by hand"),
     "chroma": _peer("chroma:Chroma", "chroma", "Chroma"),
     "lancedb": _peer("lance:Lance", "lancedb", "LanceDB"),

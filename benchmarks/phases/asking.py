@@ -10,13 +10,13 @@ from benchmarks.workset import CONTENT, FILTERS
 
 SEARCH, TAIL, FILTERED, MANY = "search", "tail", "filters", "many"
 _ALL = (
-    "memstore", "memstore-exact", "memstore-graph", "memstore-float16", "raw", "faiss", "usearch",
+    "memstore", "memstore-exact", "memstore-graph", "memstore-float16", "raw", "faiss", "faiss-tuned", "usearch",
     "chroma", "lancedb", "sqlite-vec", "qdrant", "langgraph",
 )  # fmt: skip
-_SLICE = 25
+_SLICE = 100
 """Searches of one turn."""
 
-_WARM = 2
+_WARM = 10
 _TURNS = 4
 _BUDGET = 0.75
 """Seconds after which a slow system's turn ends."""

@@ -41,6 +41,7 @@ def copy(source: str, opened: OpenedFile, target: str, progress: Callable[[int, 
             base.execute("BEGIN")
             base.execute("SELECT 1 FROM store_meta").fetchone()  # one state: without it every write of others restarts
             with closing(sqlite3.connect(file)) as made:
+                made.execute("PRAGMA fullfsync=ON")  # see file.configure
                 base.backup(made, pages=_PAGES, progress=step, sleep=0.001)
                 # Its history goes on apart: an index of the one must not be taken for the other's. The snapshots in
                 # it are of the history they have in common.

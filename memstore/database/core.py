@@ -66,6 +66,7 @@ class Database:
         self._ended: Outcome[None] | None = None
         self._checkpointing: asyncio.Future[bool] | None = None
         self._checkpoint_not_before = 0.0
+        self._turns = 0  # of the writer's, when the log's size was last looked at
         self._wal = settings.path + "-wal"
 
     @classmethod
@@ -176,6 +177,9 @@ class Database:
     def _checkpoint_if_due(self) -> None:
         if self._upkeep is None or self._closed or self._checkpointing is not None:
             return
+        if self._writer is None or self._turns == self._writer.turns:
+            return  # of those who shared a transaction one looks
+        self._turns = self._writer.turns
         if self.wal_bytes() > CHECKPOINT_BYTES and time.monotonic() >= self._checkpoint_not_before:
             self._checkpointing = self._upkeep.submit(self._checkpoint)
             self._checkpointing.add_done_callback(self._checkpointed)

@@ -171,6 +171,9 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
                 return
             base.execute("PRAGMA secure_delete=FAST")  # ON, Debian's default, writes deleted vectors to the log again
             base.execute(f"PRAGMA synchronous={_SYNCHRONOUS[settings.durability]}")
+            # On macOS alone: there fsync leaves what it was asked for in the drive's cache, and in no order.
+            base.execute(f"PRAGMA fullfsync={settings.durability == 'full'}")
+            base.execute("PRAGMA checkpoint_fullfsync=ON")
             base.execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
 
     return setup

@@ -30,6 +30,8 @@ class Places:
         if self._dict is not None:
             return np.array([self._dict.get(key, -1) for key in keys.tolist()], dtype=np.int64)
         offsets = keys - self._lowest
+        if len(keys) and offsets.min() >= 0 and offsets.max() < len(self._array):  # as a rule, and in half the time
+            return self._array[offsets]
         inside = (offsets >= 0) & (offsets < len(self._array))
         places = np.full(len(keys), -1, dtype=np.int64)
         places[inside] = self._array[offsets[inside]]

@@ -32,7 +32,7 @@ TRUSTED = 0.75
 LADDER = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
 """Efforts that are tried, in turn, until a sample finds `ENOUGH` of its true neighbours."""
 
-ENOUGH = 0.995
+ENOUGH = 0.994
 """Recall that made-up queries are to reach (`measuring`): a little more than is promised, for they are a sample."""
 
 TOO_FEW = 0.95

@@ -202,7 +202,10 @@ class Table:
             keep = self._kept(scope, slice(self.size))
             return None if keep is None or keep.all() else np.flatnonzero(keep)
         places = self.places(scope.allowed)
-        places = np.sort(places[places >= 0])
+        if len(places) and places.min() < 0:
+            places = places[places >= 0]
+        if (places[1:] < places[:-1]).any():  # mostly they are in order, and a sort would cost more than the look
+            places = np.sort(places)
         keep = self._kept(scope, places)
         if keep is not None:
             places = places[keep]

@@ -19,17 +19,26 @@ from memstore.errors import DamagedError
 from memstore.filters.paths import Path, check_indexed, from_json_path, json_path, quoted
 
 _PREFIX = "ix_memory_metadata_"
+_KNOWN = "memstore: indexed paths"  # of a connection, with the version of the schema they are of: 3 µs instead of 20
 _INDEX_OF = re.compile(r"json_extract\(metadata, '(.*)'\)\)$", re.DOTALL)
 
 
-def paths(connection: Connection) -> list[Path]:
-    """The paths in metadata that are indexed, sorted."""
+def paths(connection: Connection) -> frozenset[Path]:
+    """The paths in metadata that are indexed. Not for a transaction that changes them: what it sees would be kept."""
+    (version,) = raw(connection).execute("PRAGMA schema_version").fetchone()
+    known: tuple[int, frozenset[Path]] | None = connection.info.get(_KNOWN)
+    if known is None or known[0] != version:
+        connection.info[_KNOWN] = known = version, frozenset(_there(connection))
+    return known[1]
+
+
+def _there(connection: Connection) -> list[Path]:
     statements = raw(connection).execute(
         "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'memory' AND substr(name, 1, ?) = ?",
         (len(_PREFIX), _PREFIX),
     )
     found = [(_path_of(sql), sql) for (sql,) in statements]
-    return sorted(path for path, sql in found if path is not None and _statement(path) == sql)
+    return [path for path, sql in found if path is not None and _statement(path) == sql]
 
 
 def missing(connection: Connection, wanted: Iterable[Path]) -> list[Path]:
@@ -38,7 +47,7 @@ def missing(connection: Connection, wanted: Iterable[Path]) -> list[Path]:
     Raises:
         InvalidError: with them there would be too many.
     """
-    there = paths(connection)
+    there = _there(connection)
     left = [path for path in wanted if path not in there]
     if left:
         check_indexed(len(there) + len(left))

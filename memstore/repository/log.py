@@ -42,11 +42,23 @@ Keys = npt.NDArray[np.int64]
 sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 
 _TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
-_STATE = Prepared(select(store_meta.c.epoch, store_meta.c.log_floor))
+_STATE = Prepared(
+    select(
+        store_meta.c.epoch,
+        store_meta.c.log_floor,
+        select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log").scalar_subquery(),
+    )
+)
 _CHANGED = Prepared(
     select(change_log.c.space_pk, change_log.c.pk).where(
         change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top")
     )
+)
+_CHANGED_SINCE = Prepared(
+    select(
+        func.max(change_log.c.seq),
+        func.group_concat(change_log.c.pk).filter(change_log.c.space_pk == bindparam("space")),
+    ).where(change_log.c.seq > bindparam("after"))
 )
 
 
@@ -107,8 +119,8 @@ def top(connection: Connection) -> int:
 
 def state(connection: Connection) -> State:
     """Where the log stands in this transaction's snapshot."""
-    epoch, floor = _STATE.run(connection).fetchone()
-    return State(epoch, floor, top(connection))
+    epoch, floor, top = _STATE.run(connection).fetchone()
+    return State(epoch, floor, top or 0)
 
 
 def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int]]:
@@ -122,6 +134,12 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
             break
         breathe()
     return {space_pk: list(found) for space_pk, found in keys.items()}
+
+
+def changed_since(connection: Connection, after: int, space: VectorSpace) -> tuple[int, list[int]]:
+    """Where the log stands, which stood at *after*, and the keys of *space* that changed meanwhile, ascending."""
+    top, keys = _CHANGED_SINCE.run(connection, after=after, space=space.pk).fetchone()
+    return (after, []) if top is None else (int(top), np.unique(keys_joined(keys)).tolist())
 
 
 def _vectors_of(noun: Noun, *, some: bool) -> Prepared:

@@ -11,7 +11,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     exists,
+    func,
     insert,
+    literal_column,
     or_,
     select,
 )
@@ -27,6 +29,15 @@ _BELOW = Prepared(
     select(namespace.c.pk).where(namespace.c.path >= bindparam("start"), namespace.c.path < bindparam("end"))
 )
 _SOME = Prepared(select(namespace.c.pk).limit(bindparam("most", type_=Integer)))
+_ONE = Prepared(
+    select(
+        select(namespace.c.pk).where(namespace.c.path == bindparam("path")).scalar_subquery(),
+        select(func.count())
+        .select_from(select(namespace.c.pk).limit(literal_column("2")).subquery())
+        .scalar_subquery(),
+    )
+)
+"""The key of a namespace, and whether there are none, one or more."""
 
 
 def key(connection: Connection, path: Namespace) -> int | None:
@@ -62,14 +73,14 @@ def keys_within(path: Namespace, *, below: bool) -> Select[tuple[int]] | ScalarS
 
 def scope(connection: Connection, path: Namespace, *, below: bool) -> list[int] | None:
     """Keys of the namespaces a search is in; None when that is every one the file has."""
-    if below and not path:
+    text = namespace_path(path)
+    if not below:
+        found, count = _ONE.run(connection, path=text).fetchone()
+        keys = [] if found is None else [int(found)]
+        return None if count == len(keys) else keys
+    if not path:
         return None
-    if below:
-        text = namespace_path(path)
-        keys = [int(k) for (k,) in _BELOW.run(connection, start=text, end=below_end(text))]
-    else:
-        found = key(connection, path)
-        keys = [] if found is None else [found]
+    keys = [int(k) for (k,) in _BELOW.run(connection, start=text, end=below_end(text))]
     held = _SOME.run(connection, most=len(keys) + 1).fetchall()
     return None if len(held) == len(keys) else keys
 

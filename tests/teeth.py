@@ -1,0 +1,90 @@
+"""Whether the tests bite: each promise is broken in a copy of the code, and the tests that hold it must go red.
+
+`python -m tests.teeth` breaks one after the other and says what went red; `python -m tests.teeth NAME ...` only these.
+It ends with 1 when something broken was not noticed.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_COPIED = ("memstore", "migrations", "tests", "benchmarks", "docs", "examples")
+_RED = 1  # what pytest ends with when tests failed; anything else means that they could not be run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tooth:
+    """A promise, how it is broken, and the tests that must notice.
+
+    Attributes:
+        name: of the tooth, one word.
+        promise: what is broken, in words.
+        file: where; *old* stands there once, and *new* takes its place.
+        tests: what must go red, as given to pytest.
+    """
+
+    name: str
+    promise: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+TEETH: tuple[Tooth, ...] = (
+    Tooth(
+        name="fallback",
+        promise="an answer of the graph that is short under a filter is found exactly",
+        file="memstore/index/graphed.py",
+        old="doubtful = [i for i, answer in enumerate(answers) if answer is None]",
+        new="doubtful, answers = [], [a or Found(np.empty(0, dtype=np.int64), np.empty(0), 0) for a in answers]",
+        tests=("tests/test_graph.py",),
+    ),
+)
+
+
+def broken(tooth: Tooth, folder: Path) -> None:
+    """Make a copy of the code in *folder*, with the promise of *tooth* broken."""
+    for name in _COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ROOT.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    code = (folder / tooth.file).read_text(encoding="utf-8")
+    if code.count(tooth.old) != 1:
+        raise SystemExit(f"{tooth.name}: {tooth.old!r} stands {code.count(tooth.old)} times in {tooth.file}, not once")
+    (folder / tooth.file).write_text(code.replace(tooth.old, tooth.new), encoding="utf-8")
+
+
+def bites(tooth: Tooth) -> bool:
+    """Whether the tests of *tooth* go red."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        broken(tooth, folder)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *tooth.tests]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    red = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if done.returncode == _RED:
+        print(f"{tooth.name}: red, as it must be: {red[0] if red else ''}")
+        return True
+    print(f"{tooth.name}: NOT NOTICED (pytest ended with {done.returncode}): {tooth.promise}\n{done.stdout[-2_000:]}")
+    return False
+
+
+def main(names: Sequence[str]) -> int:
+    """Break what is named, or everything; 1 when something was not noticed."""
+    unknown = set(names) - {tooth.name for tooth in TEETH}
+    if unknown:
+        print(f"no such tooth: {', '.join(sorted(unknown))}; there are {', '.join(tooth.name for tooth in TEETH)}")
+        return 2
+    noticed = [bites(tooth) for tooth in TEETH if not names or tooth.name in names]
+    return 0 if all(noticed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
