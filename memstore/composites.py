@@ -27,7 +27,7 @@ _CHUNK = 500  # members' vectors summed before others may run
 def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> int:
     """Bring up to date every composite that a change after *since* left behind; where the log stands then."""
     top = log.top(connection)
-    changed = log.changed(connection, since, top).get(spaces["assembly"].pk) if top > since else None
+    changed = log.changed_of(connection, spaces["assembly"], since, top) if top > since else None
     if not changed:
         return top
     recompute(connection, spaces, log.lagging(connection, changed))

@@ -93,9 +93,12 @@ class Table:
         fresh = np.flatnonzero(places < 0)
         self.reserve(self.size + len(fresh))
         places[fresh] = np.arange(self.size, self.size + len(fresh))
+        if len(fresh) == len(places):  # as a rule, and then no vector need be gathered first
+            self.storage.rows[self.size : self.size + len(fresh)] = entries.rows
+        else:
+            moved = places >= self.pinned
+            self.storage.rows[places[moved]] = entries.rows[moved]
         self.size += len(fresh)
-        moved = places[places >= self.pinned]
-        self.storage.rows[moved] = entries.rows[places >= self.pinned]
         self._keys[places] = entries.keys
         self._namespaces[places] = entries.namespaces
         self._expiries[places] = entries.expiries

@@ -48,6 +48,13 @@ _CHANGED = Prepared(
         change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top")
     )
 )
+_CHANGED_OF = Prepared(
+    select(change_log.c.pk).where(
+        change_log.c.seq > bindparam("after"),
+        change_log.c.seq <= bindparam("top"),
+        change_log.c.space_pk == bindparam("space"),
+    )
+)
 
 
 def keys_in(name: str = "keys") -> TableValuedAlias:
@@ -121,6 +128,12 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
             break
         breathe()
     return {space_pk: list(found) for space_pk, found in keys.items()}
+
+
+def changed_of(connection: Connection, space: VectorSpace, after: int, upto: int) -> list[int]:
+    """Those of `changed` that are of one space, where most may be of others: they cost a look by SQLite each."""
+    rows = _CHANGED_OF.run(connection, after=after, top=upto, space=space.pk).fetchall()
+    return list(dict.fromkeys(pk for (pk,) in rows))
 
 
 def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
