@@ -28,7 +28,7 @@ from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Storage
 from memstore.index.runtimes import carries_llvm
-from memstore.index.table import Allocate
+from memstore.index.table import Allocate, plain
 from memstore.repository import inserted, log
 from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorSpace
@@ -284,10 +284,10 @@ class Follower:
         """Makes memory for vectors of *space*: FAISS's where a graph may be built over it."""
         metric, dimension, vector_type = space.space.metric, space.space.dimension, self.options.vector_type
 
-        def allocate(room: int) -> Storage:
+        def allocate(room: int, short: Storage | None = None) -> Storage:
             if isinstance(self.engine, FaissEngine) and (self.options.index != "exact" or vector_type == "float16"):
                 return self.engine.graphs.storage(metric, dimension, vector_type, room)
-            return Storage(np.empty((room, dimension), dtype=vector_type))
+            return plain(vector_type, dimension, room, short)
 
         return allocate
 
