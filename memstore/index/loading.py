@@ -17,6 +17,7 @@ from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import NEVER, Entries, Keys
 from memstore.index.snapshot import GONE, fits, keys_of
 from memstore.repository import log, snapshots
+from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorRows, VectorSpace
 from memstore.repository.snapshots import BrokenSnapshotError, Header
 from memstore.settings import IndexOptions
@@ -74,6 +75,20 @@ def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
         chunk.checksums,
         space,
     )
+
+
+def inserted_entries(told: Inserted) -> Entries:
+    """What a write told of its new vectors as index entries, as `as_entries`."""
+    keys = np.array(told.keys, dtype=np.int64)
+    namespaces = np.full(len(keys), told.namespace, dtype=np.int64)
+    expiries = np.full(len(keys), NEVER, dtype=np.int64)
+    places = {key: place for place, key in enumerate(told.keys)} if told.apart else {}
+    for key, namespace, expiry in told.apart:
+        place = places.get(key)
+        if place is not None:
+            namespaces[place] = namespace
+            expiries[place] = NEVER if expiry is None else expiry
+    return entries_of(keys, namespaces, expiries, told.blobs, [None] * len(keys), told.space)  # nobody wrote them since
 
 
 def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:

@@ -20,7 +20,7 @@ from memstore.errors import DamagedError
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
-from memstore.repository import namespaces, rows
+from memstore.repository import inserted, log, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
@@ -188,7 +188,10 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
         for batch in new:
             keys = range(pk, pk + len(batch))
             _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
-            _put_vectors(connection, space, keys, batch.vectors)
+            held, blobs = _with_vectors(keys, batch.vectors)
+            before = log.top(connection)
+            _put_vectors(connection, space, held, blobs)
+            inserted.hand_over(connection, space, before, held, blobs, owner)
             rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
     except sqlite3.IntegrityError as error:
@@ -196,16 +199,19 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
         raise rows.taken(connection, MEMORY, path, ids, first) or error from error
 
 
-def _put_vectors(
-    connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
-) -> None:
-    """Store the vectors that there are."""
+def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[bytes]]:
+    """The vectors that there are, and whose."""
     if None in vectors:
         held = [data is not None for data in vectors]
         keys, vectors = list(compress(keys, held)), list(compress(vectors, held))
+    return keys, cast("Sequence[bytes]", vectors)
+
+
+def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes]) -> None:
+    """Store vectors in place of those that there are."""
     if keys:
-        checksums = [checksum(data) for data in cast("Sequence[bytes]", vectors)]
         most = max(1, _WIDE_BYTES // (4 * space.space.dimension))
+        checksums = [checksum(data) for data in vectors]
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 
 
@@ -213,7 +219,7 @@ def _set_vectors(
     connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
 ) -> None:
     """Give memories these vectors, or none."""
-    _put_vectors(connection, space, keys, vectors)
+    _put_vectors(connection, space, *_with_vectors(keys, vectors))
     without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
         _DROP_VECTORS.run(connection, keys=keys_json(without))
