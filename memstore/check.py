@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from memstore import composites
-from memstore.database.commit import snapshot
+from memstore.database.commit import snapshot, translated
+from memstore.errors import DamagedError
 from memstore.geometry import CANCELLED, Mean, usable
 from memstore.index import Follower, as_entries
 from memstore.index.graph import BrokenLinksError
@@ -33,19 +34,35 @@ Named = Mapping[int, tuple[str, Namespace]]
 
 def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
     """What is wrong in the file itself: SQLite's structure, owners, checksums, composites. One read transaction."""
-    findings = [Finding(kind="integrity", noun="file", id="", detail=line) for line in audit.integrity(connection)]
-    findings += [
-        Finding(
-            kind="foreign_key", noun="file", id=place, detail=f"it belongs to a row of {parent} that does not exist"
-        )
-        for place, parent in audit.orphans(connection)
-    ]
     by_kind = {space.kind: space for space in spaces}
+    parts = [_integrity(connection), _orphans(connection)]
     for space in by_kind.values():
-        findings += _vectors(connection, space)
-        findings += _snapshots(connection, space)
-    findings += _composites(connection, by_kind["memory"], by_kind["assembly"])
-    return findings
+        parts += [_vectors(connection, space), _snapshots(connection, space)]
+    parts.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
+    return [finding for part in parts for finding in _as_far_as_it_goes(part)]
+
+
+def _as_far_as_it_goes(part: Iterator[Finding]) -> Iterator[Finding]:
+    """What *part* finds until it comes to what cannot be read, which is a finding too and ends no other part."""
+    try:
+        with translated():
+            yield from part
+    except DamagedError as error:
+        yield _file(f"it cannot be read to its end: {error.__cause__ or error}")
+
+
+def _file(detail: str) -> Finding:
+    return Finding(kind="integrity", noun="file", id="", detail=detail)
+
+
+def _integrity(connection: Connection) -> Iterator[Finding]:
+    yield from map(_file, audit.integrity(connection))
+
+
+def _orphans(connection: Connection) -> Iterator[Finding]:
+    for place, parent in audit.orphans(connection):
+        detail = f"it belongs to a row of {parent} that does not exist"
+        yield Finding(kind="foreign_key", noun="file", id=place, detail=detail)
 
 
 def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
@@ -110,7 +127,8 @@ def indexed(connection: Connection, follower: Follower) -> list[Finding]:
         if pending is None:
             return []
         for space in follower.spaces.values():
-            findings += _Comparison(connection, follower, space, set(pending.get(space.pk, ()))).findings()
+            compared = _Comparison(connection, follower, space, set(pending.get(space.pk, ())))
+            findings += _as_far_as_it_goes(compared.findings())
             findings += _graph(follower.indexes[space.kind], space)
     return findings
 
@@ -161,7 +179,7 @@ class _Comparison:
         self._wrong: dict[int, tuple[FindingKind, str]] = {}
         self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Iterator[Finding]:
         dimension, held = self._space.space.dimension, self._table.rows.shape[1]
         if held != dimension:
             for key in self._table.keys[self._table.live].tolist():
@@ -170,7 +188,8 @@ class _Comparison:
             self._compare()
         names = audit.names(self._connection, self._space.kind, self._wrong)
         order = sorted(self._wrong.items())
-        return [_finding(kind, self._space, key, names, detail) for key, (kind, detail) in order]
+        for key, (kind, detail) in order:
+            yield _finding(kind, self._space, key, names, detail)
 
     def _compare(self) -> None:
         seen = np.zeros(self._table.size, dtype=bool)

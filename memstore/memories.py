@@ -11,7 +11,7 @@ from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed
 from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, check_text, memory_changes, new_memories, now
-from memstore.records import Hit, Json, Memory
+from memstore.records import Embedding, Hit, Json, Memory
 from memstore.repository import memories, rows
 from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY, Noun
@@ -250,6 +250,9 @@ class Memories(Collection[Memory, Hit]):
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
         return memories.read(connection, self._space, keys)
+
+    def _vector_of(self, record: Memory) -> Embedding | None:
+        return record.embedding
 
     def _hit(self, record: Memory, score: float) -> Hit:
         return Hit(record, score)

@@ -15,7 +15,7 @@ from typing import Any, Self
 PATIENCE = 60.0
 """Seconds after which a child that says nothing is taken to hang."""
 
-IMPORTED = ["alembic.command", "faiss", "memstore.database.migration", "tests.kills"]
+IMPORTED = ["alembic.command", "faiss", "memstore.database.migration", "tests.corruption", "tests.kills"]
 
 context: Any = multiprocessing.get_context(
     "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"

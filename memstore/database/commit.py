@@ -198,6 +198,9 @@ def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> boo
 
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
+_DAMAGED_CELLS = ("Could not decode to UTF-8", "malformed JSON")
+"""What is said, under no code of its own, of a text that no verb stored."""
+
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space and try again",
@@ -215,7 +218,7 @@ def translate(error: sqlite3.Error) -> MemstoreError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest only refines it
     if code in _BUSY:
         return BusyError("another process or connection held the file's write lock past the timeout: try again")
-    if code in _DAMAGED:
+    if code in _DAMAGED or str(error).startswith(_DAMAGED_CELLS):
         return DamagedError(f"the database file is damaged ({error}): run `memstore check`, or restore a backup")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StorageError(f"{_ADVICE.get(code, 'SQLite refused the statement')} ({name}: {error})")

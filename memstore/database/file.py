@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated
-from memstore.errors import BusyError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
+from memstore.errors import BusyError, DamagedError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
 from memstore.settings import Durability, Settings
 
@@ -37,6 +37,7 @@ def inspect(path: str) -> str | None:
         ForeignFileError: it is not a file of ours.
         NewerFileError: a newer release wrote it.
         MissingFileError: its folder does not exist.
+        DamagedError: it cannot be read, or was emptied.
     """
     file = Path(path)
     if not file.exists():
@@ -47,8 +48,12 @@ def inspect(path: str) -> str | None:
         return None
     if file.is_dir():
         raise ForeignFileError(f"{path!r} is a folder: give the path of the database file in it")
-    if file.stat().st_size == 0:
+    size = file.stat().st_size
+    if size == 0:
+        _must_have_no_log(path)
         return None
+    if size == 1:  # SQLite takes it for an empty one
+        raise ForeignFileError(f"{path!r} is not a memstore file; it was not touched: give another path")
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
@@ -61,6 +66,15 @@ def inspect(path: str) -> str | None:
                 f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
             ) from error
         raise translate(error) from error
+
+
+def _must_have_no_log(path: str) -> None:
+    """Raise `DamagedError` where an empty file was none: its log holds what SQLite would throw away with it."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        raise DamagedError(
+            f"{path!r} is empty, but the log beside it is not: it was cut off. Restore a backup, or delete both files"
+        )
 
 
 def _half_made(path: str) -> bool:

@@ -237,11 +237,14 @@ class Standing(NamedTuple):
 
 
 def standing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, Standing]:
-    """What there is of *ids*, by id."""
+    """What there is of *ids*, by id. Raises `DamagedError`."""
     owner = namespaces.key(connection, path)
     if owner is None:
         return {}
-    return {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, ids, namespace=owner)}
+    there = {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, ids, namespace=owner)}
+    if not there.keys() <= set(ids):
+        raise DamagedError("the file's index of ids leads to other records: `memstore repair` builds it anew")
+    return there
 
 
 def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Standing]) -> None:

@@ -176,10 +176,12 @@ class Run:
         self.lines = folder / "acknowledged"
         self.lines.touch()
         self.began = 0
+        self.lives = 0
 
     def kill(self, moment: Moment, tally: Tally) -> None:
         """Have a child work until *moment*, and hold the file to what it said."""
         already = self.began
+        self.lives += 1
         with Child(works, self.path, self.lines, self.seed, already, moment, self.broken) as child:
             _end(child, moment)
         history = History.read(self.lines, self.seed)
@@ -289,7 +291,9 @@ def killed(kills: int, seed: int, folder: Path, *, broken: str | None = None) ->
             if rng.random() < 0.1:
                 old.kill(moment, tally)
                 continue
-            if run is None or number % LIVES == 0:
+            if run is None or run.lives == LIVES:
+                if run is not None:
+                    shutil.rmtree(run.folder)
                 place = folder / str(number)
                 place.mkdir()
                 run = Run(place, int(rng.integers(2**32)), broken)
@@ -297,7 +301,4 @@ def killed(kills: int, seed: int, folder: Path, *, broken: str | None = None) ->
         except AssertionError as error:
             error.add_note(f"kill {number} of seed {seed}, {moment}, files in {folder}")
             raise
-        if number % LIVES == LIVES - 1:
-            shutil.rmtree(run.folder)
-            run = None
     return tally
