@@ -248,6 +248,10 @@ class Stats:
     `ef_search` is the effort of a search for ten, `recall` the share of the nearest ten that a sample of the vectors
     found at it (None where there is no graph). `index_bytes` is all memory of the indexes, `graph_bytes` the graph's
     share; `snapshot_bytes` is what the graph takes in the file.
+
+    `sqlite` is the version of the SQLite in use, `sqlite_source` where it comes from: `"sqlite3"` is Python's own,
+    `"pysqlite3"` that of the extra; `wal_reset_bug` says whether that version can lose commits to the checkpoints of
+    other programs.
     """
 
     path: str
@@ -257,6 +261,8 @@ class Stats:
     durability: str
     revision: str
     sqlite: str
+    sqlite_source: str
+    wal_reset_bug: bool
     memories: int
     assemblies: int
     tags: int

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import sqlite3
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from memstore.database import raw
 from memstore.database.commit import translated
 from memstore.database.copying import copy
 from memstore.database.file import HEAD
+from memstore.database.sqlite import BUG, SOURCE, sqlite3
 from memstore.errors import LoadError, MemstoreError
 from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
@@ -230,6 +230,8 @@ class Store(StoreNamespace):
             durability=settings.durability,
             revision=HEAD,
             sqlite=sqlite3.sqlite_version,
+            sqlite_source=SOURCE,
+            wal_reset_bug=BUG,
             memories=counts["memory"],
             assemblies=counts["assembly"],
             tags=tags.count(connection, at),

@@ -1,6 +1,5 @@
 """A copy of a store's file, taken while others read and write it."""
 
-import sqlite3
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from memstore.database.commit import translated
 from memstore.database.file import uri
+from memstore.database.sqlite import sqlite3
 from memstore.errors import InvalidError
 
 _PAGES = 1_000  # copied before others may run

@@ -6,7 +6,6 @@ True whenever nobody is inside a call: the writer has no open transaction, unles
 import asyncio
 import logging
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -20,8 +19,10 @@ from memstore.database import commit
 from memstore.database.driver import Driver, LocalEngine, Step
 from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, no_dimension, sync_engine
 from memstore.database.migration import migrate
+from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import Writer, WriteSession
 from memstore.errors import (
+    BusyError,
     ClosedError,
     EventLoopError,
     ForkedStoreError,
@@ -221,12 +222,13 @@ def _prepare(settings: Settings) -> None:
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
         raise OpenError(
             f"this Python carries SQLite {sqlite3.sqlite_version}; memstore needs "
-            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: use a newer Python"
+            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: pip install 'memstore[sqlite]', or use a newer Python"
         )
     if not settings.read_only:
         if settings.dimension is None and inspect(settings.path) is None:
             raise no_dimension(settings.path)  # before there is a file
         migrate(settings.path, timeout=settings.timeout)
+        warn_of_bug()
         return
     revision = inspect(settings.path)
     if revision is None:
@@ -278,9 +280,15 @@ def _checkpoint(connection: Connection, wait: float = 1.0) -> bool:
     """Write the log back into the file and start it anew; False where a reader, or a writer, kept it from that.
 
     SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
-    the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: hence the long wait.
+    the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken before,
+    to see that it is to be had, and the checkpoint left for later when it is not.
     """
     base = commit.raw(connection)
+    try:
+        commit.begin_write(connection, wait)
+    except BusyError:
+        return False
+    commit.rollback(connection)
     with commit.translated():
         base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
         return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

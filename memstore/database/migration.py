@@ -5,7 +5,6 @@ installed as `memstore/migrations`. Alembic is imported only when there is somet
 Foreign keys are off meanwhile, because rebuilding a table with them on empties its child tables.
 """
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from sqlalchemy import Connection, event
 
 from memstore.database.commit import begin_write, raw, translated
 from memstore.database.file import HEAD, inspect, revision_of, set_layout, switch_to_wal, sync_engine, uri
+from memstore.database.sqlite import sqlite3
 from memstore.errors import OpenError
 from memstore.schema import APPLICATION_ID
 from memstore.settings import path_text
