@@ -5,7 +5,6 @@ Arrays in records are read-only float32. Times are aware datetimes in UTC. Metad
 """
 
 import os
-import threading
 import time
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -13,6 +12,8 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from memstore.threads import ProcessLock
 
 Embedding = npt.NDArray[np.float32]
 """A vector as memstore returns it: float32, shape (dimension,), read-only."""
@@ -335,7 +336,7 @@ _new = object.__new__
     _set_access_count,
 ) = (vars(Memory)[f.name].__set__ for f in fields(Memory))
 
-_id_lock = threading.Lock()
+_id_lock = ProcessLock()
 _last_id = 0
 _VARIANT = bytes(0b10 << 6 | byte & 0b111111 for byte in range(256))
 

@@ -144,6 +144,7 @@ class StoreNamespace(_Nouns):
             LoadError: it stopped partway. `stored` says how many are stored, the cause why it stopped.
         """
         check_count("chunk", chunk, 1, MAX_CHUNK)
+        self._session.check_usable()  # before anything is taken from *items*
         store = self.memories.upsert_many if upsert else self.memories.add_many
         stored = 0
         try:
@@ -307,13 +308,13 @@ class Store(StoreNamespace):
             InvalidError: there is a file at *path*.
         """
         target = path_text(path)
+        self._database.check_usable()
         loop = asyncio.get_running_loop()
 
         def progress(done: int, total: int) -> None:
             if on_progress is not None:
                 loop.call_soon_threadsafe(on_progress, done, total)
 
-        self._database.check_usable()
         await in_thread(lambda: copy(self._database.settings.path, target, progress))
 
     async def close(self) -> None:

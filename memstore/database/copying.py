@@ -7,6 +7,7 @@ from pathlib import Path
 
 from memstore.database.commit import translated
 from memstore.database.file import uri
+from memstore.database.forks import briefly
 from memstore.database.sqlite import sqlite3
 from memstore.errors import InvalidError
 
@@ -32,7 +33,7 @@ def copy(source: str, target: str, progress: Callable[[int, int], None]) -> None
         progress(total - remaining, total)
 
     try:
-        with translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
+        with briefly(source), translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
             base.execute("BEGIN")
             base.execute("SELECT 1 FROM store_meta").fetchone()  # one state: without it every write of others restarts
             with closing(sqlite3.connect(file)) as made:

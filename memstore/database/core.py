@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.database import commit
+from memstore.database import commit, forks
 from memstore.database.driver import Driver, LocalEngine, Step
 from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, no_dimension, sync_engine
 from memstore.database.migration import migrate
@@ -63,6 +63,11 @@ class Database:
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
         """Create or migrate the file if need be, and connect to it. Raises as `memstore.open` does."""
+        with forks.briefly(settings.path):
+            return await cls._open(settings)
+
+    @classmethod
+    async def _open(cls, settings: Settings) -> "Database":
         await in_thread(lambda: _prepare(settings))
         connecting = asyncio.ensure_future(_connect(settings))
         try:
@@ -82,6 +87,12 @@ class Database:
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
+        self.check_here()
+        if self._closed:
+            raise ClosedError("the store is closed: open it again")
+
+    def check_here(self) -> None:
+        """Raise `ForkedStoreError` or `EventLoopError` where this is not the process, or the loop, of the store."""
         if os.getpid() != self._pid:
             raise ForkedStoreError("this store was opened by the parent process: open one in the child")
         try:
@@ -90,8 +101,6 @@ class Database:
             running = None
         if running is not self._loop:
             raise EventLoopError("this store belongs to another event loop: open one in the loop that uses it")
-        if self._closed:
-            raise ClosedError("the store is closed: open it again")
 
     async def call(self, function: Step[T]) -> T:
         """Run *function* on a reader's thread, in no transaction; a cancelled caller does not wait for its end."""
@@ -159,7 +168,7 @@ class Database:
             return 0
 
     def _checkpoint_if_due(self) -> None:
-        if self._upkeep is None or self._closed or self._checkpointing is not None:
+        if self._upkeep is None or self._closed or self._checkpointing is not None or self._upkeep.forked:
             return
         if self.wal_bytes() > CHECKPOINT_BYTES and time.monotonic() >= self._checkpoint_not_before:
             self._checkpointing = self._upkeep.submit(_checkpoint)
@@ -192,6 +201,7 @@ class Database:
     async def close(self) -> None:
         """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
         if not self._closed:
+            self.check_here()
             async with nullcontext() if self._writer is None else self._writer.turn():
                 self._shut()
         if self._ended is not None:
@@ -245,7 +255,7 @@ async def _connect(settings: Settings) -> list[Driver]:
     drivers: list[Driver] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
-            driver = await Driver.open(engine, local, configure(settings, writes=writes))
+            driver = await Driver.open(settings.path, engine, local, configure(settings, writes=writes))
             drivers.append(driver)
     except BaseException:
         await _closed(drivers)

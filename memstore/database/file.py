@@ -117,7 +117,12 @@ def async_engine(settings: Settings) -> AsyncEngine:
     """An engine whose connections each have a thread; the store holds them for its life, so nothing pools them."""
     query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
     url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
-    arguments = {"isolation_level": None, "cached_statements": 512, "timeout": settings.timeout}
+    arguments = {
+        "isolation_level": None,
+        "cached_statements": 512,
+        "timeout": settings.timeout,
+        "check_same_thread": False,
+    }
     return create_async_engine(url, module=async_dbapi(), poolclass=NullPool, connect_args=arguments)
 
 

@@ -48,9 +48,10 @@ class Place(Outcome[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Leave the line, if the turn has not begun; else as of `Outcome`."""
-        if not self._line.take(self):
-            return False
-        self._disarm()
+        if not self.orphaned:
+            if not self._line.take(self):
+                return False
+            self._disarm()
         return asyncio.Future.cancel(self, msg)
 
     def answer(self) -> None:
