@@ -214,6 +214,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             page = await self._session.read(partial(self._members, id=id, after=after))
             for _, member in page:
                 yield member
+                self._session.check_usable()
             if len(page) < PAGE:
                 return
             after = page[-1][0]

@@ -181,6 +181,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             records, place = await self._session.read(self._page(node, wanted, sort, place, size, below))
             for record in records:
                 yield record
+                self._session.check_usable()  # of a page that is read already, too
             if place is None:
                 return
             left = None if left is None else left - len(records)
@@ -260,6 +261,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             raise InvalidError(f"min_score is a number; got {min_score!r}")
         asked = await self._vectors(queries)
         if not len(asked):
+            self._session.check_usable()
             return []
 
         def step(connection: Connection, view: View) -> builtins.list[Hits[HitT]]:
@@ -375,6 +377,7 @@ def list_of_ids(ids: object) -> list[object]:
 
 async def embed(session: Session, texts: list[str]) -> Sequence[object]:
     """The vectors of *texts*, by the session's embedder. Raises `EmbedderError` where there is none."""
+    session.check_usable()  # before the embedder's thread is: a forked child has none
     if session.embedder is None:
         raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
     return await session.embedder.embed(texts, session.spaces["memory"].space.metric)

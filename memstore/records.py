@@ -5,7 +5,6 @@ Arrays in records are read-only float32. Times are aware datetimes in UTC. Metad
 """
 
 import os
-import threading
 import time
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -13,6 +12,8 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from memstore.threads import ProcessLock
 
 Embedding = npt.NDArray[np.float32]
 """A vector as memstore returns it: float32, shape (dimension,), read-only."""
@@ -248,6 +249,10 @@ class Stats:
     `ef_search` is the effort of a search for ten, `recall` the share of the nearest ten that a sample of the vectors
     found at it (None where there is no graph). `index_bytes` is all memory of the indexes, `graph_bytes` the graph's
     share; `snapshot_bytes` is what the graph takes in the file.
+
+    `sqlite` is the version of the SQLite in use, `sqlite_source` where it comes from: `"sqlite3"` is Python's own,
+    `"pysqlite3"` that of the extra; `wal_reset_bug` says whether that version can lose commits to the checkpoints of
+    other programs.
     """
 
     path: str
@@ -257,6 +262,8 @@ class Stats:
     durability: str
     revision: str
     sqlite: str
+    sqlite_source: str
+    wal_reset_bug: bool
     memories: int
     assemblies: int
     tags: int
@@ -339,7 +346,7 @@ _new = object.__new__
     _set_access_count,
 ) = (vars(Memory)[f.name].__set__ for f in fields(Memory))
 
-_id_lock = threading.Lock()
+_id_lock = ProcessLock()
 _last_id = 0
 _VARIANT = bytes(0b10 << 6 | byte & 0b111111 for byte in range(256))
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import sqlite3
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from memstore.database import raw
 from memstore.database.commit import translated
 from memstore.database.copying import copy
 from memstore.database.file import HEAD
+from memstore.database.sqlite import BUG, SOURCE, sqlite3
 from memstore.errors import LoadError, MemstoreError
 from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
@@ -150,6 +150,7 @@ class StoreNamespace(_Nouns):
         if chunk is None:
             chunk = max(1_000, min(5_000, CHUNK_BYTES // (4 * self._session.spaces["memory"].space.dimension)))
         check_count("chunk", chunk, 1, MAX_CHUNK)
+        self._session.check_usable()  # before anything is taken from *items*
         store = self.memories.upsert_many if upsert else self.memories.add_many
         stored = 0
         try:
@@ -236,6 +237,8 @@ class Store(StoreNamespace):
             durability=settings.durability,
             revision=HEAD,
             sqlite=sqlite3.sqlite_version,
+            sqlite_source=SOURCE,
+            wal_reset_bug=BUG,
             memories=counts["memory"],
             assemblies=counts["assembly"],
             tags=tags.count(connection, at),
@@ -311,13 +314,13 @@ class Store(StoreNamespace):
             InvalidError: there is a file at *path*.
         """
         target = path_text(path)
+        self._database.check_usable()
         loop = asyncio.get_running_loop()
 
         def progress(done: int, total: int) -> None:
             if on_progress is not None:
                 loop.call_soon_threadsafe(on_progress, done, total)
 
-        self._database.check_usable()
         await in_thread(lambda: copy(self._database.settings.path, self._database.file, target, progress))
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ Work runs on threads of the store's own, never in the loop's default executor, w
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,9 +37,36 @@ class Outcome(asyncio.Future[T]):
     `asyncio.run` cancels it at Ctrl-C.
     """
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - a future's form
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether this process is a forked child, in which there is no thread that would settle it."""
+        return os.getpid() != self._pid
+
+    def cancel(self, msg: Any | None = None) -> bool:
         """Refuse: see the class."""
-        return False
+        return self.orphaned and super().cancel(msg)
+
+
+class ProcessLock:
+    """A lock for the whole process. In a forked child it is free, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def settle(outcome: "asyncio.Future[T]", result: T | None, error: BaseException | None) -> None:

@@ -39,6 +39,10 @@ class Session(Protocol):
     spaces: dict[Kind, VectorSpace]
     embedder: BoundEmbedder | None
 
+    def check_usable(self) -> None:
+        """Raise where the session cannot be used."""
+        ...
+
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run *function* in a read transaction."""
         ...
@@ -91,6 +95,10 @@ class Autocommit:
         self.follower = follower
         self.spaces = spaces
         self.embedder = embedder
+
+    def check_usable(self) -> None:
+        """See `Session.check_usable`."""
+        self.database.check_usable()
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """See `Session.read`."""

@@ -1,5 +1,6 @@
 """Fixtures: every store ends its test whole."""
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import pytest
 import pytest_asyncio
 
 import memstore
+from memstore.database.sqlite import sqlite3
+
+# Tests look into files by the SQLite that the store has: two in one process would drop each other's locks.
+sys.modules["sqlite3"] = sqlite3
 
 DIMENSION = 8
 

@@ -1,6 +1,7 @@
 """Every command in its place, and the one place where errors become a line and an exit code."""
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -79,6 +80,7 @@ def _root(
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    logging.getLogger("memstore.sqlite").setLevel(logging.ERROR)  # `doctor` says it; not every command should
 
 
 def _flowing(command: Callable[..., None]) -> str:

@@ -8,7 +8,6 @@ state while the file shows the new one after a crash. Reading does not settle it
 """
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import TypeVar, cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from memstore.database.sqlite import sqlite3
 from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError, TransactionError
 
 GIVEN_UP = "SQLite gave this transaction up after a failure: nothing of it was stored, start again"

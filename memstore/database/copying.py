@@ -1,6 +1,5 @@
 """A copy of a store's file, taken while others read and write it."""
 
-import sqlite3
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -8,7 +7,9 @@ from pathlib import Path
 
 from memstore.database.commit import translated
 from memstore.database.file import uri
+from memstore.database.forks import briefly
 from memstore.database.identity import OpenedFile
+from memstore.database.sqlite import sqlite3
 from memstore.errors import InvalidError
 
 _PAGES = 1_000  # copied before others may run
@@ -36,7 +37,7 @@ def copy(source: str, opened: OpenedFile, target: str, progress: Callable[[int, 
 
     opened.check()
     try:
-        with translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
+        with briefly(source), translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
             opened.check()
             base.execute("BEGIN")
             base.execute("SELECT 1 FROM store_meta").fetchone()  # one state: without it every write of others restarts

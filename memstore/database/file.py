@@ -4,7 +4,6 @@ A file that is newer or not ours is refused over a read-only connection before a
 its bytes. Files are never opened but by SQLite: closing any other handle would drop SQLite's locks.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +16,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated
+from memstore.database.sqlite import async_dbapi, sqlite3
 from memstore.errors import BusyError, DamagedError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
 from memstore.settings import Durability, Settings
@@ -58,10 +58,11 @@ def inspect(path: str) -> str | None:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_READONLY_ROLLBACK and _half_made(path):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        unended = code == sqlite3.SQLITE_READONLY and Path(f"{path}-journal").exists()
+        if unended and _half_made(path):
             return None  # the next connection that writes rolls its maker's transaction back
-        if code in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_NOTADB):
+        if unended or code == sqlite3.SQLITE_NOTADB:
             raise ForeignFileError(
                 f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
             ) from error
@@ -145,13 +146,18 @@ def async_engine(settings: Settings) -> AsyncEngine:
     """An engine whose connections each have a thread; the store holds them for its life, so nothing pools them."""
     query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
     url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
-    arguments = {"isolation_level": None, "cached_statements": 512, "timeout": settings.timeout}
-    return create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+    arguments = {
+        "isolation_level": None,
+        "cached_statements": 512,
+        "timeout": settings.timeout,
+        "check_same_thread": False,
+    }
+    return create_async_engine(url, module=async_dbapi(), poolclass=NullPool, connect_args=arguments)
 
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:
     """A synchronous engine over connections that *creator* makes."""
-    return create_engine("sqlite://", creator=creator, poolclass=NullPool)
+    return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool)
 
 
 def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:

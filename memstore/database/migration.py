@@ -5,8 +5,6 @@ installed as `memstore/migrations`. Alembic is imported only when there is somet
 Foreign keys are off meanwhile, because rebuilding a table with them on empties its child tables.
 """
 
-import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +13,14 @@ from sqlalchemy import Connection, event
 
 from memstore.database.commit import begin_write, raw, translated
 from memstore.database.file import HEAD, inspect, revision_of, set_layout, switch_to_wal, sync_engine, uri
+from memstore.database.forks import briefly
+from memstore.database.sqlite import sqlite3
 from memstore.errors import OpenError
 from memstore.schema import APPLICATION_ID
 from memstore.settings import path_text
+from memstore.threads import ProcessLock
 
-_one_at_a_time = threading.Lock()  # Alembic's `op` is one object per process
+_one_at_a_time = ProcessLock()  # Alembic's `op` is one object per process
 
 
 def migrate(path: str, *, timeout: float = 30.0) -> str:
@@ -36,11 +37,12 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
         BusyError: another process held it past *timeout*, in seconds.
     """
     path = path_text(path)
-    if inspect(path) != HEAD:
-        with locked(path, timeout) as connection:
-            if revision_of(raw(connection), path) != HEAD:  # another process may have been faster
-                _upgrade(connection)
-    switch_to_wal(path, timeout)
+    with briefly(path):
+        if inspect(path) != HEAD:
+            with locked(path, timeout) as connection:
+                if revision_of(raw(connection), path) != HEAD:  # another process may have been faster
+                    _upgrade(connection)
+        switch_to_wal(path, timeout)
     return HEAD
 
 

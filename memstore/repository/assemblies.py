@@ -1,6 +1,5 @@
 """Assemblies, their members and their composites as rows."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -22,6 +21,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
+from memstore.database.sqlite import sqlite3
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json

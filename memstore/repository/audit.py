@@ -1,11 +1,11 @@
 """What `check` reads and `repair` writes: rows that no other room looks at in this way."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
 from sqlalchemy import Connection, delete, select, update
 
 from memstore.database import raw
+from memstore.database.sqlite import sqlite3
 from memstore.records import Finding, Namespace
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import BY_KIND, Kind

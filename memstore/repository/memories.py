@@ -5,7 +5,6 @@ the garbage collector to walk through but the sets of tags.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, liter
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
+from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
