@@ -23,7 +23,7 @@ from memstore.cli.output import clean, number, say, say_json, show_table, size_t
 from memstore.cli.upkeep import FOUND_SOMETHING
 from memstore.database.file import HEAD, MINIMUM_SQLITE, inspect, uri
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
-from memstore.index.runtimes import carries_llvm, openmp_runtimes
+from memstore.index.runtimes import carries_llvm, described, openmp_runtimes
 
 _PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama", "pysqlite3")
 _EXTRAS = {
@@ -156,7 +156,11 @@ def _judged(section: str, name: str, value: str, fine: bool, advice: str) -> Fac
 def _faiss() -> Iterator[Fact]:
     here = "FAISS and OpenMP"
     loaded = openmp_runtimes()
-    yield Fact(section=here, name="in this process", value=", ".join(loaded) or "no OpenMP runtime, as it should be")
+    yield Fact(
+        section=here,
+        name="in this process",
+        value=", ".join(map(described, loaded)) or "no OpenMP runtime, as it should be",
+    )
     done = child.run("memstore.cli.probe")
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
@@ -170,8 +174,8 @@ def _faiss() -> Iterator[Fact]:
         yield Fact(section=here, name="FAISS", value=why, state="problem", advice="" if found["obstacle"] else advice)
     else:
         yield Fact(section=here, name="FAISS", value=f"{found['version']}, built with {found['simd']}")
-        yield Fact(section=here, name="OpenMP before it", value=", ".join(found["before"]) or "none")
-        yield Fact(section=here, name="OpenMP after it", value="\n".join(found["after"]) or "none")
+        yield Fact(section=here, name="OpenMP before it", value="\n".join(map(described, found["before"])) or "none")
+        yield Fact(section=here, name="OpenMP after it", value="\n".join(map(described, found["after"])) or "none")
         if len(found["after"]) > 1:
             advice = "two of LLVM's or Intel's abort a process: install all from conda-forge, where they share one"
             yield Fact(section=here, name="runtimes", value="more than one", state="note", advice=advice)
