@@ -21,6 +21,7 @@ from memstore.index.snapshot import FORMAT, GONE, keys_of, links_of, sound
 from memstore.records import Finding, FindingKind, Namespace
 from memstore.repository import audit, log, snapshots
 from memstore.repository.log import VectorRows, VectorSpace
+from memstore.repository.nouns import Kind
 from memstore.repository.snapshots import BrokenSnapshotError
 from memstore.threads import breathe
 from memstore.vectors import checksum, decode, decode_rows
@@ -33,7 +34,7 @@ Named = Mapping[int, tuple[str, Namespace]]
 
 def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
     """What is wrong in the file itself: SQLite's structure, owners, checksums, composites. One read transaction."""
-    findings = [Finding(kind="integrity", noun="file", id="", detail=line) for line in audit.integrity(connection)]
+    findings = structure(connection)
     findings += [
         Finding(
             kind="foreign_key", noun="file", id=place, detail=f"it belongs to a row of {parent} that does not exist"
@@ -46,6 +47,11 @@ def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Findin
         findings += _snapshots(connection, space)
     findings += _composites(connection, by_kind["memory"], by_kind["assembly"])
     return findings
+
+
+def structure(connection: Connection) -> list[Finding]:
+    """What SQLite finds wrong with the file, whichever revision it has."""
+    return [Finding(kind="integrity", noun="file", id="", detail=line) for line in audit.integrity(connection)]
 
 
 def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
@@ -226,7 +232,7 @@ def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, deta
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
 
 
-def mend(connection: Connection, follower: Follower, findings: list[Finding]) -> tuple[int, int, int]:
+def mend(connection: Connection, spaces: dict[Kind, VectorSpace], findings: list[Finding]) -> tuple[int, int, int]:
     """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
 
     How many of each. Runs inside a write transaction.
@@ -236,9 +242,9 @@ def mend(connection: Connection, follower: Follower, findings: list[Finding]) ->
     if any(finding.kind == "snapshot" for finding in findings):
         snapshots.drop_older(connection, log.top(connection) + 1)
     orphans = audit.remove_orphans(connection)
-    filled = sum(audit.fill_checksums(connection, space) for space in follower.spaces.values())
+    filled = sum(audit.fill_checksums(connection, space) for space in spaces.values())
     stored_wrong = {"composite", "checksum", "unusable"}
     keys = audit.keys(connection, [f for f in findings if f.noun == "assembly" and f.kind in stored_wrong])
     wrong = sorted({*keys, *log.lagging(connection)})
-    composites.recompute(connection, follower.spaces, wrong)
+    composites.recompute(connection, spaces, wrong)
     return orphans, filled, len(wrong)

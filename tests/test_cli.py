@@ -18,12 +18,13 @@ import typer
 from typer.testing import CliRunner
 
 import memstore
-from memstore.cli import passages
+from memstore.cli import backups, passages
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
 from memstore.database.file import HEAD
 from memstore.index.table import Table
 from memstore.testing import HashEmbedder
+from tests.test_backups import of_the_first_revision
 
 CHECKOUT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "memstore.cli.main"]
@@ -143,7 +144,7 @@ COMMANDS = dict(commands())
 def test_every_command_that_was_promised_is_there():
     names = {" ".join(path) for path in COMMANDS}
     assert names >= {"demo", "add", "search", "list", "show", "import", "export", "stats", "check", "repair"}
-    assert names >= {"migrate", "doctor", "delete", "backup", "compact"}
+    assert names >= {"migrate", "doctor", "delete", "backup", "verify", "restore", "compact"}
     assert names >= {"tags list", "tags rename", "tags delete"}
     assert names >= {f"assemblies {verb}" for verb in ("list", "show", "search", "add", "add-members", "delete")}
 
@@ -659,6 +660,96 @@ def test_backup_copies_into_a_new_file_only(small, tmp_path):
     assert ok("export", "-f", copy) == ok("export", "-f", small)
     assert "exists" in fails("backup", copy, "-f", small)
     assert ok("check", "-f", copy) == "clean\n"
+
+
+def test_backup_of_a_file_of_an_older_release_upgrades_neither(tmp_path):
+    old, copy = of_the_first_revision(tmp_path / "old.db"), tmp_path / "copy.db"
+    content = old.read_bytes()
+    assert lines("backup", copy, "--json", "-f", old)[0] == {"path": str(copy), "bytes": copy.stat().st_size}
+    assert old.read_bytes() == content
+    (said,) = lines("verify", copy, "--json")
+    assert (said["revision"], said["whole"]) == ("0001", True)
+    assert "older than this release's" in ok("verify", copy)
+
+
+def test_verify_says_what_a_file_is_and_by_its_exit_code_whether_it_is_whole(small, tmp_path):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    content = copy.read_bytes()
+    shown = ok("verify", copy)
+    assert "memories     4\n" in shown
+    assert "dimension 3, compared by cosine" in shown
+    assert shown.endswith("whole: nothing is wrong with it\n")
+    (said,) = lines("verify", "--json", copy)
+    assert (said["whole"], said["findings"], said["memories"], said["assemblies"]) == (True, [], 4, 1)
+    assert copy.read_bytes() == content
+    assert {"copy.db-wal", "copy.db-shm"}.isdisjoint(os.listdir(tmp_path))
+    damage(copy)
+    done = runner.invoke(app, ["verify", str(copy)], env={"COLUMNS": "80"})
+    assert done.exit_code == 3
+    assert "tea" in done.stdout
+    assert "1 finding: take another backup" in done.stdout
+    copy.write_bytes(content[: 8_192 * 2])
+    done = runner.invoke(app, ["verify", "--json", str(copy)])
+    assert done.exit_code == 3
+    assert json.loads(done.stdout)["findings"][0]["kind"] == "integrity"
+    assert "no store" in fails("verify", tmp_path / "absent.db")
+    (tmp_path / "notes.txt").write_text("notes " * 1000)
+    assert "not a memstore file" in fails("verify", tmp_path / "notes.txt")
+
+
+def test_restore_says_what_would_be_lost_and_does_nothing_unless_told_to(small, tmp_path, monkeypatch):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    ok("delete", "tea", "-f", small)
+    ok("add", "new", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "new", "-f", small)
+    ok("add", "newer", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "newer", "-f", small)
+    told = fails("restore", copy, "-f", small)
+    assert "holds 5 memories and 1 assembly (last change " in told
+    assert "would be replaced by 4 memories and 1 assembly" in told
+    assert "--yes" in told
+    monkeypatch.setattr(backups, "_somebody_is_there", lambda: True)
+    done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="n\n")
+    assert done.exit_code == 1
+    assert "holds 5 memories" in done.stderr
+    assert done.stderr.endswith("memstore: error: nothing was changed\n")
+    assert lines("stats", "--json", "-f", small)[0]["memories"] == 5
+    done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="y\n")
+    assert done.exit_code == 0
+    assert "restored 4 memories and 1 assembly" in done.stdout
+    assert ok("export", "-f", small) == ok("export", "-f", copy)
+    assert ok("check", "-f", small) == "clean\n"
+
+
+def test_restore_asks_nothing_where_it_was_told_or_where_nothing_is_lost(small, tmp_path):
+    copy, fresh = tmp_path / "copy.db", tmp_path / "fresh.db"
+    ok("backup", copy, "-f", small)
+    assert "restored 4 memories and 1 assembly" in ok("restore", copy, "-f", fresh)
+    assert ok("export", "-f", fresh) == ok("export", "-f", small)
+    (said,) = lines("restore", copy, "--yes", "--json", "-f", fresh)
+    assert (said["memories"], said["findings"], said["path"]) == (4, [], str(copy))
+    damage(copy)
+    assert "not restored" in fails("restore", copy, "--yes", "-f", fresh)
+    assert ok("export", "-f", fresh) == ok("export", "-f", small)
+
+
+def test_restore_over_a_store_that_cannot_be_read_says_so(small, tmp_path):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    content = bytearray(small.read_bytes())
+    content[100:4000] = os.urandom(3900)
+    small.write_bytes(content)
+    assert "holds what cannot be read (the database file is damaged" in fails("restore", copy, "-f", small)
+    ok("restore", copy, "-y", "-f", small)
+    assert ok("export", "-f", small) == ok("export", "-f", copy)
+
+
+def test_a_restore_waits_for_others_no_longer_than_it_is_told(small, tmp_path):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    with closing(sqlite3.connect(small, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert "others were writing" in fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
 
 
 def test_migrate_leaves_a_file_that_is_up_to_date(small):

@@ -157,7 +157,7 @@ def switch_to_wal(path: str, timeout: float) -> None:
             with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=1.0)) as connection:
                 if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
                     return
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not isinstance(translate(error), BusyError):
                 raise translate(error) from error
         if time.monotonic() > deadline:
