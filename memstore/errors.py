@@ -92,7 +92,7 @@ class NewerFileError(OpenError):
 
 
 class SettingsMismatchError(OpenError, ValueError):
-    """The file holds another dimension, metric or embedder than was asked for.
+    """The file holds another dimension, metric or embedder than was asked for, or than it held when it was opened.
 
     Attributes:
         setting: `"dimension"`, `"metric"` or `"embedder"`.
@@ -100,9 +100,12 @@ class SettingsMismatchError(OpenError, ValueError):
         got: what was asked for.
     """
 
-    def __init__(self, setting: str, *, expected: object, got: object) -> None:
+    def __init__(self, setting: str, *, expected: object, got: object, restored: bool = False) -> None:
         super().__init__(
-            f"this file has {setting} {expected!r}, but {got!r} was asked for: "
+            f"the file was replaced by one with {setting} {expected!r} while this store was open with {got!r}: "
+            "close it, and open it again for what is there now"
+            if restored
+            else f"this file has {setting} {expected!r}, but {got!r} was asked for: "
             f"leave {setting} out to use what is stored, or open another file"
         )
         self.setting = setting

@@ -8,6 +8,7 @@
 * `commit`: BEGIN, SAVEPOINT, COMMIT, and what to do when a COMMIT raises; the translation of driver errors.
 * `core`: `Database`: one writer, readers, upkeep.
 * `copying`: a copy of a file that is in use.
+* `restoring`: a copy put in the place of what a file in use holds.
 * `migration`, `batch`: bringing a file to this release's schema.
 """
 

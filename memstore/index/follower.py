@@ -30,6 +30,7 @@ from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Stor
 from memstore.index.runtimes import carries_llvm
 from memstore.index.table import Allocate, plain
 from memstore.repository import inserted, log
+from memstore.repository.history import History
 from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorSpace
 from memstore.repository.nouns import Kind
@@ -120,8 +121,11 @@ def _merged(one: Found, other: Found, limit: int) -> Found:
 class Follower:
     """The indexes of a store, one a kind. They are loaded when first needed, not when the store is opened."""
 
-    def __init__(self, spaces: dict[Kind, VectorSpace], engine: EngineName, options: IndexOptions) -> None:
+    def __init__(
+        self, spaces: dict[Kind, VectorSpace], history: History, engine: EngineName, options: IndexOptions
+    ) -> None:
         self.spaces = spaces
+        self.history = history
         self.options = options
         self.lock = FairLock()
         self.indexes: dict[Kind, GraphedIndex] = {}
@@ -163,16 +167,16 @@ class Follower:
             self.drop()
             _log.exception("the index could not follow a commit; the next search builds it anew from the rows")
 
-    def at(self, connection: Connection, base: int, function: Callable[[Connection, View], T]) -> T | None:
+    def at(self, connection: Connection, base: State, function: Callable[[Connection, View], T]) -> T | None:
         """Run *function* inside the caller's own write transaction, which began when the log stood at *base*.
 
         Nobody else can commit meanwhile, so the indexes stand still at *base*; what the log says after it is the
         caller's own. None when the indexes are not at *base*: then let a reader catch up first.
         """
         with self.lock.shared():
-            if self.applied != base:
+            if not self._is_current(base):
                 return None
-            changed = log.changed(connection, base, log.top(connection))
+            changed = log.changed(connection, base.top, log.top(connection))
             overlays = {
                 space.kind: (changed[space.pk], self._built(connection, space, changed[space.pk]))
                 for space in self.spaces.values()
@@ -250,6 +254,7 @@ class Follower:
             self.lagging.update(log.lagging(connection, keys))
 
     def _rebuild(self, connection: Connection, state: State) -> None:
+        self.history.check(connection, state.epoch)
         if self.applied is not None:
             _log.info("the index is built anew: it was at change %s, the log is at %s", self.applied, state)
         self.applied = None
