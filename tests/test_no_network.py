@@ -38,6 +38,11 @@ async def test_an_attempt_of_a_child_raises(environment) -> None:
     assert b"NetworkForbidden" in (await child.communicate())[1]
 
 
+async def test_a_bare_socket_of_a_module_that_nobody_called_raises() -> None:
+    line = [sys.executable, "-c", "import _socket; _socket.socket(_socket.AF_INET)"]
+    assert "NetworkForbidden" in subprocess.run(line, capture_output=True, text=True, check=False).stderr
+
+
 def attempt() -> None:
     try:
         socket.socket()

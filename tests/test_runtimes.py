@@ -353,6 +353,49 @@ def test_what_a_child_inherits_is_never_collected_in_it() -> None:
     assert in_child(forget)
 
 
+class Gated:
+    """A connection with a gate of its own."""
+
+    path, base = "none", None
+
+    def __init__(self) -> None:
+        self.gate = threading.RLock()
+
+
+def test_threads_that_fork_at_once_each_let_go_of_their_own_gates(monkeypatch) -> None:
+    monkeypatch.setattr(forks, "_PATIENCE", 0.01)
+    first, second = Gated(), Gated()
+    forks.know(first)
+    forks.know(second)
+    began, go = threading.Event(), threading.Event()
+
+    def fork_meanwhile() -> None:
+        forks._before()
+        began.set()
+        go.wait(60)
+        forks._in_parent()
+
+    second.gate.acquire()
+    other = threading.Thread(target=fork_meanwhile)  # gets the first gate, not the second
+    other.start()
+    assert began.wait(60)
+    second.gate.release()
+    forks._before()  # gets the second
+    go.set()
+    other.join()
+    forks._in_parent()
+    for one in (first, second):
+        assert in_thread(lambda one=one: one.gate.acquire(timeout=0))
+
+
+def in_thread(function: Callable[[], object]) -> object:
+    found: list[object] = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join(60)
+    return found[0]
+
+
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-W", "default", "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import RLock
+from threading import RLock, local
 from typing import Protocol
 
 from memstore.database.sqlite import sqlite3
@@ -37,7 +37,7 @@ class Inherited(Protocol):
 
 _known: weakref.WeakValueDictionary[int, Inherited] = weakref.WeakValueDictionary()
 _briefly: list[str] = []  # files that connections are opened to for a moment, which no gate guards
-_gated: list[Inherited] = []  # by whoever forks, from before to after
+_fork = local()  # `gated`: those whose gates this thread holds while it forks
 _refused: set[str] = set()
 
 
@@ -64,20 +64,23 @@ def briefly(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        _briefly.remove(name)
+        if name in _briefly:  # else this is a child, in a block of its parent's
+            _briefly.remove(name)
 
 
 def _before() -> None:
     deadline = time.monotonic() + _PATIENCE
+    _fork.gated = gated = list[Inherited]()
     for ref in _known.valuerefs():
         held = ref()
         if held is not None and held.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            _gated.append(held)
+            gated.append(held)
 
 
 def _in_parent() -> None:
-    while _gated:
-        _gated.pop().gate.release()
+    for held in _fork.gated:
+        held.gate.release()
+    _fork.gated = []
 
 
 def _in_child() -> None:
@@ -89,13 +92,13 @@ def _in_child() -> None:
         _keep(held)
         if held.base is None:
             continue
-        if any(held is one for one in _gated) and not held.base.in_transaction:
+        if any(held is one for one in _fork.gated) and not held.base.in_transaction:
             held.base.close()
         else:
             _refused.add(os.path.realpath(held.path))
     _known.clear()
     _briefly.clear()
-    _gated.clear()
+    _fork.gated = []
 
 
 def _keep(held: Inherited) -> None:

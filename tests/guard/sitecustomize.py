@@ -20,10 +20,19 @@ class NetworkForbidden(BaseException):
 
 
 def _look(event: str, arguments: tuple[object, ...]) -> None:
-    if event in _LOOKUPS or (event == "socket.__new__" and arguments[1] in _INTERNET):
-        if os.environ.get(ALLOWED) == "allowed":
-            return
+    if event not in _LOOKUPS and not (event == "socket.__new__" and arguments[1] in _INTERNET and not _probe()):
+        return
+    if os.environ.get(ALLOWED) != "allowed":
         raise NetworkForbidden(f"{event} {arguments[1:] if event == 'socket.__new__' else arguments}")
+
+
+def _probe() -> bool:
+    """Whether this is urllib3, which wordllama imports, finding out if this machine has IPv6: it sends nothing."""
+    caller = sys._getframe(2).f_back  # under `_look` and `socket.__init__`
+    return caller is not None and (caller.f_globals.get("__name__"), caller.f_code.co_name) == (
+        "urllib3.util.connection",
+        "_has_ipv6",
+    )
 
 
 if hasattr(_socket, "AF_UNIX"):  # without, asyncio itself needs an address
