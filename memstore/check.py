@@ -93,7 +93,9 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
     wrong: dict[int, str] = dict.fromkeys(lagging, "its composite is of an older revision of its members")
     for key, blob in audit.stored_composites(connection, assemblies):
         if key not in lagging:
-            detail = _differs(composites.computed(connection, memories, key), blob, memories)
+            mean, damaged = composites.computed(connection, memories, key)
+            # What a damaged member was, only the composite still knows: nobody can say that it is wrong.
+            detail = None if damaged else _differs(mean, blob, memories)
             if detail is not None:
                 wrong[key] = detail
         breathe()

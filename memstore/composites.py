@@ -36,14 +36,14 @@ def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) 
 def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Iterable[int]) -> None:
     """Compute composites again from their members."""
     for key in keys:
-        _store(connection, spaces["assembly"], key, computed(connection, spaces["memory"], key))
+        mean, _ = computed(connection, spaces["memory"], key)
+        _store(connection, spaces["assembly"], key, mean)
 
 
-def computed(connection: Connection, space: VectorSpace, key: int) -> Mean:
-    """The mean of an assembly's members as they now are."""
+def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean, int]:
+    """The mean of an assembly's members as they now are, and how many are not in it because they are damaged."""
     mean = Mean(np.zeros(space.space.dimension))
-    _add(mean, space, assemblies.member_vectors(connection, space, key))
-    return mean
+    return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
 
 
 def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> None:
@@ -69,11 +69,15 @@ def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
     return mean if (None if vector is None else encode(vector)) == stored.vector else None
 
 
-def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> None:
+def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> int:
+    """Take *vectors*, with their checksums, into *mean*; how many are not what was written, and left out."""
     size, metric = 4 * space.space.dimension, space.space.metric
     blobs: list[bytes] = []
+    damaged = 0
     for blob, written in vectors:
-        if len(blob) == size and intact(blob, written):  # what no verb stored is for `check`, and no part of anything
+        if not intact(blob, written):
+            damaged += 1
+        elif len(blob) == size:  # what no verb stored is for `check`, and no part of anything
             blobs.append(blob)
         if len(blobs) == _CHUNK:
             mean.add(metric, _usable(blobs, space))
@@ -81,6 +85,7 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
             breathe()
     if blobs:
         mean.add(metric, _usable(blobs, space))
+    return damaged
 
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:

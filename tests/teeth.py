@@ -84,8 +84,8 @@ TEETH: tuple[Tooth, ...] = (
         name="blended",
         promise="nor in a composite",
         file="memstore/composites.py",
-        old=" and intact(blob, written)",
-        new="",
+        old="if not intact(blob, written):",
+        new="if False:",
         tests=("tests/test_damaged_vectors.py",),
     ),
     Tooth(

@@ -9,7 +9,9 @@ import pytest
 
 import memstore
 from memstore import DamagedError, ForeignFileError
+from memstore.repository import assemblies
 
+from .clusters import clustered, settled, small_graphs
 from .conftest import DIMENSION, vectors
 
 
@@ -129,3 +131,35 @@ async def test_a_file_of_one_byte_is_no_store(path: Path) -> None:
     with pytest.raises(ForeignFileError):
         await memstore.open(path, dimension=DIMENSION)
     assert path.read_bytes() == b"x"
+
+
+async def test_a_graph_whose_page_cannot_be_read_is_built_anew(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_graphs(monkeypatch, LEAST_WORTH=100)
+    rows, _ = clustered(rng, 240)
+    async with memstore.open(path, dimension=rows.shape[1], index="graph") as store:
+        await store.memories.add_many([{"content": "x", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
+        await store.optimize()
+    with closing(sqlite3.connect(path)) as base:
+        (size,) = base.execute("PRAGMA page_size").fetchone()
+        (root,) = base.execute("SELECT rootpage FROM sqlite_master WHERE name = 'index_chunk'").fetchone()
+    data = bytearray(path.read_bytes())
+    data[(root - 1) * size : root * size] = bytes(size)
+    path.write_bytes(data)
+    async with memstore.open(path) as store:
+        assert (await store.memories.search(rows[7]))[0].memory.id == "7"
+        await settled(store)
+        assert store._follower.indexes["memory"].nodes == 240
+        assert (await store.memories.search(rows[7]))[0].memory.id == "7"
+        findings = await store.check()
+        assert {finding.kind for finding in findings} == {"integrity", "snapshot"}
+
+
+async def test_an_assembly_that_indexes_lead_to_and_that_is_not_there_is_damage(
+    path: Path, rng: np.random.Generator
+) -> None:
+    await filled(path, rng)
+    async with memstore.open(path) as store:
+        with pytest.raises(DamagedError, match="is not there"):
+            await store._session.read(lambda connection: assemblies.revision(connection, 99))

@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
 from memstore.database.sqlite import sqlite3
+from memstore.errors import DamagedError
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
@@ -204,8 +205,11 @@ def owners(connection: Connection, memory_pk: int) -> list[int]:
 
 
 def revision(connection: Connection, pk: int) -> int:
-    """The present revision of an assembly."""
-    return int(_REVISION.run(connection, pk=pk).fetchone()[0])
+    """The present revision of an assembly. Raises `DamagedError`."""
+    row = _REVISION.run(connection, pk=pk).fetchone()
+    if row is None:
+        raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
+    return int(row[0])
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:

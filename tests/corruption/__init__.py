@@ -28,7 +28,7 @@ from memstore import Hits, Memory, MemstoreError, Store, vectors
 from memstore.index import follower, loading, planner, snapshot
 from memstore.repository import log
 from tests.children import Child, Link
-from tests.clusters import attached, clustered, settled
+from tests.clusters import clustered, settled
 
 DIMENSION = 24
 COUNT = 260
@@ -152,7 +152,7 @@ class Examination:
         store = self._store
         await self.attempt("check", self._check)
         await self.attempt("search", lambda: self._search(2 * COUNT, whole=True))
-        await self.attempt("attach", lambda: attached(store))
+        await self.attempt("settle", lambda: settled(store))
         await self.attempt("search by graph", lambda: self._search(5))
         await self.attempt("search by tag", lambda: self._search(9, tags={"tag 3"}))
         await self.attempt("search by metadata", lambda: self._search(9, where={"metadata.user": "user 2"}))
