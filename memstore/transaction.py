@@ -72,20 +72,14 @@ def _step(
 
     The transaction may hold more than this write, and all that it changed is to be read after COMMIT.
     """
-    since = _known(connection, follower).top
+    follower.history.check(connection)
+    since = log.top(connection)
     rows.purge_expired(connection, now())
     result = function(connection)
     top = composites.follow(connection, follower.spaces, since)
     if top // log.KEEP != since // log.KEEP:
         log.trim(connection, since if unread is None else min(since, unread))
     return result
-
-
-def _known(connection: Connection, follower: Follower) -> State:
-    """Where the log stands. Raises `SettingsMismatchError` where the file was given vectors of another kind."""
-    state = log.state(connection)
-    follower.history.check(connection, state.epoch)
-    return state
 
 
 class Autocommit:
@@ -146,7 +140,8 @@ class Autocommit:
         return True
 
     def _mend(self, connection: Connection) -> State:
-        base = _known(connection, self.follower)
+        self.follower.history.check(connection)
+        base = log.state(connection)
         rows.purge_expired(connection, now())
         composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
         return base

@@ -750,7 +750,9 @@ def test_a_restore_waits_for_others_no_longer_than_it_is_told(small, tmp_path):
     ok("backup", copy, "-f", small)
     with closing(sqlite3.connect(small, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert "others were writing" in fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
+        said = fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
+        assert "others were writing" in said
+        assert "for 0.1 s" in said
 
 
 def test_migrate_leaves_a_file_that_is_up_to_date(small):
@@ -979,11 +981,11 @@ def many_lines(count):
             "tags": ["a", "b"], "metadata": {"i": i}, "importance": 0.5, "created_at": when, "updated_at": when,
             "expires_at": when, "accessed_at": None, "access_count": i,
         }  # fmt: skip
-    for i in range(200):
+    for i in range(300):
         yield {
             "kind": "assembly", "id": f"g{i:03}", "namespace": [], "name": "", "description": "", "tags": [],
             "topics": [], "metadata": {}, "created_at": when, "updated_at": when,
-            "members": [f"m{j:06}" for j in range(i, i + 100)],
+            "members": [f"m{j:06}" for j in range(i, i + 200)],
         }  # fmt: skip
 
 

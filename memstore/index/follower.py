@@ -254,7 +254,7 @@ class Follower:
             self.lagging.update(log.lagging(connection, keys))
 
     def _rebuild(self, connection: Connection, state: State) -> None:
-        self.history.check(connection, state.epoch)
+        self.history.check(connection)
         if self.applied is not None:
             _log.info("the index is built anew: it was at change %s, the log is at %s", self.applied, state)
         self.applied = None

@@ -42,6 +42,7 @@ Keys = npt.NDArray[np.int64]
 sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 
 _TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
+_EPOCH = Prepared(select(store_meta.c.epoch))
 _STATE = Prepared(
     select(
         store_meta.c.epoch,
@@ -115,6 +116,11 @@ def top(connection: Connection) -> int:
     """The highest sequence number the log has reached."""
     row = _TOP.run(connection).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def epoch(connection: Connection) -> str:
+    """Which history the file has: another where one file was given the content of another."""
+    return str(_EPOCH.run(connection).fetchone()[0])
 
 
 def state(connection: Connection) -> State:
