@@ -1020,6 +1020,10 @@ def test_both_ways_take_no_more_memory_for_more_records_and_no_byte_is_lost(way,
     source, out = tmp_path / "source.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(transfer.json_line(line) for line in many_lines(20_000)), encoding="utf-8")
     monkeypatch.setattr(transfer, "MEMBERS", 1_000)
+    few = "".join(
+        transfer.json_line(line) for line in many_lines(2)
+    )  # what is imported at the first use is not counted
+    ok("import", "-", "-f", tmp_path / "few.db", stdin=few.split('{"kind": "assembly"')[0])
     measured = None
     for step, arguments in (("import", [source]), ("export", [out])):
         if step == way:

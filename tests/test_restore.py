@@ -328,6 +328,11 @@ async def in_transaction(store: Store) -> None:
         await tx.memories.add("x", embedding=AXIS)
 
 
+async def empty_transaction(store: Store) -> None:
+    async with store.transaction():
+        pass
+
+
 @pytest.mark.parametrize("loaded", [True, False], ids=["loaded", "not loaded"])
 @pytest.mark.parametrize(
     ("options", "setting"),
@@ -343,7 +348,7 @@ async def test_an_open_store_of_other_vectors_fails_and_writes_nothing(
             await store.memories.search(AXIS)
         await memstore.restore(new, old)
         before = sql(old, "SELECT * FROM memory"), sql(old, "SELECT * FROM memory_vector")
-        for call in [*EVERY.values(), in_transaction]:
+        for call in [*EVERY.values(), in_transaction, empty_transaction]:
             with pytest.raises(SettingsMismatchError, match="close it, and open it again") as caught:
                 await call(store)
             assert caught.value.setting == setting
