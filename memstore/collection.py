@@ -19,7 +19,7 @@ from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundEr
 from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_tags, now, to_micros
 from memstore.filters import Where
 from memstore.index import DriftError, Found, Scope, View
-from memstore.records import Hits, Namespace, Plan
+from memstore.records import Embedding, Hits, Namespace, Plan
 from memstore.repository import namespaces, rows, selection
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
@@ -58,9 +58,12 @@ def given(**arguments: object) -> dict[str, object]:
 
 
 def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method that takes one record, as an item of its many-form."""
+    """The arguments of a method that takes one record, as an item of its many-form.
+
+    None says nothing, but of an embedding. Left out, it leaves an item that the quick check of `fields` knows.
+    """
     del arguments["self"]
-    return given(**arguments)
+    return {name: v for name, v in arguments.items() if v is not ABSENT and (v is not None or name == "embedding")}
 
 
 class Collection(ABC, Generic[RecordT, HitT]):
@@ -75,6 +78,9 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
     @abstractmethod
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[RecordT]: ...
+
+    @abstractmethod
+    def _vector_of(self, record: RecordT) -> Embedding | None: ...
 
     @abstractmethod
     def _hit(self, record: RecordT, score: float) -> HitT: ...
@@ -280,7 +286,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             answers = [(_at_least(found, min_score), own) for found, own in answers]
         keys = list(dict.fromkeys(key for found, _ in answers for key in found.keys.tolist()))
         records = dict(zip(keys, self._read(connection, keys, at), strict=False))
-        if len(records) < len(keys):
+        if len(records) < len(keys) or any(self._vector_of(record) is None for record in records.values()):
             raise DriftError
         return [
             Hits(

@@ -241,6 +241,36 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found a file to be. Counts are of the whole file, expired memories left out.
+
+    Attributes:
+        path: the file.
+        file_bytes: its size.
+        revision: its schema revision; an older one than this release's is brought up to date when it is opened.
+        dimension: numbers per embedding.
+        metric: how embeddings are compared.
+        embedder: the name of what makes them; None where none is named.
+        memories: how many.
+        assemblies: how many.
+        changed_at: when a memory or an assembly was last added or updated; None where there is none.
+        findings: what is wrong; empty for a file that is whole. A file that is damaged too badly to be read further
+            has one of kind `integrity`, and None or 0 in the fields before.
+    """
+
+    path: str
+    file_bytes: int
+    revision: str | None
+    dimension: int | None
+    metric: str | None
+    embedder: str | None
+    memories: int
+    assemblies: int
+    changed_at: datetime | None
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out.
 
@@ -318,6 +348,16 @@ def memory(
     _set_accessed_at(made, accessed_at)
     _set_access_count(made, access_count)
     return made
+
+
+def remember(made: Memory, created_at: datetime, accessed_at: datetime | None, access_count: int) -> None:
+    """Give a memory that nobody was handed yet the history of the one it replaces, in place.
+
+    Only the rows know it, and a second record would cost four times as much.
+    """
+    _set_created_at(made, created_at)
+    _set_accessed_at(made, accessed_at)
+    _set_access_count(made, access_count)
 
 
 _new = object.__new__

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated
 from memstore.database.sqlite import async_dbapi, sqlite3
-from memstore.errors import BusyError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
+from memstore.errors import BusyError, DamagedError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
 from memstore.settings import Durability, Settings
 
@@ -26,6 +26,7 @@ REVISIONS = ("0001", "0002")
 
 HEAD = REVISIONS[-1]
 MINIMUM_SQLITE = (3, 38, 0)
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "relaxed": "NORMAL"}
 
 
@@ -36,6 +37,7 @@ def inspect(path: str) -> str | None:
         ForeignFileError: it is not a file of ours.
         NewerFileError: a newer release wrote it.
         MissingFileError: its folder does not exist.
+        DamagedError: it cannot be read, or was emptied.
     """
     file = Path(path)
     if not file.exists():
@@ -46,8 +48,12 @@ def inspect(path: str) -> str | None:
         return None
     if file.is_dir():
         raise ForeignFileError(f"{path!r} is a folder: give the path of the database file in it")
-    if file.stat().st_size == 0:
+    size = file.stat().st_size
+    if size == 0:
+        _must_have_no_log(path)
         return None
+    if size == 1:  # SQLite takes it for an empty one
+        raise ForeignFileError(f"{path!r} is not a memstore file; it was not touched: give another path")
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
@@ -63,19 +69,42 @@ def inspect(path: str) -> str | None:
         raise translate(error) from error
 
 
+def _must_have_no_log(path: str) -> None:
+    """Raise `DamagedError` where an empty file was none: its log holds what SQLite would throw away with it."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        raise DamagedError(
+            f"{path!r} is empty, but the log beside it is not: it was cut off. Restore a backup, or delete both files"
+        )
+
+
 def _half_made(path: str) -> bool:
     """Whether a file with a transaction in it that nobody will end was to be one of ours.
 
-    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change.
+    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change; and
+    to make do with a file that is shorter than its first page says, as one is whose pages were being written.
     """
     try:
         with closing(sqlite3.connect(uri(path, "ro") + "&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA writable_schema=ON")
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             if application != 0:
                 return bool(application == APPLICATION_ID)
             return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.DatabaseError as error:
+        unreadable = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+        return unreadable and _made_from_nothing(f"{path}-journal")
+
+
+def _made_from_nothing(journal: str) -> bool:
+    """Whether taking back the transaction of *journal* leaves an empty file: then it is nobody's yet.
+
+    The first page may be what a power cut took. A journal begins with 8 bytes of its own, the number of its records,
+    a number drawn by lot, and how many pages the file had. No lock is ever on it, so it may be opened and closed.
+    """
+    with Path(journal).open("rb") as file:
+        head = file.read(20)
+    return len(head) == 20 and head[:8] == _JOURNAL and not any(head[16:])
 
 
 def no_dimension(path: str) -> InvalidError:
@@ -137,6 +166,8 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
     def setup(connection: Connection) -> None:
         base = raw(connection)
         with translated():
+            if writes:
+                _must_take_writes(base)
             base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             base.execute("PRAGMA foreign_keys=ON")
             base.execute("PRAGMA temp_store=MEMORY")  # else every trigger beside a unique key opens a temporary file
@@ -146,9 +177,26 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
                 return
             base.execute("PRAGMA secure_delete=FAST")  # ON, Debian's default, writes deleted vectors to the log again
             base.execute(f"PRAGMA synchronous={_SYNCHRONOUS[settings.durability]}")
+            # On macOS alone: there fsync leaves what it was asked for in the drive's cache, and in no order.
+            base.execute(f"PRAGMA fullfsync={settings.durability == 'full'}")
+            base.execute("PRAGMA checkpoint_fullfsync=ON")
             base.execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
 
     return setup
+
+
+def _must_take_writes(base: sqlite3.Connection) -> None:
+    """Raise where this connection can only read.
+
+    SQLite opens a file for reading when it cannot for writing, be it for want of descriptors at that moment; every
+    write of the store would fail from then on. BEGIN IMMEDIATE does not tell: it begins to read.
+    """
+    base.execute("PRAGMA busy_timeout=0")
+    try:
+        base.execute("DELETE FROM store_meta WHERE 0")
+    except sqlite3.OperationalError as error:
+        if not isinstance(translate(error), BusyError):  # another writer is at work: then it takes writes
+            raise
 
 
 def switch_to_wal(path: str, timeout: float) -> None:
@@ -163,7 +211,7 @@ def switch_to_wal(path: str, timeout: float) -> None:
             with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=1.0)) as connection:
                 if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
                     return
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not isinstance(translate(error), BusyError):
                 raise translate(error) from error
         if time.monotonic() > deadline:

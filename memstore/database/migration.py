@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, event
 
 from memstore.database.commit import begin_write, raw, translated
+from memstore.database.driver import LocalEngine
 from memstore.database.file import HEAD, inspect, revision_of, set_layout, switch_to_wal, sync_engine, uri
 from memstore.database.forks import briefly
 from memstore.database.sqlite import sqlite3
@@ -55,16 +56,28 @@ def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
         with translated(), engine.connect() as connection:
             if not made:
                 set_layout(raw(connection))  # auto_vacuum, set again, would be a write of its own
-            raw(connection).execute("PRAGMA foreign_keys=OFF")
             raw(connection).execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
-            # Alembic leaves a transaction alone that SQLAlchemy knows of; the driver's default would end it at DDL.
-            event.listen(connection, "begin", lambda c: begin_write(c, timeout))
-            with connection.begin():
+            with _transaction(connection, timeout):
                 if revision_of(raw(connection), path) is None:
                     raw(connection).execute(f"PRAGMA application_id={APPLICATION_ID}")
                 yield connection
     finally:
         engine.dispose()
+
+
+def migrate_copy(base: sqlite3.Connection) -> None:
+    """Bring a copy that nobody else has open to this release's schema, whichever revision it has."""
+    with translated(), LocalEngine(sync_engine).adopt(base) as connection, _transaction(connection, 0.0):
+        _upgrade(connection)
+
+
+@contextmanager
+def _transaction(connection: Connection, timeout: float) -> Iterator[None]:
+    raw(connection).execute("PRAGMA foreign_keys=OFF")
+    # Alembic leaves a transaction alone that SQLAlchemy knows of; the driver's default would end it at DDL.
+    event.listen(connection, "begin", lambda c: begin_write(c, timeout))
+    with connection.begin():
+        yield
 
 
 def _upgrade(connection: Connection) -> None:

@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
 from memstore.database.sqlite import sqlite3
+from memstore.errors import DamagedError
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
@@ -51,7 +52,13 @@ _member_count = (
     .scalar_subquery()
 )
 _READ = (
-    select(assembly, namespace.c.path, _member_count.label("member_count"), assembly_vector.c.vector)
+    select(
+        assembly,
+        namespace.c.path,
+        _member_count.label("member_count"),
+        assembly_vector.c.vector,
+        assembly_vector.c.checksum,
+    )
     .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
     .outerjoin(
         assembly_vector,
@@ -66,13 +73,13 @@ _JOIN = Prepared(
 )
 _REVISION = Prepared(select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
 _MEMBER_VECTORS = Prepared(
-    select(type_coerce(memory_vector.c.vector, LargeBinary))
+    select(type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum)
     .join(assembly_member, assembly_member.c.memory_pk == memory_vector.c.memory_pk)
     .where(assembly_member.c.assembly_pk == bindparam("assembly"), memory_vector.c.space_pk == bindparam("space"))
     .order_by(assembly_member.c.memory_pk)
 )
 _SOME_VECTORS = Prepared(
-    select(type_coerce(memory_vector.c.vector, LargeBinary))
+    select(type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum)
     .where(memory_vector.c.memory_pk.in_(select(keys_in().c.value)), memory_vector.c.space_pk == bindparam("space"))
     .order_by(memory_vector.c.memory_pk)
 )
@@ -136,7 +143,7 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: d
 
 
 def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) -> Assembly:
-    vector = row["vector"]
+    vector, dimension = row["vector"], space.space.dimension
     return Assembly(
         id=row["id"],
         namespace=namespace_parts(row["path"]),
@@ -146,7 +153,7 @@ def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) ->
         topics=tuple(row["topics"]),
         metadata=row["metadata"],
         member_count=row["member_count"],
-        composite=None if vector is None else decode(vector, space.space.dimension, f"assembly {row['id']!r}"),
+        composite=None if vector is None else decode(vector, dimension, f"assembly {row['id']!r}", row["checksum"]),
         revision=row["revision"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
@@ -198,8 +205,11 @@ def owners(connection: Connection, memory_pk: int) -> list[int]:
 
 
 def revision(connection: Connection, pk: int) -> int:
-    """The present revision of an assembly."""
-    return int(_REVISION.run(connection, pk=pk).fetchone()[0])
+    """The present revision of an assembly. Raises `DamagedError`."""
+    row = _REVISION.run(connection, pk=pk).fetchone()
+    if row is None:
+        raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
+    return int(row[0])
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:
@@ -216,12 +226,12 @@ def put_composite(connection: Connection, space: VectorSpace, pk: int, made: Com
 
 
 def member_vectors(connection: Connection, space: VectorSpace, pk: int) -> sqlite3.Cursor:
-    """The stored vectors of an assembly's members, in order of their keys, one a row."""
+    """The stored vectors of an assembly's members and their checksums, in order of their keys, one a row."""
     return _MEMBER_VECTORS.run(connection, assembly=pk, space=space.pk)
 
 
 def some_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> sqlite3.Cursor:
-    """The stored vectors of the memories *keys*, in order of their keys, one a row."""
+    """The stored vectors of the memories *keys* and their checksums, in order of their keys, one a row."""
     return _SOME_VECTORS.run(connection, keys=keys_json(keys), space=space.pk)
 
 
