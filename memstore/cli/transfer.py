@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -40,6 +39,7 @@ from memstore.cli.options import (
 )
 from memstore.cli.output import json_line, number, progress, say, say_json
 from memstore.cli.reading import STDIN, Format, Reading
+from memstore.database.sqlite import sqlite3
 
 CHUNK = 500
 """Records a transaction, at most."""
