@@ -120,7 +120,7 @@ class _Import:
             ready = []
             for item in some:
                 fields = self._tagged(item.fields)
-                mortal = [m for m in fields.get("members") or () if (item.namespace, m) in self._mortal]
+                mortal = [m for m in _texts(fields.get("members")) if (item.namespace, m) in self._mortal]
                 if mortal:
                     gone = set(mortal) - (await place.memories.get_many(mortal)).keys()
                     fields["members"] = [member for member in fields["members"] if member not in gone]
@@ -128,7 +128,15 @@ class _Import:
             self.counts["assemblies"] += len(await store(ready))
 
     def _tagged(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {**fields, "tags": self._tags.union(fields.get("tags") or ())} if self._tags else dict(fields)
+        given = fields.get("tags")
+        if not self._tags or (given and _texts(given) != given):  # what is no list of texts is the store's to refuse
+            return dict(fields)
+        return {**fields, "tags": self._tags.union(given or ())}
+
+
+def _texts(value: object) -> list[str]:
+    """The texts in a list; nothing where it is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 async def _import(reading: Reading, file: Path, wanted: Wanted, work: _Import) -> dict[str, int]:

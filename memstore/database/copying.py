@@ -1,9 +1,10 @@
 """A copy of a store's file, taken while others read and write it."""
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from memstore.database.commit import translated
@@ -25,7 +26,7 @@ def copy(source: str, target: str, progress: Callable[[int, int], None]) -> None
         InvalidError: there is a file at *target*.
     """
     file = Path(target)
-    if file.exists():
+    if os.path.lexists(file):  # Path.exists raises at a name that is too long
         raise InvalidError(f"{target!r} exists, and a backup overwrites nothing: give another path")
 
     def step(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - the form SQLite calls
@@ -46,5 +47,6 @@ def copy(source: str, target: str, progress: Callable[[int, int], None]) -> None
                 made.execute("UPDATE store_meta SET epoch = ?", (epoch,))
                 made.commit()
     except BaseException:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink()
         raise

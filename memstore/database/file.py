@@ -4,7 +4,9 @@ A file that is newer or not ours is refused over a read-only connection before a
 its bytes. Files are never opened but by SQLite: closing any other handle would drop SQLite's locks.
 """
 
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +19,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated
-from memstore.errors import BusyError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
+from memstore.errors import (
+    BusyError,
+    ForeignFileError,
+    InvalidError,
+    MissingFileError,
+    NewerFileError,
+    OpenError,
+    shown,
+)
 from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
 from memstore.settings import Durability, Settings
 
@@ -36,17 +46,9 @@ def inspect(path: str) -> str | None:
         ForeignFileError: it is not a file of ours.
         NewerFileError: a newer release wrote it.
         MissingFileError: its folder does not exist.
+        OpenError: it cannot be looked at.
     """
-    file = Path(path)
-    if not file.exists():
-        if not file.absolute().parent.is_dir():
-            raise MissingFileError(
-                f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
-            )
-        return None
-    if file.is_dir():
-        raise ForeignFileError(f"{path!r} is a folder: give the path of the database file in it")
-    if file.stat().st_size == 0:
+    if _is_empty(Path(path)):
         return None
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
@@ -60,6 +62,27 @@ def inspect(path: str) -> str | None:
                 f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
             ) from error
         raise translate(error) from error
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether nothing is in *file* yet, or it is not there and can be made. Raises as `inspect` does."""
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(file.absolute().parent):  # Path.is_dir raises where one may not look
+            return True
+        raise MissingFileError(
+            f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
+        ) from None
+    except OSError as error:
+        raise OpenError(
+            f"{shown(str(file))} cannot be looked at ({error.strerror}): give another path, or see to its permissions"
+        ) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ForeignFileError(f"{str(file)!r} is a folder: give the path of the database file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise ForeignFileError(f"{str(file)!r} is no file but a device, a pipe or a socket: give the path of a file")
+    return found.st_size == 0
 
 
 def _half_made(path: str) -> bool:
@@ -109,7 +132,7 @@ def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
 
 def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
     """*path* as a SQLite URI."""
-    return f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
+    return f"file:{quote(os.fsencode(Path(path).absolute()))}?mode={mode}"
 
 
 def async_engine(settings: Settings) -> AsyncEngine:
