@@ -53,7 +53,7 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     before = assemblies.revision(connection, key)
     fresh = assemblies.add_members(connection, key, members)
     stored = assemblies.composite(connection, spaces["assembly"], key)
-    if stored is None or stored.revision != before:  # there is no sum, or it is of another membership
+    if stored is None or stored.revision != before or not _is_sum(stored, space):  # or it is of another membership
         recompute(connection, spaces, [key])
         return
     mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
@@ -61,11 +61,18 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     _store(connection, spaces["assembly"], key, mean)
 
 
+def _is_sum(stored: Composite, space: VectorSpace) -> bool:
+    whole = type(stored.sum) is bytes and len(stored.sum) == 8 * space.space.dimension
+    return whole and type(stored.length) is float and type(stored.count) is int
+
+
 def _add(mean: Mean, space: VectorSpace, vectors: Iterable[Sequence[bytes]]) -> None:
     size, metric = 4 * space.space.dimension, space.space.metric
     blobs: list[bytes] = []
     for (blob,) in vectors:
-        if len(blob) == size:  # what no verb would store is reported by `check`, and is no part of anything
+        if (
+            type(blob) is bytes and len(blob) == size
+        ):  # what no verb would store is reported by `check`, and is no part of anything
             blobs.append(blob)
         if len(blobs) == _CHUNK:
             mean.add(metric, _usable(blobs, space))

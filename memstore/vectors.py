@@ -124,6 +124,10 @@ def decode(data: bytes, dimension: int, what: str) -> Embedding:
     Raises:
         DamagedError: it is of another length; *what* names its owner in the message.
     """
+    if type(data) is not bytes:
+        raise DamagedError(
+            f"the stored vector of {what} is no bytes but {type(data).__name__}: give it a new embedding"
+        )
     if len(data) != dimension * 4:
         raise DamagedError(
             f"the stored vector of {what} has {len(data)} bytes where dimension {dimension} needs {dimension * 4}: "

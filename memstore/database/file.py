@@ -5,6 +5,7 @@ its bytes. Files are never opened but by SQLite: closing any other handle would 
 """
 
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -21,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from memstore.database.commit import raw, translate, translated
 from memstore.errors import (
     BusyError,
+    DamagedError,
     ForeignFileError,
     InvalidError,
     MissingFileError,
@@ -28,7 +30,7 @@ from memstore.errors import (
     OpenError,
     shown,
 )
-from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
+from memstore.schema import APPLICATION_ID, OWN_TABLES, PAGE_SIZE, TRIGGERS, VERSION_TABLE, metadata
 from memstore.settings import Durability, Settings
 
 REVISIONS = ("0001", "0002")
@@ -45,6 +47,7 @@ def inspect(path: str) -> str | None:
     Raises:
         ForeignFileError: it is not a file of ours.
         NewerFileError: a newer release wrote it.
+        DamagedError: its schema is not the one that was made, or SQLite cannot read it.
         MissingFileError: its folder does not exist.
         OpenError: it cannot be looked at.
     """
@@ -127,7 +130,47 @@ def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
             "it was not touched: upgrade memstore",
             revision=row[0],
         )
+    strange = _strange(connection, whole=row[0] == HEAD)
+    if strange is not None:
+        raise DamagedError(
+            f"{path!r} has {strange}: its schema is not the one memstore made, and what a write to it would do is "
+            "unknown; restore a backup, or undo that change with the tool that made it"
+        )
     return str(row[0])
+
+
+def _strange(connection: sqlite3.Connection, *, whole: bool) -> str | None:
+    """What of memstore's own names in a file is not what memstore made, in words; with *whole*, what is missing too.
+
+    A view or a trigger runs whatever it was written to, also something without end, as soon as its table is used.
+    Tables, views and triggers of a host are the host's, also triggers on our tables; but with a common table
+    expression, in it or in a view, such a trigger could go on for ever.
+    """
+    missing = dict(TRIGGERS) if whole else {}
+    found = connection.execute("SELECT type, name, lower(tbl_name), sql FROM sqlite_master").fetchall()
+    endless = any(kind == "view" and _EXPRESSION.search(str(sql)) for kind, _, _, sql in found)
+    for kind, name, table, sql in found:
+        if table not in OWN_TABLES:
+            continue
+        if kind == "trigger":
+            ours = missing.pop(name, None) or TRIGGERS.get(name)
+            if ours != sql and (ours or endless or _EXPRESSION.search(str(sql))):
+                return f"a trigger {name!r} on {table} that is none of memstore's"
+        elif kind == "view" or (kind == "table" and not str(sql).upper().startswith("CREATE TABLE")):
+            return f"something else in place of the table {table}"
+    for name in missing:
+        return f"no trigger {name}"
+    for table, columns in _COLUMNS.items():
+        there = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
+        if any(hidden for _, hidden in there):
+            return f"columns of {table} that are computed"
+        if whole and not columns <= {name for name, _ in there}:
+            return f"no {', '.join(sorted(columns - {name for name, _ in there}))} in {table}"
+    return None
+
+
+_EXPRESSION = re.compile(r"\bwith\b", re.IGNORECASE)
+_COLUMNS = {name: {column.name for column in table.c} for name, table in metadata.tables.items()}
 
 
 def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:

@@ -16,6 +16,7 @@ from memstore.index.protocol import NEVER, Entries, Keys
 from memstore.index.snapshot import GONE, fits, keys_of
 from memstore.repository import log, snapshots
 from memstore.repository.log import State, VectorRows, VectorSpace
+from memstore.repository.reading import as_written
 from memstore.repository.snapshots import BrokenSnapshotError, Header
 from memstore.settings import IndexOptions
 from memstore.vectors import decode_rows
@@ -60,13 +61,11 @@ def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state:
 
 def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
     """Stored rows as index entries; what no verb would store is no neighbour of anything, and is left out."""
-    return entries_of(
-        np.array(chunk.keys, dtype=np.int64),
-        np.array(chunk.namespaces, dtype=np.int64),
-        np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64),
-        list(chunk.blobs),
-        space,
-    )
+    with as_written("a key, a namespace or an expiry"):
+        keys = np.array(chunk.keys, dtype=np.int64)
+        namespaces = np.array(chunk.namespaces, dtype=np.int64)
+        expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
+    return entries_of(keys, namespaces, expiries, list(chunk.blobs), space)
 
 
 def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:
@@ -80,6 +79,8 @@ def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: K
 def entries_of(keys: Keys, namespaces: Keys, expiries: Keys, blobs: list[bytes], space: VectorSpace) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
     size, metric = 4 * space.space.dimension, space.space.metric
+    if set(map(type, blobs)) - {bytes}:
+        blobs = [blob if type(blob) is bytes else b"" for blob in blobs]
     whole = np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)) == size
     if not whole.all():
         blobs = [blob for blob in blobs if len(blob) == size]

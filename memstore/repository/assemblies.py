@@ -22,11 +22,13 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
+from memstore.errors import shown
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import ASSEMBLY
 from memstore.repository.prepared import Prepared
+from memstore.repository.reading import as_written, odd
 from memstore.schema import (
     assembly,
     assembly_member,
@@ -130,13 +132,17 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: d
     for slice_ in slices(keys):
         some = keys_json(slice_)
         tags = rows.tags_of(connection, ASSEMBLY, some)
-        for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
-            found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
+        with as_written("an assembly"):
+            for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
+                found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
     return [found[key] for key in keys if key in found]
 
 
 def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) -> Assembly:
     vector = row["vector"]
+    texts = {type(row[name]) for name in ("id", "name", "description")}
+    if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
+        raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
     return Assembly(
         id=row["id"],
         namespace=namespace_parts(row["path"]),
@@ -199,7 +205,8 @@ def owners(connection: Connection, memory_pk: int) -> list[int]:
 
 def revision(connection: Connection, pk: int) -> int:
     """The present revision of an assembly."""
-    return int(_REVISION.run(connection, pk=pk).fetchone()[0])
+    with as_written("the revision of an assembly"):
+        return int(_REVISION.run(connection, pk=pk).fetchone()[0])
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:
