@@ -11,6 +11,7 @@ Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
 from memstore.assemblies import Assemblies
+from memstore.backups import restore, verify
 from memstore.database import migrate
 from memstore.embedder import Embedder
 from memstore.errors import (
@@ -37,12 +38,26 @@ from memstore.errors import (
     ReadOnlyError,
     SettingsMismatchError,
     StorageError,
+    StoreReplacedError,
     TransactionError,
     UsageError,
 )
 from memstore.memories import Memories
 from memstore.opening import open
-from memstore.records import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Plan, Repair, Stats, Tag
+from memstore.records import (
+    Assembly,
+    AssemblyHit,
+    Embedding,
+    Finding,
+    Hit,
+    Hits,
+    Memory,
+    Plan,
+    Repair,
+    Stats,
+    Tag,
+    Verification,
+)
 from memstore.schema import include_object
 from memstore.settings import Durability, Engine, GraphOptions, IndexKind, Metric, VectorType
 from memstore.store import Store, StoreNamespace, Transaction
@@ -94,13 +109,17 @@ __all__ = [
     "StorageError",
     "Store",
     "StoreNamespace",
+    "StoreReplacedError",
     "Tag",
     "Tags",
     "Transaction",
     "TransactionError",
     "UsageError",
     "VectorType",
+    "Verification",
     "include_object",
     "migrate",
     "open",
+    "restore",
+    "verify",
 ]

@@ -11,7 +11,7 @@ from memstore import composites
 from memstore.collection import ABSENT, LIVE, PAGE, Absent, Collection, as_item, given, list_of_ids, listed
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
-from memstore.records import Assembly, AssemblyHit, Json
+from memstore.records import Assembly, AssemblyHit, Embedding, Json
 from memstore.repository import assemblies, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 
@@ -214,6 +214,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             page = await self._session.read(partial(self._members, id=id, after=after))
             for _, member in page:
                 yield member
+                self._session.check_usable()
             if len(page) < PAGE:
                 return
             after = page[-1][0]
@@ -258,6 +259,9 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Assembly]:
         return assemblies.read(connection, self._space, keys, at)
+
+    def _vector_of(self, record: Assembly) -> Embedding | None:
+        return record.composite
 
     def _hit(self, record: Assembly, score: float) -> AssemblyHit:
         return AssemblyHit(record, score)

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from memstore import composites
-from memstore.database.commit import snapshot
+from memstore.database.commit import snapshot, translated
+from memstore.errors import DamagedError
 from memstore.geometry import CANCELLED, Mean, usable
 from memstore.index import Follower, as_entries
 from memstore.index.graph import BrokenLinksError
@@ -21,6 +22,7 @@ from memstore.index.snapshot import FORMAT, GONE, keys_of, links_of, sound
 from memstore.records import Finding, FindingKind, Namespace
 from memstore.repository import audit, log, snapshots
 from memstore.repository.log import VectorRows, VectorSpace
+from memstore.repository.nouns import Kind
 from memstore.repository.snapshots import BrokenSnapshotError
 from memstore.threads import breathe
 from memstore.vectors import checksum, decode, decode_rows
@@ -33,19 +35,40 @@ Named = Mapping[int, tuple[str, Namespace]]
 
 def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
     """What is wrong in the file itself: SQLite's structure, owners, checksums, composites. One read transaction."""
-    findings = [Finding(kind="integrity", noun="file", id="", detail=line) for line in audit.integrity(connection)]
-    findings += [
-        Finding(
-            kind="foreign_key", noun="file", id=place, detail=f"it belongs to a row of {parent} that does not exist"
-        )
-        for place, parent in audit.orphans(connection)
-    ]
     by_kind = {space.kind: space for space in spaces}
+    parts = [_integrity(connection), _orphans(connection)]
     for space in by_kind.values():
-        findings += _vectors(connection, space)
-        findings += _snapshots(connection, space)
-    findings += _composites(connection, by_kind["memory"], by_kind["assembly"])
-    return findings
+        parts += [_vectors(connection, space), _snapshots(connection, space)]
+    parts.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
+    return [finding for part in parts for finding in _as_far_as_it_goes(part)]
+
+
+def _as_far_as_it_goes(part: Iterator[Finding]) -> Iterator[Finding]:
+    """What *part* finds until it comes to what cannot be read, which is a finding too and ends no other part."""
+    try:
+        with translated():
+            yield from part
+    except DamagedError as error:
+        yield _file(f"it cannot be read to its end: {error.__cause__ or error}")
+
+
+def _file(detail: str) -> Finding:
+    return Finding(kind="integrity", noun="file", id="", detail=detail)
+
+
+def _integrity(connection: Connection) -> Iterator[Finding]:
+    yield from map(_file, audit.integrity(connection))
+
+
+def _orphans(connection: Connection) -> Iterator[Finding]:
+    for place, parent in audit.orphans(connection):
+        detail = f"it belongs to a row of {parent} that does not exist"
+        yield Finding(kind="foreign_key", noun="file", id=place, detail=detail)
+
+
+def structure(connection: Connection) -> Iterator[Finding]:
+    """What SQLite finds wrong with the file, whichever revision it has."""
+    return _as_far_as_it_goes(_integrity(connection))
 
 
 def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
@@ -72,7 +95,9 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
     wrong: dict[int, str] = dict.fromkeys(lagging, "its composite is of an older revision of its members")
     for key, blob in audit.stored_composites(connection, assemblies):
         if key not in lagging:
-            detail = _differs(composites.computed(connection, memories, key), blob, memories)
+            mean, damaged = composites.computed(connection, memories, key)
+            # What a damaged member was, only the composite still knows: nobody can say that it is wrong.
+            detail = None if damaged else _differs(mean, blob, memories)
             if detail is not None:
                 wrong[key] = detail
         breathe()
@@ -85,7 +110,7 @@ def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
     fresh = mean.vector(space.space.metric)
     if blob is not None and (type(blob) is not bytes or len(blob) != space.space.dimension * 4):
         return None  # reported as wrong_dimension
-    kept = None if blob is None else decode(blob, space.space.dimension, "")
+    kept = None if blob is None else decode(blob, space.space.dimension, "", None)
     if fresh is None or kept is None:
         # Sums in another order may end on the two sides of the limit at which members cancel out.
         if fresh is kept or _near_limit(mean):
@@ -112,7 +137,8 @@ def indexed(connection: Connection, follower: Follower) -> list[Finding]:
         if pending is None:
             return []
         for space in follower.spaces.values():
-            findings += _Comparison(connection, follower, space, set(pending.get(space.pk, ()))).findings()
+            compared = _Comparison(connection, follower, space, set(pending.get(space.pk, ())))
+            findings += _as_far_as_it_goes(compared.findings())
             findings += _graph(follower.indexes[space.kind], space)
     return findings
 
@@ -163,7 +189,7 @@ class _Comparison:
         self._wrong: dict[int, tuple[FindingKind, str]] = {}
         self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Iterator[Finding]:
         dimension, held = self._space.space.dimension, self._table.rows.shape[1]
         if held != dimension:
             for key in self._table.keys[self._table.live].tolist():
@@ -172,7 +198,8 @@ class _Comparison:
             self._compare()
         names = audit.names(self._connection, self._space.kind, self._wrong)
         order = sorted(self._wrong.items())
-        return [_finding(kind, self._space, key, names, detail) for key, (kind, detail) in order]
+        for key, (kind, detail) in order:
+            yield _finding(kind, self._space, key, names, detail)
 
     def _compare(self) -> None:
         seen = np.zeros(self._table.size, dtype=bool)
@@ -228,7 +255,7 @@ def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, deta
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
 
 
-def mend(connection: Connection, follower: Follower, findings: list[Finding]) -> tuple[int, int, int]:
+def mend(connection: Connection, spaces: dict[Kind, VectorSpace], findings: list[Finding]) -> tuple[int, int, int]:
     """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
 
     How many of each. Runs inside a write transaction.
@@ -238,9 +265,9 @@ def mend(connection: Connection, follower: Follower, findings: list[Finding]) ->
     if any(finding.kind == "snapshot" for finding in findings):
         snapshots.drop_older(connection, log.top(connection) + 1)
     orphans = audit.remove_orphans(connection)
-    filled = sum(audit.fill_checksums(connection, space) for space in follower.spaces.values())
+    filled = sum(audit.fill_checksums(connection, space) for space in spaces.values())
     stored_wrong = {"composite", "checksum", "unusable"}
     keys = audit.keys(connection, [f for f in findings if f.noun == "assembly" and f.kind in stored_wrong])
     wrong = sorted({*keys, *log.lagging(connection)})
-    composites.recompute(connection, follower.spaces, wrong)
+    composites.recompute(connection, spaces, wrong)
     return orphans, filled, len(wrong)

@@ -18,7 +18,7 @@ from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundEr
 from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, now, to_micros
 from memstore.filters import Where
 from memstore.index import DriftError, Found, Scope, View
-from memstore.records import Hits, Namespace, Plan
+from memstore.records import Embedding, Hits, Namespace, Plan
 from memstore.repository import namespaces, rows, selection
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
@@ -57,9 +57,12 @@ def given(**arguments: object) -> dict[str, object]:
 
 
 def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method that takes one record, as an item of its many-form."""
+    """The arguments of a method that takes one record, as an item of its many-form.
+
+    None says nothing, but of an embedding. Left out, it leaves an item that the quick check of `fields` knows.
+    """
     del arguments["self"]
-    return given(**arguments)
+    return {name: v for name, v in arguments.items() if v is not ABSENT and (v is not None or name == "embedding")}
 
 
 class Collection(ABC, Generic[RecordT, HitT]):
@@ -74,6 +77,9 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
     @abstractmethod
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[RecordT]: ...
+
+    @abstractmethod
+    def _vector_of(self, record: RecordT) -> Embedding | None: ...
 
     @abstractmethod
     def _hit(self, record: RecordT, score: float) -> HitT: ...
@@ -174,6 +180,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             records, place = await self._session.read(self._page(node, wanted, sort, place, size, below))
             for record in records:
                 yield record
+                self._session.check_usable()  # of a page that is read already, too
             if place is None:
                 return
             left = None if left is None else left - len(records)
@@ -252,6 +259,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         least = None if min_score is None else check_number("min_score", min_score)
         asked = await self._vectors(queries)
         if not len(asked):
+            self._session.check_usable()
             return []
 
         def step(connection: Connection, view: View) -> builtins.list[Hits[HitT]]:
@@ -276,7 +284,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             answers = [(_at_least(found, min_score), own) for found, own in answers]
         keys = list(dict.fromkeys(key for found, _ in answers for key in found.keys.tolist()))
         records = dict(zip(keys, self._read(connection, keys, at), strict=False))
-        if len(records) < len(keys):
+        if len(records) < len(keys) or any(self._vector_of(record) is None for record in records.values()):
             raise DriftError
         return [
             Hits(
@@ -371,6 +379,7 @@ def listed(values: object, what: str) -> list[Any]:
 
 async def embed(session: Session, texts: list[str]) -> Sequence[object]:
     """The vectors of *texts*, by the session's embedder. Raises `EmbedderError` where there is none."""
+    session.check_usable()  # before the embedder's thread is: a forked child has none
     if session.embedder is None:
         raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
     return await session.embedder.embed(texts, session.spaces["memory"].space.metric)

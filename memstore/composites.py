@@ -19,15 +19,14 @@ from memstore.repository.assemblies import Composite
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.threads import breathe
-from memstore.vectors import checksum, decode_rows, encode
+from memstore.vectors import checksum, decode_rows, encode, intact
 
 _CHUNK = 500  # members' vectors summed before others may run
 
 
 def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> int:
     """Bring up to date every composite that a change after *since* left behind; where the log stands then."""
-    top = log.top(connection)
-    changed = log.changed(connection, since, top).get(spaces["assembly"].pk) if top > since else None
+    top, changed = log.changed_since(connection, since, spaces["assembly"])
     if not changed:
         return top
     recompute(connection, spaces, log.lagging(connection, changed))
@@ -37,14 +36,14 @@ def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) 
 def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Iterable[int]) -> None:
     """Compute composites again from their members."""
     for key in keys:
-        _store(connection, spaces["assembly"], key, computed(connection, spaces["memory"], key))
+        mean, _ = computed(connection, spaces["memory"], key)
+        _store(connection, spaces["assembly"], key, mean)
 
 
-def computed(connection: Connection, space: VectorSpace, key: int) -> Mean:
-    """The mean of an assembly's members as they now are."""
+def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean, int]:
+    """The mean of an assembly's members as they now are, and how many are not in it because they are damaged."""
     mean = Mean(np.zeros(space.space.dimension))
-    _add(mean, space, assemblies.member_vectors(connection, space, key))
-    return mean
+    return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
 
 
 def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> None:
@@ -53,26 +52,34 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     before = assemblies.revision(connection, key)
     fresh = assemblies.add_members(connection, key, members)
     stored = assemblies.composite(connection, spaces["assembly"], key)
-    if stored is None or stored.revision != before or not _is_sum(stored, space):  # or it is of another membership
+    mean = None if stored is None or stored.revision != before else _summed(stored, space)
+    if mean is None:  # there is no sum, or it is of another membership
         recompute(connection, spaces, [key])
         return
-    mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
     _add(mean, space, assemblies.some_vectors(connection, space, fresh))
     _store(connection, spaces["assembly"], key, mean)
 
 
-def _is_sum(stored: Composite, space: VectorSpace) -> bool:
-    whole = type(stored.sum) is bytes and len(stored.sum) == 8 * space.space.dimension
-    return whole and type(stored.length) is float and type(stored.count) is int
+def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
+    """The sum of a composite, to be added to; None where the composite is not of it: one of them is damaged."""
+    if type(stored.sum) is not bytes or len(stored.sum) != 8 * space.space.dimension:
+        return None
+    if type(stored.length) is not float or type(stored.count) is not int:
+        return None
+    mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
+    vector = mean.vector(space.space.metric)
+    return mean if (None if vector is None else encode(vector)) == stored.vector else None
 
 
-def _add(mean: Mean, space: VectorSpace, vectors: Iterable[Sequence[bytes]]) -> None:
+def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> int:
+    """Take *vectors*, with their checksums, into *mean*; how many are not what was written, and left out."""
     size, metric = 4 * space.space.dimension, space.space.metric
     blobs: list[bytes] = []
-    for (blob,) in vectors:
-        if (
-            type(blob) is bytes and len(blob) == size
-        ):  # what no verb would store is reported by `check`, and is no part of anything
+    damaged = 0
+    for blob, written in vectors:
+        if not intact(blob, written):
+            damaged += 1
+        elif len(blob) == size:  # what no verb stored is for `check`, and no part of anything
             blobs.append(blob)
         if len(blobs) == _CHUNK:
             mean.add(metric, _usable(blobs, space))
@@ -80,6 +87,7 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[Sequence[bytes]]) -> 
             breathe()
     if blobs:
         mean.add(metric, _usable(blobs, space))
+    return damaged
 
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:

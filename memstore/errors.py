@@ -26,7 +26,8 @@
     ├── LoadError                   a load stopped partway; says how many were stored
     └── StorageError                (OSError) SQLite or the disk failed
         ├── CommitUnknownError      whether the last write was stored is known only after a reopen
-        └── DamagedError            what is stored cannot be what was written
+        ├── DamagedError            what is stored cannot be what was written
+        └── StoreReplacedError      the file was moved, deleted or replaced while it was open
 
 Errors carry their data as attributes, and their message says what to do next. Errors of SQLite and
 SQLAlchemy are translated in `memstore.database`, and nowhere else.
@@ -58,6 +59,7 @@ __all__ = [
     "ReadOnlyError",
     "SettingsMismatchError",
     "StorageError",
+    "StoreReplacedError",
     "TransactionError",
     "UsageError",
 ]
@@ -104,7 +106,7 @@ class NewerFileError(OpenError):
 
 
 class SettingsMismatchError(OpenError, ValueError):
-    """The file holds another dimension, metric or embedder than was asked for.
+    """The file holds another dimension, metric or embedder than was asked for, or than it held when it was opened.
 
     Attributes:
         setting: `"dimension"`, `"metric"` or `"embedder"`.
@@ -112,9 +114,12 @@ class SettingsMismatchError(OpenError, ValueError):
         got: what was asked for.
     """
 
-    def __init__(self, setting: str, *, expected: object, got: object) -> None:
+    def __init__(self, setting: str, *, expected: object, got: object, restored: bool = False) -> None:
         super().__init__(
-            f"this file has {setting} {expected!r}, but {got!r} was asked for: "
+            f"the file was replaced by one with {setting} {expected!r} while this store was open with {got!r}: "
+            "close it, and open it again for what is there now"
+            if restored
+            else f"this file has {setting} {expected!r}, but {got!r} was asked for: "
             f"leave {setting} out to use what is stored, or open another file"
         )
         self.setting = setting
@@ -234,3 +239,7 @@ class CommitUnknownError(StorageError):
 
 class DamagedError(StorageError):
     """What is stored cannot be what was written; `check()` names every such record."""
+
+
+class StoreReplacedError(StorageError):
+    """The file at the store's path is not the one that was opened, or there is none; nothing was written."""

@@ -135,6 +135,8 @@ def check_ttl(value: object, since: datetime) -> datetime:
 
 def check_count(name: str, value: object, least: int, most: int) -> int:
     """*value* as a whole number from *least* to *most*, else `InvalidError`."""
+    if type(value) is int and least <= value <= most:
+        return value  # looking for a protocol takes ten times as long
     try:
         if isinstance(value, SupportsIndex) and not isinstance(value, bool):
             number = int.__int__(operator.index(value))
@@ -255,6 +257,7 @@ class _Ordinary:
         self._at = at
         self._make_id = make_id
         self._words: set[str] = set()  # tags that were checked
+        self._sets: dict[tuple[str, ...], frozenset[str]] = {}  # sets of them, so that few are made over and over
 
     def memory(self, item: Mapping[str, Any]) -> Memory | None:
         """The memory that *item* describes; None if `new_memory` has to look at it."""
@@ -309,15 +312,23 @@ class _Ordinary:
         for word in given:
             if type(word) is not str:
                 return None
+        words = self._sets.get(cast("tuple[str, ...]", given))
+        if words is not None:
+            return words
         words = frozenset(cast("tuple[str, ...]", given))
         if not words <= self._words:
             self._words |= check_tags(words - self._words)
-        return words if len(words) <= MAX_TAGS else None
+        if len(words) > MAX_TAGS:
+            return None
+        if len(self._sets) < _SETS:
+            self._sets[cast("tuple[str, ...]", given)] = words
+        return words
 
 
 _ORDINARY = MEMORY_FIELDS - {"ttl"}
 _COLLECTIONS = frozenset({list, tuple, set, frozenset})
 _NO_TAGS: frozenset[str] = frozenset()
+_SETS = 1_000  # sets of tags that are known again: as a rule there are few, and each is the garbage collector's work
 
 
 def assembly_changes(item: Mapping[str, object]) -> dict[str, object]:

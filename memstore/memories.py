@@ -8,9 +8,10 @@ from typing import Any, ClassVar, cast
 from sqlalchemy import Connection
 
 from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids, listed
+from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
-from memstore.records import Hit, Json, Memory
+from memstore.records import Embedding, Hit, Json, Memory
 from memstore.repository import memories, rows
 from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY, Noun
@@ -91,15 +92,22 @@ class Memories(Collection[Memory, Hit]):
                 records[record.id] = record
                 yield record
 
-        def step(connection: Connection) -> list[Memory]:
-            if encoded:
-                memories.insert_new(connection, self._space, self._namespace, encoded)
-            return list(records.values())
-
         def before() -> None:
             encoded.extend(memories.batches(given_once()))
 
+        step = Alike(("add", self._namespace), self._inserted, (records, encoded), len(prepared))
         return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
+
+    def _inserted(
+        self, connection: Connection, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
+    ) -> list[list[Memory]]:
+        """Store what one or several calls of `add_many` bring; what each returns."""
+        encoded = [batch for _, some in calls for batch in some]
+        if len(calls) > 1:
+            encoded = [Batch.joined(encoded)]
+        if encoded:
+            memories.insert_new(connection, self._space, self._namespace, encoded)
+        return [list(records.values()) for records, _ in calls]
 
     async def upsert(
         self,
@@ -139,26 +147,22 @@ class Memories(Collection[Memory, Hit]):
             encoded.extend(memories.batches(draft.record for draft in last.values()))
 
         def step(connection: Connection) -> list[Memory]:
-            stored = {id: draft.record for id, draft in last.items()}
             for batch in encoded:
-                for record in self._upserted(connection, batch, last):
-                    stored[record.id] = record
-            return [stored[id] for id in ids]
+                self._upserted(connection, batch, last)
+            return [last[id].record for id in ids]
 
         return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
 
-    def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> list[Memory]:
-        """Store a batch; those of its memories that were there, as they are now."""
+    def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
+        """Store a batch, whose memories are those of *drafts*; those that were there keep their history."""
         there = memories.standing(connection, self._namespace, batch.ids)
         if len(there) < len(batch):
             fresh = batch.only(i for i, id in enumerate(batch.ids) if id not in there)
             memories.insert_new(connection, self._space, self._namespace, [fresh])
             batch = batch.only(i for i, id in enumerate(batch.ids) if id in there)
-        if not there:
-            return []
-        kept = memories.keep(batch, [drafts[id] for id in batch.ids], there)
-        memories.replace(connection, self._space, self._namespace, batch, there)
-        return kept
+        if there:
+            memories.keep(batch, [drafts[id] for id in batch.ids], there)
+            memories.replace(connection, self._space, self._namespace, batch, there)
 
     async def update(
         self,
@@ -245,6 +249,9 @@ class Memories(Collection[Memory, Hit]):
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
         return memories.read(connection, self._space, keys)
+
+    def _vector_of(self, record: Memory) -> Embedding | None:
+        return record.embedding
 
     def _hit(self, record: Memory, score: float) -> Hit:
         return Hit(record, score)

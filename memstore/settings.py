@@ -133,8 +133,7 @@ class Settings:
             raise InvalidError("the graph is FAISS's: leave out engine='numpy', or use index='exact'")
         if self.dimension is not None:
             check_dimension(self.dimension)
-        if not isinstance(self.timeout, int | float) or isinstance(self.timeout, bool) or not 0 <= self.timeout < 1e6:
-            raise InvalidError(f"timeout is in seconds, 0 to a million; got {shown(self.timeout)}")
+        check_timeout(self.timeout)
 
     def index_options(self, stored: IndexOptions, metric: Metric) -> IndexOptions:
         """What was asked for, the rest as *stored*. Raises `InvalidError` where *metric* does not allow it."""
@@ -154,6 +153,13 @@ class Settings:
 def check_dimension(dimension: object) -> int:
     """*dimension* as a number of components a store can have, else `InvalidError`."""
     return _whole("dimension", dimension, 1, MAX_DIMENSION)
+
+
+def check_timeout(timeout: object) -> float:
+    """*timeout* as seconds to wait, else `InvalidError`."""
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 <= timeout < 1e6:
+        raise InvalidError(f"timeout is in seconds, 0 to a million; got {shown(timeout)}")
+    return timeout
 
 
 def path_text(path: str | os.PathLike[str]) -> str:

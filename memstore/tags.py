@@ -30,6 +30,7 @@ class Tags:
             page = await self._session.read(partial(self._page, after=after))
             for tag in page:
                 yield tag
+                self._session.check_usable()
             if len(page) < PAGE:
                 return
             after = page[-1].name

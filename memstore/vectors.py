@@ -118,11 +118,17 @@ def encode(vector: Embedding) -> bytes:
     return under if type(under) is bytes and len(under) == vector.nbytes else vector.tobytes()
 
 
-def decode(data: bytes, dimension: int, what: str) -> Embedding:
+def decode(data: bytes, dimension: int, what: str, written: int | None) -> Embedding:
     """The vector that *data* holds: float32, shape (dimension,), read-only.
 
+    Args:
+        data: as stored.
+        dimension: the store's.
+        what: names its owner in the error's message.
+        written: its checksum, None where that is unknown.
+
     Raises:
-        DamagedError: it is of another length; *what* names its owner in the message.
+        DamagedError: it is of another length, or not what was written.
     """
     if type(data) is not bytes:
         raise DamagedError(
@@ -133,14 +139,24 @@ def decode(data: bytes, dimension: int, what: str) -> Embedding:
             f"the stored vector of {what} has {len(data)} bytes where dimension {dimension} needs {dimension * 4}: "
             "give it a new embedding with update(), or delete it"
         )
+    if not intact(data, written):
+        raise DamagedError(
+            f"the stored vector of {what} is not what was written: "
+            "give it a new embedding with update() (None drops it), or delete it"
+        )
     vector = np.frombuffer(data, STORED)
     return vector if _NATIVE else vector.astype(np.float32)
 
 
-def decode_rows(blobs: list[bytes], dimension: int) -> npt.NDArray[np.float32]:
+def decode_rows(blobs: Sequence[bytes], dimension: int) -> npt.NDArray[np.float32]:
     """The vectors of many stored values, each of the right length: float32, shape (len(blobs), dimension)."""
     rows = np.frombuffer(b"".join(blobs), STORED).reshape(len(blobs), dimension)
     return rows.astype(np.float32, copy=False)
+
+
+def intact(data: bytes, written: int | None) -> bool:
+    """Whether *data* is bytes that have the checksum *written* with them; None, where it is unknown, says nothing."""
+    return type(data) is bytes and (written is None or zlib.crc32(data) == written)
 
 
 def checksum(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from memstore import (
     fields,
     texts,
 )
+from memstore.database import raw
 from memstore.fields import new_memories, new_memory
 from memstore.records import memory as memory_record
 from memstore.records import new_id, new_ids
@@ -222,6 +224,18 @@ def test_most_items_are_ordinary() -> None:
     every = {"id": "x", "importance": 1, "access_count": 2, "created_at": AT, "updated_at": AT, "expires_at": None}
     assert ordinary.memory(item | every) is not None
     assert ordinary.memory(item | {"tags": (word for word in ["a"])}) is None  # nobody can look at these twice
+
+
+def test_equal_tags_are_one_set_as_long_as_those_known_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Space(dimension=3, metric="cosine")
+    items = [{"content": "x", "tags": tags} for tags in (["a", "b"], ("a", "b"), ["a", "c"], ["a", "b"], ["a", "c"])]
+    monkeypatch.setattr(fields, "_SETS", 1)
+    made = [memory.tags for memory in new_memories(items, (), space, AT)]
+    assert made == [{"a", "b"}, {"a", "b"}, {"a", "c"}, {"a", "b"}, {"a", "c"}]
+    assert made[0] is made[1] is made[3]
+    assert made[2] is not made[4]
+    with pytest.raises(InvalidError, match="text"):
+        list(new_memories([*items, {"content": "x", "tags": ["a", Word("b")]}], (), space, AT))
 
 
 def test_a_generator_of_tags_is_walked_once() -> None:
@@ -546,6 +560,77 @@ async def test_of_many_upserts_just_those_with_other_tags_change_them(store: Sto
     assert [m.tags for m in stored.values()] == [item["tags"] for item in items]
 
 
+async def on_writer(store: Store, *statements: str) -> list[Any]:
+    """What the last of *statements* gives, on the connection that writes."""
+    return await store._database._writer.driver.submit(
+        lambda connection: [raw(connection).execute(statement).fetchall() for statement in statements][-1]
+    )
+
+
+@pytest.mark.parametrize("verb", ["upsert_many", "update"])
+async def test_of_a_records_tags_just_those_that_differ_are_written(store: Store, verb: str) -> None:
+    old = {"swaps": {"x", "y"}, "same": {"x", "y"}, "gains": set(), "loses": {"x", "y"}, "grows": {"x"}}
+    new = {"swaps": {"y", "z"}, "same": {"x", "y"}, "gains": {"x"}, "loses": set(), "grows": {"x", "z"}}
+    await store.memories.add_many([{"id": id, "content": "c", "tags": tags} for id, tags in old.items()])
+    await on_writer(
+        store,
+        "CREATE TEMP TABLE moved (what, memory_pk, tag_pk)",
+        *(
+            f"CREATE TEMP TRIGGER moved_{what} AFTER {what} ON memory_tag BEGIN "
+            f"INSERT INTO moved VALUES ('{what}', {row}.memory_pk, {row}.tag_pk); END"
+            for what, row in (("INSERT", "NEW"), ("DELETE", "OLD"), ("UPDATE", "NEW"))
+        ),
+    )
+    if verb == "update":
+        for id, tags in new.items():
+            await store.memories.update(id, tags=tags)
+    else:
+        await store.memories.upsert_many([{"id": id, "content": "c", "tags": tags} for id, tags in new.items()])
+    moved = await on_writer(
+        store,
+        "SELECT what, memory.id, tag.name FROM moved JOIN memory ON memory.pk = memory_pk JOIN tag ON tag.pk = tag_pk",
+    )
+    await on_writer(
+        store, *(f"DROP TRIGGER moved_{what}" for what in ("INSERT", "DELETE", "UPDATE")), "DROP TABLE moved"
+    )
+    assert sorted(moved) == [
+        ("DELETE", "loses", "x"),
+        ("DELETE", "loses", "y"),
+        ("DELETE", "swaps", "x"),
+        ("INSERT", "gains", "x"),
+        ("INSERT", "grows", "z"),
+        ("INSERT", "swaps", "z"),
+    ]
+    assert {m.id: m.tags for m in (await store.memories.get_many(list(new))).values()} == new
+
+
+async def test_an_upsert_names_only_the_columns_that_change(store: Store) -> None:
+    named = {
+        "none": {},
+        "created": {"created_at": AT},
+        "expires": {"expires_at": datetime(2999, 1, 1, tzinfo=UTC)},
+        "accessed": {"accessed_at": AT},
+        "counted": {"access_count": 3},
+        "weighed": {"importance": 0.75},
+        "both": {"importance": 0.25, "access_count": 4},
+    }
+    await store.memories.add_many([{"id": id, "content": "old"} for id in named])
+    heard: list[str] = []
+    writer = store._database._writer.driver
+    await writer.submit(lambda c: raw(c).set_trace_callback(heard.append))
+    stored = await store.memories.upsert_many([{"id": id, "content": "new", **more} for id, more in named.items()])
+    await writer.submit(lambda c: raw(c).set_trace_callback(None))
+    updates = [said.split("WHERE")[0] for said in dict.fromkeys(heard) if said.startswith("UPDATE memory SET")]
+    columns = [set(re.findall(r"(\w+)=", update)) - {"content", "metadata", "updated_at"} for update in updates]
+    wanted = [set(more) for more in named.values()]
+    assert sorted(map(sorted, columns)) == sorted(map(sorted, wanted))
+    assert await store.memories.get_many(list(named)) == {m.id: m for m in stored}
+    for id, more in named.items():
+        record = stored[list(named).index(id)]
+        assert {name: getattr(record, name) for name in more} == more
+    assert await store.memories.count(where={"importance": {"$gt": 0.7}}) == 1
+
+
 async def test_an_upsert_of_new_and_old_keeps_what_is_not_given(store: Store, rng: np.random.Generator) -> None:
     old = await store.memories.add_many(
         [
@@ -610,3 +695,14 @@ async def test_embeddings_that_cannot_be_stored_are_named_among_many(store: Stor
             await store.memories.add_many(items)
         assert caught.value.__notes__ == [f"this was item {place} of 205; none was stored"]
     assert await store.memories.count() == 0
+
+
+@pytest.mark.parametrize(("dimension", "chunk"), [(8, 5_000), (1_024, 2_048), (4_096, 1_000)])
+async def test_a_load_commits_what_is_worth_a_commit_and_holds_no_writer_up_for_long(
+    path: Path, dimension: int, chunk: int
+) -> None:
+    told: list[int] = []
+    async with memstore.open(path, dimension=dimension) as store:
+        await store.load(({"content": "x"} for _ in range(chunk + 1)), on_progress=told.append)
+        assert told == [chunk, chunk + 1]
+        assert await store.check() == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import sqlite3
 import threading
@@ -17,7 +18,7 @@ from sqlalchemy import Connection
 
 import memstore
 from memstore import BusyError, ClosedError, CommitUnknownError, DuplicateError, InvalidError, StorageError, Store
-from memstore.database import writer
+from memstore.database import line, writer
 from memstore.database.commit import raw
 from memstore.repository import log
 from memstore.threads import Outcome, settle, tell
@@ -35,9 +36,10 @@ def on_thread(store: Store, function: Callable[[Connection], Any]) -> "Outcome[A
 
 
 @asynccontextmanager
-async def said(store: Store) -> AsyncIterator[list[str]]:
-    """Every statement of the writer's connection that begins, marks or ends a transaction."""
-    words = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+async def said(
+    store: Store, words: tuple[str, ...] = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+) -> AsyncIterator[list[str]]:
+    """Every statement of the writer's connection that begins, marks or ends a transaction, or so with *words*."""
     heard: list[str] = []
 
     def hear(statement: str) -> None:
@@ -201,6 +203,114 @@ async def test_a_shared_transaction_keeps_the_log_of_all_that_is_in_it(
     assert kept <= 20
     assert "built anew" not in caplog.text
     assert all([len(await store.memories.search(row, 1)) == 1 for row in rows])
+
+
+# -- what is done as one
+
+
+async def test_adds_that_wait_together_are_stored_as_one_and_each_comes_back_as_its_own(
+    store: Store, rng: np.random.Generator
+) -> None:
+    rows = vectors(rng, 30)
+    items = [
+        {
+            "content": f"c{i}",
+            "id": f"{i}",
+            "embedding": None if i % 5 == 0 else row,
+            "tags": {f"t{i % 3}", "all"} if i % 4 else (),
+            "metadata": {"i": i},
+            "importance": i / 30,
+            "access_count": i,
+        }
+        for i, row in enumerate(rows)
+    ]
+    await store.memories.search(rows[0])
+    async with said(store, ("SAVEPOINT", "INSERT INTO memory ", "INSERT INTO memory_vector ")) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                *(store.memories.add(**item) for item in items[:20]),
+                store.memories.add_many(items[20:27]),
+                store.memories.add_many([]),
+                *(store.memories.add(**item) for item in items[27:]),
+            )
+        ended = await outcomes(tasks)
+    made = [*ended[:20], *ended[20], *ended[22:]]
+    assert ended[21] == []
+    assert [(m.id, m.content, m.metadata, m.access_count) for m in made] == [
+        (f"{i}", f"c{i}", {"i": i}, i) for i in range(30)
+    ]
+    assert [memory async for memory in store.memories.list()] == made
+    assert all([(await store.memories.search(m.embedding, 1))[0].memory == m for m in made if m.embedding is not None])
+    assert heard.count("SAVEPOINT job") == 1
+    said_once = dict.fromkeys(heard)  # SQLite says a statement again for each trigger
+    assert len(said_once) == 1 + 3 + 3  # thirty rows are three statements of ten, those with a vector are as many
+
+
+async def test_only_what_is_alike_and_side_by_side_is_done_as_one(store: Store) -> None:
+    other = store.namespace("other")
+    async with said(store, ("SAVEPOINT",)) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                store.memories.add("x", id="a"),
+                store.memories.add("x", id="b"),
+                other.memories.add("o", id="a"),
+                other.memories.add("o", id="b"),
+                store.memories.update("b", content="y", embedding=None),
+                store.memories.add("x", id="c"),
+            )
+        ended = await outcomes(tasks)
+    assert [end.content for end in ended] == ["x", "x", "o", "o", "y", "x"]
+    assert len(heard) == 4  # of two, of two, of one, of one
+    assert {m.id: m.content async for m in store.memories.list()} == {"a": "x", "b": "y", "c": "x"}
+    assert [m.namespace async for m in other.memories.list()] == [("other",)] * 2
+
+
+async def test_what_is_done_as_one_is_bounded(store: Store) -> None:
+    calls = [[{"content": "x", "id": f"{i}-{j}"} for j in range(40)] for i in range(5)]
+    async with said(store, ("SAVEPOINT", "COMMIT")) as heard:
+        with busy_thread(store):
+            tasks = await started(*map(store.memories.add_many, calls))
+        ended = await outcomes(tasks)
+    assert heard == [*["SAVEPOINT job"] * 3, "COMMIT"]  # eighty rows, eighty, forty
+    assert [[m.id for m in made] for made in ended] == [[item["id"] for item in call] for call in calls]
+
+
+async def test_of_adds_with_one_id_the_first_is_stored_unless_it_has_expired(store: Store) -> None:
+    with busy_thread(store):
+        tasks = await started(
+            store.memories.add("1", id="a"),
+            store.memories.add("gone", id="b", ttl=-1),
+            store.memories.add("2", id="a", tags={"two"}),
+            store.memories.add("3", id="b"),
+            store.memories.add("4", id="c"),
+        )
+    ended = await outcomes(tasks)
+    assert [type(end) for end in ended if isinstance(end, BaseException)] == [DuplicateError]
+    assert isinstance(ended[2], DuplicateError)
+    assert {m.id: m.content async for m in store.memories.list()} == {"a": "1", "b": "3", "c": "4"}
+    assert [tag.name async for tag in store.tags.list()] == []
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_when_sqlite_gives_up_what_is_done_as_one_all_of_the_transaction_fails(
+    store: Store, rng: np.random.Generator, before: int
+) -> None:
+    rows = vectors(rng, 5)
+    await store.memories.search(rows[0])
+    fatal = "BEFORE INSERT ON memory WHEN NEW.id = '2' BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+    await on_thread(store, lambda c: raw(c).execute(f"CREATE TEMP TRIGGER fatal {fatal}"))
+    with busy_thread(store):
+        tasks = await started(
+            *[store.assemblies.add("g") for _ in range(before)],
+            *(store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)),
+        )
+    ended = await outcomes(tasks)
+    await on_thread(store, lambda c: raw(c).execute("DROP TRIGGER fatal"))
+    assert [type(end) for end in ended] == [StorageError] * (before + 5)
+    assert len({id(end) for end in ended}) == before + 5
+    assert await ids(store) == []
+    assert await store.assemblies.count() == 0
+    await store.memories.add("goes on", embedding=rows[0])
 
 
 # -- failures of one
@@ -536,6 +646,71 @@ async def test_those_behind_a_session_wait_no_longer_than_their_time(path: Path)
         go.set()
         await outcomes([holding, *late])
         assert await ids(store) == ["late", "later"]
+
+
+async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Store) -> None:
+    ended: list[tuple[str, bool]] = []
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction():
+            entered.set()
+            await go.wait()
+
+    async def write(name: str, wait: float) -> None:
+        try:
+            await store._database.write(lambda _: None, wait=wait)
+        except BusyError:
+            ended.append((name, go.is_set()))
+        else:
+            ended.append((name, True))
+
+    holding = asyncio.ensure_future(hold())
+    await entered.wait()
+    tasks = await started(write("a", 60), write("b", 0.3), write("c", 0.1), write("d", 0.2), write("e", 50))
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks[1:4])
+    assert ended == [("c", False), ("d", False), ("b", False)]
+    waiting = store._database._writer._line
+    assert waiting._timer is not None
+    go.set()
+    await outcomes([holding, *tasks])
+    assert ended[3:] == [("a", True), ("e", True)]
+    assert waiting._timer is None  # and none is left for a loop that wants to end
+
+
+async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_AGAIN", 0.05)
+    waiting = line.Line(lambda place: True)
+    waiting.enter(line.Place(waiting, 60, alone=True))
+    second: line.Place[None] = waiting.enter(line.Place(waiting, 0.1, alone=True))
+    second.deadline = math.inf
+    looked = waiting._timer
+    async with asyncio.timeout(20):
+        while waiting._timer is looked:
+            await asyncio.sleep(0.01)
+        assert not second.done()
+        second.deadline = time.monotonic()
+        with pytest.raises(BusyError):
+            await second
+    waiting.hand_on()
+    assert waiting.take(next(iter(waiting._places)))
+    waiting.hand_on()
+
+
+async def test_those_who_shared_a_transaction_look_at_the_log_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(type(store._database), "wal_bytes", lambda self: looked.append(self) or 0)
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(20)))
+    await outcomes(tasks)
+    assert len(looked) == 1
+    await store.memories.add("x")
+    async with store.transaction() as tx:
+        await tx.memories.add("x")
+    assert len(looked) == 3
 
 
 async def test_the_time_its_own_preparation_takes_is_no_waiting(path: Path) -> None:

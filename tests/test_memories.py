@@ -17,6 +17,7 @@ from memstore import (
     LoadError,
     NotFoundError,
     Store,
+    fields,
 )
 
 from .conftest import DIMENSION, vectors
@@ -105,6 +106,18 @@ async def test_the_error_names_the_taken_id_and_not_one_stored_just_before(store
             await store.memories.add_many([*items, {"content": "y", "id": "taken"}, {"content": "z", "id": "last"}])
         assert caught.value.id == "taken"
     assert await store.memories.count() == 1
+
+
+async def test_what_add_and_upsert_leave_out_costs_no_second_look(
+    store: Store, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked(*_: object) -> None:
+        raise AssertionError("an ordinary memory was looked at by the slow check")
+
+    monkeypatch.setattr(fields, "new_memory", looked)
+    made = await store.memories.add("x", id="a", embedding=vectors(rng, 1)[0], tags=["t"], metadata={"k": 1})
+    assert await store.memories.upsert("x", id="a", embedding=made.embedding, tags=["t"], metadata={"k": 1})
+    assert (await store.memories.get("a")).tags == {"t"}
 
 
 async def test_one_bad_item_stores_none_and_is_named(store: Store) -> None:

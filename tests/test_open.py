@@ -3,22 +3,33 @@
 import asyncio
 import os
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from sqlalchemy import Connection
 
 import memstore
 from memstore import (
     DamagedError,
     EventLoopError,
+    ForeignFileError,
     ForkedStoreError,
     InvalidError,
     MissingFileError,
     SettingsMismatchError,
+    StorageError,
 )
+from memstore.database import copying, core
+from memstore.database.file import configure, switch_to_wal, sync_engine, uri
+from memstore.database.identity import OpenedFile
+from memstore.schema import APPLICATION_ID
+from memstore.settings import Settings
 from memstore.testing import HashEmbedder, temporary_store
 
 
@@ -310,18 +321,22 @@ async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: P
         other.close()
 
 
+async def pragmas(store: memstore.Store, *names: str) -> list[int]:
+    """What the writer's connection says of each."""
+
+    def step(connection: Connection) -> list[int]:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    return await store._database._writer.driver.submit(step)
+
+
 async def test_relaxed_durability_syncs_less(path: Path) -> None:
+    names = "synchronous", "fullfsync", "checkpoint_fullfsync"
     async with memstore.open(path, dimension=2, durability="relaxed") as store:
-        level = await store._database._writer.driver.submit(
-            lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()
-        )
-        assert level == 1
+        assert await pragmas(store, *names) == [1, 0, 1]
         assert (await store.stats()).durability == "relaxed"
     async with memstore.open(path) as store:
-        level = await store._database._writer.driver.submit(
-            lambda c: c.exec_driver_sql("PRAGMA synchronous").scalar_one()
-        )
-        assert level == 2
+        assert await pragmas(store, *names) == [2, 1, 1]
 
 
 async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None:
@@ -350,3 +365,92 @@ async def test_the_change_log_is_trimmed_and_a_follower_behind_it_builds_anew(pa
         hits = await two.memories.search([1, 24_000], 3)
         assert hits[0].memory.content == "24001" or hits[0].score > 0.999
         assert await two.check() == await one.check() == []
+
+
+def half_made(path: Path, *, first_page: bool, pages_before: int = 0) -> None:
+    """The file as a process leaves it that is killed, or a power cut, in the moment in which it is first written."""
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("PRAGMA page_size=8192")
+        base.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        base.execute("CREATE TABLE t (x)")
+        base.execute("CREATE TABLE u (x)")
+    pages = path.read_bytes()
+    path.write_bytes((pages if first_page else bytes(8192))[:8192])
+    head = bytes.fromhex("d9d505f920a163d7") + struct.pack(">5I", 0, 7, pages_before, 512, 8192)
+    path.with_name(f"{path.name}-journal").write_bytes(head.ljust(512, b"\0"))
+
+
+@pytest.mark.parametrize("first_page", [True, False])
+async def test_a_file_whose_making_was_cut_short_is_made_at_the_next_open(path: Path, first_page: bool) -> None:
+    half_made(path, first_page=first_page)
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("a", embedding=[1, 0])
+        assert await store.check() == []
+
+
+async def test_a_file_that_was_there_before_is_not_taken_for_one_cut_short(path: Path) -> None:
+    half_made(path, first_page=False, pages_before=3)
+    before = path.read_bytes()
+    with pytest.raises(ForeignFileError):
+        await memstore.open(path, dimension=2)
+    assert path.read_bytes() == before
+
+
+async def test_a_connection_that_cannot_be_made_is_an_error_of_ours(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "migrate", lambda path, timeout: None)  # as if the last descriptor went after it
+    before = set(threading.enumerate())
+    with pytest.raises(StorageError, match="cannot be opened"):
+        await memstore.open(path, dimension=2)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # aiosqlite's, which tells the loop of its end
+
+
+def test_a_file_that_is_damaged_between_looking_and_switching_is_an_error_of_ours(path: Path) -> None:
+    path.write_bytes(b"no longer a database" * 1_000)
+    with pytest.raises(DamagedError):
+        switch_to_wal(str(path), 1.0)
+
+
+def test_a_connection_that_can_only_read_is_refused_for_writing(path: Path) -> None:
+    """SQLite makes one where a file cannot be opened for writing at that moment, and says nothing."""
+    memstore.migrate(str(path))
+    setup = configure(Settings(path=str(path)), writes=True)
+
+    def connected(mode: Literal["ro", "rw"]) -> Connection:
+        return sync_engine(lambda: sqlite3.connect(uri(str(path), mode), uri=True, isolation_level=None)).connect()
+
+    with connected("ro") as reads, pytest.raises(StorageError, match="cannot be written"):
+        setup(reads)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with connected("rw") as writes:
+            setup(writes)  # that another is writing says nothing against it
+
+
+def test_a_copy_that_can_neither_be_made_nor_deleted_says_both(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memstore.migrate(str(path))
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise OSError("the disk is broken")
+
+    def stop(done: int, total: int) -> None:
+        raise RuntimeError("it stops here")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(RuntimeError, match="it stops here") as caught:
+        copying.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
+    assert "could not be deleted: the disk is broken" in caught.value.__notes__[0]
+
+
+def test_nothing_is_left_of_a_copy_that_fails(path: Path) -> None:
+    memstore.migrate(str(path))
+
+    def stop(done: int, total: int) -> None:
+        path.with_name("copy.db-journal").touch()  # as one that could not be deleted when the transaction ended
+        raise RuntimeError("it stops here")
+
+    with pytest.raises(RuntimeError, match="it stops here"):
+        copying.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
+    assert not list(path.parent.glob("copy.db*"))

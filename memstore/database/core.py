@@ -6,7 +6,6 @@ True whenever nobody is inside a call: the writer has no open transaction, unles
 import asyncio
 import logging
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -16,12 +15,15 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.database import commit
+from memstore.database import commit, forks
 from memstore.database.driver import Driver, LocalEngine, Step
 from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, no_dimension, sync_engine
+from memstore.database.identity import OpenedFile
 from memstore.database.migration import migrate
+from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import Writer, WriteSession
 from memstore.errors import (
+    BusyError,
     ClosedError,
     EventLoopError,
     ForkedStoreError,
@@ -46,9 +48,17 @@ _log = logging.getLogger("memstore")
 class Database:
     """The open file. Made by `Database.open`; `close` must be awaited."""
 
-    def __init__(self, settings: Settings, writer: Driver | None, readers: list[Driver], upkeep: Driver | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        file: OpenedFile,
+        writer: Driver | None,
+        readers: list[Driver],
+        upkeep: Driver | None,
+    ) -> None:
         self.settings = settings
-        self._writer = None if writer is None else Writer(writer, settings.timeout)
+        self.file = file
+        self._writer = None if writer is None else Writer(writer, settings.timeout, file)
         self._readers = readers
         self._upkeep = upkeep
         self._loop = asyncio.get_running_loop()
@@ -57,12 +67,18 @@ class Database:
         self._ended: Outcome[None] | None = None
         self._checkpointing: asyncio.Future[bool] | None = None
         self._checkpoint_not_before = 0.0
+        self._turns = 0  # of the writer's, when the log's size was last looked at
         self._wal = settings.path + "-wal"
 
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
         """Create or migrate the file if need be, and connect to it. Raises as `memstore.open` does."""
-        await in_thread(lambda: _prepare(settings))
+        with forks.briefly(settings.path):
+            return await cls._open(settings)
+
+    @classmethod
+    async def _open(cls, settings: Settings) -> "Database":
+        file = await in_thread(lambda: _prepare(settings))
         connecting = asyncio.ensure_future(_connect(settings))
         try:
             drivers = await finished(connecting)
@@ -71,8 +87,8 @@ class Database:
                 await _closed(connecting.result())
             raise
         if settings.read_only:
-            return cls(settings, None, drivers, None)
-        return cls(settings, drivers[0], drivers[2:], drivers[1])
+            return cls(settings, file, None, drivers, None)
+        return cls(settings, file, drivers[0], drivers[2:], drivers[1])
 
     def when_committed(self, apply: Callable[[Connection], None]) -> None:
         """Have *apply* run on the writer's thread right after every COMMIT, before the caller is answered."""
@@ -81,6 +97,12 @@ class Database:
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
+        self.check_here()
+        if self._closed:
+            raise ClosedError("the store is closed: open it again")
+
+    def check_here(self) -> None:
+        """Raise `ForkedStoreError` or `EventLoopError` where this is not the process, or the loop, of the store."""
         if os.getpid() != self._pid:
             raise ForkedStoreError("this store was opened by the parent process: open one in the child")
         try:
@@ -89,14 +111,19 @@ class Database:
             running = None
         if running is not self._loop:
             raise EventLoopError("this store belongs to another event loop: open one in the loop that uses it")
-        if self._closed:
-            raise ClosedError("the store is closed: open it again")
 
     async def call(self, function: Step[T]) -> T:
-        """Run *function* on a reader's thread, in no transaction; a cancelled caller does not wait for its end."""
+        """Run *function* on a reader's thread, in no transaction; a cancelled caller does not wait for its end.
+
+        Raises `StoreReplacedError`, as every way to the file does.
+        """
         self.check_usable()
         reader = min(self._readers, key=lambda r: r.pending)
-        return await reader.ask(function)
+        return await reader.ask(partial(self._in_place, function))
+
+    def _in_place(self, function: Step[T], connection: Connection) -> T:
+        self.file.check()
+        return function(connection)
 
     async def read(self, function: Step[T]) -> T:
         """Run *function* on a reader's thread, in one read transaction."""
@@ -151,17 +178,20 @@ class Database:
         return self._writer
 
     def wal_bytes(self) -> int:
-        """The size of the write-ahead log; 0 when there is none."""
+        """The size of the write-ahead log; 0 when there is none to be seen."""
         try:
             return os.stat(self._wal).st_size
-        except FileNotFoundError:
+        except OSError:  # what is wrong with the folder is for the next transaction to say
             return 0
 
     def _checkpoint_if_due(self) -> None:
-        if self._upkeep is None or self._closed or self._checkpointing is not None:
+        if self._upkeep is None or self._closed or self._checkpointing is not None or self._upkeep.forked:
             return
+        if self._writer is None or self._turns == self._writer.turns:
+            return  # of those who shared a transaction one looks
+        self._turns = self._writer.turns
         if self.wal_bytes() > CHECKPOINT_BYTES and time.monotonic() >= self._checkpoint_not_before:
-            self._checkpointing = self._upkeep.submit(_checkpoint)
+            self._checkpointing = self._upkeep.submit(self._checkpoint)
             self._checkpointing.add_done_callback(self._checkpointed)
 
     def _checkpointed(self, outcome: "asyncio.Future[bool]") -> None:
@@ -172,16 +202,37 @@ class Database:
             self._checkpoint_not_before = time.monotonic() + _CHECKPOINT_PAUSE
             _log.info("the write-ahead log could not be written back yet: %s", error or "a reader holds an old state")
 
+    def _checkpoint(self, connection: Connection, wait: float = 1.0) -> bool:
+        """Write the log back into the file and start it anew; False where a reader, or a writer, kept it from that.
+
+        SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
+        the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken
+        before, to see that it is to be had, and the checkpoint left for later when it is not.
+
+        A file that does not lie at its path is left alone: whoever opens it where it lies has another log for it.
+        """
+        if not self.file.in_place:
+            return False
+        try:
+            commit.begin_write(connection, wait)
+        except BusyError:
+            return False
+        commit.rollback(connection)
+        base = commit.raw(connection)
+        with commit.translated():
+            base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
+            return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+
     async def upkeep(self, function: Step[T]) -> T:
         """Run *function* on the upkeep thread, in no transaction; it must bound its own waits."""
         self.check_usable()
         if self._upkeep is None:
             raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
-        return await self._upkeep.submit(function)
+        return await self._upkeep.submit(partial(self._in_place, function))
 
     async def checkpoint(self) -> None:
         """Write the log back into the file now."""
-        await self.upkeep(_checkpoint)
+        await self.upkeep(self._checkpoint)
 
     @property
     def closed(self) -> bool:
@@ -191,6 +242,7 @@ class Database:
     async def close(self) -> None:
         """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
         if not self._closed:
+            self.check_here()
             async with nullcontext() if self._writer is None else self._writer.turn():
                 self._shut()
         if self._ended is not None:
@@ -203,7 +255,7 @@ class Database:
         self._closed = True
         drivers = list(self._readers)
         if self._upkeep is not None:
-            self._upkeep.submit(partial(_checkpoint, wait=_WAIT_AT_CLOSE))
+            self._upkeep.submit(partial(self._checkpoint, wait=_WAIT_AT_CLOSE))
             drivers.insert(0, self._upkeep)
         if self._writer is not None:
             self._writer.closed = True
@@ -217,17 +269,19 @@ class Database:
             )
 
 
-def _prepare(settings: Settings) -> None:
+def _prepare(settings: Settings) -> OpenedFile:
+    """Make the file, or bring it up to date, and take down which one it is."""
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
         raise OpenError(
             f"this Python carries SQLite {sqlite3.sqlite_version}; memstore needs "
-            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: use a newer Python"
+            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: pip install 'memstore[sqlite]', or use a newer Python"
         )
     if not settings.read_only:
         if settings.dimension is None and inspect(settings.path) is None:
             raise no_dimension(settings.path)  # before there is a file
         migrate(settings.path, timeout=settings.timeout)
-        return
+        warn_of_bug()
+        return OpenedFile(settings.path)
     revision = inspect(settings.path)
     if revision is None:
         raise MissingFileError(f"there is no store at {settings.path!r} to read: open it without read_only to make one")
@@ -235,6 +289,7 @@ def _prepare(settings: Settings) -> None:
         raise OpenError(
             f"{settings.path!r} has schema {revision}; open it once without read_only to bring it to {HEAD}"
         )
+    return OpenedFile(settings.path)
 
 
 async def _connect(settings: Settings) -> list[Driver]:
@@ -243,8 +298,9 @@ async def _connect(settings: Settings) -> list[Driver]:
     drivers: list[Driver] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
-            driver = await Driver.open(engine, local, configure(settings, writes=writes))
-            drivers.append(driver)
+            with commit.translated():
+                setup = configure(settings, writes=writes)
+                drivers.append(await Driver.open(settings.path, engine, local, setup))
     except BaseException:
         await _closed(drivers)
         raise
@@ -272,15 +328,3 @@ def _one_after_the_other(drivers: list[Driver]) -> "Outcome[None]":
 
     close_next()
     return together
-
-
-def _checkpoint(connection: Connection, wait: float = 1.0) -> bool:
-    """Write the log back into the file and start it anew; False where a reader, or a writer, kept it from that.
-
-    SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
-    the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: hence the long wait.
-    """
-    base = commit.raw(connection)
-    with commit.translated():
-        base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
-        return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

@@ -6,7 +6,6 @@ its bytes. Files are never opened but by SQLite: closing any other handle would 
 
 import os
 import re
-import sqlite3
 import stat
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated
+from memstore.database.sqlite import async_dbapi, sqlite3
 from memstore.errors import (
     BusyError,
     DamagedError,
@@ -38,6 +38,7 @@ REVISIONS = ("0001", "0002")
 
 HEAD = REVISIONS[-1]
 MINIMUM_SQLITE = (3, 38, 0)
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "relaxed": "NORMAL"}
 
 
@@ -47,33 +48,40 @@ def inspect(path: str) -> str | None:
     Raises:
         ForeignFileError: it is not a file of ours.
         NewerFileError: a newer release wrote it.
-        DamagedError: its schema is not the one that was made, or SQLite cannot read it.
+        DamagedError: its schema is not the one that was made, or it cannot be read, or was emptied.
         MissingFileError: its folder does not exist.
         OpenError: it cannot be looked at.
     """
-    if _is_empty(Path(path)):
+    size = _size(Path(path))
+    if size is None:
         return None
+    if size == 0:
+        _must_have_no_log(path)
+        return None
+    if size == 1:  # SQLite takes it for an empty one
+        raise ForeignFileError(f"{path!r} is not a memstore file; it was not touched: give another path")
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_READONLY_ROLLBACK and _half_made(path):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        unended = code == sqlite3.SQLITE_READONLY and Path(f"{path}-journal").exists()
+        if unended and _half_made(path):
             return None  # the next connection that writes rolls its maker's transaction back
-        if code in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_NOTADB):
+        if unended or code == sqlite3.SQLITE_NOTADB:
             raise ForeignFileError(
                 f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
             ) from error
         raise translate(error) from error
 
 
-def _is_empty(file: Path) -> bool:
-    """Whether nothing is in *file* yet, or it is not there and can be made. Raises as `inspect` does."""
+def _size(file: Path) -> int | None:
+    """How many bytes are in *file*; None where it is not there and can be made. Raises as `inspect` does."""
     try:
         found = file.stat()
     except (FileNotFoundError, NotADirectoryError):
         if os.path.isdir(file.absolute().parent):  # Path.is_dir raises where one may not look
-            return True
+            return None
         raise MissingFileError(
             f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
         ) from None
@@ -85,22 +93,45 @@ def _is_empty(file: Path) -> bool:
         raise ForeignFileError(f"{str(file)!r} is a folder: give the path of the database file in it")
     if not stat.S_ISREG(found.st_mode):
         raise ForeignFileError(f"{str(file)!r} is no file but a device, a pipe or a socket: give the path of a file")
-    return found.st_size == 0
+    return found.st_size
+
+
+def _must_have_no_log(path: str) -> None:
+    """Raise `DamagedError` where an empty file was none: its log holds what SQLite would throw away with it."""
+    log = Path(f"{path}-wal")
+    if log.exists() and log.stat().st_size:
+        raise DamagedError(
+            f"{path!r} is empty, but the log beside it is not: it was cut off. Restore a backup, or delete both files"
+        )
 
 
 def _half_made(path: str) -> bool:
     """Whether a file with a transaction in it that nobody will end was to be one of ours.
 
-    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change.
+    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change; and
+    to make do with a file that is shorter than its first page says, as one is whose pages were being written.
     """
     try:
         with closing(sqlite3.connect(uri(path, "ro") + "&immutable=1", uri=True)) as connection:
+            connection.execute("PRAGMA writable_schema=ON")
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             if application != 0:
                 return bool(application == APPLICATION_ID)
             return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.DatabaseError as error:
+        unreadable = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+        return unreadable and _made_from_nothing(f"{path}-journal")
+
+
+def _made_from_nothing(journal: str) -> bool:
+    """Whether taking back the transaction of *journal* leaves an empty file: then it is nobody's yet.
+
+    The first page may be what a power cut took. A journal begins with 8 bytes of its own, the number of its records,
+    a number drawn by lot, and how many pages the file had. No lock is ever on it, so it may be opened and closed.
+    """
+    with Path(journal).open("rb") as file:
+        head = file.read(20)
+    return len(head) == 20 and head[:8] == _JOURNAL and not any(head[16:])
 
 
 def no_dimension(path: str) -> InvalidError:
@@ -182,13 +213,18 @@ def async_engine(settings: Settings) -> AsyncEngine:
     """An engine whose connections each have a thread; the store holds them for its life, so nothing pools them."""
     query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
     url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
-    arguments = {"isolation_level": None, "cached_statements": 512, "timeout": settings.timeout}
-    return create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+    arguments = {
+        "isolation_level": None,
+        "cached_statements": 512,
+        "timeout": settings.timeout,
+        "check_same_thread": False,
+    }
+    return create_async_engine(url, module=async_dbapi(), poolclass=NullPool, connect_args=arguments)
 
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:
     """A synchronous engine over connections that *creator* makes."""
-    return create_engine("sqlite://", creator=creator, poolclass=NullPool)
+    return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool)
 
 
 def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:
@@ -197,6 +233,8 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
     def setup(connection: Connection) -> None:
         base = raw(connection)
         with translated():
+            if writes:
+                _must_take_writes(base)
             base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             base.execute("PRAGMA foreign_keys=ON")
             base.execute("PRAGMA temp_store=MEMORY")  # else every trigger beside a unique key opens a temporary file
@@ -206,9 +244,26 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
                 return
             base.execute("PRAGMA secure_delete=FAST")  # ON, Debian's default, writes deleted vectors to the log again
             base.execute(f"PRAGMA synchronous={_SYNCHRONOUS[settings.durability]}")
+            # On macOS alone: there fsync leaves what it was asked for in the drive's cache, and in no order.
+            base.execute(f"PRAGMA fullfsync={settings.durability == 'full'}")
+            base.execute("PRAGMA checkpoint_fullfsync=ON")
             base.execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
 
     return setup
+
+
+def _must_take_writes(base: sqlite3.Connection) -> None:
+    """Raise where this connection can only read.
+
+    SQLite opens a file for reading when it cannot for writing, be it for want of descriptors at that moment; every
+    write of the store would fail from then on. BEGIN IMMEDIATE does not tell: it begins to read.
+    """
+    base.execute("PRAGMA busy_timeout=0")
+    try:
+        base.execute("DELETE FROM store_meta WHERE 0")
+    except sqlite3.OperationalError as error:
+        if not isinstance(translate(error), BusyError):  # another writer is at work: then it takes writes
+            raise
 
 
 def switch_to_wal(path: str, timeout: float) -> None:
@@ -223,7 +278,7 @@ def switch_to_wal(path: str, timeout: float) -> None:
             with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=1.0)) as connection:
                 if connection.execute("PRAGMA journal_mode=WAL").fetchone()[0] == "wal":
                     return
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not isinstance(translate(error), BusyError):
                 raise translate(error) from error
         if time.monotonic() > deadline:

@@ -23,7 +23,7 @@ from memstore.threads import Outcome, settle
 T = TypeVar("T")
 PlaceT = TypeVar("PlaceT", bound="Place[Any]")
 
-_AGAIN = 1.0  # seconds until a place whose deadline is suspended is looked at again
+_AGAIN = 1.0  # seconds until places whose deadlines are suspended are looked at again
 
 
 class Place(Outcome[T]):
@@ -43,30 +43,25 @@ class Place(Outcome[T]):
         self.wait = wait
         self.value: T | None = None
         self.error: BaseException | None = None
-        self.timer: asyncio.TimerHandle | None = None
         self._line = line
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Leave the line, if the turn has not begun; else as of `Outcome`."""
-        if not self._line.take(self):
+        if not self.orphaned and not self._line.take(self):
             return False
-        self._disarm()
         return asyncio.Future.cancel(self, msg)
 
     def answer(self) -> None:
         """Tell whoever awaits this what came of it."""
-        self._disarm()
         settle(self, self.value, self.error)
         self.value = self.error = None
-
-    def _disarm(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
 
 
 class Line:
     """The places of those who want to write, in the order in which they asked.
+
+    One timer watches over them all: most are answered long before their deadline, so that one each would cost more
+    than all else that a place does.
 
     Args:
         begin: has the turn of the place that is first begun; False where it could not be, and the place was taken out.
@@ -77,13 +72,15 @@ class Line:
         self._places: OrderedDict[Place[Any], None] = OrderedDict()
         self._guard = threading.Lock()
         self._taken = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = math.inf  # when the timer ends, if there is one
 
     def enter(self, place: PlaceT) -> PlaceT:
         """Stand in line; the turn begins at once if nobody has it."""
         with self._guard:
             self._places[place] = None
         if self._taken:
-            self._look(place)
+            self._watch(place.deadline)
         else:
             self.hand_on()
         return place
@@ -95,6 +92,9 @@ class Line:
             if self._begin(first):
                 return
         self._taken = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def take(self, place: Place[Any]) -> bool:
         """Take *place* out of the line; False where that was done before."""
@@ -117,14 +117,27 @@ class Line:
         with self._guard:
             return next(iter(self._places), None)
 
-    def _look(self, place: Place[Any]) -> None:
-        """Take *place* out when its deadline has come; the thread moves that while it prepares the place's work."""
-        left = place.deadline - time.monotonic()
-        if left > 0:
-            again = _AGAIN if left == math.inf else left
-            place.timer = asyncio.get_running_loop().call_later(again, self._look, place)
-        elif self.take(place):
-            place.error = BusyError(
-                f"other tasks of this store were writing for {place.wait} s: keep transactions short, or raise timeout"
-            )
-            place.answer()
+    def _watch(self, deadline: float) -> None:
+        """Have the places be looked at when *deadline* has come, if not before."""
+        if self._timer is not None:
+            if self._due <= deadline:
+                return
+            self._timer.cancel()
+        self._due = deadline
+        self._timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._look)
+
+    def _look(self) -> None:
+        """Take out the places whose deadline has come; the thread moves that while it prepares a place's work."""
+        self._timer, here = None, time.monotonic()
+        with self._guard:
+            waiting = list(self._places)
+        for place in waiting:
+            if place.deadline <= here and self.take(place):
+                place.error = BusyError(
+                    f"other tasks of this store were writing for {place.wait} s: keep transactions short, or raise "
+                    "timeout"
+                )
+                place.answer()
+        left = [place.deadline for place in waiting if place.deadline > here]
+        if left:
+            self._watch(min(*left, here + _AGAIN))

@@ -2,8 +2,9 @@
 
 From BEGIN to after-commit a transaction is one function on one thread. It takes in what has queued up while the
 thread was busy: nobody waits for others to come. Each write but the first has a savepoint of its own, so that one that
-raises leaves nothing and the others go on; the first needs none, for it is undone with the transaction. All are
-answered together, after COMMIT and after the indexes have followed it.
+raises leaves nothing and the others go on; the first needs none, for it is undone with the transaction. Neighbours
+that are `Alike` are done by one call, in one savepoint; if it fails they are done one by one, for whose fault it was
+only that can tell. All are answered together, after COMMIT and after the indexes have followed it.
 
 Nobody's answer is to wait long for the work of others. So a batch shares its transaction with nobody, and one that is
 `_LONG` seconds old takes in no more. `MOST` bounds what is prepared in one go, and cannot share the interpreter.
@@ -14,27 +15,63 @@ import copy
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Connection
 
 from memstore.database import commit
 from memstore.database.driver import Driver, Step
+from memstore.database.identity import OpenedFile
 from memstore.database.line import Line, Place
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
 from memstore.threads import tell
 
 T = TypeVar("T")
+PartT = TypeVar("PartT")
 
 MOST = 64
 """Writes that share a transaction at most."""
 
 _LONG = 0.02
+_TOGETHER = 100  # rows, or whatever `Alike.size` counts, that one call brings at most: a few milliseconds of work
 _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
 _log = logging.getLogger("memstore")
+
+
+class Alike(Generic[PartT, T]):
+    """A step that can be done together with others of its *kind*, for less than one after the other.
+
+    Args:
+        kind: equal for steps whose *run* is the same.
+        run: does all that the parts it is given say, in their order, or raises; what comes of each.
+        part: this step's own; it may be filled while the step is prepared.
+        size: about how many rows it brings.
+    """
+
+    __slots__ = ("kind", "part", "run", "size")
+
+    def __init__(
+        self, kind: Hashable, run: Callable[[Connection, Sequence[PartT]], Sequence[T]], part: PartT, size: int
+    ) -> None:
+        self.kind = kind
+        self.run = run
+        self.part = part
+        self.size = size
+
+    def __call__(self, connection: Connection) -> T:
+        """Do it alone."""
+        return self.run(connection, [self.part])[0]
+
+    def inside(self, around: Callable[[Connection, Step[Sequence[T]]], Sequence[T]]) -> "Alike[PartT, T]":
+        """The same step, but that *around* runs it, once however many are done together."""
+
+        def run(connection: Connection, parts: Sequence[PartT]) -> Sequence[T]:
+            return around(connection, lambda connection: self.run(connection, parts))
+
+        return Alike(self.kind, run, self.part, self.size)
 
 
 class Job(Place[T]):
@@ -82,13 +119,19 @@ class Writer:
     Args:
         driver: the connection and its thread.
         timeout: seconds to wait for other writers.
+        file: what it writes to.
+
+    Attributes:
+        turns: how many transactions have ended, counted by the event loop alone.
     """
 
-    def __init__(self, driver: Driver, timeout: float) -> None:
+    def __init__(self, driver: Driver, timeout: float, file: OpenedFile) -> None:
         self.driver = driver
+        self._file = file
         self.closed = False
         self.committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._unknown: CommitUnknownError | None = None
+        self.turns = 0
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._line = Line(self._begin)
@@ -108,7 +151,7 @@ class Writer:
             await self._line.enter(turn)
             yield
         finally:
-            if turn.granted:
+            if turn.granted and not self.driver.forked:
                 self._line.hand_on()
 
     @asynccontextmanager
@@ -120,16 +163,18 @@ class Writer:
             await self._line.enter(turn)
             yield session
         finally:
-            if turn.granted:
+            if turn.granted and not self.driver.forked:
                 try:
                     if not session.committed:
                         await self.driver.submit(commit.rollback)
                 finally:
+                    self.turns += 1
                     self._line.hand_on()
 
     def commit(self, connection: Connection) -> None:
         """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
         try:
+            self._file.check()  # a transaction of a user's may have taken long
             commit.commit(connection)
         except CommitUnknownError as error:
             self._unknown = error
@@ -184,6 +229,7 @@ class Writer:
         tell(self._loop, self._written, jobs)
 
     def _written(self, jobs: list[Job[Any]]) -> None:
+        self.turns += 1
         self._line.hand_on()
         for job in jobs:
             job.answer()
@@ -205,38 +251,34 @@ class Writer:
     def _run(self, connection: Connection, front: Sequence[Job[Any]], jobs: list[Job[Any]]) -> bool:
         """Run those of *front* that are in line still; whether there is anything to commit."""
         began = time.monotonic()
-        done: list[Job[Any]] = []
-        for job in front:
+        done = 0
+        for group in _neighbours(front):
             if done and time.monotonic() - began > _LONG:
                 break  # the rest is still in line, and first
-            if not self._took(job):
+            taken = [job for job in group if self._took(job)]
+            jobs += taken
+            if len(taken) > 1 and _together(connection, taken):
+                done += len(taken)
                 continue
-            jobs.append(job)
-            try:
-                if done:
-                    with commit.savepoint(connection, "job"):
+            marked = done > 0 or len(taken) > 1
+            for job in taken:
+                try:
+                    with commit.savepoint(connection, "job") if marked else commit.translated():
                         job.run(connection)
-                else:
-                    with commit.translated():
-                        job.run(connection)
-                done.append(job)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-                job.error = error
-                if not done:
-                    break
-                if not commit.in_write(connection):
-                    for other in done:
-                        other.error = StorageError(
-                            f"{commit.GIVEN_UP} (it was shared with a write that failed: {error})"
-                        )
-                    return False
-        return bool(done)
+                    done += 1
+                except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+                    job.error = error
+                    if not marked:
+                        return False
+                    _check_open(connection, error)
+        return done > 0
 
     def _locked(self, connection: Connection, places: Sequence[Place[Any]]) -> bool:
         """Take the file's write lock for *places*; False when none of them waits for it any more."""
         while waiting := [place for place in places if self._line.holds(place)]:
             left = min(place.deadline for place in waiting) - time.monotonic()
             try:
+                self._file.check()  # before a page of it reaches a log that may be another file's by now
                 commit.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
                 return True
             except BusyError as error:
@@ -269,7 +311,12 @@ class WriteSession:
 
     async def run(self, function: Step[T]) -> T:
         """Run *function* inside the transaction, on the writer's thread."""
-        return await self._writer.driver.submit(function)
+
+        def step(connection: Connection) -> T:
+            with commit.translated():
+                return function(connection)
+
+        return await self._writer.driver.submit(step)
 
     async def commit(self) -> None:
         """COMMIT to after-commit, as one function; once it has begun, only its outcome counts."""
@@ -277,6 +324,44 @@ class WriteSession:
             await self._writer.driver.submit(self._writer.commit)
         finally:
             self.committed = True  # it ended, one way or the other: there is nothing left to roll back
+
+
+def _neighbours(jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
+    """*jobs* in order: those that are alike and stand side by side together, every other alone."""
+    group: list[Job[Any]] = []
+    kind: Hashable | None = None
+    size = 0
+    for job in jobs:
+        step = job.function
+        mine, more = (step.kind, step.size) if isinstance(step, Alike) else (None, 0)
+        size += more
+        if group and (mine is None or mine != kind or size > _TOGETHER):
+            yield group
+            group, size = [], more
+        kind = mine
+        group.append(job)
+    if group:
+        yield group
+
+
+def _together(connection: Connection, jobs: Sequence[Job[Any]]) -> bool:
+    """Do jobs that are alike by one call; False where it failed, and left nothing."""
+    steps: list[Alike[Any, Any]] = [cast("Alike[Any, Any]", job.function) for job in jobs]
+    try:
+        with commit.savepoint(connection, "job"):
+            values = steps[0].run(connection, [step.part for step in steps])
+    except Exception as error:  # noqa: BLE001 - it is raised again to whoever is at fault, when each is done alone
+        _check_open(connection, error)
+        return False
+    for job, value in zip(jobs, values, strict=True):
+        job.value = value
+    return True
+
+
+def _check_open(connection: Connection, error: BaseException) -> None:
+    """Raise where the failure of one write ended the transaction that it shared."""
+    if not commit.in_write(connection):
+        raise StorageError(f"{commit.GIVEN_UP} (it was shared with a write that failed: {error})") from error
 
 
 def _own(error: BaseException) -> BaseException:

@@ -5,6 +5,8 @@ is a snapshot of the graph, entries are laid out in the order of its nodes, and 
 """
 
 import logging
+from collections.abc import Sequence
+from itertools import compress
 
 import numpy as np
 from sqlalchemy import Connection
@@ -15,11 +17,12 @@ from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import NEVER, Entries, Keys
 from memstore.index.snapshot import GONE, fits, keys_of
 from memstore.repository import log, snapshots
+from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorRows, VectorSpace
 from memstore.repository.reading import as_written
 from memstore.repository.snapshots import BrokenSnapshotError, Header
 from memstore.settings import IndexOptions
-from memstore.vectors import decode_rows
+from memstore.vectors import decode_rows, intact
 
 _MOST = 4  # a graph of so many times more nodes than there are vectors is mostly dead
 
@@ -49,23 +52,41 @@ def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state:
         except BrokenSnapshotError as error:
             _log.warning("a snapshot of the graph is damaged (%s): the graph is built anew", error)
     owners = log.Owners(connection, space)
-    for keys, blobs in log.scan(connection, space):
+    left_out = 0
+    for keys, blobs, checksums in log.scan(connection, space):
         there, namespaces, expiries = owners.find(keys, NEVER)
-        if there.all():
-            index.load(entries_of(keys, namespaces, expiries, blobs, space))
-        else:
-            held = [blob for blob, known in zip(blobs, there.tolist(), strict=True) if known]
-            index.load(entries_of(keys[there], namespaces, expiries, held, space))
+        if not there.all():
+            known = there.tolist()
+            keys, blobs, checksums = keys[there], list(compress(blobs, known)), list(compress(checksums, known))
+        entries = entries_of(keys, namespaces, expiries, blobs, checksums, space)
+        index.load(entries)
+        left_out += len(keys) - len(entries.keys)
     index.table.loaded()
+    if left_out:
+        _log.warning("%d stored vectors are damaged: no search finds them, and check() names them", left_out)
 
 
 def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
-    """Stored rows as index entries; what no verb would store is no neighbour of anything, and is left out."""
+    """Stored rows as index entries; what no verb stored is no neighbour of anything, and is left out."""
     with as_written("a key, a namespace or an expiry"):
         keys = np.array(chunk.keys, dtype=np.int64)
         namespaces = np.array(chunk.namespaces, dtype=np.int64)
         expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
-    return entries_of(keys, namespaces, expiries, list(chunk.blobs), space)
+    return entries_of(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
+
+
+def inserted_entries(told: Inserted) -> Entries:
+    """What a write told of its new vectors as index entries, as `as_entries`."""
+    keys = np.array(told.keys, dtype=np.int64)
+    namespaces = np.full(len(keys), told.namespace, dtype=np.int64)
+    expiries = np.full(len(keys), NEVER, dtype=np.int64)
+    places = {key: place for place, key in enumerate(told.keys)} if told.apart else {}
+    for key, namespace, expiry in told.apart:
+        place = places.get(key)
+        if place is not None:
+            namespaces[place] = namespace
+            expiries[place] = NEVER if expiry is None else expiry
+    return entries_of(keys, namespaces, expiries, told.blobs, [None] * len(keys), told.space)  # nobody wrote them since
 
 
 def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:
@@ -76,14 +97,19 @@ def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: K
     index.expected = header
 
 
-def entries_of(keys: Keys, namespaces: Keys, expiries: Keys, blobs: list[bytes], space: VectorSpace) -> Entries:
+def entries_of(
+    keys: Keys,
+    namespaces: Keys,
+    expiries: Keys,
+    blobs: Sequence[bytes],
+    checksums: Sequence[int | None],
+    space: VectorSpace,
+) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
     size, metric = 4 * space.space.dimension, space.space.metric
-    if set(map(type, blobs)) - {bytes}:
-        blobs = [blob if type(blob) is bytes else b"" for blob in blobs]
-    whole = np.fromiter(map(len, blobs), dtype=np.int64, count=len(blobs)) == size
-    if not whole.all():
-        blobs = [blob for blob in blobs if len(blob) == size]
+    whole = [intact(blob, written) and len(blob) == size for blob, written in zip(blobs, checksums, strict=True)]
+    if not all(whole):
+        blobs = list(compress(blobs, whole))
         keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]
     rows = decode_rows(blobs, space.space.dimension)
     good, form = usable_form(metric, rows)

@@ -1,6 +1,5 @@
 """Assemblies, their members and their composites as rows."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -22,7 +21,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
-from memstore.errors import shown
+from memstore.database.sqlite import sqlite3
+from memstore.errors import DamagedError, shown
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
@@ -53,7 +53,13 @@ _member_count = (
     .scalar_subquery()
 )
 _READ = (
-    select(assembly, namespace.c.path, _member_count.label("member_count"), assembly_vector.c.vector)
+    select(
+        assembly,
+        namespace.c.path,
+        _member_count.label("member_count"),
+        assembly_vector.c.vector,
+        assembly_vector.c.checksum,
+    )
     .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
     .outerjoin(
         assembly_vector,
@@ -68,13 +74,13 @@ _JOIN = Prepared(
 )
 _REVISION = Prepared(select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
 _MEMBER_VECTORS = Prepared(
-    select(type_coerce(memory_vector.c.vector, LargeBinary))
+    select(type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum)
     .join(assembly_member, assembly_member.c.memory_pk == memory_vector.c.memory_pk)
     .where(assembly_member.c.assembly_pk == bindparam("assembly"), memory_vector.c.space_pk == bindparam("space"))
     .order_by(assembly_member.c.memory_pk)
 )
 _SOME_VECTORS = Prepared(
-    select(type_coerce(memory_vector.c.vector, LargeBinary))
+    select(type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum)
     .where(memory_vector.c.memory_pk.in_(select(keys_in().c.value)), memory_vector.c.space_pk == bindparam("space"))
     .order_by(memory_vector.c.memory_pk)
 )
@@ -139,7 +145,7 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: d
 
 
 def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) -> Assembly:
-    vector = row["vector"]
+    vector, dimension = row["vector"], space.space.dimension
     texts = {type(row[name]) for name in ("id", "name", "description")}
     if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
         raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
@@ -152,7 +158,7 @@ def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) ->
         topics=tuple(row["topics"]),
         metadata=row["metadata"],
         member_count=row["member_count"],
-        composite=None if vector is None else decode(vector, space.space.dimension, f"assembly {row['id']!r}"),
+        composite=None if vector is None else decode(vector, dimension, f"assembly {row['id']!r}", row["checksum"]),
         revision=row["revision"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
@@ -204,9 +210,12 @@ def owners(connection: Connection, memory_pk: int) -> list[int]:
 
 
 def revision(connection: Connection, pk: int) -> int:
-    """The present revision of an assembly."""
+    """The present revision of an assembly. Raises `DamagedError`."""
+    row = _REVISION.run(connection, pk=pk).fetchone()
+    if row is None:
+        raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
     with as_written("the revision of an assembly"):
-        return int(_REVISION.run(connection, pk=pk).fetchone()[0])
+        return int(row[0])
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:
@@ -223,12 +232,12 @@ def put_composite(connection: Connection, space: VectorSpace, pk: int, made: Com
 
 
 def member_vectors(connection: Connection, space: VectorSpace, pk: int) -> sqlite3.Cursor:
-    """The stored vectors of an assembly's members, in order of their keys, one a row."""
+    """The stored vectors of an assembly's members and their checksums, in order of their keys, one a row."""
     return _MEMBER_VECTORS.run(connection, assembly=pk, space=space.pk)
 
 
 def some_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> sqlite3.Cursor:
-    """The stored vectors of the memories *keys*, in order of their keys, one a row."""
+    """The stored vectors of the memories *keys* and their checksums, in order of their keys, one a row."""
     return _SOME_VECTORS.run(connection, keys=keys_json(keys), space=space.pk)
 
 

@@ -1,14 +1,15 @@
 """What `check` reads and `repair` writes: rows that no other room looks at in this way."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, select, update
 
 from memstore.database import raw
+from memstore.database.sqlite import sqlite3
 from memstore.records import Finding, Namespace
 from memstore.repository.log import VectorSpace, keys_in, keys_json
-from memstore.repository.nouns import BY_KIND, Kind
+from memstore.repository.nouns import BY_KIND, NOUNS, Kind
 from memstore.repository.reading import as_written
 from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path
 from memstore.threads import breathe
@@ -59,6 +60,12 @@ def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[
     c = assembly_vector.c
     query = select(c.assembly_pk, c.vector).where(c.space_pk == space.pk).order_by(c.assembly_pk)
     return [(key, blob) for key, blob in connection.execute(query)]
+
+
+def changed_at(connection: Connection) -> datetime | None:
+    """When a record was last added or updated; None where there is none."""
+    times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in NOUNS]
+    return max((time for time in times if time is not None), default=None)
 
 
 def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:

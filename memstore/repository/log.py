@@ -44,6 +44,7 @@ Keys = npt.NDArray[np.int64]
 sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 
 _TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
+_EPOCH = Prepared(select(store_meta.c.epoch))
 _STATE = Prepared(
     select(
         store_meta.c.epoch,
@@ -55,6 +56,12 @@ _CHANGED = Prepared(
     select(change_log.c.space_pk, change_log.c.pk).where(
         change_log.c.seq > bindparam("after"), change_log.c.seq <= bindparam("top")
     )
+)
+_CHANGED_SINCE = Prepared(
+    select(
+        func.max(change_log.c.seq),
+        func.group_concat(change_log.c.pk).filter(change_log.c.space_pk == bindparam("space")),
+    ).where(change_log.c.seq > bindparam("after"))
 )
 
 
@@ -99,12 +106,13 @@ class State(NamedTuple):
 
 
 class VectorRows(NamedTuple):
-    """Stored vectors, side by side; an expiry of None is never."""
+    """Stored vectors, side by side; an expiry of None is never, a checksum of None is unknown."""
 
     keys: tuple[int, ...]
     namespaces: tuple[int, ...]
     expiries: tuple[int | None, ...]
     blobs: tuple[bytes, ...]
+    checksums: tuple[int | None, ...]
 
 
 def top(connection: Connection) -> int:
@@ -114,6 +122,14 @@ def top(connection: Connection) -> int:
         return 0
     if type(row[0]) is not int:
         raise odd("the number its log has reached", row[0])
+    return row[0]
+
+
+def epoch(connection: Connection) -> str:
+    """Which history the file has: another where one file was given the content of another."""
+    row = _EPOCH.run(connection).fetchone()
+    if row is None or type(row[0]) is not str:
+        raise odd("which history it has", row and row[0])
     return row[0]
 
 
@@ -141,10 +157,16 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
     return {space_pk: [key for key in found if type(key) is int] for space_pk, found in keys.items()}
 
 
+def changed_since(connection: Connection, after: int, space: VectorSpace) -> tuple[int, list[int]]:
+    """Where the log stands, which stood at *after*, and the keys of *space* that changed meanwhile, ascending."""
+    top, keys = _CHANGED_SINCE.run(connection, after=after, space=space.pk).fetchone()
+    return (after, []) if top is None else (int(top), np.unique(keys_joined(keys)).tolist())
+
+
 def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
     expiry = noun.table.c.expires_at if noun.expires else null()
     statement = (
-        select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector)
+        select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector, noun.vectors.c.checksum)
         .join(noun.table, noun.table.c.pk == noun.vector_owner)
         .join(namespace, namespace.c.pk == noun.table.c.namespace_pk)  # or there is no record to be found
         .where(noun.vectors.c.space_pk == bindparam("space"), noun.vectors.c.vector.is_not(None))
@@ -155,7 +177,8 @@ def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
 
 
 def _scanned(noun: Noun) -> Prepared:
-    held = select(noun.vector_owner, noun.vectors.c.vector).where(noun.vectors.c.space_pk == bindparam("space"))
+    columns = noun.vector_owner, noun.vectors.c.vector, noun.vectors.c.checksum
+    held = select(*columns).where(noun.vectors.c.space_pk == bindparam("space"))
     return Prepared(held.where(noun.vectors.c.vector.is_not(None)) if noun.vectors.c.vector.nullable else held)
 
 
@@ -189,16 +212,16 @@ def _chunks(cursor: Any) -> Iterator[VectorRows]:
         breathe()
 
 
-def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes]]]:
-    """All stored vectors of a space, in chunks, with the keys of their owners: one scan of their own table."""
+def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes], list[int | None]]]:
+    """Keys of the owners, stored vectors and checksums of a space, in chunks: one scan of their own table."""
     cursor = _SCANNED[space.kind].run(connection, space=space.pk)
     for turn in count(1):
         rows = cursor.fetchmany(_SCAN)
         if rows:
-            keys, blobs = zip(*rows, strict=True)
+            keys, blobs, checksums = zip(*rows, strict=True)
             with as_written("the key of a vector's owner"):
                 held = np.array(keys, dtype=np.int64)
-            yield held, list(blobs)
+            yield held, list(blobs), list(checksums)
         if len(rows) < _SCAN:
             return
         if turn % 2 == 0:

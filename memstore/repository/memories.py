@@ -5,22 +5,22 @@ the garbage collector to walk through but the sets of tags.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import compress, islice
+from itertools import chain, compress, islice
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, literal_column, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
+from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, shown
 from memstore.fields import Draft, from_micros, to_micros
-from memstore.records import Json, Memory, Namespace
+from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
-from memstore.repository import namespaces, rows
+from memstore.repository import inserted, log, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
@@ -44,8 +44,10 @@ _COLUMNS = (
     "accessed_at",
     "access_count",
 )
-_SELDOM = ("created_at", "expires_at", "accessed_at", "access_count")
+_SELDOM = ("created_at", "expires_at", "accessed_at", "access_count", "importance")
 """What an upsert seldom changes."""
+_ALWAYS = ("content", "metadata", "updated_at")
+"""What it writes without a look."""
 
 _WIDTH = 100  # rows an INSERT statement: of more SQLite gains nothing
 _WIDE_BYTES = 1 << 20  # of vectors an INSERT statement: they are bound at once, with the GIL held
@@ -80,6 +82,7 @@ _READ = Prepared(
         namespace.c.path,
         *(type_coerce(memory.c[name], NullType()) for name in _COLUMNS[2:]),
         type_coerce(memory_vector.c.vector, LargeBinary),
+        memory_vector.c.checksum,
     )
     .join(namespace, namespace.c.pk == memory.c.namespace_pk)
     .outerjoin(
@@ -125,6 +128,16 @@ class Batch:
             column += new[name]
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
         self.tags += [m.tags for m in memories]
+
+    @classmethod
+    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
+        """The memories of small batches, in order, as one."""
+        whole = cls()
+        for name, column in whole.columns.items():
+            column += chain.from_iterable([batch.columns[name] for batch in batches])
+        whole.vectors += chain.from_iterable([batch.vectors for batch in batches])
+        whole.tags += chain.from_iterable([batch.tags for batch in batches])
+        return whole
 
     def only(self, places: Iterable[int]) -> "Batch":
         """The memories at *places*, as a batch of their own."""
@@ -176,7 +189,10 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
         for batch in new:
             keys = range(pk, pk + len(batch))
             _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
-            _put_vectors(connection, space, keys, batch.vectors)
+            held, blobs = _with_vectors(keys, batch.vectors)
+            before = log.top(connection)
+            _put_vectors(connection, space, held, blobs)
+            inserted.hand_over(connection, space, before, held, blobs, owner)
             rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
     except sqlite3.IntegrityError as error:
@@ -184,16 +200,19 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
         raise rows.taken(connection, MEMORY, path, ids, first) or error from error
 
 
-def _put_vectors(
-    connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
-) -> None:
-    """Store the vectors that there are."""
+def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[bytes]]:
+    """The vectors that there are, and whose."""
     if None in vectors:
         held = [data is not None for data in vectors]
         keys, vectors = list(compress(keys, held)), list(compress(vectors, held))
+    return keys, cast("Sequence[bytes]", vectors)
+
+
+def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes]) -> None:
+    """Store vectors in place of those that there are."""
     if keys:
-        checksums = [checksum(data) for data in cast("Sequence[bytes]", vectors)]
         most = max(1, _WIDE_BYTES // (4 * space.space.dimension))
+        checksums = [checksum(data) for data in vectors]
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 
 
@@ -201,7 +220,7 @@ def _set_vectors(
     connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
 ) -> None:
     """Give memories these vectors, or none."""
-    _put_vectors(connection, space, keys, vectors)
+    _put_vectors(connection, space, *_with_vectors(keys, vectors))
     without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
         _DROP_VECTORS.run(connection, keys=keys_json(without))
@@ -215,20 +234,23 @@ class Standing(NamedTuple):
     expires_at: int | None
     accessed_at: int | None
     access_count: int
+    importance: float
 
 
 def standing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, Standing]:
-    """What there is of *ids*, by id."""
+    """What there is of *ids*, by id. Raises `DamagedError`."""
     owner = namespaces.key(connection, path)
     if owner is None:
         return {}
-    return {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, ids, namespace=owner)}
+    there = {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, ids, namespace=owner)}
+    if not there.keys() <= set(ids):
+        raise DamagedError("the file's index of ids leads to other records: `memstore repair` builds it anew")
+    return there
 
 
-def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Standing]) -> list[Memory]:
-    """The memories of *drafts*, which are those of *batch*, keeping what an upsert keeps; *batch* is made to say so."""
+def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Standing]) -> None:
+    """Have the memories of *drafts*, and *batch*, which is made of them, keep what an upsert keeps."""
     columns = batch.columns
-    kept: list[Memory] = []
     for i, draft in enumerate(drafts):
         if i and i % SLICE == 0:
             breathe()
@@ -241,23 +263,7 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
             accessed = None if old.accessed_at is None else from_micros(old.accessed_at)
         if "access_count" not in named:
             columns["access_count"][i] = count = old.access_count
-        kept.append(
-            memory_record(
-                new.id,
-                new.namespace,
-                new.content,
-                new.embedding,
-                new.tags,
-                new.metadata,
-                new.importance,
-                created,
-                new.updated_at,
-                new.expires_at,
-                accessed,
-                count,
-            )
-        )
-    return kept
+        remember(new, created, accessed, count)
 
 
 def replace(
@@ -266,14 +272,18 @@ def replace(
     """Give memories that are *there* every field that *batch* says of them."""
     found = [there[id] for id in batch.ids]
     keys = [old.pk for old in found]
+    differing: dict[str, list[bool]] = {}
+    for name, column in ((name, batch.columns[name]) for name in _SELDOM):
+        had = [getattr(old, name) for old in found]
+        if had != column:
+            differing[name] = [before != after for before, after in zip(had, column, strict=True)]
     alike: dict[tuple[str, ...], list[int]] = {}
-    for i, (old, *values) in enumerate(zip(found, *(batch.columns[name] for name in _SELDOM), strict=True)):
+    for i, differs in enumerate(zip(*differing.values(), strict=True) if differing else [()] * len(keys)):
         if i and i % SLICE == 0:
             breathe()
-        # What is the same is not written: a new expiry has the index look, a new time of creation moves in its index.
-        same = old[1:] == tuple(values)
-        changed = [] if same else [n for n, had, has in zip(_SELDOM, old[1:], values, strict=True) if had != has]
-        alike.setdefault(("content", "metadata", "importance", "updated_at", *changed), []).append(i)
+        # What is the same is not written: a new expiry has the index look, and of a column that is named SQLite moves
+        # the entry in its index, whatever its value.
+        alike.setdefault((*_ALWAYS, *compress(differing, differs)), []).append(i)
     for names, places in alike.items():
         columns = [[batch.columns[name][i] for i in places] for name in names]
         _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
@@ -333,7 +343,7 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
-    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector = row
+    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written = row
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int):
         raise odd(f"the id, content, importance and access count of memory {shown(id)}", row[2:])
     at = from_micros(created)
@@ -341,7 +351,7 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         id,
         namespace_parts(path),
         content,
-        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}"),
+        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}", written),
         frozenset(tags.get(pk, ())),
         _metadata(metadata, id),
         importance,

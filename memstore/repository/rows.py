@@ -143,18 +143,21 @@ def add_tags(
 
 
 def replace_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Mapping[int, AbstractSet[str]]) -> None:
-    """Give records, named by key, these tags and no others. For one that has just these this is a look."""
+    """Give records, named by key, these tags and no others. What one has and keeps is only looked at."""
     keys = tag_keys(connection, namespace_pk, set().union(*tags.values()))
-    changed: list[tuple[int, list[int]]] = []
+    gone: list[tuple[int, int]] = []
+    fresh: list[tuple[int, list[int]]] = []
     for some in slices(list(tags)):
-        held: dict[int, list[int]] = {pk: [] for pk in some}
+        held: dict[int, set[int]] = {pk: set() for pk in some}
         for pk, key in _CARRIED[noun.kind].run(connection, keys=keys_json(some)):
-            held[pk].append(key)
-        wanted = [(pk, sorted([keys[name] for name in tags[pk]])) for pk in some]
-        changed += [(pk, new) for pk, new in wanted if new != sorted(held[pk])]
-    if changed:
-        _DROP_TAGS[noun.kind].run(connection, keys=keys_json([pk for pk, _ in changed]))
-        _carry(connection, noun, changed)
+            held[pk].add(key)
+        for pk, had in held.items():
+            wanted = {keys[name] for name in tags[pk]}
+            if wanted != had:
+                gone += [(pk, key) for key in had - wanted]
+                fresh.append((pk, sorted(wanted - had)))
+    _DROP_TAGS[noun.kind].many(connection, gone)
+    _carry(connection, noun, fresh)
 
 
 def _carry(connection: Connection, noun: Noun, tags: Iterable[tuple[int, list[int]]]) -> None:
@@ -212,7 +215,10 @@ _CARRIED = {
     n.kind: Prepared(select(n.tag_owner, n.tags.c.tag_pk).where(n.tag_owner.in_(select(keys_in().c.value))))
     for n in NOUNS
 }
-_DROP_TAGS = {n.kind: Prepared(delete(n.tags).where(n.tag_owner.in_(select(keys_in().c.value)))) for n in NOUNS}
+_DROP_TAGS = {
+    n.kind: Prepared(delete(n.tags).where(n.tag_owner == bindparam("owner"), n.tags.c.tag_pk == bindparam("tag")))
+    for n in NOUNS
+}
 _EXPIRED = Prepared(
     select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)).limit(1)
 )

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select, type_coerce, update
 
+from memstore.database.commit import translated
+from memstore.errors import DamagedError
 from memstore.repository.prepared import Prepared
 from memstore.schema import index_chunk, index_snapshot
 
@@ -85,7 +87,11 @@ def complete(connection: Connection, header: Header) -> bool:
 
 def chunk(connection: Connection, header: Header, number: int) -> bytes:
     """One chunk. Raises `BrokenSnapshotError`."""
-    row = _READ.run(connection, snapshot=header.pk, number=number).fetchone()
+    try:
+        with translated():
+            row = _READ.run(connection, snapshot=header.pk, number=number).fetchone()
+    except DamagedError as error:
+        raise BrokenSnapshotError(f"chunk {number} cannot be read: {error.__cause__}") from error
     if row is None:
         raise BrokenSnapshotError(f"chunk {number} is missing")
     data = row[0]

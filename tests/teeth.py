@@ -1,0 +1,197 @@
+"""Whether the tests bite: each promise is broken in a copy of the code, and the tests that hold it must go red.
+
+`python -m tests.teeth` breaks one after the other and says what went red; `python -m tests.teeth NAME ...` only these.
+It ends with 1 when something broken was not noticed.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+_COPIED = ("memstore", "migrations", "tests", "benchmarks", "docs", "examples")
+_RED = 1  # what pytest ends with when tests failed; anything else means that they could not be run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tooth:
+    """A promise, how it is broken, and the tests that must notice.
+
+    Attributes:
+        name: of the tooth, one word.
+        promise: what is broken, in words.
+        file: where; *old* stands there once, and *new* takes its place.
+        tests: what must go red, as given to pytest.
+    """
+
+    name: str
+    promise: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+TEETH: tuple[Tooth, ...] = (
+    Tooth(
+        name="fallback",
+        promise="an answer of the graph that is short under a filter is found exactly",
+        file="memstore/index/graphed.py",
+        old="doubtful = [i for i, answer in enumerate(answers) if answer is None]",
+        new="doubtful, answers = [], [a or Found(np.empty(0, dtype=np.int64), np.empty(0), 0) for a in answers]",
+        tests=("tests/test_graph.py",),
+    ),
+    Tooth(
+        name="moved",
+        promise="no transaction is committed to a file that is not at its path any more",
+        file="memstore/database/writer.py",
+        old="self._file.check()  # a transaction of a user's may have taken long",
+        new="pass",
+        tests=("tests/test_replaced.py",),
+    ),
+    Tooth(
+        name="spilled",
+        promise="nor does a page of it reach the log",
+        file="memstore/database/writer.py",
+        old="self._file.check()  # before a page of it reaches a log that may be another file's by now",
+        new="pass",
+        tests=("tests/test_replaced.py",),
+    ),
+    Tooth(
+        name="unmoored",
+        promise="nothing is written back into such a file",
+        file="memstore/database/core.py",
+        old="if not self.file.in_place:",
+        new="if False:",
+        tests=("tests/test_replaced.py",),
+    ),
+    Tooth(
+        name="trusted",
+        promise="a vector that is not what was written is in no index",
+        file="memstore/index/loading.py",
+        old="intact(blob, written) and ",
+        new="",
+        tests=(
+            "tests/test_damaged_vectors.py",
+            "tests/test_corruption.py",
+        ),
+    ),
+    Tooth(
+        name="blended",
+        promise="nor in a composite",
+        file="memstore/composites.py",
+        old="if not intact(blob, written):",
+        new="if False:",
+        tests=("tests/test_damaged_vectors.py",),
+    ),
+    Tooth(
+        name="summed",
+        promise="a damaged sum is not added to",
+        file="memstore/composites.py",
+        old="return mean if (None if vector is None else encode(vector)) == stored.vector else None",
+        new="return mean",
+        tests=("tests/test_damaged_vectors.py",),
+    ),
+    Tooth(
+        name="vectorless",
+        promise="what has no vector is found by nobody",
+        file="memstore/collection.py",
+        old=" or any(self._vector_of(record) is None for record in records.values())",
+        new="",
+        tests=("tests/test_damaged_files.py",),
+    ),
+    Tooth(
+        name="emptied",
+        promise="a file that was emptied under its log is not made anew",
+        file="memstore/database/file.py",
+        old="        _must_have_no_log(path)\n",
+        new="",
+        tests=("tests/test_damaged_files.py",),
+    ),
+    Tooth(
+        name="epoch",
+        promise="an index of another epoch is built anew",
+        file="memstore/index/follower.py",
+        old="return self.applied == state.top and self.epoch == state.epoch",
+        new="return self.applied == state.top",
+        tests=("tests/test_processes.py",),
+    ),
+    Tooth(
+        name="floor",
+        promise="an index behind the trimmed log is built anew",
+        file="memstore/index/follower.py",
+        old="self.epoch == state.epoch and state.floor <= self.applied <= state.top",
+        new="self.epoch == state.epoch and self.applied <= state.top",
+        tests=("tests/test_processes.py",),
+    ),
+    Tooth(
+        name="apply",
+        promise="the index has followed a commit before the caller is answered",
+        file="memstore/database/writer.py",
+        old="        self.committed(connection)\n",
+        new="",
+        tests=("tests/test_kills.py",),
+    ),
+    Tooth(
+        name="sync",
+        promise="a commit under durability full outlives a power cut",
+        file="memstore/database/file.py",
+        old='"full": "FULL"',
+        new='"full": "OFF"',
+        tests=("tests/test_power_loss.py",),
+    ),
+    Tooth(
+        name="settle",
+        promise="what became of a COMMIT that raised is found out by committing another",
+        file="memstore/database/commit.py",
+        old="        if not _settle(base, token, error):\n",
+        new="        if True:\n",
+        tests=("tests/test_faults.py",),
+    ),
+)
+
+
+def broken(tooth: Tooth, folder: Path) -> None:
+    """Make a copy of the code in *folder*, with the promise of *tooth* broken."""
+    for name in _COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ROOT.iterdir():
+        if file.is_file():
+            shutil.copy(file, folder)
+    code = (folder / tooth.file).read_text(encoding="utf-8")
+    if code.count(tooth.old) != 1:
+        raise SystemExit(f"{tooth.name}: {tooth.old!r} stands {code.count(tooth.old)} times in {tooth.file}, not once")
+    (folder / tooth.file).write_text(code.replace(tooth.old, tooth.new), encoding="utf-8")
+
+
+def bites(tooth: Tooth) -> bool:
+    """Whether the tests of *tooth* go red."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        broken(tooth, folder)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *tooth.tests]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    red = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if done.returncode == _RED:
+        print(f"{tooth.name}: red, as it must be: {red[0] if red else ''}")
+        return True
+    print(f"{tooth.name}: NOT NOTICED (pytest ended with {done.returncode}): {tooth.promise}\n{done.stdout[-2_000:]}")
+    return False
+
+
+def main(names: Sequence[str]) -> int:
+    """Break what is named, or everything; 1 when something was not noticed."""
+    unknown = set(names) - {tooth.name for tooth in TEETH}
+    if unknown:
+        print(f"no such tooth: {', '.join(sorted(unknown))}; there are {', '.join(tooth.name for tooth in TEETH)}")
+        return 2
+    noticed = [bites(tooth) for tooth in TEETH if not names or tooth.name in names]
+    return 0 if all(noticed) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
