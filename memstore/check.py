@@ -74,7 +74,9 @@ def structure(connection: Connection) -> Iterator[Finding]:
 def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     wrong: dict[int, tuple[FindingKind, str]] = {}
     for key, blob, written in audit.stored_vectors(connection, space):
-        if len(blob) != space.space.dimension * 4:
+        if type(blob) is not bytes:
+            wrong[key] = ("wrong_dimension", f"its stored vector is no bytes but {type(blob).__name__}")
+        elif len(blob) != space.space.dimension * 4:
             wrong[key] = (
                 "wrong_dimension",
                 f"its stored vector has {len(blob)} bytes, not {space.space.dimension * 4}",
@@ -106,7 +108,7 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
 
 def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
     fresh = mean.vector(space.space.metric)
-    if blob is not None and len(blob) != space.space.dimension * 4:
+    if blob is not None and (type(blob) is not bytes or len(blob) != space.space.dimension * 4):
         return None  # reported as wrong_dimension
     kept = None if blob is None else decode(blob, space.space.dimension, "", None)
     if fresh is None or kept is None:

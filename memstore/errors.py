@@ -33,6 +33,8 @@ Errors carry their data as attributes, and their message says what to do next. E
 SQLAlchemy are translated in `memstore.database`, and nowhere else.
 """
 
+import reprlib
+
 __all__ = [
     "BusyError",
     "ClosedError",
@@ -65,6 +67,18 @@ __all__ = [
 
 class MemstoreError(Exception):
     """The base of every error memstore raises."""
+
+
+_words = reprlib.Repr()
+_words.maxstring = _words.maxother = 200
+
+
+def shown(value: object) -> str:
+    """*value* as a message shows it: no more than its beginning, and its type where its own `repr` raises."""
+    try:
+        return _words.repr(value)
+    except Exception:  # noqa: BLE001 - an integer of 5,000 digits raises, and a caller's class may raise anything
+        return f"a value of type {type(value).__name__}"
 
 
 class OpenError(MemstoreError):

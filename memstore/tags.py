@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from memstore.collection import PAGE
 from memstore.errors import NotFoundError
-from memstore.fields import MAX_TAG_BYTES, check_text, now
+from memstore.fields import MAX_TAG_BYTES, now
 from memstore.records import Namespace, Tag
 from memstore.repository import tags
 from memstore.repository.nouns import NOUNS
+from memstore.texts import check_text
 from memstore.transaction import Session
 
 

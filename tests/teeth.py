@@ -73,7 +73,7 @@ TEETH: tuple[Tooth, ...] = (
         name="trusted",
         promise="a vector that is not what was written is in no index",
         file="memstore/index/loading.py",
-        old=" and intact(blob, written)",
+        old="intact(blob, written) and ",
         new="",
         tests=(
             "tests/test_damaged_vectors.py",

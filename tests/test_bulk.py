@@ -17,15 +17,26 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Connection, Integer, MetaData, StaticPool, Table, Text, bindparam, create_engine, insert
 
 import memstore
-from memstore import DimensionError, DuplicateError, EmbeddingError, InvalidError, LoadError, Memory, Store, fields
+from memstore import (
+    DimensionError,
+    DuplicateError,
+    EmbeddingError,
+    InvalidError,
+    LoadError,
+    Memory,
+    Store,
+    fields,
+    texts,
+)
 from memstore.database import raw
-from memstore.fields import check_metadata, new_memories, new_memory
+from memstore.fields import new_memories, new_memory
 from memstore.records import memory as memory_record
 from memstore.records import new_id, new_ids
 from memstore.repository.memories import Batch, _json_texts, batches
 from memstore.repository.prepared import Wide
 from memstore.schema import json_text
 from memstore.settings import Space
+from memstore.texts import check_metadata
 from memstore.vectors import as_embedding, encode
 
 from .conftest import DIMENSION, vectors
@@ -189,7 +200,7 @@ def test_metadata_copied_quickly_is_metadata_copied_carefully(value: Any) -> Non
     def careful() -> Any:
         if not isinstance(value, Mapping):
             raise InvalidError(f"metadata is a dict; got {type(value).__name__}")
-        return fields._json(dict(value), "metadata", 1)
+        return texts._json(dict(value), "metadata", 1, texts._Room())
 
     def told(make: Any) -> str:
         try:

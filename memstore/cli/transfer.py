@@ -137,11 +137,11 @@ class _Import:
         for item in items:
             fields = self._tagged(item.fields)
             given = fields.get("members") or ()
-            gone = await self._expired(place, item.namespace, given)
+            gone = await self._expired(place, item.namespace, _texts(given))
             if gone:
-                fields["members"] = [member for member in given if member not in gone]
+                fields["members"] = [member for member in given if not (isinstance(member, str) and member in gone)]
             self._chunk.append(replace(item, fields=fields))
-            members += len(given)
+            members += len(given) if isinstance(given, list) else 0
             if len(self._chunk) == CHUNK or members >= MEMBERS:
                 await self._store_assemblies(place)
                 members = 0
@@ -152,10 +152,10 @@ class _Import:
         self.counts["assemblies"] += len(await store([item.fields for item in self._chunk]))
         self._chunk.clear()
 
-    async def _expired(self, place: StoreNamespace, namespace: Namespace, members: object) -> set[str]:
+    async def _expired(self, place: StoreNamespace, namespace: Namespace, members: list[str]) -> set[str]:
         """Those of *members* that were to be imported, and are not there because their time has come."""
         gone: set[str] = set()
-        mortal = self._mortal.among(namespace, members) if isinstance(members, list) else iter(())
+        mortal = self._mortal.among(namespace, members)
         while some := list(islice(mortal, CHUNK)):
             gone.update(set(some) - (await place.memories.get_many(some)).keys())
         return gone
@@ -187,7 +187,15 @@ class _Import:
         self._mortal.close()
 
     def _tagged(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {**fields, "tags": self._tags.union(fields.get("tags") or ())} if self._tags else dict(fields)
+        given = fields.get("tags")
+        if not self._tags or (given and _texts(given) != given):  # what is no list of texts is the store's to refuse
+            return dict(fields)
+        return {**fields, "tags": self._tags.union(given or ())}
+
+
+def _texts(value: object) -> list[str]:
+    """The texts in a list; nothing where it is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
 _OF_A_RECORD = (InvalidError, DuplicateError, NotFoundError, EmbedderError)

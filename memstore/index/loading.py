@@ -19,6 +19,7 @@ from memstore.index.snapshot import GONE, fits, keys_of
 from memstore.repository import log, snapshots
 from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorRows, VectorSpace
+from memstore.repository.reading import as_written
 from memstore.repository.snapshots import BrokenSnapshotError, Header
 from memstore.settings import IndexOptions
 from memstore.vectors import decode_rows, intact
@@ -67,14 +68,11 @@ def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state:
 
 def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
     """Stored rows as index entries; what no verb stored is no neighbour of anything, and is left out."""
-    return entries_of(
-        np.array(chunk.keys, dtype=np.int64),
-        np.array(chunk.namespaces, dtype=np.int64),
-        np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64),
-        chunk.blobs,
-        chunk.checksums,
-        space,
-    )
+    with as_written("a key, a namespace or an expiry"):
+        keys = np.array(chunk.keys, dtype=np.int64)
+        namespaces = np.array(chunk.namespaces, dtype=np.int64)
+        expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
+    return entries_of(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
 
 
 def inserted_entries(told: Inserted) -> Entries:
@@ -109,7 +107,7 @@ def entries_of(
 ) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
     size, metric = 4 * space.space.dimension, space.space.metric
-    whole = [len(blob) == size and intact(blob, written) for blob, written in zip(blobs, checksums, strict=True)]
+    whole = [intact(blob, written) and len(blob) == size for blob, written in zip(blobs, checksums, strict=True)]
     if not all(whole):
         blobs = list(compress(blobs, whole))
         keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]

@@ -10,6 +10,7 @@ from memstore.database.sqlite import sqlite3
 from memstore.records import Finding, Namespace
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import BY_KIND, NOUNS, Kind
+from memstore.repository.reading import as_written
 from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path
 from memstore.threads import breathe
 from memstore.vectors import checksum
@@ -76,7 +77,8 @@ def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, 
         .where(table.c.pk.in_(select(keys_in().c.value)))
     )
     rows = connection.execute(query, {"keys": keys_json(list(keys))})
-    return {key: (id, namespace_parts(path)) for key, id, path in rows}
+    with as_written("the path of a namespace"):
+        return {key: (str(id), namespace_parts(path)) for key, id, path in rows}
 
 
 def keys(connection: Connection, findings: Sequence[Finding]) -> list[int]:
@@ -95,7 +97,7 @@ def fill_checksums(connection: Connection, space: VectorSpace) -> int:
     noun = BY_KIND[space.kind]
     vectors = noun.vectors.c
     unknown = select(noun.vector_owner, vectors.vector).where(
-        vectors.space_pk == space.pk, vectors.checksum.is_(None), vectors.vector.is_not(None)
+        vectors.space_pk == space.pk, vectors.checksum.is_(None), func.typeof(vectors.vector) == "blob"
     )
     rows = connection.execute(unknown).all()
     for key, blob in rows:

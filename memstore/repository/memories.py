@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore.database.sqlite import sqlite3
-from memstore.errors import DamagedError
+from memstore.errors import DamagedError, shown
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
@@ -24,6 +24,7 @@ from memstore.repository import inserted, log, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
+from memstore.repository.reading import as_written, odd
 from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
 from memstore.threads import SLICE, breathe, slices
 from memstore.vectors import checksum, decode, encode
@@ -327,8 +328,9 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> lis
     for slice_ in slices(keys):
         some = keys_json(slice_)
         tags = rows.tags_of(connection, MEMORY, some)
-        for row in _READ.run(connection, keys=some, space=space.pk):
-            found[row[0]] = _record(row, tags, space)
+        with as_written("a memory"):
+            for row in _READ.run(connection, keys=some, space=space.pk):
+                found[row[0]] = _record(row, tags, space)
     return [found[key] for key in keys if key in found]
 
 
@@ -336,12 +338,14 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
     try:
         found, end = _DECODER.raw_decode(text)  # as json.loads, which first looks for white space around it
         return cast("dict[str, Json]", found if end == len(text) else json.loads(text))
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DamagedError(f"the stored metadata of memory {id!r} is no JSON: replace it with update()") from error
 
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written = row
+    if not (type(id) is type(content) is str and type(importance) is float and type(count) is int):
+        raise odd(f"the id, content, importance and access count of memory {shown(id)}", row[2:])
     at = from_micros(created)
     return memory_record(
         id,
