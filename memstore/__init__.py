@@ -11,6 +11,7 @@ Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
 from memstore.assemblies import Assemblies
+from memstore.backups import restore, verify
 from memstore.database import migrate
 from memstore.embedder import Embedder
 from memstore.errors import (
@@ -43,7 +44,20 @@ from memstore.errors import (
 )
 from memstore.memories import Memories
 from memstore.opening import open
-from memstore.records import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Plan, Repair, Stats, Tag
+from memstore.records import (
+    Assembly,
+    AssemblyHit,
+    Embedding,
+    Finding,
+    Hit,
+    Hits,
+    Memory,
+    Plan,
+    Repair,
+    Stats,
+    Tag,
+    Verification,
+)
 from memstore.schema import include_object
 from memstore.settings import Durability, Engine, GraphOptions, IndexKind, Metric, VectorType
 from memstore.store import Store, StoreNamespace, Transaction
@@ -102,7 +116,10 @@ __all__ = [
     "TransactionError",
     "UsageError",
     "VectorType",
+    "Verification",
     "include_object",
     "migrate",
     "open",
+    "restore",
+    "verify",
 ]

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection
 
 from memstore import composites
-from memstore.collection import ABSENT, LIVE, PAGE, Absent, Collection, as_item, given, list_of_ids
-from memstore.errors import DuplicateError, InvalidError, NotFoundError
+from memstore.collection import ABSENT, LIVE, PAGE, Absent, Collection, as_item, given, list_of_ids, listed
+from memstore.errors import DuplicateError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
 from memstore.records import Assembly, AssemblyHit, Embedding, Json
 from memstore.repository import assemblies, rows
@@ -214,6 +214,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             page = await self._session.read(partial(self._members, id=id, after=after))
             for _, member in page:
                 yield member
+                self._session.check_usable()
             if len(page) < PAGE:
                 return
             after = page[-1][0]
@@ -253,7 +254,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             draft = new_assembly(item, self._namespace, at)
             members = item.get("members")
             named = draft.named if members is None else draft.named | {"members"}
-            drafts.append((Draft(draft.record, named), check_ids(members or (), "members")))
+            drafts.append((Draft(draft.record, named), check_ids(() if members is None else members, "members")))
         return drafts
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Assembly]:
@@ -267,9 +268,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
 
 
 def _mappings(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if isinstance(items, Mapping | str | bytes):
-        raise InvalidError("give a list of mappings, one an assembly")
-    return list(items)
+    return listed(items, "give a list of mappings, one an assembly")
 
 
 def _replacement(draft: Draft[Assembly]) -> dict[str, Any]:

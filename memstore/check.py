@@ -22,6 +22,7 @@ from memstore.index.snapshot import FORMAT, GONE, keys_of, links_of, sound
 from memstore.records import Finding, FindingKind, Namespace
 from memstore.repository import audit, log, snapshots
 from memstore.repository.log import VectorRows, VectorSpace
+from memstore.repository.nouns import Kind
 from memstore.repository.snapshots import BrokenSnapshotError
 from memstore.threads import breathe
 from memstore.vectors import checksum, decode, decode_rows
@@ -65,10 +66,17 @@ def _orphans(connection: Connection) -> Iterator[Finding]:
         yield Finding(kind="foreign_key", noun="file", id=place, detail=detail)
 
 
+def structure(connection: Connection) -> Iterator[Finding]:
+    """What SQLite finds wrong with the file, whichever revision it has."""
+    return _as_far_as_it_goes(_integrity(connection))
+
+
 def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     wrong: dict[int, tuple[FindingKind, str]] = {}
     for key, blob, written in audit.stored_vectors(connection, space):
-        if len(blob) != space.space.dimension * 4:
+        if type(blob) is not bytes:
+            wrong[key] = ("wrong_dimension", f"its stored vector is no bytes but {type(blob).__name__}")
+        elif len(blob) != space.space.dimension * 4:
             wrong[key] = (
                 "wrong_dimension",
                 f"its stored vector has {len(blob)} bytes, not {space.space.dimension * 4}",
@@ -100,7 +108,7 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
 
 def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
     fresh = mean.vector(space.space.metric)
-    if blob is not None and len(blob) != space.space.dimension * 4:
+    if blob is not None and (type(blob) is not bytes or len(blob) != space.space.dimension * 4):
         return None  # reported as wrong_dimension
     kept = None if blob is None else decode(blob, space.space.dimension, "", None)
     if fresh is None or kept is None:
@@ -247,7 +255,7 @@ def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, deta
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
 
 
-def mend(connection: Connection, follower: Follower, findings: list[Finding]) -> tuple[int, int, int]:
+def mend(connection: Connection, spaces: dict[Kind, VectorSpace], findings: list[Finding]) -> tuple[int, int, int]:
     """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
 
     How many of each. Runs inside a write transaction.
@@ -257,9 +265,9 @@ def mend(connection: Connection, follower: Follower, findings: list[Finding]) ->
     if any(finding.kind == "snapshot" for finding in findings):
         snapshots.drop_older(connection, log.top(connection) + 1)
     orphans = audit.remove_orphans(connection)
-    filled = sum(audit.fill_checksums(connection, space) for space in follower.spaces.values())
+    filled = sum(audit.fill_checksums(connection, space) for space in spaces.values())
     stored_wrong = {"composite", "checksum", "unusable"}
     keys = audit.keys(connection, [f for f in findings if f.noun == "assembly" and f.kind in stored_wrong])
     wrong = sorted({*keys, *log.lagging(connection)})
-    composites.recompute(connection, follower.spaces, wrong)
+    composites.recompute(connection, spaces, wrong)
     return orphans, filled, len(wrong)

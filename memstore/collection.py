@@ -4,7 +4,6 @@ Each verb checks its arguments, then runs one function of a connection in the se
 """
 
 import builtins
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -15,8 +14,8 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
-from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError
-from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_tags, now, to_micros
+from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, shown
+from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, now, to_micros
 from memstore.filters import Where
 from memstore.index import DriftError, Found, Scope, View
 from memstore.records import Embedding, Hits, Namespace, Plan
@@ -181,6 +180,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             records, place = await self._session.read(self._page(node, wanted, sort, place, size, below))
             for record in records:
                 yield record
+                self._session.check_usable()  # of a page that is read already, too
             if place is None:
                 return
             left = None if left is None else left - len(records)
@@ -256,10 +256,10 @@ class Collection(ABC, Generic[RecordT, HitT]):
         """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
         node, wanted = self._filter(where, tags)
         check_count("limit", limit, 1, MAX_LIMIT)
-        if min_score is not None and (not isinstance(min_score, int | float) or math.isnan(min_score)):
-            raise InvalidError(f"min_score is a number; got {min_score!r}")
+        least = None if min_score is None else check_number("min_score", min_score)
         asked = await self._vectors(queries)
         if not len(asked):
+            self._session.check_usable()
             return []
 
         def step(connection: Connection, view: View) -> builtins.list[Hits[HitT]]:
@@ -267,7 +267,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             vectors = np.stack([self._checked(query) for query in asked])
             scope = self._scope(connection, at, node, wanted, below=below)
             answers = view.search(self._noun.kind, vectors, limit, scope)
-            return self._hits(connection, view, at, answers, min_score)
+            return self._hits(connection, view, at, answers, least)
 
         return await self._session.search(step, self._noun.kind)
 
@@ -312,9 +312,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
     async def _vectors(self, queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]]) -> Sequence[object]:
         """The queries as vectors not yet checked, texts embedded."""
-        if isinstance(queries, str | bytes | Mapping):
-            raise InvalidError("search_many takes a list of queries; search takes one")
-        asked: builtins.list[object] = list(queries)
+        asked: builtins.list[object] = listed(queries, "search_many takes a list of queries; search takes one")
         texts = {i: query for i, query in enumerate(asked) if isinstance(query, str)}
         if texts:
             made = await embed(self._session, list(texts.values()))
@@ -334,7 +332,8 @@ class Collection(ABC, Generic[RecordT, HitT]):
         return Scope(now=to_micros(at), namespaces=held, allowed=selection.allowed(connection, chosen))
 
     def _filter(self, where: Where | None, tags: Iterable[str]) -> tuple[filters.Node | None, frozenset[str]]:
-        return filters.parse(where, self._noun.kind) if where else None, check_tags(tags)
+        node = None if where is None else filters.parse(where, self._noun.kind)
+        return None if node == filters.EVERYTHING else node, check_tags(tags)
 
     def _selection(
         self,
@@ -350,7 +349,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         column = order.removeprefix("-") if isinstance(order, str) else None
         if column not in self._orders:
             raise InvalidError(
-                f"order is one of {', '.join(sorted(self._orders))}, with - before it or not; got {order!r}"
+                f"order is one of {', '.join(sorted(self._orders))}, with - before it or not; got {shown(order)}"
             )
         return Order(column, descending=column != order)
 
@@ -368,13 +367,19 @@ def _at_least(found: Found, score: float) -> Found:
 
 def list_of_ids(ids: object) -> list[object]:
     """*ids* as a list that is not checked yet: that is done on a thread, however long it is."""
-    if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
-        raise InvalidError(f"ids is a list of ids; got one {type(ids).__name__}")
-    return list(ids)
+    return listed(ids, "ids is a list of ids")
+
+
+def listed(values: object, what: str) -> list[Any]:
+    """*values* as a list; *what* tells in the error that they have to be one."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidError(f"{what}; got one {type(values).__name__}")
+    return list(values)
 
 
 async def embed(session: Session, texts: list[str]) -> Sequence[object]:
     """The vectors of *texts*, by the session's embedder. Raises `EmbedderError` where there is none."""
+    session.check_usable()  # before the embedder's thread is: a forked child has none
     if session.embedder is None:
         raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
     return await session.embedder.embed(texts, session.spaces["memory"].space.metric)

@@ -53,7 +53,7 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     fresh = assemblies.add_members(connection, key, members)
     stored = assemblies.composite(connection, spaces["assembly"], key)
     mean = None if stored is None or stored.revision != before else _summed(stored, space)
-    if mean is None:
+    if mean is None:  # there is no sum, or it is of another membership
         recompute(connection, spaces, [key])
         return
     _add(mean, space, assemblies.some_vectors(connection, space, fresh))
@@ -62,7 +62,9 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
 
 def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
     """The sum of a composite, to be added to; None where the composite is not of it: one of them is damaged."""
-    if len(stored.sum) != 8 * space.space.dimension:
+    if type(stored.sum) is not bytes or len(stored.sum) != 8 * space.space.dimension:
+        return None
+    if type(stored.length) is not float or type(stored.count) is not int:
         return None
     mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
     vector = mean.vector(space.space.metric)

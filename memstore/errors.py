@@ -33,6 +33,8 @@ Errors carry their data as attributes, and their message says what to do next. E
 SQLAlchemy are translated in `memstore.database`, and nowhere else.
 """
 
+import reprlib
+
 __all__ = [
     "BusyError",
     "ClosedError",
@@ -67,6 +69,18 @@ class MemstoreError(Exception):
     """The base of every error memstore raises."""
 
 
+_words = reprlib.Repr()
+_words.maxstring = _words.maxother = 200
+
+
+def shown(value: object) -> str:
+    """*value* as a message shows it: no more than its beginning, and its type where its own `repr` raises."""
+    try:
+        return _words.repr(value)
+    except Exception:  # noqa: BLE001 - an integer of 5,000 digits raises, and a caller's class may raise anything
+        return f"a value of type {type(value).__name__}"
+
+
 class OpenError(MemstoreError):
     """The file cannot be opened as a store."""
 
@@ -92,7 +106,7 @@ class NewerFileError(OpenError):
 
 
 class SettingsMismatchError(OpenError, ValueError):
-    """The file holds another dimension, metric or embedder than was asked for.
+    """The file holds another dimension, metric or embedder than was asked for, or than it held when it was opened.
 
     Attributes:
         setting: `"dimension"`, `"metric"` or `"embedder"`.
@@ -100,9 +114,12 @@ class SettingsMismatchError(OpenError, ValueError):
         got: what was asked for.
     """
 
-    def __init__(self, setting: str, *, expected: object, got: object) -> None:
+    def __init__(self, setting: str, *, expected: object, got: object, restored: bool = False) -> None:
         super().__init__(
-            f"this file has {setting} {expected!r}, but {got!r} was asked for: "
+            f"the file was replaced by one with {setting} {expected!r} while this store was open with {got!r}: "
+            "close it, and open it again for what is there now"
+            if restored
+            else f"this file has {setting} {expected!r}, but {got!r} was asked for: "
             f"leave {setting} out to use what is stored, or open another file"
         )
         self.setting = setting

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, SupportsIndex, TypeVar, cast
 
-from memstore.errors import InvalidError
-from memstore.records import Assembly, Json, Memory, Namespace, memory, new_id, new_ids
+from memstore.errors import InvalidError, shown
+from memstore.records import Assembly, Memory, Namespace, memory, new_id, new_ids
 from memstore.settings import Space
+from memstore.texts import MAX_TEXT_BYTES, check_json_text, check_metadata, check_text, plain
 from memstore.threads import SLICE, breathe
 from memstore.vectors import as_embedding
 
@@ -22,15 +23,12 @@ MAX_TAG_BYTES = 1_024
 MAX_TAGS = 1_000
 MAX_NAMESPACE_PARTS = 32
 MAX_NAMESPACE_BYTES = 4_096
-MAX_TEXT_BYTES = 100_000_000
-MAX_METADATA_DEPTH = 100
 MAX_LIMIT = 10_000
 
 RecordT = TypeVar("RecordT")
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_INT64 = range(-(2**63), 2**63)
 
 
 def now() -> datetime:
@@ -48,21 +46,6 @@ def from_micros(micros: int) -> datetime:
     return EPOCH + timedelta(0, 0, micros)  # by name it takes twice as long
 
 
-def check_text(name: str, value: object, *, most: int = MAX_TEXT_BYTES, least: int = 0) -> str:
-    """*value* as text of *least* to *most* bytes of UTF-8, else `InvalidError`."""
-    if type(value) is not str:
-        raise InvalidError(f"{name} is text (str); got {type(value).__name__}")
-    try:
-        size = len(value) if value.isascii() else len(value.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidError(
-            f"{name} holds half of a surrogate pair, which is no text: decode it before storing"
-        ) from error
-    if not least <= size <= most:
-        raise InvalidError(f"{name} has {size:,} bytes of UTF-8; {least:,} to {most:,} can be stored")
-    return value
-
-
 def check_id(value: object) -> str:
     """*value* as an id, else `InvalidError`. Any text is one, 1 to 65,536 bytes of UTF-8."""
     return check_text("id", value, least=1, most=MAX_ID_BYTES)
@@ -70,7 +53,7 @@ def check_id(value: object) -> str:
 
 def check_ids(values: Iterable[object], name: str = "ids") -> list[str]:
     """*values* as ids, in order, each once."""
-    if isinstance(values, str | bytes | Mapping):
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise InvalidError(f"{name} is a list of ids; got one {type(values).__name__}")
     return list(dict.fromkeys(check_id(value) for value in values))
 
@@ -78,7 +61,7 @@ def check_ids(values: Iterable[object], name: str = "ids") -> list[str]:
 def check_namespace(value: object) -> Namespace:
     """*value* as a namespace, else `InvalidError`: a tuple of at most 32 texts, 4,096 bytes in all."""
     if not isinstance(value, tuple) or len(value) > MAX_NAMESPACE_PARTS:
-        raise InvalidError(f"a namespace is a tuple of at most {MAX_NAMESPACE_PARTS} texts; got {value!r}")
+        raise InvalidError(f"a namespace is a tuple of at most {MAX_NAMESPACE_PARTS} texts; got {shown(value)}")
     size = sum(len(check_text("a part of a namespace", part, most=MAX_NAMESPACE_BYTES).encode()) for part in value)
     if size > MAX_NAMESPACE_BYTES:
         raise InvalidError(f"a namespace has at most {MAX_NAMESPACE_BYTES:,} bytes of UTF-8; this one has {size:,}")
@@ -88,11 +71,13 @@ def check_namespace(value: object) -> Namespace:
 def check_words(name: str, value: object) -> list[str]:
     """*value* as words in order, each once: what tags and topics are made of."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidError(f"{name} is a collection of texts, such as {{'a', 'b'}}; got {value!r}")
-    words = list(dict.fromkeys(check_text(f"one of {name}", word, least=1, most=MAX_TAG_BYTES) for word in value))
-    if len(words) > MAX_TAGS:
-        raise InvalidError(f"a record has at most {MAX_TAGS:,} {name}; got {len(words):,}")
-    return words
+        raise InvalidError(f"{name} is a collection of texts, such as {{'a', 'b'}}; got {shown(value)}")
+    words: dict[str, None] = {}
+    for word in value:
+        words[check_text(f"one of {name}", word, least=1, most=MAX_TAG_BYTES)] = None
+        if len(words) > MAX_TAGS:  # asked for each, because an iterator need not end
+            raise InvalidError(f"a record has at most {MAX_TAGS:,} {name}")
+    return list(words)
 
 
 def check_tags(value: object) -> frozenset[str]:
@@ -104,136 +89,62 @@ def check_topics(value: object) -> tuple[str, ...]:
     """*value* as topics in order, else `InvalidError`; a set has no order and is refused."""
     if isinstance(value, AbstractSet):
         raise InvalidError("topics are in order: give a list or a tuple, not a set")
-    return tuple(_json_text(word, "a topic") for word in check_words("topics", value))
-
-
-def check_metadata(value: object) -> dict[str, Json]:
-    """A copy of *value* as a JSON object that comes back equal, else `InvalidError` naming the place."""
-    if not isinstance(value, Mapping):
-        raise InvalidError(f"metadata is a dict; got {type(value).__name__}")
-    given = dict(value)
-    try:
-        copy = _plain(given)
-    except InvalidError:
-        copy = None
-    return cast("dict[str, Json]", _json(given, "metadata", 1) if copy is None else copy)
-
-
-def _plain(value: dict[str, Any]) -> dict[str, Json] | None:
-    """A copy of *value*, or None where `_json` has to look, which knows each place by name and takes its time."""
-    texts: list[str] = []
-    copy = _copied(value, texts, 1)
-    if copy is None:
-        return None
-    text = "".join(texts)  # looked through once, not one by one
-    return copy if "\0" not in text and (text.isascii() or _encodes(text)) else None
-
-
-def _copied(value: dict[str, Any], texts: list[str], depth: int) -> dict[str, Json] | None:
-    """A copy of *value* if it is made of plain types, its texts added to *texts* to be looked through."""
-    copy = value.copy()
-    texts += copy
-    for key, item in copy.items():
-        kind = type(item)
-        if type(key) is not str:
-            return None
-        if kind is str:
-            texts.append(item)
-        elif kind is int:
-            if item not in _INT64:
-                return None
-        elif kind is float:
-            if not math.isfinite(item):
-                return None
-        elif kind is dict and depth < MAX_METADATA_DEPTH:
-            copy[key] = inner = _copied(item, texts, depth + 1)
-            if inner is None:
-                return None
-        elif kind is list:
-            copy[key] = _json(item, "metadata", depth + 1)
-        elif item is not None and kind is not bool:
-            return None
-    return copy
-
-
-def _encodes(text: str) -> bool:
-    try:
-        return len(text.encode()) <= MAX_TEXT_BYTES
-    except UnicodeEncodeError:
-        return False
-
-
-def _json(value: object, place: str, depth: int) -> Json:
-    kind = type(value)
-    if kind is str:
-        return _json_text(value, place)  # type: ignore[arg-type]
-    if value is None or kind is bool:
-        return value  # type: ignore[return-value]
-    if kind is int:
-        if value not in _INT64:
-            raise InvalidError(
-                f"{place} is an integer beyond 64 bits, which no JSON reader keeps exactly: store it as text"
-            )
-        return value  # type: ignore[return-value]
-    if kind is float:
-        if not math.isfinite(value):  # type: ignore[arg-type]
-            raise InvalidError(f"{place} is {value}, which JSON does not have: use None")
-        return value  # type: ignore[return-value]
-    if depth > MAX_METADATA_DEPTH:
-        raise InvalidError(f"metadata is nested more than {MAX_METADATA_DEPTH} levels deep")
-    if kind is list:
-        return [_json(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(cast("list[object]", value))]
-    if kind is dict:
-        return {_json_key(k, place): _json(v, f"{place}.{k}", depth + 1) for k, v in value.items()}  # type: ignore[attr-defined]
-    raise InvalidError(f"{place} is a {kind.__name__}, which would not come back as one from JSON: convert it first")
-
-
-def _json_key(key: object, place: str) -> str:
-    if type(key) is not str:
-        raise InvalidError(f"{place} has the key {key!r}: keys are text, JSON would silently turn others into it")
-    return _json_text(key, f"a key of {place}")
-
-
-def _json_text(value: str, place: str) -> str:
-    if "\0" in value:
-        raise InvalidError(f"{place} holds U+0000, at which SQLite's JSON functions end a text: remove it")
-    return value if value.isascii() else check_text(place, value)
+    return tuple(check_json_text(word, "a topic") for word in check_words("topics", value))
 
 
 def check_importance(value: object) -> float:
     """*value* as an importance from 0 to 1, else `InvalidError`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InvalidError(f"importance is a number from 0 to 1; got {value!r}")
-    return float(value)
+    number = check_number("importance", value)
+    if not 0 <= number <= 1:
+        raise InvalidError(f"importance is a number from 0 to 1; got {number}")
+    return number
+
+
+def check_number(name: str, value: object) -> float:
+    """*value* as a number, infinity too, else `InvalidError`."""
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:
+        number = math.nan
+    if math.isnan(number):
+        raise InvalidError(f"{name} is a number; got {shown(value)}")
+    return number
 
 
 def check_time(name: str, value: object) -> datetime:
     """*value* as an aware datetime in UTC, else `InvalidError`."""
-    if not isinstance(value, datetime) or value.tzinfo is None or value.utcoffset() is None:
-        raise InvalidError(f"{name} is an aware datetime, such as datetime.now(UTC); got {value!r}")
     try:
-        return from_micros(to_micros(value))  # a plain datetime, in UTC, whatever subclass was given
+        if isinstance(value, datetime) and value.tzinfo is not None and value.utcoffset() is not None:
+            return from_micros(to_micros(value))  # a plain datetime, in UTC, whatever subclass was given
     except OverflowError as error:
-        raise InvalidError(f"{name} lies outside the years 1 to 9999 in UTC; got {value!r}") from error
+        raise InvalidError(f"{name} lies outside the years 1 to 9999 in UTC; got {shown(value)}") from error
+    except Exception as error:
+        raise InvalidError(f"{name} has a time zone that does not tell its offset ({shown(error)})") from error
+    raise InvalidError(f"{name} is an aware datetime, such as datetime.now(UTC); got {shown(value)}")
 
 
 def check_ttl(value: object, since: datetime) -> datetime:
     """The end of a time to live of *value* (seconds or a timedelta) that began at *since*."""
     if not isinstance(value, int | float | timedelta) or isinstance(value, bool):
-        raise InvalidError(f"ttl is in seconds, or a timedelta; got {value!r}")
+        raise InvalidError(f"ttl is in seconds, or a timedelta; got {shown(value)}")
     try:
         return since + (value if isinstance(value, timedelta) else timedelta(seconds=value))
     except (OverflowError, ValueError) as error:
-        raise InvalidError(f"ttl {value!r} ends outside the years 1 to 9999") from error
+        raise InvalidError(f"ttl {shown(value)} ends outside the years 1 to 9999") from error
 
 
 def check_count(name: str, value: object, least: int, most: int) -> int:
     """*value* as a whole number from *least* to *most*, else `InvalidError`."""
     if type(value) is int and least <= value <= most:
         return value  # looking for a protocol takes ten times as long
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool) and least <= operator.index(value) <= most:
-        return operator.index(value)
-    raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")
+    try:
+        if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+            number = int.__int__(operator.index(value))
+            if least <= number <= most:
+                return number
+    except TypeError:
+        pass  # an array has the method too
+    raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +257,7 @@ class _Ordinary:
         self._at = at
         self._make_id = make_id
         self._words: set[str] = set()  # tags that were checked
+        self._sets: dict[tuple[str, ...], frozenset[str]] = {}  # sets of them, so that few are made over and over
 
     def memory(self, item: Mapping[str, Any]) -> Memory | None:
         """The memory that *item* describes; None if `new_memory` has to look at it."""
@@ -364,7 +276,7 @@ class _Ordinary:
         if len(content) > MAX_TEXT_BYTES or not content.isascii():
             check_text("content", content)
         if metadata is not None:
-            metadata = _plain(metadata) if type(metadata) is dict else None
+            metadata = plain(metadata) if type(metadata) is dict else None
             if metadata is None:
                 return None
         tags = self._tags(get("tags"))
@@ -400,15 +312,23 @@ class _Ordinary:
         for word in given:
             if type(word) is not str:
                 return None
+        words = self._sets.get(cast("tuple[str, ...]", given))
+        if words is not None:
+            return words
         words = frozenset(cast("tuple[str, ...]", given))
         if not words <= self._words:
             self._words |= check_tags(words - self._words)
-        return words if len(words) <= MAX_TAGS else None
+        if len(words) > MAX_TAGS:
+            return None
+        if len(self._sets) < _SETS:
+            self._sets[cast("tuple[str, ...]", given)] = words
+        return words
 
 
 _ORDINARY = MEMORY_FIELDS - {"ttl"}
 _COLLECTIONS = frozenset({list, tuple, set, frozenset})
 _NO_TAGS: frozenset[str] = frozenset()
+_SETS = 1_000  # sets of tags that are known again: as a rule there are few, and each is the garbage collector's work
 
 
 def assembly_changes(item: Mapping[str, object]) -> dict[str, object]:

@@ -7,14 +7,15 @@ from typing import Any, ClassVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids
+from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids, listed
 from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
-from memstore.fields import Draft, check_id, check_ids, check_text, memory_changes, new_memories, now
+from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
 from memstore.records import Embedding, Hit, Json, Memory
 from memstore.repository import memories, rows
 from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY, Noun
+from memstore.texts import check_text
 from memstore.threads import SLICE
 from memstore.vectors import EmbeddingLike
 
@@ -229,9 +230,7 @@ class Memories(Collection[Memory, Hit]):
 
     async def _embedded(self, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The items, those without an embedding given the embedder's, if the store has one."""
-        if isinstance(items, Mapping | str | bytes):
-            raise InvalidError("give a list of mappings, one a memory")
-        prepared: list[Mapping[str, Any]] = list(items)
+        prepared: list[Mapping[str, Any]] = listed(items, "give a list of mappings, one a memory")
         if self._session.embedder is None:
             return prepared
         without = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]

@@ -14,6 +14,7 @@ from memstore.embedder import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index import Follower, Tender
 from memstore.repository import indexed, log
+from memstore.repository.history import History
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.settings import (
@@ -126,7 +127,9 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
         spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
-        follower = Follower(spaces, settings.engine, await _index_options(database, settings, spaces))
+        history = History(spaces, None if embedder is None else embedder.name)
+        await database.read(history.check)
+        follower = Follower(spaces, history, settings.engine, await _index_options(database, settings, spaces))
         await _index_metadata(database, settings)
         tender = Tender(follower, database)
         database.when_committed(follower.committed)

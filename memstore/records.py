@@ -5,7 +5,6 @@ Arrays in records are read-only float32. Times are aware datetimes in UTC. Metad
 """
 
 import os
-import threading
 import time
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -13,6 +12,8 @@ from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from memstore.threads import ProcessLock
 
 Embedding = npt.NDArray[np.float32]
 """A vector as memstore returns it: float32, shape (dimension,), read-only."""
@@ -240,6 +241,36 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found a file to be. Counts are of the whole file, expired memories left out.
+
+    Attributes:
+        path: the file.
+        file_bytes: its size.
+        revision: its schema revision; an older one than this release's is brought up to date when it is opened.
+        dimension: numbers per embedding.
+        metric: how embeddings are compared.
+        embedder: the name of what makes them; None where none is named.
+        memories: how many.
+        assemblies: how many.
+        changed_at: when a memory or an assembly was last added or updated; None where there is none.
+        findings: what is wrong; empty for a file that is whole. A file that is damaged too badly to be read further
+            has one of kind `integrity`, and None or 0 in the fields before.
+    """
+
+    path: str
+    file_bytes: int
+    revision: str | None
+    dimension: int | None
+    metric: str | None
+    embedder: str | None
+    memories: int
+    assemblies: int
+    changed_at: datetime | None
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out.
 
@@ -248,6 +279,10 @@ class Stats:
     `ef_search` is the effort of a search for ten, `recall` the share of the nearest ten that a sample of the vectors
     found at it (None where there is no graph). `index_bytes` is all memory of the indexes, `graph_bytes` the graph's
     share; `snapshot_bytes` is what the graph takes in the file.
+
+    `sqlite` is the version of the SQLite in use, `sqlite_source` where it comes from: `"sqlite3"` is Python's own,
+    `"pysqlite3"` that of the extra; `wal_reset_bug` says whether that version can lose commits to the checkpoints of
+    other programs.
     """
 
     path: str
@@ -257,6 +292,8 @@ class Stats:
     durability: str
     revision: str
     sqlite: str
+    sqlite_source: str
+    wal_reset_bug: bool
     memories: int
     assemblies: int
     tags: int
@@ -339,7 +376,7 @@ _new = object.__new__
     _set_access_count,
 ) = (vars(Memory)[f.name].__set__ for f in fields(Memory))
 
-_id_lock = threading.Lock()
+_id_lock = ProcessLock()
 _last_id = 0
 _VARIANT = bytes(0b10 << 6 | byte & 0b111111 for byte in range(256))
 

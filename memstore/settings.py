@@ -9,7 +9,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
-from memstore.errors import InvalidError
+from memstore.errors import InvalidError, shown
 
 Metric = Literal["cosine", "inner_product", "l2"]
 Durability = Literal["full", "relaxed"]
@@ -128,13 +128,12 @@ class Settings:
         _one_of("index", self.index, (*get_args(IndexKind), None))
         _one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
         if self.graph is not None and not isinstance(self.graph, GraphOptions):
-            raise InvalidError(f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {self.graph!r}")
+            raise InvalidError(f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {shown(self.graph)}")
         if self.index == "graph" and self.engine == "numpy":
             raise InvalidError("the graph is FAISS's: leave out engine='numpy', or use index='exact'")
         if self.dimension is not None:
             check_dimension(self.dimension)
-        if not isinstance(self.timeout, int | float) or isinstance(self.timeout, bool) or not 0 <= self.timeout < 1e6:
-            raise InvalidError(f"timeout is in seconds, 0 to a million; got {self.timeout!r}")
+        check_timeout(self.timeout)
 
     def index_options(self, stored: IndexOptions, metric: Metric) -> IndexOptions:
         """What was asked for, the rest as *stored*. Raises `InvalidError` where *metric* does not allow it."""
@@ -156,26 +155,40 @@ def check_dimension(dimension: object) -> int:
     return _whole("dimension", dimension, 1, MAX_DIMENSION)
 
 
+def check_timeout(timeout: object) -> float:
+    """*timeout* as seconds to wait, else `InvalidError`."""
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 <= timeout < 1e6:
+        raise InvalidError(f"timeout is in seconds, 0 to a million; got {shown(timeout)}")
+    return timeout
+
+
 def path_text(path: str | os.PathLike[str]) -> str:
     """*path* as an absolute path without links, as SQLite names the files beside it; anything else is refused."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or "\0" in text or not text:
-        raise InvalidError(f"path is a text path to the database file; got {path!r}")
+        raise InvalidError(f"path is a text path to the database file; got {shown(path)}")
     if text == ":memory:":
         raise InvalidError(
             "a store is a file, so that several connections can share it; "
             "memstore.testing.temporary_store() gives one that goes away"
         )
-    return os.path.realpath(text)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise InvalidError(f"path {shown(text)} holds half of a surrogate pair, which no file's name does") from error
+    try:
+        return os.path.realpath(text)
+    except OSError as error:
+        raise InvalidError(f"path {shown(path)} leads where one may not look ({error.strerror})") from error
 
 
 def _whole(name: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {value!r}")
+        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {shown(value)}")
     return value
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
+    if not (value is None or isinstance(value, str)) or value not in allowed:
         words = ", ".join(repr(a) for a in allowed if a is not None)
-        raise InvalidError(f"{name} is one of {words}; got {value!r}")
+        raise InvalidError(f"{name} is one of {words}; got {shown(value)}")

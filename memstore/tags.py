@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from memstore.collection import PAGE
 from memstore.errors import NotFoundError
-from memstore.fields import MAX_TAG_BYTES, check_text, now
+from memstore.fields import MAX_TAG_BYTES, now
 from memstore.records import Namespace, Tag
 from memstore.repository import tags
 from memstore.repository.nouns import NOUNS
+from memstore.texts import check_text
 from memstore.transaction import Session
 
 
@@ -29,6 +30,7 @@ class Tags:
             page = await self._session.read(partial(self._page, after=after))
             for tag in page:
                 yield tag
+                self._session.check_usable()
             if len(page) < PAGE:
                 return
             after = page[-1].name

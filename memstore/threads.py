@@ -4,9 +4,11 @@ Work runs on threads of the store's own, never in the loop's default executor, w
 """
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,9 +38,36 @@ class Outcome(asyncio.Future[T]):
     `asyncio.run` cancels it at Ctrl-C.
     """
 
-    def cancel(self, msg: Any | None = None) -> bool:  # noqa: ARG002 - a future's form
+    def __init__(self) -> None:
+        super().__init__()
+        self._pid = os.getpid()
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether this process is a forked child, in which there is no thread that would settle it."""
+        return os.getpid() != self._pid
+
+    def cancel(self, msg: Any | None = None) -> bool:
         """Refuse: see the class."""
-        return False
+        return self.orphaned and super().cancel(msg)
+
+
+class ProcessLock:
+    """A lock for the whole process. In a forked child it is free, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 def settle(outcome: "asyncio.Future[T]", result: T | None, error: BaseException | None) -> None:
@@ -78,6 +107,43 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await outcome
 
 
+class StoppedError(Exception):
+    """Work on a thread ended early because nobody waits for it any more. Never seen outside."""
+
+
+class Stopping:
+    """Says, to work on a thread, that whoever waited for it was cancelled."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def check(self) -> None:
+        """Raise `StoppedError` where the work is to end."""
+        if self.asked:
+            raise StoppedError
+
+
+class _Stoppable(Outcome[T]):
+    """An outcome that passes a cancellation on, and is waited for until the work has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopping = Stopping()
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Ask the work to end; refuse, as `Outcome` does."""
+        self.stopping.asked = True
+        return super().cancel(msg)
+
+
+async def in_thread_until_stopped(function: Callable[[Stopping], T]) -> T:
+    """Run *function*, which takes long, on a thread made for it; a cancellation asks it to end, and waits for that."""
+    outcome: _Stoppable[T] = _Stoppable()
+    work = telling(outcome, lambda: function(outcome.stopping))
+    threading.Thread(target=work, name="memstore-once", daemon=True).start()
+    return await outcome
+
+
 def telling(outcome: "asyncio.Future[T]", function: Callable[[], T]) -> Callable[[], None]:
     """*function* as a thread runs it: its end settles *outcome*, on the loop that this belongs to."""
     work = [(function, outcome)]
@@ -101,3 +167,8 @@ def tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *argume
     except RuntimeError:
         if not loop.is_closed():  # a loop that was closed under us has nobody who waits
             raise
+
+
+def on_this_loop(function: Callable[..., None]) -> Callable[..., None]:
+    """*function* as a thread may call it: the loop that runs now calls it soon."""
+    return partial(tell, asyncio.get_running_loop(), function)

@@ -23,7 +23,7 @@ from memstore.errors import BusyError, DamagedError, StorageError, TransactionEr
 from memstore.fields import now
 from memstore.index import DriftError, Follower, View
 from memstore.repository import log, rows
-from memstore.repository.log import VectorSpace
+from memstore.repository.log import State, VectorSpace
 from memstore.repository.nouns import Kind
 
 T = TypeVar("T")
@@ -38,6 +38,10 @@ class Session(Protocol):
 
     spaces: dict[Kind, VectorSpace]
     embedder: BoundEmbedder | None
+
+    def check_usable(self) -> None:
+        """Raise where the session cannot be used."""
+        ...
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run *function* in a read transaction."""
@@ -60,7 +64,7 @@ class Session(Protocol):
 
 def _step(
     connection: Connection,
-    spaces: dict[Kind, VectorSpace],
+    follower: Follower,
     function: Callable[[Connection], T],
     unread: int | None,
 ) -> T:
@@ -68,10 +72,11 @@ def _step(
 
     The transaction may hold more than this write, and all that it changed is to be read after COMMIT.
     """
+    follower.history.check(connection)
     since = log.top(connection)
     rows.purge_expired(connection, now())
     result = function(connection)
-    top = composites.follow(connection, spaces, since)
+    top = composites.follow(connection, follower.spaces, since)
     if top // log.KEEP != since // log.KEEP:
         log.trim(connection, since if unread is None else min(since, unread))
     return result
@@ -92,9 +97,17 @@ class Autocommit:
         self.spaces = spaces
         self.embedder = embedder
 
+    def check_usable(self) -> None:
+        """See `Session.check_usable`."""
+        self.database.check_usable()
+
     async def read(self, function: Callable[[Connection], T]) -> T:
         """See `Session.read`."""
-        return await self.database.read(function)
+        try:
+            return await self.database.read(function)
+        except DamagedError:  # a vector of another length: is it damaged, or are all of them other ones by now?
+            await self.database.read(self.follower.history.check)
+            raise
 
     async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
         """See `Session.search`. Composites that raw SQL or time left behind are mended first, if nobody is writing."""
@@ -126,8 +139,9 @@ class Autocommit:
             return False
         return True
 
-    def _mend(self, connection: Connection) -> int:
-        base = log.top(connection)
+    def _mend(self, connection: Connection) -> State:
+        self.follower.history.check(connection)
+        base = log.state(connection)
         rows.purge_expired(connection, now())
         composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
         return base
@@ -143,7 +157,7 @@ class Autocommit:
         return await self.database.write(step, before=before, batch=batch)
 
     def _step(self, connection: Connection, function: Callable[[Connection], T]) -> T:
-        return _step(connection, self.spaces, function, self.follower.applied)
+        return _step(connection, self.follower, function, self.follower.applied)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
@@ -180,7 +194,7 @@ class OpenTransaction:
     Nothing of it is in the shared indexes: its searches lay over them what the change log says it has changed.
     """
 
-    def __init__(self, owner: Autocommit, session: WriteSession, base: int) -> None:
+    def __init__(self, owner: Autocommit, session: WriteSession, base: State) -> None:
         self.database = owner.database
         self.spaces = owner.spaces
         self.embedder = owner.embedder
@@ -224,7 +238,7 @@ class OpenTransaction:
             if before is not None:
                 before()
             with savepoint(connection, "verb"):
-                return _step(connection, self.spaces, function, self._base)
+                return _step(connection, self._owner.follower, function, self._base.top)
 
         return await self._run(step)
 
@@ -272,6 +286,14 @@ class OpenTransaction:
             return await self._session.run(step)
         finally:
             self._busy = False
+
+
+def refuse_inside_own(path: str) -> None:
+    """Raise `TransactionError` in a task whose own transaction on a store in the file *path* is open."""
+    if any(t.database.settings.path == path and not t.ended for t in _of_this_task.get()):
+        raise TransactionError(
+            f"this task, or the one that started it, has a transaction open on {path!r}, and would wait for it: end it"
+        )
 
 
 def _boxed(function: Callable[[Connection, View], T]) -> Callable[[Connection, View], tuple[T]]:

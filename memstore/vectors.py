@@ -4,15 +4,18 @@ Stored bytes are float32, little-endian, without a header; their length says the
 CRC-32 (as in `zlib.crc32`): it finds accidents, not forgeries.
 """
 
+import math
 import sys
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from memstore.errors import DamagedError, DimensionError, EmbeddingError
+from memstore.errors import DamagedError, DimensionError, EmbeddingError, shown
 from memstore.records import Embedding
+from memstore.settings import MAX_DIMENSION
 
 EmbeddingLike = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
 """What a caller may give as an embedding: any sequence of real numbers."""
@@ -35,16 +38,10 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
         EmbeddingError: it is not made of real numbers, or one is NaN, infinite or beyond float32, or all are zero
             (also after rounding) where that is not allowed.
     """
-    if type(value) is np.ndarray and value.dtype is _FLOAT32:
-        data = value.tobytes()  # a copy, contiguous, whatever the strides were
-        shape = value.shape
-    else:
-        if np.any(getattr(value, "mask", False)):
-            raise EmbeddingError("an embedding holds masked numbers, which are no numbers: fill them in first")
-        rounded = _rounded(value)
-        data, shape = rounded.tobytes(), rounded.shape
-    if shape != (dimension,):
-        raise DimensionError(expected=dimension, got=shape[0] if len(shape) == 1 else f"shape {shape}")
+    given = value if type(value) is np.ndarray and value.dtype is _FLOAT32 else _rounded(value, dimension)
+    if given.shape != (dimension,):
+        raise _misshapen(dimension, given.shape)
+    data = given.tobytes()  # a copy, contiguous, whatever the strides were
     vector: Embedding = np.frombuffer(data, _FLOAT32)  # read-only for good, because bytes are
     # One product settles the ordinary case; it overflows and underflows long before float32 does. Of all the ways to
     # take it, vdot alone neither warns of that nor costs as much as the product itself to keep from warning.
@@ -60,27 +57,57 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
     return vector
 
 
-def _rounded(value: object) -> Embedding:
+def _misshapen(dimension: int, shape: tuple[int, ...]) -> DimensionError:
+    return DimensionError(expected=dimension, got=shape[0] if len(shape) == 1 else f"shape {shape}")
+
+
+def _rounded(value: object, dimension: int) -> npt.NDArray[np.float32]:
     if isinstance(value, str | bytes | dict | set | frozenset) or value is None:
         raise EmbeddingError(f"an embedding is a sequence of real numbers; got {type(value).__name__}")
-    try:
-        wide = np.asarray(value)
-    except ValueError as error:
-        raise EmbeddingError(
-            "an embedding is one flat sequence of real numbers; got nested ones of unequal length"
-        ) from error
+    wide = _as_array(value, dimension)
+    if wide.size > MAX_DIMENSION:
+        raise _misshapen(dimension, wide.shape)  # before it is copied: a view can be of any size
     if wide.size == 0:
-        wide = wide.astype(np.float64)
+        wide = np.empty(wide.shape)
     if wide.dtype == object:
         # Python integers beyond 64 bits, decimals, fractions: real numbers all the same.
         try:
             wide = np.array([float(x) for x in wide.ravel()]).reshape(wide.shape)
-        except (TypeError, ValueError, OverflowError) as error:
+        except Exception as error:
             raise EmbeddingError("an embedding is a sequence of real numbers within float32") from error
     if wide.dtype.kind not in "fiu":
         raise EmbeddingError(f"an embedding is made of real numbers; got an array of {wide.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         return wide.astype(np.float32)
+
+
+def _as_array(value: object, dimension: int) -> npt.NDArray[Any]:
+    """*value* as NumPy reads it, if it is not too large: NumPy follows nested lists to any depth."""
+    try:
+        if type(value) is list and len(value) == dimension and type(value[0]) is float:
+            return np.asarray(value)  # what most callers give
+        masked, shape = bool(np.any(getattr(value, "mask", False))), _shape(value)
+        fits = not masked and len(shape) < 3 and math.prod(shape) <= MAX_DIMENSION
+        array = np.asarray(value) if fits else None
+    except ValueError as error:
+        raise EmbeddingError(
+            "an embedding is one flat sequence of real numbers; got nested ones of unequal length"
+        ) from error
+    except Exception as error:
+        raise EmbeddingError(f"an embedding is a sequence of real numbers; this one raises {shown(error)}") from error
+    if masked:
+        raise EmbeddingError("an embedding holds masked numbers, which are no numbers: fill them in first")
+    if array is None:
+        raise _misshapen(dimension, shape)
+    return array
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    """The lengths of a sequence, of the first in it, and of the first in that; of anything else nothing."""
+    if not isinstance(value, Sequence):
+        return ()
+    inner = value[0] if len(value) else None
+    return (len(value), *(_shape(inner)[:2] if isinstance(inner, list | tuple) else ()))
 
 
 def encode(vector: Embedding) -> bytes:
@@ -103,6 +130,10 @@ def decode(data: bytes, dimension: int, what: str, written: int | None) -> Embed
     Raises:
         DamagedError: it is of another length, or not what was written.
     """
+    if type(data) is not bytes:
+        raise DamagedError(
+            f"the stored vector of {what} is no bytes but {type(data).__name__}: give it a new embedding"
+        )
     if len(data) != dimension * 4:
         raise DamagedError(
             f"the stored vector of {what} has {len(data)} bytes where dimension {dimension} needs {dimension * 4}: "
@@ -124,8 +155,8 @@ def decode_rows(blobs: Sequence[bytes], dimension: int) -> npt.NDArray[np.float3
 
 
 def intact(data: bytes, written: int | None) -> bool:
-    """Whether stored bytes have the checksum *written* with them; None, where it is unknown, says nothing."""
-    return written is None or zlib.crc32(data) == written
+    """Whether *data* is bytes that have the checksum *written* with them; None, where it is unknown, says nothing."""
+    return type(data) is bytes and (written is None or zlib.crc32(data) == written)
 
 
 def checksum(data: bytes) -> int:

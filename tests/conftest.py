@@ -1,7 +1,11 @@
 """Fixtures: every store ends its test whole."""
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +13,39 @@ import pytest
 import pytest_asyncio
 
 import memstore
+from memstore.database.sqlite import sqlite3
+from tests.guard import sitecustomize as guard
+
+# Tests look into files by the SQLite that the store has: two in one process would drop each other's locks.
+sys.modules["sqlite3"] = sqlite3
 
 DIMENSION = 8
+GUARD = str(Path(guard.__file__).parent)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [GUARD, os.environ.get("PYTHONPATH")]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of it: may this test use a network?"""
+    os.environ[guard.ALLOWED] = "allowed" if item.get_closest_marker("network") else "forbidden"
+
+
+@pytest.fixture(autouse=True)
+def _children_reach_for_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that get an environment of their own get the guard too."""
+    start = subprocess.Popen.__init__
+
+    def guarded(self: Any, *arguments: Any, **options: Any) -> None:
+        if options.get("env") is not None:
+            paths = [GUARD, options["env"].get("PYTHONPATH")]
+            allowed = os.environ[guard.ALLOWED]
+            options["env"] = {
+                **options["env"],
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+                guard.ALLOWED: allowed,
+            }
+        start(self, *arguments, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", guarded)
 
 
 @pytest.fixture

@@ -96,8 +96,11 @@ class Workload:
                 yield self._batch(rng, n, space, first=10 * i, count=10)
         elif kind == "together":
             space = self._space(rng)
-            for i in range(4):
+            for i in range(3):
                 yield self._batch(rng, n, space, first=i, count=1)
+            # One that may be refused, which is to leave the others alone.
+            items = [self._item(rng, n, id) for id in (f"{n}-3", f"m{rng.integers(12)}")]
+            yield (Command("memories", "add_many", space, {"items": items}),)
 
     def _space(self, rng: np.random.Generator) -> Namespace:
         return NAMESPACES[rng.choice(3, p=(0.7, 0.15, 0.15))]

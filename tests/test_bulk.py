@@ -17,15 +17,26 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Connection, Integer, MetaData, StaticPool, Table, Text, bindparam, create_engine, insert
 
 import memstore
-from memstore import DimensionError, DuplicateError, EmbeddingError, InvalidError, LoadError, Memory, Store, fields
+from memstore import (
+    DimensionError,
+    DuplicateError,
+    EmbeddingError,
+    InvalidError,
+    LoadError,
+    Memory,
+    Store,
+    fields,
+    texts,
+)
 from memstore.database import raw
-from memstore.fields import check_metadata, new_memories, new_memory
+from memstore.fields import new_memories, new_memory
 from memstore.records import memory as memory_record
 from memstore.records import new_id, new_ids
 from memstore.repository.memories import Batch, _json_texts, batches
 from memstore.repository.prepared import Wide
 from memstore.schema import json_text
 from memstore.settings import Space
+from memstore.texts import check_metadata
 from memstore.vectors import as_embedding, encode
 
 from .conftest import DIMENSION, vectors
@@ -189,7 +200,7 @@ def test_metadata_copied_quickly_is_metadata_copied_carefully(value: Any) -> Non
     def careful() -> Any:
         if not isinstance(value, Mapping):
             raise InvalidError(f"metadata is a dict; got {type(value).__name__}")
-        return fields._json(dict(value), "metadata", 1)
+        return texts._json(dict(value), "metadata", 1, texts._Room())
 
     def told(make: Any) -> str:
         try:
@@ -213,6 +224,18 @@ def test_most_items_are_ordinary() -> None:
     every = {"id": "x", "importance": 1, "access_count": 2, "created_at": AT, "updated_at": AT, "expires_at": None}
     assert ordinary.memory(item | every) is not None
     assert ordinary.memory(item | {"tags": (word for word in ["a"])}) is None  # nobody can look at these twice
+
+
+def test_equal_tags_are_one_set_as_long_as_those_known_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Space(dimension=3, metric="cosine")
+    items = [{"content": "x", "tags": tags} for tags in (["a", "b"], ("a", "b"), ["a", "c"], ["a", "b"], ["a", "c"])]
+    monkeypatch.setattr(fields, "_SETS", 1)
+    made = [memory.tags for memory in new_memories(items, (), space, AT)]
+    assert made == [{"a", "b"}, {"a", "b"}, {"a", "c"}, {"a", "b"}, {"a", "c"}]
+    assert made[0] is made[1] is made[3]
+    assert made[2] is not made[4]
+    with pytest.raises(InvalidError, match="text"):
+        list(new_memories([*items, {"content": "x", "tags": ["a", Word("b")]}], (), space, AT))
 
 
 def test_a_generator_of_tags_is_walked_once() -> None:
@@ -672,3 +695,14 @@ async def test_embeddings_that_cannot_be_stored_are_named_among_many(store: Stor
             await store.memories.add_many(items)
         assert caught.value.__notes__ == [f"this was item {place} of 205; none was stored"]
     assert await store.memories.count() == 0
+
+
+@pytest.mark.parametrize(("dimension", "chunk"), [(8, 5_000), (1_024, 2_048), (4_096, 1_000)])
+async def test_a_load_commits_what_is_worth_a_commit_and_holds_no_writer_up_for_long(
+    path: Path, dimension: int, chunk: int
+) -> None:
+    told: list[int] = []
+    async with memstore.open(path, dimension=dimension) as store:
+        await store.load(({"content": "x"} for _ in range(chunk + 1)), on_progress=told.append)
+        assert told == [chunk, chunk + 1]
+        assert await store.check() == []

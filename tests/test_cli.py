@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +19,13 @@ import typer
 from typer.testing import CliRunner
 
 import memstore
-from memstore.cli import passages
+from memstore.cli import backups, passages, reading, transfer
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
 from memstore.database.file import HEAD
 from memstore.index.table import Table
 from memstore.testing import HashEmbedder
+from tests.test_backups import of_the_first_revision
 
 CHECKOUT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "memstore.cli.main"]
@@ -143,7 +145,7 @@ COMMANDS = dict(commands())
 def test_every_command_that_was_promised_is_there():
     names = {" ".join(path) for path in COMMANDS}
     assert names >= {"demo", "add", "search", "list", "show", "import", "export", "stats", "check", "repair"}
-    assert names >= {"migrate", "doctor", "delete", "backup", "compact"}
+    assert names >= {"migrate", "doctor", "delete", "backup", "verify", "restore", "compact"}
     assert names >= {"tags list", "tags rename", "tags delete"}
     assert names >= {f"assemblies {verb}" for verb in ("list", "show", "search", "add", "add-members", "delete")}
 
@@ -661,6 +663,98 @@ def test_backup_copies_into_a_new_file_only(small, tmp_path):
     assert ok("check", "-f", copy) == "clean\n"
 
 
+def test_backup_of_a_file_of_an_older_release_upgrades_neither(tmp_path):
+    old, copy = of_the_first_revision(tmp_path / "old.db"), tmp_path / "copy.db"
+    content = old.read_bytes()
+    assert lines("backup", copy, "--json", "-f", old)[0] == {"path": str(copy), "bytes": copy.stat().st_size}
+    assert old.read_bytes() == content
+    (said,) = lines("verify", copy, "--json")
+    assert (said["revision"], said["whole"]) == ("0001", True)
+    assert "older than this release's" in ok("verify", copy)
+
+
+def test_verify_says_what_a_file_is_and_by_its_exit_code_whether_it_is_whole(small, tmp_path):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    content = copy.read_bytes()
+    shown = ok("verify", copy)
+    assert "memories     4\n" in shown
+    assert "dimension 3, compared by cosine" in shown
+    assert shown.endswith("whole: nothing is wrong with it\n")
+    (said,) = lines("verify", "--json", copy)
+    assert (said["whole"], said["findings"], said["memories"], said["assemblies"]) == (True, [], 4, 1)
+    assert copy.read_bytes() == content
+    assert {"copy.db-wal", "copy.db-shm"}.isdisjoint(os.listdir(tmp_path))
+    damage(copy)
+    done = runner.invoke(app, ["verify", str(copy)], env={"COLUMNS": "80"})
+    assert done.exit_code == 3
+    assert "tea" in done.stdout
+    assert "1 finding: take another backup" in done.stdout
+    copy.write_bytes(content[: 8_192 * 2])
+    done = runner.invoke(app, ["verify", "--json", str(copy)])
+    assert done.exit_code == 3
+    assert json.loads(done.stdout)["findings"][0]["kind"] == "integrity"
+    assert "no store" in fails("verify", tmp_path / "absent.db")
+    (tmp_path / "notes.txt").write_text("notes " * 1000)
+    assert "not a memstore file" in fails("verify", tmp_path / "notes.txt")
+
+
+def test_restore_says_what_would_be_lost_and_does_nothing_unless_told_to(small, tmp_path, monkeypatch):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    ok("delete", "tea", "-f", small)
+    ok("add", "new", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "new", "-f", small)
+    ok("add", "newer", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "newer", "-f", small)
+    told = fails("restore", copy, "-f", small)
+    assert "holds 5 memories and 1 assembly (last change " in told
+    assert "would be replaced by 4 memories and 1 assembly" in told
+    assert "--yes" in told
+    monkeypatch.setattr(backups, "_somebody_is_there", lambda: True)
+    done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="n\n")
+    assert done.exit_code == 1
+    assert "holds 5 memories" in done.stderr
+    assert done.stderr.endswith("memstore: error: nothing was changed\n")
+    assert lines("stats", "--json", "-f", small)[0]["memories"] == 5
+    done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="y\n")
+    assert done.exit_code == 0
+    assert "restored 4 memories and 1 assembly" in done.stdout
+    assert ok("export", "-f", small) == ok("export", "-f", copy)
+    assert ok("check", "-f", small) == "clean\n"
+
+
+def test_restore_asks_nothing_where_it_was_told_or_where_nothing_is_lost(small, tmp_path):
+    copy, fresh = tmp_path / "copy.db", tmp_path / "fresh.db"
+    ok("backup", copy, "-f", small)
+    assert "restored 4 memories and 1 assembly" in ok("restore", copy, "-f", fresh)
+    assert ok("export", "-f", fresh) == ok("export", "-f", small)
+    (said,) = lines("restore", copy, "--yes", "--json", "-f", fresh)
+    assert (said["memories"], said["findings"], said["path"]) == (4, [], str(copy))
+    damage(copy)
+    assert "not restored" in fails("restore", copy, "--yes", "-f", fresh)
+    assert ok("export", "-f", fresh) == ok("export", "-f", small)
+
+
+def test_restore_over_a_store_that_cannot_be_read_says_so(small, tmp_path):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    content = bytearray(small.read_bytes())
+    content[100:4000] = os.urandom(3900)
+    small.write_bytes(content)
+    assert "holds what cannot be read (the database file is damaged" in fails("restore", copy, "-f", small)
+    ok("restore", copy, "-y", "-f", small)
+    assert ok("export", "-f", small) == ok("export", "-f", copy)
+
+
+def test_a_restore_waits_for_others_no_longer_than_it_is_told(small, tmp_path):
+    copy = tmp_path / "copy.db"
+    ok("backup", copy, "-f", small)
+    with closing(sqlite3.connect(small, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        said = fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
+        assert "others were writing" in said
+        assert "for 0.1 s" in said
+
+
 def test_migrate_leaves_a_file_that_is_up_to_date(small):
     content = small.read_bytes()
     assert "is up to date" in ok("migrate", "-f", small)
@@ -834,12 +928,113 @@ def test_what_has_expired_since_the_export_is_left_out_of_assemblies_too(path):
 )
 def test_a_bad_line_stops_an_import_and_says_where_and_how_much_is_stored(path, line, told):
     good = "".join(json.dumps({"content": f"{i}", "embedding": [i, 1]}) + "\n" for i in range(500))
-    said = fails("import", "-", "-f", path, stdin=good + "\n" + line + "\n")
+    more = json.dumps({"content": "good", "embedding": [1, 1]}) + "\n"
+    said = fails("import", "-", "-f", path, stdin=good + "\n" + more + line + "\n" + more)
     assert told in said
-    assert "stdin, line 50" in said
+    assert said.startswith("memstore: error: stdin, line 503: ")
+    assert said.count("line 503") == 1
     assert "500 records before it are stored" in said
     assert lines("stats", "--json", "-f", path)[0]["memories"] == 500
     assert ok("check", "-f", path) == "clean\n"
+
+
+@pytest.mark.parametrize(
+    ("bad", "told", "line"),
+    [
+        ({"kind": "assembly", "id": "b", "members": ["absent"]}, "no memory 'absent'", 5),
+        ({"kind": "assembly", "id": "a"}, "assembly 'a' exists", 5),
+        ({"kind": "assembly", "id": "b", "bogus": 1}, "bogus", 5),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_the_assembly_that_cannot_be_stored_is_named_by_its_line(path, bad, told, line):
+    items = [{"content": "x", "id": "x", "embedding": [1, 2]}, {"kind": "assembly", "id": "a", "members": ["x"]}]
+    ok("import", "-", "-f", path, stdin="".join(json.dumps(item) + "\n" for item in items))
+    good = [{"kind": "assembly", "id": f"good {i}", "members": ["x"]} for i in range(5)]
+    said = fails("import", "-", "-f", path, stdin="".join(json.dumps(i) + "\n" for i in [*good[:4], bad, good[4]]))
+    assert told in said
+    assert said.startswith(f"memstore: error: stdin, line {line}: ")
+    assert "0 records before it are stored" in said
+    assert lines("stats", "--json", "-f", path)[0]["assemblies"] == 1
+    assert ok("check", "-f", path) == "clean\n"
+
+
+def test_a_failure_that_is_of_no_record_is_told_once_and_not_tried_again(small, tmp_path, monkeypatch):
+    async def refuse(*_, **__):
+        raise memstore.StorageError("the disk is full")
+
+    exported = tmp_path / "all.jsonl"
+    ok("export", exported, "-f", small)
+    monkeypatch.setattr(memstore.Memories, "upsert_many", refuse)
+    monkeypatch.setattr(transfer._Import, "culprit", None)
+    said = fails("import", exported, "--upsert", "-f", small)
+    assert f"{exported}, line 5: the disk is full; 0 records before it are stored" in said
+
+
+def many_lines(count):
+    """An export of *count* records and more, by line: all with an expiry, so that nothing can be remembered of each."""
+    yield {"kind": "store", "format": 1, "dimension": 2, "metric": "cosine", "embedder": None}
+    when = "2990-01-01T00:00:00.000001+00:00"
+    for i in range(count):
+        yield {
+            "kind": "memory", "id": f"m{i:06}", "namespace": [], "content": "x" * 100, "embedding": [1.0, float(i)],
+            "tags": ["a", "b"], "metadata": {"i": i}, "importance": 0.5, "created_at": when, "updated_at": when,
+            "expires_at": when, "accessed_at": None, "access_count": i,
+        }  # fmt: skip
+    for i in range(300):
+        yield {
+            "kind": "assembly", "id": f"g{i:03}", "namespace": [], "name": "", "description": "", "tags": [],
+            "topics": [], "metadata": {}, "created_at": when, "updated_at": when,
+            "members": [f"m{j:06}" for j in range(i, i + 200)],
+        }  # fmt: skip
+
+
+@pytest.fixture
+def peaks(monkeypatch):
+    """The most memory that Python's objects took, from the 1,000th record to the 4,000th, and from there on."""
+    found, seen = [], 0
+
+    def count(really):
+        def wrapped(*arguments, **options):
+            nonlocal seen
+            seen += 1
+            if seen in (1_000, 4_000):
+                if seen == 4_000:
+                    found.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.reset_peak()
+            return really(*arguments, **options)
+
+        return wrapped
+
+    monkeypatch.setattr(reading, "item_of", count(reading.item_of))
+    monkeypatch.setattr(transfer, "json_line", count(transfer.json_line))
+    tracemalloc.start()
+    yield lambda: (found[0], tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("way", ["import", "export"])
+def test_both_ways_take_no_more_memory_for_more_records_and_no_byte_is_lost(way, path, tmp_path, request, monkeypatch):
+    """20,000 memories; as an export tells of them, so that what comes out is what went in."""
+    source, out = tmp_path / "source.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(transfer.json_line(line) for line in many_lines(20_000)), encoding="utf-8")
+    monkeypatch.setattr(transfer, "MEMBERS", 1_000)
+    few = "".join(
+        transfer.json_line(line) for line in many_lines(2)
+    )  # what is imported at the first use is not counted
+    ok("import", "-", "-f", tmp_path / "few.db", stdin=few.split('{"kind": "assembly"')[0])
+    measured = None
+    for step, arguments in (("import", [source]), ("export", [out])):
+        if step == way:
+            measured = request.getfixturevalue("peaks")
+        ok(step, *arguments, "-f", path)
+        if step == way:
+            early, late = measured()
+            break
+    assert late < 1.25 * early, (early, late)
+    if way == "export":
+        assert out.read_bytes() == source.read_bytes()
 
 
 def test_a_bad_first_line_makes_no_file(path):

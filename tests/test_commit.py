@@ -150,3 +150,33 @@ async def test_what_sqlite_refuses_in_a_transaction_is_an_error_of_ours(store: S
         with pytest.raises(StorageError, match="prohibited"):
             await tx.memories.search([1.0] * 8)
         await deny_reads(store, False)
+
+
+def undone(connection: Connection) -> None:
+    commit.begin_savepoint(connection, "part")
+    commit.carried(connection).add("of the part", 1)
+    commit.undo_savepoint(connection, "part")
+
+
+def given_up(connection: Connection) -> None:
+    raw(connection).execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+    commit.begin_write(connection, 1.0)
+
+
+@pytest.mark.parametrize("end", [undone, given_up, commit.rollback])
+def test_what_a_transaction_carries_goes_with_what_is_undone(connection: Connection, end) -> None:
+    commit.begin_write(connection, 1.0)
+    commit.carried(connection).add("a", 1)
+    end(connection)
+    assert commit.carried(connection).take(str) == []
+
+
+def test_what_a_transaction_carries_is_taken_in_order_and_once(connection: Connection) -> None:
+    commit.begin_write(connection, 1.0)
+    for thing in ("a", 1, "b"):
+        commit.carried(connection).add(thing, 1)
+    commit.begin_savepoint(connection, "part")
+    commit.end_savepoint(connection, "part")
+    commit.commit(connection)
+    assert commit.carried(connection).take(str) == ["a", "b"]
+    assert commit.carried(connection).take(object) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import memstore
-from memstore import errors, fields, settings, store
+from memstore import errors, fields, settings, store, texts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -114,12 +114,13 @@ def test_the_table_of_limits_is_the_code_s() -> None:
     for number in (
         settings.MAX_DIMENSION,
         fields.MAX_ID_BYTES,
-        fields.MAX_TEXT_BYTES,
+        texts.MAX_TEXT_BYTES,
         fields.MAX_TAG_BYTES,
         fields.MAX_TAGS,
         fields.MAX_NAMESPACE_BYTES,
         fields.MAX_NAMESPACE_PARTS,
-        fields.MAX_METADATA_DEPTH,
+        texts.MAX_METADATA_DEPTH,
+        texts.MAX_METADATA_VALUES,
         fields.MAX_LIMIT,
         store.MAX_CHUNK,
     ):

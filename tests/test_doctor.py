@@ -55,7 +55,7 @@ def test_the_wal_reset_bug_is_told_by_the_version(version, affected):
 
 def test_it_names_the_build_of_sqlite_and_the_versions_of_what_it_stands_on():
     found = facts()
-    assert found["version"]["value"] == sqlite3.sqlite_version
+    assert found["version"]["value"].startswith(sqlite3.sqlite_version)
     assert found["memstore"]["value"].startswith(memstore.__version__)
     with sqlite3.connect(":memory:") as connection:
         assert found["source id"]["value"] == connection.execute("SELECT sqlite_source_id()").fetchone()[0]
@@ -73,6 +73,7 @@ def test_faiss_is_loaded_in_another_process_than_doctors_own():
     assert found["FAISS"]["state"] == "ok"
     assert found["OpenMP before it"]["value"] == "none"
     if sys.platform == "linux":
+        assert found["OpenMP after it"]["value"].startswith("GNU's, /")
         assert "libgomp" in found["OpenMP after it"]["value"]
         assert found["loads by itself"]["value"].startswith("yes")
 
@@ -89,7 +90,7 @@ def test_an_affected_sqlite_is_a_note_that_says_why_the_store_is_safe(monkeypatc
     found = facts()["WAL-reset bug"]
     assert found["state"] == "note"
     assert "TRUNCATE only" in found["advice"]
-    assert "newer Python" in found["advice"]
+    assert "memstore[sqlite]" in found["advice"]
     monkeypatch.setattr(doctor, "wal_reset_bug", lambda version: False)
     assert facts()["WAL-reset bug"]["state"] == "ok"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-SHOWN = {"agent.py": "I prefer green tea", "processes.py": "check: clean"}
+SHOWN = {"agent.py": "I prefer green tea", "processes.py": "check: clean", "workers.py": "check: clean"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)

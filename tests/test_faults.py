@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(shim.unavailable() is not None, reason=str(shim.
 
 SEED = 20_260
 COUNT = 16  # operations a round
-ROUNDS = 70
+ROUNDS = 60
 
 
 @pytest.fixture(scope="module")

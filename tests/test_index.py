@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -27,7 +28,7 @@ from memstore.index.follower import FAISS_FROM
 from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope, Storage
-from memstore.index.table import Table
+from memstore.index.table import Table, plain
 from memstore.settings import Metric
 from memstore.testing import damage
 
@@ -304,6 +305,42 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
         assert_right(metric, held, query[0], 5, scope, found)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_memory_is_made_longer_where_it_is_unless_somebody_looks_at_it(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    table = Table(partial(plain, dtype, 4))
+    expected = rng.standard_normal((2_000, 4)).astype(dtype).astype(np.float32)
+
+    def put(first: int, last: int) -> None:
+        keys = np.arange(first, last)
+        table.put(Entries(keys, keys, keys, expected[first:last]))
+
+    put(0, 300)
+    first = table.storage.rows
+    seen = table.rows
+    put(300, 700)
+    assert table.storage.rows is not first
+    assert np.array_equal(seen, expected[:300])
+    del seen, first
+    held = id(table.storage)
+    put(700, 2_000)
+    assert id(table.storage) == held
+    assert np.array_equal(table.rows, expected)
+
+
+async def test_memory_that_grows_after_faiss_was_loaded_is_what_faiss_can_compare(
+    path: Path, rng: np.random.Generator
+) -> None:
+    async with memstore.open(path, dimension=DIMENSION, vector_type="float16", index="exact") as store:
+        await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 100)])
+        await store.memories.search(np.ones(DIMENSION, np.float32))
+        assert store._follower.indexes["memory"].table.storage.scan is None
+        store._follower.engine = FaissEngine.load()
+        await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 1_000)])
+        assert store._follower.indexes["memory"].table.storage.scan is not None
+        assert await store.check() == []
+
+
 @st.composite
 def pinned_changes(draw: st.DrawFn) -> list[tuple[str, list[int]]]:
     keys = st.lists(st.integers(1, 30), unique=True, max_size=10)
@@ -319,7 +356,7 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
     changes: list[tuple[str, list[int]]], sparse: bool, dtype: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    table = Table(lambda room: Storage(np.empty((room, 4), dtype=dtype)))
+    table = Table(partial(plain, dtype, 4))
     expected: dict[int, tuple[int, int, bytes]] = {}
     pinned: list[bytes] = []
     factor = 10**9 if sparse else 1
@@ -393,7 +430,7 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
 def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
     promised: list[int], good: set[int], come: list[int], cut: int
 ) -> None:
-    table = Table(lambda room: Storage(np.empty((room, 2), dtype=np.float32)))
+    table = Table(partial(plain, "float32", 2))
     table.expect(np.array(promised, dtype=np.int64), np.array([key in good for key in promised], dtype=bool))
     for first in range(0, len(come), cut):
         keys = np.array(come[first : first + cut], dtype=np.int64)

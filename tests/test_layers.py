@@ -94,6 +94,12 @@ def test_faiss_is_imported_by_one_module() -> None:
     assert users == ["faiss_engine.py"]
 
 
+def test_one_module_says_which_sqlite_is_used() -> None:
+    drivers = {"sqlite3", "pysqlite3", "aiosqlite"}
+    users = {str(m.relative_to(PACKAGE)) for m in MODULES if drivers & {n.split(".")[0] for _, n in imports(m)}}
+    assert users == {"database/sqlite.py"}
+
+
 def test_begin_and_commit_are_said_in_one_room() -> None:
     said = re.compile(r"""["'](BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b""")
     users = {room(m) for m in MODULES if said.search(m.read_text(encoding="utf-8"))}

@@ -14,7 +14,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 MOST_DISTRIBUTIONS = 14
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.network(reason="pip installs from a package index")]
 
 
 def run(*command, cwd):

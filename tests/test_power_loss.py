@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import memstore
 from memstore.database.file import HEAD, inspect
 
 from .faults import shim
@@ -117,6 +118,22 @@ async def test_an_upgrade_that_is_cut_short_is_done_at_the_next_open(tmp_path: P
         found[inspect(str(left))] += 1
         assert await everything(left) == expected, cut.how
     assert set(found) == {"0001", HEAD}, "some are before it, some after"
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_a_file_whose_making_is_cut_short_is_made_at_the_next_open(tmp_path: Path) -> None:
+    path = tmp_path / "disk" / "store.db"
+    recording = watched(tmp_path, "-c", f"import memstore; memstore.migrate({str(path)!r})")
+    for i, cut in enumerate(cuts(recording, 60, random.Random(SEED))):
+        left = cut.put(tmp_path / str(i))
+        try:
+            async with memstore.open(left, dimension=2) as store:
+                await store.memories.add("first", embedding=[1, 0])
+                assert await store.check() == []
+        except Exception as error:
+            error.add_note(f"after {cut.at} records: {cut.how}; the files were in {left.parent}")
+            raise
 
 
 def all_of_it(cut: Cut) -> bool:

@@ -1,6 +1,7 @@
 """Every command in its place, and the one place where errors become a line and an exit code."""
 
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -10,12 +11,12 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, demo, doctor, memories, tags, transfer, upkeep
+from memstore.cli import assemblies, backups, demo, doctor, memories, tags, transfer, upkeep
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 an error, in one line on stderr; 2 the command was not understood; 3 check or doctor "
-    "found something; 130 stopped by Ctrl-C; 141 the reader of the output went away."
+    "Exit codes: 0 done; 1 an error, in one line on stderr; 2 the command was not understood; 3 check, verify or "
+    "doctor found something; 130 stopped by Ctrl-C; 141 the reader of the output went away."
 )
 ERROR, INTERRUPTED, READER_GONE = 1, 130, 141
 
@@ -79,6 +80,7 @@ def _root(
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    logging.getLogger("memstore.sqlite").setLevel(logging.ERROR)  # `doctor` says it; not every command should
 
 
 def _flowing(command: Callable[..., None]) -> str:
@@ -97,7 +99,9 @@ for _name, _command, _panel in (
     ("delete", memories.delete, "Memories"),
     ("import", transfer.import_, "In and out"),
     ("export", transfer.export, "In and out"),
-    ("backup", upkeep.backup, "In and out"),
+    ("backup", backups.backup, "In and out"),
+    ("verify", backups.verify, "In and out"),
+    ("restore", backups.restore, "In and out"),
     ("stats", upkeep.stats, "The file"),
     ("check", upkeep.check, "The file"),
     ("repair", upkeep.repair, "The file"),

@@ -2,7 +2,6 @@
 
 import json as jsons
 import platform
-import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,12 +22,14 @@ from memstore.cli.options import AsJson, MaybeFile
 from memstore.cli.output import clean, number, say, say_json, show_table, size_text
 from memstore.cli.upkeep import FOUND_SOMETHING
 from memstore.database.file import HEAD, MINIMUM_SQLITE, inspect, uri
-from memstore.index.runtimes import carries_llvm, openmp_runtimes
+from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
+from memstore.index.runtimes import carries_llvm, described, openmp_runtimes
 
-_PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama")
-_EXTRAS = ("wordllama",)
-
-Version = tuple[int, int, int]
+_PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama", "pysqlite3")
+_EXTRAS = {
+    "wordllama": "'memstore[wordllama]' turns texts into vectors without a network",
+    "pysqlite3": "'memstore[sqlite]' brings a newer SQLite than many Pythons have",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,7 @@ def _python() -> Iterator[Fact]:
             yield Fact(section=here, name=package, value=version(package))
         except PackageNotFoundError:
             if package in _EXTRAS:
-                advice = f"optional: pip install 'memstore[{package}]' turns texts into vectors without a network"
+                advice = f"optional: pip install {_EXTRAS[package]}"
                 yield Fact(section=here, name=package, value="not installed", state="note", advice=advice)
             elif package != "faiss-cpu":  # conda calls it faiss; whether it can be imported is seen below
                 advice = f"pip install {package}"
@@ -113,24 +114,22 @@ def _sqlite() -> Iterator[Fact]:
             has_json = one("SELECT json_extract('{\"a\": 1}', '$.a')") == 1
         except sqlite3.OperationalError:
             has_json = False
-    found = sqlite3.sqlite_version_info
     least = ".".join(map(str, MINIMUM_SQLITE))
-    yield _judged(
-        here, "version", sqlite3.sqlite_version, found >= MINIMUM_SQLITE, f"memstore needs {least} or later: {_NEWER}"
-    )
+    value = f"{sqlite3.sqlite_version}, of {'Python itself' if SOURCE == 'sqlite3' else SOURCE}"
+    yield _judged(here, "version", value, VERSION >= MINIMUM_SQLITE, f"memstore needs {least} or later: {_NEWER}")
+    yield Fact(section=here, name="library", value=_library())
     yield Fact(section=here, name="source id", value=str(source))
     thread = next((option for option in options if option.startswith("THREADSAFE")), "THREADSAFE not told")
     yield _judged(here, "threads", thread, thread != "THREADSAFE=0", f"memstore uses threads: {_NEWER}")
     yield _judged(here, "JSON functions", "present" if has_json else "absent", has_json, f"filters need them: {_NEWER}")
-    if wal_reset_bug(found):
+    if wal_reset_bug(VERSION):
         yield Fact(
             section=here,
             name="WAL-reset bug",
             value=f"SQLite {sqlite3.sqlite_version} has it",
             state="note",
             advice="a passive checkpoint may lose commits of another connection (3.7.0 to 3.51.2). memstore "
-            f"checkpoints with TRUNCATE only, which avoids it; other programs that write to the file may not. "
-            f"{_NEWER[0].upper()}{_NEWER[1:]}",
+            f"checkpoints with TRUNCATE only, which avoids it; other programs that write to the file may not: {_NEWER}",
         )
     else:
         yield Fact(section=here, name="WAL-reset bug", value="fixed in this version")
@@ -140,7 +139,13 @@ def _sqlite() -> Iterator[Fact]:
     yield Fact(section=here, name="secure_delete", value=value, state="note" if advice else "ok", advice=advice)
 
 
-_NEWER = "a newer Python, or one built with a newer SQLite, ends it"
+_NEWER = "pip install 'memstore[sqlite]' brings a newer one, and so may a newer Python"
+
+
+def _library() -> str:
+    """The file of the module that SQLite is reached by."""
+    module = sys.modules.get(f"{SOURCE}._sqlite3") or sys.modules.get("_sqlite3")
+    return getattr(module, "__file__", None) or "built into Python"
 
 
 def _judged(section: str, name: str, value: str, fine: bool, advice: str) -> Fact:
@@ -148,18 +153,14 @@ def _judged(section: str, name: str, value: str, fine: bool, advice: str) -> Fac
     return Fact(section=section, name=name, value=value, state=state, advice="" if fine else advice)
 
 
-def wal_reset_bug(found: Version) -> bool:
-    """Whether this version of SQLite can lose commits when a passive checkpoint overlaps a restart of the log."""
-    if not (3, 7, 0) <= found < (3, 51, 3):
-        return False
-    mended = {(3, 50): 7, (3, 44): 6}.get(found[:2])
-    return mended is None or found[2] < mended
-
-
 def _faiss() -> Iterator[Fact]:
     here = "FAISS and OpenMP"
     loaded = openmp_runtimes()
-    yield Fact(section=here, name="in this process", value=", ".join(loaded) or "no OpenMP runtime, as it should be")
+    yield Fact(
+        section=here,
+        name="in this process",
+        value=", ".join(map(described, loaded)) or "no OpenMP runtime, as it should be",
+    )
     done = child.run("memstore.cli.probe")
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
@@ -173,8 +174,8 @@ def _faiss() -> Iterator[Fact]:
         yield Fact(section=here, name="FAISS", value=why, state="problem", advice="" if found["obstacle"] else advice)
     else:
         yield Fact(section=here, name="FAISS", value=f"{found['version']}, built with {found['simd']}")
-        yield Fact(section=here, name="OpenMP before it", value=", ".join(found["before"]) or "none")
-        yield Fact(section=here, name="OpenMP after it", value="\n".join(found["after"]) or "none")
+        yield Fact(section=here, name="OpenMP before it", value="\n".join(map(described, found["before"])) or "none")
+        yield Fact(section=here, name="OpenMP after it", value="\n".join(map(described, found["after"])) or "none")
         if len(found["after"]) > 1:
             advice = "two of LLVM's or Intel's abort a process: install all from conda-forge, where they share one"
             yield Fact(section=here, name="runtimes", value="more than one", state="note", advice=advice)

@@ -9,13 +9,14 @@ def run() -> None:
     """Run the command line and exit with its code."""
     try:
         from memstore.cli.app import app  # not at the top: typer and rich are an optional extra
+
+        app(prog_name="memstore")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit("the command line needs: pip install 'memstore[cli]'")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # before a command began
         sys.exit(130)
-    app(prog_name="memstore")
 
 
 if __name__ == "__main__":

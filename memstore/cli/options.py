@@ -108,7 +108,7 @@ def json_of(text: str, option: str) -> Any:
     """The value of a JSON text."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refuse(option, f"not JSON: {error}") from error
 
 

@@ -46,7 +46,7 @@ class Reading:
     Attributes:
         total: bytes to read; None where one is stdin.
         done: bytes read.
-        place: where the last item was read.
+        place: where the last item was read, or could not be.
     """
 
     def __init__(self, sources: list[str], format: Format | None) -> None:
@@ -63,9 +63,7 @@ class Reading:
         for source, format in self._sources:
             read = self._lines if format is Format.JSONL else self._passages
             with _opened(source) as file:
-                for item in read(file, source, format):
-                    self.place = item.place
-                    yield item
+                yield from read(file, source, format)
 
     def _lines(self, file: BinaryIO, source: str, format: Format) -> Iterator[Item]:  # noqa: ARG002 - as _passages
         number = 0
@@ -74,7 +72,7 @@ class Reading:
             number += 1
             if not line.strip():
                 continue
-            place = f"{_name(source)}, line {number:,}"
+            self.place = place = f"{_name(source)}, line {number:,}"
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -90,7 +88,7 @@ class Reading:
         made = list(_PASSAGES[format](text))
         for number, passage in enumerate(made, 1):
             self.done += len(data) // len(made)
-            place = f"{_name(source)}, part {number:,}"
+            self.place = place = f"{_name(source)}, part {number:,}"
             yield Item(kind="memory", fields=_fields(passage, _name(source), number), place=place)
 
 

@@ -1,9 +1,10 @@
 """The commands that bring records in and out: import and export."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice
@@ -12,7 +13,17 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from memstore import InvalidError, LoadError, MemstoreError, Store
+from memstore import (
+    DuplicateError,
+    EmbedderError,
+    InvalidError,
+    LoadError,
+    MemstoreError,
+    NotFoundError,
+    Store,
+    StoreNamespace,
+    Transaction,
+)
 from memstore.cli.interchange import Item, assembly_line, header, memory_line
 from memstore.cli.opening import Opened, Wanted, looking, writing
 from memstore.cli.options import (
@@ -28,9 +39,13 @@ from memstore.cli.options import (
 )
 from memstore.cli.output import json_line, number, progress, say, say_json
 from memstore.cli.reading import STDIN, Format, Reading
+from memstore.database.sqlite import sqlite3
 
 CHUNK = 500
-"""Records a transaction."""
+"""Records a transaction, at most."""
+
+MEMBERS = 20_000
+"""Members of assemblies from which on a transaction takes in no more."""
 
 
 def import_(
@@ -61,7 +76,8 @@ def import_(
     reading = Reading(sources, format)
     wanted = Wanted(embedder=embedder, dimension=dimension, metric=metric)
     path = namespace_of(namespace)
-    counts = asyncio.run(_import(reading, file, wanted, _Import(path, frozenset(tag or ()), upsert=upsert)))
+    with closing(_Import(path, frozenset(tag or ()), upsert=upsert)) as work:
+        counts = asyncio.run(_import(reading, file, wanted, work))
     if json:
         say_json(counts)
         return
@@ -82,7 +98,8 @@ class _Import:
         self._below = below
         self._tags = tags
         self._upsert = upsert
-        self._mortal: set[tuple[Namespace, str]] = set()
+        self._mortal = _Mortal()
+        self._chunk: list[Item] = []  # what the transaction that comes next, or has failed, is made of
         self.counts = {"memories": 0, "assemblies": 0, "without_embedding": 0, "expired": 0}
 
     async def memories(
@@ -93,6 +110,7 @@ class _Import:
 
         def on_progress(stored: int) -> None:
             self.counts["memories"] = before + stored
+            self._chunk.clear()
             done()
 
         place = opened.store.namespace(*self._below, *namespace)
@@ -102,33 +120,112 @@ class _Import:
         for item in items:
             fields, expires = item.fields, item.fields.get("expires_at")
             if isinstance(expires, datetime) and expires.tzinfo is not None:
-                self._mortal.add((item.namespace, str(fields.get("id"))))
+                self._mortal.add(item.namespace, str(fields.get("id")))
                 if expires <= datetime.now(UTC):
                     self.counts["expired"] += 1
                     continue
-            if "embedding" not in fields:
-                opened.check_embeds()
+            if "embedding" not in fields and opened.refusal is not None:
+                raise EmbedderError(f"{item.place}: {opened.refusal}")
             self.counts["without_embedding"] += fields.get("embedding", "") is None
-            yield self._tagged(fields)
+            self._chunk.append(replace(item, fields=self._tagged(fields)))
+            yield self._chunk[-1].fields
 
     async def assemblies(self, opened: Opened, namespace: Namespace, items: Iterable[Item]) -> None:
         """Store assemblies of one namespace, all of a chunk or none; members that have expired since are left out."""
         place = opened.store.namespace(*self._below, *namespace)
+        members = 0
+        for item in items:
+            fields = self._tagged(item.fields)
+            given = fields.get("members") or ()
+            gone = await self._expired(place, item.namespace, _texts(given))
+            if gone:
+                fields["members"] = [member for member in given if not (isinstance(member, str) and member in gone)]
+            self._chunk.append(replace(item, fields=fields))
+            members += len(given) if isinstance(given, list) else 0
+            if len(self._chunk) == CHUNK or members >= MEMBERS:
+                await self._store_assemblies(place)
+                members = 0
+        await self._store_assemblies(place)
+
+    async def _store_assemblies(self, place: StoreNamespace) -> None:
         store = place.assemblies.upsert_many if self._upsert else place.assemblies.add_many
-        rest = iter(items)
-        while some := list(islice(rest, CHUNK)):
-            ready = []
-            for item in some:
-                fields = self._tagged(item.fields)
-                mortal = [m for m in fields.get("members") or () if (item.namespace, m) in self._mortal]
-                if mortal:
-                    gone = set(mortal) - (await place.memories.get_many(mortal)).keys()
-                    fields["members"] = [member for member in fields["members"] if member not in gone]
-                ready.append(fields)
-            self.counts["assemblies"] += len(await store(ready))
+        self.counts["assemblies"] += len(await store([item.fields for item in self._chunk]))
+        self._chunk.clear()
+
+    async def _expired(self, place: StoreNamespace, namespace: Namespace, members: list[str]) -> set[str]:
+        """Those of *members* that were to be imported, and are not there because their time has come."""
+        gone: set[str] = set()
+        mortal = self._mortal.among(namespace, members)
+        while some := list(islice(mortal, CHUNK)):
+            gone.update(set(some) - (await place.memories.get_many(some)).keys())
+        return gone
+
+    async def culprit(self, store: Store) -> tuple[str, MemstoreError] | None:
+        """The record that keeps the last chunk from being stored: where it is, and why; None where each could be.
+
+        They are stored one by one, and none of it is kept.
+        """
+        found = None
+        with suppress(_NothingKeptError):
+            async with store.transaction() as tx:
+                found = await self._refused(tx)
+                raise _NothingKeptError
+        return found
+
+    async def _refused(self, tx: Transaction) -> tuple[str, MemstoreError] | None:
+        for item in self._chunk:
+            face = tx.namespace(*self._below, *item.namespace)
+            noun = face.memories if item.kind == "memory" else face.assemblies
+            try:
+                await (noun.upsert_many if self._upsert else noun.add_many)([item.fields])
+            except MemstoreError as error:
+                return item.place, error
+        return None
+
+    def close(self) -> None:
+        """Forget what was kept on disk."""
+        self._mortal.close()
 
     def _tagged(self, fields: dict[str, Any]) -> dict[str, Any]:
-        return {**fields, "tags": self._tags.union(fields.get("tags") or ())} if self._tags else dict(fields)
+        given = fields.get("tags")
+        if not self._tags or (given and _texts(given) != given):  # what is no list of texts is the store's to refuse
+            return dict(fields)
+        return {**fields, "tags": self._tags.union(given or ())}
+
+
+def _texts(value: object) -> list[str]:
+    """The texts in a list; nothing where it is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+_OF_A_RECORD = (InvalidError, DuplicateError, NotFoundError, EmbedderError)
+
+
+class _NothingKeptError(Exception):
+    """Ends a transaction without its changes."""
+
+
+class _Mortal:
+    """The memories of an import that may expire before an assembly is made of them: on disk, be they ever so many."""
+
+    def __init__(self) -> None:
+        self._base = sqlite3.connect("", isolation_level=None)
+        self._base.execute("CREATE TABLE mortal (place TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, namespace: Namespace, id: str) -> None:
+        self._base.execute("INSERT OR IGNORE INTO mortal VALUES (?)", (_key(namespace, id),))
+
+    def among(self, namespace: Namespace, ids: Iterable[str]) -> Iterator[str]:
+        """Those of *ids* that may."""
+        find = "SELECT 1 FROM mortal WHERE place = ?"
+        return (id for id in ids if self._base.execute(find, (_key(namespace, id),)).fetchone())
+
+    def close(self) -> None:
+        self._base.close()
+
+
+def _key(namespace: Namespace, id: object) -> str:
+    return json.dumps([*namespace, id])  # ASCII: an id that is no UTF-8 is for the store to refuse
 
 
 async def _import(reading: Reading, file: Path, wanted: Wanted, work: _Import) -> dict[str, int]:
@@ -142,7 +239,10 @@ async def _import(reading: Reading, file: Path, wanted: Wanted, work: _Import) -
             try:
                 await _store(opened, chain([first], items), work, lambda: bar.update(task, completed=reading.done))
             except MemstoreError as error:
-                raise _stopped(error, reading, work.counts) from (error.__cause__ or error)
+                cause = error.__cause__ if isinstance(error, LoadError) else error
+                culprit = await work.culprit(opened.store) if isinstance(cause, _OF_A_RECORD) else None
+                cause = culprit[1] if culprit else cause or error
+                raise _stopped(cause, culprit[0] if culprit else reading.place, work.counts) from cause
     return work.counts
 
 
@@ -160,13 +260,13 @@ async def _store(opened: Opened, items: Iterable[Item], work: _Import, done: Cal
             await work.assemblies(opened, namespace, group)
 
 
-def _stopped(error: MemstoreError, reading: Reading, counts: dict[str, int]) -> LoadError:
-    """The error that tells why an import stopped, where, and what is stored."""
-    cause = error.__cause__ if isinstance(error, LoadError) and error.__cause__ else error
+def _stopped(cause: BaseException, place: str, counts: dict[str, int]) -> LoadError:
+    """The error that tells why an import stopped, at which line, and what is stored."""
+    where = "" if str(cause).startswith(place) else f"{place}: "
     stored = counts["memories"] + counts["assemblies"]
     told = LoadError(
-        f"{cause}; the chunk of at most {CHUNK} records that failed ends at {reading.place}, "
-        f"{number(stored, 'record')} before it {'is' if stored == 1 else 'are'} stored",
+        f"{where}{cause}; {number(stored, 'record')} before it {'is' if stored == 1 else 'are'} stored, "
+        f"in chunks of at most {CHUNK}",
         stored=stored,
     )
     for note in getattr(cause, "__notes__", ()):

@@ -1,9 +1,7 @@
-"""The commands on the file: stats, check, repair, compact, optimize, migrate, backup."""
+"""The commands on the file: stats, check, repair, compact, optimize, migrate."""
 
 import asyncio
 import math
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import typer
@@ -196,27 +194,3 @@ def migrate(file: File, json: AsJson = False) -> None:
         say(f"{file} is up to date: revision {after}")
     else:
         say(f"{file} was brought from {f'revision {before}' if before else 'nothing'} to revision {after}")
-
-
-def backup(
-    target: Annotated[Path, typer.Argument(help="The new file; it must not exist.", show_default=False)],
-    file: File,
-    json: AsJson = False,
-) -> None:
-    """Copy the store, as it is at one moment, into a new file.
-
-    --json prints {"path": …, "bytes": …}.
-    """
-
-    async def run() -> None:
-        async with changing(file) as store:
-            with progress() as bar:
-                task = bar.add_task("copying", total=None)
-                await store.backup(target, on_progress=lambda done, of: bar.update(task, completed=done, total=of))
-
-    asyncio.run(run())
-    size = target.stat().st_size
-    if json:
-        say_json({"path": str(target), "bytes": size})
-    else:
-        say(f"copied to {target} ({size_text(size)})")

@@ -11,7 +11,6 @@ they were; only what the batch asked for has changed. Without it, each of these 
 """
 
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from alembic.operations import BatchOperations, Operations
 from sqlalchemy.schema import SchemaItem
 
 from memstore.database.commit import raw
+from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, TransactionError
 
 _AUTOINCREMENT = re.compile(r"\bPRIMARY\s+KEY\s+(?:ASC\s+)?(?:ON\s+CONFLICT\s+\w+\s+)?AUTOINCREMENT\b", re.IGNORECASE)

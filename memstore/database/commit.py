@@ -8,24 +8,64 @@ state while the file shows the new one after a crash. Reading does not settle it
 """
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from memstore.database.sqlite import sqlite3
 from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError, TransactionError
 
 GIVEN_UP = "SQLite gave this transaction up after a failure: nothing of it was stored, start again"
 _LOOK_UP = 0.05  # seconds of waiting for the write lock after which a cancellation is noticed
+_CARRIED_BYTES = 1 << 28  # of what is carried to COMMIT; it is memory that an open transaction keeps
+
+T = TypeVar("T")
 
 
 def raw(connection: Connection) -> sqlite3.Connection:
     """The SQLite connection under *connection*, for the few statements that are compiled once."""
     return cast("sqlite3.Connection", connection.connection.dbapi_connection)
+
+
+class Carried:
+    """What the writes of a transaction hand to whoever follows its COMMIT. It only spares reading: any of it may go.
+
+    It is emptied by BEGIN, and by whatever undoes the transaction or a part of it, because nothing in it says of
+    which part it was.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[object] = []
+        self._bytes = 0
+
+    def add(self, thing: object, size: int) -> None:
+        """Carry *thing*, which keeps *size* bytes; what was there before goes where that is too much together."""
+        if self._bytes + size > _CARRIED_BYTES:
+            self.clear()
+        self._held.append(thing)
+        self._bytes += size
+
+    def take(self, kind: type[T]) -> list[T]:
+        """All that is carried of one *kind*, in the order in which it came, and carry nothing any more."""
+        taken = [thing for thing in self._held if isinstance(thing, kind)]
+        self.clear()
+        return taken
+
+    def clear(self) -> None:
+        """Carry nothing any more."""
+        self._held, self._bytes = [], 0
+
+
+def carried(connection: Connection) -> Carried:
+    """What *connection*'s transaction carries."""
+    info = connection.info
+    if Carried not in info:
+        info[Carried] = Carried()
+    return cast("Carried", info[Carried])
 
 
 @contextmanager
@@ -52,6 +92,7 @@ def begin_write(connection: Connection, wait: float, wanted: Callable[[], bool] 
             with translated():
                 base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(left, _LOOK_UP)) * 1000)}")
                 base.execute("BEGIN IMMEDIATE")
+            carried(connection).clear()
             return
         except BusyError:
             if left <= _LOOK_UP or not wanted():
@@ -93,6 +134,7 @@ def undo_savepoint(connection: Connection, name: str) -> None:
     Where that fails, the whole transaction is undone.
     """
     base = raw(connection)
+    carried(connection).clear()
     try:
         if base.in_transaction:
             base.execute(f"ROLLBACK TO {name}")
@@ -109,6 +151,7 @@ def in_write(connection: Connection) -> bool:
 def rollback(connection: Connection) -> None:
     """End the transaction without its changes, if it is still open."""
     base = raw(connection)
+    carried(connection).clear()
     if base.in_transaction:
         with translated():
             base.execute("ROLLBACK")

@@ -6,7 +6,6 @@ True whenever nobody is inside a call: the writer has no open transaction, unles
 import asyncio
 import logging
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -16,13 +15,15 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.database import commit
+from memstore.database import commit, forks
 from memstore.database.driver import Driver, LocalEngine, Step
 from memstore.database.file import HEAD, MINIMUM_SQLITE, async_engine, configure, inspect, no_dimension, sync_engine
 from memstore.database.identity import OpenedFile
 from memstore.database.migration import migrate
+from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import Writer, WriteSession
 from memstore.errors import (
+    BusyError,
     ClosedError,
     EventLoopError,
     ForkedStoreError,
@@ -72,6 +73,11 @@ class Database:
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
         """Create or migrate the file if need be, and connect to it. Raises as `memstore.open` does."""
+        with forks.briefly(settings.path):
+            return await cls._open(settings)
+
+    @classmethod
+    async def _open(cls, settings: Settings) -> "Database":
         file = await in_thread(lambda: _prepare(settings))
         connecting = asyncio.ensure_future(_connect(settings))
         try:
@@ -91,6 +97,12 @@ class Database:
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
+        self.check_here()
+        if self._closed:
+            raise ClosedError("the store is closed: open it again")
+
+    def check_here(self) -> None:
+        """Raise `ForkedStoreError` or `EventLoopError` where this is not the process, or the loop, of the store."""
         if os.getpid() != self._pid:
             raise ForkedStoreError("this store was opened by the parent process: open one in the child")
         try:
@@ -99,8 +111,6 @@ class Database:
             running = None
         if running is not self._loop:
             raise EventLoopError("this store belongs to another event loop: open one in the loop that uses it")
-        if self._closed:
-            raise ClosedError("the store is closed: open it again")
 
     async def call(self, function: Step[T]) -> T:
         """Run *function* on a reader's thread, in no transaction; a cancelled caller does not wait for its end.
@@ -175,7 +185,7 @@ class Database:
             return 0
 
     def _checkpoint_if_due(self) -> None:
-        if self._upkeep is None or self._closed or self._checkpointing is not None:
+        if self._upkeep is None or self._closed or self._checkpointing is not None or self._upkeep.forked:
             return
         if self._writer is None or self._turns == self._writer.turns:
             return  # of those who shared a transaction one looks
@@ -196,12 +206,18 @@ class Database:
         """Write the log back into the file and start it anew; False where a reader, or a writer, kept it from that.
 
         SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
-        the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: hence the long wait.
+        the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken
+        before, to see that it is to be had, and the checkpoint left for later when it is not.
 
         A file that does not lie at its path is left alone: whoever opens it where it lies has another log for it.
         """
         if not self.file.in_place:
             return False
+        try:
+            commit.begin_write(connection, wait)
+        except BusyError:
+            return False
+        commit.rollback(connection)
         base = commit.raw(connection)
         with commit.translated():
             base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
@@ -226,6 +242,7 @@ class Database:
     async def close(self) -> None:
         """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
         if not self._closed:
+            self.check_here()
             async with nullcontext() if self._writer is None else self._writer.turn():
                 self._shut()
         if self._ended is not None:
@@ -257,12 +274,13 @@ def _prepare(settings: Settings) -> OpenedFile:
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
         raise OpenError(
             f"this Python carries SQLite {sqlite3.sqlite_version}; memstore needs "
-            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: use a newer Python"
+            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: pip install 'memstore[sqlite]', or use a newer Python"
         )
     if not settings.read_only:
         if settings.dimension is None and inspect(settings.path) is None:
             raise no_dimension(settings.path)  # before there is a file
         migrate(settings.path, timeout=settings.timeout)
+        warn_of_bug()
         return OpenedFile(settings.path)
     revision = inspect(settings.path)
     if revision is None:
@@ -281,7 +299,8 @@ async def _connect(settings: Settings) -> list[Driver]:
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
             with commit.translated():
-                drivers.append(await Driver.open(engine, local, configure(settings, writes=writes)))
+                setup = configure(settings, writes=writes)
+                drivers.append(await Driver.open(settings.path, engine, local, setup))
     except BaseException:
         await _closed(drivers)
         raise

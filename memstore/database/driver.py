@@ -7,13 +7,17 @@ operation of any number of statements is one hop, and binding parameters and bui
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from memstore.database import forks
+from memstore.database.sqlite import sqlite3
+from memstore.errors import ForkedStoreError
 from memstore.threads import Outcome, finished, telling
 
 T = TypeVar("T")
@@ -24,18 +28,24 @@ Step = Callable[[Connection], T]
 class Driver:
     """One connection and its thread. Functions run one after the other, in the order they were submitted."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, path: str) -> None:
+        self.path = path
+        self.gate = threading.RLock()  # held while the thread is at work: see `forks`
+        self._pid = os.getpid()
         self._connection = connection
         self._sync: Connection | None = None
         self._asked = 0  # counted by the event loop alone
         self._done = 0  # counted by the thread alone
 
     @classmethod
-    async def open(cls, engine: AsyncEngine, local: "LocalEngine", setup: Callable[[Connection], None]) -> "Driver":
-        """Connect, and run *setup* on the new connection's thread."""
+    async def open(
+        cls, path: str, engine: AsyncEngine, local: "LocalEngine", setup: Callable[[Connection], None]
+    ) -> "Driver":
+        """Connect to the file at *path* by *engine*, and run *setup* on the new connection's thread."""
         connection = await engine.connect()
         pooled = await connection.get_raw_connection()
-        driver = cls(pooled.driver_connection)
+        driver = cls(pooled.driver_connection, path)
+        forks.know(driver)
         pooled.detach()  # from here on it is ours, and closing it needs no awaiting of SQLAlchemy's
         try:
             adopted: Outcome[Connection] = Outcome()
@@ -46,6 +56,16 @@ class Driver:
             await finished(driver.close())
             raise
         return driver
+
+    @property
+    def base(self) -> sqlite3.Connection | None:
+        """SQLite's own connection; None before it is made, and once it is closed."""
+        return cast("sqlite3.Connection | None", self._connection._connection)  # noqa: SLF001
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one that has the thread."""
+        return os.getpid() != self._pid
 
     @property
     def pending(self) -> int:
@@ -84,14 +104,26 @@ class Driver:
         return self._sync
 
     def _queue(self, call: Callable[[], None]) -> None:
-        self._connection._tx.put_nowait((None, call))  # noqa: SLF001 - see the first lines
+        if self.forked:
+            raise ForkedStoreError("this store was opened by the parent process: open one in the child")
+
+        def gated() -> None:
+            with self.gate:
+                call()
+
+        self._connection._tx.put_nowait((None, gated))  # noqa: SLF001 - see the first lines
 
     def close(self) -> "asyncio.Future[Any]":
         """Close the connection and end the thread after what is queued; a bare future that is settled by the end."""
         if self._sync is not None:
-            self.submit(Connection.close)
+            self.submit(self._finish)
         ended: asyncio.Future[Any] = self._connection.stop()
         return ended
+
+    def _finish(self, connection: Connection) -> None:
+        connection.close()
+        if self.base is not None:
+            self.base.close()  # here, behind the gate, and not by aiosqlite, which then has nothing left to do
 
 
 class LocalEngine:

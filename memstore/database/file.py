@@ -4,7 +4,9 @@ A file that is newer or not ours is refused over a read-only connection before a
 its bytes. Files are never opened but by SQLite: closing any other handle would drop SQLite's locks.
 """
 
-import sqlite3
+import os
+import re
+import stat
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,8 +19,18 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.database.commit import raw, translate, translated, unreadable
-from memstore.errors import BusyError, DamagedError, ForeignFileError, InvalidError, MissingFileError, NewerFileError
-from memstore.schema import APPLICATION_ID, PAGE_SIZE, VERSION_TABLE
+from memstore.database.sqlite import async_dbapi, sqlite3
+from memstore.errors import (
+    BusyError,
+    DamagedError,
+    ForeignFileError,
+    InvalidError,
+    MissingFileError,
+    NewerFileError,
+    OpenError,
+    shown,
+)
+from memstore.schema import APPLICATION_ID, OWN_TABLES, PAGE_SIZE, TRIGGERS, VERSION_TABLE, metadata
 from memstore.settings import Durability, Settings
 
 REVISIONS = ("0001", "0002")
@@ -36,19 +48,13 @@ def inspect(path: str) -> str | None:
     Raises:
         ForeignFileError: it is not a file of ours.
         NewerFileError: a newer release wrote it.
+        DamagedError: its schema is not the one that was made, or it cannot be read, or was emptied.
         MissingFileError: its folder does not exist.
-        DamagedError: it cannot be read, or was emptied.
+        OpenError: it cannot be looked at.
     """
-    file = Path(path)
-    if not file.exists():
-        if not file.absolute().parent.is_dir():
-            raise MissingFileError(
-                f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
-            )
+    size = _size(Path(path))
+    if size is None:
         return None
-    if file.is_dir():
-        raise ForeignFileError(f"{path!r} is a folder: give the path of the database file in it")
-    size = file.stat().st_size
     if size == 0:
         _must_have_no_log(path)
         return None
@@ -58,16 +64,38 @@ def inspect(path: str) -> str | None:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_READONLY_ROLLBACK and _half_made(path):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        unended = code == sqlite3.SQLITE_READONLY and Path(f"{path}-journal").exists()
+        if unended and _half_made(path):
             return None  # the next connection that writes rolls its maker's transaction back
-        if code in (sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_NOTADB):
+        if unended or code == sqlite3.SQLITE_NOTADB:
             raise ForeignFileError(
                 f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
             ) from error
         raise translate(error) from error
     except UnicodeDecodeError as error:
         raise unreadable(error) from error
+
+
+def _size(file: Path) -> int | None:
+    """How many bytes are in *file*; None where it is not there and can be made. Raises as `inspect` does."""
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.isdir(file.absolute().parent):  # Path.is_dir raises where one may not look
+            return None
+        raise MissingFileError(
+            f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
+        ) from None
+    except OSError as error:
+        raise OpenError(
+            f"{shown(str(file))} cannot be looked at ({error.strerror}): give another path, or see to its permissions"
+        ) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ForeignFileError(f"{str(file)!r} is a folder: give the path of the database file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise ForeignFileError(f"{str(file)!r} is no file but a device, a pipe or a socket: give the path of a file")
+    return found.st_size
 
 
 def _must_have_no_log(path: str) -> None:
@@ -135,25 +163,70 @@ def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
             "it was not touched: upgrade memstore",
             revision=row[0],
         )
+    strange = _strange(connection, whole=row[0] == HEAD)
+    if strange is not None:
+        raise DamagedError(
+            f"{path!r} has {strange}: its schema is not the one memstore made, and what a write to it would do is "
+            "unknown; restore a backup, or undo that change with the tool that made it"
+        )
     return str(row[0])
+
+
+def _strange(connection: sqlite3.Connection, *, whole: bool) -> str | None:
+    """What of memstore's own names in a file is not what memstore made, in words; with *whole*, what is missing too.
+
+    A view or a trigger runs whatever it was written to, also something without end, as soon as its table is used.
+    Tables, views and triggers of a host are the host's, also triggers on our tables; but with a common table
+    expression, in it or in a view, such a trigger could go on for ever.
+    """
+    missing = dict(TRIGGERS) if whole else {}
+    found = connection.execute("SELECT type, name, lower(tbl_name), sql FROM sqlite_master").fetchall()
+    endless = any(kind == "view" and _EXPRESSION.search(str(sql)) for kind, _, _, sql in found)
+    for kind, name, table, sql in found:
+        if table not in OWN_TABLES:
+            continue
+        if kind == "trigger":
+            ours = missing.pop(name, None) or TRIGGERS.get(name)
+            if ours != sql and (ours or endless or _EXPRESSION.search(str(sql))):
+                return f"a trigger {name!r} on {table} that is none of memstore's"
+        elif kind == "view" or (kind == "table" and not str(sql).upper().startswith("CREATE TABLE")):
+            return f"something else in place of the table {table}"
+    for name in missing:
+        return f"no trigger {name}"
+    for table, columns in _COLUMNS.items():
+        there = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
+        if any(hidden for _, hidden in there):
+            return f"columns of {table} that are computed"
+        if whole and not columns <= {name for name, _ in there}:
+            return f"no {', '.join(sorted(columns - {name for name, _ in there}))} in {table}"
+    return None
+
+
+_EXPRESSION = re.compile(r"\bwith\b", re.IGNORECASE)
+_COLUMNS = {name: {column.name for column in table.c} for name, table in metadata.tables.items()}
 
 
 def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
     """*path* as a SQLite URI."""
-    return f"file:{quote(str(Path(path).absolute()))}?mode={mode}"
+    return f"file:{quote(os.fsencode(Path(path).absolute()))}?mode={mode}"
 
 
 def async_engine(settings: Settings) -> AsyncEngine:
     """An engine whose connections each have a thread; the store holds them for its life, so nothing pools them."""
     query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
     url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
-    arguments = {"isolation_level": None, "cached_statements": 512, "timeout": settings.timeout}
-    return create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+    arguments = {
+        "isolation_level": None,
+        "cached_statements": 512,
+        "timeout": settings.timeout,
+        "check_same_thread": False,
+    }
+    return create_async_engine(url, module=async_dbapi(), poolclass=NullPool, connect_args=arguments)
 
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:
     """A synchronous engine over connections that *creator* makes."""
-    return create_engine("sqlite://", creator=creator, poolclass=NullPool)
+    return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool)
 
 
 def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:

@@ -47,7 +47,9 @@ class Place(Outcome[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Leave the line, if the turn has not begun; else as of `Outcome`."""
-        return self._line.take(self) and asyncio.Future.cancel(self, msg)
+        if not self.orphaned and not self._line.take(self):
+            return False
+        return asyncio.Future.cancel(self, msg)
 
     def answer(self) -> None:
         """Tell whoever awaits this what came of it."""

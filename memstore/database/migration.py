@@ -5,8 +5,6 @@ installed as `memstore/migrations`. Alembic is imported only when there is somet
 Foreign keys are off meanwhile, because rebuilding a table with them on empties its child tables.
 """
 
-import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +12,16 @@ from pathlib import Path
 from sqlalchemy import Connection, event
 
 from memstore.database.commit import begin_write, raw, translated
+from memstore.database.driver import LocalEngine
 from memstore.database.file import HEAD, inspect, revision_of, set_layout, switch_to_wal, sync_engine, uri
+from memstore.database.forks import briefly
+from memstore.database.sqlite import sqlite3
 from memstore.errors import OpenError
 from memstore.schema import APPLICATION_ID
 from memstore.settings import path_text
+from memstore.threads import ProcessLock
 
-_one_at_a_time = threading.Lock()  # Alembic's `op` is one object per process
+_one_at_a_time = ProcessLock()  # Alembic's `op` is one object per process
 
 
 def migrate(path: str, *, timeout: float = 30.0) -> str:
@@ -36,11 +38,12 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
         BusyError: another process held it past *timeout*, in seconds.
     """
     path = path_text(path)
-    if inspect(path) != HEAD:
-        with locked(path, timeout) as connection:
-            if revision_of(raw(connection), path) != HEAD:  # another process may have been faster
-                _upgrade(connection)
-    switch_to_wal(path, timeout)
+    with briefly(path):
+        if inspect(path) != HEAD:
+            with locked(path, timeout) as connection:
+                if revision_of(raw(connection), path) != HEAD:  # another process may have been faster
+                    _upgrade(connection)
+        switch_to_wal(path, timeout)
     return HEAD
 
 
@@ -53,16 +56,28 @@ def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
         with translated(), engine.connect() as connection:
             if not made:
                 set_layout(raw(connection))  # auto_vacuum, set again, would be a write of its own
-            raw(connection).execute("PRAGMA foreign_keys=OFF")
             raw(connection).execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
-            # Alembic leaves a transaction alone that SQLAlchemy knows of; the driver's default would end it at DDL.
-            event.listen(connection, "begin", lambda c: begin_write(c, timeout))
-            with connection.begin():
+            with _transaction(connection, timeout):
                 if revision_of(raw(connection), path) is None:
                     raw(connection).execute(f"PRAGMA application_id={APPLICATION_ID}")
                 yield connection
     finally:
         engine.dispose()
+
+
+def migrate_copy(base: sqlite3.Connection) -> None:
+    """Bring a copy that nobody else has open to this release's schema, whichever revision it has."""
+    with translated(), LocalEngine(sync_engine).adopt(base) as connection, _transaction(connection, 0.0):
+        _upgrade(connection)
+
+
+@contextmanager
+def _transaction(connection: Connection, timeout: float) -> Iterator[None]:
+    raw(connection).execute("PRAGMA foreign_keys=OFF")
+    # Alembic leaves a transaction alone that SQLAlchemy knows of; the driver's default would end it at DDL.
+    event.listen(connection, "begin", lambda c: begin_write(c, timeout))
+    with connection.begin():
+        yield
 
 
 def _upgrade(connection: Connection) -> None:

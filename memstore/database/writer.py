@@ -151,7 +151,7 @@ class Writer:
             await self._line.enter(turn)
             yield
         finally:
-            if turn.granted:
+            if turn.granted and not self.driver.forked:
                 self._line.hand_on()
 
     @asynccontextmanager
@@ -163,7 +163,7 @@ class Writer:
             await self._line.enter(turn)
             yield session
         finally:
-            if turn.granted:
+            if turn.granted and not self.driver.forked:
                 try:
                     if not session.committed:
                         await self.driver.submit(commit.rollback)

@@ -2,12 +2,11 @@
 
 import difflib
 import math
-import reprlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import cast
 
-from memstore.errors import FilterError, InvalidError
+from memstore.errors import FilterError, InvalidError, shown
 from memstore.fields import check_time
 from memstore.filters.nodes import (
     EVERYTHING,
@@ -75,7 +74,7 @@ class _Parser:
 
     def filter(self, where: object, level: int) -> Node:
         if not isinstance(where, Mapping):
-            raise FilterError(f"a filter is a mapping such as {{'importance': 0.5}}; got {reprlib.repr(where)}")
+            raise FilterError(f"a filter is a mapping such as {{'importance': 0.5}}; got {shown(where)}")
         self._go_to(level)
         if not where:
             self._count()
@@ -83,7 +82,8 @@ class _Parser:
 
     def _entry(self, key: object, value: object, level: int) -> Node:
         if not isinstance(key, str):
-            raise FilterError(f"the keys of a filter are names of fields, as text; got {reprlib.repr(key)}")
+            raise FilterError(f"the keys of a filter are names of fields, as text; got {shown(key)}")
+        key = str.__str__(key)  # one of a subclass may say anything of itself
         if not key.startswith("$"):
             return self._tests(self._field(key), value, level)
         if key == "$not":
@@ -94,7 +94,7 @@ class _Parser:
             )
             raise FilterError(f"{short(key)} joins no filters; {hint}")
         if not isinstance(value, list | tuple) or not value:
-            raise FilterError(f"{key} takes a list of one filter or more; got {reprlib.repr(value)}")
+            raise FilterError(f"{key} takes a list of one filter or more; got {shown(value)}")
         parts = [self.filter(part, level + 1) for part in value]
         if key == "$and":
             return _all_of(parts)
@@ -116,6 +116,7 @@ class _Parser:
         return _all_of([self._test(field, name, operand, level) for name, operand in tests.items()])
 
     def _test(self, field: Field, name: str, operand: object, level: int) -> Node:
+        name = str.__str__(name)
         _check_operator(field, name)
         match name:
             case "$eq" | "$ne":
@@ -125,7 +126,7 @@ class _Parser:
             case "$exists":
                 self._count()
                 if not isinstance(operand, bool):
-                    raise FilterError(f"$exists takes True or False; got {reprlib.repr(operand)}")
+                    raise FilterError(f"$exists takes True or False; got {shown(operand)}")
                 test = Exists(field) if operand else Not(Exists(field))
             case "$contains":
                 test = Contains(field, self._content(field, operand, level))
@@ -143,14 +144,12 @@ class _Parser:
             raise FilterError("$not on a field takes operators, such as {'$gt': 1}; for another value use $ne")
         for key in operand:
             if not isinstance(key, str) or not key.startswith("$"):
-                raise FilterError(
-                    f"$not on a field takes operators only; got {reprlib.repr(key)}: use $ne on an object"
-                )
+                raise FilterError(f"$not on a field takes operators only; got {shown(key)}: use $ne on an object")
         return _negated(self._tests_of(field, operand, level))
 
     def _is_in(self, field: Field, name: str, operand: object, level: int) -> IsIn:
         if not isinstance(operand, list | tuple | set | frozenset):
-            raise FilterError(f"{name} takes a list of values; got {reprlib.repr(operand)}")
+            raise FilterError(f"{name} takes a list of values; got {shown(operand)}")
         if not operand:
             self._count()
         return IsIn(field, tuple(self._value(field, value, level) for value in operand))
@@ -165,7 +164,7 @@ class _Parser:
     def _tags(self, value: object) -> frozenset[str]:
         if not isinstance(value, list | tuple | set | frozenset):
             raise FilterError(
-                f"tags are compared with a whole set of texts; got {reprlib.repr(value)}: for records that have a tag "
+                f"tags are compared with a whole set of texts; got {shown(value)}: for records that have a tag "
                 'write {"tags": {"$contains": "a"}}, for one of several tags $or of these'
             )
         if not value:
@@ -179,13 +178,13 @@ class _Parser:
 
     def _text(self, what: str, value: object) -> str:
         if not isinstance(value, str):
-            raise FilterError(f"{what} is a text (str); got {reprlib.repr(value)}")
+            raise FilterError(f"{what} is a text (str); got {shown(value)}")
         self._count()
         return plain_text(value)
 
     def _scalar(self, name: str, value: object, level: int) -> Scalar:
         if not isinstance(value, bool | int | float | str | datetime):
-            raise FilterError(f"{name} takes a number, a text, a boolean or a time; got {reprlib.repr(value)}")
+            raise FilterError(f"{name} takes a number, a text, a boolean or a time; got {shown(value)}")
         return cast("Scalar", self._operand(value, level))
 
     def _operand(self, value: object, level: int) -> Operand:
@@ -194,13 +193,16 @@ class _Parser:
             case None | bool():
                 return value
             case int():
-                if value not in _INT64:
+                number = int.__int__(value)  # a range looks for one of a subclass, such as an enum's, item by item
+                if number not in _INT64:
                     raise FilterError("an integer beyond 64 bits is never stored: compare with a float, or with text")
-                return int(value)
+                return number
             case float():
                 if not math.isfinite(value):
-                    raise FilterError(f"{value} is never stored: to find what is missing or null use $exists or None")
-                return float(value)
+                    raise FilterError(
+                        f"{shown(value)} is never stored: to find what is missing or null use $exists or None"
+                    )
+                return float.__float__(value)
             case str():
                 return plain_text(value)
             case datetime():

@@ -6,10 +6,9 @@ a key in double quotes is itself, and nothing in it has to be escaped or can end
 
 import json
 import re
-import reprlib
 from collections.abc import Iterable
 
-from memstore.errors import FilterError, InvalidError
+from memstore.errors import FilterError, InvalidError, shown
 
 Path = tuple[str, ...]
 
@@ -55,7 +54,8 @@ def _bracketed(name: str, at: int) -> tuple[str, int]:
 def checked_key(key: object) -> str:
     """A key of an object, if SQL can name it."""
     if not isinstance(key, str):
-        raise FilterError(f"the keys of an object in a filter are text; got {reprlib.repr(key)}")
+        raise FilterError(f"the keys of an object in a filter are text; got {shown(key)}")
+    key = str.__str__(key)  # an enum's member is its text
     if any(char in '"\\' or char < " " for char in key):
         raise FilterError(
             f"the metadata key {short(key)} cannot be named in a filter: SQLite's JSON paths have no way to write "
@@ -66,11 +66,12 @@ def checked_key(key: object) -> str:
 
 def plain_text(value: str) -> str:
     """*value* as a `str`, if it can be stored at all."""
+    value = str.__str__(value)  # an enum's member is its text
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise FilterError(f"{reprlib.repr(value)} holds half of a surrogate pair, which is never stored") from error
-    return str.__str__(value)  # an enum's member is its text
+        raise FilterError(f"{shown(value)} holds half of a surrogate pair, which is never stored") from error
+    return value
 
 
 def short(name: str) -> str:
@@ -109,7 +110,7 @@ def indexed(asked: object) -> tuple[Path, ...]:
     if asked is None:
         return ()
     if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
-        raise InvalidError(f"indexed_metadata is a list of paths such as ('user_id',); got {reprlib.repr(asked)}")
+        raise InvalidError(f"indexed_metadata is a list of paths such as ('user_id',); got {shown(asked)}")
     paths = tuple(dict.fromkeys(_indexed(text) for text in asked))
     check_indexed(len(paths))
     return paths
@@ -127,8 +128,9 @@ def check_indexed(count: int) -> None:
 def _indexed(text: object) -> Path:
     if not isinstance(text, str) or not text:
         raise InvalidError(
-            f"a path in indexed_metadata is a text such as 'user_id' or 'source.kind'; got {reprlib.repr(text)}"
+            f"a path in indexed_metadata is a text such as 'user_id' or 'source.kind'; got {shown(text)}"
         )
+    text = str.__str__(text)
     try:
         path = keys(f"metadata{text}" if text.startswith("[") else f"metadata.{text}")
     except FilterError as error:

@@ -1,11 +1,13 @@
 """Exact search: every allowed entry is compared."""
 
+from functools import partial
+
 import numpy as np
 
 from memstore.geometry import Rows, scores
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import Engine, Entries, Found, How, Keys, Scope, Storage
-from memstore.index.table import Allocate, Table
+from memstore.index.table import Allocate, Table, plain
 from memstore.settings import Metric
 
 _WIDE = NumpyEngine(wide=True)
@@ -31,12 +33,9 @@ class ExactIndex:
     def __init__(self, dimension: int, metric: Metric, *, room: int = 0, allocate: Allocate | None = None) -> None:
         self.dimension = dimension
         self.metric: Metric = metric
-        self.table = Table(allocate or self._plain, room)
+        self.table = Table(allocate or partial(plain, "float32", dimension), room)
         self._largest = 0.0  # never less than the largest component held
         self._smallest = np.inf  # never more than the smallest row's largest component held, zeros aside
-
-    def _plain(self, room: int) -> Storage:
-        return Storage(np.empty((room, self.dimension), dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.table)

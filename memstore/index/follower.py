@@ -10,30 +10,33 @@ catching up both are of one state until the lock is let go: no index entry ever 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.database.commit import snapshot
+from memstore.database.commit import carried, snapshot
 from memstore.errors import EngineError
 from memstore.geometry import Rows, index_form, scores
 from memstore.index import loading
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.graphed import GraphedIndex
-from memstore.index.loading import as_entries
+from memstore.index.loading import as_entries, inserted_entries
 from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Storage
 from memstore.index.runtimes import carries_llvm
-from memstore.index.table import Allocate
-from memstore.repository import log
+from memstore.index.table import Allocate, plain
+from memstore.repository import inserted, log
+from memstore.repository.history import History
+from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorSpace
 from memstore.repository.nouns import Kind
 from memstore.settings import Engine as EngineName
 from memstore.settings import IndexOptions
+from memstore.threads import breathe
 
 T = TypeVar("T")
 
@@ -118,8 +121,11 @@ def _merged(one: Found, other: Found, limit: int) -> Found:
 class Follower:
     """The indexes of a store, one a kind. They are loaded when first needed, not when the store is opened."""
 
-    def __init__(self, spaces: dict[Kind, VectorSpace], engine: EngineName, options: IndexOptions) -> None:
+    def __init__(
+        self, spaces: dict[Kind, VectorSpace], history: History, engine: EngineName, options: IndexOptions
+    ) -> None:
         self.spaces = spaces
+        self.history = history
         self.options = options
         self.lock = FairLock()
         self.indexes: dict[Kind, GraphedIndex] = {}
@@ -150,26 +156,27 @@ class Follower:
         The commit stands whatever happens here: if the indexes cannot follow, they are dropped, and the next search
         builds them from the rows.
         """
+        told = carried(connection).take(Inserted)
         if self.applied is None:
             return
         try:
             with self.lock.exclusive(), snapshot(connection):
-                self.catch_up(connection)
+                self.catch_up(connection, told)
             self.moved()
         except Exception:  # noqa: BLE001 - not passed over: what failed is thrown away and built again
             self.drop()
             _log.exception("the index could not follow a commit; the next search builds it anew from the rows")
 
-    def at(self, connection: Connection, base: int, function: Callable[[Connection, View], T]) -> T | None:
+    def at(self, connection: Connection, base: State, function: Callable[[Connection, View], T]) -> T | None:
         """Run *function* inside the caller's own write transaction, which began when the log stood at *base*.
 
         Nobody else can commit meanwhile, so the indexes stand still at *base*; what the log says after it is the
         caller's own. None when the indexes are not at *base*: then let a reader catch up first.
         """
         with self.lock.shared():
-            if self.applied != base:
+            if not self._is_current(base):
                 return None
-            changed = log.changed(connection, base, log.top(connection))
+            changed = log.changed(connection, base.top, log.top(connection))
             overlays = {
                 space.kind: (changed[space.pk], self._built(connection, space, changed[space.pk]))
                 for space in self.spaces.values()
@@ -177,19 +184,22 @@ class Follower:
             }
             return function(connection, View(self, connection, overlays))
 
-    def catch_up(self, connection: Connection) -> None:
-        """Make the indexes equal to *connection*'s snapshot. The lock is held alone."""
+    def catch_up(self, connection: Connection, told: Sequence[Inserted] = ()) -> None:
+        """Make the indexes equal to *connection*'s snapshot, which includes what was *told*. The lock is held alone."""
         state = log.state(connection)
         if self._is_current(state):
             return
         if self.applied is None or not self._can_follow(state):
             self._rebuild(connection, state)
             return
-        changed = log.changed(connection, self.applied, state.top)
-        for space in self.spaces.values():
-            keys = changed.get(space.pk)
-            if keys:
-                self._apply(connection, space, keys)
+        told, untold = inserted.parted(self.applied, state.top, told)
+        self._take(told)
+        for after, upto in untold:
+            changed = log.changed(connection, after, upto)
+            for space in self.spaces.values():
+                keys = changed.get(space.pk)
+                if keys:
+                    self._apply(connection, space, keys)
         self.applied = state.top
 
     def drop(self) -> None:
@@ -219,6 +229,15 @@ class Follower:
     def _can_follow(self, state: State) -> bool:
         return self.applied is not None and self.epoch == state.epoch and state.floor <= self.applied <= state.top
 
+    def _take(self, told: Sequence[Inserted]) -> None:
+        """Take in what need not be read; what became of it since is read after it."""
+        index = self.indexes["memory"]
+        index.reserve(sum(len(each.keys) for each in told))
+        for i, each in enumerate(told):
+            if i:
+                breathe()
+            index.put(inserted_entries(each))
+
     def _apply(self, connection: Connection, space: VectorSpace, keys: list[int]) -> None:
         index = self.indexes[space.kind]
         held: set[int] = set()
@@ -235,6 +254,7 @@ class Follower:
             self.lagging.update(log.lagging(connection, keys))
 
     def _rebuild(self, connection: Connection, state: State) -> None:
+        self.history.check(connection)
         if self.applied is not None:
             _log.info("the index is built anew: it was at change %s, the log is at %s", self.applied, state)
         self.applied = None
@@ -269,10 +289,10 @@ class Follower:
         """Makes memory for vectors of *space*: FAISS's where a graph may be built over it."""
         metric, dimension, vector_type = space.space.metric, space.space.dimension, self.options.vector_type
 
-        def allocate(room: int) -> Storage:
+        def allocate(room: int, short: Storage | None = None) -> Storage:
             if isinstance(self.engine, FaissEngine) and (self.options.index != "exact" or vector_type == "float16"):
                 return self.engine.graphs.storage(metric, dimension, vector_type, room)
-            return Storage(np.empty((room, dimension), dtype=vector_type))
+            return plain(vector_type, dimension, room, short)
 
         return allocate
 

@@ -17,7 +17,9 @@ from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import NEVER, Entries, Keys
 from memstore.index.snapshot import GONE, fits, keys_of
 from memstore.repository import log, snapshots
+from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorRows, VectorSpace
+from memstore.repository.reading import as_written
 from memstore.repository.snapshots import BrokenSnapshotError, Header
 from memstore.settings import IndexOptions
 from memstore.vectors import decode_rows, intact
@@ -66,14 +68,25 @@ def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state:
 
 def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
     """Stored rows as index entries; what no verb stored is no neighbour of anything, and is left out."""
-    return entries_of(
-        np.array(chunk.keys, dtype=np.int64),
-        np.array(chunk.namespaces, dtype=np.int64),
-        np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64),
-        chunk.blobs,
-        chunk.checksums,
-        space,
-    )
+    with as_written("a key, a namespace or an expiry"):
+        keys = np.array(chunk.keys, dtype=np.int64)
+        namespaces = np.array(chunk.namespaces, dtype=np.int64)
+        expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
+    return entries_of(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
+
+
+def inserted_entries(told: Inserted) -> Entries:
+    """What a write told of its new vectors as index entries, as `as_entries`."""
+    keys = np.array(told.keys, dtype=np.int64)
+    namespaces = np.full(len(keys), told.namespace, dtype=np.int64)
+    expiries = np.full(len(keys), NEVER, dtype=np.int64)
+    places = {key: place for place, key in enumerate(told.keys)} if told.apart else {}
+    for key, namespace, expiry in told.apart:
+        place = places.get(key)
+        if place is not None:
+            namespaces[place] = namespace
+            expiries[place] = NEVER if expiry is None else expiry
+    return entries_of(keys, namespaces, expiries, told.blobs, [None] * len(keys), told.space)  # nobody wrote them since
 
 
 def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:
@@ -94,7 +107,7 @@ def entries_of(
 ) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
     size, metric = 4 * space.space.dimension, space.space.metric
-    whole = [len(blob) == size and intact(blob, written) for blob, written in zip(blobs, checksums, strict=True)]
+    whole = [intact(blob, written) and len(blob) == size for blob, written in zip(blobs, checksums, strict=True)]
     if not all(whole):
         blobs = list(compress(blobs, whole))
         keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]

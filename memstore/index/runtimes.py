@@ -11,13 +11,20 @@ import sys
 from ctypes import wintypes
 from pathlib import Path
 
-_OPENMP = re.compile(r"(?:lib)?(?:g?omp|iomp5|vcomp)[\w.-]*", re.IGNORECASE)
+_OPENMP = re.compile(r"(?:lib)?(?:g?omp(?!target)|iomp5|vcomp)[\w.-]*", re.IGNORECASE)
 _LLVM = re.compile(r"(?:lib)?(?:omp|iomp5)", re.IGNORECASE)
+_MAKERS = {"gomp": "GNU", "iomp": "Intel", "vcomp": "Microsoft", "omp": "LLVM"}  # the first that is in the name
 
 
 def openmp_runtimes() -> list[str]:
     """Paths of the OpenMP runtimes loaded in this process, sorted."""
     return sorted({path for path in _loaded() if _OPENMP.match(Path(path).name)})
+
+
+def described(path: str) -> str:
+    """The runtime at *path*, with its maker's name."""
+    name = Path(path).name.lower()
+    return f"{next(maker for part, maker in _MAKERS.items() if part in name)}'s, {path}"
 
 
 def carries_llvm() -> bool:

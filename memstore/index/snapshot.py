@@ -103,7 +103,10 @@ def keys_of(parameters: Mapping[str, Any], read: Callable[[int], bytes]) -> Keys
 def links_of(parameters: Mapping[str, Any], read: Callable[[int], bytes]) -> Links:
     """The links, found to be ones that can be followed. Raises `BrokenSnapshotError`."""
     nodes, size = int(parameters["nodes"]), _size(parameters)
-    memory = np.empty(size, dtype=np.uint8)
+    try:
+        memory = np.empty(size, dtype=np.uint8)
+    except MemoryError as error:
+        raise BrokenSnapshotError("it says that it is larger than memory") from error
     for number in range(chunks(parameters)):
         data = read(number)
         start = number * CHUNK

@@ -13,12 +13,27 @@ from memstore.geometry import Rows
 from memstore.index.places import Places
 from memstore.index.protocol import NEVER, Entries, Held, Keys, Mask, Scope, Storage
 
-Allocate = Callable[[int], Storage]
-"""Makes memory for at least so many vectors."""
+Allocate = Callable[[int, Storage | None], Storage]
+"""Makes memory for at least so many vectors; the memory given, which is too short, may be made longer instead."""
 
 _LEAST = 256
 _LARGE = 100_000  # entries from which on room is made for a quarter more, below for half as many
 _COLUMNS = ("_keys", "_namespaces", "_expiries", "_live")
+
+
+def plain(dtype: str, dimension: int, room: int, short: Storage | None = None) -> Storage:
+    """NumPy's memory for vectors: *short* itself made longer, if nobody has a view of it.
+
+    Linux makes much memory longer without a copy, and without having both at once.
+    """
+    if short is not None and short.owner is None:
+        try:
+            short.rows.resize((room, dimension))
+        except ValueError:  # it is not alone
+            pass
+        else:
+            return short
+    return Storage(np.empty((room, dimension), dtype=dtype))
 
 
 class Table:
@@ -26,7 +41,7 @@ class Table:
 
     def __init__(self, allocate: Allocate, room: int = 0) -> None:
         self._allocate = allocate
-        self.storage = allocate(room)
+        self.storage = allocate(room, None)
         self.size = 0
         self.pinned = 0
         self.dead = 0
@@ -93,9 +108,12 @@ class Table:
         fresh = np.flatnonzero(places < 0)
         self.reserve(self.size + len(fresh))
         places[fresh] = np.arange(self.size, self.size + len(fresh))
+        if len(fresh) == len(places):  # as a rule, and then no vector need be gathered first
+            self.storage.rows[self.size : self.size + len(fresh)] = entries.rows
+        else:
+            moved = places >= self.pinned
+            self.storage.rows[places[moved]] = entries.rows[moved]
         self.size += len(fresh)
-        moved = places[places >= self.pinned]
-        self.storage.rows[moved] = entries.rows[places >= self.pinned]
         self._keys[places] = entries.keys
         self._namespaces[places] = entries.namespaces
         self._expiries[places] = entries.expiries
@@ -230,7 +248,9 @@ class Table:
             return
         held = len(self._keys)
         room = max(size, held + held // (2 if held < _LARGE else 4), _LEAST)
-        self.move_to(self._allocate(room))
+        storage = self._allocate(room, self.storage)
+        if storage is not self.storage:
+            self.move_to(storage)
         for name in _COLUMNS:
             old = getattr(self, name)
             new = np.empty(room, dtype=old.dtype)

@@ -206,7 +206,7 @@ class Tender:
     def _pinned(self, kind: Kind, index: GraphedIndex) -> int:
         """How many entries the graph will cover; they keep their places from now on."""
         if index.table.storage.owner is None:
-            index.move_to(self._follower.allocator(self._follower.spaces[kind])(len(index.table.storage.rows)))
+            index.move_to(self._follower.allocator(self._follower.spaces[kind])(len(index.table.storage.rows), None))
         return index.table.pin()
 
     def _unwritten(self, kind: Kind, index: GraphedIndex, *, whole: bool) -> bool:

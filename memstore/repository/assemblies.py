@@ -1,6 +1,5 @@
 """Assemblies, their members and their composites as rows."""
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -22,12 +21,14 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
-from memstore.errors import DamagedError
+from memstore.database.sqlite import sqlite3
+from memstore.errors import DamagedError, shown
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import ASSEMBLY
 from memstore.repository.prepared import Prepared
+from memstore.repository.reading import as_written, odd
 from memstore.schema import (
     assembly,
     assembly_member,
@@ -137,13 +138,17 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: d
     for slice_ in slices(keys):
         some = keys_json(slice_)
         tags = rows.tags_of(connection, ASSEMBLY, some)
-        for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
-            found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
+        with as_written("an assembly"):
+            for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
+                found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
     return [found[key] for key in keys if key in found]
 
 
 def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) -> Assembly:
     vector, dimension = row["vector"], space.space.dimension
+    texts = {type(row[name]) for name in ("id", "name", "description")}
+    if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
+        raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
     return Assembly(
         id=row["id"],
         namespace=namespace_parts(row["path"]),
@@ -209,7 +214,8 @@ def revision(connection: Connection, pk: int) -> int:
     row = _REVISION.run(connection, pk=pk).fetchone()
     if row is None:
         raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
-    return int(row[0])
+    with as_written("the revision of an assembly"):
+        return int(row[0])
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:

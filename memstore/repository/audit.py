@@ -1,14 +1,16 @@
 """What `check` reads and `repair` writes: rows that no other room looks at in this way."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from memstore.database import raw
+from memstore.database.sqlite import sqlite3
 from memstore.records import Finding, Namespace
 from memstore.repository.log import VectorSpace, keys_in, keys_json
-from memstore.repository.nouns import BY_KIND, Kind
+from memstore.repository.nouns import BY_KIND, NOUNS, Kind
+from memstore.repository.reading import as_written
 from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path
 from memstore.threads import breathe
 from memstore.vectors import checksum
@@ -60,6 +62,12 @@ def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[
     return [(key, blob) for key, blob in connection.execute(query)]
 
 
+def changed_at(connection: Connection) -> datetime | None:
+    """When a record was last added or updated; None where there is none."""
+    times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in NOUNS]
+    return max((time for time in times if time is not None), default=None)
+
+
 def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:
     """Id and namespace of the records of *keys* that exist."""
     table = BY_KIND[kind].table
@@ -69,7 +77,8 @@ def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, 
         .where(table.c.pk.in_(select(keys_in().c.value)))
     )
     rows = connection.execute(query, {"keys": keys_json(list(keys))})
-    return {key: (id, namespace_parts(path)) for key, id, path in rows}
+    with as_written("the path of a namespace"):
+        return {key: (str(id), namespace_parts(path)) for key, id, path in rows}
 
 
 def keys(connection: Connection, findings: Sequence[Finding]) -> list[int]:
@@ -88,7 +97,7 @@ def fill_checksums(connection: Connection, space: VectorSpace) -> int:
     noun = BY_KIND[space.kind]
     vectors = noun.vectors.c
     unknown = select(noun.vector_owner, vectors.vector).where(
-        vectors.space_pk == space.pk, vectors.checksum.is_(None), vectors.vector.is_not(None)
+        vectors.space_pk == space.pk, vectors.checksum.is_(None), func.typeof(vectors.vector) == "blob"
     )
     rows = connection.execute(unknown).all()
     for key, blob in rows:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     null,
     select,
     table,
@@ -26,8 +27,9 @@ from sqlalchemy.sql.expression import TableValuedAlias
 from memstore.repository import snapshots
 from memstore.repository.nouns import BY_KIND, NOUNS, Kind, Noun
 from memstore.repository.prepared import Prepared
+from memstore.repository.reading import as_written, odd
 from memstore.schema import assembly, assembly_vector, change_log, memory, namespace, store_meta, vector_space
-from memstore.settings import Metric, Space
+from memstore.settings import MAX_DIMENSION, Metric, Space
 from memstore.threads import breathe
 
 KEEP = 10_000
@@ -42,6 +44,7 @@ Keys = npt.NDArray[np.int64]
 sqlite_sequence = table("sqlite_sequence", column("name"), column("seq"))
 
 _TOP = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == "change_log"))
+_EPOCH = Prepared(select(store_meta.c.epoch))
 _STATE = Prepared(
     select(
         store_meta.c.epoch,
@@ -80,7 +83,8 @@ def keys_joined(text: str | None) -> Keys:
     while start < len(text):
         comma = text.find(",", start + _PIECE)
         end = len(text) if comma < 0 else comma
-        pieces.append(np.fromstring(text[start:end], dtype=np.int64, sep=","))
+        with as_written("keys"):
+            pieces.append(np.fromstring(text[start:end], dtype=np.int64, sep=","))
         start = end + 1
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
@@ -114,12 +118,29 @@ class VectorRows(NamedTuple):
 def top(connection: Connection) -> int:
     """The highest sequence number the log has reached."""
     row = _TOP.run(connection).fetchone()
-    return 0 if row is None else int(row[0])
+    if row is None:
+        return 0
+    if type(row[0]) is not int:
+        raise odd("the number its log has reached", row[0])
+    return row[0]
+
+
+def epoch(connection: Connection) -> str:
+    """Which history the file has: another where one file was given the content of another."""
+    row = _EPOCH.run(connection).fetchone()
+    if row is None or type(row[0]) is not str:
+        raise odd("which history it has", row and row[0])
+    return row[0]
 
 
 def state(connection: Connection) -> State:
     """Where the log stands in this transaction's snapshot."""
-    epoch, floor, top = _STATE.run(connection).fetchone()
+    row = _STATE.run(connection).fetchone()
+    if row is None:
+        raise odd("its row of `store_meta`", None)
+    epoch, floor, top = row
+    if type(epoch) is not str or type(floor) is not int or not (top is None or type(top) is int):
+        raise odd("where its log stands", tuple(row))
     return State(epoch, floor, top or 0)
 
 
@@ -133,7 +154,7 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
         if len(rows) < _CHUNK:
             break
         breathe()
-    return {space_pk: list(found) for space_pk, found in keys.items()}
+    return {space_pk: [key for key in found if type(key) is int] for space_pk, found in keys.items()}
 
 
 def changed_since(connection: Connection, after: int, space: VectorSpace) -> tuple[int, list[int]]:
@@ -198,7 +219,9 @@ def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, lis
         rows = cursor.fetchmany(_SCAN)
         if rows:
             keys, blobs, checksums = zip(*rows, strict=True)
-            yield np.array(keys, dtype=np.int64), list(blobs), list(checksums)
+            with as_written("the key of a vector's owner"):
+                held = np.array(keys, dtype=np.int64)
+            yield held, list(blobs), list(checksums)
         if len(rows) < _SCAN:
             return
         if turn % 2 == 0:
@@ -217,7 +240,8 @@ class Owners:
             namespaces.append(np.full(len(held), namespace_pk, dtype=np.int64))
         self._keys, self._namespaces = _sorted(np.concatenate(keys), np.concatenate(namespaces))
         expiring = _EXPIRING.run(connection).fetchall() if noun.expires else []
-        held = np.array(expiring, dtype=np.int64).reshape(len(expiring), 2)
+        with as_written("the time at which a memory expires"):
+            held = np.array(expiring, dtype=np.int64).reshape(len(expiring), 2)
         self._expiring, self._expiries = _sorted(held[:, 0], held[:, 1])
 
     def find(self, keys: Keys, never: int) -> tuple[npt.NDArray[np.bool_], Keys, Keys]:
@@ -254,11 +278,16 @@ def count_vectors(connection: Connection, space: VectorSpace) -> int:
 
 def spaces(connection: Connection) -> dict[Kind, VectorSpace]:
     """What the vectors of this file are, by kind; empty for a file nobody has opened as a store yet."""
-    rows = connection.execute(select(vector_space)).all()
-    return {
-        r.kind: VectorSpace(r.pk, r.kind, Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder))
-        for r in rows
-    }
+    rows = connection.execute(select(vector_space).where(vector_space.c.name == literal(""))).all()
+    found: dict[Kind, VectorSpace] = {}
+    for r in rows:
+        sound = type(r.dimension) is int and 0 < r.dimension <= MAX_DIMENSION and r.metric in get_args(Metric)
+        if not sound or r.kind not in BY_KIND or not (r.embedder is None or type(r.embedder) is str):
+            raise odd("what its vectors are", tuple(r))
+        found[r.kind] = VectorSpace(r.pk, r.kind, Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder))
+    if found and (len(found) < len(NOUNS) or len({s.space for s in found.values()}) > 1):
+        raise odd("what the vectors of each kind are", sorted(found))
+    return found
 
 
 def add_spaces(connection: Connection, dimension: int, metric: Metric, embedder: str | None) -> None:
@@ -272,7 +301,7 @@ def index_options(connection: Connection) -> dict[str, Any] | None:
     text = connection.execute(select(type_coerce(store_meta.c.index_options, Text))).scalar()
     try:
         found = json.loads(text or "null")
-    except ValueError:
+    except (TypeError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

@@ -5,7 +5,6 @@ the garbage collector to walk through but the sets of tags.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -16,14 +15,16 @@ from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, liter
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
-from memstore.errors import DamagedError
+from memstore.database.sqlite import sqlite3
+from memstore.errors import DamagedError, shown
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
-from memstore.repository import namespaces, rows
+from memstore.repository import inserted, log, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
+from memstore.repository.reading import as_written, odd
 from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
 from memstore.threads import SLICE, breathe, slices
 from memstore.vectors import checksum, decode, encode
@@ -188,7 +189,10 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
         for batch in new:
             keys = range(pk, pk + len(batch))
             _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
-            _put_vectors(connection, space, keys, batch.vectors)
+            held, blobs = _with_vectors(keys, batch.vectors)
+            before = log.top(connection)
+            _put_vectors(connection, space, held, blobs)
+            inserted.hand_over(connection, space, before, held, blobs, owner)
             rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
     except sqlite3.IntegrityError as error:
@@ -196,16 +200,19 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
         raise rows.taken(connection, MEMORY, path, ids, first) or error from error
 
 
-def _put_vectors(
-    connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
-) -> None:
-    """Store the vectors that there are."""
+def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[bytes]]:
+    """The vectors that there are, and whose."""
     if None in vectors:
         held = [data is not None for data in vectors]
         keys, vectors = list(compress(keys, held)), list(compress(vectors, held))
+    return keys, cast("Sequence[bytes]", vectors)
+
+
+def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes]) -> None:
+    """Store vectors in place of those that there are."""
     if keys:
-        checksums = [checksum(data) for data in cast("Sequence[bytes]", vectors)]
         most = max(1, _WIDE_BYTES // (4 * space.space.dimension))
+        checksums = [checksum(data) for data in vectors]
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 
 
@@ -213,7 +220,7 @@ def _set_vectors(
     connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
 ) -> None:
     """Give memories these vectors, or none."""
-    _put_vectors(connection, space, keys, vectors)
+    _put_vectors(connection, space, *_with_vectors(keys, vectors))
     without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
         _DROP_VECTORS.run(connection, keys=keys_json(without))
@@ -321,8 +328,9 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> lis
     for slice_ in slices(keys):
         some = keys_json(slice_)
         tags = rows.tags_of(connection, MEMORY, some)
-        for row in _READ.run(connection, keys=some, space=space.pk):
-            found[row[0]] = _record(row, tags, space)
+        with as_written("a memory"):
+            for row in _READ.run(connection, keys=some, space=space.pk):
+                found[row[0]] = _record(row, tags, space)
     return [found[key] for key in keys if key in found]
 
 
@@ -330,12 +338,14 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
     try:
         found, end = _DECODER.raw_decode(text)  # as json.loads, which first looks for white space around it
         return cast("dict[str, Json]", found if end == len(text) else json.loads(text))
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DamagedError(f"the stored metadata of memory {id!r} is no JSON: replace it with update()") from error
 
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written = row
+    if not (type(id) is type(content) is str and type(importance) is float and type(count) is int):
+        raise odd(f"the id, content, importance and access count of memory {shown(id)}", row[2:])
     at = from_micros(created)
     return memory_record(
         id,

@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from memstore.records import Namespace
 from memstore.repository.prepared import Prepared
+from memstore.repository.reading import as_written
 from memstore.schema import assembly, below_end, live, memory, namespace, namespace_parts, namespace_path
 
 _FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
@@ -92,4 +93,5 @@ def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Names
         exists().where(assembly.c.namespace_pk == namespace.c.pk),
     )
     paths = select(namespace.c.path).where(within(prefix, below=True), held).order_by(namespace.c.path)
-    return [namespace_parts(path) for path in connection.execute(paths).scalars()]
+    with as_written("the path of a namespace"):
+        return [namespace_parts(path) for path in connection.execute(paths).scalars()]

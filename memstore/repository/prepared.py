@@ -4,7 +4,6 @@ SQLAlchemy takes 40 to 80 µs to run a statement, SQLite 5 to 10: it matters whe
 them, or a batch of 1,000 rows one each. Values are bound as SQLite takes them, without the column types' conversion.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, compress
@@ -14,6 +13,7 @@ from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.dialects import sqlite
 
 from memstore.database import raw
+from memstore.database.sqlite import sqlite3
 from memstore.threads import SLICE, slices
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")

@@ -34,6 +34,7 @@ from memstore.records import Namespace
 from memstore.repository.log import keys_in, keys_json, sqlite_sequence
 from memstore.repository.nouns import NOUNS, Noun
 from memstore.repository.prepared import Among, Prepared, Wide
+from memstore.repository.reading import odd
 from memstore.repository.selection import Selection, condition
 from memstore.schema import namespace_path, tag
 from memstore.threads import slices
@@ -41,6 +42,7 @@ from memstore.threads import slices
 _PAIRS = 3_000  # of a record and a tag, put together before a statement lets others run
 _TAG_WIDTH = 300  # rows an INSERT statement: a tag's are short
 _BEFORE_ALL = -(2**63)
+_LAST_KEY = 2**62  # so far that none was ever handed out
 
 
 def keys_of(
@@ -175,6 +177,8 @@ def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]
     """The tags of records, named by a JSON array of *keys*."""
     found: dict[int, set[str]] = {}
     for pk, name in _TAGS_OF[noun.kind].run(connection, keys=keys):
+        if type(name) is not str:
+            raise odd("the name of a tag", name)
         found.setdefault(pk, set()).add(name)
     return found
 
@@ -187,7 +191,11 @@ def key_of(connection: Connection, noun: Noun, namespace: Namespace, id: str, no
 def next_key(connection: Connection, noun: Noun) -> int:
     """The next key SQLite would hand out; it is ours as long as the write lock is."""
     row = _SEQUENCE.run(connection, name=str(noun.table.name)).fetchone()  # SQLAlchemy's own kind of text binds slowly
-    return 1 if row is None else int(row[0]) + 1
+    if row is None:
+        return 1
+    if type(row[0]) is not int or not 0 <= row[0] < _LAST_KEY:
+        raise odd(f"the last key of a {noun.kind}", row[0])
+    return row[0] + 1
 
 
 def _keys_of(noun: Noun) -> Among:

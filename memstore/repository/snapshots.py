@@ -57,9 +57,9 @@ def latest(connection: Connection, space_pk: int, top: int) -> Header | None:
     for pk, space, epoch, seq, text, chunks in connection.execute(found.order_by(c.seq.desc(), c.pk.desc())):
         try:
             parameters = json.loads(text)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             continue
-        if isinstance(parameters, dict):
+        if isinstance(parameters, dict) and type(epoch) is str and type(chunks) is int:
             return Header(pk, space, epoch, seq, parameters, chunks)
     return None
 

@@ -100,8 +100,10 @@ def main() -> int:
     )
     if blind:
         say("power cuts of a history that was never synced broke nothing: the judge is blind")
-    say(f"{broken} failures in {time.monotonic() - began:,.0f} s; what is left of them is in {folder}")
-    if not broken:
+    say(f"{broken} failures in {time.monotonic() - began:,.0f} s")
+    if broken:
+        say(f"their files are in {folder}")
+    else:
         shutil.rmtree(folder)
     return bool(broken or blind)
 

@@ -154,11 +154,14 @@ def _named(names: dict[str, int], changes: list[tuple[str, int | None]]) -> dict
 
 
 def cuts(recording: Recording, count: int, draw: random.Random) -> Iterator[Cut]:
-    """*count* power cuts, in order of their moment: half at any, half right after a caller was answered."""
-    moments = range(len(recording.records) + 1)
-    answered = [i + 1 for i, record in enumerate(recording.records) if record.what == "m"]
+    """*count* power cuts, in order of their moment: a third at any, right before a sync, right after an answer."""
+    records = recording.records
+    moments = list(range(len(records) + 1))
+    before_sync = [i for i, record in enumerate(records) if record.what in ("s", "d")]
+    answered = [i + 1 for i, record in enumerate(records) if record.what == "m"]
     replay = Replay(recording)
-    for at in sorted(draw.choice(answered or moments if i % 2 else moments) for i in range(count)):
+    kinds = [kind for kind in (moments, before_sync, answered) if kind]
+    for at in sorted(draw.choice(kinds[i % len(kinds)]) for i in range(count)):
         replay.advance(at)
         yield replay.cut(draw)
 

@@ -1,0 +1,66 @@
+"""Forked and spawned workers on one file: a store is opened in the process that uses it, never inherited.
+
+python examples/workers.py [FILE]
+"""
+
+import asyncio
+import multiprocessing
+import os
+import sys
+
+import memstore
+
+
+async def remember(path: str, text: str) -> None:
+    async with memstore.open(path) as store:
+        await store.memories.add(text, embedding=[len(text), 1, 0])
+
+
+def work(path: str, text: str) -> None:
+    """What a worker does, however it was started."""
+    asyncio.run(remember(path, text))
+
+
+def start_workers(path: str) -> None:
+    """By multiprocessing, which on Linux forked by default before Python 3.14."""
+    for method in sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())):
+        worker = multiprocessing.get_context(method).Process(target=work, args=(path, f"from a worker by {method}"))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+
+
+def serve(path: str, workers: int = 2) -> None:
+    """A pre-fork server: what is read once is read before the fork, and what is opened is opened after it."""
+    greeting = "from a pre-forked worker"
+    children = []
+    for number in range(workers):
+        pid = os.fork()
+        if pid == 0:
+            work(path, f"{greeting}, {number}")
+            os._exit(0)
+        children.append(pid)
+    for pid in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+async def show(path: str) -> None:
+    async with memstore.open(path) as store:
+        async for memory in store.memories.list(order="content"):
+            print(memory.content)
+        print("check:", await store.check() or "clean")
+
+
+def main(path: str) -> None:
+    with asyncio.Runner() as runner:
+        store = runner.run(memstore.open(path, dimension=3).__aenter__())
+        runner.run(store.memories.add("from the parent", embedding=[1, 0, 0]))
+        start_workers(path)  # the parent has the file open, and is in no transaction
+        runner.run(store.close())
+    if hasattr(os, "fork"):
+        serve(path)
+    asyncio.run(show(path))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "workers.db")

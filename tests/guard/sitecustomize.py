@@ -1,0 +1,39 @@
+"""No test, and no Python that a test starts, reaches for a network: the attempt itself raises.
+
+`tests/conftest.py` imports this, and has every child process import it, as Python does with a module of this name.
+Sockets between processes of one machine that have no address (asyncio's own) are none of a network.
+"""
+
+import _socket
+import os
+import sys
+
+ALLOWED = "MEMSTORE_TESTS_NETWORK"
+"""Set to `allowed` for tests marked `network`."""
+
+_INTERNET = {_socket.AF_INET, getattr(_socket, "AF_INET6", _socket.AF_INET)}
+_LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"}
+
+
+class NetworkForbidden(BaseException):
+    """Something reached for a network."""
+
+
+def _look(event: str, arguments: tuple[object, ...]) -> None:
+    if event not in _LOOKUPS and not (event == "socket.__new__" and arguments[1] in _INTERNET and not _probe()):
+        return
+    if os.environ.get(ALLOWED) != "allowed":
+        raise NetworkForbidden(f"{event} {arguments[1:] if event == 'socket.__new__' else arguments}")
+
+
+def _probe() -> bool:
+    """Whether this is urllib3, which wordllama imports, finding out if this machine has IPv6: it sends nothing."""
+    caller = sys._getframe(2).f_back  # under `_look` and `socket.__init__`
+    return caller is not None and (caller.f_globals.get("__name__"), caller.f_code.co_name) == (
+        "urllib3.util.connection",
+        "_has_ipv6",
+    )
+
+
+if hasattr(_socket, "AF_UNIX"):  # without, asyncio itself needs an address
+    sys.addaudithook(_look)
