@@ -179,6 +179,8 @@ async def used(path: str) -> list[str]:
         except MemstoreError as error:
             told.append(f"{name}: {type(error).__name__}: {error}"[:300])
 
+    await tried("verify", memstore.verify(path))
+    await tried("restore", memstore.restore(path, f"{path}.restored", timeout=2))
     for read_only in (True, False):
         try:
             store = await memstore.open(path, read_only=read_only, timeout=2)
@@ -288,8 +290,8 @@ def run(seed: int, count: int, folder: Path, tell: Callable[[str], object] = lam
             if "bare" in answer:
                 wrong.append(f"seed {number}: {done}: {answer['bare']} at {' < '.join(reversed(answer['trace']))}")
                 tell(wrong[-1])
-            for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
-                name.unlink(missing_ok=True)
+            for name in folder.glob("spoiled.db*"):
+                name.unlink()
     return wrong
 
 

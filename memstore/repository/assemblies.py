@@ -214,8 +214,9 @@ def revision(connection: Connection, pk: int) -> int:
     row = _REVISION.run(connection, pk=pk).fetchone()
     if row is None:
         raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
-    with as_written("the revision of an assembly"):
-        return int(row[0])
+    if type(row[0]) is not int:
+        raise odd("the revision of an assembly", row[0])
+    return row[0]
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:

@@ -45,11 +45,12 @@ def remove_orphans(connection: Connection) -> int:
 
 
 def stored_vectors(connection: Connection, space: VectorSpace) -> Iterator[tuple[int, bytes, int | None]]:
-    """Key, bytes and checksum of every stored vector of a space."""
+    """Key, bytes and checksum of every stored vector of a space. Of what has no key for an owner `orphans` tells."""
     noun = BY_KIND[space.kind]
     vectors = noun.vectors.c
     query = select(noun.vector_owner, vectors.vector, vectors.checksum)
-    cursor = connection.execute(query.where(vectors.space_pk == space.pk, vectors.vector.is_not(None)))
+    owned = func.typeof(noun.vector_owner) == "integer"
+    cursor = connection.execute(query.where(vectors.space_pk == space.pk, vectors.vector.is_not(None), owned))
     while rows := cursor.fetchmany(_CHUNK):
         yield from (tuple(row) for row in rows)
         breathe()
@@ -58,13 +59,15 @@ def stored_vectors(connection: Connection, space: VectorSpace) -> Iterator[tuple
 def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[int, bytes | None]]:
     """Key and composite of every assembly that has a row for one."""
     c = assembly_vector.c
-    query = select(c.assembly_pk, c.vector).where(c.space_pk == space.pk).order_by(c.assembly_pk)
+    owned = func.typeof(c.assembly_pk) == "integer"  # of any other `orphans` tells
+    query = select(c.assembly_pk, c.vector).where(c.space_pk == space.pk, owned).order_by(c.assembly_pk)
     return [(key, blob) for key, blob in connection.execute(query)]
 
 
 def changed_at(connection: Connection) -> datetime | None:
-    """When a record was last added or updated; None where there is none."""
-    times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in NOUNS]
+    """When a record was last added or updated; None where there is none. Raises `DamagedError`."""
+    with as_written("the time of an update"):
+        times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in NOUNS]
     return max((time for time in times if time is not None), default=None)
 
 
