@@ -24,6 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 # -- the end of an interpreter
 
 PROGRAM = """
+import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # what SQLite it is, is not the matter here
 import asyncio, gc, os, signal, sys
 import numpy as np
 import memstore
