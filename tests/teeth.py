@@ -41,8 +41,8 @@ TEETH: tuple[Tooth, ...] = (
         name="abandoned",
         promise="a cancelled open closes what it had opened",
         file="memstore/opening.py",
-        old="    except BaseException:\n        await database.close()\n        raise",
-        new="    except Exception:\n        await database.close()\n        raise",
+        old="await finished(asyncio.ensure_future(database.close()))",
+        new="await database.close()",
         tests=("tests/test_cancellation.py",),
     ),
     Tooth(
