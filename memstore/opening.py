@@ -1,5 +1,6 @@
 """Opening a store: the parts in order, once the file is found to be what was asked for."""
 
+import asyncio
 import os
 from collections.abc import Generator, Iterable
 from types import TracebackType
@@ -29,6 +30,7 @@ from memstore.settings import (
     path_text,
 )
 from memstore.store import Store, close_after
+from memstore.threads import finished
 from memstore.transaction import Autocommit
 
 
@@ -138,7 +140,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         if lagging:
             await session.mend_composites()
     except BaseException:
-        await database.close()
+        await finished(asyncio.ensure_future(database.close()))  # a second cancellation leaves no thread behind either
         raise
     return Store(session, tender)
 

@@ -141,6 +141,37 @@ async def _at_every_step(path: Path, noun: type, verb: str, *, inside: bool) -> 
         await g.store.close()
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+async def test_opening_cancelled_at_any_of_its_steps_leaves_nothing_open_and_a_file_that_opens(
+    path: Path, there: bool
+) -> None:
+    opened: list[Store] = []
+
+    async def opening() -> None:
+        opened.append(await memstore.open(path, dimension=DIMENSION, indexed_metadata=("user",), timeout=5))
+
+    async def closed() -> None:
+        while opened:
+            await opened.pop().close()
+
+    async with quiet():
+        total, _ = await stepped(opening(), at=10**9)
+        await closed()
+        assert total > 5
+        ends = 0
+        for at in range(total):
+            if not there:
+                for file in path.parent.glob("*"):
+                    file.unlink()
+            _, cancelled = await stepped(opening(), at, times=1 + at % 3)
+            assert cancelled or opened
+            ends += not opened  # what is cancelled in its last step has opened it already
+            await closed()
+            async with memstore.open(path, dimension=DIMENSION) as again:
+                await whole(again)
+        assert ends
+
+
 class Gate:
     """Holds the writer's thread at a place, until the test has done what it wants to do meanwhile."""
 

@@ -4,10 +4,12 @@ True whenever nobody is inside a call: the writer has no open transaction, unles
 """
 
 import asyncio
+import atexit
 import logging
 import os
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
@@ -64,11 +66,13 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._closed = False
+        self._warned = False
         self._ended: Outcome[None] | None = None
         self._checkpointing: asyncio.Future[bool] | None = None
         self._checkpoint_not_before = 0.0
         self._turns = 0  # of the writer's, when the log's size was last looked at
         self._wal = settings.path + "-wal"
+        _open.add(self)
 
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
@@ -263,10 +267,25 @@ class Database:
         self._ended = _one_after_the_other(drivers)
 
     def __del__(self) -> None:
-        if not self._closed and os.getpid() == self._pid:
+        self.forgotten()
+
+    def forgotten(self) -> None:
+        """Warn, once, if nobody has closed it."""
+        if not self._closed and not self._warned and os.getpid() == self._pid:
+            self._warned = True
             warnings.warn(
-                f"the store {self.settings.path!r} was not closed: use `async with`", ResourceWarning, stacklevel=1
+                f"the store {self.settings.path!r} was not closed: use `async with`", ResourceWarning, stacklevel=2
             )
+
+
+_open: "weakref.WeakSet[Database]" = weakref.WeakSet()
+
+
+@atexit.register
+def _warn_at_exit() -> None:
+    """Warn of stores that are open still: when globals are deleted, there may be nothing left to warn with."""
+    for database in list(_open):
+        database.forgotten()
 
 
 def _prepare(settings: Settings) -> OpenedFile:
