@@ -6,6 +6,7 @@ choose; what the function returns, or raises, is said last.
 
 import asyncio
 import faulthandler
+import logging
 import multiprocessing
 import os
 import signal
@@ -101,6 +102,7 @@ class Link:
 def _main(connection: Connection, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]) -> None:
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)
+    logging.getLogger("memstore").addHandler(logging.NullHandler())  # or what it logs is on everybody's stderr
 
     async def run() -> object:
         return await function(Link(connection), *arguments)

@@ -7,7 +7,6 @@ nor a score that is not that vector's. What is not demanded is counted: what `ch
 differently because the damage hit what has no checksum.
 """
 
-import logging
 import pickle
 import shutil
 import sqlite3
@@ -248,7 +247,6 @@ async def examines(link: Link, path: Path, sound: Sound, trusting: bool) -> Said
     _small()
     if trusting:
         loading.intact = vectors.intact = lambda data, written: True
-    logging.getLogger("memstore").disabled = True  # what it has to say of damage is not read here
     said = Said()
     try:
         store = await memstore.open(path, index="graph", timeout=5)
