@@ -22,6 +22,13 @@ class Skipped(Exception):  # noqa: N818 - not a failure of ours
     """The system is not installed, cannot do this, failed, or took too long; the message says which."""
 
 
+_VARIABLES = {
+    "PYTHONPATH": str(ROOT),
+    "ANONYMIZED_TELEMETRY": "False",
+    "MEMSTORE_SQLITE": "stdlib",  # what everything it is compared with runs on
+}
+
+
 class Worker:
     """Starts the process at once. Use it with `with`; leaving the block ends the process.
 
@@ -51,7 +58,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "ANONYMIZED_TELEMETRY": "False"},
+            env=os.environ | _VARIABLES,
         )
         self._buffer = b""
 

@@ -5,7 +5,10 @@ choose; what the function returns, or raises, is said last.
 """
 
 import asyncio
+import faulthandler
 import multiprocessing
+import os
+import signal
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +42,11 @@ class Child:
 
     def hear(self, timeout: float = PATIENCE) -> Any:
         """What it says next. Fails with what it raised, or if it says nothing."""
-        assert self._link.poll(timeout), f"the child {self.process.pid} hangs"
+        if not self._link.poll(timeout):
+            if hasattr(signal, "SIGUSR1"):
+                os.kill(self.process.pid, signal.SIGUSR1)  # it says on stderr where its threads are
+                self.process.join(1)
+            raise AssertionError(f"the child {self.process.pid} hangs")
         try:
             kind, word = self._link.recv()
         except EOFError:
@@ -92,6 +99,9 @@ class Link:
 
 
 def _main(connection: Connection, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]) -> None:
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)
+
     async def run() -> object:
         return await function(Link(connection), *arguments)
 

@@ -86,6 +86,7 @@ async def test_a_checkpoint_waits_for_later_where_another_connection_writes(path
 async def test_a_sqlite_with_the_bug_is_warned_of_once_in_the_log(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "BUG", True)
     monkeypatch.setattr(sqlite, "_warned", False)
+    caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
     async with memstore.open(path, dimension=2):
         pass
     async with memstore.open(path):
@@ -98,6 +99,7 @@ async def test_a_sqlite_with_the_bug_is_warned_of_once_in_the_log(path, monkeypa
 
 async def test_a_sqlite_without_the_bug_and_a_store_that_only_reads_are_not_warned_of(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "_warned", False)
+    caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
     monkeypatch.setattr(sqlite, "BUG", False)
     async with memstore.open(path, dimension=2):
         pass

@@ -12,6 +12,7 @@ TOGETHER = "concurrent"
 _SYSTEMS = ("memstore", "raw", "faiss", "usearch", "chroma", "lancedb", "sqlite-vec", "qdrant", "langgraph")
 _ADDS = 50
 _TURNS = 2
+_TURNS_TOGETHER = 4
 _BUDGET = 1.5
 _TRACED = 20
 
@@ -73,15 +74,16 @@ def _synced(bench: Bench, name: str) -> float | None:
 def together(bench: Bench) -> None:
     """Fifty concurrent adds, then fifty in a row, again and again in one process."""
     with bench.opened(TOGETHER, bench.among("memstore")) as workers:
-        count = min(2 * _ADDS, bench.made.extra // (bench.rounds + 1))
+        turns = bench.rounds * _TURNS_TOGETHER
+        count = min(2 * _ADDS, bench.made.extra // (turns + 1))
 
         def do(name: str, worker: Worker, number: int) -> dict[str, Any]:  # noqa: ARG001
             start = bench.made.rows + (number + 1) * count
             return worker.ask("together", start=start, stop=start + count)
 
         for worker in workers.values():
-            worker.ask("together", start=bench.made.rows, stop=bench.made.rows + 2)  # what opens late is open
-        told = bench.turns(workers, do, lambda name, why: bench.record(TOGETHER, name, skipped=why))
+            worker.ask("together", start=bench.made.rows, stop=bench.made.rows + count)  # not counted: caches are cold
+        told = bench.turns(workers, do, lambda name, why: bench.record(TOGETHER, name, skipped=why), rounds=turns)
     for name, rounds in told.items():
         bench.record(
             TOGETHER,

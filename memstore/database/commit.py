@@ -224,6 +224,11 @@ def translate(error: sqlite3.Error) -> MemstoreError:
     return StorageError(f"{_ADVICE.get(code, 'SQLite refused the statement')} ({name}: {error})")
 
 
+def unreadable(error: UnicodeDecodeError) -> DamagedError:
+    """The error of ours where Python could not read what SQLite says: of a damaged schema, in its own words."""
+    return DamagedError(f"the database file is damaged (its schema is no UTF-8: {error}): restore a backup")
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn errors of SQLite, bare or wrapped by SQLAlchemy, into ours; leave every other alone."""
@@ -231,6 +236,8 @@ def translated() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translate(error) from error
+    except UnicodeDecodeError as error:
+        raise unreadable(error) from error
     except DBAPIError as error:
         if isinstance(error.orig, sqlite3.Error):
             raise translate(error.orig) from error

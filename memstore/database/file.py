@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from memstore.database.commit import raw, translate, translated
+from memstore.database.commit import raw, translate, translated, unreadable
 from memstore.database.sqlite import async_dbapi, sqlite3
 from memstore.errors import (
     BusyError,
@@ -73,6 +73,8 @@ def inspect(path: str) -> str | None:
                 f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
             ) from error
         raise translate(error) from error
+    except UnicodeDecodeError as error:
+        raise unreadable(error) from error
 
 
 def _size(file: Path) -> int | None:
