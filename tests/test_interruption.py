@@ -25,9 +25,9 @@ pytestmark = pytest.mark.timeout(300)
 # -- the end of an interpreter
 
 PROGRAM = """
-import asyncio, gc, logging, os, signal, sys
+import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # what SQLite it is, is not the matter here
+import asyncio, gc, os, signal, sys
 import numpy as np
-logging.disable()  # of what SQLite this is: to stderr, where a program has not set up logging
 import memstore
 from memstore.index import planner
 planner.FOLD_LEAST = 50
