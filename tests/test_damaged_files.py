@@ -83,6 +83,19 @@ async def test_a_vector_that_sqlite_s_own_index_does_not_lead_to_is_found_by_nob
         assert (await store.memories.search(rows[5]))[0].memory.id == "id 5"
 
 
+async def test_an_index_that_leads_to_the_vector_of_another_is_damage(path: Path, rng: np.random.Generator) -> None:
+    rows = await filled(path, rng)
+    # An entry: the types of its three numbers, then the key and the row's number; space 1 needs no byte.
+    overwrite(path, b"\x04\x01\x09\x01\x05\x05", b"\x04\x01\x09\x01\x05\x06")
+    async with memstore.open(path) as store:
+        for verb in (store.memories.get("id 4"), store.memories.search(rows[4])):
+            with pytest.raises(DamagedError, match="leads from memory 'id 4' to another's"):
+                await verb
+        assert {finding.kind for finding in await store.check()} == {"integrity"}
+        assert (await store.repair()).remaining == []
+        assert (await store.memories.get("id 4")).embedding.tobytes() == rows[4].tobytes()
+
+
 async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path, rng: np.random.Generator) -> None:
     await filled(path, rng, 200)
     overwrite(path, b"id 89Z", b"iz 89Z")  # as the index has it: the id, then the key, 90

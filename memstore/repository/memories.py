@@ -76,6 +76,15 @@ _STANDING = Among(
         memory.c.namespace_pk == bindparam("namespace"), memory.c.id.in_(ids)
     )
 )
+# The vector is read by its row's number, so that its owner comes from the row too: from an index with a damaged entry
+# it would come as asked for, beside another's vector.
+_held = memory_vector.alias("held")
+_vector_row = (
+    select(literal_column("held.rowid"))
+    .select_from(_held)
+    .where(_held.c.memory_pk == memory.c.pk, _held.c.space_pk == bindparam("space"))
+    .scalar_subquery()
+)
 _READ = Prepared(
     select(
         memory.c.pk,
@@ -83,11 +92,10 @@ _READ = Prepared(
         *(type_coerce(memory.c[name], NullType()) for name in _COLUMNS[2:]),
         type_coerce(memory_vector.c.vector, LargeBinary),
         memory_vector.c.checksum,
+        memory_vector.c.memory_pk.label("owner"),
     )
     .join(namespace, namespace.c.pk == memory.c.namespace_pk)
-    .outerjoin(
-        memory_vector, (memory_vector.c.memory_pk == memory.c.pk) & (memory_vector.c.space_pk == bindparam("space"))
-    )
+    .outerjoin(memory_vector, literal_column("memory_vector.rowid") == _vector_row)
     .where(memory.c.pk.in_(select(keys_in().c.value)))
 )
 
@@ -343,7 +351,13 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
-    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written = row
+    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written, owner = (
+        row
+    )
+    if owner is not None and owner != pk:
+        raise DamagedError(
+            f"the file's index of vectors leads from memory {shown(id)} to another's: `memstore repair` builds it anew"
+        )
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int):
         raise odd(f"the id, content, importance and access count of memory {shown(id)}", row[2:])
     at = from_micros(created)
