@@ -14,6 +14,7 @@ from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_as
 from memstore.records import Assembly, AssemblyHit, Embedding, Json
 from memstore.repository import assemblies, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
+from memstore.repository.reading import only
 
 
 class Assemblies(Collection[Assembly, AssemblyHit]):
@@ -154,7 +155,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, at)
             assemblies.change(connection, self._namespace, key, fields)
-            return assemblies.read(connection, self._space, [key], at)[0]
+            return only(assemblies.read(connection, self._space, [key], at))
 
         return await self._session.write(step)
 
@@ -175,7 +176,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             key = self._key(connection, id, at)
             self._extend(connection, key, check_ids(asked))
             assemblies.stamp(connection, key, at)
-            return assemblies.read(connection, self._space, [key], at)[0]
+            return only(assemblies.read(connection, self._space, [key], at))
 
         return await self._session.write(step)
 
@@ -198,7 +199,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             if assemblies.remove_members(connection, key, sorted(members.values())):
                 composites.recompute(connection, self._session.spaces, [key])
                 assemblies.stamp(connection, key, at)
-            return assemblies.read(connection, self._space, [key], at)[0]
+            return only(assemblies.read(connection, self._space, [key], at))
 
         return await self._session.write(step)
 

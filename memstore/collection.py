@@ -22,6 +22,7 @@ from memstore.records import Embedding, Hits, Namespace, Plan
 from memstore.repository import namespaces, rows, selection
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
+from memstore.repository.reading import only
 from memstore.repository.rows import Order, Place
 from memstore.repository.selection import Selection
 from memstore.threads import SLICE
@@ -98,7 +99,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
         def step(connection: Connection) -> RecordT:
             at = now()
-            return self._read(connection, [self._key(connection, id, at)], at)[0]
+            return only(self._read(connection, [self._key(connection, id, at)], at))
 
         return await self._session.read(step)
 

@@ -15,6 +15,7 @@ from memstore.records import Embedding, Hit, Json, Memory
 from memstore.repository import memories, rows
 from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY, Noun
+from memstore.repository.reading import only
 from memstore.texts import check_text
 from memstore.threads import SLICE
 from memstore.vectors import EmbeddingLike
@@ -210,7 +211,7 @@ class Memories(Collection[Memory, Hit]):
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, LIVE)
             memories.change(connection, self._space, self._namespace, key, fields)
-            return memories.read(connection, self._space, [key])[0]
+            return only(memories.read(connection, self._space, [key]))
 
         return await self._session.write(step)
 

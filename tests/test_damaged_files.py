@@ -10,6 +10,7 @@ import pytest
 import memstore
 from memstore import DamagedError, ForeignFileError
 from memstore.repository import assemblies
+from memstore.repository.reading import only
 
 from .clusters import clustered, settled, small_graphs
 from .conftest import DIMENSION, vectors
@@ -94,6 +95,30 @@ async def test_an_index_that_leads_to_the_vector_of_another_is_damage(path: Path
         assert {finding.kind for finding in await store.check()} == {"integrity"}
         assert (await store.repair()).remaining == []
         assert (await store.memories.get("id 4")).embedding.tobytes() == rows[4].tobytes()
+
+
+async def test_an_index_that_leads_to_the_composite_of_another_is_damage(path: Path, rng: np.random.Generator) -> None:
+    await filled(path, rng)
+    async with memstore.open(path) as store:
+        await store.assemblies.add("other", members=["id 2"])
+    # Keys and rows are 1 and 2, spaces 2: an entry is the key, the space, and the row's number.
+    with closing(sqlite3.connect(path)) as base:
+        assert base.execute("SELECT assembly_pk, space_pk, rowid FROM assembly_vector").fetchall() == [
+            (1, 2, 1),
+            (2, 2, 2),
+        ]
+    overwrite(path, b"\x04\x01\x01\x01\x02\x02\x02", b"\x04\x01\x01\x01\x02\x02\x01")
+    async with memstore.open(path) as store:
+        with pytest.raises(DamagedError, match="leads from assembly 'other' to another's"):
+            await store.assemblies.get("other")
+        assert (await store.repair()).remaining == []
+        assert (await store.assemblies.get("other")).composite is not None
+
+
+def test_a_record_of_which_there_is_no_whole_row_is_damage() -> None:
+    with pytest.raises(DamagedError, match="no whole row"):
+        only([])
+    assert only(["one"]) == "one"
 
 
 async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path, rng: np.random.Generator) -> None:

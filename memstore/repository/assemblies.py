@@ -13,6 +13,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     type_coerce,
     update,
@@ -28,7 +29,7 @@ from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import ASSEMBLY
 from memstore.repository.prepared import Prepared
-from memstore.repository.reading import as_written, odd
+from memstore.repository.reading import as_written, misled, odd
 from memstore.schema import (
     assembly,
     assembly_member,
@@ -52,6 +53,13 @@ _member_count = (
     )
     .scalar_subquery()
 )
+_held = assembly_vector.alias("held")
+_vector_row = (  # as for memories: the owner is to come from the row
+    select(literal_column("held.rowid"))
+    .select_from(_held)
+    .where(_held.c.assembly_pk == assembly.c.pk, _held.c.space_pk == bindparam("space"))
+    .scalar_subquery()
+)
 _READ = (
     select(
         assembly,
@@ -59,12 +67,10 @@ _READ = (
         _member_count.label("member_count"),
         assembly_vector.c.vector,
         assembly_vector.c.checksum,
+        assembly_vector.c.assembly_pk.label("owner"),
     )
     .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
-    .outerjoin(
-        assembly_vector,
-        (assembly_vector.c.assembly_pk == assembly.c.pk) & (assembly_vector.c.space_pk == bindparam("space")),
-    )
+    .outerjoin(assembly_vector, literal_column("assembly_vector.rowid") == _vector_row)
     .where(assembly.c.pk.in_(select(keys_in().c.value)))
 )
 _JOIN = Prepared(
@@ -149,6 +155,8 @@ def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) ->
     texts = {type(row[name]) for name in ("id", "name", "description")}
     if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
         raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
+    if row["owner"] not in (None, row["pk"]):
+        raise misled("assembly", row["id"])
     return Assembly(
         id=row["id"],
         namespace=namespace_parts(row["path"]),

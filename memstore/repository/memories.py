@@ -24,7 +24,7 @@ from memstore.repository import inserted, log, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
-from memstore.repository.reading import as_written, odd
+from memstore.repository.reading import as_written, misled, odd
 from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
 from memstore.threads import SLICE, breathe, slices
 from memstore.vectors import checksum, decode, encode
@@ -355,9 +355,7 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         row
     )
     if owner is not None and owner != pk:
-        raise DamagedError(
-            f"the file's index of vectors leads from memory {shown(id)} to another's: `memstore repair` builds it anew"
-        )
+        raise misled("memory", id)
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int):
         raise odd(f"the id, content, importance and access count of memory {shown(id)}", row[2:])
     at = from_micros(created)

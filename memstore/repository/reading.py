@@ -4,10 +4,13 @@ SQLite keeps a value of any type in a column of any. Whoever turns rows into som
 that what no verb of ours wrote is an error that says so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from memstore.errors import DamagedError, MemstoreError, shown
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -19,6 +22,22 @@ def as_written(what: str) -> Iterator[None]:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         raise odd(what, error) from error
+
+
+def only(records: Sequence[T]) -> T:
+    """The one record of a key that was found. Raises `DamagedError` where its row, or what it belongs to, is not."""
+    if not records:
+        raise DamagedError(
+            "the file has an entry for this record, but no whole row of it: run `memstore check`, or restore a backup"
+        )
+    return records[0]
+
+
+def misled(noun: str, id: object) -> DamagedError:
+    """The error where the record *id* is led to a vector that is another's."""
+    return DamagedError(
+        f"the file's index of vectors leads from {noun} {shown(id)} to another's: `memstore repair` builds it anew"
+    )
 
 
 def odd(what: str, found: object) -> DamagedError:
