@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import check
+from memstore import backups, check
+from memstore.database import copying
 from memstore.database.file import HEAD, set_layout
 from memstore.errors import ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.schema import APPLICATION_ID, VERSION_TABLE
@@ -81,8 +82,23 @@ def of_the_first_revision(path: Path) -> Path:
 # -- backup
 
 
-async def test_a_backup_under_writes_of_a_task_and_of_a_process_is_one_moment_and_whole(path: Path) -> None:
+async def test_a_backup_under_writes_of_a_task_and_of_a_process_is_one_moment_and_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = path.with_name("copy.bak")
+    begun, written_meanwhile = threading.Event(), threading.Event()
+
+    def copy_while_written(*arguments: Any) -> None:
+        *others, progress = arguments
+
+        def step(done: int, total: int) -> None:
+            begun.set()
+            assert written_meanwhile.wait(30), "nothing was written meanwhile"
+            progress(done, total)
+
+        copying.copy(*others, step)
+
+    monkeypatch.setattr(backups, "copy", copy_while_written)
     async with memstore.open(path, dimension=DIMENSION, durability="relaxed") as store:
         await store.memories.add_many([{"content": "x" * 5_000} for _ in range(2_000)])
         written, stop = 0, asyncio.Event()
@@ -90,19 +106,20 @@ async def test_a_backup_under_writes_of_a_task_and_of_a_process_is_one_moment_an
         async def write() -> None:
             nonlocal written
             while not stop.is_set():
+                late = begun.is_set()
                 batch = [{"id": f"here:{written}:{i}", "content": "y", "embedding": [1.0] * 8} for i in range(BATCH)]
                 await store.memories.add_many(batch)
                 written += 1
+                if late:
+                    written_meanwhile.set()
 
         async with written_elsewhere(path, "there"):
             writing = asyncio.create_task(write())
             async with asyncio.timeout(60):
-                before = written
                 await store.backup(copy)
-                after = written
             stop.set()
             await writing
-    assert after > before, "nothing was written meanwhile"
+    assert written_meanwhile.is_set()
     async with memstore.open(copy) as copied:
         assert await copied.check() == []
         batches: dict[tuple[str, int], int] = {}

@@ -106,6 +106,11 @@ def test_begin_and_commit_are_said_in_one_room() -> None:
     assert users == {"database"}
 
 
+def test_one_module_writes_the_log_back() -> None:
+    users = {str(m.relative_to(PACKAGE)) for m in MODULES if "wal_checkpoint" in m.read_text(encoding="utf-8")}
+    assert users == {"database/commit.py"}
+
+
 def test_no_duplicate_openmp_runtime_is_ever_allowed() -> None:
     for folder in ("memstore", "migrations", "benchmarks", "examples"):
         for file in (ROOT / folder).rglob("*.py"):

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 import memstore
 from memstore.cli import doctor
 from memstore.database import sqlite
-from memstore.database.commit import raw
+from memstore.database.commit import raw, write_back
 from memstore.database.sqlite import chosen, sqlite3
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +81,20 @@ async def test_a_checkpoint_waits_for_later_where_another_connection_writes(path
         await store._database.checkpoint()
         assert path.stat().st_size > before
         assert (await store.stats()).wal_bytes == 0
+
+
+async def test_the_log_is_written_back_at_once_or_not_at_all(path):
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 10_000} for _ in range(100)])
+        before = path.stat().st_size
+        with closing(sqlite3.connect(path, isolation_level=None)) as base:
+            async with store.transaction() as tx:
+                await tx.memories.add("one more")
+                assert not write_back(base, 0.01)
+                assert path.stat().st_size == before
+            assert write_back(base, 0.01)
+            assert not base.in_transaction
+        assert path.stat().st_size > before
 
 
 async def test_a_sqlite_with_the_bug_is_warned_of_once_in_the_log(path, monkeypatch, caplog):

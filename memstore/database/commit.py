@@ -177,6 +177,24 @@ def commit(connection: Connection) -> None:
             raise translate(error) from error
 
 
+def write_back(base: sqlite3.Connection, wait: float) -> bool:
+    """Write the log back into the file and start it anew; False where others kept it from that for *wait* seconds.
+
+    SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes the
+    writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken before, to
+    see that it is to be had, and the checkpoint left for later when it is not. For the same reason no connection that
+    writes checkpoints by itself (`wal_autocheckpoint=0`).
+    """
+    try:
+        with translated():
+            base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
+            base.execute("BEGIN IMMEDIATE")
+            base.execute("ROLLBACK")
+            return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except BusyError:
+        return False
+
+
 def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> bool:
     """Whether the transaction that wrote *token* was committed, found out by committing another."""
     try:

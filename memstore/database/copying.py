@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 
 from memstore.database.commit import translated
-from memstore.database.file import uri
+from memstore.database.file import no_folder, uri
 from memstore.database.forks import briefly
 from memstore.database.identity import OpenedFile
 from memstore.database.sqlite import sqlite3
-from memstore.errors import InvalidError, MissingFileError, StorageError
+from memstore.errors import InvalidError, StorageError
 
 _PAGES = 1_000  # copied before others may run
 
@@ -73,9 +73,7 @@ def _claim(target: str, *, like: str) -> None:
     except FileExistsError as error:
         raise InvalidError(f"{target!r} exists, and a backup overwrites nothing: give another path") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError(
-            f"there is no folder {str(Path(target).parent)!r}: memstore creates files, never folders"
-        ) from error
+        raise no_folder(Path(target)) from error
     except OSError as error:
         raise StorageError(f"{target!r} cannot be made ({error}): see to its folder") from error
 

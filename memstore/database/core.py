@@ -25,10 +25,8 @@ from memstore.database.migration import migrate
 from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import Writer, WriteSession
 from memstore.errors import (
-    BusyError,
     ClosedError,
     EventLoopError,
-    ForkedStoreError,
     MissingFileError,
     OpenError,
     ReadOnlyError,
@@ -72,7 +70,7 @@ class Database:
         self._checkpoint_not_before = 0.0
         self._turns = 0  # of the writer's, when the log's size was last looked at
         self._wal = settings.path + "-wal"
-        _open.add(self)
+        _unclosed.add(self)
 
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
@@ -108,7 +106,7 @@ class Database:
     def check_here(self) -> None:
         """Raise `ForkedStoreError` or `EventLoopError` where this is not the process, or the loop, of the store."""
         if os.getpid() != self._pid:
-            raise ForkedStoreError("this store was opened by the parent process: open one in the child")
+            raise forks.of_the_parent()
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -207,25 +205,11 @@ class Database:
             _log.info("the write-ahead log could not be written back yet: %s", error or "a reader holds an old state")
 
     def _checkpoint(self, connection: Connection, wait: float = 1.0) -> bool:
-        """Write the log back into the file and start it anew; False where a reader, or a writer, kept it from that.
-
-        SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes
-        the writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken
-        before, to see that it is to be had, and the checkpoint left for later when it is not.
+        """Write the log back into the file, as `commit.write_back` does.
 
         A file that does not lie at its path is left alone: whoever opens it where it lies has another log for it.
         """
-        if not self.file.in_place:
-            return False
-        try:
-            commit.begin_write(connection, wait)
-        except BusyError:
-            return False
-        commit.rollback(connection)
-        base = commit.raw(connection)
-        with commit.translated():
-            base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
-            return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return self.file.in_place and commit.write_back(commit.raw(connection), wait)
 
     async def upkeep(self, function: Step[T]) -> T:
         """Run *function* on the upkeep thread, in no transaction; it must bound its own waits."""
@@ -278,13 +262,13 @@ class Database:
             )
 
 
-_open: "weakref.WeakSet[Database]" = weakref.WeakSet()
+_unclosed: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
 
 @atexit.register
 def _warn_at_exit() -> None:
     """Warn of stores that are open still: when globals are deleted, there may be nothing left to warn with."""
-    for database in list(_open):
+    for database in list(_unclosed):
         database.forgotten()
 
 

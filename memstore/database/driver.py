@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from memstore.database import forks
 from memstore.database.sqlite import sqlite3
-from memstore.errors import ForkedStoreError
 from memstore.threads import Outcome, finished, telling
 
 T = TypeVar("T")
@@ -105,7 +104,7 @@ class Driver:
 
     def _queue(self, call: Callable[[], None]) -> None:
         if self.forked:
-            raise ForkedStoreError("this store was opened by the parent process: open one in the child")
+            raise forks.of_the_parent()
 
         def gated() -> None:
             with self.gate:

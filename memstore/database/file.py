@@ -84,9 +84,7 @@ def _size(file: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         if os.path.isdir(file.absolute().parent):  # Path.is_dir raises where one may not look
             return None
-        raise MissingFileError(
-            f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
-        ) from None
+        raise no_folder(file) from None
     except OSError as error:
         raise OpenError(
             f"{shown(str(file))} cannot be looked at ({error.strerror}): give another path, or see to its permissions"
@@ -134,6 +132,13 @@ def _made_from_nothing(journal: str) -> bool:
     with Path(journal).open("rb") as file:
         head = file.read(20)
     return len(head) == 20 and head[:8] == _JOURNAL and not any(head[16:])
+
+
+def no_folder(file: Path) -> MissingFileError:
+    """What is wrong with making a *file* where there is no folder for it."""
+    return MissingFileError(
+        f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
+    )
 
 
 def no_dimension(path: str) -> InvalidError:
@@ -249,7 +254,7 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
             # On macOS alone: there fsync leaves what it was asked for in the drive's cache, and in no order.
             base.execute(f"PRAGMA fullfsync={settings.durability == 'full'}")
             base.execute("PRAGMA checkpoint_fullfsync=ON")
-            base.execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
+            base.execute("PRAGMA wal_autocheckpoint=0")  # see commit.write_back
 
     return setup
 

@@ -35,6 +35,11 @@ class Inherited(Protocol):
         ...
 
 
+def of_the_parent() -> ForkedStoreError:
+    """What is wrong with using a store in a child of the process that opened it."""
+    return ForkedStoreError("this store was opened by the parent process: open one in the child")
+
+
 _known: weakref.WeakValueDictionary[int, Inherited] = weakref.WeakValueDictionary()
 _briefly: list[str] = []  # files that connections are opened to for a moment, which no gate guards
 _fork = local()  # `gated`: those whose gates this thread holds while it forks

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from memstore.database.commit import raw, translated
+from memstore.database.commit import raw, translated, write_back
 from memstore.database.driver import LocalEngine
 from memstore.database.file import inspect, set_layout, switch_to_wal, sync_engine, uri
 from memstore.database.sqlite import sqlite3
-from memstore.errors import BusyError, DamagedError, ForeignFileError, MemstoreError
+from memstore.errors import BusyError, DamagedError, ForeignFileError, MemstoreError, StorageError
 from memstore.schema import APPLICATION_ID
 from memstore.threads import Stopping
 
@@ -67,9 +67,7 @@ def private(path: str, page_size: int | None, watch: Watch) -> Iterator[Connecti
         with closing(_reading(path)) as source:
             if page_size in (None, _number(source, "page_size")):
                 source.execute("BEGIN")
-                source.execute(
-                    "SELECT 1 FROM sqlite_master"
-                ).fetchone()  # one state: else each write of others restarts
+                source.execute("SELECT 1 FROM sqlite_master").fetchone()  # one state: else writes of others restart it
                 _copy(source, base, watch)
             else:
                 _repaged(source, base, page_size, watch)
@@ -160,12 +158,11 @@ def _overwrite(path: str, copy: sqlite3.Connection, timeout: float, watch: Watch
         live.execute(f"PRAGMA busy_timeout={int(_LOOK_UP * 1000)}")
         with suppress(DamagedError), translated():
             live.execute("PRAGMA synchronous=FULL")  # it reads the schema; FULL is what SQLite is mostly built with
-        live.execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
+        live.execute("PRAGMA wal_autocheckpoint=0")  # see commit.write_back
         live.execute(_TOLERANT)
         _copy(copy, live, watch, waited)
-        live.execute(f"PRAGMA busy_timeout={int(_WAIT * 1000)}")
-        with suppress(sqlite3.OperationalError):  # it is in the file's log, and can stay there for now
-            live.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        with suppress(StorageError):  # it is in the file's log, and can stay there for now
+            write_back(live, _WAIT)
 
 
 def _copy(

@@ -13,7 +13,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
     select,
     type_coerce,
     update,
@@ -53,13 +52,6 @@ _member_count = (
     )
     .scalar_subquery()
 )
-_held = assembly_vector.alias("held")
-_vector_row = (  # as for memories: the owner is to come from the row
-    select(literal_column("held.rowid"))
-    .select_from(_held)
-    .where(_held.c.assembly_pk == assembly.c.pk, _held.c.space_pk == bindparam("space"))
-    .scalar_subquery()
-)
 _READ = (
     select(
         assembly,
@@ -70,7 +62,7 @@ _READ = (
         assembly_vector.c.assembly_pk.label("owner"),
     )
     .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
-    .outerjoin(assembly_vector, literal_column("assembly_vector.rowid") == _vector_row)
+    .outerjoin(assembly_vector, rows.holds_vector(ASSEMBLY))
     .where(assembly.c.pk.in_(select(keys_in().c.value)))
 )
 _JOIN = Prepared(

@@ -76,15 +76,6 @@ _STANDING = Among(
         memory.c.namespace_pk == bindparam("namespace"), memory.c.id.in_(ids)
     )
 )
-# The vector is read by its row's number, so that its owner comes from the row too: from an index with a damaged entry
-# it would come as asked for, beside another's vector.
-_held = memory_vector.alias("held")
-_vector_row = (
-    select(literal_column("held.rowid"))
-    .select_from(_held)
-    .where(_held.c.memory_pk == memory.c.pk, _held.c.space_pk == bindparam("space"))
-    .scalar_subquery()
-)
 _READ = Prepared(
     select(
         memory.c.pk,
@@ -95,7 +86,7 @@ _READ = Prepared(
         memory_vector.c.memory_pk.label("owner"),
     )
     .join(namespace, namespace.c.pk == memory.c.namespace_pk)
-    .outerjoin(memory_vector, literal_column("memory_vector.rowid") == _vector_row)
+    .outerjoin(memory_vector, rows.holds_vector(MEMORY))
     .where(memory.c.pk.in_(select(keys_in().c.value)))
 )
 

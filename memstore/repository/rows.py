@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     select,
     tuple_,
     type_coerce,
@@ -186,6 +187,23 @@ def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]
 def key_of(connection: Connection, noun: Noun, namespace: Namespace, id: str, now: datetime) -> int | None:
     """The key of one id; None where it does not exist or has expired."""
     return keys_of(connection, noun, namespace, [id], now).get(id)
+
+
+def holds_vector(noun: Noun) -> ColumnElement[bool]:
+    """The condition of a join of a noun's table with that of its vectors, in the space of key `space`.
+
+    A vector is read by its row's number, so that its owner comes from the row too: from an index with a damaged entry
+    it would come as asked for, beside another's vector.
+    """
+    held = noun.vectors.alias("held")
+    owner = held.c[noun.vector_owner.name]
+    row = (
+        select(literal_column("held.rowid"))
+        .select_from(held)
+        .where(owner == noun.table.c.pk, held.c.space_pk == bindparam("space"))
+        .scalar_subquery()
+    )
+    return literal_column(f"{noun.vectors.name}.rowid") == row
 
 
 def next_key(connection: Connection, noun: Noun) -> int:
