@@ -128,8 +128,9 @@ def outcomes(things: dict[str, tuple[object, Calls]]) -> dict[str, str]:
 
 
 @pytest.fixture
-async def opened(path: Path):
+async def opened(path: Path, monkeypatch: pytest.MonkeyPatch):
     """A store that has used all its threads, an open transaction of it, and iterations that have begun."""
+    monkeypatch.chdir(path.parent)  # a backup that is not refused is made there
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(memstore.open(path, embedder=HashEmbedder(8), engine="faiss"))
         await store.memories.add_many([{"content": f"text {i}", "id": str(i), "tags": {"t", "u"}} for i in range(3)])
