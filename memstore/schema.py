@@ -128,6 +128,7 @@ store_meta = Table(
     Column("log_floor", Key, nullable=False, server_default=text("0")),
     Column("write_token", LargeBinary),
     Column("index_options", JsonText),
+    Column("history_options", JsonText),
     CheckConstraint("pk = 1", name="one_row"),
 )
 
@@ -148,6 +149,7 @@ vector_space = Table(
     Column("dimension", Integer, nullable=False),
     Column("metric", Text, nullable=False),
     Column("embedder", Text),
+    Column("curvature", Float),
     UniqueConstraint("kind", "name"),
     CheckConstraint("kind IN ('memory', 'assembly')", name="kind"),
     CheckConstraint("dimension > 0", name="dimension"),
@@ -167,6 +169,7 @@ memory = Table(
     Column("expires_at", UtcTime),
     Column("accessed_at", UtcTime),
     Column("access_count", Key, nullable=False),
+    Column("pinned", Integer, nullable=False, server_default=text("0")),
     UniqueConstraint("namespace_pk", "id"),
     CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance"),
@@ -203,6 +206,9 @@ assembly = Table(
     Column("revision", Key, nullable=False, server_default=text("0")),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
+    Column("activation", Float, nullable=False, server_default=text("0")),
+    Column("activated_at", UtcTime),
+    Column("activation_count", Key, nullable=False, server_default=text("0")),
     UniqueConstraint("namespace_pk", "id"),
     CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
     CheckConstraint("json_type(topics) = 'array'", name="topics"),
@@ -256,6 +262,58 @@ def _join(name: str, owner: str, other: str) -> Table:
 memory_tag = _join("memory_tag", "memory", "tag")
 assembly_tag = _join("assembly_tag", "assembly", "tag")
 assembly_member = _join("assembly_member", "assembly", "memory")
+
+tombstone = Table(
+    "tombstone",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("id", Text, nullable=False),
+    Column("record_pk", Key, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", Text),
+    Column("reason", Text),
+    Column("record", JsonText, nullable=False),
+    Column("vector", LargeBinary),
+    Column("checksum", Key),
+    CheckConstraint("kind IN ('memory', 'assembly')", name="kind"),
+    CheckConstraint("cause IN ('forgotten', 'merged')", name="cause"),
+    CheckConstraint("json_type(record) = 'object'", name="record"),
+    Index(None, "namespace_pk", "kind", "id"),
+    Index(None, "kind", "at"),
+    Index(None, "kind", "record_pk"),
+    sqlite_autoincrement=True,
+)
+
+assembly_merge = Table(
+    "assembly_merge",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("target_pk", Key, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("similarity", Float),
+    Column("threshold", Float),
+    Column("actor", Text),
+    Column("reason", Text),
+    Column("undone_at", UtcTime),
+    Index(None, "target_pk"),
+    Index(None, "namespace_pk", "target_id"),
+    sqlite_autoincrement=True,
+)
+
+assembly_merge_source = Table(
+    "assembly_merge_source",
+    metadata,
+    _owner("merge_pk", "assembly_merge.pk"),
+    Column("source_pk", Key, nullable=False),
+    Column("source_id", Text, nullable=False),
+    PrimaryKeyConstraint("merge_pk", "source_pk"),
+    Index(None, "source_pk"),
+)
 
 change_log = Table(
     "change_log",
