@@ -20,7 +20,7 @@ from memstore.errors import DamagedError, shown
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
-from memstore.repository import inserted, log, namespaces, rows
+from memstore.repository import log, namespaces, rows, written
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
@@ -191,7 +191,7 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
             held, blobs = _with_vectors(keys, batch.vectors)
             before = log.top(connection)
             _put_vectors(connection, space, held, blobs)
-            inserted.hand_over(connection, space, before, held, blobs, owner)
+            written.hand_over_new(connection, space, before, held, blobs, owner)
             rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
     except sqlite3.IntegrityError as error:
@@ -220,6 +220,11 @@ def _set_vectors(
 ) -> None:
     """Give memories these vectors, or none."""
     _put_vectors(connection, space, *_with_vectors(keys, vectors))
+    _drop_vectors(connection, keys, vectors)
+
+
+def _drop_vectors(connection: Connection, keys: Sequence[int], vectors: Sequence[bytes | None]) -> None:
+    """Those of *keys* that are to have none of *vectors* have none."""
     without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
         _DROP_VECTORS.run(connection, keys=keys_json(without))
@@ -286,8 +291,13 @@ def replace(
     for names, places in alike.items():
         columns = [[batch.columns[name][i] for i in places] for name in names]
         _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
-    _set_vectors(connection, space, keys, batch.vectors)
     owner = namespaces.key_made(connection, path)
+    before = log.top(connection)
+    held, blobs = _with_vectors(keys, batch.vectors)
+    _put_vectors(connection, space, held, blobs)
+    expiring = {key: when for key, when in zip(keys, batch.columns["expires_at"], strict=True) if when is not None}
+    written.hand_over_changed(connection, space, before, held, blobs, owner, expiring)
+    _drop_vectors(connection, keys, batch.vectors)
     rows.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
 
 
