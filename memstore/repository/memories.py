@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, compress, islice
+from itertools import compress, islice
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, literal_column, select, type_coerce, update
@@ -127,16 +127,6 @@ class Batch:
             column += new[name]
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
         self.tags += [m.tags for m in memories]
-
-    @classmethod
-    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
-        """The memories of small batches, in order, as one."""
-        whole = cls()
-        for name, column in whole.columns.items():
-            column += chain.from_iterable([batch.columns[name] for batch in batches])
-        whole.vectors += chain.from_iterable([batch.vectors for batch in batches])
-        whole.tags += chain.from_iterable([batch.tags for batch in batches])
-        return whole
 
     def only(self, places: Iterable[int]) -> "Batch":
         """The memories at *places*, as a batch of their own."""

@@ -20,6 +20,7 @@ _DIALECT = sqlite.dialect(paramstyle="qmark")
 _T = TypeVar("_T")
 
 _FEW = 10  # rows or texts a statement where there are not enough for a wide one; each is parsed once and kept
+_SOME = 50  # rows of an INSERT, likewise: what several writes bring that share a transaction
 
 
 def of_schema(connection: Connection, find: Callable[[Connection], _T]) -> _T:
@@ -80,7 +81,7 @@ class Wide:
         widest = self._width if width is None else min(width, self._width)
         while start < count:
             left = count - start
-            size = widest if left >= widest else min(left, _FEW)
+            size = widest if left >= widest else _SOME if left >= _SOME else min(left, _FEW)
             some = [column[start : start + size] for column in columns]
             varies = tuple([column.count(column[0]) < size for column in some])
             values = [column[0] for column, differs in zip(some, varies, strict=True) if not differs]
