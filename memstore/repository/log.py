@@ -35,9 +35,6 @@ from memstore.threads import breathe
 KEEP = 10_000
 """The log keeps at least as many numbers, and a tenth as many as there are memories."""
 
-UPDATED = 2
-"""What the log says of a vector that an UPDATE changed: its old key and its new one, which are one as a rule."""
-
 _CHUNK = 500  # vectors that are read before others may run
 _PIECE = 1 << 18  # characters of a list of keys that NumPy reads without letting go of the interpreter, 0.5 ms
 _SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's cache
