@@ -91,8 +91,9 @@ def _add(results: Results) -> str:
     head = ("system", "p50 ms", "p99 ms", "times raw", "fsyncs an add", "durability")
     text = table(head, rows) + skipped if rows else ""
     for record in split(results.of("concurrent"))[0]:
+        case = f" ({record['case']})" if record["case"] else ""
         text += (
-            f"\n{record['adds']} concurrent adds take {_ms(record['concurrent_ms'])} ms, as many in a row "
+            f"\n{record['adds']} concurrent adds{case} take {_ms(record['concurrent_ms'])} ms, as many in a row "
             f"{_ms(record['alone_ms'])} ms: {record['share']:.0%}.\n"
         )
     return text

@@ -1,8 +1,10 @@
 """The verbs on memories."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, ClassVar, cast
 
 from sqlalchemy import Connection
@@ -85,6 +87,7 @@ class Memories(Collection[Memory, Hit]):
         prepared = await self._embedded(items)
         records: dict[str, Memory] = {}
         encoded: list[Batch] = []
+        many = len(prepared) > SLICE
 
         def given_once() -> Iterator[Memory]:
             for record in self._new(prepared):
@@ -94,18 +97,19 @@ class Memories(Collection[Memory, Hit]):
                 yield record
 
         def before() -> None:
-            encoded.extend(memories.batches(given_once()))
+            if many:
+                encoded.extend(memories.batches(given_once()))
+            else:  # encoded together with what others bring at the same time
+                deque(given_once(), maxlen=0)
 
         step = Alike(("add", self._namespace), self._inserted, (records, encoded), len(prepared))
-        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
+        return await self._session.write(step, before=before, batch=many)
 
     def _inserted(
         self, connection: Connection, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
     ) -> list[list[Memory]]:
         """Store what one or several calls of `add_many` bring; what each returns."""
-        encoded = [batch for _, some in calls for batch in some]
-        if len(calls) > 1:
-            encoded = [Batch.joined(encoded)]
+        encoded = calls[0][1] or list(memories.batches(chain.from_iterable(new.values() for new, _ in calls)))
         if encoded:
             memories.insert_new(connection, self._space, self._namespace, encoded)
         return [list(records.values()) for records, _ in calls]

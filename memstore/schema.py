@@ -379,10 +379,15 @@ def _forget_checksum(table: str, key: str) -> str:
 def _vector_triggers(kind: str) -> dict[str, str]:
     table, key = f"{kind}_vector", f"{kind}_pk"
     owners = {row: " " + _revise_owners(row) if kind == "memory" else "" for row in ("NEW", "OLD")}
+    stays = f"NEW.{key} IS OLD.{key} AND NEW.space_pk IS OLD.space_pk"
     return {
         f"tr_{table}_insert": f"AFTER INSERT ON {table} BEGIN {_log('NEW.space_pk', f'NEW.{key}')}{owners['NEW']} END",
         f"tr_{table}_delete": f"AFTER DELETE ON {table} BEGIN {_log('OLD.space_pk', f'OLD.{key}')}{owners['OLD']} END",
-        f"tr_{table}_update": f"AFTER UPDATE OF {key}, space_pk, vector ON {table} BEGIN "
+        # What is changed where it is, as verbs do, is said once, and owners are looked for only where there are any:
+        # that is a third of what the statement costs.
+        f"tr_{table}_changed": f"AFTER UPDATE OF vector ON {table} WHEN {stays} BEGIN "
+        f"{_log('NEW.space_pk', f'NEW.{key}')} END",
+        f"tr_{table}_moved": f"AFTER UPDATE OF {key}, space_pk ON {table} WHEN NOT ({stays}) BEGIN "
         f"{_log('OLD.space_pk', f'OLD.{key}')} {_log('NEW.space_pk', f'NEW.{key}')}{owners['OLD']}{owners['NEW']} END",
         f"tr_{table}_checksum": f"AFTER UPDATE OF vector ON {table} "
         "WHEN NEW.vector IS NOT OLD.vector AND NEW.checksum IS OLD.checksum BEGIN "
@@ -392,6 +397,7 @@ def _vector_triggers(kind: str) -> dict[str, str]:
     }
 
 
+_OWNED = "EXISTS (SELECT 1 FROM assembly_member WHERE memory_pk = NEW.memory_pk)"
 _REVISED = "INSERT INTO change_log (space_pk, pk) SELECT pk, NEW.pk FROM vector_space WHERE kind = 'assembly';"
 
 TRIGGERS: dict[str, str] = {
@@ -399,6 +405,9 @@ TRIGGERS: dict[str, str] = {
     for name, body in {
         **_vector_triggers("memory"),
         **_vector_triggers("assembly"),
+        "tr_memory_vector_owned": f"AFTER UPDATE OF vector ON memory_vector WHEN {_OWNED} BEGIN "
+        + _revise_owners("NEW")
+        + " END",
         "tr_memory_scope": "AFTER UPDATE OF namespace_pk, expires_at ON memory BEGIN "
         + _log_all("memory", "NEW")
         + " END",

@@ -181,7 +181,7 @@ def test_a_system_that_fails_or_is_not_there_is_named_and_the_rest_goes_on(
 
 
 def test_a_command_that_takes_too_long_is_stopped(made: Workset, tmp_path: Path) -> None:
-    with Worker("memstore", made.folder, patience=3) as worker:
+    with Worker("memstore", made.folder, patience=60) as worker:
         worker.ask("facts")
         worker.patience = 0.01
         with pytest.raises(Skipped, match="took longer"):

@@ -584,14 +584,14 @@ async def everything(path):
 
 
 REVISED_AWAY = ("DELETE FROM tombstone", "DELETE FROM assembly_merge", "UPDATE memory SET pinned = 0")
-"""Without this, nothing in a file is lost by going back to the schema before 0003."""
+"""Without this, nothing in a file is lost by going back to the schema before 0004."""
 
 
 def test_downgrade_drops_what_is_derived_and_an_upgrade_makes_it_again(filled):
     for nothing_of_it in REVISED_AWAY:
         with connect(filled) as connection:
             connection.execute("PRAGMA foreign_keys=ON")
-            refused = alembic(filled, "downgrade", "0002")
+            refused = alembic(filled, "downgrade", "0003")
             assert (refused.returncode != 0, "this file holds" in refused.stderr) == (True, True)
             connection.execute(nothing_of_it)
     before, held = shape(filled), rows(filled)
@@ -602,6 +602,11 @@ def test_downgrade_drops_what_is_derived_and_an_upgrade_makes_it_again(filled):
         "ix_memory_namespace_pk_updated_at",
         "ix_memory_namespace_pk_importance",
         "ix_assembly_namespace_pk_updated_at",
+        "tr_memory_vector_changed",
+        "tr_memory_vector_moved",
+        "tr_memory_vector_owned",
+        "tr_assembly_vector_changed",
+        "tr_assembly_vector_moved",
         "tombstone",
         "ix_tombstone_namespace_pk_kind_id",
         "ix_tombstone_kind_at",
@@ -616,6 +621,42 @@ def test_downgrade_drops_what_is_derived_and_an_upgrade_makes_it_again(filled):
     assert migrate(filled) == HEAD
     assert shape(filled) == before
     assert value(filled, "SELECT index_options IS NULL AND history_options IS NULL FROM store_meta") == 1
+
+
+def test_the_log_says_each_change_of_a_vector_once_and_a_move_of_both_and_their_assemblies_are_revised(filled):
+    with connect(filled) as connection:
+        one = connection.execute
+
+        def said(statement):
+            (top,) = one("SELECT max(seq) FROM change_log").fetchone()
+            revisions = dict(one("SELECT pk, revision FROM assembly").fetchall())
+            one(statement)
+            keys = one("SELECT space_pk, pk FROM change_log WHERE seq > ? ORDER BY seq", (top,)).fetchall()
+            after = dict(one("SELECT pk, revision FROM assembly").fetchall())
+            return sorted(k for s, k in keys if s == 1), {k for k in after if after[k] > revisions[k]}
+
+        one(
+            "INSERT INTO assembly (pk, namespace_pk, id, name, description, topics, metadata, created_at, updated_at) "
+            "VALUES (8, 1, 'i', '', '', '[]', '{}', 1, 1)"
+        )
+        one("DELETE FROM assembly_member")
+        one("INSERT INTO assembly_member VALUES (1, 1)")
+        assert said("UPDATE memory_vector SET vector = x'0000000000000040', checksum = 5 WHERE memory_pk = 1") == (
+            [1],
+            {1},
+        )
+        assert said("UPDATE memory_vector SET vector = x'0000000000000041', checksum = 5 WHERE memory_pk = 2") == (
+            [2],
+            set(),
+        )
+        assert said("UPDATE memory_vector SET checksum = 6") == ([], set())
+        assert said("UPDATE memory_vector SET memory_pk = memory_pk") == ([], set())
+        one("DELETE FROM memory_vector WHERE memory_pk = 2")
+        one("INSERT INTO assembly_member VALUES (8, 2)")
+        assert said("UPDATE memory_vector SET memory_pk = 2 WHERE memory_pk = 1") == ([1, 2], {1, 8})
+        moved = "UPDATE memory_vector SET memory_pk = 1, vector = x'0000000000000042', checksum = 7"
+        assert said(moved) == ([1, 2], {1, 8})
+        assert said("UPDATE memory_vector SET space_pk = 2")[0] == [1]
 
 
 def test_snapshot_takes_its_chunks_with_it_and_refuses_what_it_cannot_be(filled):

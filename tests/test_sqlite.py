@@ -76,14 +76,16 @@ async def test_a_checkpoint_waits_for_later_where_another_connection_writes(path
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await store._database.checkpoint()
-            assert path.stat().st_size == before  # nothing was written back, not even passively
+            if sqlite.BUG:
+                assert path.stat().st_size == before  # nothing was written back, not even passively
+            assert (await store.stats()).wal_bytes > 0
             other.execute("ROLLBACK")
         await store._database.checkpoint()
         assert path.stat().st_size > before
         assert (await store.stats()).wal_bytes == 0
 
 
-async def test_the_log_is_written_back_at_once_or_not_at_all(path):
+async def test_where_sqlite_has_the_bug_the_log_is_written_back_at_once_or_not_at_all(path):
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 10_000} for _ in range(100)])
         before = path.stat().st_size
@@ -91,7 +93,7 @@ async def test_the_log_is_written_back_at_once_or_not_at_all(path):
             async with store.transaction() as tx:
                 await tx.memories.add("one more")
                 assert not write_back(base, 0.01)
-                assert path.stat().st_size == before
+                assert (path.stat().st_size == before) is sqlite.BUG, "a mended SQLite writes back beside a writer"
             assert write_back(base, 0.01)
             assert not base.in_transaction
         assert path.stat().st_size > before

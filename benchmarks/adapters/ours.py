@@ -20,7 +20,7 @@ class Memstore(System):
     """The defaults, but for what the options say.
 
     Options: `index` and `vector_type` as of `memstore.open`; `by`: "load", or else bulks are one call of `add_many`;
-    `held`: nothing is folded into the graph by itself.
+    `held`: nothing is folded into the graph by itself; `indexed`: whether what filters ask for is declared.
     """
 
     durability = "full: WAL, synchronous=FULL, one fsync a commit"
@@ -34,7 +34,10 @@ class Memstore(System):
             planner.FOLD_LEAST = planner.FOLD_MOST = 1_000_000_000  # there is no other way to look at a tail for long
         new = not (folder / FILE).exists()
         self.store = await memstore.open(
-            folder / FILE, dimension=self.made.dimension, indexed_metadata=SELECTED, **asked
+            folder / FILE,
+            dimension=self.made.dimension,
+            indexed_metadata=SELECTED if self.options.get("indexed", True) else (),
+            **asked,
         )
         if new:  # loads the index, so that it follows every commit from now on
             await self.store.memories.search(self.made.queries[0])

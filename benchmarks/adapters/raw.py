@@ -7,6 +7,7 @@ before the clock starts. The connection has the pragmas of memstore's writer. No
 
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,10 @@ class Raw(System):
         keys = range(start + 1, stop + 1)
         back = dict(zip(range(rows - stop + 1, rows - start + 1), keys, strict=True))
         at = {name: self._columns["memory"].index(name) for name in ("pk", "content", "metadata")}
+        now = time.time_ns() // 1_000
         return {
             "keys": [(key,) for key in keys],
-            "memory": [(row[at["content"]], row[at["metadata"]], back[row[at["pk"]]]) for row in new["memory"]],
+            "memory": [(row[at["content"]], row[at["metadata"]], now, back[row[at["pk"]]]) for row in new["memory"]],
             "vector": self._moved("memory_vector", new["memory_vector"], back),
             "tags": self._moved("memory_tag", new["memory_tag"], back),
         }
@@ -125,7 +127,8 @@ class Raw(System):
 
     async def upsert(self, prepared: Any) -> None:
         self.base.execute("BEGIN IMMEDIATE")
-        self.base.executemany("UPDATE memory SET content = ?, metadata = ? WHERE pk = ?", prepared["memory"])
+        changed = "UPDATE memory SET content = ?, metadata = ?, updated_at = ? WHERE pk = ?"
+        self.base.executemany(changed, prepared["memory"])
         self.base.executemany("DELETE FROM memory_tag WHERE memory_pk = ?", prepared["keys"])
         self.base.executemany(self._statements["memory_tag"], prepared["tags"])
         replace = self._statements["memory_vector"].replace("INSERT", "INSERT OR REPLACE")

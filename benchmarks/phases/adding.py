@@ -1,14 +1,19 @@
 """One memory, durable before the call returns; and fifty callers at once."""
 
 import shutil
+import sqlite3
+from contextlib import ExitStack, closing
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.adapters.ours import FILE
 from benchmarks.bench import Bench, milliseconds
 from benchmarks.worker import Skipped, Worker
 
 PHASE = "add"
 TOGETHER = "concurrent"
+PLAIN, INDEXED = "", "two paths indexed"
 _SYSTEMS = ("memstore", "raw", "faiss", "usearch", "chroma", "lancedb", "sqlite-vec", "qdrant", "langgraph")
 _ADDS = 50
 _TURNS = 2
@@ -72,8 +77,21 @@ def _synced(bench: Bench, name: str) -> float | None:
 
 
 def together(bench: Bench) -> None:
-    """Fifty concurrent adds, then fifty in a row, again and again in one process."""
-    with bench.opened(TOGETHER, bench.among("memstore")) as workers:
+    """Fifty concurrent adds, then fifty in a row, again and again in one process.
+
+    Once into a store of which no metadata is indexed, as one is by default, and once with the filters' two paths
+    indexed: their values have no order, so that each add writes two more pages that no other add shares.
+    """
+    if not bench.among("memstore"):
+        return
+    with ExitStack() as stack:
+        workers = {}
+        for case in (PLAIN, INDEXED):
+            folder = stack.enter_context(bench.copied("memstore"))
+            if case == PLAIN:
+                _forget_indexed(folder / FILE)
+            workers[case] = stack.enter_context(bench.worker("memstore", indexed=case == INDEXED))
+            workers[case].ask("open", folder=str(folder))
         turns = bench.rounds * _TURNS_TOGETHER
         count = min(2 * _ADDS, bench.made.extra // (turns + 1))
 
@@ -83,14 +101,28 @@ def together(bench: Bench) -> None:
 
         for worker in workers.values():
             worker.ask("together", start=bench.made.rows, stop=bench.made.rows + count)  # not counted: caches are cold
-        told = bench.turns(workers, do, lambda name, why: bench.record(TOGETHER, name, skipped=why), rounds=turns)
-    for name, rounds in told.items():
+        told = bench.turns(workers, do, lambda case, why: _skipped(bench, case, why), rounds=turns)
+    for case, rounds in told.items():
         bench.record(
             TOGETHER,
-            name,
+            "memstore",
+            case,
             adds=count // 2,
             concurrent_ms=median(turn["concurrent"] for turn in rounds) * 1e3,
             alone_ms=median(turn["alone"] for turn in rounds) * 1e3,
             share=median(turn["concurrent"] / turn["alone"] for turn in rounds),
             rounds=rounds,
         )
+
+
+def _skipped(bench: Bench, case: str, why: str) -> None:
+    bench.record(TOGETHER, "memstore", case, skipped=why)
+
+
+def _forget_indexed(file: Path) -> None:
+    """Drop the indexes on metadata of a store that nobody has open: then there are none."""
+    with closing(sqlite3.connect(file)) as base:
+        names = base.execute("SELECT name FROM sqlite_master WHERE name LIKE 'ix_memory_metadata_%'").fetchall()
+        for (name,) in names:
+            base.execute(f"DROP INDEX {name}")
+        base.commit()

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from memstore.database.sqlite import sqlite3
+from memstore.database.sqlite import BUG, sqlite3
 from memstore.errors import BusyError, CommitUnknownError, DamagedError, MemstoreError, StorageError, TransactionError
 
 GIVEN_UP = "SQLite gave this transaction up after a failure: nothing of it was stored, start again"
@@ -184,9 +184,13 @@ def write_back(base: sqlite3.Connection, wait: float) -> bool:
     writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken before, to
     see that it is to be had, and the checkpoint left for later when it is not. For the same reason no connection that
     writes checkpoints by itself (`wal_autocheckpoint=0`).
+
+    A SQLite that is mended does most of it passively before, so that writers wait for the rest alone.
     """
     try:
         with translated():
+            if not BUG:
+                base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
             base.execute("BEGIN IMMEDIATE")
             base.execute("ROLLBACK")

@@ -33,7 +33,7 @@ from memstore.errors import (
 from memstore.schema import APPLICATION_ID, OWN_TABLES, PAGE_SIZE, TRIGGERS, VERSION_TABLE, metadata
 from memstore.settings import Durability, Settings
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision this release knows, oldest first; `tests/test_migrations.py` holds it against `migrations/`."""
 
 HEAD = REVISIONS[-1]

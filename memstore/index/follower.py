@@ -23,17 +23,17 @@ from memstore.index import loading
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.graphed import GraphedIndex
-from memstore.index.loading import as_entries, inserted_entries
+from memstore.index.loading import as_entries, written_entries
 from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Storage
 from memstore.index.runtimes import carries_llvm
 from memstore.index.table import Allocate, plain
-from memstore.repository import inserted, log
+from memstore.repository import log, written
 from memstore.repository.history import History
-from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorSpace
 from memstore.repository.nouns import Kind
+from memstore.repository.written import Written
 from memstore.settings import Engine as EngineName
 from memstore.settings import IndexOptions
 from memstore.threads import breathe
@@ -156,7 +156,7 @@ class Follower:
         The commit stands whatever happens here: if the indexes cannot follow, they are dropped, and the next search
         builds them from the rows.
         """
-        told = carried(connection).take(Inserted)
+        told = carried(connection).take(Written)
         if self.applied is None:
             return
         try:
@@ -184,7 +184,7 @@ class Follower:
             }
             return function(connection, View(self, connection, overlays))
 
-    def catch_up(self, connection: Connection, told: Sequence[Inserted] = ()) -> None:
+    def catch_up(self, connection: Connection, told: Sequence[Written] = ()) -> None:
         """Make the indexes equal to *connection*'s snapshot, which includes what was *told*. The lock is held alone."""
         state = log.state(connection)
         if self._is_current(state):
@@ -192,7 +192,7 @@ class Follower:
         if self.applied is None or not self._can_follow(state):
             self._rebuild(connection, state)
             return
-        told, untold = inserted.parted(self.applied, state.top, told)
+        told, untold = written.parted(self.applied, state.top, told)
         self._take(told)
         for after, upto in untold:
             changed = log.changed(connection, after, upto)
@@ -229,14 +229,14 @@ class Follower:
     def _can_follow(self, state: State) -> bool:
         return self.applied is not None and self.epoch == state.epoch and state.floor <= self.applied <= state.top
 
-    def _take(self, told: Sequence[Inserted]) -> None:
+    def _take(self, told: Sequence[Written]) -> None:
         """Take in what need not be read; what became of it since is read after it."""
         index = self.indexes["memory"]
         index.reserve(sum(len(each.keys) for each in told))
         for i, each in enumerate(told):
             if i:
                 breathe()
-            index.put(inserted_entries(each))
+            index.put(written_entries(each))
 
     def _apply(self, connection: Connection, space: VectorSpace, keys: list[int]) -> None:
         index = self.indexes[space.kind]

@@ -17,10 +17,10 @@ from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import NEVER, Entries, Keys
 from memstore.index.snapshot import GONE, fits, keys_of
 from memstore.repository import log, snapshots
-from memstore.repository.inserted import Inserted
 from memstore.repository.log import State, VectorRows, VectorSpace
 from memstore.repository.reading import as_written
 from memstore.repository.snapshots import BrokenSnapshotError, Header
+from memstore.repository.written import Written
 from memstore.settings import IndexOptions
 from memstore.vectors import decode_rows, intact
 
@@ -75,7 +75,7 @@ def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
     return entries_of(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
 
 
-def inserted_entries(told: Inserted) -> Entries:
+def written_entries(told: Written) -> Entries:
     """What a write told of its new vectors as index entries, as `as_entries`."""
     keys = np.array(told.keys, dtype=np.int64)
     namespaces = np.full(len(keys), told.namespace, dtype=np.int64)

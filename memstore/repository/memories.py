@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain, compress, islice
+from itertools import compress, islice
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, literal_column, select, type_coerce, update
@@ -20,7 +20,7 @@ from memstore.errors import DamagedError, shown
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
-from memstore.repository import inserted, log, namespaces, rows
+from memstore.repository import log, namespaces, rows, written
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
@@ -128,16 +128,6 @@ class Batch:
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
         self.tags += [m.tags for m in memories]
 
-    @classmethod
-    def joined(cls, batches: Sequence["Batch"]) -> "Batch":
-        """The memories of small batches, in order, as one."""
-        whole = cls()
-        for name, column in whole.columns.items():
-            column += chain.from_iterable([batch.columns[name] for batch in batches])
-        whole.vectors += chain.from_iterable([batch.vectors for batch in batches])
-        whole.tags += chain.from_iterable([batch.tags for batch in batches])
-        return whole
-
     def only(self, places: Iterable[int]) -> "Batch":
         """The memories at *places*, as a batch of their own."""
         some, chosen = Batch(), list(places)
@@ -191,7 +181,7 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
             held, blobs = _with_vectors(keys, batch.vectors)
             before = log.top(connection)
             _put_vectors(connection, space, held, blobs)
-            inserted.hand_over(connection, space, before, held, blobs, owner)
+            written.hand_over_new(connection, space, before, held, blobs, owner)
             rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
     except sqlite3.IntegrityError as error:
@@ -220,6 +210,11 @@ def _set_vectors(
 ) -> None:
     """Give memories these vectors, or none."""
     _put_vectors(connection, space, *_with_vectors(keys, vectors))
+    _drop_vectors(connection, keys, vectors)
+
+
+def _drop_vectors(connection: Connection, keys: Sequence[int], vectors: Sequence[bytes | None]) -> None:
+    """Those of *keys* that are to have none of *vectors* have none."""
     without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
         _DROP_VECTORS.run(connection, keys=keys_json(without))
@@ -286,8 +281,13 @@ def replace(
     for names, places in alike.items():
         columns = [[batch.columns[name][i] for i in places] for name in names]
         _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
-    _set_vectors(connection, space, keys, batch.vectors)
     owner = namespaces.key_made(connection, path)
+    before = log.top(connection)
+    held, blobs = _with_vectors(keys, batch.vectors)
+    _put_vectors(connection, space, held, blobs)
+    expiring = {key: when for key, when in zip(keys, batch.columns["expires_at"], strict=True) if when is not None}
+    written.hand_over_changed(connection, space, before, held, blobs, owner, expiring)
+    _drop_vectors(connection, keys, batch.vectors)
     rows.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
 
 

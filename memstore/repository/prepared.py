@@ -7,7 +7,7 @@ them, or a batch of 1,000 rows one each. Values are bound as SQLite takes them, 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain, compress
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.dialects import sqlite
@@ -17,7 +17,22 @@ from memstore.database.sqlite import sqlite3
 from memstore.threads import SLICE, slices
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
+_T = TypeVar("_T")
+
 _FEW = 10  # rows or texts a statement where there are not enough for a wide one; each is parsed once and kept
+_SOME = 50  # rows of an INSERT, likewise: what several writes bring that share a transaction
+
+
+def of_schema(connection: Connection, find: Callable[[Connection], _T]) -> _T:
+    """What *find* reads from the file's schema, kept until that changes: 3 µs instead of 20.
+
+    Not for a transaction that changes the schema: what it sees would be kept.
+    """
+    (version,) = raw(connection).execute("PRAGMA schema_version").fetchone()
+    known = connection.info.get(find)
+    if known is None or known[0] != version:
+        connection.info[find] = known = version, find(connection)
+    return cast("_T", known[1])
 
 
 class Prepared:
@@ -66,7 +81,7 @@ class Wide:
         widest = self._width if width is None else min(width, self._width)
         while start < count:
             left = count - start
-            size = widest if left >= widest else min(left, _FEW)
+            size = widest if left >= widest else _SOME if left >= _SOME else min(left, _FEW)
             some = [column[start : start + size] for column in columns]
             varies = tuple([column.count(column[0]) < size for column in some])
             values = [column[0] for column, differs in zip(some, varies, strict=True) if not differs]
