@@ -250,6 +250,7 @@ class Verification:
         revision: its schema revision; an older one than this release's is brought up to date when it is opened.
         dimension: numbers per embedding.
         metric: how embeddings are compared.
+        curvature: by minus which a hyperbolic space is curved; None under every other metric.
         embedder: the name of what makes them; None where none is named.
         memories: how many.
         assemblies: how many.
@@ -263,6 +264,7 @@ class Verification:
     revision: str | None
     dimension: int | None
     metric: str | None
+    curvature: float | None
     embedder: str | None
     memories: int
     assemblies: int
@@ -288,6 +290,7 @@ class Stats:
     path: str
     dimension: int
     metric: str
+    curvature: float | None
     embedder: str | None
     durability: str
     revision: str

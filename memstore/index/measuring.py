@@ -10,13 +10,13 @@ The least effort that finds enough is the one searches use, and its recall is wh
 
 import numpy as np
 
-from memstore.geometry import Rows, index_form, lengths, scores, usable
+from memstore.geometry import Rows, Wide, index_form, lengths, scores, usable
 from memstore.index import planner
 from memstore.index.exact import nearest_of
 from memstore.index.graph import Graph
 from memstore.index.graphed import GraphedIndex
 from memstore.index.protocol import Engine, Held, Storage
-from memstore.settings import Metric
+from memstore.settings import Ball, Measure
 
 SAMPLE = 300
 LIMIT = 10
@@ -47,9 +47,9 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
     asked = graph.options.ef_search
     for effort in planner.LADDER if asked is None else (asked,):
         graph.effort = effort
-        found = graph.search(queries, limit, effort)
+        found = graph.search(queries, index.asked(limit, effort), effort)
         near = [
-            np.count_nonzero(scores(index.metric, query, rows[places[places >= 0]]) >= worst - _ROUNDING * abs(worst))
+            min(limit, _good(scores(index.metric, query, rows[places[places >= 0]]), worst))
             for query, places, worst in zip(queries, found, truth, strict=True)
         ]
         graph.recall = float(sum(near) / max(1, limit * len(queries)))
@@ -58,12 +58,19 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
     index.measured_nodes = graph.nodes
 
 
-def _made_up(metric: Metric, rows: Held) -> Rows:
+def _good(values: Wide, worst: float) -> int:
+    return int(np.count_nonzero(values >= worst - _ROUNDING * abs(worst)))
+
+
+def _made_up(metric: Measure, rows: Held) -> Rows:
     random = np.random.default_rng(len(rows))
     here, there = (rows[np.sort(random.choice(len(rows), min(SAMPLE, len(rows)), replace=False))] for _ in range(2))
     wide = here.astype(np.float64)
     away = random.standard_normal(wide.shape)
     away *= _AWAY * (lengths(wide - there[random.permutation(len(there))]) / lengths(away))[:, None]
+    queries = wide + away
+    if isinstance(metric, Ball):  # a query next to the edge is far from everything: no farther out than what is stored
+        queries *= np.minimum(1.0, lengths(wide) / np.maximum(lengths(queries), 1e-30))[:, None]
     with np.errstate(over="ignore"):
-        made = (wide + away).astype(np.float32)
+        made = queries.astype(np.float32)
     return np.ascontiguousarray(index_form(metric, made[usable(metric, made)]))
