@@ -179,6 +179,22 @@ def out_of_ball(vectors: npt.ArrayLike, curvature: float = 1.0) -> Rows:
     return scaled.astype(np.float32)
 
 
+def moved(ball: Ball, rows: Real, directions: Wide, far: Wide) -> Rows:
+    """Each of *rows*, shape (n, dimension), moved *far*, shape (n,), in one of *directions*, of any length.
+
+    By Möbius addition (Ganea, Bécigneul and Hofmann, equation 4); what would come to lie beyond the edge is put inside.
+    """
+    root = np.sqrt(ball.curvature)
+    x = rows.astype(np.float64) * root
+    y = directions * (np.tanh(root * far / 2.0) / lengths(directions))[:, None]
+    products, inner = np.einsum("ij,ij->i", x, y)[:, None], np.einsum("ij,ij->i", x, x)[:, None]
+    outer = np.einsum("ij,ij->i", y, y)[:, None]
+    ended = ((1 + 2 * products + outer) * x + (1 - inner) * y) / (1 + 2 * products + inner * outer)
+    ended *= np.minimum(1.0, _INSIDE / np.maximum(lengths(ended), 1e-30))[:, None] / root
+    inside: Rows = ended.astype(np.float32)
+    return inside
+
+
 def _given(vectors: npt.ArrayLike, curvature: float) -> tuple[Ball, Wide, Wide]:
     """The ball, and *vectors* with their lengths, shape (…, 1)."""
     if not 0 < curvature < np.inf:
@@ -205,12 +221,7 @@ def mixed(weights: Mapping[str, float], query: Real, rows: Real, *, curvature: f
         DimensionError: *query* and *rows* are not of one dimension.
         InvalidError: *weights* or *curvature* are not as said.
     """
-    sound = all(isinstance(w, int | float) and 0 <= w < np.inf for w in weights.values())
-    if not set(weights) <= {"l2", "spherical", "hyperbolic"} or not sound or not any(weights.values()):
-        raise InvalidError(
-            "weights are numbers of 0 or more, not all 0, for 'l2', 'spherical' and 'hyperbolic'; "
-            f"got {shown(dict(weights))}"
-        )
+    check_weights(weights)
     total = np.zeros(len(rows))
     for name, weight in weights.items():
         if name == "hyperbolic" and weight:
@@ -219,6 +230,16 @@ def mixed(weights: Mapping[str, float], query: Real, rows: Real, *, curvature: f
         elif weight:
             total += weight * distances("l2" if name == "l2" else "spherical", query, rows)
     return total
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Raise `InvalidError` where *weights* are not what `mixed` takes."""
+    known = isinstance(weights, Mapping) and set(weights) <= {"l2", "spherical", "hyperbolic"}
+    sound = known and all(isinstance(w, int | float) and 0 <= w < np.inf for w in weights.values())
+    if not sound or not any(weights.values()):
+        raise InvalidError(
+            f"weights are numbers of 0 or more, not all 0, for 'l2', 'spherical' and 'hyperbolic'; got {shown(weights)}"
+        )
 
 
 def resolution(metric: Measure, vector: Embedding) -> float:

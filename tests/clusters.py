@@ -15,7 +15,7 @@ from memstore import Store
 from memstore.index import follower, planner
 from memstore.repository import log
 
-from .spaces import angles, ball_distances
+from .spaces import angles, ball_distances, placed
 
 DIMENSION = 24
 
@@ -49,7 +49,7 @@ def by_hand(store: Store) -> Store:
 
 async def settled(store: Store, *, seconds: float = 20) -> None:
     """Wait until the graph is tended, and nothing is left to do."""
-    await store.memories.search(np.ones(store.dimension))
+    await store.memories.search(placed(store.metric, np.ones(store.dimension)))
     tender, deadline = store._tender, monotonic() + seconds
     while True:
         await asyncio.sleep(0.005)

@@ -10,7 +10,7 @@ The least effort that finds enough is the one searches use, and its recall is wh
 
 import numpy as np
 
-from memstore.geometry import Rows, Wide, index_form, lengths, scores, usable
+from memstore.geometry import Rows, Wide, distances, index_form, lengths, moved, scores, usable
 from memstore.index import planner
 from memstore.index.exact import nearest_of
 from memstore.index.graph import Graph
@@ -33,8 +33,11 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
         graph.effort, graph.recall = before.effort, before.recall
         return
     rows = storage.rows[: graph.nodes]
-    queries = _made_up(index.metric, rows)
     limit = min(LIMIT, graph.nodes)
+    if isinstance(index.metric, Ball):
+        queries = _made_up_in_ball(index.metric, engine, storage, graph.nodes, limit)
+    else:
+        queries = _made_up(index.metric, rows)
     truth = [
         scores(index.metric, query, rows[places]).min()
         for i in range(0, len(queries), _BATCH)
@@ -68,9 +71,19 @@ def _made_up(metric: Measure, rows: Held) -> Rows:
     wide = here.astype(np.float64)
     away = random.standard_normal(wide.shape)
     away *= _AWAY * (lengths(wide - there[random.permutation(len(there))]) / lengths(away))[:, None]
-    queries = wide + away
-    if isinstance(metric, Ball):  # a query next to the edge is far from everything: no farther out than what is stored
-        queries *= np.minimum(1.0, lengths(wide) / np.maximum(lengths(queries), 1e-30))[:, None]
     with np.errstate(over="ignore"):
-        made = queries.astype(np.float32)
+        made = (wide + away).astype(np.float32)
     return np.ascontiguousarray(index_form(metric, made[usable(metric, made)]))
+
+
+def _made_up_in_ball(ball: Ball, engine: Engine, storage: Storage, nodes: int, limit: int) -> Rows:
+    """Stored vectors moved three quarters as far as their tenth nearest lies.
+
+    As far as to any other vector would be far from all of them: there is so much more room towards the edge.
+    """
+    random = np.random.default_rng(nodes)
+    rows = storage.rows[:nodes]
+    here = np.ascontiguousarray(rows[np.sort(random.choice(nodes, min(SAMPLE, nodes), replace=False))])
+    near = nearest_of(engine, ball, here, limit, storage, range(nodes), None)
+    away = [distances(ball, row, rows[places]).max() for row, places in zip(here, near, strict=True)]
+    return moved(ball, here, random.standard_normal(here.shape), _AWAY * np.array(away))
