@@ -146,7 +146,7 @@ class DimensionError(InvalidError):
 
 
 class EmbeddingError(InvalidError):
-    """An embedding that cannot be stored or searched: not numbers, not finite, or zero under cosine."""
+    """An embedding that cannot be stored or searched: not numbers, not finite, or without a place in the metric."""
 
 
 class FilterError(InvalidError):

@@ -31,7 +31,7 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool, within: float 
     Args:
         value: a sequence of real numbers, rounded to float32.
         dimension: the store's.
-        zero_ok: False under cosine, where a zero vector has no direction.
+        zero_ok: False under cosine and spherical, where a zero vector has no direction.
         within: how far from the origin it may lie; None for any distance.
 
     Raises:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import memstore
 from memstore import DamagedError, DimensionError, EmbeddingError, InvalidError, Metric, SettingsMismatchError
 from memstore.cli.app import app
-from memstore.geometry import Mean, distances, into_ball, mixed, moved, out_of_ball, scores
+from memstore.geometry import Mean, distances, into_ball, mixed, moved, out_of_ball, scores, usable
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import Engine
@@ -245,13 +245,21 @@ def test_opposite_vectors_have_no_mean_on_the_sphere_and_the_origin_in_the_ball(
     np.testing.assert_allclose(mean_of(Ball(), into_ball(np.concatenate([rows, -rows]))), 0, atol=1e-12)
 
 
-def test_a_mean_at_the_edge_is_still_inside() -> None:
-    ball = Ball(0.01)
-    rows = np.stack([into_ball(np.ones(3) * 1e6, 0.01)] * 3)
-    np.testing.assert_allclose(mean_of(ball, rows), rows[0], rtol=1e-6)
-    edge = np.zeros((7, 3), dtype=np.float32)
-    edge[:, 0] = np.float32(ball.within)
-    assert np.linalg.norm(mean_of(ball, edge).astype(np.float64)) <= ball.within * (1 + 1e-9)
+def test_a_mean_next_to_the_edge_is_still_inside(rng: np.random.Generator) -> None:
+    """Three vectors that each lack another rounding step of a corner outside: their mean is rounded to the corner."""
+    ball, tried = Ball(), 0
+    while tried < 20:
+        x = np.abs(rng.standard_normal(3)) + 0.3
+        x = (x * (ball.within - 5e-8) / np.linalg.norm(x)).astype(np.float32)
+        corner = np.nextafter(x, np.float32(1))
+        rows = np.where(np.eye(3, dtype=bool), x, corner)
+        if usable(ball, rows).all() and not usable(ball, corner[None])[0]:
+            tried += 1
+            mean = mean_of(ball, rows)
+            assert usable(ball, mean[None])[0]
+            np.testing.assert_allclose(mean, corner, rtol=2e-6)
+    far = np.stack([into_ball(np.ones(3) * 1e6, 0.01)] * 3)
+    assert mean_of(Ball(0.01), far).tobytes() == far[0].tobytes()
 
 
 # -- exact search
@@ -262,10 +270,15 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return NumpyEngine() if request.param == "numpy" else FaissEngine.load()
 
 
-def outwards(rng: np.random.Generator, count: int, dimension: int, radius: float) -> Rows:
-    """Vectors from the origin to the edge of the ball, in bunches: near to one another also where it ends."""
-    far = rng.uniform(0, 11, count)
-    bunches = rng.standard_normal((count // 20, dimension))
+def outwards(
+    rng: np.random.Generator, count: int, dimension: int, radius: float, reach: tuple[float, float] = (0, 11)
+) -> Rows:
+    """Vectors from the origin to the edge of the ball, in bunches: near to one another also where it ends.
+
+    How far out, is drawn from *reach*: in a thin shell next to the edge, float32 would tell few of them apart.
+    """
+    far = rng.uniform(*reach, count)
+    bunches = rng.standard_normal((max(1, count // 20), dimension))
     directions = bunches[rng.integers(0, len(bunches), count)]
     directions += np.exp(-far)[:, None] * rng.standard_normal((count, dimension))
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
@@ -279,9 +292,12 @@ def test_exact_search_in_the_ball_is_exact_up_to_its_edge(
     engine: Engine, curvature: float, dimension: int, limit: int, rng: np.random.Generator
 ) -> None:
     ball = Ball(curvature)
-    rows = outwards(rng, 6_000, dimension, ball.radius)  # more than are compared at a time
-    for places in (None, np.sort(rng.choice(len(rows), 500, replace=False))):
-        queries = rows[rng.choice(len(rows), 12)]
+    everywhere = outwards(rng, 6_000, dimension, ball.radius)  # more than are compared at a time
+    shell = outwards(rng, 2_000, dimension, ball.radius, (8, 8.01))
+    some = np.sort(rng.choice(2_000, 500, replace=False))
+    for rows, places in ((everywhere, None), (everywhere, some), (shell, None), (shell, some)):
+        queries = outwards(rng, 6, dimension, ball.radius, (0, 0.5))
+        queries = np.concatenate([queries, rows[rng.choice(len(rows), 6)]])
         found = engine.nearest(ball, queries, rows, limit, places)
         assert found.shape == (12, limit)
         for query, here in zip(queries, found, strict=True):
@@ -407,6 +423,19 @@ async def test_members_that_cancel_out_leave_no_composite_on_the_sphere_and_one_
             assert (None if group.composite is None else group.composite.tolist()) == expected
             assert len(await store.assemblies.search([0.1, 0.1])) == (expected is not None)
             assert await store.check() == []
+
+
+async def test_what_rounding_leaves_of_members_on_all_sides_is_no_finding(path: Path, rng: np.random.Generator) -> None:
+    rows = outwards(rng, 40, DIMENSION, 1.0)
+    async with memstore.open(path, dimension=DIMENSION, metric="hyperbolic") as store:
+        both = [(f"{i}{sign}", sign * row) for sign in (1, -1) for i, row in enumerate(rows)]
+        await store.memories.add_many([{"id": id, "content": "", "embedding": row} for id, row in both])
+        await store.assemblies.add("g")
+        for i in rng.permutation(len(both)):
+            await store.assemblies.add_members("g", [both[i][0]])
+        group = await store.assemblies.get("g")
+        assert 0 < np.linalg.norm(group.composite) < 1e-12, "another order leaves another"
+        assert await store.check() == []
 
 
 async def test_composites_in_the_ball_follow_their_members_and_check_sees_one_that_does_not(
