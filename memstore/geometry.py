@@ -43,13 +43,20 @@ Metrical = Literal["l2", "spherical"] | Ball
 CANCELLED = 1e-6
 """A mean shorter than this share of its members' mean length has no meaning left, only rounding."""
 
+_WORDS = ("cosine", "inner_product", "l2", "spherical")
 _INSIDE = 1.0 - 1.1 * EDGE  # where what would lie beyond the edge is put: rounding to float32 does not lead out again
 _ROUNDED = 1e-9  # so much farther out than allowed, as a share, a stored vector is still taken for inside
 
 
 def index_form(metric: Measure, rows: Rows) -> Rows:
     """*rows* as the index compares them: float32, shape (n, dimension); under cosine and spherical of length 1."""
+    _check_measure(metric)
     return _of_length_1(rows)[1] if metric in DIRECTIONS else rows
+
+
+def _check_measure(metric: Measure) -> None:
+    if not isinstance(metric, Ball) and metric not in _WORDS:
+        raise TypeError(f"{metric!r} alone does not say how to compare vectors: give the measure of a Space")
 
 
 def usable_form(metric: Measure, rows: Rows) -> tuple[npt.NDArray[np.bool_], Rows]:
@@ -96,6 +103,7 @@ def scores(metric: Measure, query: Embedding, rows: Rows) -> Wide:
         return 1.0 - distances(metric, query, rows) / np.pi
     if metric == "l2" or isinstance(metric, Ball):
         return 1.0 / (1.0 + distances(metric, query, rows))
+    _check_measure(metric)
     products: Wide = rows.astype(np.float64) @ query.astype(np.float64)
     if metric == "cosine":
         np.minimum(products, 1.0, out=products)  # in a third of np.clip's time, which is that of the product

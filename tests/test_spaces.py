@@ -366,6 +366,15 @@ def test_formulas_refuse_another_dimension() -> None:
             mixed({"l2": 1}, wrong, rows)
 
 
+def test_the_word_hyperbolic_alone_says_too_little() -> None:
+    rows: Any = np.full((2, 3), 0.1, dtype=np.float32)
+    word: Any = "hyperbolic"
+    with pytest.raises(TypeError, match="measure"):
+        scores(word, rows[0], rows)
+    with pytest.raises(TypeError, match="measure"):
+        Mean(np.zeros(3)).add(word, rows)
+
+
 OUTSIDE = [0.6, 0.8, 0.0]
 
 
@@ -489,6 +498,7 @@ async def test_a_hyperbolic_store_is_of_curvature_1_unless_it_is_said(path: Path
 async def test_only_a_hyperbolic_store_has_a_curvature(path: Path, metric: Any) -> None:
     with pytest.raises(InvalidError, match="curvature"):
         await memstore.open(path, dimension=2, metric=metric, curvature=1.0)
+    assert not path.exists()
     async with memstore.open(path, dimension=2, metric=metric) as store:
         assert (store.curvature, (await store.stats()).curvature) == (None, None)
     with pytest.raises((SettingsMismatchError, InvalidError), match="curvature"):

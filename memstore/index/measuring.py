@@ -8,6 +8,8 @@ with 2,000 held-out queries these found as many of their ten nearest as the held
 The least effort that finds enough is the one searches use, and its recall is what the store says of itself.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from memstore.geometry import Rows, Wide, distances, index_form, lengths, moved, scores, usable
@@ -15,7 +17,7 @@ from memstore.index import planner
 from memstore.index.exact import nearest_of
 from memstore.index.graph import Graph
 from memstore.index.graphed import GraphedIndex
-from memstore.index.protocol import Engine, Held, Storage
+from memstore.index.protocol import Engine, Held, Keys, Storage
 from memstore.settings import Ball, Measure
 
 SAMPLE = 300
@@ -40,12 +42,7 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
         queries = _made_up(index.metric, rows)
     truth = [
         scores(index.metric, query, rows[places]).min()
-        for i in range(0, len(queries), _BATCH)
-        for query, places in zip(
-            queries[i : i + _BATCH],
-            nearest_of(engine, index.metric, queries[i : i + _BATCH], limit, storage, range(graph.nodes), None),
-            strict=True,
-        )
+        for query, places in _neighbours(index.metric, engine, storage, queries, graph.nodes, limit)
     ]
     asked = graph.options.ef_search
     for effort in planner.LADDER if asked is None else (asked,):
@@ -59,6 +56,15 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
         if graph.recall >= planner.ENOUGH:
             break
     index.measured_nodes = graph.nodes
+
+
+def _neighbours(
+    metric: Measure, engine: Engine, storage: Storage, queries: Rows, nodes: int, limit: int
+) -> Iterator[tuple[Rows, Keys]]:
+    """Each of *queries* with the places of its true nearest among the first *nodes*."""
+    for i in range(0, len(queries), _BATCH):
+        some = queries[i : i + _BATCH]
+        yield from zip(some, nearest_of(engine, metric, some, limit, storage, range(nodes), None), strict=True)
 
 
 def _good(values: Wide, worst: float) -> int:
@@ -84,6 +90,6 @@ def _made_up_in_ball(ball: Ball, engine: Engine, storage: Storage, nodes: int, l
     random = np.random.default_rng(nodes)
     rows = storage.rows[:nodes]
     here = np.ascontiguousarray(rows[np.sort(random.choice(nodes, min(SAMPLE, nodes), replace=False))])
-    near = nearest_of(engine, ball, here, limit, storage, range(nodes), None)
-    away = [distances(ball, row, rows[places]).max() for row, places in zip(here, near, strict=True)]
+    near = _neighbours(ball, engine, storage, here, nodes, limit)
+    away = [distances(ball, row, rows[places]).max() for row, places in near]
     return moved(ball, here, random.standard_normal(here.shape), _AWAY * np.array(away))
