@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import memstore
+from benchmarks.spaces import tree
 from memstore import DamagedError, DimensionError, EmbeddingError, InvalidError, Metric, SettingsMismatchError
 from memstore.cli.app import app
 from memstore.geometry import Mean, distances, into_ball, mixed, moved, out_of_ball, scores, usable
@@ -24,6 +25,7 @@ from memstore.index.protocol import Engine
 from memstore.settings import Ball
 from memstore.testing import HashEmbedder
 
+from .clusters import small_graphs
 from .conftest import DIMENSION, vectors
 from .spaces import added, ball_distance, ball_distances, distance, midpoint, placed, score
 
@@ -321,6 +323,32 @@ async def test_a_hyperbolic_store_finds_the_nearest_and_says_how_far(path: Path,
             await tx.memories.add("", id="new", embedding=rows[3])
             assert [hit.score for hit in await tx.memories.search(rows[3], 2)] == [1.0, 1.0]
         assert await store.check() == []
+
+
+@pytest.mark.timeout(120)
+async def test_a_graph_over_a_tree_finds_what_it_says_without_looking_at_everything(
+    path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries that are made up must lie among the vectors: in the ball, most ways lead away from all of them."""
+    small_graphs(monkeypatch)
+    both = tree(1_640, 16, rng)
+    chosen = rng.choice(len(both), 40, replace=False)
+    queries, rows = both[chosen], np.delete(both, chosen, axis=0)
+    async with memstore.open(path, dimension=16, metric="hyperbolic", durability="relaxed") as store:
+        await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
+        await store.optimize()
+        stats = await store.stats()
+        assert (stats.index, stats.graph_nodes) == ("graph", 1_600)
+        assert stats.recall is not None
+        assert stats.recall >= 0.99
+        assert stats.ef_search is not None
+        assert stats.ef_search <= 512
+        found = 0
+        for query, hits in zip(queries, await store.memories.search_many(queries), strict=True):
+            assert hits.plan.method == "graph"
+            worst = np.sort(ball_distances(query.astype(np.float64), rows.astype(np.float64)))[9]
+            found += sum(1 / hit.score - 1 <= worst * (1 + 1e-6) for hit in hits)
+        assert found >= 0.97 * 400
 
 
 async def test_spherical_ranks_as_cosine_does_and_scores_by_the_angle(tmp_path: Path, rng: np.random.Generator) -> None:
