@@ -58,6 +58,7 @@ from memstore.records import (
     Tag,
     Verification,
 )
+from memstore.reranking import rerank
 from memstore.schema import include_object
 from memstore.settings import Durability, Engine, GraphOptions, IndexKind, Metric, VectorType
 from memstore.store import Store, StoreNamespace, Transaction
@@ -120,6 +121,7 @@ __all__ = [
     "include_object",
     "migrate",
     "open",
+    "rerank",
     "restore",
     "verify",
 ]

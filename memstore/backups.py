@@ -83,8 +83,8 @@ async def restore(
     """Have the file at *path* hold what *backup* holds. What it held before is lost.
 
     Others may have the file open. They read the old state until the restored one is there whole; a store that is open
-    sees it at its next call, and builds its index anew. One that was opened for another dimension, metric or embedder
-    than the backup has raises `SettingsMismatchError` from then on. Takes the writer lock while it writes.
+    sees it at its next call, and builds its index anew. One that was opened for another dimension, metric, curvature or
+    embedder than the backup has raises `SettingsMismatchError` from then on. Takes the writer lock while it writes.
 
     *backup* is looked at first, as by `verify`. A copy of it is brought up to date and given a history of its own, in
     SQLite's folder for temporary files (`SQLITE_TMPDIR`, else `TMPDIR`), which needs room for it; the folder of *path*
@@ -136,6 +136,7 @@ def _looked_at(path: str, stopping: Stopping) -> Verification:
             revision=None,
             dimension=None,
             metric=None,
+            curvature=None,
             embedder=None,
             memories=0,
             assemblies=0,
@@ -208,6 +209,7 @@ def _examined(connection: Connection, path: str, revision: str) -> Verification:
             revision=revision,
             dimension=space.dimension,
             metric=space.metric,
+            curvature=space.curvature,
             embedder=space.embedder,
             memories=memories,
             assemblies=assemblies,

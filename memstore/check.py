@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from memstore import composites
 from memstore.database.commit import snapshot, translated
 from memstore.errors import DamagedError
-from memstore.geometry import CANCELLED, Mean, usable
+from memstore.geometry import CANCELLED, Mean, resolution, usable
 from memstore.index import Follower, as_entries
 from memstore.index.graph import BrokenLinksError
 from memstore.index.graphed import GraphedIndex
@@ -29,6 +29,8 @@ from memstore.vectors import checksum, decode, decode_rows
 
 TOLERANCE = 1e-6
 """How far, as a share of its length, a vector may lie from what it is compared with: a few roundings of float32."""
+
+_NOWHERE = "zero where only directions count, or outside the ball of a hyperbolic space"
 
 Named = Mapping[int, tuple[str, Namespace]]
 
@@ -83,8 +85,8 @@ def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
             )
         elif written is not None and checksum(blob) != written:
             wrong[key] = ("checksum", "its stored vector is not what was written")
-        elif not usable(space.space.metric, decode_rows([blob], space.space.dimension))[0]:
-            wrong[key] = ("unusable", "its stored vector is not finite, or zero under cosine: no search finds it")
+        elif not usable(space.space.measure, decode_rows([blob], space.space.dimension))[0]:
+            wrong[key] = ("unusable", f"its stored vector is not finite, or {_NOWHERE}: no search finds it")
     names = audit.names(connection, space.kind, wrong)
     for key, (kind, detail) in wrong.items():
         yield _finding(kind, space, key, names, detail)
@@ -107,7 +109,7 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
 
 
 def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
-    fresh = mean.vector(space.space.metric)
+    fresh = mean.vector(space.space.measure)
     if blob is not None and (type(blob) is not bytes or len(blob) != space.space.dimension * 4):
         return None  # reported as wrong_dimension
     kept = None if blob is None else decode(blob, space.space.dimension, "", None)
@@ -117,7 +119,7 @@ def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
             return None
         return "it has a composite, but its members have no mean" if fresh is None else "it has no composite"
     distance = float(np.linalg.norm(fresh.astype(np.float64) - kept))
-    if distance <= TOLERANCE * float(np.linalg.norm(fresh.astype(np.float64))):
+    if distance <= TOLERANCE * resolution(space.space.measure, fresh):
         return None
     return f"its composite is {distance:.3g} away from the mean of its members"
 

@@ -309,7 +309,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
     def _checked(self, query: object) -> np.ndarray[Any, np.dtype[np.float32]]:
         space = self._space.space
-        return as_embedding(query, space.dimension, zero_ok=space.metric != "cosine")
+        return as_embedding(query, space.dimension, zero_ok=space.zero_ok, within=space.within)
 
     async def _vectors(self, queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]]) -> Sequence[object]:
         """The queries as vectors not yet checked, texts embedded."""
@@ -383,4 +383,4 @@ async def embed(session: Session, texts: list[str]) -> Sequence[object]:
     session.check_usable()  # before the embedder's thread is: a forked child has none
     if session.embedder is None:
         raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
-    return await session.embedder.embed(texts, session.spaces["memory"].space.metric)
+    return await session.embedder.embed(texts, session.spaces["memory"].space)

@@ -67,13 +67,13 @@ def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
     if type(stored.length) is not float or type(stored.count) is not int:
         return None
     mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
-    vector = mean.vector(space.space.metric)
+    vector = mean.vector(space.space.measure)
     return mean if (None if vector is None else encode(vector)) == stored.vector else None
 
 
 def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> int:
     """Take *vectors*, with their checksums, into *mean*; how many are not what was written, and left out."""
-    size, metric = 4 * space.space.dimension, space.space.metric
+    size, metric = 4 * space.space.dimension, space.space.measure
     blobs: list[bytes] = []
     damaged = 0
     for blob, written in vectors:
@@ -92,11 +92,11 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:
     rows = decode_rows(blobs, space.space.dimension)
-    return rows[usable(space.space.metric, rows)]
+    return rows[usable(space.space.measure, rows)]
 
 
 def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> None:
-    vector = mean.vector(space.space.metric)
+    vector = mean.vector(space.space.measure)
     data = None if vector is None else encode(vector)
     made = Composite(
         sum=mean.total.astype("<f8").tobytes(),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from memstore.errors import ClosedError, DimensionError, EmbedderError, EmbeddingError, InvalidError
 from memstore.records import Embedding
-from memstore.settings import Metric, check_dimension
+from memstore.settings import Space, check_dimension
 from memstore.vectors import EmbeddingLike, as_embedding
 
 T = TypeVar("T")
@@ -68,28 +68,28 @@ class BoundEmbedder:
         self._thread: ThreadPoolExecutor | None = None
         self._closed = False
 
-    async def embed(self, texts: Sequence[str], metric: Metric) -> list[Embedding]:
+    async def embed(self, texts: Sequence[str], space: Space) -> list[Embedding]:
         """The vectors of *texts*, each checked.
 
         Raises:
             EmbedderError: there are not as many as texts, or one cannot be stored: of another dimension, not finite,
-                or zero under cosine.
+                or without a place in *space*: zero under a metric of directions, outside the ball of a hyperbolic one.
         """
         vectors: list[Embedding] = []
         for start in range(0, len(texts), BATCH):
             some = list(texts[start : start + BATCH])
-            vectors += await self._on_thread(partial(self._all_checked, await self._call(some), some, metric))
+            vectors += await self._on_thread(partial(self._all_checked, await self._call(some), some, space))
         return vectors
 
-    def _all_checked(self, made: object, texts: list[str], metric: Metric) -> list[Embedding]:
+    def _all_checked(self, made: object, texts: list[str], space: Space) -> list[Embedding]:
         if not isinstance(made, Sequence | np.ndarray) or len(made) != len(texts):
             what = f"{len(made)} vectors" if isinstance(made, Sequence | np.ndarray) else f"a {type(made).__name__}"
             raise EmbedderError(f"embedder {self.name!r} returned {what} for {len(texts)} texts")
-        return [self._checked(vector, text, metric) for vector, text in zip(made, texts, strict=True)]
+        return [self._checked(vector, text, space) for vector, text in zip(made, texts, strict=True)]
 
-    def _checked(self, vector: object, text: str, metric: Metric) -> Embedding:
+    def _checked(self, vector: object, text: str, space: Space) -> Embedding:
         try:
-            return as_embedding(vector, self.dimension, zero_ok=metric != "cosine")
+            return as_embedding(vector, self.dimension, zero_ok=space.zero_ok, within=space.within)
         except (EmbeddingError, DimensionError) as error:
             shown = text if len(text) <= 40 else text[:37] + "..."
             raise EmbedderError(

@@ -7,7 +7,7 @@
     │   ├── ForeignFileError        it is not a memstore file
     │   ├── MissingFileError        (FileNotFoundError) there is no file or folder where one is needed
     │   ├── NewerFileError          it was written by a newer release
-    │   └── SettingsMismatchError   (ValueError) it has another dimension, metric or embedder
+    │   └── SettingsMismatchError   (ValueError) it has another dimension, metric, curvature or embedder
     ├── InvalidError                (ValueError) an argument was refused; nothing was written
     │   ├── DimensionError          an embedding of another dimension
     │   ├── EmbeddingError          an embedding that cannot be stored or searched
@@ -106,10 +106,10 @@ class NewerFileError(OpenError):
 
 
 class SettingsMismatchError(OpenError, ValueError):
-    """The file holds another dimension, metric or embedder than was asked for, or than it held when it was opened.
+    """The file holds another dimension, metric, curvature or embedder than was asked for, or than when it was opened.
 
     Attributes:
-        setting: `"dimension"`, `"metric"` or `"embedder"`.
+        setting: `"dimension"`, `"metric"`, `"curvature"` or `"embedder"`.
         expected: what the file holds.
         got: what was asked for.
     """
@@ -146,7 +146,7 @@ class DimensionError(InvalidError):
 
 
 class EmbeddingError(InvalidError):
-    """An embedding that cannot be stored or searched: not numbers, not finite, or zero under cosine."""
+    """An embedding that cannot be stored or searched: not numbers, not finite, or without a place in the metric."""
 
 
 class FilterError(InvalidError):

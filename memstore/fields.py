@@ -195,7 +195,7 @@ def memory_changes(item: Mapping[str, object], space: Space, at: datetime) -> di
     if "embedding" in item:
         value = item["embedding"]
         changes["embedding"] = (
-            None if value is None else as_embedding(value, space.dimension, zero_ok=space.metric != "cosine")
+            None if value is None else as_embedding(value, space.dimension, zero_ok=space.zero_ok, within=space.within)
         )
     return changes
 
@@ -253,7 +253,7 @@ class _Ordinary:
     def __init__(self, namespace: Namespace, space: Space, at: datetime, make_id: Callable[[], str]) -> None:
         self._namespace = namespace
         self._dimension = space.dimension
-        self._zero_ok = space.metric != "cosine"
+        self._zero_ok, self._within = space.zero_ok, space.within
         self._at = at
         self._make_id = make_id
         self._words: set[str] = set()  # tags that were checked
@@ -283,7 +283,7 @@ class _Ordinary:
         if tags is None:
             return None
         if vector is not None:
-            vector = as_embedding(vector, self._dimension, zero_ok=self._zero_ok)
+            vector = as_embedding(vector, self._dimension, zero_ok=self._zero_ok, within=self._within)
         id, importance, count = get("id"), get("importance"), get("access_count")
         created, updated = get("created_at"), get("updated_at")
         expires, accessed = get("expires_at"), get("accessed_at")

@@ -61,6 +61,7 @@ def open(
     *,
     dimension: int | None = None,
     metric: Metric | None = None,
+    curvature: float | None = None,
     embedder: Embedder | None = None,
     timeout: float = 30.0,
     durability: Durability = "full",
@@ -78,8 +79,10 @@ def open(
     Args:
         path: the database file; its folder must exist.
         dimension: numbers per embedding. A new file needs it, or an embedder; an existing one knows it.
-        metric: `"cosine"` (score -1 to 1), `"inner_product"` or `"l2"` (score 1/(1+distance)). None means as
-            stored, and cosine for a new file.
+        metric: `"cosine"` (score -1 to 1), `"inner_product"`, `"l2"` (score 1/(1+distance)), `"spherical"` (score
+            1 - angle/π) or `"hyperbolic"` (score 1/(1+distance)). None means as stored, and cosine for a new file.
+        curvature: of the ball of `"hyperbolic"`, which is curved by minus so much, 1e-6 to 1e6. None means as stored,
+            and 1.0 for a new file; other metrics have none.
         embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored with the file.
         timeout: seconds a write waits for other writers before it raises `BusyError`.
         durability: `"full"`: what was committed survives a power cut. `"relaxed"`: the last commits may not, the
@@ -91,8 +94,8 @@ def open(
             (10 million numbers: 26,042 vectors of dimension 384), then a graph wherever that is quicker. The file
             remembers this, `graph` and `vector_type`; None means as it was last opened, at first `"auto"`.
         graph: the graph's parameters, a `memstore.GraphOptions`.
-        vector_type: how the index keeps vectors in memory: `"float32"`, or, under cosine, `"float16"`: half the
-            memory; what it finds is scored by the stored float32 vectors.
+        vector_type: how the index keeps vectors in memory: `"float32"`, or, under cosine and spherical, `"float16"`:
+            half the memory; what it finds is scored by the stored float32 vectors.
         indexed_metadata: values in the metadata of memories by which filters are quick, written as in a filter after
             `metadata.`: `("user_id", "source.kind")`. They add to those the file has, which stay; None and `()` ask
             for none. A new one is built now, under the writer lock, at 0.2 s for 100,000 memories; every later write
@@ -101,7 +104,7 @@ def open(
     Raises:
         InvalidError: an argument is refused, at the call; the others when it is awaited or entered.
         ForeignFileError, NewerFileError, MissingFileError: the file cannot be opened.
-        SettingsMismatchError: the file has another dimension, metric or embedder.
+        SettingsMismatchError: the file has another dimension, metric, curvature or embedder.
         BusyError: other processes held the file past the timeout.
     """
     bound = None if embedder is None else BoundEmbedder(embedder)
@@ -113,6 +116,7 @@ def open(
         path=path_text(path),
         dimension=bound.dimension if bound is not None else dimension,
         metric=metric,
+        curvature=curvature,
         timeout=timeout,
         durability=durability,
         read_only=read_only,
@@ -179,7 +183,7 @@ def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpac
     if not log.spaces(connection):
         if settings.dimension is None:
             raise no_dimension(settings.path)
-        log.add_spaces(connection, settings.dimension, settings.metric or "cosine", None)
+        log.add_spaces(connection, settings.new_space(settings.dimension))
     return log.spaces(connection)
 
 
@@ -188,10 +192,16 @@ async def _agreed(
 ) -> dict[Kind, VectorSpace]:
     """The spaces of the file, if they are what was asked for. An embedder nobody named yet is named now."""
     stored = spaces["memory"].space
-    asked = {"dimension": settings.dimension, "metric": settings.metric, "embedder": embedder and embedder.name}
+    asked = {
+        "dimension": settings.dimension,
+        "metric": settings.metric,
+        "curvature": settings.curvature,
+        "embedder": embedder and embedder.name,
+    }
     for setting, got in asked.items():
         expected = getattr(stored, setting)
-        if got is not None and expected is not None and got != expected:
+        unnamed = expected is None and setting == "embedder"
+        if got is not None and not unnamed and got != expected:
             raise SettingsMismatchError(setting, expected=expected, got=got)
     if embedder is None or stored.embedder is not None or settings.read_only:
         return spaces

@@ -90,8 +90,9 @@ class Assembly(_Record):
         topics: words in the caller's order.
         metadata: a JSON object.
         member_count: how many members it has.
-        composite: float32, shape (dimension,), read-only: the mean of the members' vectors (under cosine, of their
-            directions, at length 1). None when no member has a vector, or when they cancel out.
+        composite: float32, shape (dimension,), read-only: the mean of the members' vectors (under cosine and
+            spherical of their directions, at length 1; under hyperbolic the Einstein midpoint). None when no
+            member has a vector, or when they cancel out.
         revision: a number that grows whenever the members or their vectors change.
         created_at: when it was added, UTC.
         updated_at: when a verb last changed it or its membership, UTC.
@@ -197,7 +198,7 @@ class Finding:
             `stale` (the index has another vector, scope or expiry than is stored), `swapped` (the index has another
             record's vector), `wrong_dimension` (a vector that is not of the store's dimension, in the index or
             stored), `checksum` (a stored vector that is not what was written), `unusable` (a stored vector that is
-            not finite, or zero under cosine), `composite` (an assembly's vector is
+            not finite, or without a place in the metric), `composite` (an assembly's vector is
             not the mean of its members'), `foreign_key` (a row whose owner does not exist), `integrity` (SQLite's
             own integrity check), `graph` (the search graph's links are not those it was made with), `snapshot` (the
             stored copy of the graph is not what was written).
@@ -250,6 +251,7 @@ class Verification:
         revision: its schema revision; an older one than this release's is brought up to date when it is opened.
         dimension: numbers per embedding.
         metric: how embeddings are compared.
+        curvature: by minus which a hyperbolic space is curved; None under every other metric.
         embedder: the name of what makes them; None where none is named.
         memories: how many.
         assemblies: how many.
@@ -263,6 +265,7 @@ class Verification:
     revision: str | None
     dimension: int | None
     metric: str | None
+    curvature: float | None
     embedder: str | None
     memories: int
     assemblies: int
@@ -288,6 +291,7 @@ class Stats:
     path: str
     dimension: int
     metric: str
+    curvature: float | None
     embedder: str | None
     durability: str
     revision: str

@@ -5,19 +5,48 @@ file is made, and a store whose caller asks for something else is not opened. `I
 searched: the file remembers them, and they may change whenever it is opened.
 """
 
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from memstore.errors import InvalidError, shown
 
-Metric = Literal["cosine", "inner_product", "l2"]
+Metric = Literal["cosine", "inner_product", "l2", "spherical", "hyperbolic"]
 Durability = Literal["full", "relaxed"]
 Engine = Literal["auto", "numpy", "faiss"]
 IndexKind = Literal["auto", "exact", "graph"]
 VectorType = Literal["float32", "float16"]
 
 MAX_DIMENSION = 65_536
+MIN_CURVATURE, MAX_CURVATURE = 1e-6, 1e6
+
+EDGE = 1e-5
+"""How much of the ball's radius, next to its edge, no vector lies in: there float32 cannot tell distances apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ball:
+    """The Poincaré ball of curvature -*curvature*: the points nearer to the origin than its radius."""
+
+    curvature: float = 1.0
+
+    @property
+    def radius(self) -> float:
+        """Where it ends."""
+        return 1.0 / math.sqrt(self.curvature)
+
+    @property
+    def within(self) -> float:
+        """How far from the origin a vector may lie."""
+        return (1.0 - EDGE) * self.radius
+
+
+Measure = Literal["cosine", "inner_product", "l2", "spherical"] | Ball
+"""By what vectors are compared: the metric's word, or for `"hyperbolic"` the ball, whose word alone says too little."""
+
+DIRECTIONS: tuple[Measure, ...] = ("cosine", "spherical")
+"""Those that compare vectors by direction alone: at length 1, and never a zero vector."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +57,31 @@ class Space:
         dimension: numbers per vector.
         metric: how they are compared.
         embedder: the name of the embedder that made them; None while nobody named one.
+        curvature: of the ball they lie in, which is curved by minus so much; None but under `"hyperbolic"`.
     """
 
     dimension: int
     metric: Metric
     embedder: str | None = None
+    curvature: float | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """What `memstore.geometry` compares them by."""
+        if self.metric == "hyperbolic":
+            return Ball() if self.curvature is None else Ball(self.curvature)
+        return self.metric
+
+    @property
+    def zero_ok(self) -> bool:
+        """Whether a zero vector has a place."""
+        return self.measure not in DIRECTIONS
+
+    @property
+    def within(self) -> float | None:
+        """How far from the origin a vector may lie; None for any distance."""
+        measure = self.measure
+        return measure.within if isinstance(measure, Ball) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +148,7 @@ class Settings:
         path: the database file.
         dimension: numbers per vector; None means as stored, or the embedder's.
         metric: None means as stored, and `"cosine"` for a new file.
+        curvature: of the ball of `"hyperbolic"`; None means as stored, and 1.0 for a new file.
         timeout: seconds a write waits for other writers.
         durability: `"full"` syncs every commit to the disk; `"relaxed"` may lose the last commits at a power cut.
         read_only: refuse every write.
@@ -112,6 +162,7 @@ class Settings:
     path: str
     dimension: int | None = None
     metric: Metric | None = None
+    curvature: float | None = None
     timeout: float = 30.0
     durability: Durability = "full"
     read_only: bool = False
@@ -133,18 +184,28 @@ class Settings:
             raise InvalidError("the graph is FAISS's: leave out engine='numpy', or use index='exact'")
         if self.dimension is not None:
             check_dimension(self.dimension)
+        if self.curvature is not None:
+            check_curvature(self.curvature, self.metric)
         check_timeout(self.timeout)
+
+    def new_space(self, dimension: int) -> Space:
+        """What the vectors of a new file are. Raises `InvalidError` for a curvature without the metric that has one."""
+        metric = self.metric or "cosine"
+        if self.curvature is not None:
+            check_curvature(self.curvature, metric)
+        curvature = 1.0 if self.curvature is None else float(self.curvature)
+        return Space(dimension=dimension, metric=metric, curvature=curvature if metric == "hyperbolic" else None)
 
     def index_options(self, stored: IndexOptions, metric: Metric) -> IndexOptions:
         """What was asked for, the rest as *stored*. Raises `InvalidError` where *metric* does not allow it."""
         options = IndexOptions(
             index=self.index or stored.index,
             graph=self.graph or stored.graph,
-            vector_type=self.vector_type or (stored.vector_type if metric == "cosine" else "float32"),
+            vector_type=self.vector_type or (stored.vector_type if metric in DIRECTIONS else "float32"),
         )
-        if options.vector_type == "float16" and metric != "cosine":
+        if options.vector_type == "float16" and metric not in DIRECTIONS:
             raise InvalidError(
-                "vector_type='float16' needs the cosine metric, whose vectors have length 1: with this store's, "
+                "vector_type='float16' needs the cosine metric or spherical, of vectors of length 1: with this one's, "
                 f"{metric}, a vector may lie beyond float16: leave it at float32"
             )
         return options
@@ -153,6 +214,19 @@ class Settings:
 def check_dimension(dimension: object) -> int:
     """*dimension* as a number of components a store can have, else `InvalidError`."""
     return _whole("dimension", dimension, 1, MAX_DIMENSION)
+
+
+def check_curvature(curvature: object, metric: Metric | None) -> float:
+    """*curvature* as that of a ball, else `InvalidError`; so too where *metric*, if it is known, has none."""
+    real = isinstance(curvature, int | float) and not isinstance(curvature, bool)
+    if not real or not MIN_CURVATURE <= curvature <= MAX_CURVATURE:  # type: ignore[operator]
+        raise InvalidError(
+            f"curvature is a number, {MIN_CURVATURE:g} to {MAX_CURVATURE:g}: the space is curved by minus so much; "
+            f"got {shown(curvature)}"
+        )
+    if metric not in ("hyperbolic", None):
+        raise InvalidError(f"the metric {metric!r} has no curvature: leave it out, or say metric='hyperbolic'")
+    return curvature  # type: ignore[return-value]
 
 
 def check_timeout(timeout: object) -> float:

@@ -184,6 +184,11 @@ class Store(StoreNamespace):
         """How embeddings are compared."""
         return self._session.spaces["memory"].space.metric
 
+    @property
+    def curvature(self) -> float | None:
+        """Of a hyperbolic store, by minus which its space is curved; None under every other metric."""
+        return self._session.spaces["memory"].space.curvature
+
     async def check(self) -> list[Finding]:
         """Compare everything with everything, by content, and change nothing; empty when all is well.
 
@@ -238,6 +243,7 @@ class Store(StoreNamespace):
             path=settings.path,
             dimension=space.dimension,
             metric=space.metric,
+            curvature=space.curvature,
             embedder=space.embedder,
             durability=settings.durability,
             revision=HEAD,

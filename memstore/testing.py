@@ -108,7 +108,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
             return [f"key {int(ghost[0])}"]
         else:
             wider = np.pad(index.entries().rows, ((0, 0), (0, 1)))
-            other = GraphedIndex(wider.shape[1], store.metric)
+            other = GraphedIndex(wider.shape[1], follower.spaces[noun].space.measure)
             other.put(index.entries()._replace(rows=wider))
             follower.indexes[noun] = other
     return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted

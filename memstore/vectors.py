@@ -25,18 +25,19 @@ _FLOAT32 = np.dtype(np.float32)
 _NATIVE = sys.byteorder == "little"
 
 
-def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
+def as_embedding(value: object, dimension: int, *, zero_ok: bool, within: float | None = None) -> Embedding:
     """*value* as the array the store keeps: a read-only float32 copy, shape (dimension,).
 
     Args:
         value: a sequence of real numbers, rounded to float32.
         dimension: the store's.
-        zero_ok: False under cosine, where a zero vector has no direction.
+        zero_ok: False under cosine and spherical, where a zero vector has no direction.
+        within: how far from the origin it may lie; None for any distance.
 
     Raises:
         DimensionError: it is not of shape (dimension,).
         EmbeddingError: it is not made of real numbers, or one is NaN, infinite or beyond float32, or all are zero
-            (also after rounding) where that is not allowed.
+            (also after rounding) where that is not allowed, or it lies too far from the origin.
     """
     given = value if type(value) is np.ndarray and value.dtype is _FLOAT32 else _rounded(value, dimension)
     if given.shape != (dimension,):
@@ -52,9 +53,21 @@ def as_embedding(value: object, dimension: int, *, zero_ok: bool) -> Embedding:
             )
         if not zero_ok and not vector.any():
             raise EmbeddingError(
-                "a zero embedding has no direction, so the cosine metric cannot place it: leave it out"
+                "a zero embedding has no direction, so a metric of directions (cosine, spherical) cannot place it: "
+                "leave it out"
             )
+    if within is not None:
+        _check_within(vector, within)
     return vector
+
+
+def _check_within(vector: Embedding, within: float) -> None:
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if length > within:
+        raise EmbeddingError(
+            f"an embedding of length {length:.6g} lies outside this store's hyperbolic space, in which lengths end at "
+            f"{within:.6g}: memstore.geometry.into_ball(vectors, curvature) takes Euclidean vectors into it"
+        )
 
 
 def _misshapen(dimension: int, shape: tuple[int, ...]) -> DimensionError:

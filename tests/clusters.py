@@ -15,6 +15,8 @@ from memstore import Store
 from memstore.index import follower, planner
 from memstore.repository import log
 
+from .spaces import angles, ball_distances, placed
+
 DIMENSION = 24
 
 Rows = npt.NDArray[np.float32]
@@ -47,7 +49,7 @@ def by_hand(store: Store) -> Store:
 
 async def settled(store: Store, *, seconds: float = 20) -> None:
     """Wait until the graph is tended, and nothing is left to do."""
-    await store.memories.search(np.ones(store.dimension))
+    await store.memories.search(placed(store.metric, np.ones(store.dimension)))
     tender, deadline = store._tender, monotonic() + seconds
     while True:
         await asyncio.sleep(0.005)
@@ -66,6 +68,10 @@ async def attached(store: Store) -> None:
 def closeness(metric: str, queries: Rows, rows: Rows) -> npt.NDArray[np.float64]:
     """The documented score of each row for each query, from the vectors as they were given."""
     wide, asked = rows.astype(np.float64), queries.astype(np.float64)
+    if metric == "spherical":
+        return np.array([1 - angles(query, wide) / np.pi for query in asked])
+    if metric == "hyperbolic":
+        return np.array([1 / (1 + ball_distances(query, wide)) for query in asked])
     if metric == "l2":
         return 1 / (1 + np.sqrt(np.maximum(((wide[None] - asked[:, None]) ** 2).sum(axis=2), 0)))
     if metric == "cosine":

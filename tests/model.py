@@ -23,6 +23,8 @@ from memstore import (
     NotFoundError,
 )
 
+from .spaces import mean, score
+
 Namespace = tuple[str, ...]
 Key = tuple[Namespace, str]
 Row = dict[str, Any]
@@ -104,39 +106,13 @@ class Where:
         return repr(self.where)
 
 
-def directions(metric: str, rows: Iterable[npt.NDArray[np.float32]]) -> list[Wide]:
-    """Vectors as composites are made of them: under cosine normalised and rounded to float32."""
-    wide = [row.astype(np.float64) for row in rows]
-    if metric != "cosine":
-        return wide
-    return [(row / np.linalg.norm(row)).astype(np.float32).astype(np.float64) for row in wide]
-
-
-def mean(metric: str, rows: Iterable[npt.NDArray[np.float32]]) -> Wide | None:
-    """The composite of *rows*, in float64."""
-    parts = directions(metric, rows)
-    if not parts:
-        return None
-    total = np.mean(parts, axis=0)
-    if np.linalg.norm(total) < 1e-6 * np.mean([np.linalg.norm(part) for part in parts]):
-        return None
-    return total / np.linalg.norm(total) if metric == "cosine" else total
-
-
-def score(metric: str, query: Wide, vector: Wide) -> float:
-    """The documented score, in float64."""
-    if metric == "l2":
-        return float(1 / (1 + np.linalg.norm(query - vector)))
-    if metric == "inner_product":
-        return float(query @ vector)
-    return float((query / np.linalg.norm(query)) @ (vector / np.linalg.norm(vector)))
-
-
 def tolerance(metric: str, query: Wide, vectors: Iterable[Wide]) -> float:
     """How far a score may be off: float32 rounding of what is compared."""
     longest = max((float(np.linalg.norm(v)) for v in vectors), default=0.0)
     if metric == "inner_product":
         return 2e-6 * float(np.linalg.norm(query)) * longest
+    if metric == "hyperbolic":
+        return 3e-6 + 3e-7 / (1 - longest)  # the nearer to the edge, the farther a rounding moves a vector
     return 3e-6
 
 

@@ -38,6 +38,22 @@ class Tooth:
 
 TEETH: tuple[Tooth, ...] = (
     Tooth(
+        name="curved",
+        promise="exact search in the ball is exact up to its edge",
+        file="memstore/index/ball.py",
+        old="rounding = (dimension + 8) * float(np.finfo(np.float32).eps)",
+        new="rounding = 0.0",
+        tests=("tests/test_spaces.py",),
+    ),
+    Tooth(
+        name="midpoint",
+        promise="a composite in the ball is the Einstein midpoint",
+        file="memstore/geometry.py",
+        old="            sizes = (2.0 - heights) / heights",
+        new="            sizes = 1.0 / heights",
+        tests=("tests/test_spaces.py", "tests/test_assemblies.py"),
+    ),
+    Tooth(
         name="abandoned",
         promise="a cancelled open closes what it had opened",
         file="memstore/opening.py",

@@ -2,40 +2,29 @@
 
 import itertools
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import memstore
-from memstore import DuplicateError, InvalidError, NotFoundError, Store
+from memstore import DuplicateError, InvalidError, Metric, NotFoundError, Store
 
 from .conftest import DIMENSION, vectors
-
-
-def composite(metric: str, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64] | None:
-    """The definition, in float64 and in one piece."""
-    if not len(rows):
-        return None
-    wide = rows.astype(np.float64)
-    if metric == "cosine":
-        wide = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32).astype(np.float64)
-    mean = wide.mean(axis=0)
-    if np.linalg.norm(mean) < 1e-6 * np.linalg.norm(wide, axis=1).mean():
-        return None
-    return mean / np.linalg.norm(mean) if metric == "cosine" else mean
+from .spaces import mean, placed
 
 
 async def expect_composite(store: Store, id: str, rows: npt.NDArray[np.float32]) -> None:
     group = await store.assemblies.get(id)
-    expected = composite(store.metric, rows)
+    expected = mean(store.metric, rows)
     if expected is None:
         assert group.composite is None
         return
     assert group.composite is not None
     away = np.linalg.norm(group.composite.astype(np.float64) - expected)
     assert away <= 1e-6 * np.linalg.norm(expected)
-    hits = await store.assemblies.search(np.ones(DIMENSION), 100)
+    hits = await store.assemblies.search(placed(store.metric, np.ones(DIMENSION)), 100)
     assert id in [hit.assembly.id for hit in hits]
 
 
@@ -112,11 +101,11 @@ async def test_members_are_of_the_assembly_s_namespace(store: Store, rng: np.ran
         await store.namespace("other").assemblies.add("g", members=["m0"])
 
 
-@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+@pytest.mark.parametrize("metric", get_args(Metric))
 async def test_every_order_of_adding_and_removing_ends_in_one_composite(path: Path, metric: str) -> None:
     rng = np.random.default_rng(7)
     lengths = np.array([1e-20, 1.0, 1e20, 1e-20])
-    rows = (vectors(rng, 4) * lengths[:, None]).astype(np.float32)
+    rows = placed(metric, vectors(rng, 4) * lengths[:, None] if metric != "hyperbolic" else vectors(rng, 4))
     async with memstore.open(path, dimension=DIMENSION, metric=metric) as store:
         ids = await add(store, rows)
         for i, order in enumerate(itertools.permutations(range(4))):
@@ -133,10 +122,11 @@ async def test_every_order_of_adding_and_removing_ends_in_one_composite(path: Pa
         assert await store.check() == []
 
 
-@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+@pytest.mark.parametrize("metric", get_args(Metric))
 async def test_random_histories_of_wild_lengths_keep_the_composite(path: Path, metric: str) -> None:
     rng = np.random.default_rng(11)
-    rows = (vectors(rng, 30) * 10.0 ** rng.integers(-20, 21, 30)[:, None]).astype(np.float32)
+    longest = 1 if metric == "hyperbolic" else 21
+    rows = placed(metric, vectors(rng, 30) * 10.0 ** rng.integers(-20, longest, 30)[:, None])
     async with memstore.open(path, dimension=DIMENSION, metric=metric) as store:
         ids = await add(store, rows)
         await store.assemblies.add("g")

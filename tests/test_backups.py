@@ -216,6 +216,7 @@ async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: n
         revision=HEAD,
         dimension=DIMENSION,
         metric="l2",
+        curvature=None,
         embedder=None,
         memories=3,
         assemblies=1,

@@ -19,10 +19,18 @@ from memstore import Hit, Hits, Store
 from memstore.index import planner
 
 from .clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, small_graphs
+from .spaces import placed
 
 COUNT, TAIL, CLUSTERS = 3_000, 90, 60
 SHARES = {"half": 0.5, "fifth": 0.2, "tenth": 0.1, "twentieth": 0.05, "hundredth": 0.01, "thousandth": 0.001}
-FORMS = [("cosine", "float32"), ("cosine", "float16"), ("inner_product", "float32"), ("l2", "float32")]
+FORMS = [
+    ("cosine", "float32"),
+    ("cosine", "float16"),
+    ("inner_product", "float32"),
+    ("l2", "float32"),
+    ("spherical", "float16"),
+    ("hyperbolic", "float32"),
+]
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -83,11 +91,19 @@ class World:
         assert found >= least * total, f"{found} of {total}"
 
 
+def near(metric: str, rng: np.random.Generator, rows: Rows, count: int, spread: float) -> Rows:
+    """Vectors near to some of *rows*; in the ball, where there is less room, a tenth as far from them."""
+    spread *= 0.1 if metric == "hyperbolic" else 1
+    away = spread * rng.standard_normal((count, DIMENSION))
+    return (rows[rng.choice(len(rows), count)] + away).astype(np.float32)
+
+
 def imagined(metric: str) -> World:
     rng = np.random.default_rng(5)
     rows, _ = clustered(rng, COUNT + TAIL, clusters=CLUSTERS)
     lots = rng.random(len(rows))
-    towards = rows[:1] + 0.1 * rng.standard_normal((10, DIMENSION)).astype(np.float32)
+    rows = placed(metric, rows / 3 if metric == "hyperbolic" else rows)
+    towards = near(metric, rng, rows[:1], 10, 0.1)
     rank = np.argsort(np.argsort(closeness(metric, rows[:1], rows)[0]))
     return World(
         metric=metric,
@@ -96,7 +112,7 @@ def imagined(metric: str) -> World:
         spaces=[((), ("u",), ("u", "v"))[i % 3] for i in rng.integers(0, 3, len(rows))],
         importance=rank / len(rows),
         gone=np.zeros(len(rows), dtype=bool),
-        queries=rows[rng.choice(len(rows), 40)] + 0.2 * rng.standard_normal((40, DIMENSION)).astype(np.float32),
+        queries=near(metric, rng, rows, 40, 0.2),
         towards=towards,
     )
 
@@ -118,7 +134,7 @@ async def made(path: Path, metric: Any, vector_type: Any) -> World:
         w.gone[rng.choice(len(w.rows), 200, replace=False)] = True
         await drop(store, w, np.flatnonzero(w.gone))
         moved = rng.choice(np.flatnonzero(~w.gone), 150, replace=False)
-        w.rows[moved] = w.rows[rng.choice(len(w.rows), 150)] + rng.normal(0, 0.1, (150, DIMENSION)).astype(np.float32)
+        w.rows[moved] = near(metric, rng, w.rows, 150, 0.1)
         await w_put(store, w, moved)
     return w
 

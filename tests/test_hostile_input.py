@@ -428,6 +428,7 @@ OPENED = [
     for name, values in {
         "dimension": [*COUNTS[:1], -1, 65_537, HUGE, "3", 1.0, True, Evil(), np.int64(3), [3]],
         "metric": [*TEXTS[:2], "cosines", HUGE, Evil(), np.array([1, 2]), ["cosine"], {}],
+        "curvature": [0, -1, math.nan, math.inf, HUGE, "1", True, Evil(), np.array([1.0, 2.0]), [1], 1.0],
         "timeout": [-1, math.nan, math.inf, HUGE, "1", None, True, Evil(), 1e7, [1]],
         "durability": [None, "off", HUGE, Evil(), np.array(["full"]), []],
         "engine": [None, "scann", Evil(), []],

@@ -1,6 +1,7 @@
 """The vector index: every argument of a search against float64, the lock around it, and how it follows the file."""
 
 import asyncio
+import itertools
 import logging
 import sqlite3
 import subprocess
@@ -11,7 +12,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,14 @@ from memstore.index.lock import FairLock
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope, Storage
 from memstore.index.table import Table, plain
-from memstore.settings import Metric
+from memstore.settings import Ball, Measure, Metric
 from memstore.testing import damage
 
 from .conftest import DIMENSION, vectors
+from .spaces import angles, ball_distances, placed
 
-METRICS: list[Metric] = ["cosine", "inner_product", "l2"]
+METRICS: list[Measure] = ["cosine", "inner_product", "l2", "spherical", Ball(), Ball(0.2)]
+WORDS: tuple[Metric, ...] = get_args(Metric)
 NOW = 1_000_000
 ROOT = Path(__file__).parents[1]
 BOUND = 10.0  # seconds
@@ -47,38 +50,51 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return NumpyEngine() if request.param == "numpy" else FaissEngine.load()
 
 
-@pytest.fixture(params=METRICS)
-def metric(request: pytest.FixtureRequest) -> Metric:
+@pytest.fixture(params=METRICS, ids=str)
+def metric(request: pytest.FixtureRequest) -> Measure:
     return request.param
 
 
-def entries(metric: Metric, rows: Rows, keys: Any = None, namespaces: Any = 1, expiries: Any = NEVER) -> Entries:
+def form(metric: Measure, rows: Rows) -> Rows:
+    """Any vectors as an index of *metric* compares them."""
+    if isinstance(metric, Ball):
+        return placed("hyperbolic", rows, metric.curvature)
+    return index_form(metric, rows)
+
+
+def entries(metric: Measure, rows: Rows, keys: Any = None, namespaces: Any = 1, expiries: Any = NEVER) -> Entries:
     count = len(rows)
     chosen = np.arange(1, count + 1) if keys is None else np.asarray(keys)
     return Entries(
         chosen.astype(np.int64),
         np.broadcast_to(np.asarray(namespaces, dtype=np.int64), count).copy(),
         np.broadcast_to(np.asarray(expiries, dtype=np.int64), count).copy(),
-        index_form(metric, np.asarray(rows, dtype=np.float32)),
+        form(metric, np.asarray(rows, dtype=np.float32)),
     )
 
 
-def index_of(metric: Metric, held: Entries) -> ExactIndex:
+def index_of(metric: Measure, held: Entries) -> ExactIndex:
     index = ExactIndex(held.rows.shape[1], metric)
     index.put(held)
     return index
 
 
-def closeness(metric: Metric, query: Rows, rows: Rows) -> npt.NDArray[np.float64]:
+def closeness(metric: Measure, query: Rows, rows: Rows) -> npt.NDArray[np.float64]:
     """The order of a search in float64, not squeezed into a score: higher is closer."""
     wide, asked = rows.astype(np.float64), query.astype(np.float64)
+    if isinstance(metric, Ball):
+        return -ball_distances(asked, wide, metric.curvature)
+    if metric == "spherical":
+        return -angles(asked, wide)
     if metric == "l2":
         return -np.sqrt(((wide - asked) ** 2).sum(axis=1))
     return wide @ asked
 
 
-def documented(metric: Metric, close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return 1 / (1 - close) if metric == "l2" else close
+def documented(metric: Measure, close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if metric == "spherical":
+        return 1 + close / np.pi
+    return 1 / (1 - close) if metric == "l2" or isinstance(metric, Ball) else close
 
 
 def in_scope(held: Entries, scope: Scope) -> list[int]:
@@ -96,7 +112,7 @@ def in_scope(held: Entries, scope: Scope) -> list[int]:
 
 
 def assert_right(
-    metric: Metric, held: Entries, query: Rows, limit: int, scope: Scope, found: Found, *, slack: float = 1e-5
+    metric: Measure, held: Entries, query: Rows, limit: int, scope: Scope, found: Found, *, slack: float = 1e-5
 ) -> None:
     """The answer is the nearest by float64; entries nearer to each other than *slack* may change places."""
     places = in_scope(held, scope)
@@ -105,7 +121,7 @@ def assert_right(
     assert len(set(found.keys.tolist())) == len(found.keys)
     close = dict(zip(held.keys[places].tolist(), closeness(metric, query, held.rows[places]).tolist(), strict=True))
     best = sorted(close.values(), reverse=True)
-    size = max((abs(value) for value in best), default=0.0) if metric == "l2" else 1.0
+    size = max((abs(value) for value in best), default=0.0) if metric == "l2" or isinstance(metric, Ball) else 1.0
     if metric == "inner_product" and places:
         size = float(np.linalg.norm(query.astype(float)) * np.linalg.norm(held.rows.astype(float), axis=1).max())
     for place, key in enumerate(found.keys.tolist()):
@@ -156,13 +172,13 @@ SCOPES: dict[str, Callable[[], tuple[dict[str, Any], Scope]]] = {
 @pytest.mark.parametrize("which", SCOPES)
 @pytest.mark.parametrize("limit", [1, 7, 299, 300, 10_000])
 def test_a_search_returns_the_nearest_of_what_its_scope_allows(
-    engine: Engine, metric: Metric, which: str, limit: int, rng: np.random.Generator
+    engine: Engine, metric: Measure, which: str, limit: int, rng: np.random.Generator
 ) -> None:
     query, rows = against_the_query(rng)
     extra, scope = SCOPES[which]()
     held = entries(metric, rows, **extra)
     index = index_of(metric, held)
-    asked = index_form(metric, query[None])
+    asked = form(metric, query[None])
     (found,) = index.search(engine, asked, limit, scope)
     assert_right(metric, held, asked[0], limit, scope, found)
 
@@ -170,12 +186,12 @@ def test_a_search_returns_the_nearest_of_what_its_scope_allows(
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 19, 20, 21, 33, 70])
 @pytest.mark.parametrize("filtered", [False, True])
 def test_many_queries_are_each_answered_as_if_alone(
-    engine: Engine, metric: Metric, count: int, filtered: bool, rng: np.random.Generator
+    engine: Engine, metric: Measure, count: int, filtered: bool, rng: np.random.Generator
 ) -> None:
     _, rows = against_the_query(rng)
     held = entries(metric, rows)
     index = index_of(metric, held)
-    queries = index_form(metric, rng.standard_normal((count, rows.shape[1])).astype(np.float32))
+    queries = form(metric, rng.standard_normal((count, rows.shape[1])).astype(np.float32))
     scope = Scope(now=NOW, allowed=np.arange(1, 600, 7)) if filtered else Scope(now=NOW)
     answers = index.search(engine, queries, 9, scope)
     assert len(answers) == count
@@ -183,9 +199,9 @@ def test_many_queries_are_each_answered_as_if_alone(
         assert_right(metric, held, query, 9, scope, found)
 
 
-def test_no_query_and_an_empty_index_find_nothing(engine: Engine, metric: Metric) -> None:
+def test_no_query_and_an_empty_index_find_nothing(engine: Engine, metric: Measure) -> None:
     index = ExactIndex(3, metric)
-    asked = index_form(metric, np.ones((2, 3), dtype=np.float32))
+    asked = form(metric, np.ones((2, 3), dtype=np.float32))
     assert [len(found.keys) for found in index.search(engine, asked, 5, Scope(now=NOW))] == [0, 0]
     index.put(entries(metric, np.ones((1, 3), dtype=np.float32)))
     index.remove(np.array([1]))
@@ -209,10 +225,10 @@ def test_nearly_equal_vectors_far_from_the_origin_keep_their_order_under_l2(
         np.testing.assert_allclose(got, best, rtol=1e-4)
 
 
-def test_equal_scores_come_in_the_order_of_their_keys(engine: Engine, metric: Metric) -> None:
+def test_equal_scores_come_in_the_order_of_their_keys(engine: Engine, metric: Measure) -> None:
     rows = np.ones((9, 4), dtype=np.float32)
     index = index_of(metric, entries(metric, rows, keys=[5, 3, 9, 1, 7, 2, 8, 6, 4]))
-    (found,) = index.search(engine, index_form(metric, rows[:1]), 9, Scope(now=NOW))
+    (found,) = index.search(engine, form(metric, rows[:1]), 9, Scope(now=NOW))
     assert found.keys.tolist() == list(range(1, 10))
 
 
@@ -234,7 +250,7 @@ EXTREMES = {
 @pytest.mark.parametrize("queried", [0.0, 1e-25, 1.0, 1e20, 3e38])
 @pytest.mark.parametrize("count", [1, 24])
 def test_huge_and_tiny_vectors_rank_as_float64_does_and_none_is_lost(
-    engine: Engine, metric: Metric, which: str, queried: float, count: int, rng: np.random.Generator
+    engine: Engine, metric: Measure, which: str, queried: float, count: int, rng: np.random.Generator
 ) -> None:
     direction = np.abs(rng.standard_normal(6)) + 0.5
     rows = (np.array(EXTREMES[which])[:, None] * (direction / direction.max())).astype(np.float32)
@@ -267,7 +283,7 @@ def changes(draw: st.DrawFn) -> list[tuple[str, list[int]]]:
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(changes=changes(), lowest=st.sampled_from([0, 1, 10_000]), metric=st.sampled_from(METRICS), seed=st.integers(0))
 def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
-    changes: list[tuple[str, list[int]]], lowest: int, metric: Metric, seed: int
+    changes: list[tuple[str, list[int]]], lowest: int, metric: Measure, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     index, expected = ExactIndex(4, metric), {}
@@ -299,7 +315,7 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
         assert {int(k): int(p) for k, p in zip(every, places, strict=True) if p >= 0} == {
             int(key): place for place, key in enumerate(held.keys)
         }
-        query = index_form(metric, rng.standard_normal((1, 4)).astype(np.float32))
+        query = form(metric, rng.standard_normal((1, 4)).astype(np.float32))
         scope = Scope(now=NOW, namespaces=np.array([1, 3]), without=np.array([lowest + 5, lowest + 6]))
         (found,) = index.search(NumpyEngine(), query, 5, scope)
         assert_right(metric, held, query[0], 5, scope, found)
@@ -858,11 +874,13 @@ async def test_a_transaction_searches_past_a_ghost(path: Path, six: Rows) -> Non
 
 
 @pytest.mark.parametrize(
-    ("metric", "value"), [("cosine", 0.0), *((metric, value) for metric in METRICS for value in (np.nan, np.inf))]
+    ("metric", "value"),
+    [("cosine", 0.0), ("spherical", 0.0), ("hyperbolic", 0.4), *itertools.product(WORDS, (np.nan, np.inf))],
 )
 async def test_a_vector_no_verb_would_store_takes_no_place_from_others(
     path: Path, six: Rows, metric: Metric, value: float
 ) -> None:
+    six = placed(metric, six)
     async with memstore.open(path, dimension=DIMENSION, metric=metric) as store:
         await filled(store, six)
         bad = np.full(DIMENSION, value, dtype=np.float32).tobytes()

@@ -16,17 +16,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import memstore
-from memstore import Assemblies, Memories, MemstoreError, SettingsMismatchError, Store, Tags, Transaction
+from memstore import Assemblies, Memories, MemstoreError, Metric, SettingsMismatchError, Store, Tags, Transaction
 from memstore.testing import Damage, HashEmbedder, damage
 
 from .conftest import DIMENSION, vectors
+from .spaces import placed, score
 
 T = TypeVar("T")
 Rows = npt.NDArray[np.float32]
@@ -305,12 +306,12 @@ async def test_any_id_is_data_and_no_file_but_sqlites_own_ever_appears(folder: P
 # -- (c) the index is mended from the rows
 
 
-@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+@pytest.mark.parametrize("metric", get_args(Metric))
 @pytest.mark.parametrize("kind", [*KINDS, "all missing", "everything at once"])
 async def test_repair_restores_every_id_with_its_own_vector(
     path: Path, rng: np.random.Generator, kind: Any, metric: Any
 ) -> None:
-    rows = vectors(rng, 20)
+    rows = placed(metric, vectors(rng, 20))
     async with memstore.open(path, dimension=DIMENSION, metric=metric) as store:
         ids = await filled(store, rows)
         before = content(path)
@@ -328,7 +329,7 @@ async def test_repair_restores_every_id_with_its_own_vector(
         assert repaired.reindexed == 40
         assert repaired.orphans == 0
         assert lasting(content(path)) == lasting(before), "repair of the index changes no row"
-        for query in vectors(rng, 10):
+        for query in placed(metric, vectors(rng, 10)):
             hits = await bounded(store.memories.search(query, limit=100))
             assert [hit.memory.id for hit in hits] == [f"m:{i}" for i in ranked(metric, query, rows)]
             assert all(hit.memory.embedding.tobytes() == rows[ids.index(hit.memory.id)].tobytes() for hit in hits)
@@ -345,9 +346,7 @@ def lasting(lines: list[str]) -> list[str]:
 
 def ranked(metric: str, query: Rows, rows: Rows) -> list[int]:
     wide, asked = rows.astype(np.float64), query.astype(np.float64)
-    if metric == "l2":
-        return np.argsort(np.linalg.norm(wide - asked, axis=1)).tolist()
-    return np.argsort(-(wide @ asked) / (np.linalg.norm(wide, axis=1) if metric == "cosine" else 1)).tolist()
+    return np.argsort([-score(metric, asked, row) for row in wide]).tolist()
 
 
 # -- (d) a file that is something else is refused

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,15 @@ from hypothesis.stateful import (
 )
 
 import memstore
-from memstore import GraphOptions, MemstoreError, Store
+from memstore import GraphOptions, MemstoreError, Metric, Store
 from memstore.index import graph, planner, snapshot, tending
 from memstore.repository import log
 from memstore.schema import namespace_path
+from memstore.settings import DIRECTIONS
 
 from .clusters import small_graphs
 from .model import NOUNS, Command, Key, Model, Moment, Namespace, Search, Where, at, by, right_hits, same
+from .spaces import placed
 
 T = TypeVar("T")
 
@@ -88,8 +90,13 @@ FILTERS = {"memories": MEMORY_FILTERS, "assemblies": ASSEMBLY_FILTERS}
 def vectors(metric: str) -> list[npt.NDArray[np.float32]]:
     """The few vectors a run is made of: some cancel each other out, some are equal or nearly so, some are extreme."""
     rows = np.random.default_rng(7).standard_normal((8, DIMENSION)).astype(np.float32)
+    if metric == "hyperbolic":
+        rows = placed(metric, rows)
+        special = [-rows[0], 0.5 * rows[1], rows[2] + np.float32(1e-4), rows[3] * 1e-25, np.zeros(DIMENSION)]
+        special += [0.999 * row / np.linalg.norm(row) for row in (rows[4], -rows[4], np.ones(DIMENSION))]
+        return [*rows, *(np.asarray(row, dtype=np.float32) for row in special)]
     special = [-rows[0], 2 * rows[1], rows[2] + np.float32(1e-4), np.ones(DIMENSION), rows[3] * 1e20, rows[4] * 1e-25]
-    special += [np.full(DIMENSION, 3e38)] if metric == "cosine" else [np.full(DIMENSION, 3e38), np.zeros(DIMENSION)]
+    special += [np.full(DIMENSION, 3e38)] if metric in DIRECTIONS else [np.full(DIMENSION, 3e38), np.zeros(DIMENSION)]
     return [*rows, *(np.asarray(row, dtype=np.float32) for row in special)]
 
 
@@ -283,7 +290,7 @@ class StoreMachine(RuleBasedStateMachine):
         return self.runner.run(bounded())
 
     @initialize(
-        metric=st.sampled_from(["cosine", "inner_product", "l2"]),
+        metric=st.sampled_from(get_args(Metric)),
         engines=st.sampled_from([("numpy", "faiss"), ("faiss", "numpy"), ("faiss", "faiss"), ("faiss", "faiss")]),
         options=options,
     )
@@ -331,7 +338,7 @@ class StoreMachine(RuleBasedStateMachine):
         asked = dict(self.options)
         if self.engines[which] == "numpy" and asked.get("index") == "graph":
             del asked["index"]
-        if self.model.metric != "cosine":
+        if self.model.metric not in DIRECTIONS:
             asked.pop("vector_type", None)
         return asked
 

@@ -13,19 +13,20 @@ import weakref
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 import memstore
-from memstore import BusyError, GraphOptions, Store, TransactionError
+from memstore import BusyError, GraphOptions, Metric, Store, TransactionError
 from memstore.index import graph, graphed, measuring, planner, snapshot, tending
 from memstore.index.graph import GrowingGraph
 from memstore.index.snapshot import Contents
 from memstore.repository import log
 
 from .clusters import DIMENSION, Rows, by_hand, closeness, clustered, settled, small_graphs, sql
+from .spaces import placed
 
 ROOT = Path(__file__).parents[1]
 
@@ -712,9 +713,9 @@ async def test_two_processes_may_tend_one_file(path: Path, monkeypatch: pytest.M
 # -- measuring
 
 
-@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
+@pytest.mark.parametrize("metric", get_args(Metric))
 async def test_the_recall_that_is_stated_is_what_is_found(path: Path, metric: Any) -> None:
-    rows = data(1_200)
+    rows = placed(metric, data(1_200))
     async with opened(path, metric=metric) as store:
         by_hand(store)
         await put(store, rows)

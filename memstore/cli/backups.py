@@ -15,7 +15,7 @@ from memstore.backups import backup as copy
 from memstore.cli.interchange import as_json
 from memstore.cli.opening import looking
 from memstore.cli.options import AsJson, File
-from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text
+from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text, space_text
 from memstore.cli.upkeep import FOUND_SOMETHING
 from memstore.database.file import HEAD, inspect
 from memstore.database.restoring import occupied
@@ -76,7 +76,7 @@ def _show(found: Verification) -> None:
             "size": size_text(found.file_bytes),
             "memories": f"{found.memories:,}" if readable else None,
             "assemblies": f"{found.assemblies:,}" if readable else None,
-            "embeddings": f"dimension {found.dimension}, compared by {found.metric}" if readable else None,
+            "embeddings": space_text(found) if readable else None,
             "embedder": (found.embedder or "none named") if readable else None,
             "last change": _when(found.changed_at) if readable else None,
             "revision": f"{found.revision}{older if found.revision != HEAD else ''}" if readable else None,

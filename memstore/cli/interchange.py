@@ -1,9 +1,9 @@
 """Records as JSON and back: the lines of `export` and `import`, and what `--json` prints.
 
-A line of an export is one JSON object: first the store (`"kind": "store"`, with dimension, metric and embedder), then
-memories and assemblies, each with every field it was given. What the store computes (composite, member count,
-revision) is computed again. Times are ISO 8601 with microseconds and zone; an embedding is a list of numbers, each
-float32 written with the digits of the double it equals, so that no bit is lost.
+A line of an export is one JSON object: first the store (`"kind": "store"`, with dimension, metric, embedder, and the
+curvature of a hyperbolic space), then memories and assemblies, each with every field it was given. What the store
+computes (composite, member count, revision) is computed again. Times are ISO 8601 with microseconds and zone; an
+embedding is a list of numbers, each float32 written with the digits of the double it equals, so that no bit is lost.
 """
 
 from collections.abc import Mapping
@@ -70,6 +70,7 @@ async def header(store: Store) -> dict[str, Any]:
         "format": FORMAT,
         "dimension": stats.dimension,
         "metric": stats.metric,
+        **({} if stats.curvature is None else {"curvature": stats.curvature}),
         "embedder": stats.embedder,
     }
 

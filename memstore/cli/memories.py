@@ -11,6 +11,7 @@ from memstore.cli.opening import Wanted, changing, looking, searching, writing
 from memstore.cli.options import (
     AsJson,
     Below,
+    Curvature,
     Dimension,
     Embedder,
     File,
@@ -48,6 +49,7 @@ def add(
     embedder: Embedder = None,
     dimension: Dimension = None,
     metric: Metric = None,
+    curvature: Curvature = None,
     json: AsJson = False,
 ) -> None:
     """Store a memory; a file that does not exist is made.
@@ -71,7 +73,11 @@ def add(
 
     async def run() -> Memory:
         wanted = Wanted(
-            embedder=embedder, dimension=dimension, metric=metric, given=len(fields.get("embedding") or ()) or None
+            embedder=embedder,
+            dimension=dimension,
+            metric=metric,
+            curvature=curvature,
+            given=len(fields.get("embedding") or ()) or None,
         )
         async with writing(file, wanted) as opened:
             if embedding is None:

@@ -27,12 +27,14 @@ class Wanted:
         embedder: what makes them.
         dimension: numbers per vector.
         metric: how they are compared.
+        curvature: of a hyperbolic space.
         given: numbers in the first vector given: the dimension of a new file of which nothing else was said.
     """
 
     embedder: EmbedderChoice | None = None
     dimension: int | None = None
     metric: MetricChoice | None = None
+    curvature: float | None = None
     given: int | None = None
 
 
@@ -120,16 +122,18 @@ async def writing(file: Path, wanted: Wanted, *, like: dict[str, object] | None 
         like: the first line of an export, after which a new file is made where the caller said nothing.
     """
     embedder: Embedder | None
-    dimension, metric = wanted.dimension, cast("Metric | None", wanted.metric and wanted.metric.value)
+    dimension, curvature = wanted.dimension, wanted.curvature
+    metric = cast("Metric | None", wanted.metric and wanted.metric.value)
     if await is_new(file):
         embedder, refusal, dimension = _for_new(wanted, like or {})
         if metric is None and like is not None:
             metric = cast("Metric", like.get("metric"))  # which open checks
+            curvature = cast("float | None", like.get("curvature")) if curvature is None else curvature
     else:
         async with looking(file) as store:
             named = (await store.stats()).embedder
         embedder, refusal = _chosen(named, wanted.embedder)
-    async with memstore.open(file, embedder=embedder, dimension=dimension, metric=metric) as store:
+    async with memstore.open(file, embedder=embedder, dimension=dimension, metric=metric, curvature=curvature) as store:
         yield Opened(store=store, refusal=refusal)
 
 

@@ -33,6 +33,8 @@ class MetricChoice(StrEnum):
     COSINE = "cosine"
     INNER_PRODUCT = "inner_product"
     L2 = "l2"
+    SPHERICAL = "spherical"
+    HYPERBOLIC = "hyperbolic"
 
 
 FILE = typer.Option("--file", "-f", envvar="MEMSTORE_FILE", help="The store: its database file.", show_default=False)
@@ -79,6 +81,10 @@ Dimension = Annotated[
 Metric = Annotated[
     MetricChoice | None,
     typer.Option("--metric", help="For a new file: how embeddings are compared; cosine if left out."),
+]
+Curvature = Annotated[
+    float | None,
+    typer.Option("--curvature", help="For a new hyperbolic file: its space is curved by minus so much; 1 if left out."),
 ]
 
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory
+from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Stats, Verification
 from memstore.cli.options import namespace_text
 
 SNIPPET = 220
@@ -53,6 +53,12 @@ def json_line(value: object) -> str:
 def json_text(value: object) -> str:
     """JSON for people; nothing for an empty object."""
     return json.dumps(value, ensure_ascii=False) if value else ""
+
+
+def space_text(found: Stats | Verification) -> str:
+    """What the vectors of a store are, in one line."""
+    curved = "" if found.curvature is None else f", of curvature -{found.curvature:g}"
+    return f"dimension {found.dimension}, compared by {found.metric}{curved}"
 
 
 def vector_text(vector: Embedding | None) -> str:

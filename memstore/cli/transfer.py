@@ -28,6 +28,7 @@ from memstore.cli.interchange import Item, assembly_line, header, memory_line
 from memstore.cli.opening import Opened, Wanted, looking, writing
 from memstore.cli.options import (
     AsJson,
+    Curvature,
     Dimension,
     Embedder,
     File,
@@ -64,6 +65,7 @@ def import_(
     embedder: Embedder = None,
     dimension: Dimension = None,
     metric: Metric = None,
+    curvature: Curvature = None,
     json: AsJson = False,
 ) -> None:
     """Import JSON Lines (.jsonl, .ndjson), Markdown (.md) or text (.txt) files; a store that does not exist is made.
@@ -74,7 +76,7 @@ def import_(
     one object with the counts.
     """
     reading = Reading(sources, format)
-    wanted = Wanted(embedder=embedder, dimension=dimension, metric=metric)
+    wanted = Wanted(embedder=embedder, dimension=dimension, metric=metric, curvature=curvature)
     path = namespace_of(namespace)
     with closing(_Import(path, frozenset(tag or ()), upsert=upsert)) as work:
         counts = asyncio.run(_import(reading, file, wanted, work))

@@ -11,7 +11,7 @@ from memstore import migrate as bring_up_to_date
 from memstore.cli.interchange import as_json
 from memstore.cli.opening import changing, looking
 from memstore.cli.options import AsJson, File, namespace_text
-from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text
+from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text, space_text
 from memstore.database.file import inspect
 
 FOUND_SOMETHING = 3
@@ -43,7 +43,7 @@ def stats(file: File, json: AsJson = False) -> None:
             "assemblies": f"{found.assemblies:,}",
             "tags": f"{found.tags:,}",
             "namespaces": f"{found.namespaces:,}: {', '.join(named + more)}" if named else "0",
-            "embeddings": f"dimension {found.dimension}, compared by {found.metric}",
+            "embeddings": space_text(found),
             "embedder": found.embedder or "none named",
             "search graph": f"{size_text(found.snapshot_bytes)} stored" if found.snapshot_bytes else "none stored",
             "indexed metadata": ", ".join(found.indexed_metadata) or "none",

@@ -280,8 +280,10 @@ def _prepare(settings: Settings) -> OpenedFile:
             f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: pip install 'memstore[sqlite]', or use a newer Python"
         )
     if not settings.read_only:
-        if settings.dimension is None and inspect(settings.path) is None:
-            raise no_dimension(settings.path)  # before there is a file
+        if (settings.dimension is None or settings.curvature is not None) and inspect(settings.path) is None:
+            if settings.dimension is None:
+                raise no_dimension(settings.path)
+            settings.new_space(settings.dimension)  # what it refuses is refused before there is a file
         migrate(settings.path, timeout=settings.timeout)
         warn_of_bug()
         return OpenedFile(settings.path)

@@ -8,7 +8,7 @@ from memstore.geometry import Rows, scores
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import Engine, Entries, Found, How, Keys, Scope, Storage
 from memstore.index.table import Allocate, Table, plain
-from memstore.settings import Metric
+from memstore.settings import DIRECTIONS, Ball, Measure
 
 _WIDE = NumpyEngine(wide=True)
 _SAFE = (1e-30, 1e37)
@@ -16,7 +16,7 @@ _SAFE = (1e-30, 1e37)
 
 
 def nearest_of(
-    engine: Engine, metric: Metric, queries: Rows, limit: int, storage: Storage, among: range, places: Keys | None
+    engine: Engine, metric: Measure, queries: Rows, limit: int, storage: Storage, among: range, places: Keys | None
 ) -> Keys:
     """The *limit* of the places *among*, or of these of *places*, that are nearest to each query: shape (q, limit)."""
     if storage.scan is not None:
@@ -30,9 +30,9 @@ def nearest_of(
 class ExactIndex:
     """An index that compares every allowed entry."""
 
-    def __init__(self, dimension: int, metric: Metric, *, room: int = 0, allocate: Allocate | None = None) -> None:
+    def __init__(self, dimension: int, metric: Measure, *, room: int = 0, allocate: Allocate | None = None) -> None:
         self.dimension = dimension
-        self.metric: Metric = metric
+        self.metric: Measure = metric
         self.table = Table(allocate or partial(plain, "float32", dimension), room)
         self._largest = 0.0  # never less than the largest component held
         self._smallest = np.inf  # never more than the smallest row's largest component held, zeros aside
@@ -60,7 +60,7 @@ class ExactIndex:
 
     def note(self, rows: Rows) -> None:
         """Know in what range the components of *rows* lie, which were put into the table."""
-        if self.metric == "cosine" or not len(rows):
+        if self.metric in DIRECTIONS or isinstance(self.metric, Ball) or not len(rows):
             return
         peaks = np.maximum(rows.max(axis=1), -rows.min(axis=1))
         self._largest = max(self._largest, float(peaks.max()))
@@ -101,7 +101,7 @@ class ExactIndex:
 
     def safe(self, queries: Rows) -> bool:
         """Whether float32 products of *queries* with what is held can be trusted to rank it."""
-        if self.metric == "cosine":
+        if self.metric in DIRECTIONS or isinstance(self.metric, Ball):
             return True
         peak = float(np.abs(queries).max())
         low, high = _SAFE

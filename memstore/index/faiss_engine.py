@@ -10,10 +10,11 @@ import numpy as np
 
 from memstore.errors import EngineError
 from memstore.geometry import Rows
+from memstore.index import ball
 from memstore.index.graph import GraphMaker
 from memstore.index.protocol import Held, Keys
 from memstore.index.runtimes import obstacle
-from memstore.settings import Metric
+from memstore.settings import Ball, Measure
 
 _EXACT_BATCH, _EXACT_NUMBERS = 16, 127_999
 """So many l2 queries a call, with so many numbers in them, and FAISS sums squared differences; with more it expands
@@ -46,16 +47,18 @@ class FaissEngine:
             ) from error
         return cls(faiss)
 
-    def nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
+    def nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """See `Engine.nearest`. One thread: on two, one query over 100,000 rows takes 2 to 9 times longer."""
         self._faiss.omp_set_num_threads(1)  # a setting of the calling thread, which is the store's own
+        if isinstance(metric, Ball):
+            return ball.nearest(metric, queries, rows, limit, positions, self._away)
         if rows.dtype == np.float16:  # memory that was made before FAISS was loaded, and so not much
             wide = (rows if positions is None else rows[positions]).astype(np.float32)
             found = self._knn(metric, queries, wide, limit, None)
             return found if positions is None else positions[found]
         return self._knn(metric, queries, rows, limit, positions)
 
-    def _knn(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
+    def _knn(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         faiss = self._faiss
         exact = max(1, min(_EXACT_BATCH, _EXACT_NUMBERS // queries.shape[1]))
         step = exact if metric == "l2" else len(queries)
@@ -76,6 +79,10 @@ class FaissEngine:
             self._call(metric, len(queries[some]), arguments, selector)
         return labels
 
+    def _away(self, query: Rows, block: Rows, out: Rows) -> None:
+        pointer = self._faiss.swig_ptr
+        self._faiss.fvec_L2sqr_ny(pointer(out), pointer(query), pointer(block), block.shape[1], len(block))
+
     def _selector(self, held: int, positions: Keys | None) -> tuple[Any, object]:
         """FAISS's selector of *positions*, and what must live as long as it."""
         if positions is None:
@@ -88,7 +95,7 @@ class FaissEngine:
         bits = np.packbits(chosen, bitorder="little")
         return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
 
-    def _call(self, metric: Metric, count: int, arguments: tuple[Any, ...], selector: Any) -> None:
+    def _call(self, metric: Measure, count: int, arguments: tuple[Any, ...], selector: Any) -> None:
         queries, rows, dimension, held, limit, distances, labels = arguments
         if metric == "l2":
             self._faiss.knn_L2sqr(queries, rows, dimension, count, held, limit, distances, labels, None, selector)

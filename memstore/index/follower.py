@@ -77,7 +77,7 @@ class View:
 
     def search(self, kind: Kind, queries: Rows, limit: int, scope: Scope) -> list[tuple[Found, int]]:
         """For each query what is found, and how many uncommitted vectors were among those allowed."""
-        prepared = index_form(self._follower.spaces[kind].space.metric, queries)
+        prepared = index_form(self._follower.spaces[kind].space.measure, queries)
         changed, overlay = self._overlays.get(kind, ((), None))
         if overlay is None or not changed:
             return [(found, 0) for found in self._stored(kind, prepared, limit, scope)]
@@ -102,7 +102,7 @@ class View:
         if not read:
             return found
         keys = np.concatenate([entries.keys for entries in read])
-        values = scores(space.space.metric, query, np.concatenate([entries.rows for entries in read]))
+        values = scores(space.space.measure, query, np.concatenate([entries.rows for entries in read]))
         order = np.lexsort((keys, -values))[:limit]
         return found._replace(keys=keys[order], scores=values[order])
 
@@ -265,7 +265,7 @@ class Follower:
             room = counts[space.kind] + counts[space.kind] // _ROOM
             index = GraphedIndex(
                 space.space.dimension,
-                space.space.metric,
+                space.space.measure,
                 kind=self.options.index,
                 room=room,
                 allocate=self.allocator(space),
@@ -280,14 +280,14 @@ class Follower:
 
     def _built(self, connection: Connection, space: VectorSpace, keys: list[int]) -> ExactIndex:
         """An index of the vectors that *keys* now have: what lies over the shared one in a transaction."""
-        index = ExactIndex(space.space.dimension, space.space.metric, room=len(keys))
+        index = ExactIndex(space.space.dimension, space.space.measure, room=len(keys))
         for chunk in log.vectors(connection, space, keys):
             index.put(as_entries(chunk, space))
         return index
 
     def allocator(self, space: VectorSpace) -> Allocate:
         """Makes memory for vectors of *space*: FAISS's where a graph may be built over it."""
-        metric, dimension, vector_type = space.space.metric, space.space.dimension, self.options.vector_type
+        metric, dimension, vector_type = space.space.measure, space.space.dimension, self.options.vector_type
 
         def allocate(room: int, short: Storage | None = None) -> Storage:
             if isinstance(self.engine, FaissEngine) and (self.options.index != "exact" or vector_type == "float16"):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from memstore.geometry import Rows
 from memstore.index.protocol import Keys, Storage
-from memstore.settings import GraphOptions, Metric, VectorType
+from memstore.settings import Ball, GraphOptions, Measure, VectorType
 
 _SCRATCH_NUMBERS = 1_000_000
 
@@ -163,10 +163,10 @@ class GraphMaker:
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
 
-    def storage(self, metric: Metric, dimension: int, vector_type: VectorType, capacity: int) -> Storage:
+    def storage(self, metric: Measure, dimension: int, vector_type: VectorType, capacity: int) -> Storage:
         """Memory for *capacity* vectors that FAISS owns, so that a graph can be built over it."""
         faiss = self._faiss
-        kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        kind = faiss.METRIC_L2 if metric == "l2" or isinstance(metric, Ball) else faiss.METRIC_INNER_PRODUCT
         if vector_type == "float16":
             owner = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, kind)
         else:

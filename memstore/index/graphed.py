@@ -14,7 +14,7 @@ from memstore.index.graph import Graph
 from memstore.index.protocol import Engine, Entries, Found, How, Keys, Mask, Scope, Storage
 from memstore.index.table import Allocate
 from memstore.repository.snapshots import Header
-from memstore.settings import IndexKind, Metric
+from memstore.settings import Ball, IndexKind, Measure
 
 
 class GraphedIndex(ExactIndex):
@@ -23,7 +23,7 @@ class GraphedIndex(ExactIndex):
     def __init__(
         self,
         dimension: int,
-        metric: Metric,
+        metric: Measure,
         *,
         kind: IndexKind = "auto",
         room: int = 0,
@@ -134,16 +134,26 @@ class GraphedIndex(ExactIndex):
         ]
         return self._whole(engine, queries, limit, positions, answers)
 
+    def asked(self, limit: int, effort: int) -> int:
+        """How many to take of the graph's list to have the *limit* nearest among them.
+
+        The graph goes by Euclidean distance. In the ball that is the hyperbolic one up to a factor that is much the
+        same all around a vector, and so the order of neighbours is another: all that can be trusted are scored.
+        """
+        return max(limit, planner.trusted(effort)) if isinstance(self.metric, Ball) else limit
+
     def _walked(self, graph: Graph, queries: Rows, limit: int, effort: int, mask: Mask | None) -> list[Keys | None]:
         """The nearest nodes of each query that *mask* allows; None where they may not be."""
         if mask is None:
-            found = graph.search(queries, limit, effort)
+            found = graph.search(queries, self.asked(limit, effort), effort)
             return [None if row[-1] < 0 else row for row in found]
         found = graph.search(queries, planner.trusted(effort), effort)
         answers: list[Keys | None] = []
         for row in found:
-            allowed = row[mask[row] & (row >= 0)][:limit]
-            answers.append(allowed if len(allowed) == limit else None)
+            allowed = row[mask[row] & (row >= 0)]
+            if not isinstance(self.metric, Ball):
+                allowed = allowed[:limit]
+            answers.append(allowed if len(allowed) >= limit else None)
         return answers
 
     def _late(self, engine: Engine, queries: Rows, limit: int, nodes: int, positions: Keys | None) -> Keys:

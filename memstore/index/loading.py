@@ -106,7 +106,7 @@ def entries_of(
     space: VectorSpace,
 ) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
-    size, metric = 4 * space.space.dimension, space.space.metric
+    size, metric = 4 * space.space.dimension, space.space.measure
     whole = [intact(blob, written) and len(blob) == size for blob, written in zip(blobs, checksums, strict=True)]
     if not all(whole):
         blobs = list(compress(blobs, whole))

@@ -8,15 +8,17 @@ with 2,000 held-out queries these found as many of their ten nearest as the held
 The least effort that finds enough is the one searches use, and its recall is what the store says of itself.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from memstore.geometry import Rows, index_form, lengths, scores, usable
+from memstore.geometry import Rows, Wide, distances, index_form, lengths, moved, scores, usable
 from memstore.index import planner
 from memstore.index.exact import nearest_of
 from memstore.index.graph import Graph
 from memstore.index.graphed import GraphedIndex
-from memstore.index.protocol import Engine, Held, Storage
-from memstore.settings import Metric
+from memstore.index.protocol import Engine, Held, Keys, Storage
+from memstore.settings import Ball, Measure
 
 SAMPLE = 300
 LIMIT = 10
@@ -33,23 +35,21 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
         graph.effort, graph.recall = before.effort, before.recall
         return
     rows = storage.rows[: graph.nodes]
-    queries = _made_up(index.metric, rows)
     limit = min(LIMIT, graph.nodes)
+    if isinstance(index.metric, Ball):
+        queries = _made_up_in_ball(index.metric, engine, storage, graph.nodes, limit)
+    else:
+        queries = _made_up(index.metric, rows)
     truth = [
         scores(index.metric, query, rows[places]).min()
-        for i in range(0, len(queries), _BATCH)
-        for query, places in zip(
-            queries[i : i + _BATCH],
-            nearest_of(engine, index.metric, queries[i : i + _BATCH], limit, storage, range(graph.nodes), None),
-            strict=True,
-        )
+        for query, places in _neighbours(index.metric, engine, storage, queries, graph.nodes, limit)
     ]
     asked = graph.options.ef_search
     for effort in planner.LADDER if asked is None else (asked,):
         graph.effort = effort
-        found = graph.search(queries, limit, effort)
+        found = graph.search(queries, index.asked(limit, effort), effort)
         near = [
-            np.count_nonzero(scores(index.metric, query, rows[places[places >= 0]]) >= worst - _ROUNDING * abs(worst))
+            min(limit, _good(scores(index.metric, query, rows[places[places >= 0]]), worst))
             for query, places, worst in zip(queries, found, truth, strict=True)
         ]
         graph.recall = float(sum(near) / max(1, limit * len(queries)))
@@ -58,7 +58,20 @@ def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage
     index.measured_nodes = graph.nodes
 
 
-def _made_up(metric: Metric, rows: Held) -> Rows:
+def _neighbours(
+    metric: Measure, engine: Engine, storage: Storage, queries: Rows, nodes: int, limit: int
+) -> Iterator[tuple[Rows, Keys]]:
+    """Each of *queries* with the places of its true nearest among the first *nodes*."""
+    for i in range(0, len(queries), _BATCH):
+        some = queries[i : i + _BATCH]
+        yield from zip(some, nearest_of(engine, metric, some, limit, storage, range(nodes), None), strict=True)
+
+
+def _good(values: Wide, worst: float) -> int:
+    return int(np.count_nonzero(values >= worst - _ROUNDING * abs(worst)))
+
+
+def _made_up(metric: Measure, rows: Held) -> Rows:
     random = np.random.default_rng(len(rows))
     here, there = (rows[np.sort(random.choice(len(rows), min(SAMPLE, len(rows)), replace=False))] for _ in range(2))
     wide = here.astype(np.float64)
@@ -67,3 +80,16 @@ def _made_up(metric: Metric, rows: Held) -> Rows:
     with np.errstate(over="ignore"):
         made = (wide + away).astype(np.float32)
     return np.ascontiguousarray(index_form(metric, made[usable(metric, made)]))
+
+
+def _made_up_in_ball(ball: Ball, engine: Engine, storage: Storage, nodes: int, limit: int) -> Rows:
+    """Stored vectors moved three quarters as far as their tenth nearest lies.
+
+    As far as to any other vector would be far from all of them: there is so much more room towards the edge.
+    """
+    random = np.random.default_rng(nodes)
+    rows = storage.rows[:nodes]
+    here = np.ascontiguousarray(rows[np.sort(random.choice(nodes, min(SAMPLE, nodes), replace=False))])
+    near = _neighbours(ball, engine, storage, here, nodes, limit)
+    away = [distances(ball, row, rows[places]).max() for row, places in near]
+    return moved(ball, here, random.standard_normal(here.shape), _AWAY * np.array(away))

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from memstore.geometry import Rows
+from memstore.index import ball
 from memstore.index.protocol import Held, Keys
-from memstore.settings import Metric
+from memstore.settings import Ball, Measure
 
 Real = npt.NDArray[np.floating]
 
@@ -26,8 +27,10 @@ class NumpyEngine:
     def __init__(self, *, wide: bool = False) -> None:
         self._dtype: type[np.floating] = np.float64 if wide else np.float32
 
-    def nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
+    def nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """See `Engine.nearest`."""
+        if isinstance(metric, Ball):
+            return ball.nearest(metric, queries, rows, limit, positions, _away)
         total = len(rows) if positions is None else len(positions)
         group = max(1, _CELLS // total)
         nearest = [
@@ -36,7 +39,7 @@ class NumpyEngine:
         ]
         return np.concatenate(nearest)
 
-    def _nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
+    def _nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         total = len(rows) if positions is None else len(positions)
         closeness = np.empty((len(queries), total), dtype=self._dtype)
         wanted = queries.astype(self._dtype)
@@ -49,7 +52,7 @@ class NumpyEngine:
             best = np.broadcast_to(np.arange(total), (len(queries), total))
         return best if positions is None else positions[best]
 
-    def _closeness(self, metric: Metric, queries: Real, block: Real) -> Real:
+    def _closeness(self, metric: Measure, queries: Real, block: Real) -> Real:
         if metric != "l2":
             return queries @ block.T
         out = np.empty((len(queries), len(block)), dtype=self._dtype)
@@ -57,3 +60,8 @@ class NumpyEngine:
             difference = block - query
             np.einsum("ij,ij->i", difference, difference, out=row)
         return np.negative(out, out=out)
+
+
+def _away(query: Rows, block: Rows, out: Rows) -> None:
+    difference = block - query
+    np.einsum("ij,ij->i", difference, difference, out=out)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memstore.geometry import Rows, Wide
-from memstore.settings import Metric
+from memstore.settings import Measure
 
 Keys = npt.NDArray[np.int64]
 """Keys, positions or times: int64, shape (n,)."""
@@ -89,7 +89,7 @@ class Engine(Protocol):
         """Which one."""
         ...
 
-    def nearest(self, metric: Metric, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
+    def nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """Positions of the *limit* rows nearest to each query, in no order: int64, shape (len(queries), limit).
 
         Args:

@@ -1,8 +1,8 @@
 """Whether a file goes on with the history that an open store knows, or was given the content of another.
 
 A restored file has another epoch, and it may have other vectors: a store that was opened for those of before must
-neither compare them with its own nor add its own to them. Dimension and metric never change within one history, so
-they are looked at when the epoch is another, and at no other time.
+neither compare them with its own nor add its own to them. Dimension, metric and curvature never change within one
+history, so they are looked at when the epoch is another, and at no other time.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,8 @@ class History:
         found = log.spaces(connection)
         for kind, known in self._spaces.items():
             space = found[kind].space if kind in found else None
-            for setting, got in (("dimension", known.space.dimension), ("metric", known.space.metric)):
+            for setting in ("dimension", "metric", "curvature"):
+                got = getattr(known.space, setting)
                 if getattr(space, setting, None) != got:
                     raise SettingsMismatchError(setting, expected=getattr(space, setting, None), got=got, restored=True)
             if space is not None and None not in (self._embedder, space.embedder) and self._embedder != space.embedder:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import count
 from typing import Any, NamedTuple, get_args
 
@@ -29,7 +30,7 @@ from memstore.repository.nouns import BY_KIND, NOUNS, Kind, Noun
 from memstore.repository.prepared import Prepared
 from memstore.repository.reading import as_written, odd
 from memstore.schema import assembly, assembly_vector, change_log, memory, namespace, store_meta, vector_space
-from memstore.settings import MAX_DIMENSION, Metric, Space
+from memstore.settings import MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 from memstore.threads import breathe
 
 KEEP = 10_000
@@ -282,17 +283,32 @@ def spaces(connection: Connection) -> dict[Kind, VectorSpace]:
     found: dict[Kind, VectorSpace] = {}
     for r in rows:
         sound = type(r.dimension) is int and 0 < r.dimension <= MAX_DIMENSION and r.metric in get_args(Metric)
-        if not sound or r.kind not in BY_KIND or not (r.embedder is None or type(r.embedder) is str):
+        if (
+            not sound
+            or not _has_curvature(r.metric, r.curvature)
+            or r.kind not in BY_KIND
+            or not (r.embedder is None or type(r.embedder) is str)
+        ):
             raise odd("what its vectors are", tuple(r))
-        found[r.kind] = VectorSpace(r.pk, r.kind, Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder))
+        found[r.kind] = VectorSpace(
+            r.pk,
+            r.kind,
+            Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder, curvature=r.curvature),
+        )
     if found and (len(found) < len(NOUNS) or len({s.space for s in found.values()}) > 1):
         raise odd("what the vectors of each kind are", sorted(found))
     return found
 
 
-def add_spaces(connection: Connection, dimension: int, metric: Metric, embedder: str | None) -> None:
+def _has_curvature(metric: str, curvature: object) -> bool:
+    if metric != "hyperbolic":
+        return curvature is None
+    return type(curvature) is float and MIN_CURVATURE <= curvature <= MAX_CURVATURE
+
+
+def add_spaces(connection: Connection, space: Space) -> None:
     """Fix, once, what the vectors of this file are."""
-    row = {"dimension": dimension, "metric": metric, "embedder": embedder}
+    row = asdict(space)
     connection.execute(insert(vector_space), [{"kind": noun.kind, **row} for noun in NOUNS])
 
 

@@ -1,0 +1,95 @@
+"""The metrics by their textbook formulas, in float64 and in other forms than the library's: the oracle of all of them.
+
+The distance in the ball is computed by Möbius addition (Ungar), the way into it and the midpoint through the Klein
+model, vector by vector.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+Wide = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.float32]
+
+REACH = 0.4
+"""How far out `placed` puts a vector of length 1, before the map."""
+
+
+def placed(metric: str, rows: npt.ArrayLike, curvature: float = 1.0) -> Rows:
+    """Any vectors as ones that have a place in the metric: in the ball under hyperbolic, by the exponential map."""
+    wide = np.asarray(rows, dtype=np.float64)
+    if metric != "hyperbolic":
+        return wide.astype(np.float32)
+    size = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return (wide * np.tanh(REACH * size) / np.maximum(size, 1e-300) / np.sqrt(curvature)).astype(np.float32)
+
+
+def added(x: Wide, y: Wide, curvature: float) -> Wide:
+    """Möbius addition of x and y in the ball (Ganea, Bécigneul and Hofmann, arXiv:1805.09112, equation 4)."""
+    c, xy, xx, yy = curvature, x @ y, x @ x, y @ y
+    return ((1 + 2 * c * xy + c * yy) * x + (1 - c * xx) * y) / (1 + 2 * c * xy + c * c * xx * yy)
+
+
+def ball_distance(x: Wide, y: Wide, curvature: float = 1.0) -> float:
+    root = np.sqrt(curvature)
+    return float(2 / root * np.arctanh(min(root * np.linalg.norm(added(-x, y, curvature)), 1 - 1e-16)))
+
+
+def ball_distances(query: Wide, rows: Wide, curvature: float = 1.0) -> Wide:
+    """To many at once, by the other formula; short ones lose digits in it."""
+    c = curvature
+    apart = ((rows - query) ** 2).sum(axis=1) / ((1 - c * query @ query) * (1 - c * (rows**2).sum(axis=1)))
+    away: Wide = np.arccosh(1 + 2 * c * apart) / np.sqrt(c)
+    return away
+
+
+def angles(query: Wide, rows: Wide) -> Wide:
+    """To many at once."""
+    cosines = rows @ query / (np.linalg.norm(rows, axis=1) * np.linalg.norm(query))
+    wide: Wide = np.arccos(np.clip(cosines, -1, 1))
+    return wide
+
+
+def angle(x: Wide, y: Wide) -> float:
+    return float(np.arccos(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1)))
+
+
+def distance(metric: str, x: Wide, y: Wide, curvature: float = 1.0) -> float:
+    if metric == "hyperbolic":
+        return ball_distance(x, y, curvature)
+    return angle(x, y) if metric == "spherical" else float(np.linalg.norm(x - y))
+
+
+def score(metric: str, query: Wide, vector: Wide, curvature: float = 1.0) -> float:
+    """The documented score."""
+    if metric == "inner_product":
+        return float(query @ vector)
+    if metric == "cosine":
+        return float((query / np.linalg.norm(query)) @ (vector / np.linalg.norm(vector)))
+    away = distance(metric, query, vector, curvature)
+    return 1 - away / np.pi if metric == "spherical" else 1 / (1 + away)
+
+
+def mean(metric: str, rows: Iterable[Rows], curvature: float = 1.0) -> Wide | None:
+    """The documented composite of *rows*."""
+    wide = [row.astype(np.float64) for row in rows]
+    if metric in ("cosine", "spherical"):
+        wide = [(row / np.linalg.norm(row)).astype(np.float32).astype(np.float64) for row in wide]
+    if not wide:
+        return None
+    if metric == "hyperbolic":
+        return midpoint(wide, curvature)
+    total = np.mean(wide, axis=0)
+    if np.linalg.norm(total) < 1e-6 * np.mean([np.linalg.norm(row) for row in wide]):
+        return None
+    return total / np.linalg.norm(total) if metric in ("cosine", "spherical") else total
+
+
+def midpoint(rows: list[Wide], curvature: float = 1.0) -> Wide:
+    """The Einstein midpoint: in the Klein model the mean weighted by the factors of Lorentz."""
+    klein = [2 * row / (1 + curvature * row @ row) for row in rows]
+    factors = [1 / np.sqrt(1 - curvature * k @ k) for k in klein]
+    middle: Wide = np.sum([f * k for f, k in zip(factors, klein, strict=True)], axis=0) / np.sum(factors)
+    half: Wide = middle / (1 + np.sqrt(1 - curvature * middle @ middle))
+    return half
