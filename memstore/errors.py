@@ -160,10 +160,12 @@ class DuplicateError(MemstoreError, ValueError):
         id: the id that exists, or that was given twice.
     """
 
-    def __init__(self, noun: str, id: str, *, given_twice: bool = False) -> None:
+    def __init__(self, noun: str, id: str, *, given_twice: bool = False, restored: bool = False) -> None:
         what = (
             "was given twice in one call" if given_twice else "exists: use upsert to replace it, or update to change it"
         )
+        if restored:
+            what = "exists again: forget or delete that one to bring back the one before it"
         super().__init__(f"{noun} {id!r} {what}")
         self.id = id
 
