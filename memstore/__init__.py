@@ -37,6 +37,7 @@ from memstore.errors import (
     OpenError,
     ReadOnlyError,
     SettingsMismatchError,
+    StalePlanError,
     StorageError,
     StoreReplacedError,
     TransactionError,
@@ -44,6 +45,7 @@ from memstore.errors import (
 )
 from memstore.memories import Memories
 from memstore.opening import open
+from memstore.policies import ForgetPlan, ForgetPolicy, Planned, PrunePolicy, Trashed
 from memstore.records import (
     Assembly,
     AssemblyHit,
@@ -86,6 +88,8 @@ __all__ = [
     "FilterError",
     "Finding",
     "ForeignFileError",
+    "ForgetPlan",
+    "ForgetPolicy",
     "ForkedStoreError",
     "GraphOptions",
     "Hit",
@@ -102,9 +106,12 @@ __all__ = [
     "NotFoundError",
     "OpenError",
     "Plan",
+    "Planned",
+    "PrunePolicy",
     "ReadOnlyError",
     "Repair",
     "SettingsMismatchError",
+    "StalePlanError",
     "Stats",
     "StorageError",
     "Store",
@@ -114,6 +121,7 @@ __all__ = [
     "Tags",
     "Transaction",
     "TransactionError",
+    "Trashed",
     "UsageError",
     "VectorType",
     "Verification",

@@ -264,5 +264,29 @@ async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
         noun = BY_KIND["memory"]
         with pytest.raises(DamagedError, match="set aside"):
             await store._session.write(lambda c: tombstones.bring_back(c, noun, store._session.spaces, [pk]))
+        with pytest.raises(DamagedError, match="set aside"):
+            assert [t async for t in store.memories.trash()]
         assert await store.memories.count() == 5
+        (finding,) = await store.check()
+        assert (finding.kind, finding.noun, finding.namespace) == ("tombstone", "memory", ())
+        assert finding.id == "m1" or damage.startswith("id")
+        assert await store.repair() is not None
+        await store.backup(path.with_suffix(".bak"))
+        assert (await memstore.verify(path.with_suffix(".bak"))).findings == [finding]
+        with pytest.raises(DamagedError, match="cannot be brought back, only purged"):
+            await memstore.restore(path.with_suffix(".bak"), path.with_suffix(".new"))
+        assert await store.purge(older_than=0) == 1
         assert await store.check() == []
+
+
+async def test_check_names_the_damaged_among_many(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add_many({"id": f"m{i:03}", "content": "x"} for i in range(230))
+        await aside(store, "memory", [f"m{i:03}" for i in range(230)])
+        with sqlite3.connect(path) as other:
+            other.execute("UPDATE tombstone SET record = '{}' WHERE id IN ('m007', 'm229')")
+        other.close()
+        assert sorted(finding.id for finding in await store.check()) == ["m007", "m229"]
+        assert (await store.stats()).trashed == 230
+        await store.clear()
+        assert (await store.stats()).trashed == 0

@@ -168,6 +168,8 @@ def assembly_text(assembly: Assembly) -> Text:
 def _with_details(title: str, record: Memory | Assembly, words: Iterable[str]) -> Text:
     text = Text(title)
     text.append("\n" + clean(record.id), style="dim")
+    if isinstance(record, Memory) and record.pinned:
+        text.append(" pinned", style="yellow")
     if record.namespace:
         text.append(" in " + clean(namespace_text(record.namespace)), style="dim")
     for word in sorted(set(words)):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from sqlalchemy import (
     BigInteger,
@@ -27,6 +27,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     insert,
     select,
     true,
@@ -56,6 +57,7 @@ from memstore.threads import slices
 from memstore.vectors import decode
 
 Cause = Literal["forgotten", "merged"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 PARTNERS: dict[Kind, str] = {"memory": "assemblies", "assembly": "members"}
 """Where, in a tombstone's record, keys and ids of the other ends of its memberships stand."""
@@ -283,6 +285,12 @@ def page(
     if before is not None:
         keys = keys.where(tombstone.c.pk < before)
     return read(connection, noun, list(connection.execute(keys).scalars()))
+
+
+def count(connection: Connection, noun: Noun, cause: Cause) -> int:
+    """How many tombstones of one kind and cause the file has."""
+    held = select(func.count()).select_from(tombstone)
+    return int(connection.execute(held.where(tombstone.c.kind == noun.kind, tombstone.c.cause == cause)).scalar_one())
 
 
 def purge(
