@@ -23,7 +23,17 @@ import numpy.typing as npt
 import pytest
 
 import memstore
-from memstore import Assemblies, Memories, MemstoreError, SettingsMismatchError, Store, Tags, Transaction
+from memstore import (
+    Assemblies,
+    ForgetPolicy,
+    Memories,
+    MemstoreError,
+    PrunePolicy,
+    SettingsMismatchError,
+    Store,
+    Tags,
+    Transaction,
+)
 from memstore.testing import Damage, HashEmbedder, damage
 
 from .conftest import DIMENSION, vectors
