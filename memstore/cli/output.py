@@ -122,7 +122,7 @@ def show_memories(memories: Iterable[Memory]) -> int:
     """Print memories as a table; how many."""
     made = table("memory", "created (UTC)")
     for memory in memories:
-        made.add_row(_memory(memory), Text(f"{memory.created_at:%Y-%m-%d %H:%M}", style="dim"))
+        made.add_row(memory_text(memory), Text(f"{memory.created_at:%Y-%m-%d %H:%M}", style="dim"))
     if made.row_count:
         show_table(made)
     return made.row_count
@@ -132,7 +132,7 @@ def show_hits(hits: Hits[Hit]) -> None:
     """Print what a search of memories found."""
     made = table(">score", "memory")
     for hit in hits:
-        made.add_row(_score(hit.score), _memory(hit.memory))
+        made.add_row(_score(hit.score), memory_text(hit.memory))
     _show_found(hits, made, "memory", "memories")
 
 
@@ -155,7 +155,8 @@ def _score(score: float) -> Text:
     return Text(f"{score:.3f}", style="bold")
 
 
-def _memory(memory: Memory) -> Text:
+def memory_text(memory: Memory) -> Text:
+    """A memory in a cell: the beginning of its text, then id and tags."""
     return _with_details(snippet(memory.content) or "(empty)", memory, memory.tags)
 
 
