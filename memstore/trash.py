@@ -17,7 +17,7 @@ from memstore.records import Assembly, Memory, Namespace
 from memstore.repository import tombstones
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.texts import check_text
-from memstore.threads import SLICE
+from memstore.threads import SLICE, slices
 from memstore.transaction import Session
 
 RecordT = TypeVar("RecordT", bound=Memory | Assembly)
@@ -75,10 +75,11 @@ class Recoverable(Collection[RecordT, HitT]):
                 if id not in found:
                     raise NotFoundError(self._noun.kind, id, self._namespace, trash=True)
             chosen = [found[id] for id in wanted]
-            for each in tombstones.read(connection, self._noun, chosen):
-                expires = each.record.get("expires_at")
-                if expires is not None and expires <= to_micros(at):
-                    raise _expired(each.id, expires)
+            for some in slices(chosen):
+                for each in tombstones.read(connection, self._noun, some):
+                    expires = each.record.get("expires_at")
+                    if expires is not None and expires <= to_micros(at):
+                        raise _expired(each.id, expires)
             keys = tombstones.bring_back(connection, self._noun, self._session.spaces, chosen)
             if self._noun is ASSEMBLY:  # which is read here, before the write ends with that
                 composites.recompute(connection, self._session.spaces, keys)
