@@ -26,6 +26,8 @@ from memstore import (
     Store,
 )
 from memstore.database.sqlite import sqlite3
+from memstore.repository import tombstones
+from memstore.repository.nouns import ASSEMBLY
 
 from .conftest import DIMENSION, vectors
 from .test_assemblies import composite
@@ -403,6 +405,25 @@ async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
     await store.memories.add("x")
     assert await store.clear() == 2  # the pinned one, and the new one
     assert [t async for t in store.memories.trash()] == []
+
+
+async def test_what_a_merge_set_aside_is_not_in_the_trash(store: Store) -> None:
+    await store.assemblies.add("g")
+
+    def merged(connection: Any) -> None:
+        space = store._session.spaces["assembly"]
+        tombstones.set_aside(connection, ASSEMBLY, space, [1], "merged", at=ago(1), actor=None, reason=None)
+
+    await store._session.write(merged)
+    assert [t async for t in store.assemblies.trash()] == []
+    assert (await store.stats()).trashed == 0
+    with pytest.raises(NotFoundError, match="trash"):
+        await store.assemblies.restore(["g"])
+    assert await store.purge(older_than=0, below=True) == 0
+    find = tombstones.find
+    assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"], "merged")) != {}
+    assert await store.clear() == 0  # leaves nothing, merged or forgotten
+    assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"])) == {}
 
 
 async def test_a_transaction_forgets_and_restores_with_all_it_does(store: Store) -> None:
