@@ -37,6 +37,7 @@ from memstore.errors import (
     OpenError,
     ReadOnlyError,
     SettingsMismatchError,
+    StalePlanError,
     StorageError,
     StoreReplacedError,
     TransactionError,
@@ -44,6 +45,7 @@ from memstore.errors import (
 )
 from memstore.memories import Memories
 from memstore.opening import open
+from memstore.policies import ForgetPlan, ForgetPolicy, Planned, PrunePolicy, Trashed
 from memstore.records import (
     Assembly,
     AssemblyHit,
@@ -87,6 +89,8 @@ __all__ = [
     "FilterError",
     "Finding",
     "ForeignFileError",
+    "ForgetPlan",
+    "ForgetPolicy",
     "ForkedStoreError",
     "GraphOptions",
     "Hit",
@@ -103,9 +107,12 @@ __all__ = [
     "NotFoundError",
     "OpenError",
     "Plan",
+    "Planned",
+    "PrunePolicy",
     "ReadOnlyError",
     "Repair",
     "SettingsMismatchError",
+    "StalePlanError",
     "Stats",
     "StorageError",
     "Store",
@@ -115,6 +122,7 @@ __all__ = [
     "Tags",
     "Transaction",
     "TransactionError",
+    "Trashed",
     "UsageError",
     "VectorType",
     "Verification",

@@ -20,11 +20,11 @@ from memstore.index.graph import BrokenLinksError
 from memstore.index.graphed import GraphedIndex
 from memstore.index.snapshot import FORMAT, GONE, keys_of, links_of, sound
 from memstore.records import Finding, FindingKind, Namespace
-from memstore.repository import audit, log, snapshots
+from memstore.repository import audit, log, snapshots, tombstones
 from memstore.repository.log import VectorRows, VectorSpace
-from memstore.repository.nouns import Kind
+from memstore.repository.nouns import BY_KIND, Kind
 from memstore.repository.snapshots import BrokenSnapshotError
-from memstore.threads import breathe
+from memstore.threads import breathe, slices
 from memstore.vectors import checksum, decode, decode_rows
 
 TOLERANCE = 1e-6
@@ -42,6 +42,7 @@ def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Findin
     for space in by_kind.values():
         parts += [_vectors(connection, space), _snapshots(connection, space)]
     parts.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
+    parts += [_tombstones(connection, space) for space in by_kind.values()]
     return [finding for part in parts for finding in _as_far_as_it_goes(part)]
 
 
@@ -129,6 +130,27 @@ def _near_limit(mean: Mean) -> bool:
         return False
     share = float(np.linalg.norm(mean.total)) / mean.length
     return abs(share - CANCELLED) < CANCELLED * 0.01
+
+
+def _tombstones(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
+    for some in slices(audit.tombstones(connection, space.kind)):
+        if _not_to_be_read(connection, space, [pk for pk, _, _ in some]) is None:
+            continue
+        for pk, id, namespace in some:
+            error = _not_to_be_read(connection, space, [pk])
+            if error is not None:
+                detail = f"it cannot be brought back, only purged: {error}"
+                yield Finding(kind="tombstone", noun=space.kind, id=id, namespace=namespace, detail=detail)
+
+
+def _not_to_be_read(connection: Connection, space: VectorSpace, keys: list[int]) -> DamagedError | None:
+    """Why one of the tombstones *keys* is no record; None where all are."""
+    try:
+        for each in tombstones.read(connection, BY_KIND[space.kind], keys):
+            tombstones.record_of(each, space)
+    except DamagedError as error:
+        return error
+    return None
 
 
 def indexed(connection: Connection, follower: Follower) -> list[Finding]:

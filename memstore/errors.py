@@ -14,6 +14,7 @@
     │   └── FilterError             a filter the language does not have
     ├── DuplicateError              (ValueError) the id is taken
     ├── NotFoundError               (LookupError) there is no such record
+    ├── StalePlanError              (RuntimeError) a plan to forget of what has changed since
     ├── BusyError                   (TimeoutError) another writer held the file too long
     ├── TransactionError            (RuntimeError) a transaction used where it cannot be
     ├── UsageError                  (RuntimeError) the store used where it cannot be
@@ -58,6 +59,7 @@ __all__ = [
     "OpenError",
     "ReadOnlyError",
     "SettingsMismatchError",
+    "StalePlanError",
     "StorageError",
     "StoreReplacedError",
     "TransactionError",
@@ -160,10 +162,12 @@ class DuplicateError(MemstoreError, ValueError):
         id: the id that exists, or that was given twice.
     """
 
-    def __init__(self, noun: str, id: str, *, given_twice: bool = False) -> None:
+    def __init__(self, noun: str, id: str, *, given_twice: bool = False, restored: bool = False) -> None:
         what = (
             "was given twice in one call" if given_twice else "exists: use upsert to replace it, or update to change it"
         )
+        if restored:
+            what = "exists again: forget or delete that one to bring back the one before it"
         super().__init__(f"{noun} {id!r} {what}")
         self.id = id
 
@@ -175,10 +179,26 @@ class NotFoundError(MemstoreError, LookupError):
         id: the id that was not found.
     """
 
-    def __init__(self, noun: str, id: str, namespace: tuple[str, ...]) -> None:
-        super().__init__(f"there is no {noun} {id!r} in namespace {namespace!r}")
+    def __init__(self, noun: str, id: str, namespace: tuple[str, ...], *, trash: bool = False) -> None:
+        super().__init__(f"there is no {noun} {id!r} in {'the trash of ' if trash else ''}namespace {namespace!r}")
         self.id = id
         self.namespace = namespace
+
+
+class StalePlanError(MemstoreError, RuntimeError):
+    """Records that a plan names are not what they were when it was made; nothing was moved.
+
+    Attributes:
+        ids: of those records.
+    """
+
+    def __init__(self, noun: str, ids: list[str]) -> None:
+        some = ", ".join(map(shown, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
+        super().__init__(
+            f"this plan is stale, and nothing was moved: {noun} {some} {'was' if len(ids) == 1 else 'were'} changed, "
+            "used, pinned or deleted since it was made; plan again"
+        )
+        self.ids = ids
 
 
 class BusyError(MemstoreError, TimeoutError):

@@ -147,6 +147,13 @@ def check_count(name: str, value: object, least: int, most: int) -> int:
     raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {shown(value)}")
 
 
+def check_flag(name: str, value: object) -> bool:
+    """*value* as True or False, else `InvalidError`."""
+    if not isinstance(value, bool):
+        raise InvalidError(f"{name} is True or False; got {shown(value)}")
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Draft(Generic[RecordT]):
     """A record as it will be stored, and which fields the caller named."""
@@ -166,6 +173,7 @@ _MEMORY: dict[str, Callable[[object], object]] = {
     "expires_at": lambda v: None if v is None else check_time("expires_at", v),
     "accessed_at": lambda v: None if v is None else check_time("accessed_at", v),
     "access_count": lambda v: check_count("access_count", v, 0, 2**62),
+    "pinned": lambda v: check_flag("pinned", v),
 }
 MEMORY_FIELDS = frozenset({*_MEMORY, "embedding", "ttl"})
 
@@ -286,7 +294,7 @@ class _Ordinary:
             vector = as_embedding(vector, self._dimension, zero_ok=self._zero_ok, within=self._within)
         id, importance, count = get("id"), get("importance"), get("access_count")
         created, updated = get("created_at"), get("updated_at")
-        expires, accessed = get("expires_at"), get("accessed_at")
+        expires, accessed, pinned = get("expires_at"), get("accessed_at"), get("pinned")
         created = at if created is None else check_time("created_at", created)
         return memory(
             self._make_id() if id is None else check_id(id),
@@ -301,6 +309,7 @@ class _Ordinary:
             None if expires is None else check_time("expires_at", expires),
             None if accessed is None else check_time("accessed_at", accessed),
             0 if count is None else check_count("access_count", count, 0, 2**62),
+            False if pinned is None else check_flag("pinned", pinned),
         )
 
     def _tags(self, value: object) -> frozenset[str] | None:

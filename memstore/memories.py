@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids, listed
+from memstore.collection import ABSENT, LIVE, Absent, as_item, embed, given, list_of_ids, listed
 from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
@@ -20,12 +20,14 @@ from memstore.repository.nouns import MEMORY, Noun
 from memstore.repository.reading import only
 from memstore.texts import check_text
 from memstore.threads import SLICE
+from memstore.trash import Recoverable
 from memstore.vectors import EmbeddingLike
 
-_KEPT = frozenset({"created_at", "accessed_at", "access_count"})  # what upsert leaves as it was, unless it is named
+_KEPT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
+"""What upsert leaves as it was, unless it is named."""
 
 
-class Memories(Collection[Memory, Hit]):
+class Memories(Recoverable[Memory, Hit]):
     """The memories of one namespace: `store.memories`, or `tx.memories`."""
 
     _noun: ClassVar[Noun] = MEMORY
@@ -48,6 +50,7 @@ class Memories(Collection[Memory, Hit]):
         ttl: float | timedelta | None = None,
         accessed_at: datetime | None = None,
         access_count: int = 0,
+        pinned: bool = False,
     ) -> Memory:
         """Store a memory: its row, tags and vector durably, and its place in the index, all there when this returns.
 
@@ -67,6 +70,7 @@ class Memories(Collection[Memory, Hit]):
             ttl: seconds, or a timedelta, from now until it expires.
             accessed_at: aware; None is never.
             access_count: how often it was touched.
+            pinned: whether no policy may ever forget it.
 
         Returns:
             The record as stored.
@@ -129,11 +133,12 @@ class Memories(Collection[Memory, Hit]):
         ttl: float | timedelta | None = None,
         accessed_at: datetime | None = None,
         access_count: int | None = None,
+        pinned: bool | None = None,
     ) -> Memory:
         """Store a memory in place of the one that has the id, if any; arguments and errors as of `add`.
 
         An existing one gets exactly what `add` would give it, but keeps its memberships, and those of `created_at`,
-        `accessed_at` and `access_count` that are not given.
+        `accessed_at`, `access_count` and `pinned` that are not given.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
@@ -184,6 +189,7 @@ class Memories(Collection[Memory, Hit]):
         ttl: float | timedelta | Absent = ABSENT,
         accessed_at: datetime | Absent | None = ABSENT,
         access_count: int | Absent = ABSENT,
+        pinned: bool | Absent = ABSENT,
     ) -> Memory:
         """Change the fields named and nothing else; a value replaces the old one whole, metadata too.
 

@@ -61,6 +61,7 @@ class Memory(_Record):
         expires_at: from when on no read sees it, UTC; None for never.
         accessed_at: when `touch` last named it, UTC; None for never.
         access_count: how often `touch` named it.
+        pinned: whether no policy may ever forget it.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Memory(_Record):
     expires_at: datetime | None = None
     accessed_at: datetime | None = None
     access_count: int = 0
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -186,6 +188,7 @@ FindingKind = Literal[
     "integrity",
     "graph",
     "snapshot",
+    "tombstone",
 ]
 
 
@@ -201,7 +204,8 @@ class Finding:
             not finite, or without a place in the metric), `composite` (an assembly's vector is
             not the mean of its members'), `foreign_key` (a row whose owner does not exist), `integrity` (SQLite's
             own integrity check), `graph` (the search graph's links are not those it was made with), `snapshot` (the
-            stored copy of the graph is not what was written).
+            stored copy of the graph is not what was written), `tombstone` (a record that was set aside is not what was
+            written, and cannot be brought back).
         noun: `"memory"`, `"assembly"` or `"file"`.
         id: the record's id; for a ghost, whose record does not exist, the key it had in the file; empty for what is
             not of one record.
@@ -283,6 +287,8 @@ class Stats:
     found at it (None where there is no graph). `index_bytes` is all memory of the indexes, `graph_bytes` the graph's
     share; `snapshot_bytes` is what the graph takes in the file.
 
+    `trashed` is how many memories and assemblies lie in the trash; they are in none of the other counts.
+
     `sqlite` is the version of the SQLite in use, `sqlite_source` where it comes from: `"sqlite3"` is Python's own,
     `"pysqlite3"` that of the extra; `wal_reset_bug` says whether that version can lose commits to the checkpoints of
     other programs.
@@ -303,6 +309,7 @@ class Stats:
     tags: int
     namespaces: int
     vectors: int
+    trashed: int
     file_bytes: int
     wal_bytes: int
     engine: Literal["faiss", "numpy"]
@@ -336,6 +343,7 @@ def memory(
     expires_at: datetime | None,
     accessed_at: datetime | None,
     access_count: int,
+    pinned: bool,
 ) -> Memory:
     """`Memory(...)` in less than half the time: a frozen dataclass looks up by name every field that it sets."""
     made = _new(Memory)
@@ -351,10 +359,11 @@ def memory(
     _set_expires_at(made, expires_at)
     _set_accessed_at(made, accessed_at)
     _set_access_count(made, access_count)
+    _set_pinned(made, pinned)
     return made
 
 
-def remember(made: Memory, created_at: datetime, accessed_at: datetime | None, access_count: int) -> None:
+def remember(made: Memory, created_at: datetime, accessed_at: datetime | None, access_count: int, pinned: bool) -> None:
     """Give a memory that nobody was handed yet the history of the one it replaces, in place.
 
     Only the rows know it, and a second record would cost four times as much.
@@ -362,6 +371,7 @@ def remember(made: Memory, created_at: datetime, accessed_at: datetime | None, a
     _set_created_at(made, created_at)
     _set_accessed_at(made, accessed_at)
     _set_access_count(made, access_count)
+    _set_pinned(made, pinned)
 
 
 _new = object.__new__
@@ -378,6 +388,7 @@ _new = object.__new__
     _set_expires_at,
     _set_accessed_at,
     _set_access_count,
+    _set_pinned,
 ) = (vars(Memory)[f.name].__set__ for f in fields(Memory))
 
 _id_lock = ProcessLock()

@@ -24,11 +24,12 @@ from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import indexed, log, namespaces, rows, selection, snapshots, tags
+from memstore.repository import indexed, log, namespaces, rows, selection, snapshots, tags, tombstones
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric
 from memstore.tags import Tags
 from memstore.transaction import Autocommit, OpenTransaction, Session
+from memstore.trash import Forgetting
 
 _log = logging.getLogger("memstore")
 
@@ -41,7 +42,7 @@ VACUUM_PAGES = 1_000
 """Pages that `compact` frees in one transaction: other writers come in between."""
 
 
-class _Nouns:
+class _Nouns(Forgetting):
     """Memories, assemblies and tags of one namespace, in one session."""
 
     _session: Session
@@ -56,7 +57,7 @@ class _Nouns:
     async def clear(self, *, below: bool = False) -> int:
         """Delete every memory and assembly of this namespace, and with *below* of all below it; how many.
 
-        Takes the writer lock. All or nothing.
+        What lies in the trash goes too, and is not counted: nothing is left. Takes the writer lock. All or nothing.
         """
 
         def step(connection: Connection) -> int:
@@ -67,6 +68,8 @@ class _Nouns:
                 keys = selection.selected(connection, chosen)
                 rows.delete_keys(connection, noun, keys)
                 deleted += len(keys)
+            for cause in tombstones.CAUSES:
+                tombstones.purge(connection, None, cause, self._namespace, below=below)
             return deleted
 
         return await self._session.write(step, batch=True)
@@ -256,6 +259,7 @@ class Store(StoreNamespace):
             namespaces=len(namespaces.used(connection, (), at)),
             vectors=log.count_vectors(connection, self._session.spaces["memory"])
             - rows.expired_vectors(connection, at),
+            trashed=sum(tombstones.count(connection, noun, "forgotten") for noun in NOUNS),
             file_bytes=Path(settings.path).stat().st_size,
             wal_bytes=self._database.wal_bytes(),
             engine=self._follower.engine.name,

@@ -167,6 +167,7 @@ class Workload:
             "tags": sorted({str(tag) for tag in rng.choice(TAGS, size=rng.integers(3))}),
             "metadata": {"op": n, "x": [float(rng.random()), None, "y"]},
             "importance": float(rng.integers(5)) / 4,
+            "pinned": bool(rng.integers(2)),
             "created_at": START + timedelta(seconds=n),
         }
 
@@ -389,7 +390,7 @@ def replayed(seed: int, n: int) -> Model:
     return model
 
 
-MEMORY_FIELDS = ("content", "embedding", "tags", "metadata", "importance", "access_count")
+MEMORY_FIELDS = ("content", "embedding", "tags", "metadata", "importance", "access_count", "pinned")
 
 Print = dict[tuple[str, Namespace, str], tuple[Any, ...]]
 
@@ -421,6 +422,7 @@ def _shape(row: dict[str, Any]) -> tuple[Any, ...]:
         repr(row["metadata"]),
         row.get("importance"),
         row.get("access_count"),
+        row.get("pinned"),
         row.get("topics"),
         frozenset(row.get("members", ())),
     )

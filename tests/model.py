@@ -38,6 +38,7 @@ MEMORY_DEFAULTS: Row = {
     "expires_at": None,
     "accessed_at": None,
     "access_count": 0,
+    "pinned": False,
 }
 ASSEMBLY_DEFAULTS: Row = {"name": "", "description": "", "tags": frozenset(), "topics": (), "metadata": {}}
 
@@ -245,7 +246,7 @@ class Model:
             row = self._fresh(MEMORY_DEFAULTS, item, moment)
             old = self.memories.get((namespace, id))
             if old is not None:
-                kept = {"created_at", "accessed_at", "access_count"} - item.keys()
+                kept = {"created_at", "accessed_at", "access_count", "pinned"} - item.keys()
                 row |= {name: old[name] for name in kept}
             self.memories[namespace, id] = row
         return [(namespace, item["id"]) for item in items]

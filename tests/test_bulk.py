@@ -134,6 +134,7 @@ FIELDS = {
     "expires_at": TIMES,
     "accessed_at": TIMES,
     "access_count": st.sampled_from([0, 3, True, -1, 2**62, 2**62 + 1, np.int64(4), 1.0]),
+    "pinned": st.sampled_from([True, False, 1, 0, "yes", np.bool_(1)]),
     "ttl": st.sampled_from([5, 0.5, timedelta(days=1), True, 1e30, "1"]),
     "embedding": VECTORS,
     "tag": st.just("x"),
@@ -221,7 +222,15 @@ def test_most_items_are_ordinary() -> None:
         "metadata": {"a": {"b": ["ü"]}},
     }
     assert ordinary.memory(item) is not None
-    every = {"id": "x", "importance": 1, "access_count": 2, "created_at": AT, "updated_at": AT, "expires_at": None}
+    every = {
+        "id": "x",
+        "importance": 1,
+        "access_count": 2,
+        "pinned": True,
+        "created_at": AT,
+        "updated_at": AT,
+        "expires_at": None,
+    }
     assert ordinary.memory(item | every) is not None
     assert ordinary.memory(item | {"tags": (word for word in ["a"])}) is None  # nobody can look at these twice
 
@@ -274,6 +283,7 @@ def test_a_record_made_quickly_has_every_field() -> None:
         "expires_at": AT + timedelta(2),
         "accessed_at": AT + timedelta(3),
         "access_count": 4,
+        "pinned": True,
     }
     assert list(values) == list(Memory.__dataclass_fields__)
     made = memory_record(*values.values())
@@ -612,6 +622,7 @@ async def test_an_upsert_names_only_the_columns_that_change(store: Store) -> Non
         "accessed": {"accessed_at": AT},
         "counted": {"access_count": 3},
         "weighed": {"importance": 0.75},
+        "pinned": {"pinned": True},
         "both": {"importance": 0.25, "access_count": 4},
     }
     await store.memories.add_many([{"id": id, "content": "old"} for id in named])
@@ -634,7 +645,14 @@ async def test_an_upsert_names_only_the_columns_that_change(store: Store) -> Non
 async def test_an_upsert_of_new_and_old_keeps_what_is_not_given(store: Store, rng: np.random.Generator) -> None:
     old = await store.memories.add_many(
         [
-            {"id": str(i), "content": "old", "access_count": i, "accessed_at": AT, "created_at": AT}
+            {
+                "id": str(i),
+                "content": "old",
+                "access_count": i,
+                "accessed_at": AT,
+                "created_at": AT,
+                "pinned": i % 4 == 0,
+            }
             for i in range(0, 240, 2)
         ]
     )
@@ -653,7 +671,10 @@ async def test_an_upsert_of_new_and_old_keeps_what_is_not_given(store: Store, rn
     assert stored[4].accessed_at == AT + timedelta(2)
     for record in old[3:]:
         now = stored[int(record.id)]
-        assert (now.created_at, now.accessed_at, now.access_count) == (AT, AT, record.access_count)
+        assert (now.created_at, now.accessed_at, now.access_count, now.pinned) == (
+            *(AT, AT, record.access_count),
+            record.pinned,
+        )
     assert stored[1].created_at > AT
 
 
@@ -663,7 +684,7 @@ async def test_an_upsert_of_new_and_old_keeps_what_is_not_given(store: Store, rn
         {"content": "n", "embedding": None},
         {"metadata": {"a": [1]}, "tags": {"x"}},
         {"tags": []},
-        {"importance": 1, "access_count": 3, "accessed_at": AT},
+        {"importance": 1, "access_count": 3, "accessed_at": AT, "pinned": True},
         {"expires_at": datetime(2999, 1, 1, tzinfo=UTC), "updated_at": AT, "created_at": AT},
         {"expires_at": None},
         {"embedding": [1.0] * DIMENSION},

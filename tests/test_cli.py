@@ -782,6 +782,7 @@ def rich_items():
             "expires_at": datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
             "accessed_at": datetime(1, 1, 1, tzinfo=UTC),
             "access_count": 7,
+            "pinned": True,
         },
         {"id": "plain", "content": "", "embedding": None, "created_at": WHEN - timedelta(days=1)},
         {"id": "second", "content": "s", "embedding": [0.1, 0.2, 0.3, 1e-7]},
@@ -979,7 +980,7 @@ def many_lines(count):
         yield {
             "kind": "memory", "id": f"m{i:06}", "namespace": [], "content": "x" * 100, "embedding": [1.0, float(i)],
             "tags": ["a", "b"], "metadata": {"i": i}, "importance": 0.5, "created_at": when, "updated_at": when,
-            "expires_at": when, "accessed_at": None, "access_count": i,
+            "expires_at": when, "accessed_at": None, "access_count": i, "pinned": i % 2 == 0,
         }  # fmt: skip
     for i in range(300):
         yield {

@@ -810,3 +810,11 @@ def test_parsing_keeps_nothing_of_the_callers():
     node = parse({"metadata.v": value}, "memory")
     value.append(2)
     assert matches(node, memory("a", metadata={"v": [1]}))
+
+
+def test_pinned_is_a_boolean_and_no_number() -> None:
+    records = [memory("a", pinned=True), memory("b")]
+    assert found({"pinned": True}, records) == found({"pinned": {"$gt": False}}, records) == {"a"}
+    assert found({"pinned": {"$ne": True}}, records) == found({"pinned": {"$in": [False, None]}}, records) == {"b"}
+    assert found({"pinned": 1}, records) == found({"pinned": {"$gte": 0}}, records) == set()
+    assert found({"pinned": {"$contains": "1"}}, records) == found({"pinned": {"$startswith": ""}}, records) == set()

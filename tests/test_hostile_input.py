@@ -283,6 +283,7 @@ ADDED: dict[str, list[Any]] = {
     "accessed_at": TIMES,
     "ttl": [*NUMBERS, timedelta.max, timedelta.min, timedelta(days=1)],
     "access_count": COUNTS,
+    "pinned": [*NUMBERS, "yes", b"1", np.bool_(0), [], {}, True, False, None],
     "embedding": VECTORS,
 }
 
@@ -305,7 +306,7 @@ async def _as_given(store: Store, memory: Memory, field: str, value: Any) -> Non
         assert await store.memories.get(memory.id) == memory
     if value is None:
         return
-    if field in ("content", "id", "metadata", "importance", "access_count"):
+    if field in ("content", "id", "metadata", "importance", "access_count", "pinned"):
         assert getattr(memory, field) == value
     if field == "metadata":
         assert repr(memory.metadata) == repr(dict(value))

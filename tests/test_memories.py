@@ -8,6 +8,7 @@ import pytest
 
 import memstore
 from memstore import (
+    DamagedError,
     DimensionError,
     DuplicateError,
     EmbedderError,
@@ -19,6 +20,7 @@ from memstore import (
     Store,
     fields,
 )
+from memstore.database.sqlite import sqlite3
 
 from .conftest import DIMENSION, vectors
 
@@ -38,6 +40,7 @@ def everything(rng: np.random.Generator) -> dict[str, object]:
         "expires_at": datetime(2999, 1, 1, tzinfo=UTC),
         "accessed_at": datetime(2022, 1, 1, tzinfo=timezone(timedelta(hours=2))),
         "access_count": 7,
+        "pinned": True,
     }
 
 
@@ -57,7 +60,7 @@ async def test_every_field_comes_back_exactly_after_close_and_reopen(path: Path,
     assert list(read.metadata) == list(fields["metadata"])
     assert read.created_at == fields["created_at"]
     assert read.accessed_at.utcoffset() == timedelta(0)
-    assert (read.importance, read.access_count) == (0.75, 7)
+    assert (read.importance, read.access_count, read.pinned) == (0.75, 7, True)
 
 
 @pytest.mark.parametrize("id", HARD_IDS)
@@ -257,7 +260,7 @@ async def test_update_takes_none_as_a_value(store: Store, rng: np.random.Generat
     after = await store.memories.update("m:1", embedding=None, expires_at=None, accessed_at=None)
     assert (after.embedding, after.expires_at, after.accessed_at) == (None, None, None)
     assert await store.memories.search(vectors(rng, 1)[0]) == []
-    for field in ("content", "importance", "metadata", "tags", "created_at", "access_count"):
+    for field in ("content", "importance", "metadata", "tags", "created_at", "access_count", "pinned"):
         with pytest.raises(InvalidError):
             await store.memories.update("m:1", **{field: None, "embedding": None})
 
@@ -285,7 +288,7 @@ async def test_upsert_gives_what_add_would_and_keeps_history_and_memberships(
     store: Store, rng: np.random.Generator
 ) -> None:
     old, new = vectors(rng, 2)
-    await store.memories.add("old", id="a", embedding=old, tags={"t"}, metadata={"k": 1}, importance=1)
+    await store.memories.add("old", id="a", embedding=old, tags={"t"}, metadata={"k": 1}, importance=1, pinned=True)
     await store.assemblies.add("g", members=["a"])
     await store.memories.touch(["a"])
     before = await store.memories.get("a")
@@ -295,8 +298,11 @@ async def test_upsert_gives_what_add_would_and_keeps_history_and_memberships(
     assert [id async for id in store.assemblies.members("g")] == ["a"]
     composite = (await store.assemblies.get("g")).composite
     assert composite == pytest.approx(new / np.linalg.norm(new), abs=1e-6)
-    without = await store.memories.upsert("newer", id="a")
+    assert after.pinned
+    without = await store.memories.upsert("newer", id="a", pinned=False)
     assert without.embedding is None
+    assert not without.pinned
+    assert await store.memories.get("a") == without
     assert (await store.assemblies.get("g")).composite is None
 
 
@@ -551,3 +557,14 @@ async def test_tags_are_counted_renamed_united_and_deleted(store: Store) -> None
     with pytest.raises(NotFoundError):
         await store.tags.rename("c", "d")
     assert (await store.assemblies.get("g")).tags == frozenset()
+
+
+async def test_a_pin_that_is_neither_on_nor_off_is_damage(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add("x", id="a", pinned=True)
+        with sqlite3.connect(path) as other:
+            other.execute("UPDATE memory SET pinned = 5")
+        other.close()
+        with pytest.raises(DamagedError, match="pin"):
+            await store.memories.get("a")
+        assert not (await store.memories.update("a", pinned=False)).pinned

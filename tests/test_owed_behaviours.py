@@ -23,7 +23,18 @@ import numpy.typing as npt
 import pytest
 
 import memstore
-from memstore import Assemblies, Memories, MemstoreError, Metric, SettingsMismatchError, Store, Tags, Transaction
+from memstore import (
+    Assemblies,
+    ForgetPolicy,
+    Memories,
+    MemstoreError,
+    Metric,
+    PrunePolicy,
+    SettingsMismatchError,
+    Store,
+    Tags,
+    Transaction,
+)
 from memstore.testing import Damage, HashEmbedder, damage
 
 from .conftest import DIMENSION, vectors
@@ -407,6 +418,14 @@ async def _slowly(ground: Ground) -> AsyncIterator[dict[str, Any]]:
         yield ground.item()
 
 
+async def _forgotten(face: Any) -> None:
+    await face.forget(await face.plan_forget(ForgetPolicy(where={"id": "m:4"})))
+
+
+async def _pruned(face: Any) -> None:
+    await face.prune(await face.plan_prune(PrunePolicy(where={"id": "g:4"})))
+
+
 Case = Callable[[Any, Ground], Any]
 CASES: dict[type, dict[str, Case]] = {
     Memories: {
@@ -424,6 +443,8 @@ CASES: dict[type, dict[str, Case]] = {
         "count": lambda face, g: face.count(where={"content": {"$startswith": "m"}}),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
+        "trash": lambda face, g: face.trash(),
+        "restore": lambda face, g: face.restore([]),
     },
     Assemblies: {
         "add": lambda face, g: face.add(g.new(), members=["m:0", "m:5"]),
@@ -443,6 +464,10 @@ CASES: dict[type, dict[str, Case]] = {
         "count": lambda face, g: face.count(),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector()]),
+        "plan_prune": lambda face, g: face.plan_prune(PrunePolicy(members_below=9, older_than=0)),
+        "prune": lambda face, g: _pruned(face),
+        "trash": lambda face, g: face.trash(),
+        "restore": lambda face, g: face.restore([]),
     },
     Tags: {
         "list": lambda face, g: face.list(),
@@ -455,6 +480,9 @@ CASES: dict[type, dict[str, Case]] = {
         "load": lambda face, g: face.load(_slowly(g), chunk=2),
         "clear": lambda face, g: face.namespace("cleared").clear(below=True),
         "namespaces": lambda face, g: face.namespaces(),
+        "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
+        "forget": lambda face, g: _forgotten(face),
+        "purge": lambda face, g: face.purge(older_than=0, below=True),
         "check": lambda face, g: face.check(),
         "repair": lambda face, g: face.repair(),
         "stats": lambda face, g: face.stats(),
@@ -468,6 +496,9 @@ CASES: dict[type, dict[str, Case]] = {
         "transaction": lambda face, g: face.transaction(),
         "clear": lambda face, g: face.namespace("cleared").clear(below=True),
         "namespaces": lambda face, g: face.namespaces(),
+        "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
+        "forget": lambda face, g: _forgotten(face),
+        "purge": lambda face, g: face.purge(older_than=0, below=True),
     },
 }
 EVERY = [(noun, verb) for noun, verbs in CASES.items() for verb in verbs]

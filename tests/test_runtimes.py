@@ -13,6 +13,7 @@ import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,19 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Assemblies, EventLoopError, ForkedStoreError, Memories, Store, StoreNamespace, Tags, Transaction
+from memstore import (
+    Assemblies,
+    EventLoopError,
+    ForgetPlan,
+    ForgetPolicy,
+    ForkedStoreError,
+    Memories,
+    PrunePolicy,
+    Store,
+    StoreNamespace,
+    Tags,
+    Transaction,
+)
 from memstore.database import forks
 from memstore.testing import HashEmbedder
 from memstore.threads import Outcome, ProcessLock
@@ -30,6 +43,14 @@ forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 Calls = dict[str, Callable[[Any], Any]]
+
+
+def empty_plan(noun: Any, owner: Any) -> ForgetPlan:
+    """A plan that names nothing."""
+    whole: Any = {"noun": noun, "policy": ForgetPolicy(older_than=1), "namespace": owner._namespace, "below": False}
+    return ForgetPlan(**whole, made_at=datetime.now(UTC), planned=(), bytes=0, remaining=0, remaining_bytes=None)
+
+
 COLLECTION: Calls = {
     "get": lambda n: n.get("a"),
     "get_many": lambda n: n.get_many(["a"]),
@@ -42,11 +63,16 @@ COLLECTION: Calls = {
     "update": lambda n: n.update("a", tags={"t"}),
     "add_many": lambda n: n.add_many([]),
     "upsert_many": lambda n: n.upsert_many([]),
+    "trash": lambda n: n.trash(),
+    "restore": lambda n: n.restore([]),
 }
 NAMESPACE: Calls = {
     "clear": lambda s: s.clear(),
     "namespaces": lambda s: s.namespaces(),
     "transaction": lambda s: s.transaction(),
+    "plan_forget": lambda s: s.plan_forget(ForgetPolicy(older_than=1)),
+    "forget": lambda s: s.forget(empty_plan("memory", s)),
+    "purge": lambda s: s.purge(older_than=0),
 }
 CALLS: dict[type, Calls] = {
     Memories: {
@@ -63,6 +89,8 @@ CALLS: dict[type, Calls] = {
         "remove_members": lambda n: n.remove_members("g", []),
         "members": lambda n: n.members("g"),
         "of": lambda n: n.of("a"),
+        "plan_prune": lambda n: n.plan_prune(PrunePolicy(members_below=1)),
+        "prune": lambda n: n.prune(empty_plan("assembly", n)),
     },
     Tags: {"list": lambda n: n.list(), "rename": lambda n: n.rename("t", "u"), "delete": lambda n: n.delete("t")},
     Transaction: NAMESPACE,

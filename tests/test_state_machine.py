@@ -134,6 +134,7 @@ shared = {
     "tags": words,
     "metadata": metadata,
     "importance": st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    "pinned": st.booleans(),
     "created_at": st.sampled_from([LONG_AGO, FAR]),
 }
 lives = st.sampled_from([{}, {}, {}, {"ttl": 3600.0}, {"ttl": -1.0}, {"expires_at": FAR}, {"expires_at": LONG_AGO}])

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, backups, demo, doctor, memories, tags, transfer, upkeep
+from memstore.cli import assemblies, backups, demo, doctor, forgetting, memories, tags, transfer, upkeep
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
@@ -97,6 +97,10 @@ for _name, _command, _panel in (
     ("list", memories.list_, "Memories"),
     ("show", memories.show, "Memories"),
     ("delete", memories.delete, "Memories"),
+    ("forget", forgetting.forget, "Forgetting"),
+    ("trash", forgetting.trash, "Forgetting"),
+    ("untrash", forgetting.untrash, "Forgetting"),
+    ("purge", forgetting.purge, "Forgetting"),
     ("import", transfer.import_, "In and out"),
     ("export", transfer.export, "In and out"),
     ("backup", backups.backup, "In and out"),
@@ -110,5 +114,6 @@ for _name, _command, _panel in (
     ("migrate", upkeep.migrate, "The file"),
 ):
     app.command(_name, help=_flowing(_command), rich_help_panel=_panel, epilog=EXIT_CODES)(_command)
+assemblies.app.command("prune", help=_flowing(forgetting.prune))(forgetting.prune)
 app.add_typer(assemblies.app, name="assemblies", rich_help_panel="Groups and words")
 app.add_typer(tags.app, name="tags", rich_help_panel="Groups and words")

@@ -43,6 +43,9 @@ def add(
     metadata: Metadata = None,
     importance: Annotated[float, typer.Option("--importance", min=0, max=1, help="0 to 1.")] = 0.5,
     ttl: Annotated[float | None, typer.Option("--ttl", metavar="SECONDS", help="Forget it after so long.")] = None,
+    pin: Annotated[
+        bool | None, typer.Option("--pin/--no-pin", help="Whether no policy may forget it.", show_default=False)
+    ] = None,
     upsert: Annotated[bool, typer.Option("--upsert", help="Replace the memory that has the id, if any.")] = False,
     namespace: InNamespace = "",
     embedding: Vector = None,
@@ -65,6 +68,7 @@ def add(
         "metadata": metadata_of(metadata),
         "importance": importance,
         "ttl": ttl,
+        "pinned": pin,
     }
     if id is not None:
         fields["id"] = id
@@ -191,6 +195,7 @@ def show(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) 
             "assemblies": ", ".join(owners),
             "metadata": json_text(memory.metadata),
             "importance": memory.importance,
+            "pinned": "yes" if memory.pinned else None,
             "embedding": vector_text(memory.embedding),
             "created": memory.created_at,
             "updated": memory.updated_at,

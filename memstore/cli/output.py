@@ -128,7 +128,7 @@ def show_memories(memories: Iterable[Memory]) -> int:
     """Print memories as a table; how many."""
     made = table("memory", "created (UTC)")
     for memory in memories:
-        made.add_row(_memory(memory), Text(f"{memory.created_at:%Y-%m-%d %H:%M}", style="dim"))
+        made.add_row(memory_text(memory), Text(f"{memory.created_at:%Y-%m-%d %H:%M}", style="dim"))
     if made.row_count:
         show_table(made)
     return made.row_count
@@ -138,7 +138,7 @@ def show_hits(hits: Hits[Hit]) -> None:
     """Print what a search of memories found."""
     made = table(">score", "memory")
     for hit in hits:
-        made.add_row(_score(hit.score), _memory(hit.memory))
+        made.add_row(_score(hit.score), memory_text(hit.memory))
     _show_found(hits, made, "memory", "memories")
 
 
@@ -161,7 +161,8 @@ def _score(score: float) -> Text:
     return Text(f"{score:.3f}", style="bold")
 
 
-def _memory(memory: Memory) -> Text:
+def memory_text(memory: Memory) -> Text:
+    """A memory in a cell: the beginning of its text, then id and tags."""
     return _with_details(snippet(memory.content) or "(empty)", memory, memory.tags)
 
 
@@ -174,6 +175,8 @@ def assembly_text(assembly: Assembly) -> Text:
 def _with_details(title: str, record: Memory | Assembly, words: Iterable[str]) -> Text:
     text = Text(title)
     text.append("\n" + clean(record.id), style="dim")
+    if isinstance(record, Memory) and record.pinned:
+        text.append(" pinned", style="yellow")
     if record.namespace:
         text.append(" in " + clean(namespace_text(record.namespace)), style="dim")
     for word in sorted(set(words)):

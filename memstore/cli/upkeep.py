@@ -42,6 +42,7 @@ def stats(file: File, json: AsJson = False) -> None:
             "memories": f"{found.memories:,}, {found.vectors:,} with an embedding",
             "assemblies": f"{found.assemblies:,}",
             "tags": f"{found.tags:,}",
+            "trash": number(found.trashed, "record") if found.trashed else None,
             "namespaces": f"{found.namespaces:,}: {', '.join(named + more)}" if named else "0",
             "embeddings": space_text(found),
             "embedder": found.embedder or "none named",

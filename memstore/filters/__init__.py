@@ -27,11 +27,11 @@ Operators of a field:
 `$not`                      `{field: {"$not": {operator: operand}}}`: these operators do not all hold
 =========================== =========================================================================================
 
-Fields of a memory are `id`, `content`, `tags`, `metadata`, `importance`, `access_count`, `created_at`, `updated_at`,
-`expires_at`, `accessed_at` and `embedding`; of an assembly `id`, `name`, `description`, `tags`, `topics`, `metadata`,
-`member_count`, `revision`, `created_at`, `updated_at` and `composite`. A value in metadata is `metadata.a.b`; a key
-that holds a dot, a bracket or nothing at all is a JSON text in brackets: `metadata["a.b"].c`. Steps are keys of
-objects; there is no step into a list. `embedding` and `composite` compare with None only.
+Fields of a memory are `id`, `content`, `tags`, `metadata`, `importance`, `access_count`, `pinned`, `created_at`,
+`updated_at`, `expires_at`, `accessed_at` and `embedding`; of an assembly `id`, `name`, `description`, `tags`, `topics`,
+`metadata`, `member_count`, `revision`, `created_at`, `updated_at` and `composite`. A value in metadata is
+`metadata.a.b`; a key that holds a dot, a bracket or nothing at all is a JSON text in brackets: `metadata["a.b"].c`.
+Steps are keys of objects; there is no step into a list. `embedding` and `composite` compare with None only.
 
 Truth is two-valued, as in Python:
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 Noun = Literal["memory", "assembly"]
-FieldKind = Literal["text", "number", "time", "json", "tags", "vector"]
+FieldKind = Literal["text", "number", "boolean", "time", "json", "tags", "vector"]
 ValueKind = Literal["null", "boolean", "number", "text", "time", "list", "object", "other"]
 Order = Literal["$gt", "$gte", "$lt", "$lte"]
 Operand = None | bool | int | float | str | datetime | list["Operand"] | dict[str, "Operand"]
@@ -26,6 +26,7 @@ FIELDS: dict[Noun, dict[str, FieldKind]] = {
         "metadata": "json",
         "importance": "number",
         "access_count": "number",
+        "pinned": "boolean",
         "created_at": "time",
         "updated_at": "time",
         "expires_at": "time",

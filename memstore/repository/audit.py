@@ -11,7 +11,7 @@ from memstore.records import Finding, Namespace
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import BY_KIND, NOUNS, Kind
 from memstore.repository.reading import as_written
-from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path
+from memstore.schema import assembly_vector, metadata, namespace, namespace_parts, namespace_path, tombstone
 from memstore.threads import breathe
 from memstore.vectors import checksum
 
@@ -69,6 +69,14 @@ def changed_at(connection: Connection) -> datetime | None:
     with as_written("the time of an update"):
         times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in NOUNS]
     return max((time for time in times if time is not None), default=None)
+
+
+def tombstones(connection: Connection, kind: Kind) -> list[tuple[int, str, Namespace]]:
+    """Key, id and namespace of every tombstone of a kind. Of those without a namespace `orphans` tells."""
+    held = select(tombstone.c.pk, tombstone.c.id, namespace.c.path)
+    owned = held.join(namespace, namespace.c.pk == tombstone.c.namespace_pk).where(tombstone.c.kind == kind)
+    with as_written("the path of a namespace"):
+        return [(pk, str(id), namespace_parts(path)) for pk, id, path in connection.execute(owned)]
 
 
 def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:

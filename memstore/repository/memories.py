@@ -43,8 +43,9 @@ _COLUMNS = (
     "expires_at",
     "accessed_at",
     "access_count",
+    "pinned",
 )
-_SELDOM = ("created_at", "expires_at", "accessed_at", "access_count", "importance")
+_SELDOM = ("created_at", "expires_at", "accessed_at", "access_count", "importance", "pinned")
 """What an upsert seldom changes."""
 _ALWAYS = ("content", "metadata", "updated_at")
 """What it writes without a look."""
@@ -122,6 +123,7 @@ class Batch:
             "expires_at": _micros([m.expires_at for m in memories]),
             "accessed_at": _micros([m.accessed_at for m in memories]),
             "access_count": [m.access_count for m in memories],
+            "pinned": [m.pinned for m in memories],
         }
         for name, column in self.columns.items():
             column += new[name]
@@ -229,6 +231,7 @@ class Standing(NamedTuple):
     accessed_at: int | None
     access_count: int
     importance: float
+    pinned: int
 
 
 def standing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, Standing]:
@@ -249,7 +252,7 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
         if i and i % SLICE == 0:
             breathe()
         new, old, named = draft.record, there[draft.record.id], draft.named
-        created, accessed, count = new.created_at, new.accessed_at, new.access_count
+        created, accessed, count, pinned = new.created_at, new.accessed_at, new.access_count, new.pinned
         if "created_at" not in named:
             columns["created_at"][i], created = old.created_at, from_micros(old.created_at)
         if "accessed_at" not in named:
@@ -257,7 +260,9 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
             accessed = None if old.accessed_at is None else from_micros(old.accessed_at)
         if "access_count" not in named:
             columns["access_count"][i] = count = old.access_count
-        remember(new, created, accessed, count)
+        if "pinned" not in named:
+            columns["pinned"][i] = pinned = bool(old.pinned)
+        remember(new, created, accessed, count, pinned)
 
 
 def replace(
@@ -342,13 +347,12 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
-    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, vector, written, owner = (
-        row
-    )
+    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, *rest = row
+    pinned, vector, written, owner = rest
     if owner is not None and owner != pk:
         raise misled("memory", id)
-    if not (type(id) is type(content) is str and type(importance) is float and type(count) is int):
-        raise odd(f"the id, content, importance and access count of memory {shown(id)}", row[2:])
+    if not (type(id) is type(content) is str and type(importance) is float and type(count) is int and pinned in (0, 1)):
+        raise odd(f"the id, content, importance, access count and pin of memory {shown(id)}", row[2:])
     at = from_micros(created)
     return memory_record(
         id,
@@ -363,4 +367,5 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         None if expires is None else from_micros(expires),
         None if accessed is None else from_micros(accessed),
         count,
+        pinned == 1,
     )
