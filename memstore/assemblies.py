@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection
 
 from memstore import composites
-from memstore.collection import ABSENT, LIVE, PAGE, Absent, Collection, as_item, given, list_of_ids, listed
+from memstore.collection import ABSENT, LIVE, PAGE, Absent, as_item, given, list_of_ids, listed
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
+from memstore.grouping import Grouping
 from memstore.records import Assembly, AssemblyHit, Embedding, Json
 from memstore.repository import assemblies, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.repository.reading import only
 
 
-class Assemblies(Collection[Assembly, AssemblyHit]):
+class Assemblies(Grouping):
     """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches go over their composites."""
 
     _noun: ClassVar[Noun] = ASSEMBLY

@@ -14,6 +14,7 @@
     │   └── FilterError             a filter the language does not have
     ├── DuplicateError              (ValueError) the id is taken
     ├── NotFoundError               (LookupError) there is no such record
+    ├── UnmergeError                (RuntimeError) a merge that cannot be undone: something later depends on it
     ├── BusyError                   (TimeoutError) another writer held the file too long
     ├── TransactionError            (RuntimeError) a transaction used where it cannot be
     ├── UsageError                  (RuntimeError) the store used where it cannot be
@@ -61,6 +62,7 @@ __all__ = [
     "StorageError",
     "StoreReplacedError",
     "TransactionError",
+    "UnmergeError",
     "UsageError",
 ]
 
@@ -181,6 +183,18 @@ class NotFoundError(MemstoreError, LookupError):
         super().__init__(f"there is no {noun} {id!r} in namespace {namespace!r}")
         self.id = id
         self.namespace = namespace
+
+
+class UnmergeError(MemstoreError, RuntimeError):
+    """A merge cannot be undone, because something later depends on it; nothing was written.
+
+    Attributes:
+        merge: the merge's number.
+    """
+
+    def __init__(self, merge: int, why: str) -> None:
+        super().__init__(f"merge {merge} cannot be undone: {why}")
+        self.merge = merge
 
 
 class BusyError(MemstoreError, TimeoutError):
