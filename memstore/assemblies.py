@@ -11,6 +11,7 @@ from memstore import composites
 from memstore.collection import ABSENT, LIVE, PAGE, Absent, as_item, given, list_of_ids, listed
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
+from memstore.grouping import Grouping
 from memstore.records import Assembly, AssemblyHit, Embedding, Json
 from memstore.repository import assemblies, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
@@ -18,7 +19,7 @@ from memstore.repository.reading import only
 from memstore.trash import Pruning
 
 
-class Assemblies(Pruning[AssemblyHit]):
+class Assemblies(Grouping, Pruning[AssemblyHit]):
     """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches go over their composites."""
 
     _noun: ClassVar[Noun] = ASSEMBLY

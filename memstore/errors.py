@@ -15,6 +15,7 @@
     ├── DuplicateError              (ValueError) the id is taken
     ├── NotFoundError               (LookupError) there is no such record
     ├── StalePlanError              (RuntimeError) a plan to forget of what has changed since
+    ├── UnmergeError                (RuntimeError) a merge that cannot be undone: something later depends on it
     ├── BusyError                   (TimeoutError) another writer held the file too long
     ├── TransactionError            (RuntimeError) a transaction used where it cannot be
     ├── UsageError                  (RuntimeError) the store used where it cannot be
@@ -63,6 +64,7 @@ __all__ = [
     "StorageError",
     "StoreReplacedError",
     "TransactionError",
+    "UnmergeError",
     "UsageError",
 ]
 
@@ -199,6 +201,18 @@ class StalePlanError(MemstoreError, RuntimeError):
             "used, pinned or deleted since it was made; plan again"
         )
         self.ids = ids
+
+
+class UnmergeError(MemstoreError, RuntimeError):
+    """A merge cannot be undone, because something later depends on it; nothing was written.
+
+    Attributes:
+        merge: the merge's number.
+    """
+
+    def __init__(self, merge: int, why: str) -> None:
+        super().__init__(f"merge {merge} cannot be undone: {why}")
+        self.merge = merge
 
 
 class BusyError(MemstoreError, TimeoutError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import memstore
-from memstore import errors, fields, settings, store, texts
+from memstore import errors, fields, forming, merging, settings, store, texts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,6 +113,9 @@ def test_the_table_of_limits_is_the_code_s() -> None:
     text = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
     for number in (
         settings.MAX_DIMENSION,
+        merging.MAX_MERGED,
+        forming.MAX_GROUP,
+        forming.MAX_PROPOSED,
         fields.MAX_ID_BYTES,
         texts.MAX_TEXT_BYTES,
         fields.MAX_TAG_BYTES,

@@ -140,9 +140,9 @@ def filled(store):
             INSERT INTO index_chunk VALUES (1, 0, x'00ff', x'0123456789abcdef0123456789abcdef'), (5, 0, x'', x'00');
             INSERT INTO tombstone VALUES (1, 'memory', 1, 'y', 8, 'forgotten', 5, 'ada', 'old', '{"id":"y"}', x'00', 3),
                 (4, 'assembly', 2, 'x', 6, 'merged', 6, NULL, NULL, '{}', NULL, NULL);
-            INSERT INTO assembly_merge VALUES (1, 1, 1, 'g', 6, 0.9, 0.8, 'ada', 'alike', NULL),
-                (3, 1, 1, 'g', 6, NULL, NULL, NULL, NULL, 7);
-            INSERT INTO assembly_merge_source VALUES (1, 6, 'x'), (1, 5, 'w');
+            INSERT INTO assembly_merge VALUES (1, 1, 1, 'g', 6, 0.9, 0.8, 'ada', 'alike', '{"made":0}',
+                NULL, NULL, NULL), (3, 1, 1, 'g', 6, NULL, NULL, NULL, NULL, '{}', 7, 'bob', 'apart');
+            INSERT INTO assembly_merge_source VALUES (1, 6, 'x', 0), (1, 5, 'w', 1);
             UPDATE store_meta SET index_options = '{"index":"graph"}', history_options = '{"keep":1}';
             DELETE FROM tombstone WHERE pk = 4;
             DELETE FROM assembly_merge WHERE pk = 3;

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, backups, demo, doctor, forgetting, memories, tags, transfer, upkeep
+from memstore.cli import assemblies, backups, demo, doctor, forgetting, groups, memories, tags, transfer, upkeep
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
@@ -101,6 +101,7 @@ for _name, _command, _panel in (
     ("trash", forgetting.trash, "Forgetting"),
     ("untrash", forgetting.untrash, "Forgetting"),
     ("purge", forgetting.purge, "Forgetting"),
+    ("lineage", groups.lineage, "Groups and words"),
     ("import", transfer.import_, "In and out"),
     ("export", transfer.export, "In and out"),
     ("backup", backups.backup, "In and out"),

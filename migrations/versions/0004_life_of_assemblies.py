@@ -69,7 +69,11 @@ def upgrade() -> None:
         sa.Column("threshold", sa.Float(), nullable=True),
         sa.Column("actor", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("brought", sa.Text(), nullable=False),
         sa.Column("undone_at", sa.BigInteger(), nullable=True),
+        sa.Column("undone_by", sa.Text(), nullable=True),
+        sa.Column("undone_reason", sa.Text(), nullable=True),
+        sa.CheckConstraint("json_type(brought) = 'object'", name=op.f("ck_assembly_merge_brought")),
         sa.ForeignKeyConstraint(["namespace_pk"], ["namespace.pk"], name=op.f("fk_assembly_merge_namespace_pk")),
         sa.PrimaryKeyConstraint("pk", name=op.f("pk_assembly_merge")),
         sqlite_autoincrement=True,
@@ -79,6 +83,7 @@ def upgrade() -> None:
         sa.Column("merge_pk", KEY, nullable=False),
         sa.Column("source_pk", KEY, nullable=False),
         sa.Column("source_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["merge_pk"], ["assembly_merge.pk"], name=op.f("fk_assembly_merge_source_merge_pk"), ondelete="CASCADE"
         ),
