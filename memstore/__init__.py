@@ -10,6 +10,7 @@ index that cannot drift from it. Asyncio-native.
 Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
+from memstore.activation import Activation, SyncState
 from memstore.assemblies import Assemblies
 from memstore.backups import restore, verify
 from memstore.database import migrate
@@ -42,17 +43,15 @@ from memstore.errors import (
     TransactionError,
     UsageError,
 )
+from memstore.explaining import AssemblyExplanation, Exclusion, Explanation
+from memstore.hits import Activated, AssemblyHit, Gain, Hit, Hits, Plan
 from memstore.memories import Memories
 from memstore.opening import open
 from memstore.records import (
     Assembly,
-    AssemblyHit,
     Embedding,
     Finding,
-    Hit,
-    Hits,
     Memory,
-    Plan,
     Repair,
     Stats,
     Tag,
@@ -66,8 +65,11 @@ from memstore.tags import Tags
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activated",
+    "Activation",
     "Assemblies",
     "Assembly",
+    "AssemblyExplanation",
     "AssemblyHit",
     "BusyError",
     "ClosedError",
@@ -83,10 +85,13 @@ __all__ = [
     "Engine",
     "EngineError",
     "EventLoopError",
+    "Exclusion",
+    "Explanation",
     "FilterError",
     "Finding",
     "ForeignFileError",
     "ForkedStoreError",
+    "Gain",
     "GraphOptions",
     "Hit",
     "Hits",
@@ -110,6 +115,7 @@ __all__ = [
     "Store",
     "StoreNamespace",
     "StoreReplacedError",
+    "SyncState",
     "Tag",
     "Tags",
     "Transaction",

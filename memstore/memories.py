@@ -7,15 +7,16 @@ from typing import Any, ClassVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.collection import ABSENT, LIVE, Absent, Collection, as_item, embed, given, list_of_ids, listed
+from memstore.collection import ABSENT, LIVE, Absent, as_item, embed, given, list_of_ids, listed
 from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
-from memstore.records import Embedding, Hit, Json, Memory
+from memstore.records import Json, Memory
 from memstore.repository import memories, rows
 from memstore.repository.memories import Batch
-from memstore.repository.nouns import MEMORY, Noun
+from memstore.repository.nouns import MEMORY
 from memstore.repository.reading import only
+from memstore.searches import MemorySearches
 from memstore.texts import check_text
 from memstore.threads import SLICE
 from memstore.vectors import EmbeddingLike
@@ -23,10 +24,9 @@ from memstore.vectors import EmbeddingLike
 _KEPT = frozenset({"created_at", "accessed_at", "access_count"})  # what upsert leaves as it was, unless it is named
 
 
-class Memories(Collection[Memory, Hit]):
+class Memories(MemorySearches):
     """The memories of one namespace: `store.memories`, or `tx.memories`."""
 
-    _noun: ClassVar[Noun] = MEMORY
     _orders: ClassVar[frozenset[str]] = frozenset(
         {"created_at", "updated_at", "accessed_at", "expires_at", "importance", "access_count", "id", "content"}
     )
@@ -247,12 +247,3 @@ class Memories(Collection[Memory, Hit]):
 
     def _new(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Memory]:
         return new_memories(items, self._namespace, self._space.space, now())
-
-    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
-        return memories.read(connection, self._space, keys)
-
-    def _vector_of(self, record: Memory) -> Embedding | None:
-        return record.embedding
-
-    def _hit(self, record: Memory, score: float) -> Hit:
-        return Hit(record, score)

@@ -54,6 +54,7 @@ CALLS: dict[type, Calls] = {
         "add": lambda n: n.add("a text"),
         "upsert": lambda n: n.upsert("a text", id="a"),
         "touch": lambda n: n.touch([]),
+        "explain": lambda n: n.explain("a text", "a"),
     },
     Assemblies: {
         **COLLECTION,
@@ -63,6 +64,8 @@ CALLS: dict[type, Calls] = {
         "remove_members": lambda n: n.remove_members("g", []),
         "members": lambda n: n.members("g"),
         "of": lambda n: n.of("a"),
+        "activate": lambda n: n.activate([]),
+        "sync_state": lambda n: n.sync_state("g"),
     },
     Tags: {"list": lambda n: n.list(), "rename": lambda n: n.rename("t", "u"), "delete": lambda n: n.delete("t")},
     Transaction: NAMESPACE,
