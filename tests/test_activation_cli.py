@@ -83,11 +83,8 @@ def test_export_and_import_keep_an_activation_as_it_was(small, tmp_path):
     script(lambda store: store.assemblies.activate({"drinks": 2 / 3}), small)
     exported, copy = tmp_path / "all.jsonl", tmp_path / "copy.db"
     ok("export", exported, "-f", small)
-    (line,) = (
-        json.loads(line)
-        for line in exported.read_text("utf-8").splitlines()
-        if '"kind":"assembly"' in line or '"kind": "assembly"' in line
-    )
+    records = map(json.loads, exported.read_text("utf-8").splitlines())
+    (line,) = (record for record in records if record["kind"] == "assembly")
     assert (line["activation_level"], line["activation_count"], "activation" in line) == (2 / 3, 2, False)
     ok("import", exported, "-f", copy)
     before, after = (script(lambda store: store.assemblies.get("drinks"), path) for path in (small, copy))
