@@ -213,7 +213,7 @@ class Case:
             )
         if not found:
             last = f", the last of them with {self.hits[-1].score:.6g}" if self.hits else ""
-            found.append(Exclusion(cause="limit", detail=f"{len(self.hits)} others come first{last}"))
+            found.append(Exclusion(cause="limit", detail=f"others come first: {len(self.hits)}{last}"))
         return found
 
     def _out_of_scope(self) -> list[Exclusion]:

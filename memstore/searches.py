@@ -1,7 +1,7 @@
 """The verbs that search memories: by themselves, with the help of assemblies, and to say why."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from memstore.activation import Activation, check_activation
 from memstore.boosting import Boosted, Boosting
-from memstore.collection import LIVE, Asked, Collection, Query
+from memstore.collection import Asked, Collection, Query
 from memstore.errors import NotFoundError
 from memstore.explaining import Case, Explanation
 from memstore.fields import check_id, check_namespace, check_tags, now
@@ -21,6 +21,9 @@ from memstore.repository import activation as stored
 from memstore.repository import memories, rows
 from memstore.repository.nouns import MEMORY, Noun
 from memstore.repository.reading import only
+
+
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
 class MemorySearches(Collection[Memory, Hit]):
@@ -144,7 +147,7 @@ class MemorySearches(Collection[Memory, Hit]):
             check_activation(activate)
 
         def answered(connection: Connection, view: View, asked: Asked) -> list[Explanation]:
-            key = rows.key_of(connection, MEMORY, path, id, LIVE)
+            key = rows.key_of(connection, MEMORY, path, id, _BEFORE_ALL)  # one that has expired too
             if key is None:
                 raise NotFoundError("memory", id, path)
             record = only(memories.read(connection, self._space, [key]))
