@@ -52,15 +52,20 @@ class Activation:
     record: bool = False
 
     def __post_init__(self) -> None:
-        _finite("threshold", self.threshold, -math.inf)
-        check_count("limit of an activation", self.limit, 1, MAX_ACTIVATED)
-        _finite("priming", self.priming, 0)
-        if _finite("weight", self.weight, 0) == 0:
+        kept = {
+            "threshold": _finite("threshold", self.threshold, -math.inf),
+            "limit": check_count("limit of an activation", self.limit, 1, MAX_ACTIVATED),
+            "weight": _finite("weight", self.weight, 0),
+            "priming": _finite("priming", self.priming, 0),
+        }
+        if kept["weight"] == 0:
             raise InvalidError("weight is above 0: without one, leave activate= away")
         if self.max_age is not None and not isinstance(self.max_age, timedelta):
-            _finite("max_age", self.max_age, 0)
+            kept["max_age"] = _finite("max_age", self.max_age, 0)
         if not isinstance(self.record, bool):
             raise InvalidError(f"record is True or False; got {shown(self.record)}")
+        for name, value in kept.items():  # plain numbers, whatever class they came in
+            object.__setattr__(self, name, value)
 
     def strength(self, score: float, level: float) -> float:
         """How strongly an assembly of this *score* and stored *level* is activated; its score reaches the threshold."""

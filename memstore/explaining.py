@@ -229,7 +229,7 @@ class Case:
 
     def _unmatched(self) -> list[Exclusion]:
         """The tags it lacks, and the clauses of the filter that it does not match."""
-        if self.asked.scope.allowed is None or self.key in self.asked.scope.allowed.tolist():
+        if self.asked.scope.allowed is None or (self.asked.scope.allowed == self.key).any():
             return []
         found = [
             Exclusion(cause="tags", detail=f"it lacks the tag {tag!r}")

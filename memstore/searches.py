@@ -22,7 +22,6 @@ from memstore.repository import memories, rows
 from memstore.repository.nouns import MEMORY, Noun
 from memstore.repository.reading import only
 
-
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 

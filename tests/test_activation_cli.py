@@ -53,6 +53,14 @@ def test_explain_says_why(small):
     fails("explain", "coffee", "-f", small, code=2)
 
 
+def test_explain_only_looks(small, tmp_path):
+    content = small.read_bytes()
+    ok("explain", "tea", *QUERY, "--activate", "-f", small)
+    assert small.read_bytes() == content
+    assert "absent.db" in fails("explain", "tea", *QUERY, "-f", tmp_path / "absent.db")
+    assert not (tmp_path / "absent.db").exists()
+
+
 @pytest.mark.parametrize("command", ["search", "explain"])
 def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
     named = ["tea"] * (command == "explain")

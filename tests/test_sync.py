@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Activation, EngineError, NotFoundError, Store, SyncState
+from memstore import Activation, DamagedError, EngineError, NotFoundError, Store, SyncState
 from memstore.database.sqlite import sqlite3
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.follower import Follower
+from memstore.testing import damage
 
 from .children import Child, Link
 from .conftest import DIMENSION, vectors
@@ -148,6 +149,65 @@ async def test_an_entry_that_is_damaged_in_the_file_is_out_of_step(path: Path) -
         assert await boost(store) == (0.0, "stale")
         assert (await store.repair()).remaining == []
         assert (await boost(store))[1] == "boosted"
+
+
+async def test_an_entry_that_the_index_lost_is_out_of_step_until_it_is_built_anew(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await add(store, "a")
+        await store.assemblies.add("g", members=["a"])
+        await damage(store, "missing", ["g"], noun="assembly")
+        state = await store.assemblies.sync_state("g")
+        assert (state.synced, state.composite_revision, state.indexed_revision) == (False, 1, None)
+        assert await boost(store) == (0.0, "stale")
+        await store.repair()
+        same(await store.assemblies.sync_state("g"), 1)
+        assert (await boost(store))[1] == "boosted"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "UPDATE assembly SET activation = 'high'",
+        "UPDATE assembly SET activation = 9e999",
+        "UPDATE assembly SET activation_count = x'00'",
+        "UPDATE assembly SET activated_at = 'yesterday', activation = 0.5",
+        "UPDATE assembly SET activated_at = 9223372036854775807, activation = 0.5",
+    ],
+)
+async def test_an_activation_that_no_verb_wrote_is_damage(path: Path, wrong: str) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await add(store, "a")
+        await store.assemblies.add("g", members=["a"])
+    with sqlite3.connect(path) as base:
+        base.execute(wrong)
+    base.close()
+    async with memstore.open(path) as store:
+        with pytest.raises(DamagedError, match="assembly"):
+            await store.assemblies.get("g")
+        if "count" not in wrong:
+            with pytest.raises(DamagedError, match="assembly"):
+                await store.memories.search(unit(1), activate=ASKED)
+        assert len(await store.memories.search(unit(1))) == 1
+        await store.assemblies.activate(["g"])  # which writes all of it anew
+        assert (await store.assemblies.get("g")).activation_level == 1
+        assert await store.check() == []
+
+
+@pytest.mark.parametrize("wrong", ["'soon'", "9223372036854775807"])
+async def test_a_composite_s_time_that_no_verb_wrote_is_damage(path: Path, wrong: str) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await add(store, "a")
+        await store.assemblies.add("g", members=["a"])
+        with sqlite3.connect(path) as base:
+            base.execute(f"UPDATE assembly_vector SET composed_at = {wrong}")
+        base.close()
+        with pytest.raises(DamagedError):
+            await store.assemblies.sync_state("g")
+        with pytest.raises(DamagedError):
+            await store.memories.search(unit(1), activate=ASKED)
+        await store.memories.update("a", embedding=unit(1, 1))  # which computes it again
+        same(await store.assemblies.sync_state("g"), (await store.assemblies.get("g")).revision)
+        assert await store.check() == []
 
 
 # --- recovery: what could not reach the index is found in the database ---

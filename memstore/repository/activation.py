@@ -82,7 +82,8 @@ def _standing(row: tuple[Any, ...]) -> Standing:
     key, id, path, revision, level, activated, composite, composed, there = row
     whole = type(id) is str and type(path) is str and type(revision) is int
     times = type(activated) in (int, type(None)) and type(composed) in (int, type(None))
-    if not whole or not times or type(level) is not float or type(composite) not in (int, type(None)):
+    active = type(level) is float and 0 <= level <= 1
+    if not whole or not times or not active or type(composite) not in (int, type(None)):
         raise odd("where an assembly stands", row)
     with as_written("where an assembly stands"):
         return Standing(

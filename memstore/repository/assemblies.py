@@ -172,8 +172,9 @@ def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace, ac
     texts = {type(row[name]) for name in ("id", "name", "description")}
     if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
         raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
-    if type(row["activation"]) is not float or type(row["activation_count"]) is not int:
-        raise odd(f"the activation of assembly {shown(row['id'])}", row["activation"])
+    level, count = row["activation"], row["activation_count"]
+    if type(level) is not float or not 0 <= level <= 1 or type(count) is not int:
+        raise odd(f"the activation of assembly {shown(row['id'])}", (level, count))
     if row["owner"] not in (None, row["pk"]):
         raise misled("assembly", row["id"])
     return Assembly(

@@ -356,8 +356,10 @@ def lagging(connection: Connection, keys: list[int] | None = None) -> list[int]:
 def composed(connection: Connection, space: VectorSpace, keys: list[int] | None = None) -> dict[int, int]:
     """The revision that each stored composite is of, by the key of its assembly: of *keys*, or of all."""
     if keys is None:
-        return dict(_COMPOSED.run(connection, space=space.pk))
-    return dict(_COMPOSED_AMONG.run(connection, space=space.pk, keys=keys_json(keys)))
+        found = _COMPOSED.run(connection, space=space.pk)
+    else:
+        found = _COMPOSED_AMONG.run(connection, space=space.pk, keys=keys_json(keys))
+    return {key: revision for key, revision in found if type(revision) is int}
 
 
 def count_memories(connection: Connection) -> int:
