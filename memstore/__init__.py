@@ -10,6 +10,7 @@ index that cannot drift from it. Asyncio-native.
 Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
+from memstore.activation import Activation, SyncState
 from memstore.assemblies import Assemblies
 from memstore.backups import restore, verify
 from memstore.database import migrate
@@ -44,6 +45,7 @@ from memstore.errors import (
     UnmergeError,
     UsageError,
 )
+from memstore.explaining import AssemblyExplanation, Exclusion, Explanation
 from memstore.groups import (
     Formed,
     Kin,
@@ -54,18 +56,15 @@ from memstore.groups import (
     Proposal,
     Proposals,
 )
+from memstore.hits import Activated, AssemblyHit, Gain, Hit, Hits, Plan
 from memstore.memories import Memories
 from memstore.opening import open
 from memstore.policies import ForgetPlan, ForgetPolicy, Planned, PrunePolicy, Trashed
 from memstore.records import (
     Assembly,
-    AssemblyHit,
     Embedding,
     Finding,
-    Hit,
-    Hits,
     Memory,
-    Plan,
     Repair,
     Stats,
     Tag,
@@ -80,8 +79,11 @@ from memstore.tags import Tags
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activated",
+    "Activation",
     "Assemblies",
     "Assembly",
+    "AssemblyExplanation",
     "AssemblyHit",
     "BusyError",
     "ClosedError",
@@ -97,6 +99,8 @@ __all__ = [
     "Engine",
     "EngineError",
     "EventLoopError",
+    "Exclusion",
+    "Explanation",
     "FilterError",
     "Finding",
     "ForeignFileError",
@@ -104,6 +108,7 @@ __all__ = [
     "ForgetPolicy",
     "ForkedStoreError",
     "Formed",
+    "Gain",
     "GraphOptions",
     "Hit",
     "Hits",
@@ -137,6 +142,7 @@ __all__ = [
     "Store",
     "StoreNamespace",
     "StoreReplacedError",
+    "SyncState",
     "Tag",
     "Tags",
     "Transaction",

@@ -8,22 +8,30 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection
 
 from memstore import composites
+from memstore.activation import SyncState
+from memstore.boosting import sync_state
 from memstore.collection import ABSENT, LIVE, PAGE, Absent, as_item, given, list_of_ids, listed
 from memstore.errors import DuplicateError, NotFoundError
-from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
+from memstore.fields import Draft, assembly_changes, check_id, check_ids, check_share, new_assembly, now
 from memstore.grouping import Grouping
-from memstore.records import Assembly, AssemblyHit, Embedding, Json
-from memstore.repository import assemblies, rows
+from memstore.hits import AssemblyHit
+from memstore.index import View
+from memstore.records import Assembly, Embedding, Json
+from memstore.repository import activation, assemblies, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.repository.reading import only
 from memstore.trash import Pruning
+
+_KEPT = frozenset({"created_at", "activation_level", "activated_at", "activation_count"})  # by upsert, unless named
 
 
 class Assemblies(Grouping, Pruning[AssemblyHit]):
     """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches go over their composites."""
 
     _noun: ClassVar[Noun] = ASSEMBLY
-    _orders: ClassVar[frozenset[str]] = frozenset({"created_at", "updated_at", "id", "name", "revision"})
+    _orders: ClassVar[frozenset[str]] = frozenset(
+        {"created_at", "updated_at", "id", "name", "revision", "activated_at", "activation_count"}
+    )
 
     async def add(
         self,
@@ -37,6 +45,9 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         metadata: Mapping[str, Json] | None = None,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
+        activation_level: float | None = None,
+        activated_at: datetime | None = None,
+        activation_count: int | None = None,
     ) -> Assembly:
         """Store an assembly with its members and its composite. Takes the writer lock.
 
@@ -50,6 +61,9 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             metadata: a JSON object.
             created_at: aware; None is now.
             updated_at: aware; None is now.
+            activation_level: 0 to 1, how active it was at `activated_at`; None is not at all.
+            activated_at: aware; None is now where there is a level, else never.
+            activation_count: how often it was activated; None is 0.
 
         Returns:
             The record as stored.
@@ -84,7 +98,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         keys = assemblies.insert_new(connection, self._namespace, [draft.record for draft, _ in drafts])
         for key, (_, members) in zip(keys, drafts, strict=True):
             self._extend(connection, key, members)
-        return assemblies.read(connection, self._space, keys, at)
+        return self._read(connection, keys, at)
 
     async def upsert(
         self,
@@ -98,10 +112,13 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         metadata: Mapping[str, Json] | None = None,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
+        activation_level: float | None = None,
+        activated_at: datetime | None = None,
+        activation_count: int | None = None,
     ) -> Assembly:
         """Store an assembly in place of the one that has the id, if any; arguments and errors as of `add`.
 
-        An existing one keeps `created_at`, and its members, unless they are given.
+        An existing one keeps `created_at`, its activation, and its members, unless they are given.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
@@ -122,7 +139,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
                     assemblies.drop_members(connection, key)
                     self._extend(connection, key, members)
             every = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
-            stored = {a.id: a for a in assemblies.read(connection, self._space, list(every.values()), at)}
+            stored = {a.id: a for a in self._read(connection, list(every.values()), at)}
             return [stored[draft.record.id] for draft, _ in drafts]
 
         return await self._session.write(step)
@@ -157,7 +174,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, at)
             assemblies.change(connection, self._namespace, key, fields)
-            return only(assemblies.read(connection, self._space, [key], at))
+            return only(self._read(connection, [key], at))
 
         return await self._session.write(step)
 
@@ -178,7 +195,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             key = self._key(connection, id, at)
             self._extend(connection, key, check_ids(asked))
             assemblies.stamp(connection, key, at)
-            return only(assemblies.read(connection, self._space, [key], at))
+            return only(self._read(connection, [key], at))
 
         return await self._session.write(step)
 
@@ -201,7 +218,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             if assemblies.remove_members(connection, key, sorted(members.values())):
                 composites.recompute(connection, self._session.spaces, [key])
                 assemblies.stamp(connection, key, at)
-            return only(assemblies.read(connection, self._space, [key], at))
+            return only(self._read(connection, [key], at))
 
         return await self._session.write(step)
 
@@ -239,9 +256,57 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             key = rows.key_of(connection, MEMORY, self._namespace, memory_id, at)
             if key is None:
                 raise NotFoundError("memory", memory_id, self._namespace)
-            return assemblies.read(connection, self._space, assemblies.owners(connection, key), at)
+            return self._read(connection, assemblies.owners(connection, key), at)
 
         return await self._session.read(step)
+
+    async def activate(self, ids: Iterable[str] | Mapping[str, float], level: float = 1.0) -> int:
+        """Note that assemblies were used: how active they are is set, their count grows by one. Takes the writer lock.
+
+        From then on `Assembly.activation` fades from that level by the store's half-life. It is use, not a change:
+        `updated_at` and `revision` stay as they are.
+
+        Args:
+            ids: of assemblies, all to get *level*; or a mapping of ids to levels.
+            level: 0 to 1.
+
+        Returns:
+            How many of the ids exist.
+
+        Raises:
+            InvalidError: a level is not from 0 to 1.
+        """
+        given = dict(ids) if isinstance(ids, Mapping) else None
+        asked: list[object] = list(given) if given is not None else list_of_ids(ids)
+
+        def step(connection: Connection) -> int:
+            wanted = check_ids(asked)
+            levels = {id: check_share("level", level if given is None else given[id]) for id in wanted}
+            keys = rows.keys_of(connection, ASSEMBLY, self._namespace, wanted, LIVE)
+            activation.activate(connection, {key: levels[id] for id, key in keys.items()}, now())
+            return len(keys)
+
+        return await self._session.write(step)
+
+    async def sync_state(self, id: str) -> SyncState:
+        """Whether the index has the composite of the assembly's present members: by their revisions.
+
+        Whenever a verb returns they are one. They differ inside a transaction that changed the members (the shared
+        index is that of the last commit: until this one, the assembly boosts nothing), and after raw SQL, until an
+        assembly is next searched for or the store opened. The index is brought up to date first; nothing is mended.
+
+        Raises:
+            NotFoundError: there is no such assembly.
+            EngineError: no index can be had.
+        """
+        check_id(id)
+
+        def step(connection: Connection, view: View) -> SyncState:
+            at = now()
+            key = self._key(connection, id, at)
+            return sync_state(only(list(activation.standing(connection, self._space, [key]).values())), view, at)
+
+        return await self._session.search(step)
 
     def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> None:
         found = rows.keys_of(connection, MEMORY, self._namespace, ids, LIVE)
@@ -261,7 +326,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         return drafts
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Assembly]:
-        return assemblies.read(connection, self._space, keys, at)
+        return assemblies.read(connection, self._space, keys, at, self._session.half_life)
 
     def _vector_of(self, record: Assembly) -> Embedding | None:
         return record.composite
@@ -276,5 +341,5 @@ def _mappings(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _replacement(draft: Draft[Assembly]) -> dict[str, Any]:
     names = ["name", "description", "tags", "topics", "metadata", "updated_at"]
-    names += ["created_at"] * ("created_at" in draft.named)
+    names += sorted(_KEPT & draft.named)
     return {name: getattr(draft.record, name) for name in names}

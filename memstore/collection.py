@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
@@ -17,11 +17,12 @@ from memstore import filters
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, shown
 from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, now, to_micros
 from memstore.filters import Where
+from memstore.hits import Hits, Plan
 from memstore.index import DriftError, Found, Scope, View
-from memstore.records import Embedding, Hits, Namespace, Plan
+from memstore.records import Embedding, Namespace
 from memstore.repository import namespaces, rows, selection
 from memstore.repository.log import VectorSpace
-from memstore.repository.nouns import Noun
+from memstore.repository.nouns import Kind, Noun
 from memstore.repository.reading import only
 from memstore.repository.rows import Order, Place
 from memstore.repository.selection import Selection
@@ -31,6 +32,7 @@ from memstore.vectors import EmbeddingLike, as_embedding
 
 RecordT = TypeVar("RecordT")
 HitT = TypeVar("HitT")
+T = TypeVar("T")
 
 PAGE = 100
 """Records read at a time by `list`: each page is one read transaction, and none is held between pages."""
@@ -64,6 +66,15 @@ def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
     """
     del arguments["self"]
     return {name: v for name, v in arguments.items() if v is not ABSENT and (v is not None or name == "embedding")}
+
+
+class Asked(NamedTuple):
+    """A search whose arguments are checked: when, queries (float32, shape (q, dimension)), and what may be found."""
+
+    at: datetime
+    vectors: np.ndarray[Any, np.dtype[np.float32]]
+    scope: Scope
+    min_score: float | None
 
 
 class Collection(ABC, Generic[RecordT, HitT]):
@@ -255,22 +266,41 @@ class Collection(ABC, Generic[RecordT, HitT]):
         below: bool = False,
     ) -> builtins.list[Hits[HitT]]:
         """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
-        node, wanted = self._filter(where, tags)
+
+        def answered(connection: Connection, view: View, asked: Asked) -> builtins.list[Hits[HitT]]:
+            answers = view.search(self._noun.kind, asked.vectors, limit, asked.scope)
+            return self._hits(connection, view, asked.at, answers, asked.min_score)
+
+        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
+        return await self._asked(queries, limit, answered, self._noun.kind, **options)
+
+    async def _asked(
+        self,
+        queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]],
+        limit: int,
+        answered: Callable[[Connection, View, "Asked"], builtins.list[T]],
+        kind: Kind,
+        **options: Any,
+    ) -> builtins.list[T]:
+        """What *answered* makes of queries, once they and the *options* of a search are checked.
+
+        It runs in a read transaction that the indexes equal, composites included where *kind* is that of assemblies.
+        """
+        node, wanted = self._filter(options["where"], options["tags"])
         check_count("limit", limit, 1, MAX_LIMIT)
-        least = None if min_score is None else check_number("min_score", min_score)
+        least = None if options["min_score"] is None else check_number("min_score", options["min_score"])
         asked = await self._vectors(queries)
         if not len(asked):
             self._session.check_usable()
             return []
 
-        def step(connection: Connection, view: View) -> builtins.list[Hits[HitT]]:
+        def step(connection: Connection, view: View) -> builtins.list[T]:
             at = now()
             vectors = np.stack([self._checked(query) for query in asked])
-            scope = self._scope(connection, at, node, wanted, below=below)
-            answers = view.search(self._noun.kind, vectors, limit, scope)
-            return self._hits(connection, view, at, answers, least)
+            scope = self._scope(connection, at, node, wanted, below=options["below"])
+            return answered(connection, view, Asked(at, vectors, scope, least))
 
-        return await self._session.search(step, self._noun.kind)
+        return await self._session.search(step, kind)
 
     def _hits(
         self,

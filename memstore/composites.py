@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sqlalchemy import Connection
 
+from memstore.fields import now
 from memstore.geometry import Mean, Rows, usable
 from memstore.repository import assemblies, log
 from memstore.repository.assemblies import Composite
@@ -106,4 +107,4 @@ def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> 
         checksum=None if data is None else checksum(data),
         revision=assemblies.revision(connection, key),
     )
-    assemblies.put_composite(connection, space, key, made)
+    assemblies.put_composite(connection, space, key, made, now())

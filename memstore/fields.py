@@ -94,9 +94,14 @@ def check_topics(value: object) -> tuple[str, ...]:
 
 def check_importance(value: object) -> float:
     """*value* as an importance from 0 to 1, else `InvalidError`."""
-    number = check_number("importance", value)
+    return check_share("importance", value)
+
+
+def check_share(name: str, value: object) -> float:
+    """*value* as a number from 0 to 1, else `InvalidError`."""
+    number = check_number(name, value)
     if not 0 <= number <= 1:
-        raise InvalidError(f"importance is a number from 0 to 1; got {number}")
+        raise InvalidError(f"{name} is a number from 0 to 1; got {number}")
     return number
 
 
@@ -186,6 +191,9 @@ _ASSEMBLY: dict[str, Callable[[object], object]] = {
     "metadata": check_metadata,
     "created_at": lambda v: check_time("created_at", v),
     "updated_at": lambda v: check_time("updated_at", v),
+    "activation_level": lambda v: check_share("activation_level", v),
+    "activated_at": lambda v: None if v is None else check_time("activated_at", v),
+    "activation_count": lambda v: check_count("activation_count", v, 0, 2**62),
 }
 ASSEMBLY_FIELDS = frozenset({*_ASSEMBLY, "members"})
 
@@ -353,6 +361,8 @@ def new_assembly(item: Mapping[str, object], namespace: Namespace, at: datetime)
         raise InvalidError("an assembly needs an id")
     named = frozenset(fields)
     fields.setdefault("created_at", at)
+    if fields.get("activation_level"):
+        fields.setdefault("activated_at", at)
     fields.setdefault("updated_at", max(at, cast("datetime", fields["created_at"])))
     return Draft(Assembly(namespace=namespace, **fields), named)  # type: ignore[arg-type]
 

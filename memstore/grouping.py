@@ -9,7 +9,8 @@ from memstore.errors import InvalidError, shown
 from memstore.fields import MAX_LIMIT, check_count, check_id, check_number, check_tags, now
 from memstore.filters import EVERYTHING, Where, parse
 from memstore.groups import Formed, Lineage, Merge, MergeCandidate, MergedAssembly, Proposal, Proposals
-from memstore.records import Assembly, AssemblyHit
+from memstore.hits import AssemblyHit
+from memstore.records import Assembly
 from memstore.repository.nouns import MEMORY
 from memstore.repository.selection import Selection
 

@@ -13,11 +13,13 @@ from memstore.collection import ABSENT, LIVE, Absent, as_item, embed, given, lis
 from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
-from memstore.records import Embedding, Hit, Json, Memory
+from memstore.hits import Hit
+from memstore.records import Json, Memory
 from memstore.repository import memories, rows
 from memstore.repository.memories import Batch
-from memstore.repository.nouns import MEMORY, Noun
+from memstore.repository.nouns import MEMORY
 from memstore.repository.reading import only
+from memstore.searches import MemorySearches
 from memstore.texts import check_text
 from memstore.threads import SLICE
 from memstore.trash import Recoverable
@@ -27,10 +29,9 @@ _KEPT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
 """What upsert leaves as it was, unless it is named."""
 
 
-class Memories(Recoverable[Memory, Hit]):
+class Memories(MemorySearches, Recoverable[Memory, Hit]):
     """The memories of one namespace: `store.memories`, or `tx.memories`."""
 
-    _noun: ClassVar[Noun] = MEMORY
     _orders: ClassVar[frozenset[str]] = frozenset(
         {"created_at", "updated_at", "accessed_at", "expires_at", "importance", "access_count", "id", "content"}
     )
@@ -257,12 +258,3 @@ class Memories(Recoverable[Memory, Hit]):
 
     def _new(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Memory]:
         return new_memories(items, self._namespace, self._space.space, now())
-
-    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
-        return memories.read(connection, self._space, keys)
-
-    def _vector_of(self, record: Memory) -> Embedding | None:
-        return record.embedding
-
-    def _hit(self, record: Memory, score: float) -> Hit:
-        return Hit(record, score)

@@ -115,7 +115,7 @@ def least_score(space: VectorSpace, records: Sequence[Assembly]) -> float | None
     held = [record.composite for record in records if record.composite is not None]
     if len(held) < 2:
         return None
-    metric = space.space.metric
+    metric = space.space.measure
     form = index_form(metric, np.stack(held))
     least = np.inf
     for i in range(len(form) - 1):

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from memstore import filters
+from memstore.activation import HALF_LIFE, check_half_life
 from memstore.database import Database
 from memstore.database.file import no_dimension
 from memstore.embedder import BoundEmbedder, Embedder
@@ -71,6 +72,7 @@ def open(
     graph: GraphOptions | None = None,
     vector_type: VectorType | None = None,
     indexed_metadata: Iterable[str] | None = None,
+    activation_half_life: float = HALF_LIFE,
 ) -> Opening:
     """Open the store in the file at *path*, creating or upgrading the file if need be.
 
@@ -100,6 +102,8 @@ def open(
             `metadata.`: `("user_id", "source.kind")`. They add to those the file has, which stay; None and `()` ask
             for none. A new one is built now, under the writer lock, at 0.2 s for 100,000 memories; every later write
             pays for it too. With `read_only` none is built.
+        activation_half_life: seconds in which the activation of an assembly comes down to half: a day. Nothing of it is
+            stored; another one reads the same file otherwise.
 
     Raises:
         InvalidError: an argument is refused, at the call; the others when it is awaited or entered.
@@ -125,6 +129,7 @@ def open(
         graph=graph,
         vector_type=vector_type,
         indexed_metadata=filters.indexed(indexed_metadata),
+        half_life=check_half_life(activation_half_life),
     )
     return Opening(settings, bound)
 

@@ -88,7 +88,7 @@ def _stored(connection: Connection, space: VectorSpace, keys: list[int]) -> tupl
                 asked.append(key)
                 blobs.append(blob)
     rows = decode_rows(blobs, dimension)
-    good = usable(space.space.metric, rows)
+    good = usable(space.space.measure, rows)
     return [key for key, fit in zip(asked, good.tolist(), strict=True) if fit], rows[good]
 
 

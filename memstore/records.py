@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,6 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 Namespace = tuple[str, ...]
 
-HitT = TypeVar("HitT")
-
 
 class _Record:
     """Equality by every field (arrays by their bytes), and a hash by identity in the store."""
@@ -32,7 +30,7 @@ class _Record:
     __slots__ = ()
 
     def _values(self) -> tuple[object, ...]:
-        values = (getattr(self, f.name) for f in fields(self))  # type: ignore[arg-type]
+        values = (getattr(self, f.name) for f in fields(self) if f.compare)  # type: ignore[arg-type]
         return tuple((v.dtype.str, v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
 
     def __eq__(self, other: object) -> bool:
@@ -98,6 +96,11 @@ class Assembly(_Record):
         revision: a number that grows whenever the members or their vectors change.
         created_at: when it was added, UTC.
         updated_at: when a verb last changed it or its membership, UTC.
+        activation: how active it was when it was read, 0 to 1: `activation_level`, decayed since `activated_at` by the
+            store's half-life. Two readings of one assembly are equal whatever it is.
+        activation_level: how active it was when it was last activated.
+        activated_at: when that was, UTC; None for never.
+        activation_count: how often it was.
     """
 
     id: str
@@ -112,6 +115,10 @@ class Assembly(_Record):
     revision: int = 0
     created_at: datetime
     updated_at: datetime
+    activation: float = field(default=0.0, compare=False)
+    activation_level: float = 0.0
+    activated_at: datetime | None = None
+    activation_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,58 +128,6 @@ class Tag:
     name: str
     memory_count: int
     assembly_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A memory a search found. Higher *score* is closer; its range is the metric's (see `memstore.geometry`)."""
-
-    memory: Memory
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class AssemblyHit:
-    """An assembly a search found by its composite. Higher *score* is closer."""
-
-    assembly: Assembly
-    score: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a search was answered.
-
-    Attributes:
-        method: `"exact"`: every allowed vector was compared. `"graph"`: a graph was walked, and what is not in it yet
-            compared; it finds the share of the neighbours that `Stats.recall` says.
-        reason: why so, in words.
-        engine: `"faiss"` or `"numpy"`, which computed the distances.
-        rows: vectors the index held.
-        allowed: vectors that scope, expiry and filter left to find.
-        candidates: how many the graph was asked to keep (HNSW's ef); 0 when it was not asked.
-        tail: how many of the allowed ones were not in the graph, and compared one by one beside it.
-        uncommitted: vectors of the caller's own open transaction among the allowed ones.
-    """
-
-    method: Literal["exact", "graph"]
-    reason: str = ""
-    engine: Literal["faiss", "numpy"]
-    rows: int
-    allowed: int
-    candidates: int = 0
-    tail: int = 0
-    uncommitted: int = 0
-
-
-class Hits(list[HitT], Generic[HitT]):
-    """The hits of one search, best first, with the plan by which they were found."""
-
-    __slots__ = ("plan",)
-
-    def __init__(self, hits: list[HitT], plan: Plan) -> None:
-        super().__init__(hits)
-        self.plan = plan
 
 
 FindingKind = Literal[

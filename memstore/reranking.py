@@ -8,7 +8,8 @@ import numpy as np
 
 from memstore.errors import InvalidError
 from memstore.geometry import check_weights, mixed
-from memstore.records import AssemblyHit, Embedding, Hit
+from memstore.hits import AssemblyHit, Hit
+from memstore.records import Embedding
 from memstore.vectors import EmbeddingLike, as_embedding
 
 RankedT = TypeVar("RankedT", Hit, AssemblyHit)

@@ -228,6 +228,7 @@ assembly_vector = Table(
     Column("vector", LargeBinary),
     Column("checksum", Key),
     Column("revision", Key, nullable=False),
+    Column("composed_at", UtcTime),
     PrimaryKeyConstraint("assembly_pk", "space_pk"),
     CheckConstraint("vector IS NULL OR (typeof(vector) = 'blob' AND length(vector) % 4 = 0)", name="vector"),
 )

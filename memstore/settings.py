@@ -157,6 +157,7 @@ class Settings:
         graph: see `IndexOptions`.
         vector_type: see `IndexOptions`.
         indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
+        half_life: seconds in which the activation of an assembly comes down to half.
     """
 
     path: str
@@ -171,6 +172,7 @@ class Settings:
     graph: GraphOptions | None = None
     vector_type: VectorType | None = None
     indexed_metadata: tuple[tuple[str, ...], ...] = ()
+    half_life: float = 86_400.0
 
     def __post_init__(self) -> None:
         _one_of("metric", self.metric, (*get_args(Metric), None))

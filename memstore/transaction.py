@@ -38,6 +38,7 @@ class Session(Protocol):
 
     spaces: dict[Kind, VectorSpace]
     embedder: BoundEmbedder | None
+    half_life: float
 
     def check_usable(self) -> None:
         """Raise where the session cannot be used."""
@@ -96,6 +97,7 @@ class Autocommit:
         self.follower = follower
         self.spaces = spaces
         self.embedder = embedder
+        self.half_life = database.settings.half_life
 
     def check_usable(self) -> None:
         """See `Session.check_usable`."""
@@ -198,6 +200,7 @@ class OpenTransaction:
         self.database = owner.database
         self.spaces = owner.spaces
         self.embedder = owner.embedder
+        self.half_life = owner.half_life
         self.ended = False
         self._owner = owner
         self._session = session

@@ -986,6 +986,7 @@ def many_lines(count):
         yield {
             "kind": "assembly", "id": f"g{i:03}", "namespace": [], "name": "", "description": "", "tags": [],
             "topics": [], "metadata": {}, "created_at": when, "updated_at": when,
+            "activation_level": 0.0, "activated_at": None, "activation_count": 0,
             "members": [f"m{j:06}" for j in range(i, i + 200)],
         }  # fmt: skip
 

@@ -341,6 +341,9 @@ ASSEMBLED: dict[str, list[Any]] = {
     "topics": [*TAGS, ["\0"]],
     "metadata": METADATA,
     "created_at": TIMES,
+    "activation_level": NUMBERS,
+    "activated_at": TIMES,
+    "activation_count": COUNTS,
 }
 
 
@@ -353,6 +356,10 @@ async def test_an_assembly_is_stored_as_given_or_refused_with_nothing_stored(sto
                 assert await store.assemblies.get(made[0].id) == made[0]
                 await store.assemblies.delete(made[0].id)
             assert await store.assemblies.count() == 0
+
+
+async def _activated(store: Store, **options: Any) -> object:
+    return await store.memories.search(ONES, activate=memstore.Activation(**options))
 
 
 CALLS: dict[str, tuple[Callable[[Store, Any], Any], list[Any]]] = {
@@ -376,6 +383,23 @@ CALLS: dict[str, tuple[Callable[[Store, Any], Any], list[Any]]] = {
     "remove_members": (lambda s, v: s.assemblies.remove_members("g", v), LISTS),
     "members": (lambda s, v: s.assemblies.members(v), [*TEXTS, *IDS]),
     "of": (lambda s, v: s.assemblies.of(v), [*TEXTS, *IDS]),
+    "activate": (lambda s, v: s.assemblies.activate(v), LISTS),
+    "level": (lambda s, v: s.assemblies.activate(["g"], v), NUMBERS),
+    "levels": (lambda s, v: s.assemblies.activate({"g": v}), NUMBERS),
+    "sync_state": (lambda s, v: s.assemblies.sync_state(v), [*TEXTS, *IDS]),
+    "explain": (lambda s, v: s.memories.explain(ONES, v), [*TEXTS, *IDS]),
+    "explain namespace": (lambda s, v: s.memories.explain(ONES, "m", namespace=v), [*TEXTS, *LISTS]),
+    "activated": (lambda s, v: s.memories.search(ONES, activate=v), [*NUMBERS, *TEXTS]),
+    **{
+        f"activation {name}": (lambda s, v, name=name: _activated(s, **{name: v}), values)
+        for name, values in {
+            "threshold": NUMBERS,
+            "limit": COUNTS,
+            "weight": NUMBERS,
+            "priming": NUMBERS,
+            "max_age": NUMBERS,
+        }.items()
+    },
     "rename": (lambda s, v: s.tags.rename("t", v), [*TEXTS, *IDS]),
     "tags.delete": (lambda s, v: s.tags.delete(v), [*TEXTS, *IDS]),
     "load": (lambda s, v: s.load(v), LISTS),
@@ -437,6 +461,7 @@ OPENED = [
         "graph": [5, {}, Evil(), HUGE],
         "vector_type": ["int8", Evil(), []],
         "embedder": [5, "wordllama", Evil(), object()],
+        "activation_half_life": [0, -1, math.nan, math.inf, HUGE, "1", None, True, Evil(), [1]],
         "indexed_metadata": [5, "a", HUGE, Evil(), [5], [""], ["a" * 2_000], ["\ud800"], ['["a'], [Evil()], ['a"'], ["a..b"], [str(i) for i in range(17)]],
     }.items()
     for value in values

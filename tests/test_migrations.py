@@ -132,7 +132,7 @@ def filled(store):
             INSERT INTO tag VALUES (1, 1, 't'), (2, 2, 'u');
             INSERT INTO memory_vector VALUES (1, 1, x'0000803f00000000', 11), (2, 1, x'000000000000803f', NULL),
                 (9, 1, x'000000000000803f', NULL);
-            INSERT INTO assembly_vector VALUES (1, 2, x'00', 1.5, 1, x'0000803f00000000', 12, 1);
+            INSERT INTO assembly_vector VALUES (1, 2, x'00', 1.5, 1, x'0000803f00000000', 12, 1, 5);
             INSERT INTO memory_tag VALUES (1, 1), (2, 2), (9, 1);
             INSERT INTO assembly_tag VALUES (1, 1);
             INSERT INTO assembly_member VALUES (1, 1), (1, 2), (7, 9);

@@ -80,6 +80,7 @@ CALLS: dict[type, Calls] = {
         "add": lambda n: n.add("a text"),
         "upsert": lambda n: n.upsert("a text", id="a"),
         "touch": lambda n: n.touch([]),
+        "explain": lambda n: n.explain("a text", "a"),
     },
     Assemblies: {
         **COLLECTION,
@@ -98,6 +99,8 @@ CALLS: dict[type, Calls] = {
         "merge_candidates": lambda n: n.merge_candidates(0.5),
         "propose": lambda n: n.propose(0.5),
         "form": lambda n: n.form([]),
+        "activate": lambda n: n.activate([]),
+        "sync_state": lambda n: n.sync_state("g"),
     },
     Tags: {"list": lambda n: n.list(), "rename": lambda n: n.rename("t", "u"), "delete": lambda n: n.delete("t")},
     Transaction: NAMESPACE,

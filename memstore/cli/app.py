@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, backups, demo, doctor, forgetting, groups, memories, tags, transfer, upkeep
+from memstore.cli import (
+    assemblies,
+    backups,
+    demo,
+    doctor,
+    explaining,
+    forgetting,
+    groups,
+    memories,
+    tags,
+    transfer,
+    upkeep,
+)
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
@@ -94,6 +106,7 @@ for _name, _command, _panel in (
     ("doctor", doctor.doctor, "Start here"),
     ("add", memories.add, "Memories"),
     ("search", memories.search, "Memories"),
+    ("explain", explaining.explain, "Memories"),
     ("list", memories.list_, "Memories"),
     ("show", memories.show, "Memories"),
     ("delete", memories.delete, "Memories"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memstore import Assembly, NotFoundError
+from memstore import Assembly, NotFoundError, SyncState
 from memstore.cli.interchange import as_json, brief
 from memstore.cli.opening import changing, looking, searching
 from memstore.cli.options import (
@@ -77,9 +77,9 @@ def list_(
                 async for assembly in records:
                     say_json(brief(assembly))
                 return
-            made = table("assembly", ">members")
+            made = table("assembly", ">members", ">activation")
             async for assembly in records:
-                made.add_row(assembly_text(assembly), f"{assembly.member_count:,}")
+                made.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
             count = await place.count(where=filter, tags=tag or (), below=below)
         shown = made.row_count
         if shown:
@@ -98,16 +98,17 @@ def list_(
 def show(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
     """Show all of an assembly.
 
-    --json prints the record, its composite and the ids of its members too.
+    --json prints the record, its composite, the ids of its members and whether the index is in step with it.
     """
 
     async def run() -> None:
         async with looking(file) as store:
             place = store.namespace(*namespace_of(namespace))
             assembly = await place.assemblies.get(id)
+            sync = await place.assemblies.sync_state(id)
             members = [member async for member in place.assemblies.members(id)]
             if json:
-                say_json({**as_json(assembly), "members": members})
+                say_json({**as_json(assembly), "sync": as_json(sync), "members": members})
                 return
             shown = await place.memories.get_many(members[:SHOWN_MEMBERS])
         show_fields(
@@ -120,7 +121,8 @@ def show(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) 
                 "topics": ", ".join(assembly.topics),
                 "metadata": json_text(assembly.metadata),
                 "composite": vector_text(assembly.composite),
-                "revision": assembly.revision,
+                "revision": f"{assembly.revision}, {_sync_text(sync)}",
+                "activation": _activation_text(assembly),
                 "created": assembly.created_at,
                 "updated": assembly.updated_at,
                 "members": f"{assembly.member_count:,}",
@@ -248,6 +250,19 @@ def delete(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False
         say_json({"deleted": 1})
     else:
         say(f"deleted the assembly {id}; its members stay")
+
+
+def _sync_text(sync: SyncState) -> str:
+    if sync.synced:
+        return "in step with its composite and the index"
+    return f"its composite of {sync.composite_revision}, the index of {sync.indexed_revision}"
+
+
+def _activation_text(assembly: Assembly) -> str | None:
+    if assembly.activated_at is None:
+        return None
+    count = number(assembly.activation_count, "time")
+    return f"{assembly.activation:.3g}, of {assembly.activation_level:.3g} at {assembly.activated_at} ({count})"
 
 
 def _changed(assembly: Assembly, *, json: bool) -> None:

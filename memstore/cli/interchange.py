@@ -8,7 +8,7 @@ embedding is a list of numbers, each float32 written with the digits of the doub
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from memstore.cli.options import TIMES, Namespace
 from memstore.errors import shown
 
 FORMAT = 1
-DERIVED = frozenset({"composite", "member_count", "revision"})
+DERIVED = frozenset({"composite", "member_count", "revision", "activation"})
 
 Kind = Literal["store", "memory", "assembly"]
 
@@ -54,6 +54,8 @@ def _value(value: Any) -> Any:
         return list(value) if isinstance(value, tuple) else value.tolist()
     if isinstance(value, frozenset):
         return sorted(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     return value.isoformat() if isinstance(value, datetime) else value
 
 

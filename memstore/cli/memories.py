@@ -9,6 +9,7 @@ from memstore import Memory
 from memstore.cli.interchange import as_json, brief
 from memstore.cli.opening import Wanted, changing, looking, searching, writing
 from memstore.cli.options import (
+    Activate,
     AsJson,
     Below,
     Curvature,
@@ -22,8 +23,11 @@ from memstore.cli.options import (
     Metric,
     MinScore,
     Tagged,
+    Threshold,
     Vector,
+    Weight,
     Where,
+    activation_of,
     embedding_of,
     metadata_of,
     namespace_of,
@@ -105,25 +109,38 @@ def search(
     min_score: MinScore = None,
     namespace: InNamespace = "",
     below: Below = False,
+    activate: Activate = False,
+    threshold: Threshold = None,
+    weight: Weight = None,
     embedding: Vector = None,
     embedder: Embedder = None,
     json: AsJson = False,
 ) -> None:
     """Find the memories nearest in meaning, best first.
 
-    --json prints a line each: {"score": …, "memory": {…}}.
+    With --activate, members of assemblies near the query come before others as near as they.
+
+    --json prints a line each: {"score": …, "memory": {…}}; with --activate also "base_score", "boost", "assembly" and
+    "reason".
     """
-    filter = where_of(where)
+    filter, activation = where_of(where), activation_of(activate, threshold, weight)
 
     async def run() -> None:
         async with searching(file, embedder) as opened:
             hits = await opened.store.namespace(*namespace_of(namespace)).memories.search(
-                opened.query(text, embedding), limit, tags=tag or (), where=filter, min_score=min_score, below=below
+                opened.query(text, embedding),
+                limit,
+                tags=tag or (),
+                where=filter,
+                min_score=min_score,
+                below=below,
+                activate=activation,
             )
         if not json:
             show_hits(hits)
         for hit in hits if json else ():
-            say_json({"score": hit.score, "memory": brief(hit.memory)})
+            gain = {} if hit.gain is None else as_json(hit.gain)
+            say_json({"score": hit.score, **gain, "memory": brief(hit.memory)})
 
     asyncio.run(run())
 

@@ -12,9 +12,11 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from memstore import Activation, InvalidError
+
 Namespace = tuple[str, ...]
 
-TIMES = frozenset({"created_at", "updated_at", "expires_at", "accessed_at"})
+TIMES = frozenset({"created_at", "updated_at", "expires_at", "accessed_at", "activated_at"})
 """Fields that hold a time, which JSON has no type for."""
 
 _JOINING = frozenset({"$and", "$or", "$not"})
@@ -64,6 +66,13 @@ Where = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-l", min=1, max=10_000, help="How many at most.")]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Only what is at least this close.")]
+Activate = Annotated[bool, typer.Option("--activate", help="Let assemblies near the query boost their members.")]
+Threshold = Annotated[
+    float | None, typer.Option("--threshold", help="With --activate: how close an assembly has to be; 0.5 if left out.")
+]
+Weight = Annotated[
+    float | None, typer.Option("--weight", help="With --activate: the largest boost there can be; 0.25 if left out.")
+]
 Metadata = Annotated[
     str | None, typer.Option("--metadata", "-m", metavar="JSON", help='A JSON object, such as \'{"source": "chat"}\'.')
 ]
@@ -116,6 +125,21 @@ def json_of(text: str, option: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise refuse(option, f"not JSON: {error}") from error
+
+
+def activation_of(activate: bool, threshold: float | None, weight: float | None) -> Activation | None:
+    """How assemblies are used; None for not at all."""
+    given: dict[str, Any] = {
+        name: value for name, value in {"threshold": threshold, "weight": weight}.items() if value is not None
+    }
+    if not activate:
+        if given:
+            raise refuse(f"--{min(given)}", "say --activate too: without it assemblies have no say")
+        return None
+    try:
+        return Activation(**given)
+    except InvalidError as error:
+        raise refuse("--activate", str(error)) from error
 
 
 def metadata_of(text: str | None) -> dict[str, Any] | None:

@@ -136,9 +136,13 @@ def show_memories(memories: Iterable[Memory]) -> int:
 
 def show_hits(hits: Hits[Hit]) -> None:
     """Print what a search of memories found."""
-    made = table(">score", "memory")
+    boosted = any(hit.gain is not None for hit in hits)
+    made = table(">score", *(">boost",) * boosted, "memory", *("by",) * boosted)
     for hit in hits:
-        made.add_row(_score(hit.score), memory_text(hit.memory))
+        row = [_score(hit.score), memory_text(hit.memory)]
+        if boosted:
+            row = [row[0], Text(f"{hit.boost:.3f}"), row[1], Text(clean(hit.assembly or hit.reason), style="dim")]
+        made.add_row(*row)
     _show_found(hits, made, "memory", "memories")
 
 

@@ -29,16 +29,17 @@ Operators of a field:
 
 Fields of a memory are `id`, `content`, `tags`, `metadata`, `importance`, `access_count`, `pinned`, `created_at`,
 `updated_at`, `expires_at`, `accessed_at` and `embedding`; of an assembly `id`, `name`, `description`, `tags`, `topics`,
-`metadata`, `member_count`, `revision`, `created_at`, `updated_at` and `composite`. A value in metadata is
-`metadata.a.b`; a key that holds a dot, a bracket or nothing at all is a JSON text in brackets: `metadata["a.b"].c`.
-Steps are keys of objects; there is no step into a list. `embedding` and `composite` compare with None only.
+`metadata`, `member_count`, `revision`, `activation_count`, `created_at`, `updated_at`, `activated_at` and `composite`.
+A value in metadata is `metadata.a.b`; a key that holds a dot, a bracket or nothing at all is a JSON text in brackets:
+`metadata["a.b"].c`. Steps are keys of objects; there is no step into a list. `embedding` and `composite` compare with
+None only.
 
 Truth is two-valued, as in Python:
 
 * `$ne`, `$nin` and `$not` are exact negations, so they also match where the field is missing or of another type.
   Every other operator but `$exists: False` matches no missing field.
-* Fields of the record are always there. One that is None (`expires_at`, `accessed_at`, `embedding`, `composite`)
-  is what null is in metadata. A path in metadata is there when every step is a key of an object.
+* Fields of the record are always there. One that is None (`expires_at`, `accessed_at`, `activated_at`, `embedding`,
+  `composite`) is what null is in metadata. A path in metadata is there when every step is a key of an object.
 * None is the same as null only. Booleans are the same as booleans only (True is not 1), numbers as numbers of equal
   value (1 is 1.0), texts as texts of the same code points, times as the same instant.
 * An order or `$contains` over a value of another type matches nothing and is no error. Texts are in the order of

@@ -42,8 +42,10 @@ FIELDS: dict[Noun, dict[str, FieldKind]] = {
         "metadata": "json",
         "member_count": "number",
         "revision": "number",
+        "activation_count": "number",
         "created_at": "time",
         "updated_at": "time",
+        "activated_at": "time",
         "composite": "vector",
     },
 }

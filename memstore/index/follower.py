@@ -75,6 +75,10 @@ class View:
         """Vectors held."""
         return len(self._follower.indexes[kind])
 
+    def revision(self, key: int) -> int | None:
+        """Of which revision of the assembly *key* its entry in the shared index is; None where it has none there."""
+        return self._follower.revision(key)
+
     def search(self, kind: Kind, queries: Rows, limit: int, scope: Scope) -> list[tuple[Found, int]]:
         """For each query what is found, and how many uncommitted vectors were among those allowed."""
         prepared = index_form(self._follower.spaces[kind].space.measure, queries)
@@ -131,6 +135,7 @@ class Follower:
         self.indexes: dict[Kind, GraphedIndex] = {}
         self.moved: Callable[[], None] = lambda: None
         self.lagging: set[int] = set()
+        self.revisions: dict[int, int] = {}  # of assemblies, by key: the one their composite was read at
         self.applied: int | None = None
         self.engine: Engine = NumpyEngine()
         self.engine_reason = "no search yet" if engine == "auto" else "asked for"
@@ -202,6 +207,11 @@ class Follower:
                     self._apply(connection, space, keys)
         self.applied = state.top
 
+    def revision(self, key: int) -> int | None:
+        """Of which revision the composite in the index of the assembly *key* is; the lock is held, shared or alone."""
+        held = self.indexes["assembly"].places(np.array([key], dtype=np.int64))
+        return self.revisions.get(key) if held[0] >= 0 else None
+
     def drop(self) -> None:
         """Forget the indexes; the next search builds them from the rows. Waits for the lock: call it on a thread."""
         with self.lock.exclusive():
@@ -252,6 +262,9 @@ class Follower:
         if space.kind == "assembly":
             self.lagging.difference_update(keys)
             self.lagging.update(log.lagging(connection, keys))
+            for key in keys:
+                self.revisions.pop(key, None)
+            self.revisions.update(log.composed(connection, space, keys))
 
     def _rebuild(self, connection: Connection, state: State) -> None:
         self.history.check(connection)
@@ -276,6 +289,7 @@ class Follower:
             loading.load(connection, space, index, state, header)
             self.indexes[space.kind] = index
         self.lagging = set(log.lagging(connection))
+        self.revisions = log.composed(connection, self.spaces["assembly"])
         self.applied, self.epoch = state.top, state.epoch
 
     def _built(self, connection: Connection, space: VectorSpace, keys: list[int]) -> ExactIndex:

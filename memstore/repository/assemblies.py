@@ -21,8 +21,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
+from memstore.activation import HALF_LIFE, decayed
 from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, shown
+from memstore.fields import to_micros
 from memstore.records import Assembly, Namespace
 from memstore.repository import namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
@@ -42,7 +44,17 @@ from memstore.schema import (
 from memstore.threads import slices
 from memstore.vectors import decode
 
-_FIELDS = ("id", "name", "description", "topics", "metadata", "created_at", "updated_at")
+_FIELDS = (
+    "id",
+    "name",
+    "description",
+    "topics",
+    "metadata",
+    "created_at",
+    "updated_at",
+    "activated_at",
+    "activation_count",
+)
 _member_count = (
     select(func.count())
     .select_from(assembly_member.join(memory, memory.c.pk == assembly_member.c.memory_pk))
@@ -108,7 +120,12 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
     owner = namespaces.key_made(connection, path)
     first = rows.next_key(connection, ASSEMBLY)
     stored = [
-        {"pk": pk, "namespace_pk": owner, **{name: getattr(record, name) for name in _FIELDS}}
+        {
+            "pk": pk,
+            "namespace_pk": owner,
+            "activation": record.activation_level,
+            **{name: getattr(record, name) for name in _FIELDS},
+        }
         for pk, record in enumerate(assemblies, first)
     ]
     try:
@@ -123,6 +140,8 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
 def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
     """Give an assembly new values of the fields named; the others stay as they are."""
     plain = {name: value for name, value in changes.items() if name in assembly.c}
+    if "activation_level" in changes:
+        plain["activation"] = changes["activation_level"]
     if plain:
         connection.execute(update(assembly).where(assembly.c.pk == pk).values(plain))
     if "tags" in changes:
@@ -130,23 +149,32 @@ def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[st
         rows.replace_tags(connection, ASSEMBLY, owner, {pk: changes["tags"]})
 
 
-def read(connection: Connection, space: VectorSpace, keys: Sequence[int], now: datetime) -> list[Assembly]:
-    """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
+def read(
+    connection: Connection, space: VectorSpace, keys: Sequence[int], now: datetime, half_life: float = HALF_LIFE
+) -> list[Assembly]:
+    """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`.
+
+    Their activation is what it has come down to *now*, with a *half_life* in seconds.
+    """
     found: dict[int, Assembly] = {}
     for slice_ in slices(keys):
         some = keys_json(slice_)
         tags = rows.tags_of(connection, ASSEMBLY, some)
         with as_written("an assembly"):
             for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
-                found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space)
+                active = decayed(row["activation"], row["activated_at"], now, half_life)
+                found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space, active)
     return [found[key] for key in keys if key in found]
 
 
-def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) -> Assembly:
+def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace, active: float) -> Assembly:
     vector, dimension = row["vector"], space.space.dimension
     texts = {type(row[name]) for name in ("id", "name", "description")}
     if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
         raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
+    level, count = row["activation"], row["activation_count"]
+    if type(level) is not float or not 0 <= level <= 1 or type(count) is not int:
+        raise odd(f"the activation of assembly {shown(row['id'])}", (level, count))
     if row["owner"] not in (None, row["pk"]):
         raise misled("assembly", row["id"])
     return Assembly(
@@ -162,6 +190,10 @@ def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace) ->
         revision=row["revision"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        activation=active,
+        activation_level=row["activation"],
+        activated_at=row["activated_at"],
+        activation_count=row["activation_count"],
     )
 
 
@@ -227,9 +259,9 @@ def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite 
     return None if row is None else Composite(*row)
 
 
-def put_composite(connection: Connection, space: VectorSpace, pk: int, made: Composite) -> None:
-    """Store the composite of an assembly."""
-    _PUT.run(connection, assembly_pk=pk, space_pk=space.pk, **asdict(made))
+def put_composite(connection: Connection, space: VectorSpace, pk: int, made: Composite, now: datetime) -> None:
+    """Store the composite of an assembly, computed *now*."""
+    _PUT.run(connection, assembly_pk=pk, space_pk=space.pk, composed_at=to_micros(now), **asdict(made))
 
 
 def member_vectors(connection: Connection, space: VectorSpace, pk: int) -> sqlite3.Cursor:

@@ -65,10 +65,18 @@ _CHANGED_SINCE = Prepared(
     ).where(change_log.c.seq > bindparam("after"))
 )
 
+_composed = select(assembly_vector.c.assembly_pk, assembly_vector.c.revision).where(
+    assembly_vector.c.space_pk == bindparam("space")
+)
+_COMPOSED = Prepared(_composed)
+
 
 def keys_in(name: str = "keys") -> TableValuedAlias:
     """A table of integer keys, bound as one JSON array (`keys_json`): one parameter, however many keys."""
     return func.json_each(bindparam(name)).table_valued("value")
+
+
+_COMPOSED_AMONG = Prepared(_composed.where(assembly_vector.c.assembly_pk.in_(select(keys_in().c.value))))
 
 
 def keys_json(keys: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> str:
@@ -359,6 +367,15 @@ def lagging(connection: Connection, keys: list[int] | None = None) -> list[int]:
         return [int(pk) for pk in connection.execute(lag).scalars()]
     some = lag.where(assembly.c.pk.in_(select(keys_in().c.value)))
     return [int(pk) for pk in connection.execute(some, {"keys": keys_json(keys)}).scalars()]
+
+
+def composed(connection: Connection, space: VectorSpace, keys: list[int] | None = None) -> dict[int, int]:
+    """The revision that each stored composite is of, by the key of its assembly: of *keys*, or of all."""
+    if keys is None:
+        found = _COMPOSED.run(connection, space=space.pk)
+    else:
+        found = _COMPOSED_AMONG.run(connection, space=space.pk, keys=keys_json(keys))
+    return {key: revision for key, revision in found if type(revision) is int}
 
 
 def count_memories(connection: Connection) -> int:

@@ -98,6 +98,13 @@ def selected(connection: Connection, selection: Selection) -> list[int]:
     return [int(key) for key in np.sort(_live(connection, selection))]
 
 
+def holds(connection: Connection, selection: Selection, key: int) -> bool:
+    """Whether the record *key*, wherever it is, matches all that tags and filter of *selection* ask for."""
+    table = selection.noun.table
+    row = select(literal(1)).select_from(table).where(table.c.pk == key, selection.matching(selection.terms, few=True))
+    return connection.execute(row).first() is not None
+
+
 def count(connection: Connection, selection: Selection) -> int:
     """How many records *selection* has."""
     if selection.terms:

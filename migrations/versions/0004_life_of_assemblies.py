@@ -17,6 +17,7 @@ COLUMNS = (
     ("assembly", "activation FLOAT DEFAULT 0 NOT NULL"),
     ("assembly", "activated_at BIGINT"),
     ("assembly", "activation_count INTEGER DEFAULT 0 NOT NULL"),
+    ("assembly_vector", "composed_at BIGINT"),
 )
 INDEXES = (
     ("tombstone", ("namespace_pk", "kind", "id")),
