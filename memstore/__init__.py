@@ -10,8 +10,10 @@ index that cannot drift from it. Asyncio-native.
 Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
+from memstore.acting import acting
 from memstore.assemblies import Assemblies
 from memstore.backups import restore, verify
+from memstore.changes import Change
 from memstore.database import migrate
 from memstore.embedder import Embedder
 from memstore.errors import (
@@ -70,6 +72,7 @@ __all__ = [
     "Assembly",
     "AssemblyHit",
     "BusyError",
+    "Change",
     "ClosedError",
     "CommitUnknownError",
     "DamagedError",
@@ -117,6 +120,7 @@ __all__ = [
     "UsageError",
     "VectorType",
     "Verification",
+    "acting",
     "include_object",
     "migrate",
     "open",

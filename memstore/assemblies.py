@@ -12,7 +12,7 @@ from memstore.collection import ABSENT, LIVE, PAGE, Absent, Collection, as_item,
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, new_assembly, now
 from memstore.records import Assembly, AssemblyHit, Embedding, Json
-from memstore.repository import assemblies, rows
+from memstore.repository import assemblies, journal, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.repository.reading import only
 
@@ -82,6 +82,7 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
         keys = assemblies.insert_new(connection, self._namespace, [draft.record for draft, _ in drafts])
         for key, (_, members) in zip(keys, drafts, strict=True):
             self._extend(connection, key, members)
+        journal.added(connection, ASSEMBLY, assemblies.owner(connection, keys[0]), keys)
         return assemblies.read(connection, self._space, keys, at)
 
     async def upsert(
@@ -115,10 +116,11 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             self._inserted(connection, [pair for id, pair in last.items() if id not in keys])
             for id, key in keys.items():
                 draft, members = last[id]
-                assemblies.change(connection, self._namespace, key, _replacement(draft))
-                if "members" in draft.named:
-                    assemblies.drop_members(connection, key)
-                    self._extend(connection, key, members)
+                with journal.changing(connection, ASSEMBLY, [key]) as noted:
+                    assemblies.change(connection, self._namespace, key, _replacement(draft))
+                    if "members" in draft.named:
+                        gone = assemblies.drop_members(connection, key)
+                        noted.members(key, joined=self._extend(connection, key, members), left=gone)
             every = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
             stored = {a.id: a for a in assemblies.read(connection, self._space, list(every.values()), at)}
             return [stored[draft.record.id] for draft, _ in drafts]
@@ -154,7 +156,8 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             fields = assembly_changes(changes)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, at)
-            assemblies.change(connection, self._namespace, key, fields)
+            with journal.changing(connection, ASSEMBLY, [key]):
+                assemblies.change(connection, self._namespace, key, fields)
             return only(assemblies.read(connection, self._space, [key], at))
 
         return await self._session.write(step)
@@ -174,8 +177,9 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
         def step(connection: Connection) -> Assembly:
             at = now()
             key = self._key(connection, id, at)
-            self._extend(connection, key, check_ids(asked))
-            assemblies.stamp(connection, key, at)
+            with journal.changing(connection, ASSEMBLY, [key]) as noted:
+                noted.members(key, joined=self._extend(connection, key, check_ids(asked)))
+                assemblies.stamp(connection, key, at)
             return only(assemblies.read(connection, self._space, [key], at))
 
         return await self._session.write(step)
@@ -196,9 +200,12 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
             at = now()
             key = self._key(connection, id, at)
             members = rows.keys_of(connection, MEMORY, self._namespace, check_ids(asked), LIVE)
-            if assemblies.remove_members(connection, key, sorted(members.values())):
-                composites.recompute(connection, self._session.spaces, [key])
-                assemblies.stamp(connection, key, at)
+            with journal.changing(connection, ASSEMBLY, [key]) as noted:
+                gone = assemblies.remove_members(connection, key, sorted(members.values()))
+                if gone:
+                    noted.members(key, joined=set(), left=gone)
+                    composites.recompute(connection, self._session.spaces, [key])
+                    assemblies.stamp(connection, key, at)
             return only(assemblies.read(connection, self._space, [key], at))
 
         return await self._session.write(step)
@@ -241,12 +248,13 @@ class Assemblies(Collection[Assembly, AssemblyHit]):
 
         return await self._session.read(step)
 
-    def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> None:
+    def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> set[int]:
+        """Make memories members; the keys of those that were not."""
         found = rows.keys_of(connection, MEMORY, self._namespace, ids, LIVE)
         for id in ids:
             if id not in found:
                 raise NotFoundError("memory", id, self._namespace)
-        composites.extend(connection, self._session.spaces, key, sorted(found.values()))
+        return composites.extend(connection, self._session.spaces, key, sorted(found.values()))
 
     def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[tuple[Draft[Assembly], list[str]]]:
         at = now()

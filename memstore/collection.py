@@ -19,7 +19,7 @@ from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, 
 from memstore.filters import Where
 from memstore.index import DriftError, Found, Scope, View
 from memstore.records import Embedding, Hits, Namespace, Plan
-from memstore.repository import namespaces, rows, selection
+from memstore.repository import journal, namespaces, rows, selection
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Noun
 from memstore.repository.reading import only
@@ -142,7 +142,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
                 keys = selection.selected(connection, self._selection(at, where=node))
             else:
                 keys = list(rows.keys_of(connection, self._noun, self._namespace, check_ids(asked), LIVE).values())
-            rows.delete_keys(connection, self._noun, keys)
+            journal.delete_keys(connection, self._noun, keys)
             return len(keys)
 
         return await self._session.write(step, batch=asked is None or len(asked) > SLICE)

@@ -46,8 +46,8 @@ def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean
     return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
 
 
-def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> None:
-    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone."""
+def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> set[int]:
+    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone. Which are new."""
     space = spaces["memory"]
     before = assemblies.revision(connection, key)
     fresh = assemblies.add_members(connection, key, members)
@@ -55,9 +55,10 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     mean = None if stored is None or stored.revision != before else _summed(stored, space)
     if mean is None:  # there is no sum, or it is of another membership
         recompute(connection, spaces, [key])
-        return
+        return set(fresh)
     _add(mean, space, assemblies.some_vectors(connection, space, fresh))
     _store(connection, spaces["assembly"], key, mean)
+    return set(fresh)
 
 
 def _summed(stored: Composite, space: VectorSpace) -> Mean | None:

@@ -12,7 +12,7 @@ from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
 from memstore.records import Embedding, Hit, Json, Memory
-from memstore.repository import memories, rows
+from memstore.repository import journal, memories, rows
 from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY, Noun
 from memstore.repository.reading import only
@@ -210,7 +210,8 @@ class Memories(Collection[Memory, Hit]):
             fields = memory_changes(changes, self._space.space, at)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, LIVE)
-            memories.change(connection, self._space, self._namespace, key, fields)
+            with journal.changing(connection, MEMORY, [key]):
+                memories.change(connection, self._space, self._namespace, key, fields)
             return only(memories.read(connection, self._space, [key]))
 
         return await self._session.write(step)

@@ -24,7 +24,7 @@ from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import indexed, log, namespaces, rows, selection, snapshots, tags
+from memstore.repository import indexed, journal, kept, log, namespaces, rows, selection, snapshots, tags
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric
 from memstore.tags import Tags
@@ -65,7 +65,7 @@ class _Nouns:
             for noun in NOUNS:
                 chosen = selection.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
                 keys = selection.selected(connection, chosen)
-                rows.delete_keys(connection, noun, keys)
+                journal.delete_keys(connection, noun, keys)
                 deleted += len(keys)
             return deleted
 
@@ -280,6 +280,7 @@ class Store(StoreNamespace):
         """
 
         def tidy(connection: Connection) -> None:
+            kept.trim_all(connection)
             tags.drop_unused(connection)
             log.trim(connection, log.top(connection))
 

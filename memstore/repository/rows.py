@@ -107,9 +107,9 @@ def taken(
     return next((DuplicateError(noun.kind, id) for id, key in keys.items() if key < first), None)
 
 
-def purge_expired(connection: Connection, now: datetime) -> None:
-    """Delete the memories that have expired, so that nothing a write does meets one."""
-    _PURGE.run(connection, now=to_micros(now))
+def expired(connection: Connection, now: datetime) -> list[int]:
+    """Keys of the memories that have expired and are not deleted yet."""
+    return [pk for (pk,) in _ALL_EXPIRED.run(connection, now=to_micros(now))]
 
 
 def expired_vectors(connection: Connection, now: datetime) -> int:
@@ -227,7 +227,6 @@ def _keys_of(noun: Noun) -> Among:
     return Among(statement)
 
 
-_PURGE = Prepared(delete(schema.memory).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)))
 _DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
 _CARRIED = {
     n.kind: Prepared(select(n.tag_owner, n.tags.c.tag_pk).where(n.tag_owner.in_(select(keys_in().c.value))))
@@ -237,9 +236,9 @@ _DROP_TAGS = {
     n.kind: Prepared(delete(n.tags).where(n.tag_owner == bindparam("owner"), n.tags.c.tag_pk == bindparam("tag")))
     for n in NOUNS
 }
-_EXPIRED = Prepared(
-    select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)).limit(1)
-)
+_expired = select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer))
+_EXPIRED = Prepared(_expired.limit(1))
+_ALL_EXPIRED = Prepared(_expired)
 _KEYS_OF = {noun.kind: _keys_of(noun) for noun in NOUNS}
 _SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
 _ADD_TAGS = Wide(insert(tag).values(namespace_pk=bindparam("namespace"), name=bindparam("name")), _TAG_WIDTH)
