@@ -30,6 +30,7 @@ from memstore.errors import (
     FilterError,
     ForeignFileError,
     ForkedStoreError,
+    HistoryError,
     InvalidError,
     LoadError,
     MemstoreError,
@@ -42,6 +43,7 @@ from memstore.errors import (
     StorageError,
     StoreReplacedError,
     TransactionError,
+    UndoError,
     UsageError,
 )
 from memstore.memories import Memories
@@ -91,6 +93,7 @@ __all__ = [
     "ForeignFileError",
     "ForkedStoreError",
     "GraphOptions",
+    "HistoryError",
     "Hit",
     "Hits",
     "IndexKind",
@@ -117,6 +120,7 @@ __all__ = [
     "Tags",
     "Transaction",
     "TransactionError",
+    "UndoError",
     "UsageError",
     "VectorType",
     "Verification",

@@ -14,6 +14,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.geometry import Mean, Rows, usable
+from memstore.records import Embedding
 from memstore.repository import assemblies, log
 from memstore.repository.assemblies import Composite
 from memstore.repository.log import VectorSpace
@@ -89,6 +90,12 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
     if blobs:
         mean.add(metric, _usable(blobs, space))
     return damaged
+
+
+def take_in(mean: Mean, space: VectorSpace, vectors: Sequence[Embedding]) -> None:
+    """Take members' vectors into *mean*, but for those that no composite has in it."""
+    if vectors:
+        mean.add(space.space.metric, _usable([encode(vector) for vector in vectors], space))
 
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:

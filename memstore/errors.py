@@ -14,6 +14,8 @@
     │   └── FilterError             a filter the language does not have
     ├── DuplicateError              (ValueError) the id is taken
     ├── NotFoundError               (LookupError) there is no such record
+    ├── HistoryError                (LookupError) what is asked for of the past is not known
+    ├── UndoError                   (ValueError) a change that cannot be undone; says what came after it
     ├── BusyError                   (TimeoutError) another writer held the file too long
     ├── TransactionError            (RuntimeError) a transaction used where it cannot be
     ├── UsageError                  (RuntimeError) the store used where it cannot be
@@ -34,6 +36,7 @@ SQLAlchemy are translated in `memstore.database`, and nowhere else.
 """
 
 import reprlib
+from datetime import datetime
 
 __all__ = [
     "BusyError",
@@ -49,6 +52,7 @@ __all__ = [
     "FilterError",
     "ForeignFileError",
     "ForkedStoreError",
+    "HistoryError",
     "InvalidError",
     "LoadError",
     "MemstoreError",
@@ -61,6 +65,7 @@ __all__ = [
     "StorageError",
     "StoreReplacedError",
     "TransactionError",
+    "UndoError",
     "UsageError",
 ]
 
@@ -179,6 +184,37 @@ class NotFoundError(MemstoreError, LookupError):
         super().__init__(f"there is no {noun} {id!r} in namespace {namespace!r}")
         self.id = id
         self.namespace = namespace
+
+
+class HistoryError(MemstoreError, LookupError):
+    """What is asked for of the past is not known, or not any more.
+
+    Attributes:
+        since: from when on everything is known; None where the file keeps nothing of its past.
+    """
+
+    def __init__(self, message: str, *, since: datetime | None) -> None:
+        super().__init__(message)
+        self.since = since
+
+    @classmethod
+    def before(cls, since: datetime | None) -> "HistoryError":
+        """The error where *since* is later than what was asked for."""
+        if since is None:
+            return cls("this file keeps nothing of its past: open it with history='full' to begin", since=None)
+        return cls(f"the history of this file is known from {since.isoformat()} on: ask for then or later", since=since)
+
+
+class UndoError(MemstoreError, ValueError):
+    """A change cannot be undone, because of what came after it; nothing was written.
+
+    Attributes:
+        later: the numbers of the changes that came after it and depend on it, ascending.
+    """
+
+    def __init__(self, message: str, *, later: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.later = later
 
 
 class BusyError(MemstoreError, TimeoutError):

@@ -12,9 +12,10 @@ from typing import Any, Self
 from sqlalchemy import Connection
 
 from memstore import check as checks
-from memstore import filters
+from memstore import filters, undoing
 from memstore.assemblies import Assemblies
 from memstore.backups import backup
+from memstore.changes import Change
 from memstore.database import raw
 from memstore.database.commit import translated
 from memstore.database.file import HEAD
@@ -70,6 +71,21 @@ class _Nouns:
             return deleted
 
         return await self._session.write(step, batch=True)
+
+    async def undo(self, change: Change) -> Change:
+        """Undo a change, where nothing later depends on it: of `history()` of this namespace or one below it.
+
+        What was changed is as it was before: of `added` the record goes, of `deleted` it is back with its vector bit
+        for bit and, where the other side is still there, its memberships. Takes the writer lock.
+
+        Returns:
+            The change that undid it, which can be undone in turn.
+
+        Raises:
+            UndoError: something later depends on it; its `later` says what. Nothing was written.
+            HistoryError: the change is not kept any more.
+        """
+        return await self._session.write(lambda c: undoing.undo(c, self._session.spaces, self._namespace, change))
 
     async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
         """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""

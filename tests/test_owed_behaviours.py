@@ -408,6 +408,11 @@ async def _slowly(ground: Ground) -> AsyncIterator[dict[str, Any]]:
         yield ground.item()
 
 
+async def _undone(face: Any, ground: Ground) -> None:
+    made = await face.memories.add("x", id=ground.new(), embedding=ground.vector())
+    await face.undo((await face.memories.history(made.id))[0])
+
+
 Case = Callable[[Any, Ground], Any]
 CASES: dict[type, dict[str, Case]] = {
     Memories: {
@@ -422,6 +427,7 @@ CASES: dict[type, dict[str, Case]] = {
         "delete_many": lambda face, g: face.delete_many(where={"content": "nothing"}),
         "touch": lambda face, g: face.touch(["m:0", "m:1"]),
         "list": lambda face, g: face.list(order="-updated_at"),
+        "history": lambda face, g: face.history("m:0"),
         "count": lambda face, g: face.count(where={"content": {"$startswith": "m"}}),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
@@ -440,6 +446,7 @@ CASES: dict[type, dict[str, Case]] = {
         "remove_members": lambda face, g: face.remove_members("g:0", ["m:6"]),
         "members": lambda face, g: face.members("g:0"),
         "of": lambda face, g: face.of("m:0"),
+        "history": lambda face, g: face.history("g:0"),
         "list": lambda face, g: face.list(),
         "count": lambda face, g: face.count(),
         "search": lambda face, g: face.search(g.vector()),
@@ -455,6 +462,7 @@ CASES: dict[type, dict[str, Case]] = {
         "transaction": lambda face, g: face.transaction(),
         "load": lambda face, g: face.load(_slowly(g), chunk=2),
         "clear": lambda face, g: face.namespace("cleared").clear(below=True),
+        "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
         "check": lambda face, g: face.check(),
         "repair": lambda face, g: face.repair(),
@@ -468,6 +476,7 @@ CASES: dict[type, dict[str, Case]] = {
         "namespace": lambda face, g: face.namespace("a", "b"),
         "transaction": lambda face, g: face.transaction(),
         "clear": lambda face, g: face.namespace("cleared").clear(below=True),
+        "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
     },
 }

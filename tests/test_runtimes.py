@@ -13,6 +13,7 @@ import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Assemblies, EventLoopError, ForkedStoreError, Memories, Store, StoreNamespace, Tags, Transaction
+from memstore import (
+    Assemblies,
+    Change,
+    EventLoopError,
+    ForkedStoreError,
+    Memories,
+    Store,
+    StoreNamespace,
+    Tags,
+    Transaction,
+)
 from memstore.database import forks
 from memstore.testing import HashEmbedder
 from memstore.threads import Outcome, ProcessLock
@@ -30,6 +41,21 @@ forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 Calls = dict[str, Callable[[Any], Any]]
+CHANGE = Change(
+    number=1,
+    noun="memory",
+    id="a",
+    namespace=(),
+    what="added",
+    at=datetime(2024, 1, 1, tzinfo=UTC),
+    actor=None,
+    reason=None,
+    undoes=None,
+    old={},
+    new={},
+    joined=(),
+    left=(),
+)
 COLLECTION: Calls = {
     "get": lambda n: n.get("a"),
     "get_many": lambda n: n.get_many(["a"]),
@@ -37,6 +63,7 @@ COLLECTION: Calls = {
     "delete_many": lambda n: n.delete_many(ids=[]),
     "list": lambda n: n.list(),
     "count": lambda n: n.count(),
+    "history": lambda n: n.history("a"),
     "search": lambda n: n.search("a text"),
     "search_many": lambda n: n.search_many([]),
     "update": lambda n: n.update("a", tags={"t"}),
@@ -45,6 +72,7 @@ COLLECTION: Calls = {
 }
 NAMESPACE: Calls = {
     "clear": lambda s: s.clear(),
+    "undo": lambda s: s.undo(CHANGE),
     "namespaces": lambda s: s.namespaces(),
     "transaction": lambda s: s.transaction(),
 }

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, backups, demo, doctor, memories, tags, transfer, upkeep
+from memstore.cli import assemblies, backups, demo, doctor, history, memories, tags, transfer, upkeep
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
@@ -97,6 +97,8 @@ for _name, _command, _panel in (
     ("list", memories.list_, "Memories"),
     ("show", memories.show, "Memories"),
     ("delete", memories.delete, "Memories"),
+    ("history", history.history, "Memories"),
+    ("undo", history.undo, "Memories"),
     ("import", transfer.import_, "In and out"),
     ("export", transfer.export, "In and out"),
     ("backup", backups.backup, "In and out"),

@@ -32,14 +32,14 @@ from memstore.repository.nouns import MEMORY, NOUNS, Kind, Noun
 from memstore.repository.prepared import Prepared, Wide
 from memstore.repository.reading import as_written
 from memstore.schema import assembly, assembly_member, journal, json_text, memory, memory_vector
-from memstore.threads import SLICE, breathe, slices
+from memstore.threads import slices
 
 TRIMMED = 256
 """Rows that one write deletes at most of what is older than is kept, or twice as many as it wrote."""
 
 _AT_ONCE = 10_000  # records whose memberships are gathered to one row an assembly
 _WIDTH = 50  # rows an INSERT statement: their vectors are bound at once, with the GIL held
-_DERIVED = frozenset({"revision", "activation", "activated_at", "activation_count"})
+DERIVED = frozenset({"revision", "activation", "activated_at", "activation_count"})
 """What no caller changes: it follows from other changes, or from use."""
 
 _NAMES = tuple(column.name for column in journal.c if column.name != "pk")
@@ -329,7 +329,7 @@ def _here(connection: Connection) -> tuple[Author, Moment]:
 def _difference(was: Was, columns: Mapping[str, Any], tags: AbstractSet[str], vector: bytes | None) -> dict[str, Any]:
     """What `old` says of a record that *was*, and is about to have these columns, tags and this vector."""
     had = was.columns
-    old = {name: had[name] for name, value in columns.items() if name not in _DERIVED and had[name] != value}
+    old = {name: had[name] for name, value in columns.items() if name not in DERIVED and had[name] != value}
     if was.tags != tags:
         old["tags"] = [sorted(tags - was.tags), sorted(was.tags - tags)]
     if was.vector != vector:
@@ -360,7 +360,12 @@ def _belonging(connection: Connection, noun: Noun, keys: Sequence[int]) -> dict[
 
 
 def _pairs(connection: Connection, keys: AbstractSet[int]) -> list[Pair]:
-    return sorted(_IDS.run(connection, keys=keys_json(sorted(keys))).fetchall()) if keys else []
+    return sorted(ids(connection, sorted(keys)).items())
+
+
+def ids(connection: Connection, keys: Sequence[int]) -> dict[int, str]:
+    """Ids by key of the memories that are there."""
+    return dict(_IDS.run(connection, keys=keys_json(keys)).fetchall()) if keys else {}
 
 
 def _leave_assemblies(connection: Connection, keys: Sequence[int]) -> None:
@@ -377,9 +382,9 @@ def _moved(connection: Connection, keys: Sequence[int], as_members: Any) -> None
     author, moment = _here(connection)
     moved: dict[tuple[int, int], list[Pair]] = {}
     for some in slices(keys):
-        ids = dict(_IDS.run(connection, keys=keys_json(some)).fetchall())
+        named = ids(connection, some)
         for key, owner, _, namespace_pk in _OF.run(connection, keys=keys_json(some)):
-            moved.setdefault((namespace_pk, owner), []).append((key, ids[key]))
+            moved.setdefault((namespace_pk, owner), []).append((key, named[key]))
     changed = [
         _Row("assembly", namespace_pk, key, None, "updated", _text({"members": as_members(pairs)}))
         for (namespace_pk, key), pairs in moved.items()
@@ -397,5 +402,3 @@ def _put(
     alike = [[value] * count for value in (moment.at, *author, undoes)]
     _INSERT.insert(connection, [kinds, owners, keys, keys, ids, what, *alike, old, vectors, checksums])
     moment.noted += count
-    if count >= SLICE:
-        breathe()
