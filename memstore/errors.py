@@ -35,8 +35,8 @@ Errors carry their data as attributes, and their message says what to do next. E
 SQLAlchemy are translated in `memstore.database`, and nowhere else.
 """
 
+import datetime
 import reprlib
-from datetime import datetime
 
 __all__ = [
     "BusyError",
@@ -193,12 +193,12 @@ class HistoryError(MemstoreError, LookupError):
         since: from when on everything is known; None where the file keeps nothing of its past.
     """
 
-    def __init__(self, message: str, *, since: datetime | None) -> None:
+    def __init__(self, message: str, *, since: datetime.datetime | None) -> None:
         super().__init__(message)
         self.since = since
 
     @classmethod
-    def before(cls, since: datetime | None) -> "HistoryError":
+    def before(cls, since: datetime.datetime | None) -> "HistoryError":
         """The error where *since* is later than what was asked for."""
         if since is None:
             return cls("this file keeps nothing of its past: open it with history='full' to begin", since=None)
