@@ -100,6 +100,8 @@ def _what(change: Change) -> Text:
         if not old and not new:
             continue
         said = f"{old} → {new}" if change.old and change.new else (new or old)
+        if name == "embedding" and old == new:
+            said = f"{new}, others than before"
         text.append(f"\n{name}: {said}", style="not bold")
     for what, ids in (("joined", change.joined), ("left", change.left)):
         if ids:
