@@ -107,6 +107,7 @@ class Listing(Generic[RecordT]):
                 )
                 self._look_at(connection, selection.selected(connection, every))
                 self._ended = True
+        journaled.check_known(connection, to_micros(self._selection.now))  # what is kept is less from time to time
         self._catch_up(connection)
         chosen: list[int] = []
         while len(chosen) < size and (key := self._next(connection, size)) is not None:
@@ -160,7 +161,8 @@ class Listing(Generic[RecordT]):
         wanted, noun, at = self._selection, self._selection.noun, self._selection.now
         for some in slices(keys):
             states = journaled.states(connection, noun, some, cast("int", self._number))
-            records = _of(connection, self._spaces, noun, states, cast("int", self._number), at)
+            whole = wanted.where is not None
+            records = _of(connection, self._spaces, noun, states, cast("int", self._number), at, whole=whole)
             for key, record in records.items():
                 if not wanted.tags <= record.tags or (wanted.where and not filters.matches(wanted.where, record)):
                     continue
@@ -206,16 +208,22 @@ def _records(
 
 
 def _of(
-    connection: Connection, spaces: Spaces, noun: Noun, states: Mapping[int, Was], number: int, at: datetime
+    connection: Connection,
+    spaces: Spaces,
+    noun: Noun,
+    states: Mapping[int, Was],
+    number: int,
+    at: datetime,
+    *,
+    whole: bool = True,
 ) -> dict[int, Any]:
+    """The records that rows were, but for those that had expired; assemblies that are not *whole* have no members."""
     paths = _paths(connection, {was.namespace_pk for was in states.values()})
     if noun is MEMORY:
         found = {key: _made(Memory, was, paths, spaces) for key, was in states.items()}
         return {key: record for key, record in found.items() if record.expires_at is None or record.expires_at > at}
-    return {
-        key: _made(Assembly, was, paths, spaces, **_composed(connection, spaces, key, number, at))
-        for key, was in states.items()
-    }
+    derived = {key: _composed(connection, spaces, key, number, at) if whole else {} for key in states}
+    return {key: _made(Assembly, was, paths, spaces, **derived[key]) for key, was in states.items()}
 
 
 def _paths(connection: Connection, keys: set[int]) -> dict[int, Namespace]:

@@ -147,10 +147,11 @@ class Autocommit:
             return False
         return True
 
-    def _mend(self, connection: Connection) -> State:
+    def _mend(self, connection: Connection, moment: Moment | None = None) -> State:
         self.follower.history.check(connection)
         base = log.state(connection)
-        journal.purge_expired(connection, now())
+        with journal.written_by(connection, Author(), moment or Moment()):
+            journal.purge_expired(connection, now())
         composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
         return base
 
@@ -173,8 +174,9 @@ class Autocommit:
         """Open a transaction of the caller's; it is committed if the block ends well, rolled back if it raises."""
         self.refuse_inside_own()
         async with self.database.session() as session:
-            base = await session.run(self._mend)
-            opened = OpenTransaction(self, session, base)
+            moment = Moment()
+            base = await session.run(lambda connection: self._mend(connection, moment))
+            opened = OpenTransaction(self, session, base, moment)
             _of_this_task.set((*_of_this_task.get(), opened))
             try:
                 yield opened
@@ -203,7 +205,7 @@ class OpenTransaction:
     Nothing of it is in the shared indexes: its searches lay over them what the change log says it has changed.
     """
 
-    def __init__(self, owner: Autocommit, session: WriteSession, base: State) -> None:
+    def __init__(self, owner: Autocommit, session: WriteSession, base: State, moment: Moment) -> None:
         self.database = owner.database
         self.spaces = owner.spaces
         self.embedder = owner.embedder
@@ -213,7 +215,7 @@ class OpenTransaction:
         self._base = base
         self._busy = False
         self._marks = itertools.count()
-        self._moment = Moment()
+        self._moment = moment
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""

@@ -348,6 +348,32 @@ async def test_what_expires_is_a_change_of_its_own_and_is_seen_as_of_before(stor
         await store.undo((await store.memories.history("a"))[0])
 
 
+async def test_what_a_transaction_finds_expired_went_at_its_moment(store: Store, path: Path) -> None:
+    soon = clock() + timedelta(milliseconds=150)
+    await store.memories.add("x", id="a", expires_at=soon)
+    await store.assemblies.add("g", members=["a"])
+    while clock() <= soon:
+        await asyncio.sleep(0.01)
+    with memstore.acting("ada"):
+        async with store.transaction() as tx:
+            await tx.memories.add("y", id="b")
+    (change,) = await store.memories.history("b")
+    found = rows(path, "SELECT what, at, actor FROM journal WHERE pk > 2 ORDER BY pk")
+    at = int((change.at - datetime(1970, 1, 1, tzinfo=UTC)) / MICROSECOND)
+    assert found == [("updated", at, None), ("expired", at, None), ("added", at, "ada")]  # nobody had it expire
+
+
+async def test_a_list_whose_past_is_not_kept_any_more_says_so(path: Path) -> None:
+    async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
+        await store.memories.add_many([{"id": f"m{i:03}", "content": "x"} for i in range(150)])
+        listed = store.memories.list(as_of=clock())
+        await anext(listed)
+        ahead = int((clock() + timedelta(hours=1)).timestamp() * 1e6)
+        write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (ahead,))
+        with pytest.raises(memstore.HistoryError):
+            await everything(listed)
+
+
 async def test_a_transaction_is_of_one_moment_and_leaves_nothing_if_it_is_undone(store: Store, path: Path) -> None:
     await store.memories.add("0", id="a")
     async with store.transaction() as tx:

@@ -179,7 +179,7 @@ def leaving(
     if not moment.settle(connection):
         return
     if noun is MEMORY:
-        _leave_assemblies(connection, keys)
+        _moved(connection, author, moment, keys, back=False)
     for some in slices(keys):
         found = readable(connection, noun, some)
         belongs = _belonging(connection, noun, some)
@@ -202,7 +202,7 @@ def returned(connection: Connection, noun: Noun, keys: Sequence[int], undoes: in
     if not moment.settle(connection):
         return
     if noun is MEMORY:
-        _join_assemblies(connection, keys)
+        _moved(connection, author, moment, keys, back=True)
     for some in slices(keys):
         found = readable(connection, noun, some).values()
         back = [_Row(noun.kind, was.namespace_pk, was.pk, was.columns["id"], "restored", None) for was in found]
@@ -368,25 +368,15 @@ def ids(connection: Connection, keys: Sequence[int]) -> dict[int, str]:
     return dict(_IDS.run(connection, keys=keys_json(keys)).fetchall()) if keys else {}
 
 
-def _leave_assemblies(connection: Connection, keys: Sequence[int]) -> None:
-    """Note that assemblies lose the memories *keys*."""
-    _moved(connection, keys, lambda pairs: [[], pairs])
-
-
-def _join_assemblies(connection: Connection, keys: Sequence[int]) -> None:
-    """Note that assemblies have the memories *keys* again."""
-    _moved(connection, keys, lambda pairs: [pairs, []])
-
-
-def _moved(connection: Connection, keys: Sequence[int], as_members: Any) -> None:
-    author, moment = _here(connection)
+def _moved(connection: Connection, author: Author, moment: Moment, keys: Sequence[int], *, back: bool) -> None:
+    """Note that assemblies lose the memories *keys*, or have them *back*."""
     moved: dict[tuple[int, int], list[Pair]] = {}
     for some in slices(keys):
         named = ids(connection, some)
         for key, owner, _, namespace_pk in _OF.run(connection, keys=keys_json(some)):
             moved.setdefault((namespace_pk, owner), []).append((key, named[key]))
     changed = [
-        _Row("assembly", namespace_pk, key, None, "updated", _text({"members": as_members(pairs)}))
+        _Row("assembly", namespace_pk, key, None, "updated", _text({"members": [pairs, []] if back else [[], pairs]}))
         for (namespace_pk, key), pairs in moved.items()
     ]
     _put(connection, author, moment, changed)

@@ -137,10 +137,7 @@ def after(connection: Connection, at: int) -> int:
     Raises:
         HistoryError: what was there then is not known, or not any more.
     """
-    standing = kept.kept(connection)
-    since = None if standing.since is None else moment(standing.since)
-    if standing.since is None or at < standing.since:
-        raise HistoryError.before(since)
+    check_known(connection, at)
     least, most = _BOUNDS.run(connection).fetchone()
     if least is None:
         return last(connection) + 1
@@ -153,6 +150,13 @@ def after(connection: Connection, at: int) -> int:
         else:
             low = _whole(number) + 1
     return low
+
+
+def check_known(connection: Connection, at: int) -> None:
+    """Raise `HistoryError` where what was there at the moment *at* is not known, or not any more."""
+    since = kept.kept(connection).since
+    if since is None or at < since:
+        raise HistoryError.before(None if since is None else moment(since))
 
 
 def last(connection: Connection) -> int:
