@@ -10,9 +10,11 @@ index that cannot drift from it. Asyncio-native.
 Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
+from memstore.acting import acting
 from memstore.activation import Activation, SyncState
 from memstore.assemblies import Assemblies
 from memstore.backups import restore, verify
+from memstore.changes import Change
 from memstore.database import migrate
 from memstore.embedder import Embedder
 from memstore.errors import (
@@ -29,6 +31,7 @@ from memstore.errors import (
     FilterError,
     ForeignFileError,
     ForkedStoreError,
+    HistoryError,
     InvalidError,
     LoadError,
     MemstoreError,
@@ -42,6 +45,7 @@ from memstore.errors import (
     StorageError,
     StoreReplacedError,
     TransactionError,
+    UndoError,
     UnmergeError,
     UsageError,
 )
@@ -86,6 +90,7 @@ __all__ = [
     "AssemblyExplanation",
     "AssemblyHit",
     "BusyError",
+    "Change",
     "ClosedError",
     "CommitUnknownError",
     "DamagedError",
@@ -110,6 +115,7 @@ __all__ = [
     "Formed",
     "Gain",
     "GraphOptions",
+    "HistoryError",
     "Hit",
     "Hits",
     "IndexKind",
@@ -148,10 +154,12 @@ __all__ = [
     "Transaction",
     "TransactionError",
     "Trashed",
+    "UndoError",
     "UnmergeError",
     "UsageError",
     "VectorType",
     "Verification",
+    "acting",
     "include_object",
     "migrate",
     "open",

@@ -17,7 +17,7 @@ from memstore.grouping import Grouping
 from memstore.hits import AssemblyHit
 from memstore.index import View
 from memstore.records import Assembly, Embedding, Json
-from memstore.repository import activation, assemblies, rows
+from memstore.repository import activation, assemblies, journal, rows
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.repository.reading import only
 from memstore.trash import Pruning
@@ -98,6 +98,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         keys = assemblies.insert_new(connection, self._namespace, [draft.record for draft, _ in drafts])
         for key, (_, members) in zip(keys, drafts, strict=True):
             self._extend(connection, key, members)
+        journal.added(connection, ASSEMBLY, assemblies.owner(connection, keys[0]), keys)
         return self._read(connection, keys, at)
 
     async def upsert(
@@ -134,10 +135,11 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             self._inserted(connection, [pair for id, pair in last.items() if id not in keys])
             for id, key in keys.items():
                 draft, members = last[id]
-                assemblies.change(connection, self._namespace, key, _replacement(draft))
-                if "members" in draft.named:
-                    assemblies.drop_members(connection, key)
-                    self._extend(connection, key, members)
+                with journal.changing(connection, ASSEMBLY, [key]) as noted:
+                    assemblies.change(connection, self._namespace, key, _replacement(draft))
+                    if "members" in draft.named:
+                        gone = assemblies.drop_members(connection, key)
+                        noted.members(key, joined=self._extend(connection, key, members), left=gone)
             every = rows.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
             stored = {a.id: a for a in self._read(connection, list(every.values()), at)}
             return [stored[draft.record.id] for draft, _ in drafts]
@@ -173,7 +175,8 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             fields = assembly_changes(changes)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, at)
-            assemblies.change(connection, self._namespace, key, fields)
+            with journal.changing(connection, ASSEMBLY, [key]):
+                assemblies.change(connection, self._namespace, key, fields)
             return only(self._read(connection, [key], at))
 
         return await self._session.write(step)
@@ -193,8 +196,9 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         def step(connection: Connection) -> Assembly:
             at = now()
             key = self._key(connection, id, at)
-            self._extend(connection, key, check_ids(asked))
-            assemblies.stamp(connection, key, at)
+            with journal.changing(connection, ASSEMBLY, [key]) as noted:
+                noted.members(key, joined=self._extend(connection, key, check_ids(asked)))
+                assemblies.stamp(connection, key, at)
             return only(self._read(connection, [key], at))
 
         return await self._session.write(step)
@@ -215,9 +219,12 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
             at = now()
             key = self._key(connection, id, at)
             members = rows.keys_of(connection, MEMORY, self._namespace, check_ids(asked), LIVE)
-            if assemblies.remove_members(connection, key, sorted(members.values())):
-                composites.recompute(connection, self._session.spaces, [key])
-                assemblies.stamp(connection, key, at)
+            with journal.changing(connection, ASSEMBLY, [key]) as noted:
+                gone = assemblies.remove_members(connection, key, sorted(members.values()))
+                if gone:
+                    noted.members(key, joined=set(), left=gone)
+                    composites.recompute(connection, self._session.spaces, [key])
+                    assemblies.stamp(connection, key, at)
             return only(self._read(connection, [key], at))
 
         return await self._session.write(step)
@@ -308,12 +315,13 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
 
         return await self._session.search(step)
 
-    def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> None:
+    def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> set[int]:
+        """Make memories members; the keys of those that were not."""
         found = rows.keys_of(connection, MEMORY, self._namespace, ids, LIVE)
         for id in ids:
             if id not in found:
                 raise NotFoundError("memory", id, self._namespace)
-        composites.extend(connection, self._session.spaces, key, sorted(found.values()))
+        return composites.extend(connection, self._session.spaces, key, sorted(found.values()))
 
     def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[tuple[Draft[Assembly], list[str]]]:
         at = now()

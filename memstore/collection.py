@@ -8,19 +8,21 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore import filters
+from memstore import filters, past
+from memstore.changes import Change
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, shown
 from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, now, to_micros
 from memstore.filters import Where
 from memstore.hits import Hits, Plan
 from memstore.index import DriftError, Found, Scope, View
 from memstore.records import Embedding, Namespace
-from memstore.repository import namespaces, rows, selection
+from memstore.repository import journal, namespaces, rows, selection
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind, Noun
 from memstore.repository.reading import only
@@ -100,15 +102,25 @@ class Collection(ABC, Generic[RecordT, HitT]):
     def _space(self) -> VectorSpace:
         return self._session.spaces[self._noun.kind]
 
-    async def get(self, id: str) -> RecordT:
+    async def get(self, id: str, *, as_of: datetime | None = None) -> RecordT:
         """The record *id* of this namespace.
 
+        Args:
+            id: the record's.
+            as_of: aware; the record as it was at that moment, with all that was committed by then. See
+                `memstore.Change` for what is kept; how often a record was used is not.
+
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is none, or was none then.
+            HistoryError: what was there then is not known.
         """
         check_id(id)
+        then = None if as_of is None else past.moment(as_of)
 
         def step(connection: Connection) -> RecordT:
+            if then is not None:
+                found = past.get(connection, self._session.spaces, self._noun, self._namespace, id, then)
+                return cast("RecordT", found)
             at = now()
             return only(self._read(connection, [self._key(connection, id, at)], at))
 
@@ -153,7 +165,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
                 keys = selection.selected(connection, self._selection(at, where=node))
             else:
                 keys = list(rows.keys_of(connection, self._noun, self._namespace, check_ids(asked), LIVE).values())
-            rows.delete_keys(connection, self._noun, keys)
+            journal.delete_keys(connection, self._noun, keys)
             return len(keys)
 
         return await self._session.write(step, batch=asked is None or len(asked) > SLICE)
@@ -166,6 +178,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         order: str = "created_at",
         below: bool = False,
         limit: int | None = None,
+        as_of: datetime | None = None,
     ) -> AsyncIterator[RecordT]:
         """Every record that matches, one after the other, read page by page.
 
@@ -178,14 +191,22 @@ class Collection(ABC, Generic[RecordT, HitT]):
             order: a field to sort by, with `-` before it for descending; what is missing counts as lowest.
             below: also from all namespaces below this one.
             limit: how many at most; None for all.
+            as_of: aware; records as they were at that moment, every page of it, whatever is changed meanwhile. Takes
+                some 200 bytes of memory for every record that was changed since, or every assembly there is.
 
         Raises:
             FilterError: *where* is not of the language.
             InvalidError: *order* is no field one can sort by.
+            HistoryError: what was there then is not known.
         """
         node, wanted = self._filter(where, tags)
         sort = self._order(order)
         left = None if limit is None else check_count("limit", limit, 1, 2**62)
+        then = None if as_of is None else past.moment(as_of)
+        if then is not None:
+            async for record in self._past(self._selection(then, where=node, tags=wanted, below=below), sort, left):
+                yield record
+            return
         place: Place | None = None
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -196,6 +217,36 @@ class Collection(ABC, Generic[RecordT, HitT]):
             if place is None:
                 return
             left = None if left is None else left - len(records)
+
+    async def _past(self, chosen: Selection, order: Order, left: int | None) -> AsyncIterator[RecordT]:
+        listing: past.Listing[Any] = past.Listing(self._session.spaces, chosen, order)
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            records = await self._session.read(partial(listing.page, size=size))
+            for record in records:
+                yield cast("RecordT", record)
+                self._session.check_usable()
+            if len(records) < size:
+                return
+            left = None if left is None else left - len(records)
+
+    async def history(self, id: str, *, limit: int | None = None) -> builtins.list[Change]:
+        """What happened to the record *id*, and to those that had the id before it, the latest first.
+
+        Args:
+            id: of a record that is there, or was.
+            limit: how many changes at most; None for all that are kept, each with the vectors that it changed.
+
+        Raises:
+            NotFoundError: there is no such record, and no change of one is known.
+        """
+        check_id(id)
+        most = None if limit is None else check_count("limit", limit, 1, 2**62)
+
+        def step(connection: Connection) -> builtins.list[Change]:
+            return past.history(connection, self._session.spaces, self._noun, self._namespace, id, most)
+
+        return await self._session.read(step)
 
     def _page(
         self,

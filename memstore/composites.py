@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from memstore.fields import now
 from memstore.geometry import Mean, Rows, usable
+from memstore.records import Embedding
 from memstore.repository import assemblies, log
 from memstore.repository.assemblies import Composite
 from memstore.repository.log import VectorSpace
@@ -47,8 +48,8 @@ def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean
     return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
 
 
-def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> None:
-    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone."""
+def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> set[int]:
+    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone. Which are new."""
     space = spaces["memory"]
     before = assemblies.revision(connection, key)
     fresh = assemblies.add_members(connection, key, members)
@@ -56,9 +57,10 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
     mean = None if stored is None or stored.revision != before else _summed(stored, space)
     if mean is None:  # there is no sum, or it is of another membership
         recompute(connection, spaces, [key])
-        return
+        return set(fresh)
     _add(mean, space, assemblies.some_vectors(connection, space, fresh))
     _store(connection, spaces["assembly"], key, mean)
+    return set(fresh)
 
 
 def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
@@ -89,6 +91,12 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
     if blobs:
         mean.add(metric, _usable(blobs, space))
     return damaged
+
+
+def take_in(mean: Mean, space: VectorSpace, vectors: Sequence[Embedding]) -> None:
+    """Take members' vectors into *mean*, but for those that no composite has in it."""
+    if vectors:
+        mean.add(space.space.measure, _usable([encode(vector) for vector in vectors], space))
 
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:

@@ -16,6 +16,8 @@
     ├── NotFoundError               (LookupError) there is no such record
     ├── StalePlanError              (RuntimeError) a plan to forget of what has changed since
     ├── UnmergeError                (RuntimeError) a merge that cannot be undone: something later depends on it
+    ├── HistoryError                (LookupError) what is asked for of the past is not known
+    ├── UndoError                   (ValueError) a change that cannot be undone; says what came after it
     ├── BusyError                   (TimeoutError) another writer held the file too long
     ├── TransactionError            (RuntimeError) a transaction used where it cannot be
     ├── UsageError                  (RuntimeError) the store used where it cannot be
@@ -35,6 +37,7 @@ Errors carry their data as attributes, and their message says what to do next. E
 SQLAlchemy are translated in `memstore.database`, and nowhere else.
 """
 
+import datetime
 import reprlib
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "FilterError",
     "ForeignFileError",
     "ForkedStoreError",
+    "HistoryError",
     "InvalidError",
     "LoadError",
     "MemstoreError",
@@ -64,6 +68,7 @@ __all__ = [
     "StorageError",
     "StoreReplacedError",
     "TransactionError",
+    "UndoError",
     "UnmergeError",
     "UsageError",
 ]
@@ -213,6 +218,37 @@ class UnmergeError(MemstoreError, RuntimeError):
     def __init__(self, merge: int, why: str) -> None:
         super().__init__(f"merge {merge} cannot be undone: {why}")
         self.merge = merge
+
+
+class HistoryError(MemstoreError, LookupError):
+    """What is asked for of the past is not known, or not any more.
+
+    Attributes:
+        since: from when on everything is known; None where the file keeps nothing of its past.
+    """
+
+    def __init__(self, message: str, *, since: datetime.datetime | None) -> None:
+        super().__init__(message)
+        self.since = since
+
+    @classmethod
+    def before(cls, since: datetime.datetime | None) -> "HistoryError":
+        """The error where *since* is later than what was asked for."""
+        if since is None:
+            return cls("this file keeps nothing of its past: open it with history='full' to begin", since=None)
+        return cls(f"the history of this file is known from {since.isoformat()} on: ask for then or later", since=since)
+
+
+class UndoError(MemstoreError, ValueError):
+    """A change cannot be undone, because of what came after it; nothing was written.
+
+    Attributes:
+        later: the numbers of the changes that came after it and depend on it, ascending.
+    """
+
+    def __init__(self, message: str, *, later: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.later = later
 
 
 class BusyError(MemstoreError, TimeoutError):

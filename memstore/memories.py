@@ -15,7 +15,7 @@ from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now
 from memstore.hits import Hit
 from memstore.records import Json, Memory
-from memstore.repository import memories, rows
+from memstore.repository import journal, memories, rows
 from memstore.repository.memories import Batch
 from memstore.repository.nouns import MEMORY
 from memstore.repository.reading import only
@@ -221,7 +221,8 @@ class Memories(MemorySearches, Recoverable[Memory, Hit]):
             fields = memory_changes(changes, self._space.space, at)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, LIVE)
-            memories.change(connection, self._space, self._namespace, key, fields)
+            with journal.changing(connection, MEMORY, [key]):
+                memories.change(connection, self._space, self._namespace, key, fields)
             return only(memories.read(connection, self._space, [key]))
 
         return await self._session.write(step)

@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections.abc import Generator, Iterable
+from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection
 
@@ -15,7 +16,7 @@ from memstore.database.file import no_dimension
 from memstore.embedder import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index import Follower, Tender
-from memstore.repository import indexed, log
+from memstore.repository import indexed, kept, log
 from memstore.repository.history import History
 from memstore.repository.log import VectorSpace
 from memstore.repository.nouns import Kind
@@ -28,6 +29,7 @@ from memstore.settings import (
     Metric,
     Settings,
     VectorType,
+    check_keep,
     path_text,
 )
 from memstore.store import Store, close_after
@@ -73,6 +75,7 @@ def open(
     vector_type: VectorType | None = None,
     indexed_metadata: Iterable[str] | None = None,
     activation_half_life: float = HALF_LIFE,
+    history: Literal["full", "off"] | timedelta | None = None,
 ) -> Opening:
     """Open the store in the file at *path*, creating or upgrading the file if need be.
 
@@ -104,6 +107,8 @@ def open(
             pays for it too. With `read_only` none is built.
         activation_half_life: seconds in which the activation of an assembly comes down to half: a day. Nothing of it is
             stored; another one reads the same file otherwise.
+        history: what the file keeps of its past: `"full"` all of it, a `timedelta` what is no older, `"off"` nothing;
+            what it kept before is then deleted, here and now. None means as it was last opened, at first `"full"`.
 
     Raises:
         InvalidError: an argument is refused, at the call; the others when it is awaited or entered.
@@ -128,6 +133,7 @@ def open(
         index=index,
         graph=graph,
         vector_type=vector_type,
+        history=check_keep(history),
         indexed_metadata=filters.indexed(indexed_metadata),
         half_life=check_half_life(activation_half_life),
     )
@@ -142,6 +148,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         await database.read(history.check)
         follower = Follower(spaces, history, settings.engine, await _index_options(database, settings, spaces))
         await _index_metadata(database, settings)
+        await _keep_history(database, settings)
         tender = Tender(follower, database)
         database.when_committed(follower.committed)
         session = Autocommit(database, follower, spaces, embedder)
@@ -183,12 +190,34 @@ async def _index_metadata(database: Database, settings: Settings) -> None:
         await database.write(lambda connection: indexed.add(connection, wanted), batch=True)
 
 
+async def _keep_history(database: Database, settings: Settings) -> None:
+    """Have the file keep of its past what was asked for, at first all of it. What it is not to keep any more goes."""
+    if settings.read_only:
+        return
+    stored = await database.read(kept.stored)
+    wanted = settings.history or ("full" if stored is None else stored.keep)
+    if stored is None or stored.keep != wanted:
+        if wanted != "off":
+            await _drop_history(database)  # a process may have ended before all was gone
+        await database.write(lambda connection: kept.remember(connection, wanted))
+    if wanted == "off":
+        await _drop_history(database)
+
+
+async def _drop_history(database: Database) -> None:
+    """Delete what a file that keeps nothing of its past kept before, in transactions between which others come."""
+    left = await database.read(kept.to_drop)
+    while left:
+        left = await database.write(kept.drop_some, batch=True)
+
+
 def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:
     """Fix what the vectors of a new file are; another process may have done it just before."""
     if not log.spaces(connection):
         if settings.dimension is None:
             raise no_dimension(settings.path)
         log.add_spaces(connection, settings.new_space(settings.dimension))
+        kept.remember(connection, settings.history or "full")
     return log.spaces(connection)
 
 

@@ -321,6 +321,31 @@ assembly_merge_source = Table(
     Index(None, "source_pk"),
 )
 
+journal = Table(
+    "journal",
+    metadata,
+    Column("pk", Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("namespace_pk", Key, nullable=False),  # no foreign key: a record of no namespace can be deleted, too
+    Column("first_pk", Key, nullable=False),
+    Column("last_pk", Key, nullable=False),
+    Column("id", Text),
+    Column("what", Text, nullable=False),
+    Column("at", Key, nullable=False),
+    Column("actor", Text),
+    Column("reason", Text),
+    Column("undoes", Key),
+    Column("old", Text),
+    Column("vector", LargeBinary),
+    Column("checksum", Key),
+    CheckConstraint("kind IN ('memory', 'assembly')", name="kind"),
+    # Keys that one write added are one row, found by the last of them; everything else is of one record.
+    Index("ix_journal_added", "kind", "last_pk", sqlite_where=text("what = 'added'")),
+    Index("ix_journal_changed", "kind", "last_pk", sqlite_where=text("what <> 'added'")),
+    Index("ix_journal_id", "namespace_pk", "kind", "id", sqlite_where=text("id IS NOT NULL")),
+    sqlite_autoincrement=True,
+)
+
 change_log = Table(
     "change_log",
     metadata,

@@ -8,6 +8,7 @@ searched: the file remembers them, and they may change whenever it is opened.
 import math
 import os
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any, Literal, get_args
 
 from memstore.errors import InvalidError, shown
@@ -17,6 +18,8 @@ Durability = Literal["full", "relaxed"]
 Engine = Literal["auto", "numpy", "faiss"]
 IndexKind = Literal["auto", "exact", "graph"]
 VectorType = Literal["float32", "float16"]
+Keep = Literal["full", "off"] | int
+"""How much of its past a file keeps: all, nothing, or so many seconds of it."""
 
 MAX_DIMENSION = 65_536
 MIN_CURVATURE, MAX_CURVATURE = 1e-6, 1e6
@@ -156,6 +159,7 @@ class Settings:
         index: see `IndexOptions`; None, here and in the next two, means as the file was last opened.
         graph: see `IndexOptions`.
         vector_type: see `IndexOptions`.
+        history: how much of its past the file keeps; None means as the file was last opened.
         indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
         half_life: seconds in which the activation of an assembly comes down to half.
     """
@@ -171,6 +175,7 @@ class Settings:
     index: IndexKind | None = None
     graph: GraphOptions | None = None
     vector_type: VectorType | None = None
+    history: Keep | None = None
     indexed_metadata: tuple[tuple[str, ...], ...] = ()
     half_life: float = 86_400.0
 
@@ -211,6 +216,15 @@ class Settings:
                 f"{metric}, a vector may lie beyond float16: leave it at float32"
             )
         return options
+
+
+def check_keep(history: object) -> Keep | None:
+    """*history* as what a file keeps of its past, else `InvalidError`."""
+    if history is None or (isinstance(history, str) and history in ("full", "off")):
+        return history  # type: ignore[return-value]
+    if isinstance(history, timedelta) and history >= timedelta(seconds=1):
+        return int(history.total_seconds())
+    raise InvalidError(f"history is 'full', 'off', or a timedelta of a second or more to keep; got {shown(history)}")
 
 
 def check_dimension(dimension: object) -> int:

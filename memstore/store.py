@@ -12,9 +12,10 @@ from typing import Any, Self
 from sqlalchemy import Connection
 
 from memstore import check as checks
-from memstore import filters
+from memstore import filters, undoing
 from memstore.assemblies import Assemblies
 from memstore.backups import backup
+from memstore.changes import Change
 from memstore.database import raw
 from memstore.database.commit import translated
 from memstore.database.file import HEAD
@@ -24,7 +25,7 @@ from memstore.fields import check_count, check_namespace, now
 from memstore.index import Tender
 from memstore.memories import Memories
 from memstore.records import Finding, Namespace, Repair, Stats
-from memstore.repository import indexed, log, namespaces, rows, selection, snapshots, tags, tombstones
+from memstore.repository import indexed, journal, kept, log, namespaces, rows, selection, snapshots, tags, tombstones
 from memstore.repository.nouns import NOUNS
 from memstore.settings import Metric
 from memstore.tags import Tags
@@ -66,13 +67,28 @@ class _Nouns(Forgetting):
             for noun in NOUNS:
                 chosen = selection.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
                 keys = selection.selected(connection, chosen)
-                rows.delete_keys(connection, noun, keys)
+                journal.delete_keys(connection, noun, keys)
                 deleted += len(keys)
             for cause in tombstones.CAUSES:
                 tombstones.purge(connection, None, cause, self._namespace, below=below)
             return deleted
 
         return await self._session.write(step, batch=True)
+
+    async def undo(self, change: Change) -> Change:
+        """Undo a change, where nothing later depends on it: of `history()` of this namespace or one below it.
+
+        What was changed is as it was before: of `added` the record goes, of `deleted` it is back with its vector bit
+        for bit and, where the other side is still there, its memberships. Takes the writer lock.
+
+        Returns:
+            The change that undid it, which can be undone in turn.
+
+        Raises:
+            UndoError: something later depends on it; its `later` says what. Nothing was written.
+            HistoryError: the change is not kept any more.
+        """
+        return await self._session.write(lambda c: undoing.undo(c, self._session.spaces, self._namespace, change))
 
     async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
         """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
@@ -290,6 +306,7 @@ class Store(StoreNamespace):
         """
 
         def tidy(connection: Connection) -> None:
+            kept.trim_all(connection)
             tags.drop_unused(connection)
             log.trim(connection, log.top(connection))
 

@@ -10,7 +10,7 @@ from memstore.collection import PAGE
 from memstore.errors import NotFoundError
 from memstore.fields import MAX_TAG_BYTES, now
 from memstore.records import Namespace, Tag
-from memstore.repository import tags
+from memstore.repository import journal, tags
 from memstore.repository.nouns import NOUNS
 from memstore.texts import check_text
 from memstore.transaction import Session
@@ -55,6 +55,7 @@ class Tags:
             if key is None or not carried:
                 raise NotFoundError("tag", old, self._namespace)
             if old != new:
+                _note(connection, key, old, new)
                 tags.rename(connection, self._namespace, key, new, now())
             return carried
 
@@ -69,6 +70,7 @@ class Tags:
             if key is None:
                 return 0
             carried = _carried(connection, key)
+            _note(connection, key, tag, None)
             tags.drop(connection, key, now())
             return carried
 
@@ -77,6 +79,11 @@ class Tags:
 
 def _check_tag(value: object) -> str:
     return check_text("a tag", value, least=1, most=MAX_TAG_BYTES)
+
+
+def _note(connection: Connection, key: int, old: str, new: str | None) -> None:
+    for noun in NOUNS:
+        journal.retagging(connection, noun, tags.carriers(connection, noun, key), old, new)
 
 
 def _carried(connection: Connection, key: int) -> int:

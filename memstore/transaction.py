@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 
 from memstore import composites
+from memstore.acting import Author, author
 from memstore.database import Database
 from memstore.database.commit import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
 from memstore.database.writer import Alike, WriteSession
@@ -22,10 +23,12 @@ from memstore.embedder import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
 from memstore.fields import now
 from memstore.index import DriftError, Follower, View
-from memstore.repository import log, rows
+from memstore.repository import journal, log, rows
+from memstore.repository.journal import Moment
 from memstore.repository.log import State, VectorSpace
 from memstore.repository.nouns import Kind
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _MOMENT = 0.1  # seconds; a chunk of a snapshot takes a few hundredths
@@ -68,15 +71,20 @@ def _step(
     follower: Follower,
     function: Callable[[Connection], T],
     unread: int | None,
+    by: Author,
+    moment: Moment,
 ) -> T:
     """One write. What the log says after *unread* is still to be read, and kept; None: what it says after this began.
 
-    The transaction may hold more than this write, and all that it changed is to be read after COMMIT.
+    The transaction may hold more than this write, and all that it changed is to be read after COMMIT. What it changes
+    is *by* somebody, at the *moment* of the transaction.
     """
     follower.history.check(connection)
     since = log.top(connection)
-    rows.purge_expired(connection, now())
-    result = function(connection)
+    with journal.written_by(connection, by, moment):
+        journal.purge_expired(connection, now())
+        result = function(connection)
+        journal.trim(connection, moment)
     top = composites.follow(connection, follower.spaces, since)
     if top // log.KEEP != since // log.KEEP:
         log.trim(connection, since if unread is None else min(since, unread))
@@ -141,10 +149,11 @@ class Autocommit:
             return False
         return True
 
-    def _mend(self, connection: Connection) -> State:
+    def _mend(self, connection: Connection, moment: Moment | None = None) -> State:
         self.follower.history.check(connection)
         base = log.state(connection)
-        rows.purge_expired(connection, now())
+        with journal.written_by(connection, Author(), moment or Moment()):
+            journal.purge_expired(connection, now())
         composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
         return base
 
@@ -153,21 +162,23 @@ class Autocommit:
     ) -> T:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
         self.refuse_inside_own()
+        by = author()
+
+        def around(connection: Connection, function: Callable[[Connection], S]) -> S:
+            return _step(connection, self.follower, function, self.follower.applied, by, Moment())
 
         step: Callable[[Connection], T]
-        step = function.inside(self._step) if isinstance(function, Alike) else lambda c: self._step(c, function)
+        step = function.inside(around, by) if isinstance(function, Alike) else lambda c: around(c, function)
         return await self.database.write(step, before=before, batch=batch)
-
-    def _step(self, connection: Connection, function: Callable[[Connection], T]) -> T:
-        return _step(connection, self.follower, function, self.follower.applied)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
         """Open a transaction of the caller's; it is committed if the block ends well, rolled back if it raises."""
         self.refuse_inside_own()
         async with self.database.session() as session:
-            base = await session.run(self._mend)
-            opened = OpenTransaction(self, session, base)
+            moment = Moment()
+            base = await session.run(lambda connection: self._mend(connection, moment))
+            opened = OpenTransaction(self, session, base, moment)
             _of_this_task.set((*_of_this_task.get(), opened))
             try:
                 yield opened
@@ -196,7 +207,7 @@ class OpenTransaction:
     Nothing of it is in the shared indexes: its searches lay over them what the change log says it has changed.
     """
 
-    def __init__(self, owner: Autocommit, session: WriteSession, base: State) -> None:
+    def __init__(self, owner: Autocommit, session: WriteSession, base: State, moment: Moment) -> None:
         self.database = owner.database
         self.spaces = owner.spaces
         self.embedder = owner.embedder
@@ -207,6 +218,7 @@ class OpenTransaction:
         self._base = base
         self._busy = False
         self._marks = itertools.count()
+        self._moment = moment
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""
@@ -236,12 +248,13 @@ class OpenTransaction:
         batch: bool = False,  # noqa: ARG002 - it has the writer to itself
     ) -> T:
         """See `Session.write`: in a savepoint of its own; if it raises, the transaction may go on without it."""
+        by = author()
 
         def step(connection: Connection) -> T:
             if before is not None:
                 before()
             with savepoint(connection, "verb"):
-                return _step(connection, self._owner.follower, function, self._base.top)
+                return _step(connection, self._owner.follower, function, self._base.top, by, self._moment)
 
         return await self._run(step)
 

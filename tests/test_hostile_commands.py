@@ -33,6 +33,8 @@ LINES: dict[str, list[str]] = {
     "list": [],
     "show": ["tea"],
     "delete": ["tea"],
+    "history": ["tea"],
+    "undo": ["1", "tea"],
     "import": ["lines.jsonl"],
     "export": [],
     "backup": ["made.bak"],

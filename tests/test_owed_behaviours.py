@@ -426,6 +426,11 @@ async def _pruned(face: Any) -> None:
     await face.prune(await face.plan_prune(PrunePolicy(where={"id": "g:4"})))
 
 
+async def _undone(face: Any, ground: Ground) -> None:
+    made = await face.memories.add("x", id=ground.new(), embedding=ground.vector())
+    await face.undo((await face.memories.history(made.id))[0])
+
+
 Case = Callable[[Any, Ground], Any]
 CASES: dict[type, dict[str, Case]] = {
     Memories: {
@@ -440,6 +445,7 @@ CASES: dict[type, dict[str, Case]] = {
         "delete_many": lambda face, g: face.delete_many(where={"content": "nothing"}),
         "touch": lambda face, g: face.touch(["m:0", "m:1"]),
         "list": lambda face, g: face.list(order="-updated_at"),
+        "history": lambda face, g: face.history("m:0"),
         "count": lambda face, g: face.count(where={"content": {"$startswith": "m"}}),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
@@ -460,6 +466,7 @@ CASES: dict[type, dict[str, Case]] = {
         "remove_members": lambda face, g: face.remove_members("g:0", ["m:6"]),
         "members": lambda face, g: face.members("g:0"),
         "of": lambda face, g: face.of("m:0"),
+        "history": lambda face, g: face.history("g:0"),
         "list": lambda face, g: face.list(),
         "count": lambda face, g: face.count(),
         "search": lambda face, g: face.search(g.vector()),
@@ -479,6 +486,7 @@ CASES: dict[type, dict[str, Case]] = {
         "transaction": lambda face, g: face.transaction(),
         "load": lambda face, g: face.load(_slowly(g), chunk=2),
         "clear": lambda face, g: face.namespace("cleared").clear(below=True),
+        "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
         "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
         "forget": lambda face, g: _forgotten(face),
@@ -495,6 +503,7 @@ CASES: dict[type, dict[str, Case]] = {
         "namespace": lambda face, g: face.namespace("a", "b"),
         "transaction": lambda face, g: face.transaction(),
         "clear": lambda face, g: face.namespace("cleared").clear(below=True),
+        "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
         "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
         "forget": lambda face, g: _forgotten(face),

@@ -23,6 +23,7 @@ import pytest
 import memstore
 from memstore import (
     Assemblies,
+    Change,
     EventLoopError,
     ForgetPlan,
     ForgetPolicy,
@@ -51,6 +52,21 @@ def empty_plan(noun: Any, owner: Any) -> ForgetPlan:
     return ForgetPlan(**whole, made_at=datetime.now(UTC), planned=(), bytes=0, remaining=0, remaining_bytes=None)
 
 
+CHANGE = Change(
+    number=1,
+    noun="memory",
+    id="a",
+    namespace=(),
+    what="added",
+    at=datetime(2024, 1, 1, tzinfo=UTC),
+    actor=None,
+    reason=None,
+    undoes=None,
+    old={},
+    new={},
+    joined=(),
+    left=(),
+)
 COLLECTION: Calls = {
     "get": lambda n: n.get("a"),
     "get_many": lambda n: n.get_many(["a"]),
@@ -58,6 +74,7 @@ COLLECTION: Calls = {
     "delete_many": lambda n: n.delete_many(ids=[]),
     "list": lambda n: n.list(),
     "count": lambda n: n.count(),
+    "history": lambda n: n.history("a"),
     "search": lambda n: n.search("a text"),
     "search_many": lambda n: n.search_many([]),
     "update": lambda n: n.update("a", tags={"t"}),
@@ -68,6 +85,7 @@ COLLECTION: Calls = {
 }
 NAMESPACE: Calls = {
     "clear": lambda s: s.clear(),
+    "undo": lambda s: s.undo(CHANGE),
     "namespaces": lambda s: s.namespaces(),
     "transaction": lambda s: s.transaction(),
     "plan_forget": lambda s: s.plan_forget(ForgetPolicy(older_than=1)),

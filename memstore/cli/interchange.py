@@ -43,13 +43,14 @@ class Item:
 def as_json(record: object, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The fields of a record of memstore, in JSON's types; those named in *without* left out."""
     return {
-        field.name: _value(getattr(record, field.name))
+        field.name: value_as_json(getattr(record, field.name))
         for field in fields(record)  # type: ignore[arg-type]
         if field.name not in without
     }
 
 
-def _value(value: Any) -> Any:
+def value_as_json(value: Any) -> Any:
+    """The value of a field, in JSON's types."""
     if isinstance(value, np.ndarray | tuple):
         return list(value) if isinstance(value, tuple) else value.tolist()
     if isinstance(value, frozenset):

@@ -65,13 +65,13 @@ class Alike(Generic[PartT, T]):
         """Do it alone."""
         return self.run(connection, [self.part])[0]
 
-    def inside(self, around: Callable[[Connection, Step[Sequence[T]]], Sequence[T]]) -> "Alike[PartT, T]":
-        """The same step, but that *around* runs it, once however many are done together."""
+    def inside(self, around: Callable[[Connection, Step[Sequence[T]]], Sequence[T]], by: Hashable) -> "Alike[PartT, T]":
+        """The same step, but that *around* runs it, once however many *by* the same are done together."""
 
         def run(connection: Connection, parts: Sequence[PartT]) -> Sequence[T]:
             return around(connection, lambda connection: self.run(connection, parts))
 
-        return Alike(self.kind, run, self.part, self.size)
+        return Alike((self.kind, by), run, self.part, self.size)
 
 
 class Job(Place[T]):

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     LargeBinary,
+    and_,
     bindparam,
     delete,
     func,
@@ -209,17 +211,26 @@ def add_members(connection: Connection, pk: int, members: Iterable[int]) -> list
     return fresh
 
 
-def remove_members(connection: Connection, pk: int, members: Sequence[int]) -> int:
-    """End memberships; how many there were."""
-    ended = delete(assembly_member).where(
-        assembly_member.c.assembly_pk == pk, assembly_member.c.memory_pk.in_(select(keys_in().c.value))
-    )
-    return connection.execute(ended, {"keys": keys_json(members)}).rowcount
+def remove_members(connection: Connection, pk: int, members: Sequence[int]) -> set[int]:
+    """End memberships; of which memories there were any."""
+    these = and_(assembly_member.c.assembly_pk == pk, assembly_member.c.memory_pk.in_(select(keys_in().c.value)))
+    return _ended(connection, these, {"keys": keys_json(members)})
 
 
-def drop_members(connection: Connection, pk: int) -> None:
-    """End every membership of an assembly."""
-    connection.execute(delete(assembly_member).where(assembly_member.c.assembly_pk == pk))
+def drop_members(connection: Connection, pk: int) -> set[int]:
+    """End every membership of an assembly; of which memories there were any."""
+    return _ended(connection, assembly_member.c.assembly_pk == pk, {})
+
+
+def _ended(connection: Connection, these: ColumnElement[bool], values: Mapping[str, Any]) -> set[int]:
+    ended = set(connection.execute(select(assembly_member.c.memory_pk).where(these), values).scalars())
+    connection.execute(delete(assembly_member).where(these), values)
+    return ended
+
+
+def owner(connection: Connection, pk: int) -> int:
+    """The key of the namespace an assembly is in."""
+    return int(connection.execute(select(assembly.c.namespace_pk).where(assembly.c.pk == pk)).scalar_one())
 
 
 def members(connection: Connection, pk: int, now: datetime, after: int, limit: int) -> list[tuple[int, str]]:

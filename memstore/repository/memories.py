@@ -20,7 +20,7 @@ from memstore.errors import DamagedError, shown
 from memstore.fields import Draft, from_micros, to_micros
 from memstore.records import Json, Memory, Namespace, remember
 from memstore.records import memory as memory_record
-from memstore.repository import log, namespaces, rows, written
+from memstore.repository import journal, log, namespaces, rows, written
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import MEMORY
 from memstore.repository.prepared import Among, Prepared, Wide
@@ -186,6 +186,7 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
             written.hand_over_new(connection, space, before, held, blobs, owner)
             rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
+        journal.added(connection, MEMORY, owner, range(first, pk))
     except sqlite3.IntegrityError as error:
         ids = [id for batch in new for id in batch.ids]
         raise rows.taken(connection, MEMORY, path, ids, first) or error from error
@@ -271,6 +272,7 @@ def replace(
     """Give memories that are *there* every field that *batch* says of them."""
     found = [there[id] for id in batch.ids]
     keys = [old.pk for old in found]
+    journal.replacing(connection, keys, batch.columns, batch.tags, batch.vectors)
     differing: dict[str, list[bool]] = {}
     for name, column in ((name, batch.columns[name]) for name in _SELDOM):
         had = [getattr(old, name) for old in found]

@@ -20,10 +20,11 @@ from sqlalchemy import (
 
 from memstore.records import Namespace
 from memstore.repository.prepared import Prepared
-from memstore.repository.reading import as_written
+from memstore.repository.reading import as_written, odd
 from memstore.schema import assembly, below_end, live, memory, namespace, namespace_parts, namespace_path
 
 _FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
+_PATH = Prepared(select(namespace.c.path).where(namespace.c.pk == bindparam("pk")))
 _ADD = Prepared(insert(namespace).values(path=bindparam("path")))
 
 _BELOW = Prepared(
@@ -45,6 +46,14 @@ def key(connection: Connection, path: Namespace) -> int | None:
     """The key of a namespace; None while nothing was ever stored in it."""
     row = _FIND.run(connection, path=namespace_path(path)).fetchone()
     return None if row is None else int(row[0])
+
+
+def path(connection: Connection, key: int) -> Namespace:
+    """The namespace of a key. Raises `DamagedError`."""
+    row = _PATH.run(connection, pk=key).fetchone()
+    if row is None or not isinstance(row[0], str):
+        raise odd("the path of a namespace", row and row[0])
+    return namespace_parts(row[0])
 
 
 def key_made(connection: Connection, path: Namespace) -> int:

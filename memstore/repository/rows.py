@@ -42,7 +42,9 @@ from memstore.threads import slices
 
 _PAIRS = 3_000  # of a record and a tag, put together before a statement lets others run
 _TAG_WIDTH = 300  # rows an INSERT statement: a tag's are short
-_BEFORE_ALL = -(2**63)
+BEFORE_ALL = -(2**63)
+"""What a list takes a missing value for."""
+
 _LAST_KEY = 2**62  # so far that none was ever handed out
 
 
@@ -75,6 +77,14 @@ def page(
     connection: Connection, selection: Selection, order: Order, after: Place | None, limit: int
 ) -> tuple[list[int], Place | None]:
     """The next *limit* keys of a list after a place in it, and where they end; None when there are no more."""
+    places, last = placed(connection, selection, order, after, limit)
+    return [place.pk for place in places], last
+
+
+def placed(
+    connection: Connection, selection: Selection, order: Order, after: Place | None, limit: int
+) -> tuple[list[Place], Place | None]:
+    """The next *limit* places of a list after one of it, and the last of them; None when there are no more."""
     table = selection.noun.table
     value = _sort_value(table.c[order.column])
     rows = select(table.c.pk, value).where(condition(connection, selection)).limit(limit)
@@ -82,15 +92,14 @@ def page(
         here, there = tuple_(value, table.c.pk), tuple_(literal(after.value), literal(after.pk))
         rows = rows.where(here < there if order.descending else here > there)
     ends = (value.desc(), table.c.pk.desc()) if order.descending else (value, table.c.pk)
-    found = connection.execute(rows.order_by(*ends)).all()
-    last = Place(found[-1][1], found[-1][0]) if len(found) == limit else None
-    return [int(row[0]) for row in found], last
+    found = [Place(value, int(pk)) for pk, value in connection.execute(rows.order_by(*ends))]
+    return found, found[-1] if len(found) == limit else None
 
 
 def _sort_value(column: Column[Any]) -> ColumnElement[Any]:
     """The column as SQLite compares it; what is missing comes first."""
     plain = type_coerce(column, NullType())
-    return func.coalesce(plain, _BEFORE_ALL) if column.nullable else plain
+    return func.coalesce(plain, BEFORE_ALL) if column.nullable else plain
 
 
 def delete_keys(connection: Connection, noun: Noun, keys: Sequence[int]) -> None:
@@ -107,9 +116,9 @@ def taken(
     return next((DuplicateError(noun.kind, id) for id, key in keys.items() if key < first), None)
 
 
-def purge_expired(connection: Connection, now: datetime) -> None:
-    """Delete the memories that have expired, so that nothing a write does meets one."""
-    _PURGE.run(connection, now=to_micros(now))
+def expired(connection: Connection, now: datetime) -> list[int]:
+    """Keys of the memories that have expired and are not deleted yet."""
+    return [pk for (pk,) in _ALL_EXPIRED.run(connection, now=to_micros(now))]
 
 
 def expired_vectors(connection: Connection, now: datetime) -> int:
@@ -227,7 +236,6 @@ def _keys_of(noun: Noun) -> Among:
     return Among(statement)
 
 
-_PURGE = Prepared(delete(schema.memory).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)))
 _DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
 _CARRIED = {
     n.kind: Prepared(select(n.tag_owner, n.tags.c.tag_pk).where(n.tag_owner.in_(select(keys_in().c.value))))
@@ -237,9 +245,9 @@ _DROP_TAGS = {
     n.kind: Prepared(delete(n.tags).where(n.tag_owner == bindparam("owner"), n.tags.c.tag_pk == bindparam("tag")))
     for n in NOUNS
 }
-_EXPIRED = Prepared(
-    select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer)).limit(1)
-)
+_expired = select(schema.memory.c.pk).where(schema.memory.c.expires_at <= bindparam("now", type_=Integer))
+_EXPIRED = Prepared(_expired.limit(1))
+_ALL_EXPIRED = Prepared(_expired)
 _KEYS_OF = {noun.kind: _keys_of(noun) for noun in NOUNS}
 _SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
 _ADD_TAGS = Wide(insert(tag).values(namespace_pk=bindparam("namespace"), name=bindparam("name")), _TAG_WIDTH)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, exists, func, or_, select, update
 from memstore.records import Namespace, Tag
 from memstore.repository import namespaces
 from memstore.repository.nouns import NOUNS, Noun
-from memstore.schema import assembly, assembly_merge, assembly_tag, live, memory, memory_tag, namespace, tag, tombstone
+from memstore.schema import assembly_tag, live, memory, memory_tag, metadata, namespace, tag
 
 
 def page(connection: Connection, path: Namespace, now: datetime, after: str | None, limit: int) -> list[Tag]:
@@ -78,9 +78,8 @@ def drop_unused(connection: Connection) -> None:
     """Delete tags that nothing carries and namespaces that hold nothing."""
     carried = [exists().where(noun.tags.c.tag_pk == tag.c.pk) for noun in NOUNS]
     connection.execute(delete(tag).where(~or_(*carried)))
-    held = [
-        exists().where(t.c.namespace_pk == namespace.c.pk) for t in (memory, assembly, tag, tombstone, assembly_merge)
-    ]
+    owned = [table for table in metadata.tables.values() if "namespace_pk" in table.c]
+    held = [exists().where(table.c.namespace_pk == namespace.c.pk) for table in owned]
     connection.execute(delete(namespace).where(~or_(*held)))
 
 

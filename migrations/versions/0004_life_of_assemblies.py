@@ -1,4 +1,4 @@
-"""What assemblies and memories live through: activation, pins, merges and their lineage, tombstones; curved spaces."""
+"""What records live through: activation, pins, merges and lineage, tombstones, a journal of changes; curved spaces."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,6 +26,11 @@ INDEXES = (
     ("assembly_merge", ("target_pk",)),
     ("assembly_merge", ("namespace_pk", "target_id")),
     ("assembly_merge_source", ("source_pk",)),
+)
+JOURNAL_INDEXES = (
+    ("ix_journal_added", ("kind", "last_pk"), "what = 'added'"),
+    ("ix_journal_changed", ("kind", "last_pk"), "what <> 'added'"),
+    ("ix_journal_id", ("namespace_pk", "kind", "id"), "id IS NOT NULL"),
 )
 HELD = (
     ("records that were forgotten or merged", "tombstone"),
@@ -90,16 +95,38 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("merge_pk", "source_pk", name=op.f("pk_assembly_merge_source")),
     )
+    op.create_table(
+        "journal",
+        sa.Column("pk", KEY, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("namespace_pk", KEY, nullable=False),
+        sa.Column("first_pk", KEY, nullable=False),
+        sa.Column("last_pk", KEY, nullable=False),
+        sa.Column("id", sa.Text(), nullable=True),
+        sa.Column("what", sa.Text(), nullable=False),
+        sa.Column("at", KEY, nullable=False),
+        sa.Column("actor", sa.Text(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("undoes", KEY, nullable=True),
+        sa.Column("old", sa.Text(), nullable=True),
+        sa.Column("vector", sa.LargeBinary(), nullable=True),
+        sa.Column("checksum", KEY, nullable=True),
+        sa.CheckConstraint("kind IN ('memory', 'assembly')", name=op.f("ck_journal_kind")),
+        sa.PrimaryKeyConstraint("pk", name=op.f("pk_journal")),
+        sqlite_autoincrement=True,
+    )
+    for name, columns, where in JOURNAL_INDEXES:
+        op.create_index(name, "journal", list(columns), unique=False, sqlite_where=sa.text(where))
     for table, columns in INDEXES:
         op.create_index(op.f(f"ix_{table}_{'_'.join(columns)}"), table, list(columns), unique=False)
 
 
 def downgrade() -> None:
-    """Remove them, where nothing would be lost that a caller put there."""
+    """Remove them, where nothing would be lost that a caller put there. The journal goes: it is of the past alone."""
     for what, held in HELD:
         if op.get_bind().execute(sa.text(f"SELECT 1 FROM {held} LIMIT 1")).first() is not None:  # noqa: S608 - ours
             raise ValueError(f"this file holds {what}, which revision {down_revision} cannot: end that before")
-    for table in ("assembly_merge_source", "assembly_merge", "tombstone"):
+    for table in ("journal", "assembly_merge_source", "assembly_merge", "tombstone"):
         op.drop_table(table)
     for table, column in reversed(COLUMNS):
         op.execute(f"ALTER TABLE {table} DROP COLUMN {column.split()[0]}")
