@@ -11,12 +11,13 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, backups, demo, doctor, memories, tags, transfer, upkeep
+from memstore.cli import assemblies, backups, demo, doctor, folders, memories, tags, transfer, upkeep
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 an error, in one line on stderr; 2 the command was not understood; 3 check, verify or "
-    "doctor found something; 130 stopped by Ctrl-C; 141 the reader of the output went away."
+    "doctor found something, or import-folder left something out; 130 stopped by Ctrl-C; 141 the reader of the output "
+    "went away."
 )
 ERROR, INTERRUPTED, READER_GONE = 1, 130, 141
 
@@ -99,6 +100,7 @@ for _name, _command, _panel in (
     ("delete", memories.delete, "Memories"),
     ("import", transfer.import_, "In and out"),
     ("export", transfer.export, "In and out"),
+    ("import-folder", folders.import_folder_, "In and out"),
     ("backup", backups.backup, "In and out"),
     ("verify", backups.verify, "In and out"),
     ("restore", backups.restore, "In and out"),
