@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import memstore
-from memstore.cli import assemblies, backups, demo, doctor, folders, memories, tags, transfer, upkeep
+from memstore.cli import assemblies, backups, demo, doctor, folders, maps, memories, tags, transfer, upkeep
 from memstore.cli.output import clean, console
 
 EXIT_CODES = (
@@ -104,6 +104,7 @@ for _name, _command, _panel in (
     ("backup", backups.backup, "In and out"),
     ("verify", backups.verify, "In and out"),
     ("restore", backups.restore, "In and out"),
+    ("map", maps.map_, "The file"),
     ("stats", upkeep.stats, "The file"),
     ("check", upkeep.check, "The file"),
     ("repair", upkeep.repair, "The file"),

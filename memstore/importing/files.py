@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from memstore.errors import InvalidError, shown
 from memstore.importing.report import Remark, Remarks
+from memstore.settings import path_text
 
 INDEX = "memory_index.json"
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -88,7 +89,7 @@ class Folder:
 
 def look_through(path: str | os.PathLike[str]) -> Folder:
     """The folder at *path*. Raises `InvalidError` where there is none, or none of this kind."""
-    folder = Folder(Path(path))
+    folder = Folder(Path(path_text(path)))
     if not folder.path.is_dir():
         raise InvalidError(f"there is no folder {str(folder.path)!r} to import")
     if not any((folder.path / name).exists() for name in (INDEX, *FOLDERS.values())):
