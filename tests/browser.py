@@ -82,7 +82,16 @@ class Page:
         elif event == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 800, ratio: float = 1, light: bool = False) -> None:
+    def open(
+        self,
+        path: Path,
+        *,
+        width: int = 1280,
+        height: int = 800,
+        ratio: float = 1,
+        light: bool = False,
+        frames: int = 1_800,
+    ) -> None:
         """Show a file, and wait until it says that it is ready."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio, mobile=False
@@ -92,7 +101,7 @@ class Page:
         self.errors.clear()
         self.requests.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
-        self.until("document.documentElement.dataset.ready === 'true'")
+        self.until("document.documentElement.dataset.ready === 'true'", frames)
         self.drawn()
 
     def value(self, expression: str) -> Any:

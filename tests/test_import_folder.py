@@ -236,6 +236,16 @@ async def test_everything_goes_below_the_namespace(tmp_path: Path) -> None:
         assert (await store.namespace("old", "one").assemblies.get("g")).member_count == 1
 
 
+async def test_the_index_may_name_files_by_the_paths_of_another_machine(tmp_path: Path) -> None:
+    paths = ["/srv/memories/m:1.json", "C:\\data\\memories\\m-2.json", None, "memories/m-4.json"]
+    entries = {f"m:{k}": {"path": path, "type": "memory", "timestamp": 1.0} for k, path in enumerate(paths, 1)}
+    path = write(tmp_path / "folder", [memory(id, timestamp=None) for id in entries], **entries)
+    async with temporary_store(dimension=DIMENSION) as store:
+        report = await import_folder(store, path)
+        assert (report.remarks, report.unindexed) == ((), 0)
+        assert {m.created_at.timestamp() async for m in store.memories.list()} == {1.0}
+
+
 async def test_a_folder_without_an_index_is_taken_by_its_files(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("m:1")])
     (path / "memory_index.json").unlink()

@@ -24,7 +24,7 @@ from memstore.mapping import drawing, write_map
 from memstore.mapping.page import Group, Picture, Point, page
 from memstore.mapping.projection import plane
 from memstore.testing import temporary_store
-from tests.browser import CHROMIUM, Page, browser
+from tests.browser import CHROMIUM, Page, PageError, browser
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 HOSTILE = "</script><script>window.struck = 1</script><img src=x onerror='window.struck = 1'>\u2028<!--\x01%%data%%"
@@ -256,11 +256,11 @@ async def test_only_a_page_is_replaced_and_only_by_a_whole_one(tmp_path: Path, m
         before = (tmp_path / "map.html").read_bytes()
         await add(store, 3)
 
-        def full(self: Path, mode: int) -> None:
+        def full(self: Path, target: Path) -> None:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(drawing.Path, "chmod", full)
+            patch.setattr(drawing.Path, "replace", full)
             with pytest.raises(OSError, match="No space"):
                 await write_map(store, tmp_path / "map.html")
         assert (tmp_path / "map.html").read_bytes() == before
@@ -550,6 +550,16 @@ def test_a_page_of_any_size_opens_and_can_be_used(opened: Page, tmp_path: Path, 
     opened.type(f"number {count - 1} ")
     opened.until("document.getElementById('found').children.length === 1")
     assert opened.errors == []
+
+
+@in_a_browser
+def test_a_page_that_cannot_be_drawn_says_so(opened: Page, tmp_path: Path) -> None:
+    whole = page(drawn_of(3))
+    at = whole.index(b'octet-stream">') + 200
+    (tmp_path / "map.html").write_bytes(whole[:at] + b"AAAA" + whole[at + 4 :])
+    with pytest.raises(PageError, match="never came true"):
+        opened.open(tmp_path / "map.html", frames=60)
+    assert text(opened, "empty").startswith("This page could not be drawn")
 
 
 @in_a_browser

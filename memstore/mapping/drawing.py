@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import heapq
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,12 +234,11 @@ def _check_target(path: Path) -> None:
 
 def _replace(path: Path, data: bytes) -> None:
     """Put *data* at *path*, whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".memstore-map-")
+    beside = path.with_name(f".memstore-map-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("xb") as file:
             file.write(data)
-        Path(name).chmod(0o644)  # what a new file has; a temporary one is its owner's alone
-        Path(name).replace(path)
+        beside.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise

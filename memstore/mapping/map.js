@@ -565,4 +565,9 @@
   paint();
   filter();
   document.documentElement.dataset.ready = "true";
-})();
+})().catch(error => {
+  const said = document.getElementById("empty");
+  said.hidden = false;
+  said.textContent = `This page could not be drawn; it needs a browser of 2023 or later. (${error})`;
+  throw error;
+});
