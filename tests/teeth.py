@@ -70,6 +70,22 @@ TEETH: tuple[Tooth, ...] = (
         tests=("tests/test_interruption.py",),
     ),
     Tooth(
+        name="dropped",
+        promise="an import of a folder names every member that it leaves out",
+        file="memstore/importing/folder.py",
+        old='remarks.add("left_out", "member", "there is no such memory", id=id)',
+        new="pass",
+        tests=("tests/test_import_folder.py",),
+    ),
+    Tooth(
+        name="unescaped",
+        promise="nothing in a record becomes part of a page",
+        file="memstore/mapping/page.py",
+        old="html.escape(picture.title)",
+        new="picture.title",
+        tests=("tests/test_map.py",),
+    ),
+    Tooth(
         name="triggered",
         promise="a trigger in place of ours never runs",
         file="memstore/database/file.py",

@@ -20,7 +20,7 @@ import memstore
 from memstore import InvalidError, Memory, Store
 from memstore.cli.app import app
 from memstore.importing import FolderReport, Remark, folder, import_folder, vector_sizes
-from memstore.importing.taken import time_of
+from memstore.importing.taken import members_of, time_of
 from memstore.testing import temporary_store
 from tests.folders import DIMENSION, assembly, faulty, file_name, memory, write
 
@@ -176,6 +176,22 @@ async def test_both_files_that_claim_an_id_are_named_and_the_index_decides(tmp_p
 )
 def test_times_are_read_however_they_were_written(value: object, when: datetime | None) -> None:
     assert time_of(value) == when
+
+
+@pytest.mark.parametrize(
+    ("values", "members", "refused"),
+    [
+        ({}, {}, []),
+        ({"memories": None, "memory_ids": ["a", "b", "a"]}, {"a": None, "b": None}, []),
+        ({"memories": "a"}, {"a": None}, []),
+        ({"memories": ["a", {"id": "a", "content": "x"}]}, {"a": {"id": "a", "content": "x"}}, []),
+        ({"memories": [{"memory_id": "a"}], "memory_ids": ["a"]}, {"a": {"memory_id": "a"}}, []),
+        ({"memories": {"a": {"content": "x"}, "b": 1}}, {"a": {"id": "a", "content": "x"}, "b": None}, []),
+        ({"memories": [1, None, "", {"id": 2}], "memory_ids": 3}, {}, [1, None, "", {"id": 2}, 3]),
+    ],
+)
+def test_members_are_read_however_they_were_written(values: Any, members: Any, refused: Any) -> None:
+    assert members_of(values) == (members, refused)
 
 
 async def test_a_second_import_changes_nothing_and_says_so(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ async def write_map(
 ) -> Drawn:
     """Draw a namespace and all below it as one page of HTML at *path*.
 
-    The same store gives the same page, byte for byte. Takes no lock; what changes meanwhile may be in it or not.
+    On one machine the same store gives the same page, byte for byte. Takes no lock; what changes meanwhile may be in it
+    or not.
 
     Args:
         store: an open store.
