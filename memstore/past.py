@@ -285,7 +285,7 @@ def _composed(connection: Connection, spaces: Spaces, key: int, number: int, at:
         count += len(here)
         vectors = [record.embedding for record in here.values() if record.embedding is not None]
         composites.take_in(mean, spaces["memory"], vectors)
-    return {"member_count": count, "composite": mean.vector(space.metric)}
+    return {"member_count": count, "composite": mean.vector(space.measure)}
 
 
 def _changes(

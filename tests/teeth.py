@@ -86,6 +86,22 @@ TEETH: tuple[Tooth, ...] = (
         tests=("tests/test_interruption.py",),
     ),
     Tooth(
+        name="dropped",
+        promise="an import of a folder names every member that it leaves out",
+        file="memstore/importing/folder.py",
+        old='remarks.add("left_out", "member", "there is no such memory", id=id)',
+        new="pass",
+        tests=("tests/test_import_folder.py",),
+    ),
+    Tooth(
+        name="unescaped",
+        promise="nothing in a record becomes part of a page",
+        file="memstore/mapping/page.py",
+        old="html.escape(picture.title)",
+        new="picture.title",
+        tests=("tests/test_map.py",),
+    ),
+    Tooth(
         name="triggered",
         promise="a trigger in place of ours never runs",
         file="memstore/database/file.py",
@@ -161,8 +177,8 @@ TEETH: tuple[Tooth, ...] = (
         name="unmoored",
         promise="nothing is written back into such a file",
         file="memstore/database/core.py",
-        old="if not self.file.in_place:",
-        new="if False:",
+        old="return self.file.in_place and commit.write_back",
+        new="return commit.write_back",
         tests=("tests/test_replaced.py",),
     ),
     Tooth(

@@ -37,6 +37,8 @@ LINES: dict[str, list[str]] = {
     "undo": ["1", "tea"],
     "import": ["lines.jsonl"],
     "export": [],
+    "import-folder": ["folder"],
+    "map": ["made.html"],
     "backup": ["made.bak"],
     "verify": ["copy.db"],
     "restore": ["copy.db", "--yes"],
@@ -79,6 +81,8 @@ def place(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     shutil.copy(small, folder / "copy.db")
     (folder / "lines.jsonl").write_text('{"content": "x", "embedding": [1, 2, 3]}\n', encoding="utf-8")
+    (folder / "folder" / "memories").mkdir(parents=True)
+    (folder / "folder" / "memories" / "x.json").write_text('{"id": "x", "content": "x", "embedding": [1, 2, 3]}')
     monkeypatch.chdir(folder)
     return folder
 

@@ -17,9 +17,11 @@ from memstore.cli import (
     demo,
     doctor,
     explaining,
+    folders,
     forgetting,
     groups,
     history,
+    maps,
     memories,
     tags,
     transfer,
@@ -29,7 +31,8 @@ from memstore.cli.output import clean, console
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 an error, in one line on stderr; 2 the command was not understood; 3 check, verify or "
-    "doctor found something; 130 stopped by Ctrl-C; 141 the reader of the output went away."
+    "doctor found something, or import-folder left something out; 130 stopped by Ctrl-C; 141 the reader of the output "
+    "went away."
 )
 ERROR, INTERRUPTED, READER_GONE = 1, 130, 141
 
@@ -120,9 +123,11 @@ for _name, _command, _panel in (
     ("undo", history.undo, "Memories"),
     ("import", transfer.import_, "In and out"),
     ("export", transfer.export, "In and out"),
+    ("import-folder", folders.import_folder_, "In and out"),
     ("backup", backups.backup, "In and out"),
     ("verify", backups.verify, "In and out"),
     ("restore", backups.restore, "In and out"),
+    ("map", maps.map_, "The file"),
     ("stats", upkeep.stats, "The file"),
     ("check", upkeep.check, "The file"),
     ("repair", upkeep.repair, "The file"),
