@@ -27,7 +27,7 @@ from memstore.groups import Formed, LeftReason, MergeCandidate, Proposal, Propos
 from memstore.index.protocol import Keys, Mask
 from memstore.proximity import BATCH, near
 from memstore.records import Assembly, Namespace, new_id
-from memstore.repository import assemblies, merges, rows, selection
+from memstore.repository import assemblies, journal, merges, rows, selection
 from memstore.repository.nouns import ASSEMBLY, MEMORY
 from memstore.repository.selection import Selection
 from memstore.threads import SLICE, Stopping, breathe, in_thread_until_stopped
@@ -281,8 +281,11 @@ def form(connection: Connection, path: Namespace, proposals: Sequence[Proposal])
         fields = assembly_changes({**named, "tags": proposal.tags, "topics": proposal.topics})
         made.append(Assembly(namespace=path, created_at=at, updated_at=at, **fields))  # type: ignore[arg-type]
         members.append(found)
-    for i, (key, found) in enumerate(zip(assemblies.insert_new(connection, path, made), members, strict=True)):
+    new = assemblies.insert_new(connection, path, made) if made else []
+    for i, (key, found) in enumerate(zip(new, members, strict=True)):
         if i % SLICE == 0:
             breathe()
         assemblies.add_members(connection, key, found)  # every write ends with the composites that it left behind
+    if new:
+        journal.added(connection, ASSEMBLY, assemblies.owner(connection, new[0]), new)
     return Formed(assemblies=tuple(assembly.id for assembly in made), stale=tuple(stale))

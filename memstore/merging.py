@@ -18,7 +18,7 @@ from memstore.fields import check_ids, check_number, check_tags, check_topics
 from memstore.geometry import index_form, scores
 from memstore.groups import Kin, Lineage, Merge, MergedAssembly
 from memstore.records import Assembly, Json, Memory, Namespace, new_id
-from memstore.repository import assemblies, merges, rows, tombstones
+from memstore.repository import assemblies, journal, merges, rows, tombstones
 from memstore.repository.log import VectorSpace
 from memstore.repository.merges import Stored
 from memstore.repository.nouns import ASSEMBLY, Kind
@@ -88,13 +88,9 @@ def merge(
     before = Assembly(id=into or new_id(), namespace=path, created_at=at, updated_at=at)
     before = before if target is None else records[0]
     after = _united(before, records, name)
-    tombstones.set_aside(connection, ASSEMBLY, space, sources, "merged", at=at, actor=actor, reason=reason)
-    if target is None:
-        (key,) = assemblies.insert_new(connection, path, [after])
-    else:
-        key = target
-        assemblies.change(connection, path, key, {**_fields(after), "updated_at": at})
-    assemblies.add_members(connection, key, came)  # every write ends with the composites that it left behind
+    with journal.said_by(connection, actor, reason) as said:
+        tombstones.set_aside(connection, ASSEMBLY, space, sources, "merged", at=at, actor=actor, reason=reason)
+        key = _put(connection, path, target, after, came, at)
     made = Merge(
         id=0,
         namespace=path,
@@ -103,11 +99,26 @@ def merge(
         at=at,
         similarity=similarity,
         threshold=threshold,
-        actor=actor,
-        reason=reason,
+        actor=said.actor,
+        reason=said.reason,
     )
     number = merges.add(connection, made, key, sources, _brought(before, after, came, made=target is None))
     return only(merges.read(connection, [number])).merge
+
+
+def _put(
+    connection: Connection, path: Namespace, target: int | None, after: Assembly, came: Sequence[int], at: datetime
+) -> int:
+    """Store the one that a merge makes, or what it makes of *target*; its key. Composites are followed by every write."""
+    if target is None:
+        (key,) = assemblies.insert_new(connection, path, [after])
+        assemblies.add_members(connection, key, came)
+        journal.added(connection, ASSEMBLY, assemblies.owner(connection, key), [key])
+        return key
+    with journal.changing(connection, ASSEMBLY, [target]) as noted:
+        assemblies.change(connection, path, target, {**_fields(after), "updated_at": at})
+        noted.members(target, joined=set(assemblies.add_members(connection, target, came)))
+    return target
 
 
 def least_score(space: VectorSpace, records: Sequence[Assembly]) -> float | None:
@@ -186,13 +197,14 @@ def unmerge(
     lost = [id for key, id in zip(found.sources, found.merge.sources, strict=True) if key not in gone]
     if lost:
         raise UnmergeError(found.merge.id, f"what it merged was purged, {shown(lost[0])} for one: make it anew")
-    if merges.alive(connection, [found.target]):
-        if found.brought["made"]:
-            _remove(connection, spaces, found, at)
-        else:
-            _take_out(connection, spaces, found, at)
-    tombstones.bring_back(connection, ASSEMBLY, spaces, [gone[key] for key in found.sources])
-    merges.undo(connection, found.merge.id, at, actor, reason)
+    with journal.said_by(connection, actor, reason) as said:
+        if merges.alive(connection, [found.target]):
+            if found.brought["made"]:
+                _remove(connection, spaces, found, at)
+            else:
+                _take_out(connection, spaces, found, at)
+        tombstones.bring_back(connection, ASSEMBLY, spaces, [gone[key] for key in found.sources])
+    merges.undo(connection, found.merge.id, at, *said)
     return only(merges.read(connection, [found.merge.id])).merge
 
 
@@ -227,14 +239,13 @@ def _remove(connection: Connection, spaces: Spaces, found: Stored, at: datetime)
             f"{', '.join(changed)} of {shown(found.merge.target)}, which it made, changed since, and would be lost: "
             "delete that assembly, then undo the merge",
         )
-    rows.delete_keys(connection, ASSEMBLY, [found.target])
+    journal.delete_keys(connection, ASSEMBLY, [found.target])
 
 
 def _take_out(connection: Connection, spaces: Spaces, found: Stored, at: datetime) -> None:
     """Take out of the target what only the merge brought; what somebody gave another value since stays."""
     record = only(assemblies.read(connection, spaces["assembly"], [found.target], at))
     brought = found.brought
-    assemblies.remove_members(connection, found.target, brought["members"])
     changes: dict[str, Any] = {"updated_at": at}
     for name in ("name", "description"):
         before, after = brought[name]
@@ -247,7 +258,10 @@ def _take_out(connection: Connection, spaces: Spaces, found: Stored, at: datetim
         for key, value in record.metadata.items()
         if key not in brought["metadata"] or json_text(value) != json_text(brought["metadata"][key])
     }
-    assemblies.change(connection, found.merge.namespace, found.target, changes)
+    with journal.changing(connection, ASSEMBLY, [found.target]) as noted:
+        gone = assemblies.remove_members(connection, found.target, brought["members"])
+        noted.members(found.target, joined=set(), left=gone)
+        assemblies.change(connection, found.merge.namespace, found.target, changes)
 
 
 def merged(connection: Connection, spaces: Spaces, path: Namespace, id: str) -> MergedAssembly:

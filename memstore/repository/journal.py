@@ -137,11 +137,24 @@ class _Row(NamedTuple):
 @contextmanager
 def written_by(connection: Connection, author: Author, moment: Moment) -> Iterator[None]:
     """Say of whatever the block notes that it was *author*'s doing, at *moment*."""
+    around = connection.info.get(Moment)
     connection.info[Moment] = author, moment
     try:
         yield
     finally:
-        del connection.info[Moment]
+        connection.info[Moment] = around
+
+
+@contextmanager
+def said_by(connection: Connection, actor: str | None, reason: str | None) -> Iterator[Author]:
+    """Whoever asks for the block, and why: *actor* and *reason*, or if neither is given whoever acts anyway."""
+    here = _here(connection)
+    if actor is None and reason is None:
+        yield here[0]
+        return
+    said = Author(here[0].actor if actor is None else actor, reason)
+    with written_by(connection, said, here[1]):
+        yield said
 
 
 def added(connection: Connection, noun: Noun, namespace_pk: int, keys: Sequence[int]) -> None:

@@ -35,10 +35,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
+from memstore.acting import Author
 from memstore.errors import DuplicateError, shown
 from memstore.fields import EPOCH, from_micros, to_micros
 from memstore.records import Assembly, Memory, Namespace
-from memstore.repository import namespaces, rows
+from memstore.repository import journal, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import ASSEMBLY, BY_KIND, MEMORY, NOUNS, Kind, Noun
 from memstore.repository.prepared import Among, Prepared, Wide
@@ -122,7 +123,7 @@ def set_aside(
     actor: str | None,
     reason: str | None,
 ) -> None:
-    """Make tombstones of the records *keys*, and delete their rows. Raises `DamagedError`.
+    """Make tombstones of the records *keys*, and delete their rows, which the journal notes. Raises `DamagedError`.
 
     Composites are not followed here: every write ends with that.
 
@@ -133,9 +134,22 @@ def set_aside(
         keys: of records that exist.
         cause: why they go.
         at: when, aware.
-        actor: who asked for it.
+        actor: who asked for it; None, for both, for what the journal says.
         reason: why, in their words.
     """
+    with journal.said_by(connection, actor, reason) as said:
+        _bury(connection, noun, space, keys, cause, at, said)
+
+
+def _bury(
+    connection: Connection,
+    noun: Noun,
+    space: VectorSpace,
+    keys: Iterable[int],
+    cause: Cause,
+    at: datetime,
+    said: Author,
+) -> None:
     gone = sorted(set(keys))
     most = max(1, min(_WIDTH, _WIDE_BYTES // (4 * space.space.dimension)))
     for some in slices(gone):
@@ -143,9 +157,9 @@ def set_aside(
         if len(held) < len(some):
             only([])
         owners, ids, own, *rest = map(list, zip(*held, strict=True))
-        about = [[value] * len(held) for value in (noun.kind, cause, to_micros(at), actor, reason)]
+        about = [[value] * len(held) for value in (noun.kind, cause, to_micros(at), *said)]
         _INSERT.insert(connection, [about[0], owners, ids, own, *about[1:], *rest], most)
-    rows.delete_keys(connection, noun, gone)
+    journal.delete_keys(connection, noun, gone, cause)
 
 
 def _encoded(connection: Connection, noun: Noun, space: VectorSpace, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
@@ -198,6 +212,7 @@ def bring_back(
     for partner, ends in handed.items():
         _hand_over(connection, _other(noun), partner, ends)
     _drop(connection, tombstones)
+    journal.returned(connection, noun, keys)
     return keys
 
 
