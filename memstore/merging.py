@@ -109,10 +109,10 @@ def merge(
 def _put(
     connection: Connection, path: Namespace, target: int | None, after: Assembly, came: Sequence[int], at: datetime
 ) -> int:
-    """Store the one that a merge makes, or what it makes of *target*; its key. Composites are followed by every write."""
+    """Store the one that a merge makes, or what it makes of *target*; its key."""
     if target is None:
         (key,) = assemblies.insert_new(connection, path, [after])
-        assemblies.add_members(connection, key, came)
+        assemblies.add_members(connection, key, came)  # every write ends with the composites that it left behind
         journal.added(connection, ASSEMBLY, assemblies.owner(connection, key), [key])
         return key
     with journal.changing(connection, ASSEMBLY, [target]) as noted:

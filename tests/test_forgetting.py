@@ -30,7 +30,7 @@ from memstore.repository import tombstones
 from memstore.repository.nouns import ASSEMBLY
 
 from .conftest import DIMENSION, vectors
-from .test_assemblies import composite
+from .spaces import mean
 
 DAY = timedelta(days=1)
 
@@ -711,7 +711,7 @@ class Life:
         async for each in store.assemblies.list():
             members = [self.live[id].embedding async for id in store.assemblies.members(each.id)]
             rows = np.array([v for v in members if v is not None]).reshape(-1, DIMENSION)
-            fresh = composite(store.metric, rows)
+            fresh = mean(store.metric, rows)
             assert (fresh is None) == (each.composite is None)
             if fresh is not None and each.composite is not None:
                 assert np.linalg.norm(each.composite.astype(np.float64) - fresh) <= 1e-6 * max(1, np.linalg.norm(fresh))

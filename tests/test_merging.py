@@ -31,7 +31,7 @@ from memstore import (
 from memstore.merging import MAX_MERGED
 
 from .conftest import DIMENSION, vectors
-from .test_assemblies import add, composite, expect_composite
+from .test_assemblies import add, expect_composite
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -134,7 +134,7 @@ async def test_what_was_merged_is_out_of_sight_and_readable(store: Store, drinks
 
 
 async def test_similarity_is_the_least_score_between_two(store: Store, drinks: npt.NDArray[np.float32]) -> None:
-    held = [composite("cosine", drinks[[i, i + 1]]) for i in (0, 1, 3)]
+    held = [mean("cosine", drinks[[i, i + 1]]) for i in (0, 1, 3)]
     least = min(float(a @ b) for i, a in enumerate(held) for b in held[:i] if a is not None and b is not None)
     merge = await store.assemblies.merge(["tea", "coffee", "juice"], threshold=least - 0.01)
     assert merge.similarity == pytest.approx(least, abs=1e-6)
@@ -484,7 +484,7 @@ async def expect_all_right(store: Store, merges: dict[int, Merge]) -> None:
     vector_of = {memory.id: memory.embedding async for memory in store.memories.list()}
     async for group in store.assemblies.list():
         rows = [vector_of[id] for id in await members(store, group.id)]
-        expected = composite("cosine", np.array(rows).reshape(len(rows), DIMENSION))
+        expected = mean("cosine", np.array(rows).reshape(len(rows), DIMENSION))
         assert (group.composite is None) == (expected is None)
         if group.composite is not None and expected is not None:
             assert np.abs(group.composite - expected).max() <= 1e-6
