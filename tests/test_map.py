@@ -346,7 +346,8 @@ def shop(opened: Page, tmp_path: Path) -> Page:
 
 
 def text(page: Page, id: str) -> str:
-    return str(page.value(f"document.getElementById('{id}').innerText"))
+    """What a person reads there: nothing, where it is hidden."""
+    return str(page.value(f"(e => e.checkVisibility() ? e.innerText : '')(document.getElementById('{id}'))"))
 
 
 def middle(page: Page, selector: str) -> tuple[float, float]:
@@ -365,13 +366,13 @@ def heart(page: Page) -> tuple[float, float]:
     return x, y
 
 
-def coloured(page: Page) -> int:
-    """How many pixels of the points' canvas have a strong colour."""
+def coloured(page: Page, least: int = 80) -> int:
+    """How many pixels of the points' canvas have a strong colour: their lightest and darkest part differ by *least*."""
     return int(
         page.value(
             "(() => { const c = document.getElementById('points'); const p = c.getContext('2d')"
             ".getImageData(0, 0, c.width, c.height).data; let k = 0; for (let i = 0; i < p.length; i += 4)"
-            " k += Math.max(p[i], p[i + 1], p[i + 2]) - Math.min(p[i], p[i + 1], p[i + 2]) > 80; return k; })()"
+            f" k += Math.max(p[i], p[i + 1], p[i + 2]) - Math.min(p[i], p[i + 1], p[i + 2]) > {least}; return k; }})()"
         )
     )
 
@@ -433,6 +434,7 @@ def test_the_search_box_finds_texts_and_tags(shop: Page, words: str, matching: i
     assert shop.value("document.getElementById('found').children.length") == matching
     shop.drawn()
     assert coloured(shop) < before
+    assert coloured(shop, 8) > 40 * 9  # the rest is faint, not gone: the ground's own parts differ by 8
     shop.press("Escape")
     shop.until("document.getElementById('status').innerText === ''")
     shop.drawn()
