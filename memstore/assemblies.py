@@ -9,8 +9,9 @@ from sqlalchemy import Connection
 
 from memstore import composites
 from memstore.activation import SyncState
+from memstore.arguments import ABSENT, Absent, as_item, given, list_of_ids, listed
 from memstore.boosting import sync_state
-from memstore.collection import ABSENT, LIVE, PAGE, Absent, as_item, given, list_of_ids, listed
+from memstore.collection import LIVE, PAGE
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.fields import Draft, assembly_changes, check_id, check_ids, check_share, new_assembly, now
 from memstore.grouping import Grouping

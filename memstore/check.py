@@ -20,7 +20,7 @@ from memstore.index.graph import BrokenLinksError
 from memstore.index.graphed import GraphedIndex
 from memstore.index.snapshot import FORMAT, GONE, keys_of, links_of, sound
 from memstore.records import Finding, FindingKind, Namespace
-from memstore.repository import audit, log, snapshots, tombstones
+from memstore.repository import audit, log, recalled, snapshots, tombstones
 from memstore.repository.log import VectorRows, VectorSpace
 from memstore.repository.nouns import BY_KIND, Kind
 from memstore.repository.snapshots import BrokenSnapshotError
@@ -147,7 +147,7 @@ def _not_to_be_read(connection: Connection, space: VectorSpace, keys: list[int])
     """Why one of the tombstones *keys* is no record; None where all are."""
     try:
         for each in tombstones.read(connection, BY_KIND[space.kind], keys):
-            tombstones.record_of(each, space)
+            recalled.record_of(each, space)
     except DamagedError as error:
         return error
     return None

@@ -5,9 +5,8 @@ Each verb checks its arguments, then runs one function of a connection in the se
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
-from enum import Enum
 from functools import partial
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
@@ -15,6 +14,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters, past
+from memstore.arguments import list_of_ids, listed
 from memstore.changes import Change
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, shown
 from memstore.fields import EPOCH, MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, now, to_micros
@@ -40,34 +40,9 @@ PAGE = 100
 """Records read at a time by `list`: each page is one read transaction, and none is held between pages."""
 
 
-class Absent(Enum):
-    """The default of an argument for which None is a value."""
-
-    ABSENT = "absent"
-
-    def __repr__(self) -> str:
-        return "<absent>"
-
-
-ABSENT = Absent.ABSENT
-
 LIVE = EPOCH
 """The time by which a write looks rows up: all that is there counts, because what has expired was deleted first."""
 Query = str | EmbeddingLike
-
-
-def given(**arguments: object) -> dict[str, object]:
-    """The arguments that were given."""
-    return {name: value for name, value in arguments.items() if value is not ABSENT}
-
-
-def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method that takes one record, as an item of its many-form.
-
-    None says nothing, but of an embedding. Left out, it leaves an item that the quick check of `fields` knows.
-    """
-    del arguments["self"]
-    return {name: v for name, v in arguments.items() if v is not ABSENT and (v is not None or name == "embedding")}
 
 
 class Asked(NamedTuple):
@@ -445,18 +420,6 @@ class Collection(ABC, Generic[RecordT, HitT]):
 def _at_least(found: Found, score: float) -> Found:
     size = int((found.scores >= score).sum())
     return found._replace(keys=found.keys[:size], scores=found.scores[:size])
-
-
-def list_of_ids(ids: object) -> list[object]:
-    """*ids* as a list that is not checked yet: that is done on a thread, however long it is."""
-    return listed(ids, "ids is a list of ids")
-
-
-def listed(values: object, what: str) -> list[Any]:
-    """*values* as a list; *what* tells in the error that they have to be one."""
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidError(f"{what}; got one {type(values).__name__}")
-    return list(values)
 
 
 async def embed(session: Session, texts: list[str]) -> Sequence[object]:

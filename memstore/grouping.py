@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from memstore import forming, merging
-from memstore.collection import Collection, listed
+from memstore.arguments import listed
+from memstore.collection import Collection
 from memstore.errors import InvalidError, shown
 from memstore.fields import MAX_LIMIT, check_count, check_id, check_number, check_tags, now
 from memstore.filters import EVERYTHING, Where, parse

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.collection import ABSENT, LIVE, Absent, as_item, embed, given, list_of_ids, listed
+from memstore.arguments import ABSENT, Absent, as_item, given, list_of_ids, listed
+from memstore.collection import LIVE, embed
 from memstore.database.writer import Alike
 from memstore.errors import DuplicateError, InvalidError
 from memstore.fields import Draft, check_id, check_ids, memory_changes, new_memories, now

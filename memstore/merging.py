@@ -18,7 +18,7 @@ from memstore.fields import check_ids, check_number, check_tags, check_topics
 from memstore.geometry import index_form, scores
 from memstore.groups import Kin, Lineage, Merge, MergedAssembly
 from memstore.records import Assembly, Json, Memory, Namespace, new_id
-from memstore.repository import assemblies, journal, merges, rows, tombstones
+from memstore.repository import assemblies, journal, merges, recalled, rows, tombstones
 from memstore.repository.log import VectorSpace
 from memstore.repository.merges import Stored
 from memstore.repository.nouns import ASSEMBLY, Kind
@@ -273,7 +273,7 @@ def merged(connection: Connection, spaces: Spaces, path: Namespace, id: str) -> 
         raise NotFoundError("merged assembly", id, path)
     (was,) = held
     return MergedAssembly(
-        assembly=_assembly(tombstones.record_of(was, spaces["assembly"])),
+        assembly=_assembly(recalled.record_of(was, spaces["assembly"])),
         members=tuple(member for _, member in was.partners),
         merge=by[-1].merge,
     )

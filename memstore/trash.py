@@ -8,13 +8,14 @@ from typing import TypeVar, cast
 from sqlalchemy import Connection
 
 from memstore import composites, forgetting
-from memstore.collection import PAGE, Collection, list_of_ids
+from memstore.arguments import list_of_ids
+from memstore.collection import PAGE, Collection
 from memstore.errors import InvalidError, NotFoundError
 from memstore.fields import check_ids, from_micros, now, to_micros
 from memstore.forgetting import Place
 from memstore.policies import ForgetPlan, ForgetPolicy, PrunePolicy, Trashed, span
 from memstore.records import Assembly, Memory, Namespace
-from memstore.repository import tombstones
+from memstore.repository import recalled, tombstones
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
 from memstore.texts import check_text
 from memstore.threads import SLICE, slices
@@ -42,7 +43,7 @@ class Recoverable(Collection[RecordT, HitT]):
         found = tombstones.page(connection, self._noun, self._namespace, "forgotten", before, PAGE)
         page = [
             Trashed(
-                record=cast("RecordT", tombstones.record_of(each, self._space)),
+                record=cast("RecordT", recalled.record_of(each, self._space)),
                 at=each.at,
                 actor=each.actor,
                 reason=each.reason,

@@ -31,6 +31,7 @@ from memstore import (
 from memstore.merging import MAX_MERGED
 
 from .conftest import DIMENSION, vectors
+from .spaces import mean
 from .test_assemblies import add, expect_composite
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

@@ -38,8 +38,9 @@ from memstore.errors import (
     TransactionError,
 )
 from memstore.repository import indexed
-from memstore.schema import APPLICATION_ID, TRIGGERS, VERSION_TABLE, include_object, metadata
+from memstore.schema import APPLICATION_ID, VERSION_TABLE, include_object, metadata
 from memstore.settings import Settings
+from memstore.triggers import TRIGGERS
 
 CHECKOUT = Path(__file__).parents[1]
 NEXT = f"{int(HEAD) + 1:04}"

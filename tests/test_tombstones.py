@@ -13,7 +13,7 @@ import pytest
 import memstore
 from memstore import DamagedError, DuplicateError, NotFoundError, Store
 from memstore.database.sqlite import sqlite3
-from memstore.repository import rows, tombstones
+from memstore.repository import recalled, rows, tombstones
 from memstore.repository.nouns import BY_KIND, Kind
 from memstore.repository.tombstones import Cause, Tombstone
 
@@ -88,7 +88,7 @@ async def test_a_memory_set_aside_is_out_of_sight_and_comes_back_as_it_was(
         assert id not in [member async for member in store.assemblies.members(group)]
     (lies,) = await held(store, "memory")
     assert (lies.id, lies.cause, lies.at, lies.actor, lies.reason) == (id, "forgotten", AT, "ada", "old")
-    assert tombstones.record_of(lies, store._session.spaces["memory"]) == before
+    assert recalled.record_of(lies, store._session.spaces["memory"]) == before
     assert await store.check() == []
 
     await back(store, "memory", [id])
@@ -117,7 +117,7 @@ async def test_an_assembly_comes_back_with_its_members_and_a_revision_it_never_h
     (lies,) = await held(store, "assembly")
     assert lies.cause == "merged"
     assert [id for _, id in lies.partners] == ["m0", "m1", "m4"]
-    assert tombstones.record_of(lies, store._session.spaces["assembly"]) == before
+    assert recalled.record_of(lies, store._session.spaces["assembly"]) == before
 
     await back(store, "assembly", ["a"])
     after = await store.assemblies.get("a")

@@ -30,8 +30,9 @@ from memstore.errors import (
     OpenError,
     shown,
 )
-from memstore.schema import APPLICATION_ID, OWN_TABLES, PAGE_SIZE, TRIGGERS, VERSION_TABLE, metadata
+from memstore.schema import APPLICATION_ID, OWN_TABLES, PAGE_SIZE, VERSION_TABLE, metadata
 from memstore.settings import Durability, Settings
+from memstore.triggers import TRIGGERS
 
 REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision this release knows, oldest first; `tests/test_migrations.py` holds it against `migrations/`."""

@@ -10,8 +10,7 @@ hands the membership over to the other's tombstone: in whichever order they go a
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -38,7 +37,7 @@ from sqlalchemy.types import NullType
 from memstore.acting import Author
 from memstore.errors import DuplicateError, shown
 from memstore.fields import EPOCH, from_micros, to_micros
-from memstore.records import Assembly, Memory, Namespace
+from memstore.records import Namespace
 from memstore.repository import journal, namespaces, rows
 from memstore.repository.log import VectorSpace, keys_in, keys_json
 from memstore.repository.nouns import ASSEMBLY, BY_KIND, MEMORY, NOUNS, Kind, Noun
@@ -364,36 +363,6 @@ def _tombstone(noun: Noun, row: Sequence[Any]) -> Tombstone:
 
 def _may_lack(column: Column[Any], said: Mapping[str, Any], name: str) -> bool:
     return bool(column.nullable) if name in said else column.server_default is not None
-
-
-def record_of(each: Tombstone, space: VectorSpace) -> Memory | Assembly:
-    """The record as it was when it was set aside; *space* is of its kind's vectors. Raises `DamagedError`."""
-    what = f"the {each.noun.kind} {each.id!r}, which was set aside,"
-    with as_written(what):
-        values: dict[str, Any] = {"id": each.id, "namespace": each.namespace, "tags": frozenset(each.record["tags"])}
-        for name in _COLUMNS[each.noun.kind].keys() & each.record.keys():
-            values[name] = _decoder(each.noun.kind, name)(each.record[name])
-        blob = each.vector
-        made = None if blob is None else decode(blob, space.space.dimension, what, each.checksum)
-        if each.noun is MEMORY:
-            return Memory(embedding=made, **{name: v for name, v in values.items() if name in _MEMORY_FIELDS})
-        values |= {"topics": tuple(values["topics"]), "member_count": len(each.partners), "composite": made}
-        return Assembly(**{name: value for name, value in values.items() if name in _ASSEMBLY_FIELDS})
-
-
-_MEMORY_FIELDS = frozenset(f.name for f in fields(Memory))
-_ASSEMBLY_FIELDS = frozenset(f.name for f in fields(Assembly))
-
-
-@lru_cache(64)
-def _decoder(kind: Kind, name: str) -> Callable[[Any], Any]:
-    """What turns a stored value of a column into a record's."""
-    column = _COLUMNS[kind][name]
-    if isinstance(column.type, UtcTime):
-        return lambda value: None if value is None else from_micros(value)
-    if isinstance(column.type, JsonText):
-        return json.loads
-    return bool if name == "pinned" else lambda value: value
 
 
 def _other(noun: Noun) -> Noun:

@@ -20,7 +20,8 @@ from memstore.database.commit import carried, raw
 from memstore.repository import log
 from memstore.repository.log import VectorSpace
 from memstore.repository.prepared import Prepared, of_schema
-from memstore.schema import TRIGGERS, memory
+from memstore.schema import memory
+from memstore.triggers import TRIGGERS
 
 _expiry = type_coerce(memory.c.expires_at, NullType())
 _APART = Prepared(
