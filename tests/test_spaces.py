@@ -28,6 +28,7 @@ from memstore.testing import HashEmbedder
 from .clusters import small_graphs
 from .conftest import DIMENSION, vectors
 from .spaces import added, ball_distance, ball_distances, distance, midpoint, placed, score
+from .test_migrations import alembic
 
 Rows = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -574,6 +575,17 @@ async def test_a_store_restored_with_another_curvature_is_noticed(tmp_path: Path
         assert (caught.value.setting, caught.value.expected, caught.value.got) == ("curvature", 2.0, 1.0)
     async with memstore.open(old) as store:
         assert store.curvature == 2.0
+
+
+@pytest.mark.parametrize("metric", ["spherical", "hyperbolic"])
+async def test_a_file_is_not_taken_back_to_where_its_space_is_unknown(path: Path, metric: Metric) -> None:
+    async with memstore.open(path, dimension=2, metric=metric) as store:
+        await store.memories.add("x", embedding=[0.1, 0.2])
+    refused = alembic(path, "downgrade", "0002")
+    assert (refused.returncode != 0, "holds vectors of a space" in refused.stderr) == (True, True)
+    async with memstore.open(path) as store:
+        assert store.metric == metric
+        assert await store.check() == []
 
 
 # -- in another order

@@ -35,7 +35,7 @@ from hypothesis.stateful import (
 
 import memstore
 from memstore import GraphOptions, MemstoreError, Metric, Store
-from memstore.index import graph, planner, snapshot, tending
+from memstore.index import graph, graphed, planner, snapshot, tending
 from memstore.repository import log
 from memstore.schema import namespace_path
 from memstore.settings import DIRECTIONS
@@ -297,6 +297,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def open(self, metric: str, engines: tuple[str, str], options: dict[str, Any]) -> None:
         self.model = Model(metric)
+        planner.TRUSTED = 1_000 if metric == "hyperbolic" else 0.75  # there a graph that is exact gives all it has
         self.pool = vectors(metric)
         self.engines = engines
         self.options = options
@@ -821,6 +822,13 @@ def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "KEEP", 40)
     monkeypatch.setattr(snapshot, "CHUNK", 400)
     monkeypatch.setattr(tending, "_log", Witness(logging.getLogger("memstore"), {}))
+    monkeypatch.setattr(planner, "TRUSTED", planner.TRUSTED)  # see `StoreMachine.open`
+    take = graphed.GraphedIndex.asked
+    monkeypatch.setattr(
+        graphed.GraphedIndex,
+        "asked",
+        lambda self, limit, effort: max(limit, min(self.nodes, take(self, limit, effort))),
+    )
     walk = graph.Graph.search
     monkeypatch.setattr(graph.Graph, "search", lambda self, queries, limit, effort: walk(self, queries, limit, 10_000))
     FAILURES.clear()

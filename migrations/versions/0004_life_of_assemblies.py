@@ -36,6 +36,7 @@ HELD = (
     ("records that were forgotten or merged", "tombstone"),
     ("merges of assemblies", "assembly_merge"),
     ("pinned memories", "memory WHERE pinned"),
+    ("vectors of a space", "vector_space WHERE metric IN ('spherical', 'hyperbolic')"),
 )
 
 
