@@ -222,6 +222,12 @@ def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[An
         known: list[tuple[datetime, dict[str, list[Any]]]] = []
         async with memstore.open(path, dimension=3, durability="relaxed", index="exact") as store:
             known.append((clock(), await state(store)))
+            for place in PLACES:  # so that steps find something to change
+                here = store.namespace(*place)
+                for number, id in enumerate(IDS[:3]):
+                    await here.memories.add(id, id=id, embedding=[1.0, 0.0, number], tags=TAGS[:number])
+                await here.assemblies.add("g", members=["a", "b"], tags=TAGS[:1])
+            known.append((clock(), await state(store)))
             for place, some in script:
                 refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.UndoError)
                 with suppress(*refused):
@@ -383,6 +389,9 @@ async def test_a_transaction_is_of_one_moment_and_leaves_nothing_if_it_is_undone
         assert [change.what for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
         assert (await tx.memories.get("a", as_of=between)).importance == 0.2
     assert len(set(rows(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
+    then = (await store.memories.history("a"))[0].at
+    assert (await store.memories.get("a", as_of=then)).importance == 0.2  # its moment is the first that has it
+    assert (await store.memories.get("a", as_of=then - MICROSECOND)).importance == 0.5
     with pytest.raises(RuntimeError):
         async with store.transaction() as tx:
             await tx.memories.delete("a")
@@ -605,6 +614,16 @@ async def test_what_is_older_than_is_kept_goes_in_pieces_and_never_what_is_not(p
         await store.compact()
         assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
         assert await store.memories.history("a") == []
+
+
+async def test_what_came_before_all_that_is_kept_was_there(store: Store, path: Path) -> None:
+    await store.memories.add("x", id="a")
+    write(path, "DELETE FROM journal")
+    at = clock()
+    await store.memories.add("y", id="b")
+    assert (await store.memories.get("a", as_of=at)).content == "x"
+    assert [m.id for m in await everything(store.memories.list(as_of=at))] == ["a"]
+    assert await store.memories.history("a") == []
 
 
 async def test_a_namespace_stays_while_the_history_speaks_of_it(store: Store) -> None:
