@@ -216,7 +216,7 @@ def examples(number: int) -> int:
 
 
 @given(st.lists(st.tuples(places, st.lists(steps, min_size=1, max_size=3)), min_size=1, max_size=14))
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[Any]) -> None:
     async def run(path: Path) -> None:
         known: list[tuple[datetime, dict[str, list[Any]]]] = []
@@ -287,6 +287,26 @@ async def test_only_what_differs_is_written_down_and_the_old_vector_once(store: 
     assert changes[1].new["tags"] == {"u", "v"}
     assert changes[1].old["embedding"].tobytes() == first.tobytes()  # type: ignore[union-attr]
     assert changes[0].new["metadata"] == {"a": 2}
+
+
+async def test_a_tag_renamed_or_deleted_is_a_change_of_all_that_carried_it(store: Store) -> None:
+    await store.memories.add("x", id="a", tags={"t", "u"})
+    await store.memories.add("x", id="b", tags={"t"})
+    await store.assemblies.add("g", tags={"t"})
+    known = [*await everything(store.memories.list()), *await everything(store.assemblies.list())]
+    at = clock()
+    await store.tags.rename("t", "u")  # one of them has both, and they become one
+    await store.tags.delete("u")
+    for noun, id, before in (
+        (store.memories, "a", {"t", "u"}),
+        (store.memories, "b", {"t"}),
+        (store.assemblies, "g", {"t"}),
+    ):
+        deleted, renamed, _ = await noun.history(id)
+        assert (deleted.old["tags"], deleted.new["tags"]) == ({"u"}, set())
+        assert (renamed.old["tags"], renamed.new["tags"]) == (before, {"u"})
+    then = [*await everything(store.memories.list(as_of=at)), *await everything(store.assemblies.list(as_of=at))]
+    assert list(map(unused, then)) == list(map(unused, known))
 
 
 async def test_use_is_no_change(store: Store, path: Path) -> None:
