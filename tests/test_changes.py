@@ -334,6 +334,10 @@ async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_
     assert await told(store.memories, "ada0") == expected
     with pytest.raises(memstore.InvalidError), memstore.acting(""):
         pass
+    with memstore.acting("ada"):
+        pass
+    await store.memories.update("ada0", tags={"v"})
+    assert (await told(store.memories, "ada0"))[0] == ("updated", None, None)
 
 
 async def test_a_history_goes_on_across_a_deletion_and_another_record_of_the_id(store: Store) -> None:
