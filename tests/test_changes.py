@@ -216,11 +216,17 @@ def examples(number: int) -> int:
 
 
 @given(st.lists(st.tuples(places, st.lists(steps, min_size=1, max_size=3)), min_size=1, max_size=14))
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[Any]) -> None:
     async def run(path: Path) -> None:
         known: list[tuple[datetime, dict[str, list[Any]]]] = []
         async with memstore.open(path, dimension=3, durability="relaxed", index="exact") as store:
+            known.append((clock(), await state(store)))
+            for place in PLACES:  # so that steps find something to change
+                here = store.namespace(*place)
+                for number, id in enumerate(IDS[:3]):
+                    await here.memories.add(id, id=id, embedding=[1.0, 0.0, number], tags=TAGS[:number])
+                await here.assemblies.add("g", members=["a", "b"], tags=TAGS[:1])
             known.append((clock(), await state(store)))
             for place, some in script:
                 refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.UndoError)
@@ -283,6 +289,26 @@ async def test_only_what_differs_is_written_down_and_the_old_vector_once(store: 
     assert changes[0].new["metadata"] == {"a": 2}
 
 
+async def test_a_tag_renamed_or_deleted_is_a_change_of_all_that_carried_it(store: Store) -> None:
+    await store.memories.add("x", id="a", tags={"t", "u"})
+    await store.memories.add("x", id="b", tags={"t"})
+    await store.assemblies.add("g", tags={"t"})
+    known = [*await everything(store.memories.list()), *await everything(store.assemblies.list())]
+    at = clock()
+    await store.tags.rename("t", "u")  # one of them has both, and they become one
+    await store.tags.delete("u")
+    for noun, id, before in (
+        (store.memories, "a", {"t", "u"}),
+        (store.memories, "b", {"t"}),
+        (store.assemblies, "g", {"t"}),
+    ):
+        deleted, renamed, _ = await noun.history(id)
+        assert (deleted.old["tags"], deleted.new["tags"]) == ({"u"}, set())
+        assert (renamed.old["tags"], renamed.new["tags"]) == (before, {"u"})
+    then = [*await everything(store.memories.list(as_of=at)), *await everything(store.assemblies.list(as_of=at))]
+    assert list(map(unused, then)) == list(map(unused, known))
+
+
 async def test_use_is_no_change(store: Store, path: Path) -> None:
     await store.memories.add("x", id="a")
     await store.memories.touch(["a"])
@@ -308,6 +334,10 @@ async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_
     assert await told(store.memories, "ada0") == expected
     with pytest.raises(memstore.InvalidError), memstore.acting(""):
         pass
+    with memstore.acting("ada"):
+        pass
+    await store.memories.update("ada0", tags={"v"})
+    assert (await told(store.memories, "ada0"))[0] == ("updated", None, None)
 
 
 async def test_a_history_goes_on_across_a_deletion_and_another_record_of_the_id(store: Store) -> None:
@@ -383,6 +413,9 @@ async def test_a_transaction_is_of_one_moment_and_leaves_nothing_if_it_is_undone
         assert [change.what for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
         assert (await tx.memories.get("a", as_of=between)).importance == 0.2
     assert len(set(rows(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
+    then = (await store.memories.history("a"))[0].at
+    assert (await store.memories.get("a", as_of=then)).importance == 0.2  # its moment is the first that has it
+    assert (await store.memories.get("a", as_of=then - MICROSECOND)).importance == 0.5
     with pytest.raises(RuntimeError):
         async with store.transaction() as tx:
             await tx.memories.delete("a")
@@ -605,6 +638,16 @@ async def test_what_is_older_than_is_kept_goes_in_pieces_and_never_what_is_not(p
         await store.compact()
         assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
         assert await store.memories.history("a") == []
+
+
+async def test_what_came_before_all_that_is_kept_was_there(store: Store, path: Path) -> None:
+    await store.memories.add("x", id="a")
+    write(path, "DELETE FROM journal")
+    at = clock()
+    await store.memories.add("y", id="b")
+    assert (await store.memories.get("a", as_of=at)).content == "x"
+    assert [m.id for m in await everything(store.memories.list(as_of=at))] == ["a"]
+    assert await store.memories.history("a") == []
 
 
 async def test_a_namespace_stays_while_the_history_speaks_of_it(store: Store) -> None:
