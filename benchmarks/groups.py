@@ -46,13 +46,16 @@ async def measured(what: str) -> AsyncIterator[None]:
             worst = max(worst, time.perf_counter() - begun - 0.001)
 
     ticking = asyncio.create_task(tick())
-    begun, before = time.perf_counter(), _peak()
+    begun, worked, before = time.perf_counter(), time.process_time(), _peak()
     try:
         yield
     finally:
-        took, more = time.perf_counter() - begun, _peak() - before
+        took, cpu, more = time.perf_counter() - begun, time.process_time() - worked, _peak() - before
         ticking.cancel()
-        print(f"{what}: {took:.1f} s, gap of the loop {worst * 1000:.0f} ms, {more:.0f} MB more", flush=True)
+        print(
+            f"{what}: {took:.1f} s ({cpu:.1f} s of processors), gap of the loop {worst * 1000:.0f} ms, {more:.0f} MB",
+            flush=True,
+        )
 
 
 async def run(vectors: npt.NDArray[np.float32], index: Literal["auto", "exact", "graph"], threshold: float) -> None:

@@ -412,24 +412,34 @@ async def test_a_lineage_is_of_who_has_the_id_and_of_nobody_before(store: Store)
     assert told((await store.assemblies.lineage("b")).ancestors) == [("a", 1, False), ("b", 2, False)]
 
 
+async def test_of_several_by_one_id_that_are_gone_the_last_is_meant(store: Store) -> None:
+    await store.assemblies.add_many([{"id": id} for id in "xyz"])
+    await store.assemblies.merge(["y"], into="x")
+    await store.assemblies.delete("x")
+    await store.assemblies.add("x")
+    await store.assemblies.merge(["x"], into="z")
+    last = await store.assemblies.lineage("x")
+    assert (last.ancestors, told(last.descendants)) == ((), [("z", 1, True)])
+
+
 async def test_a_lineage_ends_at_a_cycle_and_tells_of_a_diamond_once(store: Store, path: Path) -> None:
     """No verb makes either; a file may hold anything."""
-    await store.assemblies.add_many([{"id": id} for id in "abcd"])
+    await store.assemblies.add_many([{"id": id} for id in "abcdef"])
+    edges = ["ab", "ac", "bd", "cd", "cf", "da", "ea"]  # from a source to its target
     with closing(sqlite3.connect(path)) as connection, connection:
-        for pk, (target, sources) in enumerate([(2, (1,)), (3, (1,)), (4, (2, 3)), (1, (4,))], 1):
+        for pk, (source, target) in enumerate(edges, 1):
+            keys = ["abcdef".index(id) + 1 for id in (target, source)]
             connection.execute(
                 "INSERT INTO assembly_merge (pk, namespace_pk, target_pk, target_id, at, brought) "
                 "VALUES (?, 1, ?, ?, 5, '{}')",
-                (pk, target, "abcd"[target - 1]),
+                (pk, keys[0], target),
             )
-            for position, source in enumerate(sources):
-                connection.execute(
-                    "INSERT INTO assembly_merge_source VALUES (?, ?, ?, ?)",
-                    (pk, source, "abcd"[source - 1], position),
-                )
-    walked = await asyncio.wait_for(store.assemblies.lineage("a"), 10)
-    assert told(walked.descendants) == [("b", 1, True), ("c", 1, True), ("d", 2, True)]
-    assert told(walked.ancestors) == [("d", 1, True), ("b", 2, True), ("c", 2, True)]
+            connection.execute("INSERT INTO assembly_merge_source VALUES (?, ?, ?, 0)", (pk, keys[1], source))
+    from_a = await asyncio.wait_for(store.assemblies.lineage("a"), 10)
+    assert told(from_a.descendants) == [("b", 1, True), ("c", 1, True), ("d", 2, True), ("f", 2, True)]
+    assert told(from_a.ancestors) == [("d", 1, True), ("e", 1, True), ("b", 2, True), ("c", 2, True)]
+    from_e = await asyncio.wait_for(store.assemblies.lineage("e"), 10)
+    assert [kin.id for kin in from_e.descendants] == ["a", "b", "c", "d", "f"]
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
