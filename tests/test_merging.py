@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 
 import memstore
 from memstore import (
@@ -29,6 +30,8 @@ from memstore import (
     UnmergeError,
 )
 from memstore.merging import MAX_MERGED
+from memstore.repository import rows, tombstones
+from memstore.repository.nouns import ASSEMBLY
 
 from .conftest import DIMENSION, vectors
 from .spaces import mean
@@ -349,6 +352,21 @@ async def test_what_was_purged_cannot_come_back(store: Store, path: Path, drinks
     assert [k.id for k in kin] == ["tea", "coffee"]
     with pytest.raises(NotFoundError):
         await store.assemblies.merged("tea")
+
+
+async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+    await store.assemblies.merge(["tea", "coffee"], into="both")
+    session = store.assemblies._session
+
+    def forget(connection: Connection) -> None:
+        keys = rows.keys_of(connection, ASSEMBLY, (), ["both"], LONG_AGO).values()
+        space = session.spaces["assembly"]
+        tombstones.set_aside(connection, ASSEMBLY, space, keys, "forgotten", at=LONG_AGO, actor=None, reason=None)
+
+    await session.write(forget)
+    with pytest.raises(UnmergeError, match="restore"):
+        await store.assemblies.unmerge("both")
+    assert (await store.assemblies.merged("coffee")).merge.target == "both"
 
 
 async def test_an_unmerge_names_a_merge_of_its_namespace(store: Store, drinks: npt.NDArray[np.float32]) -> None:
