@@ -47,11 +47,16 @@ def author(actor: str | None = None, reason: str | None = None) -> Author:
     """Who acts here and now: whom a caller named, else whom the block of `acting` around it names."""
     if actor is None and reason is None:
         return _acting.get()
-    if actor is not None:
-        check_text("actor", actor, least=1, most=MAX_ACTOR_BYTES)
-    if reason is not None:
-        check_text("reason", reason, most=MAX_REASON_BYTES)
+    actor, reason = checked(actor, reason)
     return Author(_acting.get().actor if actor is None else actor, reason)
+
+
+def checked(actor: object, reason: object) -> Author:
+    """Who asks for a change and why, in the caller's words or None, else `InvalidError`."""
+    return Author(
+        None if actor is None else check_text("actor", actor, least=1, most=MAX_ACTOR_BYTES),
+        None if reason is None else check_text("reason", reason, most=MAX_REASON_BYTES),
+    )
 
 
 _NOBODY = Author()

@@ -256,7 +256,14 @@ def _why(count: int) -> LeftReason:
     return "no_vector" if count < 0 else "too_few" if count else "no_neighbour"
 
 
-def form(connection: Connection, path: Namespace, proposals: Sequence[Proposal]) -> Formed:
+def form(
+    connection: Connection,
+    path: Namespace,
+    proposals: Sequence[Proposal],
+    *,
+    actor: str | None = None,
+    reason: str | None = None,
+) -> Formed:
     """Make the assemblies of *proposals*: see `Assemblies.form`."""
     at = now()
     given: set[str] = set()
@@ -287,5 +294,6 @@ def form(connection: Connection, path: Namespace, proposals: Sequence[Proposal])
             breathe()
         assemblies.add_members(connection, key, found)  # every write ends with the composites that it left behind
     if new:
-        journal.added(connection, ASSEMBLY, assemblies.owner(connection, new[0]), new)
+        with journal.said_by(connection, actor, reason):
+            journal.added(connection, ASSEMBLY, assemblies.owner(connection, new[0]), new)
     return Formed(assemblies=tuple(assembly.id for assembly in made), stale=tuple(stale))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from memstore import forming, merging
+from memstore.acting import checked
 from memstore.arguments import listed
 from memstore.collection import Collection
 from memstore.errors import InvalidError, shown
@@ -14,6 +15,7 @@ from memstore.hits import AssemblyHit
 from memstore.records import Assembly
 from memstore.repository.nouns import MEMORY
 from memstore.repository.selection import Selection
+from memstore.texts import check_text
 
 Progress = Callable[[int, int], None]
 
@@ -63,7 +65,8 @@ class Grouping(Collection[Assembly, AssemblyHit]):
             merging.check_similarity("similarity", similarity),
             merging.check_similarity("threshold", threshold),
         )
-        title, who, why = (merging.check_note(*pair) for pair in (("name", name), ("actor", actor), ("reason", reason)))
+        title = None if name is None else check_text("name", name)
+        who, why = checked(actor, reason)
         return await self._session.write(
             lambda connection: merging.merge(
                 connection,
@@ -104,7 +107,7 @@ class Grouping(Collection[Assembly, AssemblyHit]):
         """
         which = merge.id if isinstance(merge, Merge) else merge
         which = check_id(which) if isinstance(which, str) else check_count("the number of a merge", which, 1, 2**62)
-        who, why = merging.check_note("actor", actor), merging.check_note("reason", reason)
+        who, why = checked(actor, reason)
         return await self._session.write(
             lambda connection: merging.unmerge(
                 connection, self._session.spaces, self._namespace, which, actor=who, reason=why, at=now()
@@ -209,11 +212,15 @@ class Grouping(Collection[Assembly, AssemblyHit]):
             on_progress=on_progress,
         )
 
-    async def form(self, proposals: Proposals | Iterable[Proposal]) -> Formed:
+    async def form(
+        self, proposals: Proposals | Iterable[Proposal], *, actor: str | None = None, reason: str | None = None
+    ) -> Formed:
         """Make assemblies of proposals. Takes the writer lock; one transaction, all or nothing.
 
         Args:
             proposals: what `propose` gave, or some of its groups, changed or not; 100,000 at most.
+            actor: who asks for it, for the history.
+            reason: why, for the history.
 
         Returns:
             The ids of the new assemblies, and the proposals of which none was made, because a member is gone or in an
@@ -229,6 +236,7 @@ class Grouping(Collection[Assembly, AssemblyHit]):
         for each in asked:
             if not isinstance(each, Proposal):
                 raise InvalidError(f"form takes proposals, as propose gives them; got {shown(each)}")
+        who, why = checked(actor, reason)
         return await self._session.write(
-            lambda connection: forming.form(connection, self._namespace, asked), batch=True
+            lambda connection: forming.form(connection, self._namespace, asked, actor=who, reason=why), batch=True
         )

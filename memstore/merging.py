@@ -21,21 +21,16 @@ from memstore.records import Assembly, Json, Memory, Namespace, new_id
 from memstore.repository import assemblies, journal, merges, recalled, rows, tombstones
 from memstore.repository.log import VectorSpace
 from memstore.repository.merges import Stored
-from memstore.repository.nouns import ASSEMBLY, Kind
+from memstore.repository.nouns import ASSEMBLY, MEMORY, Kind
 from memstore.repository.reading import odd, only
 from memstore.schema import json_text
-from memstore.texts import check_metadata, check_text
+from memstore.texts import check_metadata
 from memstore.threads import breathe
 
 MAX_MERGED = 1_000
 """Assemblies in one merge: each is compared with every other."""
 
 Spaces = Mapping[Kind, VectorSpace]
-
-
-def check_note(name: str, value: object) -> str | None:
-    """*value* as a text that goes with a change, or None for nothing, else `InvalidError`."""
-    return None if value is None else check_text(name, value)
 
 
 def check_sources(ids: object) -> list[str]:
@@ -260,6 +255,8 @@ def _take_out(connection: Connection, spaces: Spaces, found: Stored, at: datetim
     }
     with journal.changing(connection, ASSEMBLY, [found.target]) as noted:
         gone = assemblies.remove_members(connection, found.target, brought["members"])
+        away = sorted(set(brought["members"]) - gone)  # in the trash, say: they are not to come back into it
+        tombstones.part(connection, MEMORY, away, found.target)
         noted.members(found.target, joined=set(), left=gone)
         assemblies.change(connection, found.merge.namespace, found.target, changes)
 

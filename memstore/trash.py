@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 from sqlalchemy import Connection
 
 from memstore import composites, forgetting
+from memstore.acting import checked
 from memstore.arguments import list_of_ids
 from memstore.collection import PAGE, Collection
 from memstore.errors import InvalidError, NotFoundError
@@ -15,9 +16,8 @@ from memstore.fields import check_ids, from_micros, now, to_micros
 from memstore.forgetting import Place
 from memstore.policies import ForgetPlan, ForgetPolicy, PrunePolicy, Trashed, span
 from memstore.records import Assembly, Memory, Namespace
-from memstore.repository import recalled, tombstones
+from memstore.repository import journal, recalled, tombstones
 from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
-from memstore.texts import check_text
 from memstore.threads import SLICE, slices
 from memstore.transaction import Session
 
@@ -52,12 +52,19 @@ class Recoverable(Collection[RecordT, HitT]):
         ]
         return page, found[-1].pk if len(found) == PAGE else None
 
-    async def restore(self, ids: Iterable[str]) -> list[RecordT]:
+    async def restore(
+        self, ids: Iterable[str], *, actor: str | None = None, reason: str | None = None
+    ) -> list[RecordT]:
         """Bring back what was forgotten, all of *ids* or none: every field, the vector's bits, its place in the index.
 
         Memberships come back where the other end is there; where that lies in the trash too, they come back with it. Of
         several that were forgotten under one id the latest comes back. (`memstore.restore` is another thing: it puts a
         whole file in the place of another.) Takes the writer lock.
+
+        Args:
+            ids: of what was forgotten.
+            actor: who asks for it, for the history.
+            reason: why, for the history.
 
         Returns:
             The records, in the order of *ids*.
@@ -68,6 +75,7 @@ class Recoverable(Collection[RecordT, HitT]):
             InvalidError: it expired while it lay there.
         """
         asked = list_of_ids(ids)
+        said = checked(actor, reason)
 
         def step(connection: Connection) -> list[RecordT]:
             wanted, at = check_ids(asked), now()
@@ -81,7 +89,8 @@ class Recoverable(Collection[RecordT, HitT]):
                     expires = each.record.get("expires_at")
                     if expires is not None and expires <= to_micros(at):
                         raise _expired(each.id, expires)
-            keys = tombstones.bring_back(connection, self._noun, self._session.spaces, chosen)
+            with journal.said_by(connection, *said):
+                keys = tombstones.bring_back(connection, self._noun, self._session.spaces, chosen)
             if self._noun is ASSEMBLY:  # which is read here, before the write ends with that
                 composites.recompute(connection, self._session.spaces, keys)
             return self._read(connection, keys, at)
@@ -182,7 +191,6 @@ async def carry_out(
         raise InvalidError("forget takes what plan_forget made, and assemblies.prune what assemblies.plan_prune made")
     if plan.namespace != namespace:
         raise InvalidError(f"this plan is of namespace {plan.namespace!r}, and this is {namespace!r}: do it there")
-    who = None if actor is None else check_text("actor", actor)
-    why = None if reason is None else check_text("reason", reason)
+    said = checked(actor, reason)
     spaces = session.spaces
-    return await session.write(lambda c: forgetting.carry_out(c, spaces, plan, actor=who, reason=why), batch=True)
+    return await session.write(lambda c: forgetting.carry_out(c, spaces, plan, **said._asdict()), batch=True)

@@ -101,8 +101,10 @@ def _joins(connection: Connection, owner: int, key: int) -> list[int]:
 
 def _bring_back(connection: Connection, spaces: Spaces, noun: Noun, entry: Entry, change: Change) -> None:
     """Undo that a record went: it is there again under its key, with all that it had and can have still."""
-    if entry.what in ("forgotten", "merged"):
-        raise _refuse(change, f"what was {entry.what} lies in the trash: bring it back from there")
+    if entry.what == "forgotten":
+        raise _refuse(change, "what was forgotten lies in the trash: bring it back by restore()")
+    if entry.what == "merged":
+        raise _refuse(change, "the assembly went into a merge: undo that by unmerge()")
     later = [each.number for each in _later(connection, noun, entry.key, entry)]
     if later:
         raise _refuse(change, "the record came back after that", later)

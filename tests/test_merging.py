@@ -21,6 +21,7 @@ import memstore
 from memstore import (
     Assembly,
     DuplicateError,
+    ForgetPolicy,
     InvalidError,
     Kin,
     MemstoreError,
@@ -252,6 +253,19 @@ async def test_an_unmerge_leaves_what_was_done_since(store: Store, drinks: npt.N
     assert await members(store, "tea") == ["m0", "m5"]
     assert await members(store, "coffee") == ["m1", "m2"]
     await expect_composite(store, "tea", drinks[[0, 5]])
+    await expect_composite(store, "coffee", drinks[[1, 2]])
+
+
+async def test_what_lies_in_the_trash_while_a_merge_is_undone_comes_back_to_where_it_was(
+    store: Store, drinks: npt.NDArray[np.float32]
+) -> None:
+    before = await members(store, "tea")
+    await store.assemblies.merge(["tea", "coffee"], into="tea")
+    await store.forget(await store.plan_forget(ForgetPolicy(where={"id": {"$in": ["m0", "m1"]}})))
+    await store.assemblies.unmerge("tea")
+    await store.memories.restore(["m1", "m0"])
+    assert await members(store, "tea") == before
+    assert await members(store, "coffee") == ["m1", "m2"]
     await expect_composite(store, "coffee", drinks[[1, 2]])
 
 

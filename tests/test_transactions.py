@@ -465,7 +465,7 @@ async def test_a_key_far_away_is_no_matter(store: Store, path: Path, rng: np.ran
         for key, row in ((10**15, rows[1]), (-7, rows[2])):
             base.execute(
                 "INSERT INTO memory SELECT ?, namespace_pk, ?, content, metadata, importance, created_at, updated_at, "
-                "expires_at, accessed_at, access_count FROM memory WHERE id = 'near'",
+                "expires_at, accessed_at, access_count, pinned FROM memory WHERE id = 'near'",
                 (key, str(key)),
             )
             base.execute("INSERT INTO memory_vector VALUES (?, 1, ?, NULL)", (key, row.tobytes()))

@@ -124,7 +124,7 @@ def inserted_by_hand(connection: Connection, key: int, data: bytes) -> None:
     base = raw(connection)
     base.execute(
         "INSERT INTO memory SELECT ?, namespace_pk, 'by hand', content, metadata, importance, created_at, updated_at, "
-        "NULL, NULL, 0 FROM memory WHERE pk = 1",
+        "NULL, NULL, 0, 0 FROM memory WHERE pk = 1",
         (key,),
     )
     base.execute(

@@ -17,7 +17,7 @@ SELECTED = ("shelf", "near")
 
 
 class Memstore(System):
-    """The defaults, but for what the options say.
+    """The defaults, but that no past is kept, and for what the options say.
 
     Options: `index` and `vector_type` as of `memstore.open`; `by`: "load", or else bulks are one call of `add_many`;
     `held`: nothing is folded into the graph by itself; `indexed`: whether what filters ask for is declared.
@@ -37,6 +37,7 @@ class Memstore(System):
             folder / FILE,
             dimension=self.made.dimension,
             indexed_metadata=SELECTED if self.options.get("indexed", True) else (),
+            history="off",  # no other system here keeps a past; what it costs is measured by `benchmarks.history`
             **asked,
         )
         if new:  # loads the index, so that it follows every commit from now on

@@ -10,7 +10,7 @@ hands the membership over to the other's tombstone: in whichever order they go a
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -259,12 +259,27 @@ def _join_again(
     _JOIN.many(connection, joined)
 
 
+def part(connection: Connection, noun: Noun, keys: Iterable[int], partner: int) -> None:
+    """Have tombstones of the records *keys*, where there are any, forget a membership with *partner*."""
+    for key in keys:
+        _rewritten(connection, noun, key, lambda ends: [end for end in ends if end[0] != partner])
+
+
 def _hand_over(connection: Connection, noun: Noun, pk: int, ends: Sequence[tuple[int, str]]) -> None:
     """Have the tombstone of the record *pk*, if there is one, say that it had memberships with *ends*."""
+    _rewritten(connection, noun, pk, lambda known: sorted({*known, *ends}))
+
+
+def _rewritten(
+    connection: Connection,
+    noun: Noun,
+    pk: int,
+    partners: Callable[[Sequence[tuple[int, str]]], list[tuple[int, str]]],
+) -> None:
+    """Have the tombstones of the record *pk* say what *partners* makes of the memberships that they name."""
     of_record = select(tombstone.c.pk).where(tombstone.c.kind == noun.kind, tombstone.c.record_pk == pk)
     for each in read(connection, noun, list(connection.execute(of_record).scalars())):
-        partners = sorted({*each.partners, *ends})
-        record = {**each.record, PARTNERS[noun.kind]: partners}
+        record = {**each.record, PARTNERS[noun.kind]: partners(each.partners)}
         connection.execute(update(tombstone).where(tombstone.c.pk == each.pk).values(record=record))
 
 
