@@ -119,9 +119,10 @@ def test_what_people_see_is_plain_and_fits_80_columns(retold):
     assert all(len(line) <= 110 for line in before_commands.splitlines())
 
 
-def test_the_commands_it_offers_work(built, retold):
+def test_the_commands_it_offers_work(built, retold, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a map is drawn there
     offered = [line.strip() for line in retold.partition("To try on it:")[2].splitlines() if line.strip()]
-    assert len(offered) == 6
+    assert len(offered) == 7
     for line in offered:
         words = shlex.split(line)
         arguments = words[words.index("memstore.cli.main") + 1 :] if "memstore.cli.main" in words else words[1:]

@@ -198,6 +198,7 @@ def _say_what_next(file: Path, seconds: float) -> None:
         ["assemblies", "search", "waiting for several things at once"],
         ["assemblies", "show", "try"],
         ["add", "Ada prefers the with statement", "--tag", "note"],
+        ["map", "memstore-demo.html"],
         ["stats"],
     ):
         say("  " + quote([*program, *words, "--file", str(file)]))
