@@ -24,11 +24,15 @@ import pytest
 
 import memstore
 from memstore import (
+    Activation,
     Assemblies,
     ForgetPolicy,
     Memories,
     MemstoreError,
+    Merge,
+    MergedAssembly,
     Metric,
+    Proposal,
     PrunePolicy,
     SettingsMismatchError,
     Store,
@@ -426,6 +430,19 @@ async def _pruned(face: Any) -> None:
     await face.prune(await face.plan_prune(PrunePolicy(where={"id": "g:4"})))
 
 
+async def _merged(face: Assemblies, ground: Ground) -> Merge:
+    made = [(await face.add(ground.new(), members=[member])).id for member in ("m:0", "m:5")]
+    return await face.merge(made)
+
+
+async def _parted(face: Assemblies, ground: Ground) -> Merge:
+    return await face.unmerge(await _merged(face, ground))
+
+
+async def _read_merged(face: Assemblies, ground: Ground) -> MergedAssembly:
+    return await face.merged((await _merged(face, ground)).sources[0])
+
+
 async def _undone(face: Any, ground: Ground) -> None:
     made = await face.memories.add("x", id=ground.new(), embedding=ground.vector())
     await face.undo((await face.memories.history(made.id))[0])
@@ -449,6 +466,7 @@ CASES: dict[type, dict[str, Case]] = {
         "count": lambda face, g: face.count(where={"content": {"$startswith": "m"}}),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
+        "explain": lambda face, g: face.explain(g.vector(), "m:0", activate=Activation(threshold=-1.0)),
         "trash": lambda face, g: face.trash(),
         "restore": lambda face, g: face.restore([]),
     },
@@ -471,6 +489,15 @@ CASES: dict[type, dict[str, Case]] = {
         "count": lambda face, g: face.count(),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector()]),
+        "activate": lambda face, g: face.activate(["g:0"], 0.5),
+        "sync_state": lambda face, g: face.sync_state("g:0"),
+        "merge": lambda face, g: _merged(face, g),
+        "unmerge": lambda face, g: _parted(face, g),
+        "merged": lambda face, g: _read_merged(face, g),
+        "lineage": lambda face, g: face.lineage("g:0"),
+        "merge_candidates": lambda face, g: face.merge_candidates(-1.0),
+        "propose": lambda face, g: face.propose(0.1),
+        "form": lambda face, g: face.form([Proposal(leader="m:0", members=("m:0", "m:1"), similarity=1.0, id=g.new())]),
         "plan_prune": lambda face, g: face.plan_prune(PrunePolicy(members_below=9, older_than=0)),
         "prune": lambda face, g: _pruned(face),
         "trash": lambda face, g: face.trash(),
