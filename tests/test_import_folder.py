@@ -66,11 +66,36 @@ async def test_every_field_goes_where_the_page_says(tmp_path: Path) -> None:
         assert group.created_at == group.updated_at == WHEN
         assert group.member_count == 1
         np.testing.assert_allclose(group.composite, np.array([0.5, 0.25, -1, 0.125]) / np.sqrt(1.328125), atol=1e-6)
+        assert (group.activation_level, group.activation_count) == (0.25, 2)
+        assert group.activated_at == datetime(2023, 11, 15, tzinfo=UTC), "when it was last used: nobody said more"
         left = {"assembly_id", "name", "description", "creation_time", "memory_ids", "composite_embedding"}
+        left |= {"activation_level", "activation_count"}
         given = assembly("asm:1")
         kept = {k: v for k, v in given.items() if v is not None and k not in left | {"tags", "topics"}}
         assert group.metadata == {"imported": kept}
         assert await store.check() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "level", "at", "kept"),
+    [
+        ({"last_activation": 1_700_000_000.0}, 0.25, WHEN, {}),
+        ({"activation_level": 1.5, "last_activation": "2023-11-14T22:13:20Z"}, 1.0, WHEN, {"activation_level": 1.5}),
+        ({"activation_level": 0, "last_access_time": None}, 0.0, None, {}),
+        ({"activation_level": "high", "last_access_time": None}, 0.0, None, {"activation_level": "high"}),
+        ({"last_access_time": None}, 0.25, WHEN, {}),
+    ],
+)
+async def test_how_active_an_assembly_was_comes_in(
+    tmp_path: Path, fields: dict[str, Any], level: float, at: datetime | None, kept: dict[str, Any]
+) -> None:
+    folder = write(tmp_path / "folder", [], [assembly("asm:1", **fields)])
+    async with temporary_store(dimension=DIMENSION) as store:
+        await import_folder(store, folder)
+        group = await store.assemblies.get("asm:1")
+    assert (group.activation_level, group.activated_at) == (level, at)
+    named = {name: value for name, value in group.metadata["imported"].items() if name == "activation_level"}
+    assert named == kept
 
 
 async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ _ASSEMBLY = frozenset(
         "tags",
         "topics",
         "metadata",
+        "activation_level",
+        "activation_count",
+        "last_activation",
     }
 )
 _MOST_COUNT = 2**62
@@ -172,11 +175,11 @@ def memory_of(
         "content": taking.text("content"),
         "embedding": _vector(values.get("embedding"), dimension, remarks),
         "tags": tags,
-        "importance": _importance(taking),
+        "importance": _share(taking, "quickrecal_score"),
         "created_at": made,
         "updated_at": made if changed is None or (made is not None and changed < made) else changed,
         "accessed_at": taking.time("last_access_time"),
-        "access_count": _count(taking),
+        "access_count": _count(taking, "access_count"),
     }
     for name in sorted(values.keys() - _MEMORY):
         taking.keep(name)
@@ -187,7 +190,7 @@ def assembly_of(values: Mapping[str, Any], id: str, at: datetime | None, remarks
     """The arguments of `assemblies.add`, but for the members, for an assembly's JSON; arguments as of `memory_of`."""
     taking = Taking(values, remarks)
     made = taking.made("creation_time", at)
-    item = {
+    item: dict[str, Any] = {
         "id": id,
         "name": taking.text("name"),
         "description": taking.text("description"),
@@ -196,6 +199,14 @@ def assembly_of(values: Mapping[str, Any], id: str, at: datetime | None, remarks
         "created_at": made,
         "updated_at": made,
     }
+    level = _share(taking, "activation_level")
+    if level:
+        # Who wrote a level without saying when had it fade from the last time anything was done with it.
+        item["activation_level"] = level
+        item["activated_at"] = taking.time("last_activation") or time_of(values.get("last_access_time")) or made
+    else:
+        item["activated_at"] = taking.time("last_activation")
+    item["activation_count"] = _count(taking, "activation_count")
     for name in sorted(values.keys() - _ASSEMBLY):
         taking.keep(name)
     return {**item, "metadata": taking.metadata(values.get("metadata"))}
@@ -274,26 +285,27 @@ def _finite(value: list[Any]) -> bool:
         return False
 
 
-def _importance(taking: Taking) -> float | None:
-    value = taking.values.get("quickrecal_score")
+def _share(taking: Taking, name: str) -> float | None:
+    """A number, clipped to 0 to 1: outside of it, it is kept too."""
+    value = taking.values.get(name)
     if value is None:
         return None
     if type(value) not in (int, float) or math.isnan(value):
-        taking.keep("quickrecal_score", f"is no number, but {shown(value)}")
+        taking.keep(name, f"is no number, but {shown(value)}")
         return None
     if not 0 <= value <= 1:
-        taking.kept["quickrecal_score"] = value
+        taking.kept[name] = value
     return float(min(1, max(0, value)))
 
 
-def _count(taking: Taking) -> int | None:
-    value = taking.values.get("access_count")
+def _count(taking: Taking, name: str) -> int | None:
+    value = taking.values.get(name)
     if value is None:
         return None
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) is not int or not 0 <= value <= _MOST_COUNT:
-        taking.keep("access_count", f"is no count, but {shown(value)}")
+        taking.keep(name, f"is no count, but {shown(value)}")
         return None
     return value
 
