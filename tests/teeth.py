@@ -145,8 +145,8 @@ TEETH: tuple[Tooth, ...] = (
         name="unmoored",
         promise="nothing is written back into such a file",
         file="memstore/database/core.py",
-        old="if not self.file.in_place:",
-        new="if False:",
+        old="return self.file.in_place and commit.write_back",
+        new="return commit.write_back",
         tests=("tests/test_replaced.py",),
     ),
     Tooth(
