@@ -23,7 +23,7 @@ from .history import (
 )
 
 ROOT = Path(__file__).parents[1]
-SEED, COUNT = 3, 25
+SEED, COUNT = 4, 25
 
 
 async def run(path: Path, count: int = COUNT) -> History:

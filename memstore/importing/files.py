@@ -94,7 +94,7 @@ def look_through(path: str | os.PathLike[str]) -> Folder:
         raise InvalidError(f"there is no folder {str(folder.path)!r} to import")
     if not any((folder.path / name).exists() for name in (INDEX, *FOLDERS.values())):
         raise InvalidError(f"{str(folder.path)!r} holds neither {INDEX} nor memories/ nor assemblies/: give the folder")
-    _read_index(folder)
+    _read_entries(folder)
     known = {INDEX, *FOLDERS.values()}
     for entry in sorted(folder.path.iterdir()):
         if entry.name not in known:
@@ -154,7 +154,7 @@ def _parsed(data: bytes) -> dict[str, Any] | str:
     return value if isinstance(value, dict) else f"it holds no JSON object but {type(value).__name__}"
 
 
-def _read_index(folder: Folder) -> None:
+def _read_entries(folder: Folder) -> None:
     if not (folder.path / INDEX).exists():
         _remark(folder, "mended", INDEX, "there is none: files say themselves what they hold")
         return
