@@ -20,7 +20,7 @@ from memstore.database.sqlite import chosen, sqlite3
 
 ROOT = Path(__file__).parents[1]
 OWN, NEWER = SimpleNamespace(sqlite_version_info=(3, 40, 1)), SimpleNamespace(sqlite_version_info=(3, 53, 4))
-CORE = ("test_sqlite", "test_commit", "test_open", "test_memories", "test_transactions", "test_group_commit")
+CORE = ("test_sqlite", "test_commit", "test_memories", "test_transactions")
 
 
 @pytest.mark.parametrize(
