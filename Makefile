@@ -7,7 +7,7 @@ test:           ## everything CI runs
 	bash .ci/run
 
 quick:          ## the tests, without fresh environments
-	$(PYTHON) -m pytest -q --ignore=tests/test_packaging.py
+	$(PYTHON) -m pytest -q --ignore=tests/docs/test_packaging.py
 
 format:
 	$(PYTHON) -m ruff format .

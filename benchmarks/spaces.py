@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import memstore
-from memstore.geometry import into_ball
+from memstore.vectors.hyperbolic import into_ball
 
 Rows = npt.NDArray[np.float32]
 LIMIT = 10

@@ -11,7 +11,7 @@ import sys
 import memstore
 
 try:
-    from memstore.integrations.wordllama import WordLlamaEmbedder as Embedder
+    from memstore.embedders.wordllama import WordLlamaEmbedder as Embedder
 except ImportError:
     from memstore.testing import HashEmbedder as Embedder
 

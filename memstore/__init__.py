@@ -10,13 +10,15 @@ index that cannot drift from it. Asyncio-native.
 Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
-from memstore.acting import acting
-from memstore.activation import Activation, SyncState
-from memstore.assemblies import Assemblies
-from memstore.backups import restore, verify
-from memstore.changes import Change
+from memstore.actor import acting
+from memstore.api.assemblies import Assemblies
+from memstore.api.memories import Memories
+from memstore.api.open import open
+from memstore.api.store import Store, StoreNamespace, Transaction
+from memstore.api.tags import Tags
+from memstore.config import Durability, Engine, GraphOptions, IndexKind, VectorType
 from memstore.database import migrate
-from memstore.embedder import Embedder
+from memstore.embedders.bound import Embedder
 from memstore.errors import (
     BusyError,
     ClosedError,
@@ -49,36 +51,20 @@ from memstore.errors import (
     UnmergeError,
     UsageError,
 )
-from memstore.explaining import AssemblyExplanation, Exclusion, Explanation
-from memstore.groups import (
-    Formed,
-    Kin,
-    Lineage,
-    Merge,
-    MergeCandidate,
-    MergedAssembly,
-    Proposal,
-    Proposals,
-)
-from memstore.hits import Activated, AssemblyHit, Gain, Hit, Hits, Plan
-from memstore.memories import Memories
-from memstore.opening import open
-from memstore.policies import ForgetPlan, ForgetPolicy, Planned, PrunePolicy, Trashed
-from memstore.records import (
-    Assembly,
-    Embedding,
-    Finding,
-    Memory,
-    Repair,
-    Stats,
-    Tag,
-    Verification,
-)
-from memstore.reranking import rerank
-from memstore.schema import include_object
-from memstore.settings import Durability, Engine, GraphOptions, IndexKind, Metric, VectorType
-from memstore.store import Store, StoreNamespace, Transaction
-from memstore.tags import Tags
+from memstore.forgetting.policies import ForgetPlan, ForgetPolicy, Planned, PrunePolicy, Trashed
+from memstore.maintenance.backup import restore, verify
+from memstore.models.activation import SyncState
+from memstore.models.clustering import Formed, Proposal, Proposals
+from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation
+from memstore.models.history import Change
+from memstore.models.merging import Kin, Lineage, Merge, MergeCandidate, MergedAssembly
+from memstore.models.records import Assembly, Embedding, Memory, Tag
+from memstore.models.reports import Finding, Repair, Stats, Verification
+from memstore.models.search import Activated, AssemblyHit, Gain, Hit, Hits, Plan
+from memstore.schema.tables import include_object
+from memstore.search.activation import Activation
+from memstore.search.rerank import rerank
+from memstore.vectors.space import Metric
 
 __version__ = "0.1.0"
 

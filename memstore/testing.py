@@ -13,14 +13,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from memstore.api.open import open
+from memstore.api.store import Store
 from memstore.errors import InvalidError
-from memstore.fields import now
-from memstore.index.graphed import GraphedIndex
+from memstore.index.hybrid import GraphedIndex
 from memstore.index.protocol import NEVER, Entries
-from memstore.opening import open
-from memstore.repository import rows
-from memstore.repository.nouns import BY_KIND, Kind
-from memstore.store import Store
+from memstore.repository import records
+from memstore.repository.record_types import BY_KIND, Kind
+from memstore.timestamps import now
 
 Damage = Literal["missing", "ghost", "stale", "swapped", "wrong_dimension"]
 
@@ -83,7 +83,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
     await session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
     wanted = list(dict.fromkeys(ids))
     table = BY_KIND[noun]
-    found = await session.read(lambda c: rows.keys_of(c, table, (), wanted, now()))
+    found = await session.read(lambda c: records.keys_of(c, table, (), wanted, now()))
     if (
         len(found) < len(wanted)
         or (kind in ("missing", "stale") and not wanted)

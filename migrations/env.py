@@ -9,9 +9,9 @@ from logging.config import fileConfig
 from alembic import context
 from sqlalchemy import Connection
 
-from memstore.database.migration import locked
+from memstore.database.migrate import locked
 from memstore.errors import InvalidError
-from memstore.schema import OWN_TABLES, VERSION_TABLE, metadata
+from memstore.schema.tables import OWN_TABLES, VERSION_TABLE, metadata
 
 
 def own(object, name, type_, reflected, compare_to):

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from memstore import Assembly, NotFoundError, SyncState
-from memstore.cli.interchange import as_json, brief
-from memstore.cli.opening import changing, looking, searching
+from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import (
     AsJson,
     Below,
@@ -39,6 +38,7 @@ from memstore.cli.output import (
     table,
     vector_text,
 )
+from memstore.cli.stores import changing, looking, searching
 
 SHOWN_MEMBERS = 20
 

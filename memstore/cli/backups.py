@@ -11,15 +11,15 @@ import typer
 
 import memstore
 from memstore import InvalidError, MemstoreError, MissingFileError, Verification
-from memstore.backups import backup as copy
-from memstore.cli.interchange import as_json
-from memstore.cli.opening import looking
+from memstore.cli.jsonl import as_json
+from memstore.cli.maintenance import FOUND_SOMETHING
 from memstore.cli.options import AsJson, File
 from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text, space_text
-from memstore.cli.upkeep import FOUND_SOMETHING
-from memstore.database.file import HEAD, inspect
-from memstore.database.restoring import occupied
-from memstore.settings import path_text
+from memstore.cli.stores import looking
+from memstore.config import path_text
+from memstore.database.inspect import HEAD, inspect
+from memstore.database.restore_copy import occupied
+from memstore.maintenance.backup import backup as copy
 
 T = TypeVar("T")
 

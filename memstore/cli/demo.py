@@ -16,13 +16,13 @@ from rich.text import Text
 
 import memstore
 from memstore import AssemblyHit, Hit, InvalidError, MemstoreError, Store
-from memstore.cli import child
-from memstore.cli.opening import is_new, looking
+from memstore.cli import subprocesses
+from memstore.cli.maintenance import FOUND_SOMETHING
 from memstore.cli.options import AsJson
 from memstore.cli.output import clean, console, number, progress, say, say_json, show_table, size_text, snippet, table
 from memstore.cli.reference import SOURCE, Reference, reference
-from memstore.cli.upkeep import FOUND_SOMETHING
-from memstore.integrations.wordllama import WordLlamaEmbedder
+from memstore.cli.stores import is_new, looking
+from memstore.embedders.wordllama import WordLlamaEmbedder
 
 QUESTIONS = (
     "How do I catch an exception and clean up afterwards?",
@@ -174,7 +174,7 @@ def _look_again(file: Path, question: str, answer: dict[str, Any], told: _Told) 
 
 def _elsewhere(command: str, file: Path, *arguments: str) -> list[dict[str, Any]]:
     """What a command prints as JSON Lines when a new process runs it."""
-    done = child.run("memstore.cli.main", command, "--json", "--file", str(file), *arguments)
+    done = subprocesses.run("memstore.cli.main", command, "--json", "--file", str(file), *arguments)
     if done.returncode not in (0, FOUND_SOMETHING):
         why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise MemstoreError(f"a new process could not {command} {str(file)!r}: {why[0]}")

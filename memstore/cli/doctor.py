@@ -16,14 +16,15 @@ from rich.text import Text
 
 import memstore
 from memstore import MemstoreError
-from memstore.cli import child
-from memstore.cli.interchange import as_json
+from memstore.cli import subprocesses
+from memstore.cli.jsonl import as_json
+from memstore.cli.maintenance import FOUND_SOMETHING
 from memstore.cli.options import AsJson, MaybeFile
 from memstore.cli.output import clean, number, say, say_json, show_table, size_text
-from memstore.cli.upkeep import FOUND_SOMETHING
-from memstore.database.file import HEAD, MINIMUM_SQLITE, inspect, uri
+from memstore.database.engine import uri
+from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
-from memstore.index.runtimes import carries_llvm, described, openmp_runtimes
+from memstore.index.openmp import carries_llvm, described, openmp_runtimes
 
 _PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama", "pysqlite3")
 _EXTRAS = {
@@ -161,7 +162,7 @@ def _faiss() -> Iterator[Fact]:
         name="in this process",
         value=", ".join(map(described, loaded)) or "no OpenMP runtime, as it should be",
     )
-    done = child.run("memstore.cli.probe")
+    done = subprocesses.run("memstore.cli.doctor_probe")
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         advice = "install faiss-cpu again; until then open stores with engine='numpy'"

@@ -12,20 +12,10 @@ import typer
 from rich.text import Text
 
 from memstore import ForgetPlan, ForgetPolicy, PrunePolicy, Store, StoreNamespace, Trashed
-from memstore.cli.interchange import as_json, brief
-from memstore.cli.opening import changing, looking
+from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import AsJson, Below, File, InNamespace, Where, namespace_of, refuse, where_of
-from memstore.cli.output import (
-    assembly_text,
-    clean,
-    memory_text,
-    number,
-    say,
-    say_json,
-    show_table,
-    size_text,
-    table,
-)
+from memstore.cli.output import assembly_text, clean, memory_text, number, say, say_json, show_table, size_text, table
+from memstore.cli.stores import changing, looking
 
 SHOWN = 50
 

@@ -9,10 +9,10 @@ import typer
 from rich.text import Text
 
 from memstore import Change, HistoryError, acting
-from memstore.cli.interchange import as_json, value_as_json
-from memstore.cli.opening import changing, looking
+from memstore.cli.jsonl import as_json, value_as_json
 from memstore.cli.options import AsJson, File, InNamespace, namespace_of
 from memstore.cli.output import clean, number, say, say_json, show_table, snippet, table
+from memstore.cli.stores import changing, looking
 
 Id = Annotated[str, typer.Argument(help="The record's id; of one that is gone, too.", show_default=False)]
 OfAssembly = Annotated[bool, typer.Option("--assembly", "-a", help="Of an assembly; of a memory if left out.")]

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from memstore import Memory
-from memstore.cli.interchange import as_json, brief
-from memstore.cli.opening import Wanted, changing, looking, searching, writing
+from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import (
     Activate,
     AsJson,
@@ -35,6 +34,7 @@ from memstore.cli.options import (
     where_of,
 )
 from memstore.cli.output import json_text, number, say, say_json, show_fields, show_hits, show_memories, vector_text
+from memstore.cli.stores import Wanted, changing, looking, searching, writing
 
 Id = Annotated[str, typer.Argument(help="The memory's id.", show_default=False)]
 

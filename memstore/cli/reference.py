@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pydoc_data.topics import topics
 from typing import Any
 
-from memstore.cli.passages import Passage, of_reference
+from memstore.cli.chunking import Passage, of_reference
 
 SOURCE = "pydoc_data.topics"
 """What `metadata.source` is of everything that the demo stores."""

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from memstore.cli.interchange import as_json
-from memstore.cli.opening import changing, looking
+from memstore.cli.jsonl import as_json
 from memstore.cli.options import AsJson, File, InNamespace, namespace_of
 from memstore.cli.output import clean, number, say, say_json, show_table, table
+from memstore.cli.stores import changing, looking
 
 app = typer.Typer(
     help="Words that memories and assemblies carry.",

@@ -12,8 +12,8 @@
 * `migration`, `batch`: bringing a file to this release's schema.
 """
 
-from memstore.database.commit import raw
-from memstore.database.core import Database
-from memstore.database.migration import migrate
+from memstore.database.database import Database
+from memstore.database.migrate import migrate
+from memstore.database.transactions import raw
 
 __all__ = ["Database", "migrate", "raw"]

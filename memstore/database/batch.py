@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from alembic.operations import BatchOperations, Operations
 from sqlalchemy.schema import SchemaItem
 
-from memstore.database.commit import raw
 from memstore.database.sqlite import sqlite3
+from memstore.database.transactions import raw
 from memstore.errors import DamagedError, TransactionError
 
 _AUTOINCREMENT = re.compile(r"\bPRIMARY\s+KEY\s+(?:ASC\s+)?(?:ON\s+CONFLICT\s+\w+\s+)?AUTOINCREMENT\b", re.IGNORECASE)

@@ -22,12 +22,12 @@ from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.database import commit
-from memstore.database.driver import Driver, Step
-from memstore.database.identity import OpenedFile
-from memstore.database.line import Line, Place
+from memstore.concurrency import tell
+from memstore.database import driver_errors, transactions
+from memstore.database.connection_thread import Driver, Step
+from memstore.database.file_identity import OpenedFile
+from memstore.database.write_queue import Line, Place
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
-from memstore.threads import tell
 
 T = TypeVar("T")
 PartT = TypeVar("PartT")
@@ -100,8 +100,8 @@ class Job(Place[T]):
     def run(self, connection: Connection) -> None:
         """Do what needs a transaction."""
         self.value = self.function(connection)
-        if not commit.in_write(connection):
-            raise TransactionError(commit.GIVEN_UP)
+        if not transactions.in_write(connection):
+            raise TransactionError(transactions.GIVEN_UP)
 
 
 class Turn(Place[None]):
@@ -166,7 +166,7 @@ class Writer:
             if turn.granted and not self.driver.forked:
                 try:
                     if not session.committed:
-                        await self.driver.submit(commit.rollback)
+                        await self.driver.submit(transactions.rollback)
                 finally:
                     self.turns += 1
                     self._line.hand_on()
@@ -175,12 +175,12 @@ class Writer:
         """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
         try:
             self._file.check()  # a transaction of a user's may have taken long
-            commit.commit(connection)
+            transactions.commit(connection)
         except CommitUnknownError as error:
             self._unknown = error
             raise
         except BaseException:
-            commit.rollback(connection)
+            transactions.rollback(connection)
             raise
         self.committed(connection)
 
@@ -207,7 +207,7 @@ class Writer:
             if self._locked(connection, [turn]):
                 turn.granted = self._took(turn)
                 if not turn.granted:
-                    commit.rollback(connection)
+                    transactions.rollback(connection)
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
             self._fail([turn], error)
         tell(self._loop, self._opened, turn)
@@ -246,7 +246,7 @@ class Writer:
                 if self._run(connection, front, jobs):
                     self.commit(connection)
             finally:
-                commit.rollback(connection)  # if it is still open
+                transactions.rollback(connection)  # if it is still open
 
     def _run(self, connection: Connection, front: Sequence[Job[Any]], jobs: list[Job[Any]]) -> bool:
         """Run those of *front* that are in line still; whether there is anything to commit."""
@@ -263,7 +263,7 @@ class Writer:
             marked = done > 0 or len(taken) > 1
             for job in taken:
                 try:
-                    with commit.savepoint(connection, "job") if marked else commit.translated():
+                    with transactions.savepoint(connection, "job") if marked else driver_errors.translated():
                         job.run(connection)
                     done += 1
                 except BaseException as error:  # noqa: BLE001 - handed to whoever waits
@@ -279,7 +279,7 @@ class Writer:
             left = min(place.deadline for place in waiting) - time.monotonic()
             try:
                 self._file.check()  # before a page of it reaches a log that may be another file's by now
-                commit.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
+                transactions.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
                 return True
             except BusyError as error:
                 over = [place for place in waiting if place.deadline <= time.monotonic()]
@@ -313,7 +313,7 @@ class WriteSession:
         """Run *function* inside the transaction, on the writer's thread."""
 
         def step(connection: Connection) -> T:
-            with commit.translated():
+            with driver_errors.translated():
                 return function(connection)
 
         return await self._writer.driver.submit(step)
@@ -348,7 +348,7 @@ def _together(connection: Connection, jobs: Sequence[Job[Any]]) -> bool:
     """Do jobs that are alike by one call; False where it failed, and left nothing."""
     steps: list[Alike[Any, Any]] = [cast("Alike[Any, Any]", job.function) for job in jobs]
     try:
-        with commit.savepoint(connection, "job"):
+        with transactions.savepoint(connection, "job"):
             values = steps[0].run(connection, [step.part for step in steps])
     except Exception as error:  # noqa: BLE001 - it is raised again to whoever is at fault, when each is done alone
         _check_open(connection, error)
@@ -360,8 +360,8 @@ def _together(connection: Connection, jobs: Sequence[Job[Any]]) -> bool:
 
 def _check_open(connection: Connection, error: BaseException) -> None:
     """Raise where the failure of one write ended the transaction that it shared."""
-    if not commit.in_write(connection):
-        raise StorageError(f"{commit.GIVEN_UP} (it was shared with a write that failed: {error})") from error
+    if not transactions.in_write(connection):
+        raise StorageError(f"{transactions.GIVEN_UP} (it was shared with a write that failed: {error})") from error
 
 
 def _own(error: BaseException) -> BaseException:

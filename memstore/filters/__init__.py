@@ -56,10 +56,10 @@ SQLite's JSON paths cannot name. A filter has at most 20 levels (`where` itself 
 each one inside a list or an object, and every `{}`).
 """
 
-from memstore.filters.evaluate import matches
-from memstore.filters.language import MAX_LEVELS, MAX_OPERANDS, Where, parse
+from memstore.filters.evaluator import matches
+from memstore.filters.json_paths import Path, indexed, written
 from memstore.filters.nodes import EVERYTHING, Node, Noun
-from memstore.filters.paths import Path, indexed, written
+from memstore.filters.parser import MAX_LEVELS, MAX_OPERANDS, Where, parse
 from memstore.filters.sql import condition
 
 __all__ = [

@@ -3,7 +3,7 @@
 Always true of it:
 
 * every value of the caller's is a bound parameter, but for paths in metadata: they are text literals in the statement;
-* it selects what `memstore.filters.evaluate` says. NULL can stand for false in it, as in any WHERE: negations are
+* it selects what `memstore.filters.evaluator` says. NULL can stand for false in it, as in any WHERE: negations are
   pushed down to the tests, and a negated test is `(…) IS NOT 1`, so no NULL is ever negated;
 * a test of a scalar in metadata is `json_type(…) = ? AND json_extract(…) = ?`, unwrapped, which an index on these
   two expressions can serve;
@@ -39,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import Grouping
 
-from memstore import schema
+from memstore.filters.json_paths import json_path
 from memstore.filters.nodes import (
     JSON_TYPES,
     ORDERS,
@@ -62,7 +62,7 @@ from memstore.filters.nodes import (
     kind_of,
     prefix_end,
 )
-from memstore.filters.paths import json_path
+from memstore.schema import tables, types
 
 Clause = ColumnElement[bool]
 Value = ColumnElement[object]
@@ -177,9 +177,9 @@ class _Rows:
     def __init__(self, noun: Noun, now: datetime | None, owned: Owned | None) -> None:
         self._now = now
         self._owned = owned
-        self._table: Table = getattr(schema, noun)
-        self._tags: Table = getattr(schema, f"{noun}_tag")
-        self._vectors: Table = getattr(schema, f"{noun}_vector")
+        self._table: Table = getattr(tables, noun)
+        self._tags: Table = getattr(tables, f"{noun}_tag")
+        self._vectors: Table = getattr(tables, f"{noun}_vector")
         self._owner = f"{noun}_pk"
 
     def test(self, test: Test) -> Clause:
@@ -230,11 +230,11 @@ class _Rows:
     def _stored(self, field: Field) -> Value:
         if field.name != "member_count":
             return self._table.c[field.name]
-        members = self._rows_of(schema.assembly_member)
+        members = self._rows_of(tables.assembly_member)
         if self._now is not None:
-            memory = schema.memory
-            members = self._rows_of(schema.assembly_member, memory).where(
-                memory.c.pk == schema.assembly_member.c.memory_pk, schema.live(self._now)
+            memory = tables.memory
+            members = self._rows_of(tables.assembly_member, memory).where(
+                memory.c.pk == tables.assembly_member.c.memory_pk, tables.live(self._now)
             )
         return members.with_only_columns(func.count()).scalar_subquery()
 
@@ -250,7 +250,7 @@ class _Rows:
     def _has_tag(self, name: str) -> Clause:
         if self._owned is None:
             return self._named_tags([name]).exists()
-        tag = schema.tag.c
+        tag = tables.tag.c
         keys = select(tag.pk).where(self._owned(tag.namespace_pk), tag.name == _bound(name))
         return self._table.c.pk.in_(select(self._tags.c[self._owner]).where(self._tags.c.tag_pk.in_(keys)))
 
@@ -263,7 +263,7 @@ class _Rows:
 
     def _named_tags(self, names: Sequence[str]) -> Select[int]:
         # The namespace lets the unique key of `tag` serve: a seek in each of two indexes for every record.
-        tag = schema.tag
+        tag = tables.tag
         return self._rows_of(self._tags, tag).where(
             tag.c.pk == self._tags.c.tag_pk,
             tag.c.namespace_pk == self._table.c.namespace_pk,
@@ -360,4 +360,4 @@ def _bound(value: Scalar) -> ColumnElement[object]:
         case str():
             return literal(value, Text())
         case datetime():
-            return literal(value, schema.UtcTime())
+            return literal(value, types.UtcTime())

@@ -10,9 +10,9 @@
 * `lock`: the fair readers/writer lock around them.
 """
 
-from memstore.index.follower import Follower, View
-from memstore.index.loading import as_entries
 from memstore.index.protocol import DriftError, Found, Scope
-from memstore.index.tending import Tender
+from memstore.sync.follower import Follower, View
+from memstore.sync.loader import as_entries
+from memstore.sync.maintainer import Tender
 
 __all__ = ["DriftError", "Follower", "Found", "Scope", "Tender", "View", "as_entries"]

@@ -4,11 +4,12 @@ from functools import partial
 
 import numpy as np
 
-from memstore.geometry import Rows, scores
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import Engine, Entries, Found, How, Keys, Scope, Storage
-from memstore.index.table import Allocate, Table, plain
-from memstore.settings import DIRECTIONS, Ball, Measure
+from memstore.index.vector_table import Allocate, Table, plain
+from memstore.vectors.arrays import Rows
+from memstore.vectors.metrics import scores
+from memstore.vectors.space import DIRECTIONS, Ball, Measure
 
 _WIDE = NumpyEngine(wide=True)
 _SAFE = (1e-30, 1e37)

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from memstore.errors import EngineError
-from memstore.geometry import Rows
-from memstore.index import ball
-from memstore.index.graph import GraphMaker
+from memstore.index import hyperbolic
+from memstore.index.hnsw import GraphMaker
+from memstore.index.openmp import obstacle
 from memstore.index.protocol import Held, Keys
-from memstore.index.runtimes import obstacle
-from memstore.settings import Ball, Measure
+from memstore.vectors.arrays import Rows
+from memstore.vectors.space import Ball, Measure
 
 _EXACT_BATCH, _EXACT_NUMBERS = 16, 127_999
 """So many l2 queries a call, with so many numbers in them, and FAISS sums squared differences; with more it expands
@@ -51,7 +51,7 @@ class FaissEngine:
         """See `Engine.nearest`. One thread: on two, one query over 100,000 rows takes 2 to 9 times longer."""
         self._faiss.omp_set_num_threads(1)  # a setting of the calling thread, which is the store's own
         if isinstance(metric, Ball):
-            return ball.nearest(metric, queries, rows, limit, positions, self._away)
+            return hyperbolic.nearest(metric, queries, rows, limit, positions, self._away)
         if rows.dtype == np.float16:  # memory that was made before FAISS was loaded, and so not much
             wide = (rows if positions is None else rows[positions]).astype(np.float32)
             found = self._knn(metric, queries, wide, limit, None)

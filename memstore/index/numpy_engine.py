@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from memstore.geometry import Rows
-from memstore.index import ball
+from memstore.index import hyperbolic
 from memstore.index.protocol import Held, Keys
-from memstore.settings import Ball, Measure
+from memstore.vectors.arrays import Rows
+from memstore.vectors.space import Ball, Measure
 
 Real = npt.NDArray[np.floating]
 
@@ -30,7 +30,7 @@ class NumpyEngine:
     def nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
         """See `Engine.nearest`."""
         if isinstance(metric, Ball):
-            return ball.nearest(metric, queries, rows, limit, positions, _away)
+            return hyperbolic.nearest(metric, queries, rows, limit, positions, _away)
         total = len(rows) if positions is None else len(positions)
         group = max(1, _CELLS // total)
         nearest = [

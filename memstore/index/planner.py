@@ -8,8 +8,8 @@ no filter, however it lies to the query, costs results.
 
 from typing import Literal, NamedTuple
 
+from memstore.config import IndexKind
 from memstore.index.protocol import Method
-from memstore.settings import IndexKind
 
 WORTH = 10_000_000
 """Numbers (vectors times dimension) from which on a graph is worth its memory: exact search takes a millisecond."""

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from memstore.geometry import Rows, Wide
-from memstore.settings import Measure
+from memstore.vectors.arrays import Rows, Wide
+from memstore.vectors.space import Measure
 
 Keys = npt.NDArray[np.int64]
 """Keys, positions or times: int64, shape (n,)."""

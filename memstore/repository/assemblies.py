@@ -23,28 +23,21 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
-from memstore.activation import HALF_LIFE, decayed
+from memstore.concurrency import slices
 from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, shown
-from memstore.fields import to_micros
-from memstore.records import Assembly, Namespace
-from memstore.repository import namespaces, rows
-from memstore.repository.log import VectorSpace, keys_in, keys_json
-from memstore.repository.nouns import ASSEMBLY
-from memstore.repository.prepared import Prepared
-from memstore.repository.reading import as_written, misled, odd
-from memstore.schema import (
-    assembly,
-    assembly_member,
-    assembly_vector,
-    live,
-    memory,
-    memory_vector,
-    namespace,
-    namespace_parts,
-)
-from memstore.threads import slices
-from memstore.vectors import decode
+from memstore.models.records import Assembly, Namespace
+from memstore.repository import namespaces, record_tags, records
+from memstore.repository.corruption import as_written, misled, odd
+from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.record_types import ASSEMBLY
+from memstore.repository.statements import Prepared
+from memstore.repository.vectors import VectorSpace
+from memstore.schema.namespace_path import namespace_parts
+from memstore.schema.tables import assembly, assembly_member, assembly_vector, live, memory, memory_vector, namespace
+from memstore.search.activation import HALF_LIFE, decayed
+from memstore.timestamps import to_micros
+from memstore.vectors.encoding import decode
 
 _FIELDS = (
     "id",
@@ -76,7 +69,7 @@ _READ = (
         assembly_vector.c.assembly_pk.label("owner"),
     )
     .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
-    .outerjoin(assembly_vector, rows.holds_vector(ASSEMBLY))
+    .outerjoin(assembly_vector, records.holds_vector(ASSEMBLY))
     .where(assembly.c.pk.in_(select(keys_in().c.value)))
 )
 _JOIN = Prepared(
@@ -120,7 +113,7 @@ class Composite:
 def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Assembly]) -> list[int]:
     """Store assemblies, without members, whose ids are not taken; their keys. Raises `DuplicateError`."""
     owner = namespaces.key_made(connection, path)
-    first = rows.next_key(connection, ASSEMBLY)
+    first = records.next_key(connection, ASSEMBLY)
     stored = [
         {
             "pk": pk,
@@ -134,8 +127,8 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
         for some in slices(stored):
             connection.execute(insert(assembly), list(some))
     except IntegrityError as error:
-        raise rows.taken(connection, ASSEMBLY, path, [a.id for a in assemblies], first) or error from error
-    rows.add_tags(connection, ASSEMBLY, owner, [(pk, a.tags) for pk, a in enumerate(assemblies, first)])
+        raise records.taken(connection, ASSEMBLY, path, [a.id for a in assemblies], first) or error from error
+    record_tags.add_tags(connection, ASSEMBLY, owner, [(pk, a.tags) for pk, a in enumerate(assemblies, first)])
     return list(range(first, first + len(assemblies)))
 
 
@@ -148,7 +141,7 @@ def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[st
         connection.execute(update(assembly).where(assembly.c.pk == pk).values(plain))
     if "tags" in changes:
         owner = namespaces.key_made(connection, path)
-        rows.replace_tags(connection, ASSEMBLY, owner, {pk: changes["tags"]})
+        record_tags.replace_tags(connection, ASSEMBLY, owner, {pk: changes["tags"]})
 
 
 def read(
@@ -161,7 +154,7 @@ def read(
     found: dict[int, Assembly] = {}
     for slice_ in slices(keys):
         some = keys_json(slice_)
-        tags = rows.tags_of(connection, ASSEMBLY, some)
+        tags = record_tags.tags_of(connection, ASSEMBLY, some)
         with as_written("an assembly"):
             for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
                 active = decayed(row["activation"], row["activated_at"], now, half_life)

@@ -15,19 +15,23 @@ from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, liter
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
+from memstore.concurrency import SLICE, breathe, slices
 from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, shown
-from memstore.fields import Draft, from_micros, to_micros
-from memstore.records import Json, Memory, Namespace, remember
-from memstore.records import memory as memory_record
-from memstore.repository import journal, log, namespaces, rows, written
-from memstore.repository.log import VectorSpace, keys_in, keys_json
-from memstore.repository.nouns import MEMORY
-from memstore.repository.prepared import Among, Prepared, Wide
-from memstore.repository.reading import as_written, misled, odd
-from memstore.schema import json_text, memory, memory_vector, namespace, namespace_parts
-from memstore.threads import SLICE, breathe, slices
-from memstore.vectors import checksum, decode, encode
+from memstore.models.records import Json, Memory, Namespace, remember
+from memstore.models.records import memory as memory_record
+from memstore.repository import change_log, history_writer, namespaces, record_tags, records, vector_handoff
+from memstore.repository.corruption import as_written, misled, odd
+from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.record_types import MEMORY
+from memstore.repository.statements import Among, Prepared, Wide
+from memstore.repository.vectors import VectorSpace
+from memstore.schema.namespace_path import namespace_parts
+from memstore.schema.tables import memory, memory_vector, namespace
+from memstore.schema.types import json_text
+from memstore.timestamps import from_micros, to_micros
+from memstore.validation.records import Draft
+from memstore.vectors.encoding import checksum, decode, encode
 
 _DECODER = json.JSONDecoder()
 
@@ -87,7 +91,7 @@ _READ = Prepared(
         memory_vector.c.memory_pk.label("owner"),
     )
     .join(namespace, namespace.c.pk == memory.c.namespace_pk)
-    .outerjoin(memory_vector, rows.holds_vector(MEMORY))
+    .outerjoin(memory_vector, records.holds_vector(MEMORY))
     .where(memory.c.pk.in_(select(keys_in().c.value)))
 )
 
@@ -175,21 +179,21 @@ def _micros(times: list[datetime | None]) -> list[int | None]:
 def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new: Sequence[Batch]) -> None:
     """Store memories whose ids are not taken. Raises `DuplicateError` naming the first that is."""
     owner = namespaces.key_made(connection, path)
-    first = pk = rows.next_key(connection, MEMORY)
+    first = pk = records.next_key(connection, MEMORY)
     try:
         for batch in new:
             keys = range(pk, pk + len(batch))
             _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
             held, blobs = _with_vectors(keys, batch.vectors)
-            before = log.top(connection)
+            before = change_log.top(connection)
             _put_vectors(connection, space, held, blobs)
-            written.hand_over_new(connection, space, before, held, blobs, owner)
-            rows.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
+            vector_handoff.hand_over_new(connection, space, before, held, blobs, owner)
+            record_tags.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
-        journal.added(connection, MEMORY, owner, range(first, pk))
+        history_writer.added(connection, MEMORY, owner, range(first, pk))
     except sqlite3.IntegrityError as error:
         ids = [id for batch in new for id in batch.ids]
-        raise rows.taken(connection, MEMORY, path, ids, first) or error from error
+        raise records.taken(connection, MEMORY, path, ids, first) or error from error
 
 
 def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[bytes]]:
@@ -272,7 +276,7 @@ def replace(
     """Give memories that are *there* every field that *batch* says of them."""
     found = [there[id] for id in batch.ids]
     keys = [old.pk for old in found]
-    journal.replacing(connection, keys, batch.columns, batch.tags, batch.vectors)
+    history_writer.replacing(connection, keys, batch.columns, batch.tags, batch.vectors)
     differing: dict[str, list[bool]] = {}
     for name, column in ((name, batch.columns[name]) for name in _SELDOM):
         had = [getattr(old, name) for old in found]
@@ -289,13 +293,13 @@ def replace(
         columns = [[batch.columns[name][i] for i in places] for name in names]
         _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
     owner = namespaces.key_made(connection, path)
-    before = log.top(connection)
+    before = change_log.top(connection)
     held, blobs = _with_vectors(keys, batch.vectors)
     _put_vectors(connection, space, held, blobs)
     expiring = {key: when for key, when in zip(keys, batch.columns["expires_at"], strict=True) if when is not None}
-    written.hand_over_changed(connection, space, before, held, blobs, owner, expiring)
+    vector_handoff.hand_over_changed(connection, space, before, held, blobs, owner, expiring)
     _drop_vectors(connection, keys, batch.vectors)
-    rows.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
+    record_tags.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
 
 
 def change(connection: Connection, space: VectorSpace, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
@@ -307,7 +311,7 @@ def change(connection: Connection, space: VectorSpace, path: Namespace, pk: int,
         vector = changes["embedding"]
         _set_vectors(connection, space, [pk], [None if vector is None else encode(vector)])
     if "tags" in changes:
-        rows.replace_tags(connection, MEMORY, namespaces.key_made(connection, path), {pk: changes["tags"]})
+        record_tags.replace_tags(connection, MEMORY, namespaces.key_made(connection, path), {pk: changes["tags"]})
 
 
 def _stored(value: object) -> object:
@@ -333,7 +337,7 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> lis
     found: dict[int, Memory] = {}
     for slice_ in slices(keys):
         some = keys_json(slice_)
-        tags = rows.tags_of(connection, MEMORY, some)
+        tags = record_tags.tags_of(connection, MEMORY, some)
         with as_written("a memory"):
             for row in _READ.run(connection, keys=some, space=space.pk):
                 found[row[0]] = _record(row, tags, space)
@@ -350,7 +354,7 @@ def _metadata(text: str, id: str) -> dict[str, Json]:
 
 def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, *rest = row
-    pinned, vector, written, owner = rest
+    pinned, vector, vector_handoff, owner = rest
     if owner is not None and owner != pk:
         raise misled("memory", id)
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int and pinned in (0, 1)):
@@ -360,7 +364,7 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         id,
         namespace_parts(path),
         content,
-        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}", written),
+        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}", vector_handoff),
         frozenset(tags.get(pk, ())),
         _metadata(metadata, id),
         importance,

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
-from memstore.groups import Merge
-from memstore.records import Namespace
+from memstore.models.merging import Merge
+from memstore.models.records import Namespace
 from memstore.repository import namespaces
-from memstore.repository.log import Keys, keys_in, keys_json
-from memstore.repository.nouns import ASSEMBLY, MEMORY, Noun
-from memstore.repository.reading import as_written, odd
-from memstore.schema import (
+from memstore.repository.corruption import as_written, odd
+from memstore.repository.key_lists import Keys, keys_in, keys_json
+from memstore.repository.record_types import ASSEMBLY, MEMORY, Noun
+from memstore.schema.namespace_path import namespace_parts
+from memstore.schema.tables import (
     assembly,
     assembly_member,
     assembly_merge,
     assembly_merge_source,
     memory,
     namespace,
-    namespace_parts,
     tombstone,
 )
 

@@ -18,10 +18,11 @@ from sqlalchemy import (
     select,
 )
 
-from memstore.records import Namespace
-from memstore.repository.prepared import Prepared
-from memstore.repository.reading import as_written, odd
-from memstore.schema import assembly, below_end, live, memory, namespace, namespace_parts, namespace_path
+from memstore.models.records import Namespace
+from memstore.repository.corruption import as_written, odd
+from memstore.repository.statements import Prepared
+from memstore.schema.namespace_path import below_end, namespace_parts, namespace_path
+from memstore.schema.tables import assembly, live, memory, namespace
 
 _FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
 _PATH = Prepared(select(namespace.c.path).where(namespace.c.pk == bindparam("pk")))

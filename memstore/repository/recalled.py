@@ -6,14 +6,14 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from memstore.fields import from_micros
-from memstore.records import Assembly, Memory
-from memstore.repository.log import VectorSpace
-from memstore.repository.nouns import BY_KIND, MEMORY, Kind
-from memstore.repository.reading import as_written
+from memstore.models.records import Assembly, Memory
+from memstore.repository.corruption import as_written
+from memstore.repository.record_types import BY_KIND, MEMORY, Kind
 from memstore.repository.tombstones import Tombstone
-from memstore.schema import JsonText, UtcTime
-from memstore.vectors import decode
+from memstore.repository.vectors import VectorSpace
+from memstore.schema.types import JsonText, UtcTime
+from memstore.timestamps import from_micros
+from memstore.vectors.encoding import decode
 
 
 def record_of(each: Tombstone, space: VectorSpace) -> Memory | Assembly:

@@ -15,17 +15,18 @@ from functools import reduce
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Integer, Text, and_, bindparam, exists, func, literal, select, true
 
-from memstore import filters, schema
+from memstore import filters
 from memstore.database import raw
-from memstore.fields import to_micros
+from memstore.filters.indexed_sql import Owners, Sortable, Sql, by_kind, in_range, is_served, tagged
 from memstore.filters.nodes import And, Compare, Contains, Exists, Field, IsIn, Node, Or, StartsWith
-from memstore.filters.served import Owners, Sortable, Sql, by_kind, in_range, is_served, tagged
-from memstore.records import Namespace
-from memstore.repository import indexed, namespaces
-from memstore.repository.log import Keys, keys_in, keys_joined, keys_json
-from memstore.repository.nouns import MEMORY, Noun
-from memstore.repository.prepared import Prepared
-from memstore.schema import below_end, namespace_path
+from memstore.models.records import Namespace
+from memstore.repository import metadata_indexes, namespaces
+from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
+from memstore.repository.record_types import MEMORY, Noun
+from memstore.repository.statements import Prepared
+from memstore.schema import tables
+from memstore.schema.namespace_path import below_end, namespace_path
+from memstore.timestamps import to_micros
 
 FEW = 2_000
 """So many keys of every term are read before it is known which term gives the fewest."""
@@ -75,7 +76,7 @@ def condition(connection: Connection, selection: Selection) -> ColumnElement[boo
     many rows that holds, and a sort of all of them for every page.
     """
     noun, few = selection.noun, _few(connection, selection)
-    live = schema.live(selection.now) if noun.expires else true()
+    live = tables.live(selection.now) if noun.expires else true()
     owned = selection.owned(noun.table.c.namespace_pk)
     holds = and_(live, selection.matching(selection.terms, few=few is not None))
     if few is None:
@@ -239,7 +240,7 @@ class _Finder:
 
     def _scanned(self, terms: Sequence[Node]) -> Keys:
         """Keys of the records that match *terms*, of which no index answers one: every row is read."""
-        c, namespace = self.selection.noun.table.c, schema.namespace
+        c, namespace = self.selection.noun.table.c, tables.namespace
         # One namespace after the other, and always from the index on `created_at`, of which the condition asks nothing:
         # it has the rows in the order in which most of them lie.
         owned = [c.namespace_pk == namespace.c.pk, c.created_at >= literal(_ALWAYS, Integer())]
@@ -263,8 +264,8 @@ class _Finder:
 
 
 _EXPIRED = Prepared(
-    select(schema.memory.c.pk, schema.memory.c.namespace_pk).where(
-        schema.memory.c.expires_at <= bindparam("now", type_=Integer)
+    select(tables.memory.c.pk, tables.memory.c.namespace_pk).where(
+        tables.memory.c.expires_at <= bindparam("now", type_=Integer)
     )
 )
 _NONE: Keys = np.empty(0, dtype=np.int64)
@@ -287,7 +288,7 @@ def _finder(connection: Connection, selection: Selection, *, exact: bool) -> _Fi
     if owners is None:
         return None
     noted = selection.where is not None and selection.noun is MEMORY
-    paths = indexed.paths(connection) if noted else frozenset()
+    paths = metadata_indexes.paths(connection) if noted else frozenset()
     return _Finder(connection, selection, owners, paths, exact)
 
 

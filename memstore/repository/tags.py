@@ -4,10 +4,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, exists, func, or_, select, update
 
-from memstore.records import Namespace, Tag
+from memstore.models.records import Namespace, Tag
 from memstore.repository import namespaces
-from memstore.repository.nouns import NOUNS, Noun
-from memstore.schema import assembly_tag, live, memory, memory_tag, metadata, namespace, tag
+from memstore.repository.record_types import NOUNS, Noun
+from memstore.schema.tables import assembly_tag, live, memory, memory_tag, metadata, namespace, tag
 
 
 def page(connection: Connection, path: Namespace, now: datetime, after: str | None, limit: int) -> list[Tag]:

@@ -34,27 +34,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from memstore.acting import Author
+from memstore.actor import Author
+from memstore.concurrency import slices
 from memstore.errors import DuplicateError, shown
-from memstore.fields import EPOCH, from_micros, to_micros
-from memstore.records import Namespace
-from memstore.repository import journal, namespaces, rows
-from memstore.repository.log import VectorSpace, keys_in, keys_json
-from memstore.repository.nouns import ASSEMBLY, BY_KIND, MEMORY, NOUNS, Kind, Noun
-from memstore.repository.prepared import Among, Prepared, Wide
-from memstore.repository.reading import as_written, misled, odd, only
-from memstore.schema import (
-    JsonText,
-    UtcTime,
-    assembly_member,
-    json_text,
-    memory_vector,
-    namespace,
-    namespace_parts,
-    tombstone,
-)
-from memstore.threads import slices
-from memstore.vectors import decode
+from memstore.models.records import Namespace
+from memstore.repository import history_writer, namespaces, record_tags, records
+from memstore.repository.corruption import as_written, misled, odd, only
+from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, NOUNS, Kind, Noun
+from memstore.repository.statements import Among, Prepared, Wide
+from memstore.repository.vectors import VectorSpace
+from memstore.schema.namespace_path import namespace_parts
+from memstore.schema.tables import assembly_member, memory_vector, namespace, tombstone
+from memstore.schema.types import JsonText, UtcTime, json_text
+from memstore.timestamps import EPOCH, from_micros, to_micros
+from memstore.vectors.encoding import decode
 
 Cause = Literal["forgotten", "merged"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
@@ -136,7 +130,7 @@ def set_aside(
         actor: who asked for it; None, for both, for what the journal says.
         reason: why, in their words.
     """
-    with journal.said_by(connection, actor, reason) as said:
+    with history_writer.said_by(connection, actor, reason) as said:
         _bury(connection, noun, space, keys, cause, at, said)
 
 
@@ -158,13 +152,13 @@ def _bury(
         owners, ids, own, *rest = map(list, zip(*held, strict=True))
         about = [[value] * len(held) for value in (noun.kind, cause, to_micros(at), *said)]
         _INSERT.insert(connection, [about[0], owners, ids, own, *about[1:], *rest], most)
-    journal.delete_keys(connection, noun, gone, cause)
+    history_writer.delete_keys(connection, noun, gone, cause)
 
 
 def _encoded(connection: Connection, noun: Noun, space: VectorSpace, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
     """Of each record: namespace, id, key, what a tombstone says of it, vector and checksum."""
     asked = keys_json(keys)
-    tags = rows.tags_of(connection, noun, asked)
+    tags = record_tags.tags_of(connection, noun, asked)
     partners: dict[int, list[tuple[int, str]]] = {}
     for own, other, id in _PARTNERS_OF[noun.kind].run(connection, keys=asked):
         partners.setdefault(own, []).append((other, id))
@@ -205,13 +199,15 @@ def bring_back(
             _put_vectors(connection, spaces["memory"], found)
         for owner in {each.owner for each in found}:
             own = [each for each in found if each.owner == owner]
-            rows.add_tags(connection, noun, owner, [(each.record_pk, frozenset(each.record["tags"])) for each in own])
+            record_tags.add_tags(
+                connection, noun, owner, [(each.record_pk, frozenset(each.record["tags"])) for each in own]
+            )
         _join_again(connection, noun, found, handed)
         keys += [each.record_pk for each in found]
     for partner, ends in handed.items():
         _hand_over(connection, _other(noun), partner, ends)
     _drop(connection, tombstones)
-    journal.returned(connection, noun, keys)
+    history_writer.returned(connection, noun, keys)
     return keys
 
 
@@ -221,7 +217,7 @@ def _refuse_taken(connection: Connection, noun: Noun, found: Sequence[Tombstone]
         for i, id in enumerate(ids):
             if id in ids[:i]:
                 raise DuplicateError(noun.kind, id, given_twice=True)
-        for id in rows.keys_of(connection, noun, path, ids, EPOCH):  # what has expired is deleted before a write
+        for id in records.keys_of(connection, noun, path, ids, EPOCH):  # what has expired is deleted before a write
             raise DuplicateError(noun.kind, id, restored=True)
 
 
@@ -394,7 +390,7 @@ def _reader(noun: Noun) -> tuple[Prepared, tuple[str, ...]]:
     names, vectors = tuple(_COLUMNS[noun.kind]), noun.vectors.c
     columns = [noun.table.c[name] for name in (*_APART, *names)]
     read = select(vectors.vector, vectors.checksum, noun.vector_owner.label("owner"), *columns)
-    joined = read.outerjoin_from(noun.table, noun.vectors, rows.holds_vector(noun))
+    joined = read.outerjoin_from(noun.table, noun.vectors, records.holds_vector(noun))
     return Prepared(joined.where(noun.table.c.pk.in_(select(keys_in().c.value)))), names
 
 

@@ -1,0 +1,436 @@
+"""The verbs that mean the same on memories and on assemblies: read, list, count, delete, search.
+
+Each verb checks its arguments, then runs one function of a connection in the session; nothing here holds state.
+"""
+
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore import filters
+from memstore.concurrency import SLICE
+from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, shown
+from memstore.filters import Where
+from memstore.history import as_of as as_of_module
+from memstore.index.protocol import DriftError, Found, Scope
+from memstore.models.history import Change
+from memstore.models.records import Embedding, Namespace
+from memstore.models.search import Hits, Plan
+from memstore.repository import history_writer, namespaces, selection
+from memstore.repository import records as record_rows
+from memstore.repository.corruption import only
+from memstore.repository.record_types import Kind, Noun
+from memstore.repository.records import Order, Place
+from memstore.repository.selection import Selection
+from memstore.repository.vectors import VectorSpace
+from memstore.session import Session
+from memstore.sync.follower import View
+from memstore.timestamps import EPOCH, now, to_micros
+from memstore.validation.arguments import list_of_ids, listed
+from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags
+from memstore.vectors.encoding import EmbeddingLike, as_embedding
+
+RecordT = TypeVar("RecordT")
+HitT = TypeVar("HitT")
+T = TypeVar("T")
+
+PAGE = 100
+"""Records read at a time by `list`: each page is one read transaction, and none is held between pages."""
+
+
+LIVE = EPOCH
+"""The time by which a write looks rows up: all that is there counts, because what has expired was deleted first."""
+Query = str | EmbeddingLike
+
+
+class Asked(NamedTuple):
+    """A search whose arguments are checked: when, queries (float32, shape (q, dimension)), and what may be found."""
+
+    at: datetime
+    vectors: np.ndarray[Any, np.dtype[np.float32]]
+    scope: Scope
+    min_score: float | None
+
+
+class Collection(ABC, Generic[RecordT, HitT]):
+    """One noun of one namespace, in one session."""
+
+    _noun: ClassVar[Noun]
+    _orders: ClassVar[frozenset[str]]
+
+    def __init__(self, session: Session, namespace: Namespace) -> None:
+        self._session = session
+        self._namespace = namespace
+
+    @abstractmethod
+    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[RecordT]: ...
+
+    @abstractmethod
+    def _vector_of(self, record: RecordT) -> Embedding | None: ...
+
+    @abstractmethod
+    def _hit(self, record: RecordT, score: float) -> HitT: ...
+
+    @property
+    def _space(self) -> VectorSpace:
+        return self._session.spaces[self._noun.kind]
+
+    async def get(self, id: str, *, as_of: datetime | None = None) -> RecordT:
+        """The record *id* of this namespace.
+
+        Args:
+            id: the record's.
+            as_of: aware; the record as it was at that moment, with all that was committed by then. See
+                `memstore.Change` for what is kept; how often a record was used is not.
+
+        Raises:
+            NotFoundError: there is none, or was none then.
+            HistoryError: what was there then is not known.
+        """
+        check_id(id)
+        then = None if as_of is None else as_of_module.moment(as_of)
+
+        def step(connection: Connection) -> RecordT:
+            if then is not None:
+                found = as_of_module.get(connection, self._session.spaces, self._noun, self._namespace, id, then)
+                return cast("RecordT", found)
+            at = now()
+            return only(self._read(connection, [self._key(connection, id, at)], at))
+
+        return await self._session.read(step)
+
+    async def get_many(self, ids: Iterable[str]) -> dict[str, RecordT]:
+        """The records among *ids* that exist, by id, in the order asked for; the others are left out."""
+        asked = list_of_ids(ids)
+
+        def step(connection: Connection) -> dict[str, RecordT]:
+            at, wanted = now(), check_ids(asked)
+            keys = record_rows.keys_of(connection, self._noun, self._namespace, wanted, at)
+            found = [id for id in wanted if id in keys]
+            records = self._read(connection, [keys[id] for id in found], at)
+            return dict(zip(found, records, strict=True))
+
+        return await self._session.read(step)
+
+    async def delete(self, id: str) -> int:
+        """Delete the record *id*; how many there were, 0 or 1. Takes the writer lock."""
+        return await self.delete_many(ids=[id])
+
+    async def delete_many(self, *, ids: Iterable[str] | None = None, where: Where | None = None) -> int:
+        """Delete the records with these *ids*, or those that match *where*; how many there were.
+
+        Takes the writer lock. All or nothing.
+
+        Raises:
+            InvalidError: not just one of the two was given.
+            FilterError: *where* is empty, and would delete everything: `clear` does that.
+        """
+        if (ids is None) == (where is None):
+            raise InvalidError("delete_many takes ids= or where=, one of them")
+        asked = None if ids is None else list_of_ids(ids)
+        node = None if where is None else filters.parse(where, self._noun.kind)
+        if node == filters.EVERYTHING:
+            raise FilterError("an empty filter would delete everything here: use clear() for that")
+
+        def step(connection: Connection) -> int:
+            at = now()
+            if asked is None:
+                keys = selection.selected(connection, self._selection(at, where=node))
+            else:
+                keys = list(
+                    record_rows.keys_of(connection, self._noun, self._namespace, check_ids(asked), LIVE).values()
+                )
+            history_writer.delete_keys(connection, self._noun, keys)
+            return len(keys)
+
+        return await self._session.write(step, batch=asked is None or len(asked) > SLICE)
+
+    async def list(
+        self,
+        *,
+        where: Where | None = None,
+        tags: Iterable[str] = (),
+        order: str = "created_at",
+        below: bool = False,
+        limit: int | None = None,
+        as_of: datetime | None = None,
+    ) -> AsyncIterator[RecordT]:
+        """Every record that matches, one after the other, read page by page.
+
+        No lock is held between pages. A record that is changed meanwhile so that it sorts behind the present place is
+        seen again, and one that sorts before it is not seen: change what you list in an order that does not move it.
+
+        Args:
+            where: a filter.
+            tags: only records that have all of these.
+            order: a field to sort by, with `-` before it for descending; what is missing counts as lowest.
+            below: also from all namespaces below this one.
+            limit: how many at most; None for all.
+            as_of: aware; records as they were at that moment, every page of it, whatever is changed meanwhile. Takes
+                some 200 bytes of memory for every record that was changed since, or every assembly there is.
+
+        Raises:
+            FilterError: *where* is not of the language.
+            InvalidError: *order* is no field one can sort by.
+            HistoryError: what was there then is not known.
+        """
+        node, wanted = self._filter(where, tags)
+        sort = self._order(order)
+        left = None if limit is None else check_count("limit", limit, 1, 2**62)
+        then = None if as_of is None else as_of_module.moment(as_of)
+        if then is not None:
+            async for record in self._past(self._selection(then, where=node, tags=wanted, below=below), sort, left):
+                yield record
+            return
+        place: Place | None = None
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            records, place = await self._session.read(self._page(node, wanted, sort, place, size, below))
+            for record in records:
+                yield record
+                self._session.check_usable()  # of a page that is read already, too
+            if place is None:
+                return
+            left = None if left is None else left - len(records)
+
+    async def _past(self, chosen: Selection, order: Order, left: int | None) -> AsyncIterator[RecordT]:
+        listing: as_of_module.Listing[Any] = as_of_module.Listing(self._session.spaces, chosen, order)
+        while left is None or left > 0:
+            size = PAGE if left is None else min(PAGE, left)
+            records = await self._session.read(partial(listing.page, size=size))
+            for record in records:
+                yield cast("RecordT", record)
+                self._session.check_usable()
+            if len(records) < size:
+                return
+            left = None if left is None else left - len(records)
+
+    async def history(self, id: str, *, limit: int | None = None) -> builtins.list[Change]:
+        """What happened to the record *id*, and to those that had the id before it, the latest first.
+
+        Args:
+            id: of a record that is there, or was.
+            limit: how many changes at most; None for all that are kept, each with the vectors that it changed.
+
+        Raises:
+            NotFoundError: there is no such record, and no change of one is known.
+        """
+        check_id(id)
+        most = None if limit is None else check_count("limit", limit, 1, 2**62)
+
+        def step(connection: Connection) -> builtins.list[Change]:
+            return as_of_module.history(connection, self._session.spaces, self._noun, self._namespace, id, most)
+
+        return await self._session.read(step)
+
+    def _page(
+        self,
+        node: filters.Node | None,
+        tags: frozenset[str],
+        order: Order,
+        place: Place | None,
+        size: int,
+        below: bool,
+    ) -> Callable[[Connection], tuple[Sequence[RecordT], Place | None]]:
+        def step(connection: Connection) -> tuple[Sequence[RecordT], Place | None]:
+            at = now()
+            selection = self._selection(at, where=node, tags=tags, below=below)
+            keys, last = record_rows.page(connection, selection, order, place, size)
+            return self._read(connection, keys, at), last
+
+        return step
+
+    async def count(self, *, where: Where | None = None, tags: Iterable[str] = (), below: bool = False) -> int:
+        """How many records match; arguments as of `list`."""
+        node, wanted = self._filter(where, tags)
+
+        def step(connection: Connection) -> int:
+            return selection.count(connection, self._selection(now(), where=node, tags=wanted, below=below))
+
+        return await self._session.read(step)
+
+    async def search(
+        self,
+        query: Query,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+    ) -> Hits[HitT]:
+        """Find the records nearest to *query*.
+
+        Args:
+            query: numbers, shape (dimension,), rounded to float32; need not be normalised. With an embedder also text.
+            limit: how many at most, 1 to 10,000.
+            tags: only records that have all of these.
+            where: only records that match this filter.
+            min_score: only records at least this close.
+            below: also from all namespaces below this one.
+
+        Returns:
+            At most *limit* hits, best first; equal scores in order of creation. Score is the metric's (see
+            `memstore.geometry`); higher is closer. Fewer than *limit* only when fewer match. `hits.plan` says how
+            they were found.
+
+        Raises:
+            DimensionError, EmbeddingError: *query* is no vector of this store.
+            EmbedderError: *query* is text, and there is no embedder.
+            FilterError: *where* is not of the language.
+        """
+        return (await self.search_many([query], limit, tags=tags, where=where, min_score=min_score, below=below))[0]
+
+    async def search_many(
+        self,
+        queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]],
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+    ) -> builtins.list[Hits[HitT]]:
+        """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
+
+        def answered(connection: Connection, view: View, asked: Asked) -> builtins.list[Hits[HitT]]:
+            answers = view.search(self._noun.kind, asked.vectors, limit, asked.scope)
+            return self._hits(connection, view, asked.at, answers, asked.min_score)
+
+        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
+        return await self._asked(queries, limit, answered, self._noun.kind, **options)
+
+    async def _asked(
+        self,
+        queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]],
+        limit: int,
+        answered: Callable[[Connection, View, "Asked"], builtins.list[T]],
+        kind: Kind,
+        **options: Any,
+    ) -> builtins.list[T]:
+        """What *answered* makes of queries, once they and the *options* of a search are checked.
+
+        It runs in a read transaction that the indexes equal, composites included where *kind* is that of assemblies.
+        """
+        node, wanted = self._filter(options["where"], options["tags"])
+        check_count("limit", limit, 1, MAX_LIMIT)
+        least = None if options["min_score"] is None else check_number("min_score", options["min_score"])
+        asked = await self._vectors(queries)
+        if not len(asked):
+            self._session.check_usable()
+            return []
+
+        def step(connection: Connection, view: View) -> builtins.list[T]:
+            at = now()
+            vectors = np.stack([self._checked(query) for query in asked])
+            scope = self._scope(connection, at, node, wanted, below=options["below"])
+            return answered(connection, view, Asked(at, vectors, scope, least))
+
+        return await self._session.search(step, kind)
+
+    def _hits(
+        self,
+        connection: Connection,
+        view: View,
+        at: datetime,
+        answers: builtins.list[tuple[Found, int]],
+        min_score: float | None,
+    ) -> builtins.list[Hits[HitT]]:
+        """The answers with their records, which are read together, each once."""
+        if min_score is not None:
+            answers = [(_at_least(found, min_score), own) for found, own in answers]
+        keys = list(dict.fromkeys(key for found, _ in answers for key in found.keys.tolist()))
+        records = dict(zip(keys, self._read(connection, keys, at), strict=False))
+        if len(records) < len(keys) or any(self._vector_of(record) is None for record in records.values()):
+            raise DriftError
+        return [
+            Hits(
+                [self._hit(records[k], s) for k, s in zip(found.keys.tolist(), found.scores.tolist(), strict=True)],
+                self._plan(view, found, own),
+            )
+            for found, own in answers
+        ]
+
+    def _plan(self, view: View, found: Found, own: int) -> Plan:
+        return Plan(
+            method=found.how.method,
+            reason=found.how.reason,
+            engine=view.engine.name,
+            rows=view.rows(self._noun.kind),
+            allowed=found.allowed,
+            candidates=found.how.candidates,
+            tail=found.how.tail,
+            uncommitted=own,
+        )
+
+    def _checked(self, query: object) -> np.ndarray[Any, np.dtype[np.float32]]:
+        space = self._space.space
+        return as_embedding(query, space.dimension, zero_ok=space.zero_ok, within=space.within)
+
+    async def _vectors(self, queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]]) -> Sequence[object]:
+        """The queries as vectors not yet checked, texts embedded."""
+        asked: builtins.list[object] = listed(queries, "search_many takes a list of queries; search takes one")
+        texts = {i: query for i, query in enumerate(asked) if isinstance(query, str)}
+        if texts:
+            made = await embed(self._session, list(texts.values()))
+            for i, vector in zip(texts, made, strict=True):
+                asked[i] = vector
+        return asked
+
+    def _scope(
+        self, connection: Connection, at: datetime, node: filters.Node | None, tags: frozenset[str], *, below: bool
+    ) -> Scope:
+        """Which entries of the index may be found: settled before the search, never after."""
+        keys = namespaces.scope(connection, self._namespace, below=below)
+        held = None if keys is None else np.array(keys, dtype=np.int64)
+        if node is None and not tags:
+            return Scope(now=to_micros(at), namespaces=held)
+        chosen = self._selection(at, where=node, tags=tags, below=below)
+        return Scope(now=to_micros(at), namespaces=held, allowed=selection.allowed(connection, chosen))
+
+    def _filter(self, where: Where | None, tags: Iterable[str]) -> tuple[filters.Node | None, frozenset[str]]:
+        node = None if where is None else filters.parse(where, self._noun.kind)
+        return None if node == filters.EVERYTHING else node, check_tags(tags)
+
+    def _selection(
+        self,
+        at: datetime,
+        *,
+        where: filters.Node | None = None,
+        tags: frozenset[str] = frozenset(),
+        below: bool = False,
+    ) -> Selection:
+        return Selection(noun=self._noun, namespace=self._namespace, now=at, below=below, tags=tags, where=where)
+
+    def _order(self, order: object) -> Order:
+        column = order.removeprefix("-") if isinstance(order, str) else None
+        if column not in self._orders:
+            raise InvalidError(
+                f"order is one of {', '.join(sorted(self._orders))}, with - before it or not; got {shown(order)}"
+            )
+        return Order(column, descending=column != order)
+
+    def _key(self, connection: Connection, id: str, at: datetime) -> int:
+        key = record_rows.key_of(connection, self._noun, self._namespace, id, at)
+        if key is None:
+            raise NotFoundError(self._noun.kind, id, self._namespace)
+        return key
+
+
+def _at_least(found: Found, score: float) -> Found:
+    size = int((found.scores >= score).sum())
+    return found._replace(keys=found.keys[:size], scores=found.scores[:size])
+
+
+async def embed(session: Session, texts: list[str]) -> Sequence[object]:
+    """The vectors of *texts*, by the session's embedder. Raises `EmbedderError` where there is none."""
+    session.check_usable()  # before the embedder's thread is: a forked child has none
+    if session.embedder is None:
+        raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
+    return await session.embedder.embed(texts, session.spaces["memory"].space)

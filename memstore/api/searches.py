@@ -1,0 +1,174 @@
+"""The verbs that search memories: by themselves, with the help of assemblies, and to say why."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore.api.collection import Asked, Collection, Query
+from memstore.errors import NotFoundError
+from memstore.filters import Where
+from memstore.models.explanation import Explanation
+from memstore.models.records import Embedding, Memory, Namespace
+from memstore.models.search import Hit, Hits
+from memstore.repository import assembly_activation as stored
+from memstore.repository import memories, records
+from memstore.repository.corruption import only
+from memstore.repository.record_types import MEMORY, Noun
+from memstore.search.activation import Activation, check_activation
+from memstore.search.assembly_boost import Boosted, Boosting
+from memstore.search.explain import Case
+from memstore.sync.follower import View
+from memstore.timestamps import now
+from memstore.validation.values import check_id, check_namespace, check_tags
+
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+
+
+class MemorySearches(Collection[Memory, Hit]):
+    """What `Memories` can be asked; the verbs that change them stand there."""
+
+    _noun: ClassVar[Noun] = MEMORY
+
+    async def search(
+        self,
+        query: Query,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+        activate: Activation | None = None,
+    ) -> Hits[Hit]:
+        """Find the memories nearest to *query*; with *activate*, those of assemblies that are near it before others.
+
+        Args:
+            query: numbers, shape (dimension,), rounded to float32; need not be normalised. With an embedder also text.
+            limit: how many at most, 1 to 10,000.
+            tags: only memories that have all of these.
+            where: only memories that match this filter.
+            min_score: only memories at least this close, whatever an assembly adds.
+            below: also from all namespaces below this one.
+            activate: lets assemblies whose composite is near *query* boost their members, wherever a plain search
+                would have ranked them: `score = base_score + boost`. What may be found stays as it is. Formulas stand
+                in `memstore.activation`; each hit says what it gained and why, `hits.activated` from which assemblies.
+
+        Returns:
+            At most *limit* hits, best first; equal scores in order of creation. Score is the metric's (see
+            `memstore.geometry`), with a boost at most `activate.weight` more; higher is closer. Fewer than *limit* only
+            when fewer match. `hits.plan` says how they were found.
+
+        Raises:
+            DimensionError, EmbeddingError: *query* is no vector of this store.
+            EmbedderError: *query* is text, and there is no embedder.
+            FilterError: *where* is not of the language.
+            BusyError: `activate.record`, and the writer was not to be had within the timeout.
+        """
+        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
+        return (await self.search_many([query], limit, activate=activate, **options))[0]  # type: ignore[arg-type]
+
+    async def search_many(
+        self,
+        queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]],
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+        activate: Activation | None = None,
+    ) -> list[Hits[Hit]]:
+        """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
+        if activate is None:
+            return await super().search_many(queries, limit, tags=tags, where=where, min_score=min_score, below=below)
+        check_activation(activate)
+        activated: dict[int, float] = {}
+
+        def answered(connection: Connection, view: View, asked: Asked) -> list[Hits[Hit]]:
+            found = self._boosted(connection, view, asked, limit, activate)
+            activated.clear()  # a search may be done twice
+            for each in found:
+                for key, strength in each.near.strengths.items():
+                    activated[key] = max(strength, activated.get(key, 0.0))
+            return [each.hits for each in found]
+
+        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
+        hits = await self._asked(queries, limit, answered, "assembly", **options)
+        if activate.record and activated:
+            await self._session.write(lambda connection: stored.activate(connection, activated, now()))
+        return hits
+
+    def _boosted(
+        self, connection: Connection, view: View, asked: Asked, limit: int, activation: Activation
+    ) -> list[Boosted]:
+        session = self._session
+        space, namespaces = session.spaces["assembly"], asked.scope.namespaces
+        boosting = Boosting(connection, view, space, activation, asked.at, session.half_life, namespaces)
+        return boosting.searched(asked, limit, lambda answers: self._hits(connection, view, asked.at, answers, None))
+
+    async def explain(
+        self,
+        query: Query,
+        id: str,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        below: bool = False,
+        activate: Activation | None = None,
+        namespace: Namespace | None = None,
+    ) -> Explanation:
+        """Say why a memory ranks where it does in a search with the same arguments, or why it is not among the hits.
+
+        The search is done once more: every figure is the one that ranked. It writes nothing, `activate.record` or not.
+
+        Args:
+            query: as of `search`, like the arguments that are not named here.
+            id: the memory's.
+            limit: as of `search`.
+            tags: as of `search`.
+            where: as of `search`.
+            min_score: as of `search`.
+            below: as of `search`.
+            activate: as of `search`.
+            namespace: where the memory lives, as `memory.namespace` says it; this one if left out.
+
+        Raises:
+            NotFoundError: there is no such memory.
+            Everything that `search` raises.
+        """
+        check_id(id)
+        path = self._namespace if namespace is None else check_namespace(namespace)
+        words = check_tags(tags)
+        if activate is not None:
+            check_activation(activate)
+
+        def answered(connection: Connection, view: View, asked: Asked) -> list[Explanation]:
+            key = records.key_of(connection, MEMORY, path, id, _BEFORE_ALL)  # one that has expired too
+            if key is None:
+                raise NotFoundError("memory", id, path)
+            record = only(memories.read(connection, self._space, [key]))
+            boosted = None
+            if activate is None:
+                answers = view.search("memory", asked.vectors, limit, asked.scope)
+                hits = self._hits(connection, view, asked.at, answers, asked.min_score)[0]
+            else:
+                boosted = self._boosted(connection, view, asked, limit, activate)[0]
+                hits = boosted.hits
+            return [Case(connection, view, asked, words, where, key, record, hits, boosted).explained()]
+
+        options = {"tags": words, "where": where, "min_score": min_score, "below": below}
+        return (await self._asked([query], limit, answered, "memory" if activate is None else "assembly", **options))[0]
+
+    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
+        return memories.read(connection, self._space, keys)
+
+    def _vector_of(self, record: Memory) -> Embedding | None:
+        return record.embedding
+
+    def _hit(self, record: Memory, score: float) -> Hit:
+        return Hit(record, score)

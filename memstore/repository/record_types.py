@@ -1,0 +1,45 @@
+"""What memories and assemblies have in common: a table, a table of vectors, a table of tags."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Column, Table
+
+from memstore.schema import tables
+
+Kind = Literal["memory", "assembly"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Noun:
+    """One kind of record, as tables."""
+
+    kind: Kind
+    table: Table
+    vectors: Table
+    vector_owner: Column[int]
+    tags: Table
+    tag_owner: Column[int]
+    expires: bool
+
+
+MEMORY = Noun(
+    kind="memory",
+    table=tables.memory,
+    vectors=tables.memory_vector,
+    vector_owner=tables.memory_vector.c.memory_pk,
+    tags=tables.memory_tag,
+    tag_owner=tables.memory_tag.c.memory_pk,
+    expires=True,
+)
+ASSEMBLY = Noun(
+    kind="assembly",
+    table=tables.assembly,
+    vectors=tables.assembly_vector,
+    vector_owner=tables.assembly_vector.c.assembly_pk,
+    tags=tables.assembly_tag,
+    tag_owner=tables.assembly_tag.c.assembly_pk,
+    expires=False,
+)
+NOUNS = (MEMORY, ASSEMBLY)
+BY_KIND: dict[Kind, Noun] = {noun.kind: noun for noun in NOUNS}

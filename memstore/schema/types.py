@@ -1,0 +1,49 @@
+"""Column types: times as integer microseconds, metadata as JSON text."""
+
+import json
+from datetime import datetime
+from typing import Any, cast
+
+from sqlalchemy import (
+    BigInteger,
+    Dialect,
+    Text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from memstore.models.records import Json
+from memstore.timestamps import from_micros, to_micros
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware datetime, stored as whole microseconds since 1970, UTC."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002, D102
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102
+        return None if value is None else from_micros(value)
+
+
+class JsonText(TypeDecorator[Json]):
+    """JSON as text: keys in the caller's order, no white space, not escaped to ASCII. None is NULL, not JSON's null."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002, D102
+        return None if value is None else json_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Json:  # noqa: ARG002, D102
+        return None if value is None else cast("Json", json.loads(value))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # dumps() would make one a call
+
+
+def json_text(value: Json) -> str:
+    """*value*, already checked, as it is stored."""
+    return _ENCODER.encode(value)

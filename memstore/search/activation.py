@@ -1,0 +1,114 @@
+"""Activation: how strongly an assembly speaks to a query, what that adds to a score, and how it fades.
+
+=========== ==========================================================================================================
+quantity    formula
+=========== ==========================================================================================================
+level now   level · 2^(-age / half-life), age since the assembly was last activated (exponential decay)
+strength    1 - 1 / (2 + (score - threshold) + priming · level now), for a composite whose score reaches the threshold
+boost       weight · strength
+score       base score + boost
+=========== ==========================================================================================================
+
+Strength is 1/2 at the threshold and grows with score and level towards 1, whatever range the metric's scores have: so
+a boost lies between half the weight and the weight, and a member of several activated assemblies gets the largest.
+No score is ever lowered, and among members of one assembly the order stays what it was. Nothing runs in the background:
+what an assembly's activation has come down to is computed when it is read.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from memstore.errors import InvalidError, shown
+from memstore.validation.values import check_count, check_number
+
+HALF_LIFE = 86_400.0
+"""Seconds in which an activation comes down to half, unless the store is opened with another half-life: a day."""
+
+MAX_ACTIVATED = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """How a search of memories uses assemblies.
+
+    Attributes:
+        threshold: the least score of a composite against the query by which its assembly activates, in the scores of
+            the store's metric: 0.5 is an angle of 60 degrees under cosine and a distance of 1 under l2. Inner products
+            have no scale of their own: give one that suits your vectors.
+        limit: how many assemblies activate at most, the nearest first, 1 to 1,000.
+        weight: the largest boost there can be, above 0, in units of the score.
+        priming: how much of an assembly's stored level adds to its strength, 0 or more. 0 ranks by the query alone.
+        max_age: seconds, or a timedelta: composites computed longer ago give no boost. None: however old they are.
+        record: whether the search notes the assemblies it activated as `assemblies.activate` does, each with its
+            strength. That takes the writer lock; without it a search writes nothing.
+    """
+
+    threshold: float = 0.5
+    limit: int = 5
+    weight: float = 0.25
+    priming: float = 0.0
+    max_age: float | timedelta | None = None
+    record: bool = False
+
+    def __post_init__(self) -> None:
+        kept = {
+            "threshold": _finite("threshold", self.threshold, -math.inf),
+            "limit": check_count("limit of an activation", self.limit, 1, MAX_ACTIVATED),
+            "weight": _finite("weight", self.weight, 0),
+            "priming": _finite("priming", self.priming, 0),
+        }
+        if kept["weight"] == 0:
+            raise InvalidError("weight is above 0: without one, leave activate= away")
+        if self.max_age is not None and not isinstance(self.max_age, timedelta):
+            kept["max_age"] = _finite("max_age", self.max_age, 0)
+        if not isinstance(self.record, bool):
+            raise InvalidError(f"record is True or False; got {shown(self.record)}")
+        for name, value in kept.items():  # plain numbers, whatever class they came in
+            object.__setattr__(self, name, value)
+
+    def strength(self, score: float, level: float) -> float:
+        """How strongly an assembly of this *score* and stored *level* is activated; its score reaches the threshold."""
+        return 1.0 - 1.0 / (2.0 + (score - self.threshold) + self.priming * level)
+
+    def boost(self, score: float, level: float) -> float:
+        """What the members of such an assembly gain."""
+        return self.weight * self.strength(score, level)
+
+    def too_old(self, age: timedelta | None) -> bool:
+        """Whether a composite of this *age* is older than asked for; one of no known age is."""
+        if self.max_age is None:
+            return False
+        most = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
+        return age is None or age.total_seconds() > most
+
+
+def decayed(level: float, activated_at: datetime | None, at: datetime, half_life: float) -> float:
+    """What a *level* of activation has come down to *at* a time, with a half-life in seconds; before, all of it."""
+    if activated_at is None or level == 0:
+        return 0.0
+    age = max(0.0, (at - activated_at).total_seconds())
+    return level * math.exp2(-age / half_life)
+
+
+def check_activation(value: object) -> Activation:
+    """*value* as an `Activation`, else `InvalidError`."""
+    if not isinstance(value, Activation):
+        raise InvalidError(f"activate is a memstore.Activation, such as Activation(threshold=0.6); got {shown(value)}")
+    return value
+
+
+def check_half_life(value: object) -> float:
+    """*value* as a half-life in seconds, else `InvalidError`."""
+    number = check_number("activation_half_life", value)
+    if not 0 < number < math.inf:
+        raise InvalidError(f"activation_half_life is in seconds, above 0 and finite; got {number}")
+    return number
+
+
+def _finite(name: str, value: object, least: float) -> float:
+    number = check_number(name, value)
+    if not least <= number or math.isinf(number):
+        floor = "" if least == -math.inf else f" from {least:g} on"
+        raise InvalidError(f"{name} is a finite number{floor}; got {number}")
+    return number

@@ -1,0 +1,121 @@
+"""When and how an assembly's vector follows its members.
+
+Triggers raise `assembly.revision` whenever the membership or a member's vector changes, and write the assembly's key
+to the change log. The stored composite says of which revision it is. Every write ends with `follow`, which brings
+up to date whatever the write left behind, so that no verb has to think of it, and both are equal again before COMMIT.
+
+Added members are added to a stored float64 sum; anything else computes it again from the members in the order of
+their keys. A sum is never subtracted from: with members of very different lengths the difference would be noise.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore.concurrency import breathe
+from memstore.models.records import Embedding
+from memstore.repository import assemblies, change_log
+from memstore.repository import vectors as vector_rows
+from memstore.repository.assemblies import Composite
+from memstore.repository.record_types import Kind
+from memstore.repository.vectors import VectorSpace
+from memstore.timestamps import now
+from memstore.vectors.arrays import Rows
+from memstore.vectors.encoding import checksum, decode_rows, encode, intact
+from memstore.vectors.mean import Mean
+from memstore.vectors.metrics import usable
+
+_CHUNK = 500  # members' vectors summed before others may run
+
+
+def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> int:
+    """Bring up to date every composite that a change after *since* left behind; where the log stands then."""
+    top, changed = change_log.changed_since(connection, since, spaces["assembly"])
+    if not changed:
+        return top
+    recompute(connection, spaces, vector_rows.lagging(connection, changed))
+    return change_log.top(connection)
+
+
+def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Iterable[int]) -> None:
+    """Compute composites again from their members."""
+    for key in keys:
+        mean, _ = computed(connection, spaces["memory"], key)
+        _store(connection, spaces["assembly"], key, mean)
+
+
+def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean, int]:
+    """The mean of an assembly's members as they now are, and how many are not in it because they are damaged."""
+    mean = Mean(np.zeros(space.space.dimension))
+    return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
+
+
+def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> set[int]:
+    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone. Which are new."""
+    space = spaces["memory"]
+    before = assemblies.revision(connection, key)
+    fresh = assemblies.add_members(connection, key, members)
+    stored = assemblies.composite(connection, spaces["assembly"], key)
+    mean = None if stored is None or stored.revision != before else _summed(stored, space)
+    if mean is None:  # there is no sum, or it is of another membership
+        recompute(connection, spaces, [key])
+        return set(fresh)
+    _add(mean, space, assemblies.some_vectors(connection, space, fresh))
+    _store(connection, spaces["assembly"], key, mean)
+    return set(fresh)
+
+
+def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
+    """The sum of a composite, to be added to; None where the composite is not of it: one of them is damaged."""
+    if type(stored.sum) is not bytes or len(stored.sum) != 8 * space.space.dimension:
+        return None
+    if type(stored.length) is not float or type(stored.count) is not int:
+        return None
+    mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
+    vector = mean.vector(space.space.measure)
+    return mean if (None if vector is None else encode(vector)) == stored.vector else None
+
+
+def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> int:
+    """Take *vectors*, with their checksums, into *mean*; how many are not what was written, and left out."""
+    size, metric = 4 * space.space.dimension, space.space.measure
+    blobs: list[bytes] = []
+    damaged = 0
+    for blob, written in vectors:
+        if not intact(blob, written):
+            damaged += 1
+        elif len(blob) == size:  # what no verb stored is for `check`, and no part of anything
+            blobs.append(blob)
+        if len(blobs) == _CHUNK:
+            mean.add(metric, _usable(blobs, space))
+            blobs.clear()
+            breathe()
+    if blobs:
+        mean.add(metric, _usable(blobs, space))
+    return damaged
+
+
+def take_in(mean: Mean, space: VectorSpace, vectors: Sequence[Embedding]) -> None:
+    """Take members' vectors into *mean*, but for those that no composite has in it."""
+    if vectors:
+        mean.add(space.space.measure, _usable([encode(vector) for vector in vectors], space))
+
+
+def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:
+    rows = decode_rows(blobs, space.space.dimension)
+    return rows[usable(space.space.measure, rows)]
+
+
+def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> None:
+    vector = mean.vector(space.space.measure)
+    data = None if vector is None else encode(vector)
+    made = Composite(
+        sum=mean.total.astype("<f8").tobytes(),
+        length=mean.length,
+        count=mean.count,
+        vector=data,
+        checksum=None if data is None else checksum(data),
+        revision=assemblies.revision(connection, key),
+    )
+    assemblies.put_composite(connection, space, key, made, now())

@@ -1,0 +1,252 @@
+"""What a caller may put in a record: the check of every field, its limits, and the record that comes of it.
+
+A value is refused, never bent: what a check lets through is stored exactly, and comes back equal.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+from memstore.concurrency import SLICE, breathe
+from memstore.errors import InvalidError
+from memstore.models.ids import new_id, new_ids
+from memstore.models.records import Assembly, Memory, Namespace, memory
+from memstore.validation.text import MAX_TEXT_BYTES, check_metadata, check_text, plain
+from memstore.validation.values import (
+    MAX_TAGS,
+    check_count,
+    check_flag,
+    check_id,
+    check_importance,
+    check_share,
+    check_tags,
+    check_time,
+    check_topics,
+    check_ttl,
+)
+from memstore.vectors.encoding import as_embedding
+from memstore.vectors.space import Space
+
+RecordT = TypeVar("RecordT")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft(Generic[RecordT]):
+    """A record as it will be stored, and which fields the caller named."""
+
+    record: RecordT
+    named: frozenset[str]
+
+
+_MEMORY: dict[str, Callable[[object], object]] = {
+    "id": check_id,
+    "content": lambda v: check_text("content", v),
+    "tags": check_tags,
+    "metadata": check_metadata,
+    "importance": check_importance,
+    "created_at": lambda v: check_time("created_at", v),
+    "updated_at": lambda v: check_time("updated_at", v),
+    "expires_at": lambda v: None if v is None else check_time("expires_at", v),
+    "accessed_at": lambda v: None if v is None else check_time("accessed_at", v),
+    "access_count": lambda v: check_count("access_count", v, 0, 2**62),
+    "pinned": lambda v: check_flag("pinned", v),
+}
+MEMORY_FIELDS = frozenset({*_MEMORY, "embedding", "ttl"})
+
+_ASSEMBLY: dict[str, Callable[[object], object]] = {
+    "id": check_id,
+    "name": lambda v: check_text("name", v),
+    "description": lambda v: check_text("description", v),
+    "tags": check_tags,
+    "topics": check_topics,
+    "metadata": check_metadata,
+    "created_at": lambda v: check_time("created_at", v),
+    "updated_at": lambda v: check_time("updated_at", v),
+    "activation_level": lambda v: check_share("activation_level", v),
+    "activated_at": lambda v: None if v is None else check_time("activated_at", v),
+    "activation_count": lambda v: check_count("activation_count", v, 0, 2**62),
+}
+ASSEMBLY_FIELDS = frozenset({*_ASSEMBLY, "members"})
+
+
+def memory_changes(item: Mapping[str, object], space: Space, at: datetime) -> dict[str, object]:
+    """The fields of *item*, each checked, `ttl` turned into `expires_at`. Raises `InvalidError`."""
+    _refuse_unknown(item, MEMORY_FIELDS, "memory")
+    changes = {name: _MEMORY[name](value) for name, value in item.items() if name in _MEMORY}
+    if "ttl" in item and item["ttl"] is None:
+        changes.setdefault("expires_at", None)
+    elif "ttl" in item:
+        if item.get("expires_at") is not None:
+            raise InvalidError("ttl and expires_at say the same thing: give one of them")
+        changes["expires_at"] = check_ttl(item["ttl"], at)
+    if "embedding" in item:
+        value = item["embedding"]
+        changes["embedding"] = (
+            None if value is None else as_embedding(value, space.dimension, zero_ok=space.zero_ok, within=space.within)
+        )
+    return changes
+
+
+def new_memory(
+    item: Mapping[str, object],
+    namespace: Namespace,
+    space: Space,
+    at: datetime,
+    make_id: Callable[[], str] = new_id,
+) -> Memory:
+    """The memory that *item*, a mapping with the keyword names of `memories.add`, describes. Raises `InvalidError`."""
+    fields = memory_changes(_without_defaults(item, "memory"), space, at)
+    if "content" not in fields:
+        raise InvalidError("a memory needs content")
+    fields.setdefault("created_at", at)
+    fields.setdefault("updated_at", max(at, cast("datetime", fields["created_at"])))
+    if "id" not in fields:
+        fields["id"] = make_id()
+    return Memory(namespace=namespace, **fields)  # type: ignore[arg-type]
+
+
+def new_memories(
+    items: Sequence[Mapping[str, object]], namespace: Namespace, space: Space, at: datetime
+) -> Iterator[Memory]:
+    """The memories that *items* describe, in order, with a breath between slices.
+
+    Ordinary items, which are most, take a quarter of the time of `new_memory`; any in which something is wrong is left
+    to it, so that one function says what is right.
+
+    Raises:
+        InvalidError: as `new_memory`; a note names the item.
+    """
+    ids: list[str] = []
+    ordinary = _Ordinary(namespace, space, at, ids.pop)
+    for i, item in enumerate(items):
+        if i and i % SLICE == 0:
+            breathe()
+        if not ids:
+            ids += reversed(new_ids(min(SLICE, len(items) - i)))
+        made = ordinary.memory(item)
+        if made is None:
+            try:
+                made = new_memory(item, namespace, space, at, ids.pop)
+            except InvalidError as error:
+                if len(items) > 1:
+                    error.add_note(f"this was item {i} of {len(items)}; none was stored")
+                raise
+        yield made
+
+
+class _Ordinary:
+    """Makes memories of items that are dicts of plain types, in which nothing is wrong."""
+
+    def __init__(self, namespace: Namespace, space: Space, at: datetime, make_id: Callable[[], str]) -> None:
+        self._namespace = namespace
+        self._dimension = space.dimension
+        self._zero_ok, self._within = space.zero_ok, space.within
+        self._at = at
+        self._make_id = make_id
+        self._words: set[str] = set()  # tags that were checked
+        self._sets: dict[tuple[str, ...], frozenset[str]] = {}  # sets of them, so that few are made over and over
+
+    def memory(self, item: Mapping[str, Any]) -> Memory | None:
+        """The memory that *item* describes; None if `new_memory` has to look at it."""
+        if type(item) is not dict or not item.keys() <= _ORDINARY:
+            return None
+        try:
+            return self._memory(item)
+        except InvalidError:
+            return None  # of several things that are wrong, `new_memory` knows which to name
+
+    def _memory(self, item: dict[str, Any]) -> Memory | None:
+        get, at = item.get, self._at
+        content, metadata, vector = get("content"), get("metadata"), get("embedding")
+        if type(content) is not str:
+            return None
+        if len(content) > MAX_TEXT_BYTES or not content.isascii():
+            check_text("content", content)
+        if metadata is not None:
+            metadata = plain(metadata) if type(metadata) is dict else None
+            if metadata is None:
+                return None
+        tags = self._tags(get("tags"))
+        if tags is None:
+            return None
+        if vector is not None:
+            vector = as_embedding(vector, self._dimension, zero_ok=self._zero_ok, within=self._within)
+        id, importance, count = get("id"), get("importance"), get("access_count")
+        created, updated = get("created_at"), get("updated_at")
+        expires, accessed, pinned = get("expires_at"), get("accessed_at"), get("pinned")
+        created = at if created is None else check_time("created_at", created)
+        return memory(
+            self._make_id() if id is None else check_id(id),
+            self._namespace,
+            content,
+            vector,
+            tags,
+            {} if metadata is None else metadata,
+            0.5 if importance is None else check_importance(importance),
+            created,
+            max(at, created) if updated is None else check_time("updated_at", updated),
+            None if expires is None else check_time("expires_at", expires),
+            None if accessed is None else check_time("accessed_at", accessed),
+            0 if count is None else check_count("access_count", count, 0, 2**62),
+            False if pinned is None else check_flag("pinned", pinned),
+        )
+
+    def _tags(self, value: object) -> frozenset[str] | None:
+        if value is None:
+            return _NO_TAGS
+        if type(value) not in _COLLECTIONS:
+            return None
+        given = tuple(cast("Iterable[object]", value))  # a copy, so that what is looked at is what is kept
+        for word in given:
+            if type(word) is not str:
+                return None
+        words = self._sets.get(cast("tuple[str, ...]", given))
+        if words is not None:
+            return words
+        words = frozenset(cast("tuple[str, ...]", given))
+        if not words <= self._words:
+            self._words |= check_tags(words - self._words)
+        if len(words) > MAX_TAGS:
+            return None
+        if len(self._sets) < _SETS:
+            self._sets[cast("tuple[str, ...]", given)] = words
+        return words
+
+
+_ORDINARY = MEMORY_FIELDS - {"ttl"}
+_COLLECTIONS = frozenset({list, tuple, set, frozenset})
+_NO_TAGS: frozenset[str] = frozenset()
+_SETS = 1_000  # sets of tags that are known again: as a rule there are few, and each is the garbage collector's work
+
+
+def assembly_changes(item: Mapping[str, object]) -> dict[str, object]:
+    """The fields of *item* but its members, each checked. Raises `InvalidError`."""
+    _refuse_unknown(item, ASSEMBLY_FIELDS, "assembly")
+    return {name: _ASSEMBLY[name](value) for name, value in item.items() if name in _ASSEMBLY}
+
+
+def new_assembly(item: Mapping[str, object], namespace: Namespace, at: datetime) -> Draft[Assembly]:
+    """The assembly, without members, that *item* describes. Raises `InvalidError`."""
+    fields = assembly_changes(_without_defaults(item, "assembly"))
+    if "id" not in fields:
+        raise InvalidError("an assembly needs an id")
+    named = frozenset(fields)
+    fields.setdefault("created_at", at)
+    if fields.get("activation_level"):
+        fields.setdefault("activated_at", at)
+    fields.setdefault("updated_at", max(at, cast("datetime", fields["created_at"])))
+    return Draft(Assembly(namespace=namespace, **fields), named)  # type: ignore[arg-type]
+
+
+def _without_defaults(item: object, noun: str) -> dict[str, object]:
+    """*item* without what says nothing: None is the default of every field but the embedding."""
+    if not isinstance(item, Mapping):
+        raise InvalidError(f"one {noun} is a mapping of field names to values; got {type(item).__name__}")
+    return {name: value for name, value in item.items() if value is not None or name == "embedding"}
+
+
+def _refuse_unknown(item: Mapping[str, object], known: frozenset[str], noun: str) -> None:
+    unknown = sorted(repr(name) for name in item if name not in known)
+    if unknown:
+        raise InvalidError(f"a {noun} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")

@@ -1,0 +1,456 @@
+"""Opening: what a new file needs, what an existing one insists on, and what is left behind."""
+
+import asyncio
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from sqlalchemy import Connection
+
+import memstore
+from memstore import (
+    DamagedError,
+    EventLoopError,
+    ForeignFileError,
+    ForkedStoreError,
+    InvalidError,
+    MissingFileError,
+    SettingsMismatchError,
+    StorageError,
+)
+from memstore.config import Settings
+from memstore.database import backup_copy, database
+from memstore.database.engine import configure, switch_to_wal, sync_engine, uri
+from memstore.database.file_identity import OpenedFile
+from memstore.schema.tables import APPLICATION_ID
+from memstore.testing import HashEmbedder, temporary_store
+
+
+async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) -> None:
+    with pytest.raises(InvalidError, match="dimension="):
+        await memstore.open(path)
+    assert list(path.parent.iterdir()) == []
+    with pytest.raises(MissingFileError):
+        await memstore.open(path, dimension=2, read_only=True)
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_a_file_that_holds_no_store_yet_says_so_to_a_reader(path: Path) -> None:
+    memstore.migrate(str(path))
+    with pytest.raises(MissingFileError, match="holds no store yet"):
+        await memstore.open(path, read_only=True)
+    with pytest.raises(InvalidError, match="dimension="):
+        await memstore.open(path)
+    async with memstore.open(path, dimension=2) as store:
+        assert await store.check() == []
+
+
+async def test_damaged_metadata_is_a_clear_error_that_update_mends(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="x")
+        with sqlite3.connect(path) as base:
+            base.execute("PRAGMA ignore_check_constraints=ON")
+            base.execute("UPDATE memory SET metadata = '{'")
+        base.close()
+        with pytest.raises(DamagedError, match="update"):
+            await store.memories.get("x")
+        assert (await store.memories.update("x", metadata={"k": 1})).metadata == {"k": 1}
+
+
+async def test_no_folder_is_ever_made(path: Path) -> None:
+    with pytest.raises(MissingFileError, match="never folders"):
+        await memstore.open(path.parent / "none" / "store.db", dimension=2)
+    with pytest.raises(FileNotFoundError):
+        await memstore.open(path.parent / "none" / "store.db", dimension=2)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dimension": 0},
+        {"dimension": 65_537},
+        {"dimension": 2.0},
+        {"dimension": True},
+        {"metric": "euclid"},
+        {"timeout": -1},
+        {"timeout": "soon"},
+        {"durability": "off"},
+        {"engine": "gpu"},
+        {"embedder": object()},
+    ],
+)
+def test_a_bad_argument_raises_before_anything_is_opened(path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(InvalidError):
+        memstore.open(path, **{"dimension": 2, **options})
+    with pytest.raises(InvalidError):
+        memstore.open(":memory:", dimension=2)
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_it_is_awaited_or_entered(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    await store.close()
+    async with memstore.open(path) as store:
+        assert (store.dimension, store.metric) == (2, "cosine")
+    assert "closed" in repr(store)
+
+
+@pytest.mark.parametrize("name", ["a b.db", "ünï ✓.db", "per%20cent?x=1#y.db", "a:b.db", "'quoted'.db"])
+async def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
+    async with memstore.open(tmp_path / name, dimension=2) as store:
+        await store.memories.add("x", embedding=[1, 2])
+        assert {f.name for f in tmp_path.iterdir()} == {name, f"{name}-wal", f"{name}-shm"}
+    assert [f.name for f in tmp_path.iterdir()] == [name]
+    async with memstore.open(tmp_path / name, read_only=True) as store:
+        assert await store.memories.count() == 1
+
+
+async def test_the_file_is_found_again_after_a_change_of_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with memstore.open("store.db", dimension=2) as store:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        await store.memories.add("x")
+        assert (await store.stats()).file_bytes > 0
+    assert os.listdir(tmp_path / "other") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked"),
+    [("dimension", 3), ("metric", "l2"), ("embedder", HashEmbedder(2, seed=1)), ("dimension", HashEmbedder(3))],
+)
+async def test_another_dimension_metric_or_embedder_is_refused_naming_both(
+    path: Path, setting: str, asked: object
+) -> None:
+    mine = HashEmbedder(2)
+    async with memstore.open(path, embedder=mine) as store:
+        await store.memories.add("kept")
+    option = "embedder" if isinstance(asked, HashEmbedder) else setting
+    with pytest.raises(SettingsMismatchError) as caught:
+        await memstore.open(path, **{option: asked})
+    assert caught.value.setting == setting
+    expected = {"dimension": 2, "metric": "cosine", "embedder": mine.name}[setting]
+    assert caught.value.expected == expected
+    assert repr(expected) in str(caught.value)
+    assert repr(caught.value.got) in str(caught.value)
+    async with memstore.open(path, dimension=2, metric="cosine", embedder=mine) as store:
+        assert await store.memories.count() == 1
+
+
+async def test_an_embedder_is_named_once_and_then_insisted_on(path: Path) -> None:
+    async with memstore.open(path, dimension=64):
+        pass
+    async with memstore.open(path, embedder=HashEmbedder()) as store:
+        assert (await store.stats()).embedder == HashEmbedder().name
+    with pytest.raises(SettingsMismatchError):
+        await memstore.open(path, embedder=HashEmbedder(seed=5))
+    async with memstore.open(path) as store:  # without one, by vectors alone
+        assert (await store.stats()).embedder == HashEmbedder().name
+
+
+async def test_use_from_another_loop_raises_instead_of_hanging() -> None:
+    async with temporary_store() as store:
+        caught: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                asyncio.run(store.memories.count())
+            except BaseException as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        await asyncio.to_thread(thread.join, 10)
+        assert isinstance(caught[0], EventLoopError)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+async def test_a_forked_child_is_told_so_at_once() -> None:
+    async with temporary_store() as store:
+        await store.memories.add("x")
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                store._database.check_usable()
+            except ForkedStoreError:
+                code = 0
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_store_left_open_warns(path: Path) -> None:
+    code = (
+        "import asyncio, gc, memstore\n"
+        f"async def main():\n    s = await memstore.open({str(path)!r}, dimension=2)\n"
+        "    await s.memories.add('kept')\n    del s\n    gc.collect()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], timeout=30, capture_output=True, text=True, check=True
+    )
+    assert "was not closed: use `async with`" in done.stderr
+
+
+def test_a_program_that_forgets_to_close_still_ends(path: Path) -> None:
+    code = (
+        "import asyncio, memstore\n"
+        f"async def main():\n    global s\n    s = await memstore.open({str(path)!r}, dimension=2)\n"
+        "    await s.memories.add('kept')\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert asyncio.run(_count(path)) == 1
+
+
+async def _count(path: Path) -> int:
+    async with memstore.open(path) as store:
+        return await store.memories.count()
+
+
+async def test_a_damaged_file_is_a_clear_error(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 500} for _ in range(200)])
+    data = bytearray(path.read_bytes())
+    data[100:4000] = os.urandom(3900)
+    path.write_bytes(data)
+    with pytest.raises((DamagedError, memstore.ForeignFileError)):
+        await memstore.open(path)
+
+
+async def test_backup_is_a_store_of_its_own_and_overwrites_nothing(path: Path, tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"id": str(i), "content": "x" * 1000, "embedding": [1, i]} for i in range(500)])
+        copy = tmp_path / "copy.db"
+        await store.backup(copy, on_progress=lambda done, total: progress.append((done, total)))
+        await store.memories.add("after")
+        with pytest.raises(InvalidError, match="overwrites nothing"):
+            await store.backup(copy)
+        await asyncio.sleep(0)
+    assert progress[-1][0] == progress[-1][1] > 0
+    async with memstore.open(copy) as copied:
+        assert await copied.memories.count() == 500
+        assert len(await copied.memories.search([1, 5], 500)) == 500
+        assert await copied.check() == []
+
+
+async def test_compact_gives_space_back(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 5000, "tags": {"t"}} for _ in range(500)])
+        await store.clear()
+        await store._database.checkpoint()
+        before = (await store.stats()).file_bytes
+        freed = await store.compact()
+        after = await store.stats()
+        assert freed > 2_000_000
+        assert after.file_bytes <= before - 2_000_000
+        assert after.wal_bytes == 0
+        assert (after.memories, after.tags, after.namespaces) == (0, 0, 0)
+
+
+async def test_compact_ends_on_a_file_that_another_tool_laid_out(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
+        await store.clear()
+    with sqlite3.connect(path, isolation_level=None) as base:
+        base.execute("PRAGMA journal_mode=DELETE")
+        base.execute("PRAGMA auto_vacuum=0")
+        base.execute("VACUUM")
+    base.close()
+    async with memstore.open(path) as store, asyncio.timeout(20):
+        await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
+        await store.clear()
+        assert await store.compact() > 100_000
+        assert await store.check() == []
+
+
+async def test_backup_ends_while_others_write_and_has_a_history_of_its_own(path: Path, tmp_path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 10_000, "embedding": [1, i]} for i in range(2_000)])
+        stop = asyncio.Event()
+
+        async def write() -> int:
+            written = 0
+            while not stop.is_set():
+                await store.memories.add("meanwhile", embedding=[1, 1])
+                written += 1
+            return written
+
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(60):
+            await store.backup(tmp_path / "copy.db")
+        stop.set()
+        assert await writing > 0
+        async with memstore.open(path, read_only=True) as reader:
+            await reader.backup(tmp_path / "second.db")
+        epoch = await store._database.read(lambda c: c.exec_driver_sql("SELECT epoch FROM store_meta").scalar_one())
+    async with memstore.open(tmp_path / "copy.db") as copied:
+        assert await copied.check() == []
+        assert await copied.memories.count() >= 2_000
+        other = await copied._database.read(lambda c: c.exec_driver_sql("SELECT epoch FROM store_meta").scalar_one())
+    assert other != epoch
+
+
+async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: Path) -> None:
+    import time
+
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x")
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM memory").fetchall()
+        await store.memories.add_many([{"content": "x" * 10_000} for _ in range(2_500)])
+        begun = time.monotonic()
+        for _ in range(10):
+            await store.memories.add("y")
+        assert time.monotonic() - begun < 8  # one try of a second, not one a write
+        other.execute("ROLLBACK")
+        other.close()
+
+
+async def pragmas(store: memstore.Store, *names: str) -> list[int]:
+    """What the writer's connection says of each."""
+
+    def step(connection: Connection) -> list[int]:
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    return await store._database._writer.driver.submit(step)
+
+
+async def test_relaxed_durability_syncs_less(path: Path) -> None:
+    names = "synchronous", "fullfsync", "checkpoint_fullfsync"
+    async with memstore.open(path, dimension=2, durability="relaxed") as store:
+        assert await pragmas(store, *names) == [1, 0, 1]
+        assert (await store.stats()).durability == "relaxed"
+    async with memstore.open(path) as store:
+        assert await pragmas(store, *names) == [2, 1, 1]
+
+
+async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        for _ in range(5):
+            await store.memories.add_many([{"content": "x" * 10_000} for _ in range(600)])
+        for _ in range(200):
+            if (await store.stats()).wal_bytes == 0:
+                break
+            await asyncio.sleep(0.05)
+        assert (await store.stats()).wal_bytes < 16 * 1024 * 1024
+
+
+async def test_the_change_log_is_trimmed_and_a_follower_behind_it_builds_anew(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as one, memstore.open(path) as two:
+        await two.memories.search([1, 0])
+        for start in range(0, 30_000, 6_000):
+            await one.memories.upsert_many(
+                [{"id": str(i % 50), "content": str(i), "embedding": [1, i]} for i in range(start, start + 50)]
+            )
+            await one.memories.add_many(
+                [{"id": str(start + i), "content": "x", "embedding": [i + 1, 1]} for i in range(50, 6_000)]
+            )
+        kept = await one._database.read(lambda c: c.exec_driver_sql("SELECT min(seq), max(seq) FROM change_log").one())
+        assert 9_000 < kept[1] - kept[0] < 22_000
+        hits = await two.memories.search([1, 24_000], 3)
+        assert hits[0].memory.content == "24001" or hits[0].score > 0.999
+        assert await two.check() == await one.check() == []
+
+
+def half_made(path: Path, *, first_page: bool, pages_before: int = 0) -> None:
+    """The file as a process leaves it that is killed, or a power cut, in the moment in which it is first written."""
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("PRAGMA page_size=8192")
+        base.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        base.execute("CREATE TABLE t (x)")
+        base.execute("CREATE TABLE u (x)")
+    pages = path.read_bytes()
+    path.write_bytes((pages if first_page else bytes(8192))[:8192])
+    head = bytes.fromhex("d9d505f920a163d7") + struct.pack(">5I", 0, 7, pages_before, 512, 8192)
+    path.with_name(f"{path.name}-journal").write_bytes(head.ljust(512, b"\0"))
+
+
+@pytest.mark.parametrize("first_page", [True, False])
+async def test_a_file_whose_making_was_cut_short_is_made_at_the_next_open(path: Path, first_page: bool) -> None:
+    half_made(path, first_page=first_page)
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("a", embedding=[1, 0])
+        assert await store.check() == []
+
+
+async def test_a_file_that_was_there_before_is_not_taken_for_one_cut_short(path: Path) -> None:
+    half_made(path, first_page=False, pages_before=3)
+    before = path.read_bytes()
+    with pytest.raises(ForeignFileError):
+        await memstore.open(path, dimension=2)
+    assert path.read_bytes() == before
+
+
+async def test_a_connection_that_cannot_be_made_is_an_error_of_ours(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "migrate", lambda path, timeout: None)  # as if the last descriptor went after it
+    before = set(threading.enumerate())
+    with pytest.raises(StorageError, match="cannot be opened"):
+        await memstore.open(path, dimension=2)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()  # aiosqlite's, which tells the loop of its end
+
+
+def test_a_file_that_is_damaged_between_looking_and_switching_is_an_error_of_ours(path: Path) -> None:
+    path.write_bytes(b"no longer a database" * 1_000)
+    with pytest.raises(DamagedError):
+        switch_to_wal(str(path), 1.0)
+
+
+def test_a_connection_that_can_only_read_is_refused_for_writing(path: Path) -> None:
+    """SQLite makes one where a file cannot be opened for writing at that moment, and says nothing."""
+    memstore.migrate(str(path))
+    setup = configure(Settings(path=str(path)), writes=True)
+
+    def connected(mode: Literal["ro", "rw"]) -> Connection:
+        return sync_engine(lambda: sqlite3.connect(uri(str(path), mode), uri=True, isolation_level=None)).connect()
+
+    with connected("ro") as reads, pytest.raises(StorageError, match="cannot be written"):
+        setup(reads)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with connected("rw") as writes:
+            setup(writes)  # that another is writing says nothing against it
+
+
+def test_a_copy_that_can_neither_be_made_nor_deleted_says_both(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memstore.migrate(str(path))
+
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise OSError("the disk is broken")
+
+    def stop(done: int, total: int) -> None:
+        raise RuntimeError("it stops here")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(RuntimeError, match="it stops here") as caught:
+        backup_copy.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
+    assert "could not be deleted: the disk is broken" in caught.value.__notes__[0]
+
+
+def test_nothing_is_left_of_a_copy_that_fails(path: Path) -> None:
+    memstore.migrate(str(path))
+
+    def stop(done: int, total: int) -> None:
+        path.with_name("copy.db-journal").touch()  # as one that could not be deleted when the transaction ended
+        raise RuntimeError("it stops here")
+
+    with pytest.raises(RuntimeError, match="it stops here"):
+        backup_copy.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
+    assert not list(path.parent.glob("copy.db*"))

@@ -1,0 +1,498 @@
+"""Transactions: all or nothing, own changes seen by oneself alone, no task waiting for itself."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import memstore
+from memstore import BusyError, ClosedError, DuplicateError, NotFoundError, ReadOnlyError, Store, TransactionError
+from memstore.database.transactions import raw
+from tests.conftest import DIMENSION, vectors
+
+
+async def test_a_transaction_is_stored_whole_and_found_after(store: Store, rng: np.random.Generator) -> None:
+    a, b = vectors(rng, 2)
+    async with store.transaction() as tx:
+        await tx.memories.add("a", id="a", embedding=a)
+        await tx.assemblies.add("g", members=["a"])
+        await tx.memories.add("b", id="b", embedding=b)
+        await tx.assemblies.add_members("g", ["b"])
+    assert (await store.memories.search(b))[0].memory.id == "b"
+    assert (await store.assemblies.get("g")).member_count == 2
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, asyncio.CancelledError])
+async def test_any_exception_leaves_nothing(store: Store, rng: np.random.Generator, error: type[BaseException]) -> None:
+    vector = vectors(rng, 1)[0]
+    await store.memories.add("before", id="x", embedding=vector)
+    with pytest.raises(error):
+        async with store.transaction() as tx:
+            await tx.memories.delete("x")
+            await tx.memories.add("a", id="a", embedding=-vector, tags={"t"})
+            raise error
+    assert [m.id async for m in store.memories.list()] == ["x"]
+    assert [h.memory.id for h in await store.memories.search(-vector)] == ["x"]
+    assert [t async for t in store.tags.list()] == []
+
+
+async def test_own_searches_see_own_changes_and_nobody_else_does(store: Store, rng: np.random.Generator) -> None:
+    old, new, other = vectors(rng, 3)
+    await store.memories.add_many([{"id": f"{i}", "content": "x", "embedding": v} for i, v in enumerate((old, new))])
+    async with store.transaction() as tx:
+        await tx.memories.update("0", embedding=other)
+        await tx.memories.delete("1")
+        await tx.memories.add("n", id="n", embedding=new, tags={"fresh"})
+        await tx.assemblies.add("g", members=["n"])
+        hits = await tx.memories.search(new)
+        assert [h.memory.id for h in hits] == ["n", "0"] or [h.memory.id for h in hits] == ["0", "n"]
+        assert hits.plan.uncommitted == 2
+        assert [h.memory.id for h in await tx.memories.search(old, tags={"fresh"})] == ["n"]
+        assert [h.memory.id for h in await tx.memories.search(new, where={"id": "n"})] == ["n"]
+        assert [h.assembly.id for h in await tx.assemblies.search(new)] == ["g"]
+        assert {h.memory.id for h in await store.memories.search(new)} == {"0", "1"}
+        assert (await store.memories.get("0")).embedding.tobytes() == old.tobytes()
+        assert await store.assemblies.search(new) == []
+    assert {h.memory.id for h in await store.memories.search(new)} == {"0", "n"}
+
+
+async def test_a_verb_that_raises_leaves_nothing_and_the_block_goes_on(store: Store, rng: np.random.Generator) -> None:
+    vector = vectors(rng, 1)[0]
+    async with store.transaction() as tx:
+        await tx.memories.add("a", id="a", embedding=vector)
+        with pytest.raises(DuplicateError):
+            await tx.memories.add_many(
+                [{"id": "b", "content": "b", "embedding": -vector}, {"id": "a", "content": "again"}]
+            )
+        with pytest.raises(NotFoundError):
+            await tx.assemblies.add("g", members=["a", "none"])
+        with pytest.raises(DuplicateError):
+            await tx.assemblies.add("h")
+            await tx.assemblies.add("h")
+        assert [h.memory.id for h in await tx.memories.search(-vector)] == ["a"]
+        await tx.memories.add("c", id="c")
+    assert [m.id async for m in store.memories.list()] == ["a", "c"]
+    assert [a.id async for a in store.assemblies.list()] == ["h"]
+
+
+async def test_a_nested_transaction_is_undone_alone(store: Store, rng: np.random.Generator) -> None:
+    a, b = vectors(rng, 2)
+    async with store.transaction() as tx:
+        await tx.memories.add("a", id="a", embedding=a)
+        with pytest.raises(ValueError, match="inner"):
+            async with tx.transaction() as inner:
+                await inner.memories.add("b", id="b", embedding=b)
+                async with inner.transaction() as innermost:
+                    await innermost.memories.add("c", id="c", embedding=b)
+                assert len(await tx.memories.search(b)) == 3
+                raise ValueError("inner")
+        assert [h.memory.id for h in await tx.memories.search(b)] == ["a"]
+        async with tx.transaction() as inner:
+            await inner.memories.add("d", id="d")
+    assert [m.id async for m in store.memories.list()] == ["a", "d"]
+
+
+async def test_a_nested_block_that_raises_is_undone_though_another_task_is_busy_in_it(store: Store) -> None:
+    async with store.transaction() as tx:
+        with pytest.raises(TransactionError):
+            async with tx.transaction():
+                await asyncio.gather(tx.memories.add("A", id="A"), tx.memories.add("B", id="B"))
+        await tx.memories.add("C", id="C")
+    assert [m.id async for m in store.memories.list()] == ["C"]
+
+
+async def test_a_nested_block_cancelled_at_its_entry_leaves_no_mark_behind(store: Store) -> None:
+    async with store.transaction() as tx:
+        with pytest.raises(ValueError, match="outer"):
+            async with tx.transaction():
+                await tx.memories.add("A", id="A")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0):
+                        async with tx.transaction():
+                            await tx.memories.add("never")
+                raise ValueError("outer")
+    assert await store.memories.count() == 0
+
+
+async def test_a_large_transaction_still_sees_how_it_began(store: Store, rng: np.random.Generator) -> None:
+    query, old = vectors(rng, 2)
+    await store.memories.add("old", id="old", embedding=old)
+    await store.memories.search(query)
+    async with store.transaction() as tx:
+        await tx.memories.add("first", id="first", embedding=query)
+        await tx.memories.delete("old")
+        for _ in range(12):
+            await tx.memories.add_many([{"content": "x", "embedding": -query} for _ in range(1_000)])
+        assert (await tx.memories.search(query, 1))[0].memory.id == "first"
+        assert "old" not in [hit.memory.id for hit in await tx.memories.search(old, 100)]
+    assert (await store.memories.search(query, 1))[0].memory.id == "first"
+
+
+async def test_a_transaction_has_every_verb_of_its_namespace(store: Store) -> None:
+    async with store.transaction() as tx:
+        await tx.namespace("a").memories.add("x")
+        assert await tx.namespaces() == [("a",)]
+        assert await tx.clear(below=True) == 1
+    assert await store.memories.count(below=True) == 0
+
+
+async def test_an_ended_transaction_is_not_kept_alive(path: Path) -> None:
+    import gc
+    import weakref
+
+    async with memstore.open(path, dimension=2) as store:
+        async with store.transaction() as tx:
+            await tx.memories.add("x")
+        watched = weakref.ref(tx._opened)
+        del tx
+        for _ in range(50):
+            gc.collect()
+            if watched() is None:
+                break
+            await asyncio.sleep(0.01)
+        assert watched() is None, gc.get_referrers(watched())
+
+
+async def test_a_store_level_write_inside_one_s_own_transaction_raises_at_once(store: Store) -> None:
+    async with asyncio.timeout(2):
+        async with store.transaction() as tx:
+            with pytest.raises(TransactionError, match="use tx"):
+                await store.memories.add("x")
+            with pytest.raises(TransactionError):
+                await asyncio.gather(store.assemblies.add("g"))
+            with pytest.raises(TransactionError):
+                async with store.transaction():
+                    pass
+            with pytest.raises(TransactionError):
+                await store.close()
+            assert await store.memories.count() == 0
+            await tx.memories.add("y")
+        await store.memories.add("x")
+
+
+async def test_a_transaction_on_another_store_may_be_open_meanwhile(store: Store, tmp_path: Path) -> None:
+    async with memstore.open(tmp_path / "other.db", dimension=2) as other, store.transaction() as tx:
+        await other.memories.add("there")
+        await tx.memories.add("here")
+        assert await other.memories.count() == 1
+
+
+async def test_a_task_that_outlives_the_transaction_may_write(store: Store) -> None:
+    begun = asyncio.Event()
+
+    async def later() -> None:
+        await begun.wait()
+        await store.memories.add("later")
+
+    async with store.transaction() as tx:
+        task = asyncio.create_task(later())
+        await tx.memories.add("now")
+    begun.set()
+    await task
+    assert await store.memories.count() == 2
+
+
+async def test_a_transaction_used_after_its_block_or_by_two_tasks_raises(store: Store) -> None:
+    async with store.transaction() as tx:
+        outcomes = await asyncio.gather(*(tx.memories.add(str(i)) for i in range(3)), return_exceptions=True)
+        assert sum(isinstance(o, TransactionError) for o in outcomes) == 2
+    with pytest.raises(TransactionError, match="ended"):
+        await tx.memories.add("late")
+    with pytest.raises(TransactionError, match="ended"):
+        await tx.namespace("a").memories.count()
+    assert await store.memories.count() == 1
+
+
+async def test_a_cancelled_block_leaves_nothing_and_the_writer_free(store: Store, rng: np.random.Generator) -> None:
+    vector = vectors(rng, 1)[0]
+    entered = asyncio.Event()
+
+    async def block() -> None:
+        async with store.transaction() as tx:
+            await tx.memories.add("x", embedding=vector)
+            entered.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(block())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await store.memories.count() == 0
+    assert await store.memories.search(vector) == []
+    await store.memories.add("y", embedding=vector)
+
+
+async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) -> None:
+    rng = np.random.default_rng(3)
+    rows = vectors(rng, 200)
+    for i in range(200):
+        items = [{"id": f"{i}-{j}", "content": "x", "embedding": rows[i], "tags": {"t"}} for j in range(3)]
+        task = asyncio.create_task(store.memories.add_many(items))
+        await asyncio.sleep(float(rng.random()) * 0.004)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        stored = await store.memories.get_many([f"{i}-{j}" for j in range(3)])
+        assert len(stored) in (0, 3)
+        if not isinstance(outcome, BaseException):
+            assert len(stored) == 3
+        found = {h.memory.id for h in await store.memories.search(rows[i], 1_000)}
+        assert {id in found for id in (f"{i}-{j}" for j in range(3))} == {len(stored) == 3}
+        raw_state = await store._database._writer.driver.submit(lambda c: raw(c).in_transaction)
+        assert raw_state is False
+
+
+async def test_concurrent_read_modify_writes_lose_nothing(store: Store, path: Path) -> None:
+    await store.memories.add("counter", id="c", metadata={"n": 0})
+
+    async def bump(one: Store) -> None:
+        async with one.transaction() as tx:
+            now = (await tx.memories.get("c")).metadata["n"]
+            await asyncio.sleep(0)
+            await tx.memories.update("c", metadata={"n": now + 1})
+
+    async with memstore.open(path, timeout=30) as second:
+        await asyncio.gather(*(bump(one) for one in (store, second) for _ in range(20)))
+    assert (await store.memories.get("c")).metadata == {"n": 40}
+
+
+async def test_a_writer_waits_for_another_and_gives_up_in_time(path: Path) -> None:
+    async with memstore.open(path, dimension=2, timeout=0.3) as one, memstore.open(path, timeout=0.3) as two:
+        async with one.transaction() as tx:
+            await tx.memories.add("held")
+            async with asyncio.timeout(5):
+                with pytest.raises(BusyError):  # another connection
+                    await two.memories.add("x")
+                with pytest.raises(BusyError):  # another task
+                    await asyncio.create_task(_add(one), context=None)
+        await two.memories.add("now")
+        assert await one.memories.count() == 2
+
+
+async def _add(store: Store) -> None:
+    from memstore.session import _of_this_task
+
+    _of_this_task.set(())  # a task that was not started by the block
+    await store.memories.add("x")
+
+
+async def test_a_transaction_sqlite_gave_up_stores_nothing(store: Store) -> None:
+    with pytest.raises(TransactionError, match="gave this transaction up"):
+        async with store.transaction() as tx:
+            await tx.memories.add("x")
+            await tx._opened._session.run(lambda c: raw(c).execute("ROLLBACK"))  # as a full disk makes SQLite do
+            with pytest.raises(TransactionError, match="gave this transaction up"):
+                await tx.memories.add("y")
+    assert await store.memories.count() == 0
+
+
+async def test_a_closed_store_says_so_and_closing_waits_for_what_runs(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    adding = [asyncio.create_task(store.memories.add(str(i))) for i in range(20)]
+    await asyncio.sleep(0)
+    await store.close()
+    await store.close()
+    outcomes = await asyncio.gather(*adding, return_exceptions=True)
+    assert all(isinstance(o, memstore.Memory | ClosedError) for o in outcomes)
+    with pytest.raises(ClosedError):
+        await store.memories.add("x")
+    with pytest.raises(ClosedError):
+        await store.memories.count()
+    async with memstore.open(path) as again:
+        assert await again.memories.count() == sum(isinstance(o, memstore.Memory) for o in outcomes)
+
+
+async def test_closing_twice_at_once_is_one_close(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    entered = asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction() as tx:
+            entered.set()
+            await tx.memories.add("kept")
+            await asyncio.sleep(0.05)
+
+    holding = asyncio.create_task(hold())
+    await entered.wait()
+    async with asyncio.timeout(10):
+        await asyncio.gather(asyncio.create_task(store.close()), asyncio.create_task(store.close()))
+    await holding
+    assert not (path.parent / "store.db-wal").exists()
+
+
+async def test_cancelled_openings_and_closings_leave_no_thread(path: Path) -> None:
+    import threading
+
+    async with memstore.open(path, dimension=2):
+        pass
+    rng = np.random.default_rng(1)
+    before = threading.active_count()
+    for _ in range(30):
+        opening = asyncio.ensure_future(_opened(path))
+        for _ in range(2):
+            await asyncio.sleep(float(rng.random()) * 0.02)
+            opening.cancel()
+        (outcome,) = await asyncio.gather(opening, return_exceptions=True)
+        if isinstance(outcome, Store):
+            closing = asyncio.create_task(outcome.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await outcome.close()
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        await asyncio.sleep(0.05)
+    assert threading.active_count() <= before
+
+
+async def _opened(path: Path) -> Store:
+    return await memstore.open(path)
+
+
+async def test_a_cancellation_ends_a_wait_for_another_connection_s_lock(path: Path) -> None:
+    async with memstore.open(path, dimension=2, timeout=20) as store:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for wait in (store.memories.add("x"), _enter(store)):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await asyncio.wait_for(wait, 5)
+        other.execute("ROLLBACK")
+        other.close()
+        await store.memories.add("y")
+        assert await store.memories.count() == 1
+
+
+async def _enter(store: Store) -> None:
+    async with store.transaction() as tx:
+        await tx.memories.add("never")
+
+
+async def test_an_error_of_the_block_is_not_replaced_by_one_of_closing(path: Path) -> None:
+    entered, go = asyncio.Event(), asyncio.Event()
+    held: list[asyncio.Task[None]] = []
+
+    async def hold(store: Store) -> None:
+        async with store.transaction():
+            entered.set()
+            await go.wait()
+
+    with pytest.raises(ValueError, match="of the block") as caught:
+        async with memstore.open(path, dimension=2, timeout=0.1) as store:
+            held.append(asyncio.create_task(hold(store)))
+            await entered.wait()
+            raise ValueError("of the block")
+    assert "could not be closed" in caught.value.__notes__[0]
+    go.set()
+    await held[0]
+    await store.close()
+
+
+async def test_read_only_refuses_every_write_and_sees_others(path: Path, rng: np.random.Generator) -> None:
+    vector = vectors(rng, 1)[0]
+    async with memstore.open(path, dimension=DIMENSION) as store, memstore.open(path, read_only=True) as reader:
+        with pytest.raises(ReadOnlyError):
+            await reader.memories.add("x")
+        with pytest.raises(ReadOnlyError):
+            async with reader.transaction():
+                pass
+        with pytest.raises(ReadOnlyError):
+            await reader.compact()
+        await store.memories.add("seen", embedding=vector)
+        assert (await reader.memories.search(vector))[0].memory.content == "seen"
+        assert await reader.check() == []
+
+
+async def test_another_store_on_the_file_finds_what_was_committed(path: Path, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 30)
+    async with memstore.open(path, dimension=DIMENSION) as one, memstore.open(path) as two:
+        for i, row in enumerate(rows):
+            await (one if i % 2 else two).memories.add(str(i), embedding=row)
+            for store in (one, two):
+                assert (await store.memories.search(row))[0].memory.content == str(i)
+        assert await one.check() == await two.check() == []
+
+
+async def test_a_composite_that_cannot_be_mended_just_now_holds_no_search_up(
+    store: Store, path: Path, rng: np.random.Generator
+) -> None:
+    rows = vectors(rng, 2)
+    await store.memories.add_many([{"id": str(i), "content": "x", "embedding": v} for i, v in enumerate(rows)])
+    await store.assemblies.add("g", members=["0"])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("INSERT INTO assembly_member SELECT 1, pk FROM memory WHERE id = '1'")
+    other.execute("BEGIN IMMEDIATE")
+    async with asyncio.timeout(3):
+        assert len(await store.memories.search(rows[0])) == 2
+        assert len(await store.assemblies.search(rows[0])) == 1
+        async with memstore.open(path) as second:
+            assert await second.assemblies.count() == 1
+    other.execute("ROLLBACK")
+    other.close()
+    await store.assemblies.search(rows[0])
+    assert await store.check() == []
+
+
+async def test_rows_that_cannot_be_read_are_in_no_index(store: Store, path: Path, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 2)
+    await store.memories.add("kept", id="kept", embedding=rows[0])
+    await store.namespace("u").memories.add("lost", embedding=rows[1])
+    await store.memories.search(rows[0], below=True)
+    with sqlite3.connect(path) as base:
+        base.execute("DELETE FROM namespace WHERE path = 'u/'")
+        base.execute("REPLACE INTO memory SELECT * FROM memory WHERE id = 'kept'")
+    base.close()
+    async with store.transaction() as tx:
+        assert [hit.memory.id for hit in await tx.memories.search(rows[1], below=True)] == ["kept"]
+    assert [hit.memory.id for hit in await store.memories.search(rows[1], below=True)] == ["kept"]
+    assert {finding.kind for finding in await store.check()} == {"foreign_key"}
+    with sqlite3.connect(path) as base:
+        base.execute("INSERT INTO namespace (pk, path) SELECT namespace_pk, 'u/' FROM memory WHERE content = 'lost'")
+    base.close()
+    assert (await store.repair()).remaining == []
+    assert [hit.memory.content for hit in await store.memories.search(rows[1], 1, below=True)] == ["lost"]
+
+
+async def test_a_key_far_away_is_no_matter(store: Store, path: Path, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 3)
+    await store.memories.add("near", id="near", embedding=rows[0])
+    await store.memories.search(rows[0])
+    with sqlite3.connect(path) as base:
+        for key, row in ((10**15, rows[1]), (-7, rows[2])):
+            base.execute(
+                "INSERT INTO memory SELECT ?, namespace_pk, ?, content, metadata, importance, created_at, updated_at, "
+                "expires_at, accessed_at, access_count, pinned FROM memory WHERE id = 'near'",
+                (key, str(key)),
+            )
+            base.execute("INSERT INTO memory_vector VALUES (?, 1, ?, NULL)", (key, row.tobytes()))
+    base.close()
+    assert [(await store.memories.search(row))[0].memory.id for row in rows] == ["near", str(10**15), "-7"]
+    await store.memories.delete_many(ids=[str(10**15), "-7"])
+    assert len(await store.memories.search(rows[0])) == 1
+
+
+async def test_raw_sql_is_safe_for_the_index_and_composites_are_mended(
+    store: Store, path: Path, rng: np.random.Generator
+) -> None:
+    rows = vectors(rng, 4)
+    await store.memories.add_many([{"id": str(i), "content": "x", "embedding": v} for i, v in enumerate(rows[:3])])
+    await store.assemblies.add("g", members=["0", "1"])
+    await store.memories.search(rows[0])
+    with sqlite3.connect(path) as base:  # foreign keys are off here, as in most tools
+        base.execute("UPDATE memory_vector SET vector = ? WHERE memory_pk = 1", (rows[3].tobytes(),))
+        base.execute("DELETE FROM memory WHERE id = '2'")
+        base.execute("UPDATE memory SET expires_at = 1 WHERE id = '1'")
+    base.close()
+    assert [f.kind for f in await store.check()] == ["foreign_key", "composite"]
+    hits = await store.memories.search(rows[3])
+    assert [h.memory.id for h in hits] == ["0"]
+    assert hits[0].score == pytest.approx(1)
+    await store.assemblies.search(rows[3])
+    assert [f.kind for f in await store.check()] == ["foreign_key"]
+    report = await store.repair()
+    assert (report.orphans, report.remaining) == (1, [])
+    assert report.checksums == 1
+    assert await store.check() == []

@@ -1,0 +1,103 @@
+"""The commands on groups: merging, undoing it, lineage, candidates, and forming."""
+
+import pytest
+
+from tests.cli.test_cli import fails, lines, ok, script
+
+
+@pytest.fixture
+def shelf(path):
+    """Two assemblies near each other, one far away, and five memories in none."""
+
+    async def fill(store):
+        near = [[1, 0, 0.1 * i] for i in range(4)] + [[0, 1, 0]]
+        await store.memories.add_many(
+            {"id": f"m{i}", "content": f"text {i}", "embedding": e} for i, e in enumerate(near)
+        )
+        await store.assemblies.add("tea", name="Tea", members=["m0", "m1"])
+        await store.assemblies.add("leaves", members=["m2", "m3"], tags={"green"})
+        await store.assemblies.add("walks", members=["m4"])
+        free = [[0, 0.1 * i, 1] for i in range(4)] + [[-1, 0, 0]]
+        await store.memories.add_many(
+            {"id": f"f{i}", "content": f"free {i}", "embedding": e} for i, e in enumerate(free)
+        )
+        await store.namespace("users").assemblies.add("tea")
+
+    script(fill, path, dimension=3)
+    return path
+
+
+def test_assemblies_are_merged_traced_and_parted(shelf):
+    said = ok("assemblies", "merge", "tea", "leaves", "--into", "tea", "--actor", "ada", "--reason", "one", "-f", shelf)
+    assert said.startswith("merge 1: 1 assembly went into tea, alike at 0.9")
+    assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "walks"]
+    shown = ok("lineage", "tea", "-f", shelf)
+    assert shown.splitlines()[0] == "tea"
+    assert "came of" in shown
+    assert "went into" not in shown
+    assert "leaves (gone)   #1 " in shown
+    assert "ada - one" in shown
+    assert ok("lineage", "leaves", "-f", shelf).startswith("leaves (gone)\nwent into")
+    assert "no merge that stands" in ok("lineage", "walks", "-f", shelf)
+    (line,) = lines("lineage", "leaves", "--json", "-f", shelf)
+    assert (line["id"], line["alive"], line["ancestors"]) == ("leaves", False, [])
+    (kin,) = line["descendants"]
+    assert (kin["id"], kin["depth"], kin["alive"]) == ("tea", 1, True)
+    assert (kin["merge"]["sources"], kin["merge"]["actor"], kin["merge"]["reason"]) == (["leaves"], "ada", "one")
+    assert ok("assemblies", "unmerge", "tea", "-f", shelf) == "merge 1 is undone: leaves came back out of tea\n"
+    assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "leaves", "walks"]
+
+
+def test_a_merge_by_its_number_in_a_namespace(shelf):
+    async def more(store):
+        await store.namespace("users").assemblies.add("coffee")
+
+    script(more, shelf)
+    (made,) = lines("assemblies", "merge", "tea", "coffee", "--name", "Both", "-n", "users", "--json", "-f", shelf)
+    assert (made["id"], made["namespace"], made["similarity"]) == (1, ["users"], None)
+    assert "there is no merge" in fails("assemblies", "unmerge", "--merge", "1", "-f", shelf)
+    assert "Both" in ok("assemblies", "show", made["target"], "-n", "users", "-f", shelf)
+    (undone,) = lines("assemblies", "unmerge", "--merge", "1", "-n", "users", "--json", "-f", shelf)
+    assert undone["undone_at"] is not None
+    assert "undone at" in fails("assemblies", "unmerge", "--merge", "1", "-n", "users", "-f", shelf)
+
+
+def test_what_cannot_be_merged_is_told_in_a_line(shelf):
+    assert "'none'" in fails("assemblies", "merge", "tea", "none", "-f", shelf)
+    assert "threshold" in fails("assemblies", "merge", "tea", "walks", "-s", "0.9", "-f", shelf)
+    assert "'none'" in fails("lineage", "none", "-f", shelf)
+    assert "no merge" in fails("assemblies", "unmerge", "tea", "-f", shelf)
+    for senseless in ([], ["tea", "--merge", "1"]):
+        assert "one of them" in fails("assemblies", "unmerge", *senseless, "-f", shelf, code=2)
+
+
+def test_candidates_are_pairs_best_first(shelf):
+    shown = ok("assemblies", "candidates", "-s", "0.9", "-f", shelf)
+    assert "tea" in shown
+    assert shown.endswith("1 pair\n")
+    (best,) = lines("assemblies", "candidates", "-s", "-1", "-l", "1", "--json", "-f", shelf)
+    assert (best["a"], best["b"]) == ("tea", "leaves")
+    assert len(lines("assemblies", "candidates", "-s", "-1", "--json", "-f", shelf)) == 3
+    assert ok("assemblies", "candidates", "-s", "1.1", "-f", shelf) == "0 pairs\n"
+
+
+def test_groups_are_shown_and_made_only_when_asked(shelf):
+    shown = ok("assemblies", "form", "-s", "0.8", "-f", shelf)
+    assert "1 group; left alone: 1 with no neighbour" in shown
+    assert "free 1" in shown
+    assert "--create" in shown
+    group, left = lines("assemblies", "form", "-s", "0.8", "--json", "-f", shelf)
+    assert sorted(group["members"]) == ["f0", "f1", "f2", "f3"]
+    assert left == {"left": {"f4": "no_neighbour"}}
+    assert len(lines("assemblies", "list", "--json", "-f", shelf)) == 3
+    assert (
+        lines("assemblies", "form", "-s", "0.8", "--min-size", "5", "--json", "-f", shelf)[-1]["left"]["f1"]
+        == "too_few"
+    )
+    assert lines("assemblies", "form", "-s", "0.8", "-w", '{"id": {"$in": ["f0"]}}', "--json", "-f", shelf) == [
+        {"left": {"f0": "no_neighbour"}}
+    ]
+    made, _ = lines("assemblies", "form", "-s", "0.8", "--create", "--json", "-f", shelf)
+    assert (len(made["assemblies"]), made["stale"]) == (1, 0)
+    assert len(lines("assemblies", "list", "--json", "-f", shelf)) == 4
+    assert "0 groups" in ok("assemblies", "form", "-s", "0.8", "--create", "-f", shelf)

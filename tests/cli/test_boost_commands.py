@@ -1,0 +1,102 @@
+"""Activation on the command line: search --activate, explain, what assemblies show, export and import."""
+
+import json
+
+import pytest
+
+from tests.cli.test_cli import COMMANDS, fails, lines, ok, script, small
+
+__all__ = ["small"]
+QUERY = ["--embedding", "[1, 0.2, 0]"]
+
+
+def test_search_with_activate_boosts_and_says_so(small):
+    plain = lines("search", *QUERY, "--json", "-f", small)
+    assert [line["memory"]["id"] for line in plain] == ["tea", "coffee", "walk"]
+    assert all(set(line) == {"score", "memory"} for line in plain)
+    boosted = lines("search", *QUERY, "--activate", "--weight", "0.5", "--json", "-f", small)
+    tea, coffee, walk = boosted
+    assert (tea["reason"], tea["assembly"], walk["reason"], walk["assembly"]) == (
+        "boosted",
+        "drinks",
+        "no_assembly",
+        None,
+    )
+    assert coffee["score"] == coffee["base_score"] + coffee["boost"]
+    assert 0.25 <= coffee["boost"] < 0.5
+    assert coffee["base_score"] == plain[1]["score"]
+    shown = ok("search", *QUERY, "--activate", "-f", small)
+    assert "boost" in shown
+    assert "drinks" in shown
+    assert "boost" not in ok("search", *QUERY, "-f", small)
+    high = lines("search", *QUERY, "--activate", "--threshold", "0.99", "--json", "-f", small)
+    assert {line["reason"] for line in high} == {"not_activated", "no_assembly"}
+
+
+def test_explain_says_why(small):
+    found = lines("explain", "coffee", *QUERY, "--activate", "--limit", "1", "--json", "-f", small)[0]
+    assert (found["rank"], found["reason"], [each["cause"] for each in found["excluded"]]) == (
+        None,
+        "boosted",
+        ["limit"],
+    )
+    assert found["assemblies"][0]["sync"]["synced"] is True
+    shown = ok("explain", "coffee", *QUERY, "--activate", "-f", small)
+    assert shown.startswith("coffee: hit 2, score ")
+    assert "assembly drinks: activated" in shown
+    assert "kept out by tags: it lacks the tag 'x'" in ok("explain", "coffee", *QUERY, "--tag", "x", "-f", small)
+    where = '{"importance": {"$gt": 0.8}}'
+    assert "kept out by where" in ok("explain", "coffee", *QUERY, "--where", where, "-f", small)
+    assert "not among the hits" in ok("explain", "note", *QUERY, "--in", "users/ada", "-f", small)
+    assert "note: hit" in ok("explain", "note", *QUERY, "--in", "users/ada", "--below", "-f", small)
+    assert "there is no memory 'none'" in fails("explain", "none", *QUERY, "-f", small)
+    fails("explain", "coffee", "-f", small, code=2)
+
+
+def test_explain_only_looks(small, tmp_path):
+    content = small.read_bytes()
+    ok("explain", "tea", *QUERY, "--activate", "-f", small)
+    assert small.read_bytes() == content
+    assert "absent.db" in fails("explain", "tea", *QUERY, "-f", tmp_path / "absent.db")
+    assert not (tmp_path / "absent.db").exists()
+
+
+@pytest.mark.parametrize("command", ["search", "explain"])
+def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
+    named = ["tea"] * (command == "explain")
+    for options in (["--threshold", "0.5"], ["--weight", "1"], ["--activate", "--weight", "0"]):
+        assert "activate" in fails(command, *named, *QUERY, *options, "-f", small, code=2)
+    searched = {parameter.name for parameter in COMMANDS[("search",)].params}
+    assert searched <= {parameter.name for parameter in COMMANDS[("explain",)].params}
+
+
+def test_assemblies_show_their_activation_and_whether_they_are_in_step(small):
+    shown = ok("assemblies", "show", "drinks", "-f", small)
+    assert "2, in step with its composite and the index" in shown
+    assert "activation" not in shown
+    script(lambda store: store.assemblies.activate({"drinks": 0.5}), small)
+    shown = " ".join(ok("assemblies", "show", "drinks", "-f", small).split())
+    assert "activation 0.5, of 0.5 at 20" in shown
+    assert "(1 time)" in shown
+    assert "0.50" in ok("assemblies", "list", "-f", small)
+    (found,) = lines("assemblies", "show", "drinks", "--json", "-f", small)
+    assert (found["activation_level"], found["activation_count"], found["sync"]["synced"]) == (0.5, 1, True)
+    content = small.read_bytes()
+    ok("assemblies", "show", "drinks", "-f", small)
+    assert small.read_bytes() == content
+
+
+def test_export_and_import_keep_an_activation_as_it_was(small, tmp_path):
+    script(lambda store: store.assemblies.activate({"drinks": 1 / 3}), small)
+    script(lambda store: store.assemblies.activate({"drinks": 2 / 3}), small)
+    exported, copy = tmp_path / "all.jsonl", tmp_path / "copy.db"
+    ok("export", exported, "-f", small)
+    records = map(json.loads, exported.read_text("utf-8").splitlines())
+    (line,) = (record for record in records if record["kind"] == "assembly")
+    assert (line["activation_level"], line["activation_count"], "activation" in line) == (2 / 3, 2, False)
+    ok("import", exported, "-f", copy)
+    before, after = (script(lambda store: store.assemblies.get("drinks"), path) for path in (small, copy))
+    assert after.activated_at is not None
+    for name in ("activation_level", "activated_at", "activation_count"):
+        assert getattr(after, name) == getattr(before, name)
+    assert ok("export", "-f", copy) == exported.read_text("utf-8")

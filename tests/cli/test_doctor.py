@@ -1,0 +1,164 @@
+"""`memstore doctor`: what it finds out, and what it makes of it."""
+
+import json
+import os
+import sqlite3
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import memstore
+from memstore.cli import doctor, subprocesses
+from memstore.cli.app import app
+from memstore.database.inspect import HEAD
+from memstore.index.openmp import openmp_runtimes
+
+runner = CliRunner()
+
+
+def facts(*arguments, exit_code=0):
+    """Facts by name, of the sections in order."""
+    done = runner.invoke(app, ["doctor", "--json", *map(str, arguments)])
+    assert done.exit_code == exit_code, done.output
+    said = json.loads(done.stdout)
+    assert said["problems"] == sum(fact["state"] == "problem" for fact in said["facts"])
+    return {fact["name"]: fact for fact in said["facts"]}
+
+
+@pytest.mark.parametrize(
+    ("version", "affected"),
+    [
+        ((3, 6, 23), False),
+        ((3, 7, 0), True),
+        ((3, 40, 1), True),
+        ((3, 43, 2), True),
+        ((3, 44, 0), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 44, 9), False),
+        ((3, 45, 0), True),
+        ((3, 49, 2), True),
+        ((3, 50, 0), True),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 0), True),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+        ((4, 0, 0), False),
+    ],
+)
+def test_the_wal_reset_bug_is_told_by_the_version(version, affected):
+    assert doctor.wal_reset_bug(version) is affected
+
+
+def test_it_names_the_build_of_sqlite_and_the_versions_of_what_it_stands_on():
+    found = facts()
+    assert found["version"]["value"].startswith(sqlite3.sqlite_version)
+    assert found["memstore"]["value"].startswith(memstore.__version__)
+    with sqlite3.connect(":memory:") as connection:
+        assert found["source id"]["value"] == connection.execute("SELECT sqlite_source_id()").fetchone()[0]
+    connection.close()
+    assert found["threads"]["value"].startswith("THREADSAFE=")
+    assert found["JSON functions"]["value"] == "present"
+    for package in ("numpy", "sqlalchemy", "aiosqlite", "alembic", "Python", "platform"):
+        assert found[package]["value"]
+
+
+def test_faiss_is_loaded_in_another_process_than_doctors_own():
+    before = openmp_runtimes()
+    found = facts()
+    assert openmp_runtimes() == before
+    assert found["FAISS"]["state"] == "ok"
+    assert found["OpenMP before it"]["value"] == "none"
+    if sys.platform == "linux":
+        assert found["OpenMP after it"]["value"].startswith("GNU's, /")
+        assert "libgomp" in found["OpenMP after it"]["value"]
+        assert found["loads by itself"]["value"].startswith("yes")
+
+
+def test_where_faiss_carries_an_llvm_runtime_it_says_that_it_must_be_asked_for(monkeypatch):
+    monkeypatch.setattr(doctor, "carries_llvm", lambda: True)
+    found = facts()["loads by itself"]
+    assert found["state"] == "note"
+    assert "engine='faiss'" in found["value"]
+
+
+def test_an_affected_sqlite_is_a_note_that_says_why_the_store_is_safe(monkeypatch):
+    monkeypatch.setattr(doctor, "wal_reset_bug", lambda version: True)
+    found = facts()["WAL-reset bug"]
+    assert found["state"] == "note"
+    assert "TRUNCATE only" in found["advice"]
+    assert "memstore[sqlite]" in found["advice"]
+    monkeypatch.setattr(doctor, "wal_reset_bug", lambda version: False)
+    assert facts()["WAL-reset bug"]["state"] == "ok"
+
+
+def test_a_faiss_that_cannot_be_loaded_is_a_problem_with_advice(monkeypatch):
+    broken = "import sys; sys.stderr.write('OMP: Error #15\\n'); sys.exit(134)"
+    monkeypatch.setattr(subprocesses, "_RUN", broken)
+    found = facts(exit_code=3)["FAISS"]
+    assert found["state"] == "problem"
+    assert "OMP: Error #15" in found["value"]
+    assert "engine='numpy'" in found["advice"]
+
+
+def test_a_missing_package_is_a_problem_and_a_missing_extra_a_note(monkeypatch):
+    real = doctor.version
+
+    def version(package):
+        if package in ("alembic", "wordllama"):
+            raise doctor.PackageNotFoundError(package)
+        return real(package)
+
+    monkeypatch.setattr(doctor, "version", version)
+    found = facts(exit_code=3)
+    assert found["alembic"]["state"] == "problem"
+    assert found["wordllama"]["state"] == "note"
+    assert "memstore[wordllama]" in found["wordllama"]["advice"]
+
+
+async def made(path):
+    async with memstore.open(path, dimension=3) as store:
+        await store.memories.add("tea", embedding=[1, 2, 3])
+
+
+async def test_of_a_file_it_tells_revision_application_sizes_and_journal(path, monkeypatch):
+    await made(path)
+    content = path.read_bytes()
+    found = facts("--file", path)
+    assert found["revision"] == {**found["revision"], "value": HEAD, "state": "ok"}
+    assert found["application id"]["value"].endswith("(memstore)")
+    assert found["journal mode"]["value"] == "wal"
+    assert found["size"]["value"].endswith("pages of 8,192 bytes")
+    assert path.read_bytes() == content
+    monkeypatch.setenv("MEMSTORE_FILE", str(path))
+    assert facts()["revision"]["value"] == HEAD
+
+
+def test_it_finds_memstore_in_a_checkout_that_is_installed_nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert facts()["FAISS"]["state"] == "ok"
+
+
+def test_an_absent_or_foreign_file_is_a_problem_and_stays_as_it_is(tmp_path):
+    assert facts("--file", tmp_path / "absent.db", exit_code=3)["can be opened"]["state"] == "problem"
+    assert os.listdir(tmp_path) == []
+    other = tmp_path / "notes.txt"
+    other.write_text("not a database, and long enough to be looked at as one " * 20)
+    found = facts("--file", other, exit_code=3)["can be opened"]
+    assert "not a memstore file" in found["value"]
+    assert other.read_text().startswith("not a database")
+
+
+def test_people_see_marks_and_sections_without_colour_codes_in_a_pipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = runner.invoke(app, ["doctor", "-f", "absent.db"], env={"COLUMNS": "80"})
+    assert done.exit_code == 3
+    assert "\x1b" not in done.stdout
+    assert "✓ memstore" in done.stdout
+    assert "✗ can be opened" in done.stdout
+    assert "1 problem: see ✗ above" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80

@@ -1,0 +1,121 @@
+"""The commands of forgetting: what they show, what they change, and that they change nothing unasked."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import memstore
+from tests.cli.test_cli import fails, lines, ok, script
+
+
+@pytest.fixture
+def kitchen(path: Path) -> Path:
+    old = datetime.now(UTC) - timedelta(days=100)
+
+    async def fill(store: memstore.Store) -> None:
+        await store.memories.add_many(
+            [
+                {
+                    "id": "kettle",
+                    "content": "the kettle is on\x1b[2J",
+                    "importance": 0.1,
+                    "created_at": old,
+                    "tags": {"x"},
+                },
+                {"id": "tea", "content": "green tea", "importance": 0.9, "created_at": old, "embedding": [1, 2, 3]},
+                {"id": "name", "content": "my name", "importance": 0.0, "created_at": old},
+                {"id": "new", "content": "news", "importance": 0.2},
+            ]
+        )
+        await store.assemblies.add("a", name="The kitchen", members=["kettle", "tea"])
+        await store.assemblies.add("empty", created_at=old)
+        await store.namespace("n").memories.add("below", id="b", created_at=old)
+
+    script(fill, path, dimension=3)
+    ok("add", "my name", "--id", "name", "--upsert", "--pin", "--embedding", "null", "-f", path)
+    return path
+
+
+def test_a_pin_is_given_kept_and_taken(kitchen: Path) -> None:
+    assert "pinned" in ok("show", "name", "-f", kitchen)
+    assert "pinned" in ok("list", "-f", kitchen)
+    ok("add", "my name is Eve", "--id", "name", "--upsert", "--embedding", "null", "-f", kitchen)
+    assert [m["id"] for m in lines("list", "--where", '{"pinned": true}', "--json", "-f", kitchen)] == ["name"]
+    ok("add", "my name is Eve", "--id", "name", "--upsert", "--no-pin", "--embedding", "null", "-f", kitchen)
+    assert lines("list", "--where", '{"pinned": true}', "--json", "-f", kitchen) == []
+    assert "pinned" not in ok("show", "name", "-f", kitchen)
+
+
+def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
+    said = ok("forget", "--older-than", "30d", "--importance-below", "0.5", "-f", kitchen)
+    assert "the kettle is on\\x1b[2J" in said
+    assert "older_than, importance_below" in said
+    assert "1 memory of 28 B would go, 3 would stay; nothing was changed" in said
+    assert "--apply" in said
+    assert ok("forget", "--older-than", "5w", "-f", kitchen).count("older_than") == 2
+    assert "nothing would go; 4 would stay" in ok("forget", "--unused-for", "101d", "-f", kitchen)
+    assert "2 memories (1 of them shown)" in ok("forget", "--older-than", "2400h", "-l", 1, "-f", kitchen)
+    assert "3 memories" in ok("forget", "--older-than", "30d", "--below", "-f", kitchen)
+    assert "1 memory" in ok("forget", "--older-than", "30d", "-n", "n", "-f", kitchen)
+    assert "2 memories" in ok("forget", "--max-count", "2", "-f", kitchen)
+    some = lines("forget", "--importance-below", ".15", "--expires-within", "1s", "--any", "--json", "-f", kitchen)
+    assert some == [
+        {"id": "kettle", "namespace": [], "reasons": ["importance_below"], "bytes": 28},
+        {"applied": False, "forgotten": 1, "bytes": 28, "remaining": 3},
+    ]
+    assert len(lines("list", "--below", "--json", "-f", kitchen)) == 5
+    assert ok("trash", "-f", kitchen) == "the trash is empty\n"
+
+
+def test_what_is_applied_is_in_the_trash_and_comes_back(kitchen: Path) -> None:
+    before = lines("show", "tea", "--json", "-f", kitchen)
+    args = ("--older-than", "30d", "--actor", "ada", "--reason", "sp\x1bring")
+    assert "moved 2 memories to the trash; 2 stay" in ok("forget", *args, "--apply", "-f", kitchen)
+    assert "green tea" not in ok("list", "-f", kitchen)
+    said = ok("trash", "-f", kitchen)
+    assert "green tea" in said
+    assert "sp\\x1bring" in said
+    assert "ada" in said
+    found = lines("trash", "--json", "-f", kitchen)
+    assert [each["record"]["id"] for each in found] == ["tea", "kettle"]
+    assert found[0]["actor"] == "ada"
+    assert len(lines("trash", "--json", "-l", 1, "-f", kitchen)) == 1
+    assert "trash  " in ok("stats", "-f", kitchen)
+    assert "there is no memory 'nope' in the trash" in fails("untrash", "tea", "nope", "-f", kitchen)
+    assert ok("untrash", "tea", "-f", kitchen) == "brought back 1 memory\n"
+    assert lines("show", "tea", "--json", "-f", kitchen) == before
+    assert lines("untrash", "kettle", "--json", "-f", kitchen)[0]["id"] == "kettle"
+    assert ok("check", "-f", kitchen) == "clean\n"
+
+
+def test_a_purge_ends_it(kitchen: Path) -> None:
+    assert lines("forget", "--older-than", "30d", "--apply", "--json", "-f", kitchen)[-1]["applied"] is True
+    assert ok("purge", "--older-than", "1h", "-f", kitchen) == "purged 0 records\n"
+    assert lines("purge", "--older-than", "0d", "--json", "-f", kitchen) == [{"purged": 2}]
+    assert ok("trash", "-f", kitchen) == "the trash is empty\n"
+
+
+def test_assemblies_are_pruned_and_come_back(kitchen: Path) -> None:
+    prune = ("assemblies", "prune", "-f", kitchen)
+    assert "1 assembly of" in ok(*prune, "--members-below", "1")
+    assert "The kitchen" in ok(*prune, "--where", '{"id": "a"}')
+    assert "2 assemblies" in ok(*prune, "--activated-fewer-than", "1")
+    assert lines(*prune, "--members-below", "1", "--inactive-for", "30d", "--json")[0]["reasons"] == [
+        "inactive_for",
+        "members_below",
+    ]
+    assert "moved 1 assembly to the trash; 1 stay" in ok(*prune, "--older-than", "30d", "--apply")
+    assert "empty" in ok("trash", "--assemblies", "-f", kitchen)
+    assert ok("untrash", "empty", "--assemblies", "-f", kitchen) == "brought back 1 assembly\n"
+    assert json.loads(ok("assemblies", "show", "empty", "--json", "-f", kitchen))["id"] == "empty"
+
+
+def test_what_means_nothing_is_refused(kitchen: Path) -> None:
+    assert "says nothing" in fails("forget", "-f", kitchen)
+    for wrong in ("30", "d", "-1d", "1y", "9" * 400 + "w"):
+        assert "is no time" in fails("forget", "--older-than=" + wrong, "-f", kitchen, code=2)
+    fails("purge", "-f", kitchen, code=2)
+    assert "no store" in fails("forget", "--older-than", "1d", "-f", str(kitchen) + ".none")
+    assert "no store" in fails("forget", "--older-than", "1d", "--apply", "-f", str(kitchen) + ".none")

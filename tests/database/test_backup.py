@@ -1,0 +1,322 @@
+"""A copy of a store that is in use, and what a file is found to be without changing it."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import memstore
+from memstore.database import backup_copy
+from memstore.database.engine import set_layout
+from memstore.database.inspect import HEAD
+from memstore.errors import ForeignFileError, InvalidError, MissingFileError, NewerFileError
+from memstore.maintenance import backup, check
+from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE
+from tests.conftest import DIMENSION, vectors
+
+ROOT = Path(__file__).parents[2]
+OLDEST = ROOT / "tests" / "stores" / "0001.sql"
+BATCH = 20
+
+WRITE = """
+import asyncio, sys
+import memstore
+
+async def main(path, name, batch):
+    async with memstore.open(path, durability="relaxed") as store:
+        number = 0
+        while True:
+            await store.memories.add_many(
+                [{"id": f"{name}:{number}:{i}", "content": "x" * 500, "embedding": [1.0, number, i, 1, 1, 1, 1, 1]}
+                 for i in range(batch)]
+            )
+            print(number, flush=True)
+            number += 1
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+def sql(path: Path, statement: str, *parameters: object) -> list[Any]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        return base.execute(statement, parameters).fetchall()
+
+
+def beside(path: Path) -> set[str]:
+    """Names of what lies beside *path* for its sake."""
+    return {p.name for p in path.parent.iterdir() if p.name.startswith(path.name)} - {path.name}
+
+
+@asynccontextmanager
+async def written_elsewhere(path: Path, name: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Another process that writes batch after batch, and says when the first is stored."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WRITE, str(path), name, str(BATCH), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"0\n"
+        yield process
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+def of_the_first_revision(path: Path) -> Path:
+    """A store of the first schema revision, at *path*."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        set_layout(base)
+        base.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        base.executescript(OLDEST.read_text(encoding="utf-8"))
+    return path
+
+
+# -- backup
+
+
+async def test_a_backup_under_writes_of_a_task_and_of_a_process_is_one_moment_and_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = path.with_name("copy.bak")
+    begun, written_meanwhile = threading.Event(), threading.Event()
+
+    def copy_while_written(*arguments: Any) -> None:
+        *others, progress = arguments
+
+        def step(done: int, total: int) -> None:
+            begun.set()
+            assert written_meanwhile.wait(30), "nothing was written meanwhile"
+            progress(done, total)
+
+        backup_copy.copy(*others, step)
+
+    monkeypatch.setattr(backup, "copy", copy_while_written)
+    async with memstore.open(path, dimension=DIMENSION, durability="relaxed") as store:
+        await store.memories.add_many([{"content": "x" * 5_000} for _ in range(2_000)])
+        written, stop = 0, asyncio.Event()
+
+        async def write() -> None:
+            nonlocal written
+            while not stop.is_set():
+                late = begun.is_set()
+                batch = [{"id": f"here:{written}:{i}", "content": "y", "embedding": [1.0] * 8} for i in range(BATCH)]
+                await store.memories.add_many(batch)
+                written += 1
+                if late:
+                    written_meanwhile.set()
+
+        async with written_elsewhere(path, "there"):
+            writing = asyncio.create_task(write())
+            async with asyncio.timeout(60):
+                await store.backup(copy)
+            stop.set()
+            await writing
+    assert written_meanwhile.is_set()
+    async with memstore.open(copy) as copied:
+        assert await copied.check() == []
+        batches: dict[tuple[str, int], int] = {}
+        async for memory in copied.memories.list():
+            if ":" in memory.id:
+                name, number, _ = memory.id.split(":")
+                batches[name, int(number)] = batches.get((name, int(number)), 0) + 1
+    assert set(batches.values()) == {BATCH}, "half a batch is in it"
+    for name in ("here", "there"):
+        numbers = sorted(number for owner, number in batches if owner == name)
+        assert numbers == list(range(len(numbers))), "a batch is in it, and one from before is not"
+
+
+async def test_a_backup_is_one_file_that_is_read_without_putting_anything_beside_it(path: Path) -> None:
+    copy = path.with_name("copy.bak")
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="a", embedding=[1, 2])
+        await store.backup(copy)
+        assert beside(copy) == set()
+        content = copy.read_bytes()
+        async with memstore.open(copy, read_only=True) as reader:
+            assert (await reader.memories.search([1, 2]))[0].memory.id == "a"
+            assert beside(copy) == set()
+        assert (await memstore.verify(copy)).findings == []
+    assert copy.read_bytes() == content
+    assert beside(copy) == set()
+
+
+async def test_of_two_backups_to_one_path_one_is_whole_and_the_other_refused(path: Path) -> None:
+    copy = path.with_name("copy.bak")
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 5_000} for _ in range(1_000)])
+        ended = await asyncio.gather(store.backup(copy), store.backup(copy), return_exceptions=True)
+    assert sorted(type(e).__name__ for e in ended) == ["InvalidError", "NoneType"]
+    assert (await memstore.verify(copy)).memories == 1_000
+
+
+async def test_a_backup_overwrites_nothing_and_makes_no_folder(path: Path) -> None:
+    notes = path.with_name("notes.txt")
+    notes.write_text("mine")
+    async with memstore.open(path, dimension=2) as store:
+        for target in (notes, path, path.parent):
+            with pytest.raises(InvalidError, match="overwrites nothing"):
+                await store.backup(target)
+        with pytest.raises(MissingFileError, match="never folders"):
+            await store.backup(path.parent / "nowhere" / "copy.bak")
+        assert await store.check() == []
+    assert notes.read_text() == "mine"
+    assert sorted(os.listdir(path.parent)) == ["notes.txt", "store.db"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+async def test_nobody_may_read_a_backup_who_may_not_read_the_store(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        path.chmod(0o600)
+        await store.backup(path.with_name("copy.bak"))
+    assert stat.S_IMODE(path.with_name("copy.bak").stat().st_mode) == 0o600
+
+
+async def test_a_backup_that_is_cancelled_ends_and_leaves_nothing(path: Path) -> None:
+    copy = path.with_name("copy.bak")
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 50_000} for _ in range(2_000)])
+        seen: list[int] = []
+
+        def stop(done: int, total: int) -> None:
+            seen.append(done * 100 // total)
+            backup_copy.cancel()
+
+        backup_copy = asyncio.ensure_future(store.backup(copy, on_progress=stop))
+        with pytest.raises(asyncio.CancelledError):
+            await backup_copy
+        assert not copy.exists()
+        assert seen[-1] < 90, "it went on to its end"
+        await store.backup(copy)
+    assert (await memstore.verify(copy)).memories == 2_000
+
+
+# -- verify
+
+
+async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: np.random.Generator) -> None:
+    async with memstore.open(path, dimension=DIMENSION, metric="l2") as store:
+        rows = vectors(rng, 3)
+        await store.memories.add_many([{"id": str(i), "content": "x", "embedding": row} for i, row in enumerate(rows)])
+        await store.memories.add("gone", ttl=-1)
+        await store.namespace("a").assemblies.add("g")
+        last = (await store.namespace("a").assemblies.get("g")).updated_at
+    content = path.read_bytes()
+    found = await memstore.verify(str(path))
+    assert found == memstore.Verification(
+        path=str(path),
+        file_bytes=len(content),
+        revision=HEAD,
+        dimension=DIMENSION,
+        metric="l2",
+        curvature=None,
+        embedder=None,
+        memories=3,
+        assemblies=1,
+        changed_at=last,
+        findings=[],
+    )
+    assert path.read_bytes() == content
+
+
+async def test_verify_looks_at_a_store_that_others_write_to(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add("x", embedding=[1.0] * 8)
+        async with written_elsewhere(path, "there"):
+            found = await memstore.verify(path)
+    assert found.findings == []
+    assert (found.memories - 1) % BATCH == 0
+    assert found.memories > BATCH
+
+
+async def test_verify_of_a_file_of_an_older_release_leaves_it_what_it_is(path: Path) -> None:
+    old = of_the_first_revision(path)
+    content = old.read_bytes()
+    found = await memstore.verify(old)
+    assert (found.revision, found.findings) == ("0001", [])
+    assert found.memories > 0
+    assert old.read_bytes() == content
+    assert sql(old, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
+    sql(old, "UPDATE memory_vector SET checksum = checksum + 1 WHERE rowid = 1")
+    assert [f.kind for f in (await memstore.verify(old)).findings] == ["checksum"]
+
+
+def garbage(path: Path, start: int, size: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = os.urandom(size)
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "checksum": lambda p: sql(p, "UPDATE memory_vector SET checksum = 1 WHERE rowid = 1"),
+    "wrong_dimension": lambda p: sql(p, "UPDATE memory_vector SET vector = x'00000000' WHERE rowid = 1"),
+    "foreign_key": lambda p: sql(p, "DELETE FROM memory WHERE pk = 1"),
+    "composite": lambda p: sql(p, "UPDATE assembly_vector SET vector = zeroblob(length(vector)), checksum = NULL"),
+    "integrity": lambda p: garbage(p, 5 * 8_192, p.stat().st_size - 5 * 8_192),
+    "cut off": lambda p: os.truncate(p, 3 * 8_192),
+    "schema": lambda p: garbage(p, 100, 4_000),
+}
+
+
+@pytest.fixture
+async def small(path: Path) -> Path:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"id": str(i), "content": "x", "embedding": [1, i]} for i in range(20)])
+        await store.assemblies.add("g", members=["1", "2"])
+    return path
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+async def test_verify_finds(kind: str, small: Path) -> None:
+    assert (await memstore.verify(small)).findings == []
+    DAMAGE[kind](small)
+    found = (await memstore.verify(small)).findings
+    assert (kind if kind in ("checksum", "wrong_dimension", "foreign_key", "composite") else "integrity") in {
+        finding.kind for finding in found
+    }
+
+
+async def test_what_is_no_store_or_a_newer_one_is_refused_by_verify(small: Path) -> None:
+    other = small.with_name("other")
+    with pytest.raises(MissingFileError):
+        await memstore.verify(other)
+    other.touch()
+    with pytest.raises(MissingFileError, match="no store"):
+        await memstore.verify(other)
+    other.write_text("notes " * 1_000)
+    with pytest.raises(ForeignFileError):
+        await memstore.verify(other)
+    sql(small, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(NewerFileError):
+        await memstore.verify(small)
+    with pytest.raises(InvalidError):
+        await memstore.verify(":memory:")
+
+
+async def test_a_verification_that_is_cancelled_ends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, ended = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def lengthy(connection: Any, spaces: Any) -> list[memstore.Finding]:
+        loop.call_soon_threadsafe(began.set)
+        connection.exec_driver_sql(
+            "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t LIMIT 50000000) SELECT max(n) FROM t"
+        )
+        ended.set()
+        return []
+
+    monkeypatch.setattr(check, "stored", lengthy)
+    verifying = asyncio.ensure_future(memstore.verify(small))
+    await began.wait()
+    verifying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await verifying
+    assert not ended.is_set()

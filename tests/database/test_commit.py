@@ -1,0 +1,182 @@
+"""A COMMIT that raises is settled by another commit, and the caller is told the truth."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, NullPool, create_engine
+
+import memstore
+from memstore import CommitUnknownError, StorageError, Store
+from memstore.database import transactions
+from memstore.database.transactions import raw
+
+
+class FlakyConnection(sqlite3.Connection):
+    """SQLite whose COMMIT reports a failed disk: before or after it took place, once or for good."""
+
+    fail = ""
+
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if sql != "COMMIT" or not self.fail:
+            return super().execute(sql, *parameters)
+        mode = self.fail
+        if mode != "for good":
+            self.fail = ""
+        if mode == "after":
+            super().execute(sql)
+        if mode == "lost":
+            super().execute("ROLLBACK")
+        raise sqlite3.OperationalError("disk I/O error")
+
+
+@pytest.fixture
+def connection(path: Path):
+    memstore.migrate(str(path))
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(path, isolation_level=None, factory=FlakyConnection),
+        poolclass=NullPool,
+    )
+    with engine.connect() as opened:
+        yield opened
+    engine.dispose()
+
+
+def write(connection: Connection, fail: str) -> None:
+    transactions.begin_write(connection, 1.0)
+    raw(connection).execute("INSERT INTO namespace (path) VALUES ('new/')")
+    raw(connection).fail = fail
+    transactions.commit(connection)
+
+
+def stored(connection: Connection) -> int:
+    return raw(connection).execute("SELECT count(*) FROM namespace").fetchone()[0]
+
+
+def test_a_commit_that_took_place_returns(connection: Connection) -> None:
+    write(connection, "after")
+    assert stored(connection) == 1
+
+
+@pytest.mark.parametrize("fail", ["before", "lost"])
+def test_a_commit_that_did_not_take_place_raises_and_left_nothing(connection: Connection, fail: str) -> None:
+    with pytest.raises(StorageError, match="disk I/O error") as caught:
+        write(connection, fail)
+    assert not isinstance(caught.value, CommitUnknownError)
+    assert stored(connection) == 0
+    write(connection, "")
+    assert stored(connection) == 1
+
+
+def test_when_settling_fails_too_the_outcome_is_unknown(connection: Connection) -> None:
+    with pytest.raises(CommitUnknownError, match="takes no more writes"):
+        write(connection, "for good")
+    assert not raw(connection).in_transaction
+
+
+async def test_a_commit_refused_by_sqlite_leaves_nothing_and_the_store_goes_on(store: Store) -> None:
+    """A deferred foreign key makes the real COMMIT raise and leaves the transaction open."""
+
+    def orphan(connection: Connection) -> None:
+        raw(connection).execute("PRAGMA defer_foreign_keys=ON")
+        raw(connection).execute("INSERT INTO tag (namespace_pk, name) VALUES (999, 'orphan')")
+
+    with pytest.raises(StorageError, match="FOREIGN KEY"):
+        await store._database.write(orphan)
+    await store.memories.add("goes on")
+    assert await store.memories.count() == 1
+
+
+async def refuse_commits(store: Store, refused: bool) -> None:
+    """From now on SQLite itself refuses every COMMIT of the writer's connection, or takes them again."""
+
+    def verdict(action: int, what: str | None, *_: object) -> int:
+        is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
+        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
+
+    await store._database._writer.driver.submit(lambda c: raw(c).set_authorizer(verdict if refused else None))
+
+
+async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reopened(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    await store.memories.add("before", id="b")
+    await refuse_commits(store, True)
+    with pytest.raises(CommitUnknownError, match="takes no more writes"):
+        await store.memories.add("unknown")
+    await refuse_commits(store, False)
+    for _ in range(2):
+        with pytest.raises(CommitUnknownError):
+            await store.memories.add("refused")
+    with pytest.raises(CommitUnknownError):
+        async with store.transaction():
+            pass
+    assert await store.memories.count() == 1
+    await store.close()
+    async with memstore.open(path) as again:
+        await again.memories.add("after")
+
+
+async def test_an_index_that_cannot_follow_a_commit_is_built_anew(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.memories.add("a", embedding=[1.0] * 8)
+    await store.memories.search([1.0] * 8)
+    store._follower.indexes["memory"].table.storage = None  # as after running out of memory halfway
+    await store.memories.add("b", id="b", embedding=[-1.0] * 8)
+    assert "could not follow" in caplog.text
+    assert (await store.memories.search([-1.0] * 8))[0].memory.id == "b"
+
+
+async def deny_reads(store: Store, denied: bool) -> None:
+    """From now on SQLite refuses the writer's connection every read, or grants them again."""
+
+    def verdict(action: int, *_: object) -> int:
+        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_READ else sqlite3.SQLITE_OK
+
+    await store._database._writer.driver.submit(lambda c: raw(c).set_authorizer(verdict if denied else None))
+
+
+async def test_what_sqlite_refuses_in_a_transaction_is_an_error_of_ours(store: Store) -> None:
+    await deny_reads(store, True)
+    with pytest.raises(StorageError, match="prohibited"):
+        async with store.transaction():
+            pass
+    await deny_reads(store, False)
+    async with store.transaction() as tx:
+        await deny_reads(store, True)
+        with pytest.raises(StorageError, match="prohibited"):
+            await tx.memories.count()
+        with pytest.raises(StorageError, match="prohibited"):
+            await tx.memories.search([1.0] * 8)
+        await deny_reads(store, False)
+
+
+def undone(connection: Connection) -> None:
+    transactions.begin_savepoint(connection, "part")
+    transactions.carried(connection).add("of the part", 1)
+    transactions.undo_savepoint(connection, "part")
+
+
+def given_up(connection: Connection) -> None:
+    raw(connection).execute("ROLLBACK")  # as SQLite does by itself when the disk is full
+    transactions.begin_write(connection, 1.0)
+
+
+@pytest.mark.parametrize("end", [undone, given_up, transactions.rollback])
+def test_what_a_transaction_carries_goes_with_what_is_undone(connection: Connection, end) -> None:
+    transactions.begin_write(connection, 1.0)
+    transactions.carried(connection).add("a", 1)
+    end(connection)
+    assert transactions.carried(connection).take(str) == []
+
+
+def test_what_a_transaction_carries_is_taken_in_order_and_once(connection: Connection) -> None:
+    transactions.begin_write(connection, 1.0)
+    for thing in ("a", 1, "b"):
+        transactions.carried(connection).add(thing, 1)
+    transactions.begin_savepoint(connection, "part")
+    transactions.end_savepoint(connection, "part")
+    transactions.commit(connection)
+    assert transactions.carried(connection).take(str) == ["a", "b"]
+    assert transactions.carried(connection).take(object) == []

@@ -1,0 +1,912 @@
+"""Writes that wait at the same time share a transaction, and each is whole, alone in its failure, and in its order."""
+
+import asyncio
+import logging
+import math
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Connection
+
+import memstore
+from memstore import BusyError, ClosedError, CommitUnknownError, DuplicateError, InvalidError, StorageError, Store
+from memstore.concurrency import Outcome, settle, tell
+from memstore.database import write_queue, writer
+from memstore.database.transactions import raw
+from memstore.repository import change_log
+from tests.conftest import DIMENSION, vectors
+
+
+@pytest.fixture(autouse=True)
+def _however_slow_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_LONG", 60.0)
+
+
+def on_thread(store: Store, function: Callable[[Connection], Any]) -> "Outcome[Any]":
+    return store._database._writer.driver.submit(function)
+
+
+@asynccontextmanager
+async def said(
+    store: Store, words: tuple[str, ...] = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
+) -> AsyncIterator[list[str]]:
+    """Every statement of the writer's connection that begins, marks or ends a transaction, or so with *words*."""
+    heard: list[str] = []
+
+    def hear(statement: str) -> None:
+        if statement.startswith(words):
+            heard.append(statement)
+
+    await on_thread(store, lambda c: raw(c).set_trace_callback(hear))
+    yield heard
+    await on_thread(store, lambda c: raw(c).set_trace_callback(None))
+
+
+@contextmanager
+def busy_thread(store: Store) -> Iterator[None]:
+    """The writer's thread has something else to do: whatever is asked for in the block queues up."""
+    gate = threading.Event()
+    on_thread(store, lambda _: gate.wait())
+    try:
+        yield
+    finally:
+        gate.set()
+
+
+async def started(*calls: Any) -> list["asyncio.Task[Any]"]:
+    """A task for each call, all of them in line, in order."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def outcomes(tasks: list["asyncio.Task[Any]"]) -> list[Any]:
+    async with asyncio.timeout(20):
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ids(store: Store) -> list[str]:
+    return [memory.id async for memory in store.memories.list()]
+
+
+# -- what is shared
+
+
+async def test_fifty_adds_at_once_share_commits_and_are_found_at_once(store: Store, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 50)
+    await store.memories.search(rows[0])
+    async with said(store) as heard:
+        made = await asyncio.gather(*(store.memories.add(f"{i}", embedding=row) for i, row in enumerate(rows)))
+        hits = await asyncio.gather(*(store.memories.search(row, 1) for row in rows))
+    assert heard.count("COMMIT") <= 5
+    assert [hit[0].memory for hit in hits] == made
+
+
+async def test_what_queued_up_is_one_transaction_and_is_answered_in_order(store: Store) -> None:
+    answered = []
+
+    async def add(id: str) -> None:
+        await store.memories.add("x", id=id)
+        answered.append(id)
+
+    names = [f"{i}" for i in range(writer.MOST)]
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(*map(add, names))
+        assert await outcomes(tasks) == [None] * writer.MOST
+    assert [heard.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT")] == [1, 1]
+    assert answered == names == await ids(store)
+
+
+async def test_a_write_alone_needs_no_savepoint_and_one_hop_there_and_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with said(store) as heard:
+        back = []
+        monkeypatch.setattr(
+            loop, "call_soon_threadsafe", lambda *a: (back.append(a), type(loop).call_soon_threadsafe(loop, *a))
+        )
+        await store.memories.add("x")
+        monkeypatch.undo()
+    assert [word for word in heard if not word.startswith("BEGIN")] == ["COMMIT"]
+    assert heard.count("BEGIN IMMEDIATE") == 1
+    assert len(back) == 1
+
+
+async def test_one_task_that_writes_in_a_row_waits_for_nobody(store: Store) -> None:
+    async with said(store) as heard:
+        for i in range(5):
+            await store.memories.add(f"{i}")
+    assert heard.count("COMMIT") == 5
+
+
+async def test_no_more_than_so_many_share_a_transaction(store: Store) -> None:
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(writer.MOST + 1)))
+        await outcomes(tasks)
+    assert heard.count("COMMIT") == 2
+    assert len(await ids(store)) == writer.MOST + 1
+
+
+async def test_a_batch_shares_its_transaction_with_nobody(store: Store) -> None:
+    many = [{"content": "x", "id": f"many-{i}"} for i in range(101)]
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                store.memories.add("x", id="a"),
+                store.memories.add("x", id="b"),
+                store.memories.add_many(many),
+                store.memories.add("x", id="c"),
+            )
+        await outcomes(tasks)
+    assert heard.count("COMMIT") == 3
+    assert await ids(store) == ["a", "b", *(item["id"] for item in many), "c"]
+
+
+async def test_a_transaction_that_has_taken_long_takes_in_no_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_LONG", 0.05)
+    async with said(store) as heard:
+        with busy_thread(store):
+            slow = [store._database.write(lambda _: time.sleep(0.1)) for _ in range(3)]
+            tasks = await started(*slow, *(store.memories.add("x") for _ in range(5)))
+        await outcomes(tasks)
+    assert heard.count("COMMIT") >= 4
+    assert len(await ids(store)) == 5
+
+
+async def test_verbs_of_one_transaction_see_what_those_before_them_did(store: Store, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 3)
+    await store.assemblies.add("g")
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                store.memories.add("x", id="a", embedding=rows[0]),
+                store.assemblies.add_members("g", ["a"]),
+                store.memories.add("gone", id="gone", embedding=rows[1], ttl=-1),
+                store.memories.add("there", id="gone"),  # what has expired is deleted before every verb
+                store.memories.update("a", embedding=rows[2]),
+                store.memories.upsert("y", id="a", embedding=rows[1]),
+                store.memories.delete("gone"),
+            )
+        ended = await outcomes(tasks)
+    assert [end for end in ended if isinstance(end, BaseException)] == []
+    assert heard.count("COMMIT") == 1
+    assert (await store.assemblies.search(rows[1]))[0].score == pytest.approx(1)
+    assert await ids(store) == ["a"]
+
+
+async def test_a_shared_transaction_keeps_the_log_of_all_that_is_in_it(
+    store: Store, rng: np.random.Generator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_log, "KEEP", 3)
+    caplog.set_level(logging.INFO, "memstore")
+    rows = vectors(rng, 40)
+    await store.memories.search(rows[0])
+    for half in (rows[:20], rows[20:]):
+        with busy_thread(store):
+            tasks = await started(*(store.memories.add("x", embedding=row) for row in half))
+        await outcomes(tasks)
+    kept = await store._database.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM change_log").scalar_one())
+    assert kept <= 20
+    assert "built anew" not in caplog.text
+    assert all([len(await store.memories.search(row, 1)) == 1 for row in rows])
+
+
+# -- what is done as one
+
+
+async def test_adds_that_wait_together_are_stored_as_one_and_each_comes_back_as_its_own(
+    store: Store, rng: np.random.Generator
+) -> None:
+    rows = vectors(rng, 30)
+    items = [
+        {
+            "content": f"c{i}",
+            "id": f"{i}",
+            "embedding": None if i % 5 == 0 else row,
+            "tags": {f"t{i % 3}", "all"} if i % 4 else (),
+            "metadata": {"i": i},
+            "importance": i / 30,
+            "access_count": i,
+        }
+        for i, row in enumerate(rows)
+    ]
+    await store.memories.search(rows[0])
+    async with said(store, ("SAVEPOINT", "INSERT INTO memory ", "INSERT INTO memory_vector ")) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                *(store.memories.add(**item) for item in items[:20]),
+                store.memories.add_many(items[20:27]),
+                store.memories.add_many([]),
+                *(store.memories.add(**item) for item in items[27:]),
+            )
+        ended = await outcomes(tasks)
+    made = [*ended[:20], *ended[20], *ended[22:]]
+    assert ended[21] == []
+    assert [(m.id, m.content, m.metadata, m.access_count) for m in made] == [
+        (f"{i}", f"c{i}", {"i": i}, i) for i in range(30)
+    ]
+    assert [memory async for memory in store.memories.list()] == made
+    assert all([(await store.memories.search(m.embedding, 1))[0].memory == m for m in made if m.embedding is not None])
+    assert heard.count("SAVEPOINT job") == 1
+    said_once = dict.fromkeys(heard)  # SQLite says a statement again for each trigger
+    assert len(said_once) == 1 + 3 + 3  # thirty rows are three statements of ten, those with a vector are as many
+
+
+async def test_only_what_is_alike_and_side_by_side_is_done_as_one(store: Store) -> None:
+    other = store.namespace("other")
+    async with said(store, ("SAVEPOINT",)) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                store.memories.add("x", id="a"),
+                store.memories.add("x", id="b"),
+                other.memories.add("o", id="a"),
+                other.memories.add("o", id="b"),
+                store.memories.update("b", content="y", embedding=None),
+                store.memories.add("x", id="c"),
+            )
+        ended = await outcomes(tasks)
+    assert [end.content for end in ended] == ["x", "x", "o", "o", "y", "x"]
+    assert len(heard) == 4  # of two, of two, of one, of one
+    assert {m.id: m.content async for m in store.memories.list()} == {"a": "x", "b": "y", "c": "x"}
+    assert [m.namespace async for m in other.memories.list()] == [("other",)] * 2
+
+
+async def test_what_is_done_as_one_is_bounded(store: Store) -> None:
+    calls = [[{"content": "x", "id": f"{i}-{j}"} for j in range(40)] for i in range(5)]
+    async with said(store, ("SAVEPOINT", "COMMIT")) as heard:
+        with busy_thread(store):
+            tasks = await started(*map(store.memories.add_many, calls))
+        ended = await outcomes(tasks)
+    assert heard == [*["SAVEPOINT job"] * 3, "COMMIT"]  # eighty rows, eighty, forty
+    assert [[m.id for m in made] for made in ended] == [[item["id"] for item in call] for call in calls]
+
+
+async def test_of_adds_with_one_id_the_first_is_stored_unless_it_has_expired(store: Store) -> None:
+    with busy_thread(store):
+        tasks = await started(
+            store.memories.add("1", id="a"),
+            store.memories.add("gone", id="b", ttl=-1),
+            store.memories.add("2", id="a", tags={"two"}),
+            store.memories.add("3", id="b"),
+            store.memories.add("4", id="c"),
+        )
+    ended = await outcomes(tasks)
+    assert [type(end) for end in ended if isinstance(end, BaseException)] == [DuplicateError]
+    assert isinstance(ended[2], DuplicateError)
+    assert {m.id: m.content async for m in store.memories.list()} == {"a": "1", "b": "3", "c": "4"}
+    assert [tag.name async for tag in store.tags.list()] == []
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_when_sqlite_gives_up_what_is_done_as_one_all_of_the_transaction_fails(
+    store: Store, rng: np.random.Generator, before: int
+) -> None:
+    rows = vectors(rng, 5)
+    await store.memories.search(rows[0])
+    fatal = "BEFORE INSERT ON memory WHEN NEW.id = '2' BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
+    await on_thread(store, lambda c: raw(c).execute(f"CREATE TEMP TRIGGER fatal {fatal}"))
+    with busy_thread(store):
+        tasks = await started(
+            *[store.assemblies.add("g") for _ in range(before)],
+            *(store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)),
+        )
+    ended = await outcomes(tasks)
+    await on_thread(store, lambda c: raw(c).execute("DROP TRIGGER fatal"))
+    assert [type(end) for end in ended] == [StorageError] * (before + 5)
+    assert len({id(end) for end in ended}) == before + 5
+    assert await ids(store) == []
+    assert await store.assemblies.count() == 0
+    await store.memories.add("goes on", embedding=rows[0])
+
+
+# -- failures of one
+
+
+@pytest.mark.parametrize("place", [0, 7, 19])
+async def test_one_that_raises_leaves_nothing_and_the_others_go_on(
+    store: Store, rng: np.random.Generator, place: int
+) -> None:
+    rows = vectors(rng, 20)
+    await store.memories.add("taken", id="taken")
+    await store.memories.search(rows[0])
+    items = [[{"content": "x", "id": f"{i}", "embedding": row, "tags": {f"t{i}"}}] for i, row in enumerate(rows)]
+    items[place].append({"content": "x", "id": "taken"})
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(*map(store.memories.add_many, items))
+        ended = await outcomes(tasks)
+    assert [i for i, end in enumerate(ended) if isinstance(end, DuplicateError)] == [place]
+    left = [f"{i}" for i in range(20) if i != place]
+    assert [end[0].id for end in ended if not isinstance(end, BaseException)] == left
+    assert await ids(store) == ["taken", *left]
+    assert sorted(hit.memory.id for hit in await store.memories.search(rows[place], 50)) == sorted(left)
+    assert f"t{place}" not in [tag.name async for tag in store.tags.list()]
+    assert heard.count("COMMIT") == 1
+
+
+async def test_what_is_refused_before_the_transaction_fails_its_caller_alone(store: Store) -> None:
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                store.memories.add("x", embedding=[1.0]),
+                store.memories.add("x", id="a"),
+                store.memories.add("x", importance=7),
+                store.memories.add("x", id="b"),
+            )
+        ended = await outcomes(tasks)
+        with pytest.raises(InvalidError):
+            await store.memories.add("x", importance=7)
+    assert [isinstance(end, InvalidError) for end in ended] == [True, False, True, False]
+    assert await ids(store) == ["a", "b"]
+    assert [heard.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")][:2] == [1, 1]
+
+
+async def test_an_error_that_a_future_cannot_hold_arrives(store: Store) -> None:
+    def stop(connection: Connection) -> None:
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await store._database.write(stop)
+    await store.memories.add("goes on")
+
+
+# -- failures of all
+
+
+def lost(connection: Connection) -> None:
+    """A statement that fails and takes the whole transaction with it, as a full disk may."""
+    raw(connection).execute("INSERT OR ROLLBACK INTO namespace SELECT * FROM namespace LIMIT 1")
+
+
+def lost_unnoticed(connection: Connection) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        lost(connection)
+
+
+@pytest.mark.parametrize("culprit", [lost, lost_unnoticed])
+@pytest.mark.parametrize("before", [0, 3])
+async def test_when_sqlite_gives_the_transaction_up_all_that_was_in_it_fails_and_the_rest_goes_on(
+    store: Store, rng: np.random.Generator, before: int, culprit: Callable[[Connection], None]
+) -> None:
+    rows = vectors(rng, 6)
+    await store.memories.add("x", id="old", embedding=rows[0])
+    await store.memories.search(rows[0])
+    adds = [store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)]
+    with busy_thread(store):
+        tasks = await started(*adds[:before], store._database.write(culprit), *adds[before:])
+    ended = await outcomes(tasks)
+    failed = [isinstance(end, memstore.MemstoreError) for end in ended]
+    assert failed == [True] * (before + 1) + [False] * (6 - before)
+    assert all(isinstance(end, StorageError) for end in ended[:before])
+    assert len({id(end) for end in ended}) == len(ended)
+    there = ["old", *(f"{i}" for i in range(before, 6))]
+    assert await ids(store) == there
+    assert sorted(hit.memory.id for hit in await store.memories.search(rows[0], 50)) == sorted(there)
+
+
+async def test_when_one_cannot_be_undone_all_that_was_in_the_transaction_fails(store: Store) -> None:
+    def unmarked(connection: Connection) -> None:
+        raw(connection).execute("RELEASE job")
+        raise ZeroDivisionError
+
+    with busy_thread(store):
+        tasks = await started(
+            store.memories.add("x", id="a"), store._database.write(unmarked), store.memories.add("x", id="b")
+        )
+    ended = await outcomes(tasks)
+    assert [type(end) for end in ended[:2]] == [StorageError, ZeroDivisionError]
+    assert await ids(store) == ["b"]
+
+
+def refusing(*verdicts: bool, what: str = "COMMIT") -> Callable[[Connection], None]:
+    """SQLite's own refusal of COMMIT: the first as the first verdict says, and so on; the last is for good."""
+    left = list(verdicts)
+
+    def authorize(action: int, said: str | None, *_: object) -> int:
+        if action != sqlite3.SQLITE_TRANSACTION or said != what:
+            return sqlite3.SQLITE_OK
+        refused = left.pop(0) if len(left) > 1 else left[0]
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+    return lambda connection: raw(connection).set_authorizer(authorize)
+
+
+async def test_a_begin_that_fails_fails_all_that_wait_for_it(store: Store) -> None:
+    await on_thread(store, refusing(True, what="BEGIN"))
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(5)), session(store, "never"))
+    ended = await outcomes(tasks)
+    assert [type(end) for end in ended] == [StorageError] * 6
+    assert len({id(end) for end in ended}) == 6
+    await on_thread(store, lambda c: raw(c).set_authorizer(None))
+    assert await ids(store) == []
+
+
+async def test_a_commit_that_fails_fails_all_that_shared_it(store: Store, rng: np.random.Generator) -> None:
+    row = vectors(rng, 1)[0]
+    await store.memories.add("taken", id="taken")
+    await on_thread(store, refusing(True, False))
+    with busy_thread(store):
+        tasks = await started(
+            *(store.memories.add("x", embedding=row) for _ in range(5)), store.memories.add("x", id="taken")
+        )
+    ended = await outcomes(tasks)
+    await on_thread(store, lambda c: raw(c).set_authorizer(None))
+    assert all(type(end) is StorageError and end.__cause__ is not None for end in ended[:5]), ended
+    assert len({id(end) for end in ended}) == 6
+    assert isinstance(ended[5], DuplicateError)
+    assert await ids(store) == ["taken"]
+    assert await store.memories.search(row) == []
+    await store.memories.add("goes on", embedding=row)
+
+
+async def test_after_an_unknown_commit_those_behind_it_are_refused_too(path: Path) -> None:
+    store = await memstore.open(path, dimension=2)
+    await on_thread(store, refusing(True))
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(writer.MOST + 5)), session(store))
+    ended = await outcomes(tasks)
+    assert all(isinstance(end, CommitUnknownError) for end in ended)
+    assert len({id(end) for end in ended}) == len(ended)
+    await on_thread(store, lambda c: raw(c).set_authorizer(None))
+    await store.close()
+    async with memstore.open(path) as again:
+        assert await again.memories.count() == 0
+
+
+async def session(store: Store, *ids: str) -> None:
+    async with store.transaction() as tx:
+        for id in ids:
+            await tx.memories.add("x", id=id)
+            await asyncio.sleep(0)
+
+
+# -- cancellation
+
+
+async def test_one_cancelled_in_the_queue_ends_at_once_and_is_never_written(store: Store) -> None:
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(10)))
+        for task in tasks[::3]:  # the first, whose turn it is, among them
+            task.cancel()
+        async with asyncio.timeout(5):
+            assert all(isinstance(e, asyncio.CancelledError) for e in await outcomes(tasks[::3]))
+        assert not tasks[1].done()
+    await outcomes(tasks)
+    assert await ids(store) == [f"{i}" for i in range(10) if i % 3]
+
+
+async def test_when_the_first_is_cancelled_a_session_behind_it_has_the_turn(store: Store) -> None:
+    with busy_thread(store):
+        tasks = await started(
+            store.memories.add("x", id="never"), session(store, "a", "b"), store.memories.add("x", id="c")
+        )
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+    await outcomes(tasks)
+    assert await ids(store) == ["a", "b", "c"]
+
+
+async def test_a_session_cancelled_in_the_queue_or_at_its_grant_leaves_the_turn_to_the_next(store: Store) -> None:
+    with busy_thread(store):
+        tasks = await started(store.memories.add("x", id="a"), session(store, "never"), store.memories.add("x", id="b"))
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        assert tasks[1].cancelled()
+    await outcomes(tasks)
+    rng = random.Random(1)
+    for _ in range(50):
+        tasks = await started(session(store, "never"))
+        for _ in range(rng.randrange(4)):
+            await asyncio.sleep(0)
+        await asyncio.sleep(rng.choice([0, 0, 0.0001, 0.0003]))
+        tasks[0].cancel()
+        await outcomes(tasks)
+        await store.memories.delete("never")  # its COMMIT may have begun
+        async with asyncio.timeout(5):
+            await store.memories.upsert("x", id="b")
+    assert await ids(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["job", "session"])
+async def test_one_cancelled_while_the_transaction_begins_leaves_none_open(store: Store, kind: str) -> None:
+    loop, cancelled = asyncio.get_running_loop(), threading.Event()
+
+    def hear(statement: str) -> None:
+        if statement == "BEGIN IMMEDIATE" and not cancelled.is_set():
+            loop.call_soon_threadsafe(lambda: (task.cancel(), cancelled.set()))
+            cancelled.wait(10)
+
+    await on_thread(store, lambda c: raw(c).set_trace_callback(hear))
+    (task,) = await started(session(store, "never") if kind == "session" else store.memories.add("x", id="never"))
+    (end,) = await outcomes([task])
+    assert isinstance(end, asyncio.CancelledError)
+    assert await on_thread(store, lambda c: raw(c).in_transaction) is False
+    await store.memories.add("x", id="a")
+    assert await ids(store) == ["a"]
+
+
+async def test_an_error_that_nobody_waits_for_is_nobodys_news() -> None:
+    loop, news = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, what: news.append(what))
+    settle(Outcome(), None, ValueError("lost"))
+    assert news == []
+
+
+async def test_one_cancelled_while_it_runs_is_waited_for_and_whole(store: Store) -> None:
+    running, go = threading.Event(), threading.Event()
+
+    def slowly(connection: Connection) -> None:
+        running.set()
+        go.wait()
+        raw(connection).execute("INSERT INTO namespace (path) VALUES ('new/')")
+
+    (task,) = await started(store._database.write(slowly))
+    while not running.is_set():
+        await asyncio.sleep(0.001)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
+    go.set()
+    (end,) = await outcomes([task])
+    assert isinstance(end, asyncio.CancelledError)
+    found = await store._database.read(
+        lambda c: c.exec_driver_sql("SELECT count(*) FROM namespace WHERE path = 'new/'").scalar_one()
+    )
+    assert found == 1
+
+
+async def test_an_outcome_is_waited_for_through_cancellations_and_lets_them_out_then() -> None:
+    loop = asyncio.get_running_loop()
+    for value, error in ((1, None), (None, ValueError("lost"))):
+        outcome: Outcome[int] = Outcome()
+
+        async def wait(outcome: "Outcome[int]" = outcome) -> int:
+            return await outcome
+
+        tasks = await started(wait(), wait(), _within(0.01, wait()))
+        tasks[0].cancel()
+        await asyncio.sleep(0.03)
+        assert not any(task.done() for task in tasks)
+        threading.Thread(target=tell, args=(loop, settle, outcome, value, error)).start()
+        first, second, third = await outcomes(tasks)
+        assert isinstance(first, asyncio.CancelledError)
+        assert second == 1 or second is error
+        assert isinstance(third, TimeoutError)
+
+
+async def _within(seconds: float, call: Any) -> Any:
+    async with asyncio.timeout(seconds):
+        return await call
+
+
+# -- waiting
+
+
+async def test_those_wait_no_longer_than_their_time_for_another_process(store: Store, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        since = time.monotonic()
+
+        async def write(id: str, wait: float) -> tuple[str, float]:
+            def step(connection: Connection) -> None:
+                raw(connection).execute("INSERT INTO namespace (path) VALUES (?)", (f"{id}/",))
+
+            try:
+                await store._database.write(step, wait=wait)
+            except BusyError:
+                return "busy", time.monotonic() - since
+            return "done", time.monotonic() - since
+
+        with busy_thread(store):
+            tasks = await started(write("a", 10), write("b", 0.2), write("c", 10), write("d", 0.6))
+        done, _ = await asyncio.wait(tasks, timeout=1.2)
+        assert {tasks.index(task) for task in done} == {1, 3}
+        assert [tasks[i].result()[0] for i in (1, 3)] == ["busy", "busy"]
+        assert 0.15 < tasks[1].result()[1] < 0.5 < tasks[3].result()[1] < 1.1
+        other.execute("ROLLBACK")
+    assert [end[0] for end in await outcomes(tasks)] == ["done", "busy", "done", "busy"]
+    made = await store._database.read(lambda c: c.exec_driver_sql("SELECT path FROM namespace").scalars().all())
+    assert sorted(made) == ["a/", "c/"]
+
+
+async def test_those_behind_a_session_wait_no_longer_than_their_time(path: Path) -> None:
+    async with memstore.open(path, dimension=2, timeout=0.3) as store:
+        entered, go = asyncio.Event(), asyncio.Event()
+
+        async def hold() -> None:
+            async with store.transaction():
+                entered.set()
+                await go.wait()
+
+        (holding,) = await started(hold())
+        await entered.wait()
+        early = await started(*(store.memories.add("x", id=f"early-{i}") for i in range(3)), session(store, "never"))
+        await asyncio.sleep(0.2)
+        late = await started(store.memories.add("x", id="late"), session(store, "later"))
+        assert all(isinstance(end, BusyError) for end in await outcomes(early))
+        assert not any(task.done() for task in late)
+        with pytest.raises(BusyError):
+            await store._database.write(lambda _: None, wait=0)
+        go.set()
+        await outcomes([holding, *late])
+        assert await ids(store) == ["late", "later"]
+
+
+async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Store) -> None:
+    ended: list[tuple[str, bool]] = []
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction():
+            entered.set()
+            await go.wait()
+
+    async def write(name: str, wait: float) -> None:
+        try:
+            await store._database.write(lambda _: None, wait=wait)
+        except BusyError:
+            ended.append((name, go.is_set()))
+        else:
+            ended.append((name, True))
+
+    holding = asyncio.ensure_future(hold())
+    await entered.wait()
+    tasks = await started(write("a", 60), write("b", 0.3), write("c", 0.1), write("d", 0.2), write("e", 50))
+    async with asyncio.timeout(20):
+        await asyncio.gather(*tasks[1:4])
+    assert ended == [("c", False), ("d", False), ("b", False)]
+    waiting = store._database._writer._line
+    assert waiting._timer is not None
+    go.set()
+    await outcomes([holding, *tasks])
+    assert ended[3:] == [("a", True), ("e", True)]
+    assert waiting._timer is None  # and none is left for a loop that wants to end
+
+
+async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_queue, "_AGAIN", 0.05)
+    waiting = write_queue.Line(lambda place: True)
+    waiting.enter(write_queue.Place(waiting, 60, alone=True))
+    second: write_queue.Place[None] = waiting.enter(write_queue.Place(waiting, 0.1, alone=True))
+    second.deadline = math.inf
+    looked = waiting._timer
+    async with asyncio.timeout(20):
+        while waiting._timer is looked:
+            await asyncio.sleep(0.01)
+        assert not second.done()
+        second.deadline = time.monotonic()
+        with pytest.raises(BusyError):
+            await second
+    waiting.hand_on()
+    assert waiting.take(next(iter(waiting._places)))
+    waiting.hand_on()
+
+
+async def test_those_who_shared_a_transaction_look_at_the_log_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(type(store._database), "wal_bytes", lambda self: looked.append(self) or 0)
+    with busy_thread(store):
+        tasks = await started(*(store.memories.add("x") for _ in range(20)))
+    await outcomes(tasks)
+    assert len(looked) == 1
+    await store.memories.add("x")
+    async with store.transaction() as tx:
+        await tx.memories.add("x")
+    assert len(looked) == 3
+
+
+async def test_the_time_its_own_preparation_takes_is_no_waiting(path: Path) -> None:
+    async with memstore.open(path, dimension=2, timeout=0.3) as store:
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+
+            def prepare() -> None:
+                other.execute("BEGIN IMMEDIATE")
+                time.sleep(0.5)
+                threading.Timer(0.1, other.execute, ["ROLLBACK"]).start()
+
+            for before_it in (0, 1):
+                with busy_thread(store):
+                    adds = [store.memories.add("x") for _ in range(before_it)]
+                    long = store._database.write(lambda _: "done", before=prepare, batch=True)
+                    tasks = await started(*adds, long)
+                assert (await outcomes(tasks))[-1] == "done"
+
+
+async def test_order_is_the_order_in_which_was_asked_sessions_among_them(store: Store) -> None:
+    async with said(store) as heard:
+        with busy_thread(store):
+            tasks = await started(
+                store.memories.add("x", id="a"),
+                store.memories.add("x", id="b"),
+                session(store, "c", "d"),
+                store.memories.add("x", id="e"),
+                session(store, "f"),
+                session(store, "g"),
+                store.memories.add("x", id="h"),
+                store.memories.add("x", id="i"),
+            )
+        await outcomes(tasks)
+    assert await ids(store) == list("abcdefghi")
+    assert heard.count("COMMIT") == 6
+
+
+async def test_a_session_is_not_overtaken_for_ever(store: Store) -> None:
+    stop = asyncio.Event()
+
+    async def flood() -> None:
+        while not stop.is_set():
+            await store.memories.upsert("x", id="flood")
+
+    flooding = await started(*(flood() for _ in range(20)))
+    async with asyncio.timeout(10):
+        for i in range(10):
+            await session(store, f"{i}")
+    stop.set()
+    await outcomes(flooding)
+
+
+# -- the end
+
+
+async def test_closing_writes_what_was_asked_for_before_and_refuses_what_was_after(path: Path) -> None:
+    before = threading.active_count()
+    store = await memstore.open(path, dimension=2)
+    with busy_thread(store):
+        tasks = await started(
+            *(store.memories.add("x", id=f"{i}") for i in range(5)),
+            session(store, "tx"),
+            store.close(),
+            store.memories.add("late"),
+            session(store, "late"),
+            store.close(),
+        )
+    ended = await outcomes(tasks)
+    assert [isinstance(end, ClosedError) for end in ended] == [False] * 7 + [True, True, False]
+    with pytest.raises(ClosedError):
+        await store.memories.add("later")
+    for _ in range(100):
+        if threading.active_count() <= before:
+            break
+        await asyncio.sleep(0.02)
+    assert threading.active_count() <= before
+    async with memstore.open(path) as again:
+        assert await ids(again) == ["0", "1", "2", "3", "4", "tx"]
+        assert await again.check() == []
+
+
+def test_a_loop_closed_under_its_writes_hangs_nothing(path: Path) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # it says of each task that it was destroyed
+    store = loop.run_until_complete(_opened(path))
+    with busy_thread_of(loop, store):
+        tasks = loop.run_until_complete(
+            started(*(store.memories.add("x", id=f"{i}") for i in range(3)), session(store, "tx"))
+        )
+        loop.close()
+    database = store._database
+    threads = [driver._connection._thread for driver in (database._writer.driver, *database._readers, database._upkeep)]
+    database._closed = True  # nobody can close it any more
+    for driver in (database._writer.driver, *database._readers, database._upkeep):
+        driver.post(lambda c: c.close())
+        driver._connection.stop()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    with closing(sqlite3.connect(path)) as base:
+        assert base.execute("SELECT count(*) FROM memory").fetchone()[0] in (0, 3)
+    for task in tasks:
+        task._log_destroy_pending = False
+
+
+@contextmanager
+def busy_thread_of(loop: asyncio.AbstractEventLoop, store: Store) -> Iterator[None]:
+    gate = threading.Event()
+    store._database._writer.driver.post(lambda _: gate.wait())
+    yield
+    gate.set()
+
+
+async def _opened(path: Path) -> Store:
+    return await memstore.open(path, dimension=2)
+
+
+# -- everything at once
+
+
+class Model:
+    """What a store holds after verbs done one after the other."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, str] = {}
+
+    def add(self, id: str, content: str) -> object:
+        if id in self.held:
+            return DuplicateError
+        self.held[id] = content
+        return content
+
+    def upsert(self, id: str, content: str) -> object:
+        self.held[id] = content
+        return content
+
+    def delete(self, id: str, content: str) -> object:
+        return 0 if self.held.pop(id, None) is None else 1
+
+
+async def done(face: Any, rows: np.ndarray[Any, Any], verb: str, id: str, content: str) -> object:
+    if verb == "delete":
+        return await face.memories.delete(id)
+    row = rows[int(content) % len(rows)]
+    try:
+        return (await getattr(face.memories, verb)(content, id=id, embedding=row, tags={content[-1]})).content
+    except DuplicateError:
+        return DuplicateError
+
+
+async def several(store: Store, rows: np.ndarray[Any, Any], ops: list[tuple[str, str, str]], fails: int) -> object:
+    try:
+        async with store.transaction() as tx:
+            ended = [await done(tx, rows, *op) for op in ops]
+            ops[fails]  # an IndexError, if it is to fail
+    except IndexError:
+        return "undone"
+    return ended
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_interleaving_is_what_one_after_the_other_would_have_been(path: Path, seed: int) -> None:
+    rng, model = random.Random(seed), Model()
+    rows = vectors(np.random.default_rng(seed), 30)
+    async with memstore.open(path, dimension=DIMENSION, durability="relaxed") as store:
+        await store.memories.search(rows[0])
+        running: list[tuple[asyncio.Task[Any], object]] = []
+        doomed: list[tuple[asyncio.Task[Any], list[str]]] = []
+        for number in range(600):
+            op = (rng.choice(["add", "upsert", "delete"]), f"{rng.randrange(15)}", f"{number}")
+            kind = rng.random()
+            if kind < 0.7:
+                running.append((asyncio.ensure_future(done(store, rows, *op)), getattr(model, op[0])(*op[1:])))
+            elif kind < 0.8:
+                ops = [(v, f"{rng.randrange(15)}", f"{number}") for v in rng.choices(["add", "upsert", "delete"], k=3)]
+                fails, held = rng.random() < 0.3, dict(model.held)
+                expected: object = [getattr(model, v)(id, content) for v, id, content in ops]
+                if fails:
+                    expected, model.held = "undone", held
+                running.append((asyncio.ensure_future(several(store, rows, ops, 9 * fails)), expected))
+            else:
+                names = [f"doomed-{number}-{i}" for i in range(rng.choice([1, 3]))]
+                items = [{"content": "x", "id": id, "embedding": rows[0]} for id in names]
+                doomed.append((asyncio.ensure_future(store.memories.add_many(items)), names))
+            await asyncio.sleep(0)  # in line now: one after the other they would be done in this order
+            if doomed and rng.random() < 0.3:
+                doomed[-1][0].cancel()
+            if rng.random() < 0.02:
+                await asyncio.sleep(rng.random() * 0.01)
+        assert await outcomes([task for task, _ in running]) == [expected for _, expected in running]
+        ended = await outcomes([task for task, _ in doomed])
+        for (_, names), end in zip(doomed, ended, strict=True):
+            there = len(await store.memories.get_many(names))
+            assert there in (0, len(names))
+            assert there or isinstance(end, asyncio.CancelledError)
+        assert {m.id: m.content async for m in store.memories.list() if not m.id.startswith("doomed")} == model.held
+        found = {hit.memory.id for hit in await store.memories.search(rows[0], 1_000)}
+        assert found == set(await ids(store))
+        assert await store.check() == []
+        assert any(isinstance(end, asyncio.CancelledError) for end in ended)

@@ -1,0 +1,291 @@
+"""Records that are set aside: out of sight of everything, and the same when they come back."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import memstore
+from memstore import DamagedError, DuplicateError, NotFoundError, Store
+from memstore.database.sqlite import sqlite3
+from memstore.repository import recalled, records, tombstones
+from memstore.repository.record_types import BY_KIND, Kind
+from memstore.repository.tombstones import Cause, Tombstone
+from tests.conftest import DIMENSION, vectors
+
+AT = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
+
+
+async def aside(store: Store, kind: Kind, ids: Iterable[str], cause: Cause = "forgotten", at: datetime = AT) -> None:
+    noun = BY_KIND[kind]
+
+    def step(connection: Any) -> None:
+        keys = records.keys_of(connection, noun, (), list(ids), AT)
+        space = store._session.spaces[kind]
+        tombstones.set_aside(connection, noun, space, keys.values(), cause, at=at, actor="ada", reason="old")
+
+    await store._session.write(step)
+
+
+async def back(store: Store, kind: Kind, ids: Iterable[str]) -> list[int]:
+    noun = BY_KIND[kind]
+
+    def step(connection: Any) -> list[int]:
+        found = tombstones.find(connection, noun, (), list(ids))
+        return tombstones.bring_back(connection, noun, store._session.spaces, list(found.values()))
+
+    return await store._session.write(step)
+
+
+async def held(store: Store, kind: Kind, cause: Cause | None = None) -> list[Tombstone]:
+    noun = BY_KIND[kind]
+    return await store._session.read(lambda c: tombstones.page(c, noun, (), cause, None, 100))
+
+
+async def fill(store: Store, rng: np.random.Generator) -> None:
+    rows = vectors(rng, 6)
+    await store.memories.add_many(
+        {
+            "id": f"m{i}",
+            "content": f"text {i}\0\N{SNOWMAN}",
+            "embedding": rows[i] if i != 4 else None,
+            "tags": {"even", f"t{i}\0"} if i % 2 == 0 else set(),
+            "metadata": {"deep": [1, {"x": 0.1}], "n": i},
+            "importance": 0.1 * i,
+            "created_at": AT + timedelta(microseconds=i),
+            "accessed_at": AT,
+            "access_count": 3,
+            "ttl": 10_000 if i == 2 else None,
+        }
+        for i in range(6)
+    )
+    members = ["m0", "m1", "m4"]
+    await store.assemblies.add("a", name="A", members=members, tags={"x"}, topics=["q", "b"], metadata={"k": None})
+    await store.assemblies.add("b", members=["m1", "m2", "m3"], created_at=AT)
+
+
+@pytest.mark.parametrize("id", [f"m{i}" for i in range(6)])
+async def test_a_memory_set_aside_is_out_of_sight_and_comes_back_as_it_was(
+    store: Store, rng: np.random.Generator, id: str
+) -> None:
+    await fill(store, rng)
+    before = await store.memories.get(id)
+    groups = [await store.assemblies.get(g) for g in ("a", "b")]
+    await aside(store, "memory", [id])
+
+    with pytest.raises(NotFoundError):
+        await store.memories.get(id)
+    assert await store.memories.count() == 5
+    assert id not in [m.id async for m in store.memories.list()]
+    assert id not in [hit.memory.id for hit in await store.memories.search(np.ones(DIMENSION), 100)]
+    for group in ("a", "b"):
+        assert id not in [member async for member in store.assemblies.members(group)]
+    (lies,) = await held(store, "memory")
+    assert (lies.id, lies.cause, lies.at, lies.actor, lies.reason) == (id, "forgotten", AT, "ada", "old")
+    assert recalled.record_of(lies, store._session.spaces["memory"]) == before
+    assert await store.check() == []
+
+    await back(store, "memory", [id])
+    assert await store.memories.get(id) == before
+    assert await held(store, "memory") == []
+    if before.embedding is not None:
+        assert (await store.memories.search(before.embedding, 1))[0].memory == before
+    for group in groups:
+        now = await store.assemblies.get(group.id)
+        assert replace(now, revision=0, composite=None) == replace(group, revision=0, composite=None)
+        assert now.composite is not None
+        assert group.composite is not None
+        np.testing.assert_allclose(now.composite, group.composite, atol=1e-6)
+
+
+async def test_an_assembly_comes_back_with_its_members_and_a_revision_it_never_had(
+    store: Store, rng: np.random.Generator
+) -> None:
+    await fill(store, rng)
+    before = await store.assemblies.get("a")
+    await aside(store, "assembly", ["a"], "merged")
+    with pytest.raises(NotFoundError):
+        await store.assemblies.get("a")
+    assert [g.id for g in await store.assemblies.of("m1")] == ["b"]
+    assert [hit.assembly.id for hit in await store.assemblies.search(np.ones(DIMENSION))] == ["b"]
+    (lies,) = await held(store, "assembly")
+    assert lies.cause == "merged"
+    assert [id for _, id in lies.partners] == ["m0", "m1", "m4"]
+    assert recalled.record_of(lies, store._session.spaces["assembly"]) == before
+
+    await back(store, "assembly", ["a"])
+    after = await store.assemblies.get("a")
+    assert after.revision > before.revision
+    assert replace(after, revision=before.revision) == before
+    assert (await store.assemblies.search(after.composite, 1))[0].assembly == after  # type: ignore[arg-type]
+
+
+async def test_in_whichever_order_records_go_and_come_their_memberships_come_back(
+    store: Store, rng: np.random.Generator
+) -> None:
+    await fill(store, rng)
+    for going in itertools.permutations(["m1", "m2", "a", "b"]):
+        for coming in (["m1", "a", "m2", "b"], ["b", "m2", "a", "m1"]):
+            for id in going:
+                await aside(store, "memory" if id[0] == "m" else "assembly", [id])
+            for id in coming:
+                await back(store, "memory" if id[0] == "m" else "assembly", [id])
+            assert {m async for m in store.assemblies.members("a")} == {"m0", "m1", "m4"}
+            assert {m async for m in store.assemblies.members("b")} == {"m1", "m2", "m3"}
+
+
+async def test_a_membership_in_an_assembly_that_was_deleted_is_over(store: Store, rng: np.random.Generator) -> None:
+    await fill(store, rng)
+    await aside(store, "memory", ["m1"])
+    await store.assemblies.delete("a")
+    await store.assemblies.add("a", members=["m0"])  # another one of the same id
+    await back(store, "memory", ["m1"])
+    assert [g.id for g in await store.assemblies.of("m1")] == ["b"]
+
+
+async def test_an_id_that_is_taken_again_is_not_brought_back(store: Store, rng: np.random.Generator) -> None:
+    await fill(store, rng)
+    await aside(store, "memory", ["m1", "m3"])
+    again = await store.memories.add("another", id="m3")
+    with pytest.raises(DuplicateError, match="exists again"):
+        await back(store, "memory", ["m1", "m3"])
+    assert await store.memories.get("m3") == again
+    assert "m1" not in await store.memories.get_many(["m1"])
+    assert len(await held(store, "memory")) == 2
+
+
+async def test_of_one_id_the_newest_tombstone_is_found_and_two_do_not_come_back_at_once(store: Store) -> None:
+    for text in ("first", "second"):
+        await store.memories.add(text, id="m")
+        await aside(store, "memory", ["m"])
+    lying = [each.pk for each in await held(store, "memory")]
+    assert lying == sorted(lying, reverse=True)
+    with pytest.raises(DuplicateError, match="twice"):
+        await store._session.write(lambda c: tombstones.bring_back(c, BY_KIND["memory"], store._session.spaces, lying))
+    await back(store, "memory", ["m"])
+    assert (await store.memories.get("m")).content == "second"
+
+
+async def test_tombstones_are_read_page_by_page_of_one_cause_and_one_namespace(store: Store) -> None:
+    noun = BY_KIND["memory"]
+    for i in range(7):
+        await store.memories.add("x", id=f"m{i}")
+    await aside(store, "memory", [f"m{i}" for i in (3, 1, 5)])
+    await aside(store, "memory", ["m2"], "merged")
+    await aside(store, "memory", ["m0"])
+
+    def step(connection: Any) -> list[list[str]]:
+        pages, place = [], None
+        while page := tombstones.page(connection, noun, (), "forgotten", place, 2):
+            pages.append([each.id for each in page])
+            place = page[-1].pk
+        return pages
+
+    assert await store._session.read(step) == [["m0", "m5"], ["m3", "m1"]]
+    assert [t.id for t in await held(store, "memory", "merged")] == ["m2"]
+    other = await store._session.read(lambda c: tombstones.page(c, noun, ("x",), None, None, 9, below=True))
+    assert other == []
+
+
+async def test_a_purge_ends_what_went_before_a_time_and_leaves_other_causes(store: Store) -> None:
+    for i in range(4):
+        await store.memories.add("x", id=f"m{i}")
+        at = AT + timedelta(days=i)
+        await aside(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at)
+    until = AT + timedelta(days=2)
+    assert await store._session.write(lambda c: tombstones.purge(c, until, "forgotten")) == 1
+    assert [t.id for t in await held(store, "memory")] == ["m3", "m2", "m0"]
+    assert await store._session.write(lambda c: tombstones.purge(c, None, "forgotten")) == 2
+    assert [t.id for t in await held(store, "memory")] == ["m0"]
+
+
+async def test_a_namespace_in_which_nothing_lives_but_the_dead_survives_compact(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        view = store.namespace("users", "ada")
+        await view.memories.add("x", id="m", embedding=np.ones(DIMENSION))
+
+        def step(connection: Any) -> None:
+            noun = BY_KIND["memory"]
+            keys = records.keys_of(connection, noun, ("users", "ada"), ["m"], AT)
+            tombstones.set_aside(
+                connection,
+                noun,
+                store._session.spaces["memory"],
+                keys.values(),
+                "forgotten",
+                at=AT,
+                actor=None,
+                reason=None,
+            )
+
+        await store._session.write(step)
+        await store.compact()
+        assert await store.namespaces() == []
+        assert await store.check() == []
+
+        def restored(connection: Any) -> list[int]:
+            noun = BY_KIND["memory"]
+            found = tombstones.find(connection, noun, ("users", "ada"), ["m"], "forgotten")
+            return tombstones.bring_back(connection, noun, store._session.spaces, list(found.values()))
+
+        await store._session.write(restored)
+        assert (await view.memories.get("m")).content == "x"
+        assert await store.check() == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "vector = zeroblob(length(vector))",
+        "vector = x'00'",
+        "record = '{}'",
+        "record = json_set(record, '$.importance', 'high')",
+        "record = json_set(record, '$.assemblies', json('[[1]]'))",
+        "record = json_remove(record, '$.content')",
+        "id = x'00'",
+    ],
+)
+async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
+    path: Path, rng: np.random.Generator, damage: str
+) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await fill(store, rng)
+        await aside(store, "memory", ["m1"])
+        pk = (await held(store, "memory"))[0].pk
+        with sqlite3.connect(path) as other:
+            other.execute(f"UPDATE tombstone SET {damage}")
+        other.close()
+        noun = BY_KIND["memory"]
+        with pytest.raises(DamagedError, match="set aside"):
+            await store._session.write(lambda c: tombstones.bring_back(c, noun, store._session.spaces, [pk]))
+        with pytest.raises(DamagedError, match="set aside"):
+            assert [t async for t in store.memories.trash()]
+        assert await store.memories.count() == 5
+        (finding,) = await store.check()
+        assert (finding.kind, finding.noun, finding.namespace) == ("tombstone", "memory", ())
+        assert finding.id == "m1" or damage.startswith("id")
+        assert await store.repair() is not None
+        await store.backup(path.with_suffix(".bak"))
+        assert (await memstore.verify(path.with_suffix(".bak"))).findings == [finding]
+        with pytest.raises(DamagedError, match="cannot be brought back, only purged"):
+            await memstore.restore(path.with_suffix(".bak"), path.with_suffix(".new"))
+        assert await store.purge(older_than=0) == 1
+        assert await store.check() == []
+
+
+async def test_check_names_the_damaged_among_many(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add_many({"id": f"m{i:03}", "content": "x"} for i in range(230))
+        await aside(store, "memory", [f"m{i:03}" for i in range(230)])
+        with sqlite3.connect(path) as other:
+            other.execute("UPDATE tombstone SET record = '{}' WHERE id IN ('m007', 'm229')")
+        other.close()
+        assert sorted(finding.id for finding in await store.check()) == ["m007", "m229"]
+        assert (await store.stats()).trashed == 230
+        await store.clear()
+        assert (await store.stats()).trashed == 0

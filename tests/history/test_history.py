@@ -1,0 +1,745 @@
+"""The past of a store: what every verb writes down, records as of a moment, and changes undone."""
+
+import asyncio
+import json
+import os
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import memstore
+from memstore import Assembly, Memory, Store, filters
+from memstore.repository import history_reader, history_retention, history_writer
+from tests.conftest import DIMENSION, vectors
+
+MICROSECOND = timedelta(microseconds=1)
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+async def everything(listed: AsyncIterator[Any]) -> list[Any]:
+    return [record async for record in listed]
+
+
+def unused(record: Any) -> Any:
+    """A record without what is use, or derived, and so of no history."""
+    if isinstance(record, Memory):
+        return replace(record, accessed_at=None, access_count=0)
+    return replace(record, revision=0, composite=None)
+
+
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as base:
+        return base.execute(query).fetchall()
+
+
+def write(path: Path, statement: str, values: tuple[Any, ...] = ()) -> None:
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute(statement, values)
+
+
+# --- any sequence of changes ------------------------------------------------------------------------------------------
+
+IDS = ["a", "b", "c", "é:1"]
+GROUPS = ["g", "h"]
+TAGS = ["red", "blue", "x y"]
+PLACES = [(), ("u",)]
+ORDERS = ["created_at", "-created_at", "updated_at", "-updated_at", "id", "-importance", "-content", "expires_at"]
+WHERE: list[Any] = [
+    None,
+    {"importance": {"$gt": 0.4}},
+    {"tags": {"$contains": "red"}},
+    {"metadata.n": {"$in": [1, 2]}},
+    {"embedding": None},
+    {"$not": {"content": {"$startswith": "1"}}},
+]
+
+ids, groups, places = st.sampled_from(IDS), st.sampled_from(GROUPS), st.sampled_from(PLACES)
+some_ids = st.lists(ids, max_size=3)
+tags = st.frozensets(st.sampled_from(TAGS), max_size=2)
+items = st.fixed_dictionaries(
+    {
+        "content": st.sampled_from(["1 tea", "2 \0 \N{TEACUP WITHOUT HANDLE}", "10"]),
+        "tags": tags,
+        "importance": st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+        "metadata": st.sampled_from([{}, {"n": 1}, {"n": 2, "b": {'é"': [1.5, None]}}]),
+        "embedding": st.none() | st.integers(0, 5).map(lambda n: [1.0, float(n), 0.0]),
+    }
+)
+steps = st.one_of(
+    st.tuples(st.just("add"), ids, items),
+    st.tuples(st.just("add_many"), st.lists(items, max_size=4)),
+    st.tuples(st.just("upsert_many"), st.lists(st.tuples(ids, items), max_size=3)),
+    st.tuples(st.just("update"), ids, items),
+    st.tuples(st.just("retag"), ids, tags),
+    st.tuples(st.just("touch"), some_ids),
+    st.tuples(st.just("delete_many"), some_ids),
+    st.tuples(st.just("delete_where"), st.sampled_from(WHERE[1:])),
+    st.tuples(st.just("rename"), st.sampled_from(TAGS), st.sampled_from(TAGS)),
+    st.tuples(st.just("drop_tag"), st.sampled_from(TAGS)),
+    st.tuples(st.just("group"), groups, some_ids, tags),
+    st.tuples(st.just("regroup"), groups, st.none() | some_ids, tags),
+    st.tuples(st.just("name"), groups, st.sampled_from(["", "G"])),
+    st.tuples(st.just("join"), groups, some_ids),
+    st.tuples(st.just("part"), groups, some_ids),
+    st.tuples(st.just("ungroup"), groups),
+    st.tuples(st.just("clear")),
+    st.tuples(st.just("undo"), st.booleans(), ids | groups, st.integers(0, 4)),
+)
+
+
+async def do(place: Any, what: str, *given: Any) -> None:
+    """One step, in one namespace of a store or a transaction."""
+    m, g = place.memories, place.assemblies
+    match what, given:
+        case "add", (id, item):
+            await m.add(id=id, **item)
+        case "add_many", (many,):
+            await m.add_many(many)
+        case "upsert_many", (many,):
+            await m.upsert_many([{**item, "id": id} for id, item in many])
+        case "update", (id, item):
+            await m.update(id, **item)
+        case "retag", (id, words):
+            await m.update(id, tags=words)
+        case "touch", (some,):
+            await m.touch(some)
+        case "delete_many", (some,):
+            await m.delete_many(ids=some)
+        case "delete_where", (where,):
+            await m.delete_many(where=where)
+        case "rename", (old, new):
+            await place.tags.rename(old, new)
+        case "drop_tag", (tag,):
+            await place.tags.delete(tag)
+        case "group", (id, some, words):
+            await g.add(id, members=some, tags=words, topics=sorted(words))
+        case "regroup", (id, some, words):
+            await g.upsert(id, members=some, tags=words)
+        case "name", (id, name):
+            await g.update(id, name=name)
+        case "join", (id, some):
+            await g.add_members(id, some)
+        case "part", (id, some):
+            await g.remove_members(id, some)
+        case "ungroup", (id,):
+            await g.delete(id)
+        case "clear", ():
+            await place.clear()
+        case "undo", (of_memory, id, number):
+            await undone(place, m if of_memory else g, id, number)
+
+
+async def undone(place: Any, noun: Any, id: str, number: int) -> None:
+    """Undo one of the last changes of a record: every field it changed is as it was, or nothing is changed."""
+    change = (await noun.history(id))[number:][:1]
+    if not change:
+        return
+    made = await place.undo(change[0])
+    assert made.undoes == change[0].number
+    if change[0].what == "added":
+        with pytest.raises(memstore.NotFoundError):
+            await noun.get(id)
+        return
+    record = await noun.get(id)
+    for name, old in change[0].old.items():
+        if name in ("tags", "updated_at"):
+            continue
+        new = getattr(record, name)
+        assert new.tobytes() == old.tobytes() if isinstance(new, np.ndarray) else new == old, name
+    if change[0].what == "updated":
+        assert change[0].old.get("tags", frozenset()) - change[0].new.get("tags", frozenset()) <= record.tags
+    assert not {*change[0].joined} & {*await members(noun, id)} or change[0].what != "updated"
+
+
+async def members(noun: Any, id: str) -> list[str]:
+    return await everything(noun.members(id)) if isinstance(noun, memstore.Assemblies) else []
+
+
+async def state(place: Any, as_of: datetime | None = None, **how: Any) -> dict[str, list[Any]]:
+    then = {} if as_of is None else {"as_of": as_of}
+    return {
+        "memories": await everything(place.memories.list(below=True, **how, **then)),
+        "assemblies": await everything(place.assemblies.list(below=True, **then)),
+    }
+
+
+async def holds(store: Store, at: datetime, known: dict[str, list[Any]]) -> None:
+    """The store says of the moment *at* what was *known* then, however it is asked."""
+    then = await state(store, at)
+    for noun, records in known.items():
+        assert list(map(unused, then[noun])) == list(map(unused, records))
+        for was, record in zip(then[noun], records, strict=True):
+            place = store.namespace(*record.namespace)
+            one = await getattr(place, noun).get(record.id, as_of=at)
+            assert one == was
+            if isinstance(record, Assembly):
+                assert (was.composite is None) == (record.composite is None)
+                if record.composite is not None:
+                    np.testing.assert_allclose(was.composite, record.composite, atol=1e-6)
+
+
+async def whatever_is_asked(store: Store, at: datetime, known: list[Memory], salt: int) -> None:
+    """A list of the past in an order, under a filter, is that list of what was known then."""
+    order, where = ORDERS[salt % len(ORDERS)], WHERE[salt % len(WHERE)]
+    name, down = order.removeprefix("-"), order.startswith("-")
+    least = datetime.min.replace(tzinfo=UTC)
+    # What was known is in the order of creation; that of equals is by key, in the direction of the list.
+    here = known if where is None else [m for m in known if filters.matches(filters.parse(where, "memory"), m)]
+    listed = await everything(store.memories.list(below=True, as_of=at, where=where, order=order))
+    value = [least if getattr(m, name) is None else getattr(m, name) for m in listed]
+    assert value == sorted(value, reverse=down)
+    by = [(m.namespace, m.id) for m in here]
+    assert sorted((m.namespace, m.id) for m in listed) == sorted(by)
+    assert [
+        m.id for m in await everything(store.memories.list(below=True, as_of=at, where=where, order=order, limit=2))
+    ] == [m.id for m in listed[:2]]
+    tagged = await everything(store.memories.list(below=True, as_of=at, tags=["red"]))
+    assert [m.id for m in tagged] == [m.id for m in known if "red" in m.tags]
+
+
+def examples(number: int) -> int:
+    return int(os.environ.get("MEMSTORE_EXAMPLES", number))
+
+
+@given(st.lists(st.tuples(places, st.lists(steps, min_size=1, max_size=3)), min_size=1, max_size=14))
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[Any]) -> None:
+    async def run(path: Path) -> None:
+        known: list[tuple[datetime, dict[str, list[Any]]]] = []
+        async with memstore.open(path, dimension=3, durability="relaxed", index="exact") as store:
+            known.append((clock(), await state(store)))
+            for place in PLACES:  # so that steps find something to change
+                here = store.namespace(*place)
+                for number, id in enumerate(IDS[:3]):
+                    await here.memories.add(id, id=id, embedding=[1.0, 0.0, number], tags=TAGS[:number])
+                await here.assemblies.add("g", members=["a", "b"], tags=TAGS[:1])
+            known.append((clock(), await state(store)))
+            for place, some in script:
+                refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.UndoError)
+                with suppress(*refused):
+                    if len(some) == 1:
+                        await do(store.namespace(*place), *some[0])
+                    else:
+                        async with store.transaction() as tx:
+                            for step in some:
+                                await do(tx.namespace(*place), *step)
+                known.append((clock(), await state(store)))
+            assert await store.check() == []
+        async with memstore.open(path) as store:
+            for salt, (at, then) in enumerate(known):
+                await holds(store, at, then)
+                await whatever_is_asked(store, at, then["memories"], salt)
+
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(run(Path(folder) / "store.db"))
+
+
+# --- what is written down ---------------------------------------------------------------------------------------------
+
+
+async def told(noun: Any, id: str) -> list[tuple[str, str | None, str | None]]:
+    return [(change.what, change.actor, change.reason) for change in await noun.history(id)]
+
+
+async def test_all_that_one_write_added_is_one_row_however_much_it_is(store: Store, path: Path, rng: Any) -> None:
+    await store.memories.add_many(
+        [{"id": f"m{i}", "content": "x", "embedding": row} for i, row in enumerate(vectors(rng, 2_500))]
+    )
+    await store.memories.add("y", id="alone")
+    assert rows(path, "SELECT first_pk, last_pk, id, old, vector FROM journal") == [
+        (1, 2_500, None, None, None),
+        (2_501, 2_501, None, None, None),
+    ]
+    (change,) = await store.memories.history("m1234")
+    assert (change.number, change.what, change.new["content"]) == (1, "added", "x")
+
+
+async def test_only_what_differs_is_written_down_and_the_old_vector_once(store: Store, path: Path, rng: Any) -> None:
+    first, second = vectors(rng, 2)
+    await store.memories.add("x", id="a", embedding=first, tags={"t", "u"}, metadata={"a": 1})
+    await store.memories.update("a", importance=1.0)
+    await store.memories.upsert("x", id="a", embedding=second, tags={"u", "v"}, metadata={"a": 1}, importance=1.0)
+    await store.memories.upsert("x", id="a", embedding=second, tags={"u", "v"}, metadata={"a": 2}, importance=1.0)
+    found = rows(path, "SELECT old, vector FROM journal WHERE what = 'updated' ORDER BY pk")
+    assert [sorted(set(json.loads(old)) - {"updated_at"}) for old, _ in found] == [
+        ["importance"],
+        ["embedding", "tags"],
+        ["metadata"],
+    ]
+    assert json.loads(found[1][0])["tags"] == [["v"], ["t"]]
+    assert [vector for _, vector in found] == [None, first.tobytes(), None]
+    changes = await store.memories.history("a")
+    assert changes[1].old["tags"] == {"t", "u"}
+    assert changes[1].new["tags"] == {"u", "v"}
+    assert changes[1].old["embedding"].tobytes() == first.tobytes()  # type: ignore[union-attr]
+    assert changes[0].new["metadata"] == {"a": 2}
+
+
+async def test_a_tag_renamed_or_deleted_is_a_change_of_all_that_carried_it(store: Store) -> None:
+    await store.memories.add("x", id="a", tags={"t", "u"})
+    await store.memories.add("x", id="b", tags={"t"})
+    await store.assemblies.add("g", tags={"t"})
+    known = [*await everything(store.memories.list()), *await everything(store.assemblies.list())]
+    at = clock()
+    await store.tags.rename("t", "u")  # one of them has both, and they become one
+    await store.tags.delete("u")
+    for noun, id, before in (
+        (store.memories, "a", {"t", "u"}),
+        (store.memories, "b", {"t"}),
+        (store.assemblies, "g", {"t"}),
+    ):
+        deleted, renamed, _ = await noun.history(id)
+        assert (deleted.old["tags"], deleted.new["tags"]) == ({"u"}, set())
+        assert (renamed.old["tags"], renamed.new["tags"]) == (before, {"u"})
+    then = [*await everything(store.memories.list(as_of=at)), *await everything(store.assemblies.list(as_of=at))]
+    assert list(map(unused, then)) == list(map(unused, known))
+
+
+async def test_use_is_no_change(store: Store, path: Path) -> None:
+    await store.memories.add("x", id="a")
+    await store.memories.touch(["a"])
+    await store.memories.search(np.ones(DIMENSION))
+    assert await told(store.memories, "a") == [("added", None, None)]
+
+
+async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_beside_it(store: Store) -> None:
+    async def one(name: str) -> None:
+        with memstore.actor(name, reason=f"for {name}"):
+            await asyncio.gather(*(store.memories.add("x", id=f"{name}{i}") for i in range(20)))
+            async with store.transaction() as tx:
+                await tx.memories.update(f"{name}0", tags={"t"})
+                with memstore.actor("inner"):
+                    await tx.memories.update(f"{name}0", tags={"u"})
+
+    await asyncio.gather(one("ada"), one("bob"), *(store.memories.add("x", id=f"n{i}") for i in range(20)))
+    for i in range(20):
+        for name, who in (("ada", "ada"), ("bob", "bob"), ("n", None)):
+            added = (await store.memories.history(f"{name}{i}"))[-1]
+            assert (added.what, added.actor) == ("added", who)
+    expected = [("updated", "inner", None), ("updated", "ada", "for ada"), ("added", "ada", "for ada")]
+    assert await told(store.memories, "ada0") == expected
+    with pytest.raises(memstore.InvalidError), memstore.actor(""):
+        pass
+    with memstore.actor("ada"):
+        pass
+    await store.memories.update("ada0", tags={"v"})
+    assert (await told(store.memories, "ada0"))[0] == ("updated", None, None)
+
+
+async def test_a_history_goes_on_across_a_deletion_and_another_record_of_the_id(store: Store) -> None:
+    await store.memories.add("first", id="a")
+    await store.memories.delete("a")
+    assert [what for what, *_ in await told(store.memories, "a")] == ["deleted", "added"]
+    await store.memories.add("second", id="a")
+    changes = await store.memories.history("a")
+    assert [change.what for change in changes] == ["added", "deleted", "added"]
+    assert [change.new.get("content") for change in changes] == ["second", None, "first"]
+    assert [change.number for change in await store.memories.history("a", limit=2)] == [3, 2]
+    assert changes[0] == (await store.memories.history("a"))[0] != changes[1]
+    assert len({*changes, *await store.memories.history("a")}) == 3
+    with pytest.raises(memstore.NotFoundError):
+        await store.memories.history("b")
+    with pytest.raises(memstore.NotFoundError):
+        await store.namespace("u").memories.history("a")
+
+
+async def test_what_expires_is_a_change_of_its_own_and_is_seen_as_of_before(store: Store) -> None:
+    soon = clock() + timedelta(milliseconds=150)
+    await store.memories.add("x", id="a", expires_at=soon)
+    await store.assemblies.add("g", members=["a"])
+    before = clock()
+    assert before < soon
+    while clock() <= soon:
+        await asyncio.sleep(0.01)
+    between = clock()
+    await store.memories.add("y", id="b")
+    assert [what for what, *_ in await told(store.memories, "a")] == ["expired", "added"]
+    assert (await store.memories.get("a", as_of=before)).content == "x"
+    assert (await store.assemblies.get("g", as_of=before)).member_count == 1
+    assert (await store.assemblies.get("g", as_of=between)).member_count == 0
+    assert await everything(store.memories.list(as_of=between)) == []  # its time had come, whenever it was deleted
+    with pytest.raises(memstore.NotFoundError):
+        await store.memories.get("a", as_of=between)
+    with pytest.raises(memstore.UndoError, match="time has come"):
+        await store.undo((await store.memories.history("a"))[0])
+
+
+async def test_what_a_transaction_finds_expired_went_at_its_moment(store: Store, path: Path) -> None:
+    soon = clock() + timedelta(milliseconds=150)
+    await store.memories.add("x", id="a", expires_at=soon)
+    await store.assemblies.add("g", members=["a"])
+    while clock() <= soon:
+        await asyncio.sleep(0.01)
+    with memstore.actor("ada"):
+        async with store.transaction() as tx:
+            await tx.memories.add("y", id="b")
+    (change,) = await store.memories.history("b")
+    found = rows(path, "SELECT what, at, actor FROM journal WHERE pk > 2 ORDER BY pk")
+    at = int((change.at - datetime(1970, 1, 1, tzinfo=UTC)) / MICROSECOND)
+    assert found == [("updated", at, None), ("expired", at, None), ("added", at, "ada")]  # nobody had it expire
+
+
+async def test_a_list_whose_past_is_not_kept_any_more_says_so(path: Path) -> None:
+    async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
+        await store.memories.add_many([{"id": f"m{i:03}", "content": "x"} for i in range(150)])
+        listed = store.memories.list(as_of=clock())
+        await anext(listed)
+        ahead = int((clock() + timedelta(hours=1)).timestamp() * 1e6)
+        write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (ahead,))
+        with pytest.raises(memstore.HistoryError):
+            await everything(listed)
+
+
+async def test_a_transaction_is_of_one_moment_and_leaves_nothing_if_it_is_undone(store: Store, path: Path) -> None:
+    await store.memories.add("0", id="a")
+    async with store.transaction() as tx:
+        await tx.memories.update("a", importance=0.1)
+        between = clock()
+        await tx.memories.update("a", importance=0.2)
+        assert [change.what for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
+        assert (await tx.memories.get("a", as_of=between)).importance == 0.2
+    assert len(set(rows(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
+    then = (await store.memories.history("a"))[0].at
+    assert (await store.memories.get("a", as_of=then)).importance == 0.2  # its moment is the first that has it
+    assert (await store.memories.get("a", as_of=then - MICROSECOND)).importance == 0.5
+    with pytest.raises(RuntimeError):
+        async with store.transaction() as tx:
+            await tx.memories.delete("a")
+            raise RuntimeError
+    assert [what for what, *_ in await told(store.memories, "a")] == ["updated", "updated", "added"]
+
+
+async def test_times_never_decrease_even_if_the_clock_does(store: Store, path: Path) -> None:
+    ahead = int((clock() + timedelta(hours=1)).timestamp() * 1e6)
+    await store.memories.add("x", id="a")
+    write(path, "UPDATE journal SET at = ?", (ahead,))
+    await store.memories.update("a", importance=1.0)
+    assert [change.at.timestamp() * 1e6 for change in await store.memories.history("a")] == [ahead, ahead]
+
+
+# --- as of a moment ---------------------------------------------------------------------------------------------------
+
+
+async def test_all_pages_of_a_list_are_of_one_moment_whatever_is_changed_meanwhile(store: Store) -> None:
+    await store.memories.add_many([{"id": f"m{i:03}", "content": f"{i:03}"} for i in range(450)])
+    known = {order: await everything(store.memories.list(order=order)) for order in ("created_at", "-content")}
+    at = clock()
+    for order, records in known.items():
+        seen = []
+        number = 0
+        async for memory in store.memories.list(as_of=at, order=order):
+            seen.append(memory)
+            number += 1
+            if number % 60 == 0:  # before and behind the place in the list
+                await store.memories.delete_many(ids=[f"m{number % 450:03}", f"m{(number + 200) % 450:03}"])
+                await store.memories.upsert("zzz", id=f"m{(number * 7) % 450:03}")
+                await store.memories.add(f"{number:03}")
+                await store.tags.delete("t")
+        assert seen == records
+
+
+async def test_a_list_of_the_past_reads_a_page_and_what_changed(store: Store, monkeypatch: Any) -> None:
+    await store.memories.add_many([{"id": f"m{i}", "content": "x"} for i in range(1_000)])
+    at = clock()
+    await store.memories.delete_many(ids=["m5", "m600"])
+    read: list[int] = []
+    plain = history_reader.states
+
+    def counted(connection: Any, noun: Any, keys: Any, number: int) -> Any:
+        read.append(len(keys))
+        return plain(connection, noun, keys, number)
+
+    monkeypatch.setattr(history_reader, "states", counted)
+    listed = store.memories.list(as_of=at)
+    assert (await anext(listed)).id == "m0"
+    assert sum(read) == 102  # a page, and the two that were changed
+    assert len(await everything(listed)) == 999
+
+
+async def test_before_the_history_begins_is_an_error_that_says_when_it_begins(path: Path) -> None:
+    before = clock()
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="a")
+        for call in (store.memories.get("a", as_of=before), everything(store.memories.list(as_of=before))):
+            with pytest.raises(memstore.HistoryError) as caught:
+                await call
+            assert before <= caught.value.since <= clock()
+            assert await everything(store.memories.list(as_of=caught.value.since)) == []
+        with pytest.raises(memstore.InvalidError, match="as_of"):
+            await store.memories.get("a", as_of=datetime(2024, 1, 1))  # noqa: DTZ001
+        tomorrow = clock() + timedelta(days=1)
+        assert await store.memories.get("a", as_of=tomorrow) == await store.memories.get("a")
+
+
+# --- undo -------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_found(store: Store, rng: Any) -> None:
+    row = vectors(rng, 1)[0]
+    given = {"tags": {"t", "x y"}, "metadata": {"a": [1, 2.5, None]}, "importance": 0.25, "access_count": 7}
+    await store.memories.add("a \0 text", id="a", embedding=row, ttl=3_600, **given)
+    await store.memories.add("b", id="b", embedding=vectors(rng, 1)[0])
+    await store.assemblies.add("g", members=["a", "b"], topics=["2", "1"], tags={"t"})
+    await store.assemblies.add("h", members=["a"])
+    record, group = await store.memories.get("a"), await store.assemblies.get("g")
+    await store.memories.delete("a")
+    await store.assemblies.delete("h")
+    change = (await store.memories.history("a"))[0]
+    undone = await store.undo(change)
+    assert (undone.what, undone.undoes) == ("restored", change.number)
+    assert await store.memories.get("a") == record
+    assert (await store.memories.search(row, 1))[0].memory == record
+    after = await store.assemblies.get("g")
+    assert after.composite.tobytes() == group.composite.tobytes()
+    assert [g.id for g in await store.assemblies.of("a")] == ["g"]  # the other is gone
+    assert [m async for m in store.assemblies.members("g")] == ["a", "b"]  # in the order of creation still
+    await store.assemblies.add("k", members=["a"])
+    await store.assemblies.delete("k")
+    gone = (await store.assemblies.history("k"))[0]
+    assert gone.left == ("a",)
+    assert (await store.undo(gone)).joined == ("a",)
+    with pytest.raises(memstore.UndoError, match="came back") as caught:
+        await store.undo(change)
+    assert caught.value.later == (undone.number,)
+
+
+async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_nothing(store: Store) -> None:
+    await store.memories.add("x", id="a", importance=0.1)
+    await store.memories.update("a", importance=0.2)
+    await store.memories.update("a", tags={"t"})
+    await store.memories.update("a", importance=0.3, metadata={"n": 1})
+    last, tagged, first, added = await store.memories.history("a")
+    with pytest.raises(memstore.UndoError, match="undo that first") as caught:
+        await store.undo(first)
+    assert caught.value.later == (last.number,)
+    await store.undo(tagged)  # nothing depends on it
+    stamped = (await store.memories.get("a")).updated_at
+    assert stamped > last.at
+    await store.undo(last)
+    await store.undo(first)  # what came between was undone itself
+    assert unused(await store.memories.get("a")) == replace(
+        unused(await store.memories.get("a")), importance=0.1, metadata={}, tags=frozenset()
+    )
+    await store.assemblies.add("g", members=["a"])
+    with pytest.raises(memstore.UndoError, match="member of an assembly"):
+        await store.undo(added)
+    await store.assemblies.delete("g")
+    made = await store.undo(added)
+    assert made.what == "deleted"
+    with pytest.raises(memstore.UndoError, match="went after"):
+        await store.undo(first)
+    await store.memories.add("other", id="a")
+    with pytest.raises(memstore.UndoError, match="given to another") as caught:
+        await store.undo(made)
+    assert caught.value.later == ((await store.memories.history("a"))[0].number,)
+
+
+async def test_members_are_undone_one_by_one_where_they_are_there_still(store: Store) -> None:
+    await store.memories.add_many(
+        [{"id": id, "content": "x", "embedding": np.eye(DIMENSION)[i]} for i, id in enumerate("abc")]
+    )
+    await store.assemblies.add("g", members=["a"])
+    await store.assemblies.add_members("g", ["a", "b", "c"])
+    joined = (await store.assemblies.history("g"))[0]
+    assert joined.joined == ("b", "c")
+    await store.assemblies.upsert("g", members=["c"])
+    assert (await store.assemblies.history("g"))[0].left == ("a", "b")
+    with pytest.raises(memstore.UndoError):
+        await store.undo(joined)
+    left = (await store.assemblies.history("g"))[0]
+    await store.undo(left)
+    assert [m async for m in store.assemblies.members("g")] == ["a", "b", "c"]
+    await store.undo(joined)
+    assert [m async for m in store.assemblies.members("g")] == ["a"]
+    await store.assemblies.remove_members("g", ["a"])
+    parted = (await store.assemblies.history("g"))[0]
+    await store.memories.delete("a")
+    with pytest.raises(memstore.UndoError, match="'a'"):
+        await store.undo(parted)
+
+
+async def test_undo_is_of_its_namespace_and_of_what_is_kept(store: Store, path: Path) -> None:
+    inner = store.namespace("u", "v")
+    await inner.memories.add("x", id="a")
+    (change,) = await inner.memories.history("a")
+    with pytest.raises(memstore.NotFoundError):
+        await store.namespace("w").undo(change)
+    with pytest.raises(memstore.HistoryError, match="not in this file's history"):
+        await store.undo(replace(change, number=99))
+    with pytest.raises(memstore.HistoryError):
+        await store.undo(replace(change, noun="assembly"))
+    with pytest.raises(memstore.InvalidError, match="a memstore"):
+        await store.undo(1)  # type: ignore[arg-type]
+    async with store.transaction() as tx:
+        await tx.namespace("u").undo(change)
+    assert await store.memories.count(below=True) == 0
+
+
+# --- how much is kept -------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_remembers_how_much_it_keeps_and_nothing_is_written_where_it_is_nothing(path: Path) -> None:
+    async with memstore.open(path, dimension=2, history="off") as store:
+        await store.memories.add("x", id="a")
+        await store.memories.update("a", importance=1.0)
+        assert await store.memories.history("a") == []
+        with pytest.raises(memstore.HistoryError) as caught:
+            await store.memories.get("a", as_of=clock())
+        assert caught.value.since is None
+    async with memstore.open(path) as store:
+        await store.memories.delete("a")
+        assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+    async with memstore.open(path, history="full") as store, memstore.open(path) as other:
+        await other.memories.add("x", id="b")
+        assert [what for what, *_ in await told(store.memories, "b")] == ["added"]
+        async with memstore.open(path, history="off"):
+            assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+        await other.memories.add("x", id="c")  # opened before, it does as the file says
+        assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+    for wrong in ("all", 5, timedelta(0), timedelta(microseconds=5), True):
+        with pytest.raises(memstore.InvalidError, match="history is"):
+            memstore.open(path, history=wrong)  # type: ignore[arg-type]
+
+
+async def test_what_is_older_than_is_kept_goes_in_pieces_and_never_what_is_not(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(history_writer, "TRIMMED", 10)
+    async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
+        await store.memories.add("x", id="a")
+        for i in range(30):
+            await store.memories.update("a", importance=i / 100)
+        old = int((clock() - timedelta(days=2)).timestamp() * 1e6)
+        write(path, "UPDATE journal SET at = ? WHERE pk <= 25", (old,))
+        write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (old - 1,))
+        since = old - 1
+        for left in (22, 13, 9):  # 31 and each update's own, less ten at a time
+            await store.memories.update("a", importance=0.9, metadata={"left": left})
+            assert rows(path, "SELECT count(*) FROM journal") == [(left,)]
+            since = rows(path, "SELECT history_options ->> '$.since' FROM store_meta")[0][0]
+        assert since == old
+        moment = datetime.fromtimestamp(old / 1e6, UTC)
+        assert (await store.memories.get("a", as_of=moment + MICROSECOND)).importance == 23 / 100
+        with pytest.raises(memstore.HistoryError):
+            await store.memories.get("a", as_of=moment - timedelta(seconds=1))
+        write(path, "UPDATE journal SET at = ?", (old,))
+        await store.compact()
+        assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+        assert await store.memories.history("a") == []
+
+
+async def test_what_came_before_all_that_is_kept_was_there(store: Store, path: Path) -> None:
+    await store.memories.add("x", id="a")
+    write(path, "DELETE FROM journal")
+    at = clock()
+    await store.memories.add("y", id="b")
+    assert (await store.memories.get("a", as_of=at)).content == "x"
+    assert [m.id for m in await everything(store.memories.list(as_of=at))] == ["a"]
+    assert await store.memories.history("a") == []
+
+
+async def test_a_namespace_stays_while_the_history_speaks_of_it(store: Store) -> None:
+    await store.namespace("u").memories.add("x", id="a")
+    at = clock()
+    await store.namespace("u").memories.delete("a")
+    await store.compact()
+    assert (await store.namespace("u").memories.get("a", as_of=at)).content == "x"
+    await store.undo((await store.namespace("u").memories.history("a"))[0])
+    assert (await store.namespace("u").memories.get("a")).namespace == ("u",)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+SPOILED = [
+    "UPDATE journal SET old = '[1]' WHERE what <> 'added'",
+    "UPDATE journal SET old = 'no JSON' WHERE what <> 'added'",
+    "UPDATE journal SET old = '{}' WHERE what = 'deleted'",
+    """UPDATE journal SET old = '{"tags":[]}' WHERE what = 'deleted'""",
+    "UPDATE journal SET old = NULL WHERE what <> 'added'",
+    "UPDATE journal SET old = json_set(old, '$.tags', 5) WHERE what <> 'added'",
+    "UPDATE journal SET old = json_set(old, '$.updated_at', 'then') WHERE what <> 'added'",
+    "UPDATE journal SET old = json_set(old, '$.metadata', '{') WHERE what = 'deleted'",
+    "UPDATE journal SET old = json_set(old, '$.content', 5) WHERE what = 'deleted'",
+    "UPDATE journal SET what = 'vanished' WHERE what <> 'added'",
+    "UPDATE journal SET at = 'soon'",
+    "UPDATE journal SET at = 9223372036854775807",
+    "UPDATE journal SET vector = x'00' WHERE what = 'deleted'",
+    "UPDATE journal SET vector = zeroblob(32) WHERE what = 'deleted'",
+    "UPDATE journal SET namespace_pk = 77 WHERE what <> 'added'",
+    "UPDATE journal SET actor = x'ff' WHERE what <> 'added'",
+    "UPDATE journal SET first_pk = 'x' WHERE what = 'added'",
+    "DELETE FROM journal WHERE what = 'deleted'",
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
+async def test_a_damaged_journal_is_a_typed_error_or_says_nothing_wrong(path: Path, rng: Any, spoil: str) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add("x", id="a", embedding=vectors(rng, 1)[0], tags={"t"})
+        await store.assemblies.add("g", members=["a"])
+        record, at = await store.memories.get("a"), clock()
+        await store.memories.update("a", content="y", embedding=None, tags={"u"})
+        await store.memories.update("a", embedding=vectors(rng, 1)[0])
+        await store.memories.delete("a")
+        changes = await store.memories.history("a")
+        write(path, spoil)
+        refused = 0
+        for call in (
+            store.memories.get("a", as_of=at),
+            everything(store.memories.list(as_of=at)),
+            everything(store.assemblies.list(as_of=at)),
+            store.memories.history("a"),
+            store.undo(changes[0]),
+        ):
+            try:
+                found = await call
+                assert found in (record, [record], changes) or not isinstance(found, Memory)
+            except memstore.MemstoreError:
+                refused += 1
+        assert refused, spoil
+        await store.memories.upsert("z", id="a")  # and what is there can be changed and deleted all the same
+        await store.memories.delete("a")
+        assert await store.check() == []
+
+
+async def test_a_record_that_cannot_be_read_is_changed_and_deleted_all_the_same(path: Path, rng: Any) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add_many([{"id": id, "content": "x", "embedding": vectors(rng, 1)[0]} for id in "abc"])
+        at = clock()
+        write(path, "UPDATE memory SET content = CAST(x'ff' AS TEXT) WHERE id IN ('a', 'b')")
+        await store.memories.upsert("new", id="a")
+        await store.memories.delete_many(ids=["b", "c"])
+        assert await store.memories.count() == 1
+        for id in "ab":
+            with pytest.raises((memstore.DamagedError, memstore.NotFoundError)):
+                await store.memories.get(id, as_of=at)
+        assert (await store.memories.get("c", as_of=at)).content == "x"
+        with pytest.raises(memstore.DamagedError, match="could not be read"):
+            await everything(store.memories.list(as_of=at))
+        assert await store.check() == []
+
+
+def test_what_cannot_be_read_of_how_much_is_kept_is_nothing() -> None:
+    for text in (
+        None,
+        5,
+        "{",
+        "[]",
+        "{}",
+        '{"keep": "full"}',
+        '{"keep": 0, "since": 5}',
+        '{"keep": "all", "since": 5}',
+    ):
+        assert history_retention._kept(text) == history_retention.Kept("off", None), text
+    assert history_retention._kept('{"keep": 60, "since": 5}') == history_retention.Kept(60, 5)

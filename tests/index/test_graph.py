@@ -1,0 +1,571 @@
+"""Searches of a store with a graph, a tail and dead entries, held against NumPy under every argument."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import memstore
+from memstore import Hit, Hits, Store
+from memstore.index import planner
+from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, small_graphs
+from tests.support.spaces import placed
+
+COUNT, TAIL, CLUSTERS = 3_000, 90, 60
+SHARES = {"half": 0.5, "fifth": 0.2, "tenth": 0.1, "twentieth": 0.05, "hundredth": 0.01, "thousandth": 0.001}
+FORMS = [
+    ("cosine", "float32"),
+    ("cosine", "float16"),
+    ("inner_product", "float32"),
+    ("l2", "float32"),
+    ("spherical", "float16"),
+    ("hyperbolic", "float32"),
+]
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_graphs(monkeypatch, NARROWEST=0.02)
+
+
+@dataclass
+class World:
+    """What is in a store, and queries near to some of that; *towards* is where the important ones are."""
+
+    metric: str
+    rows: Rows
+    tags: list[set[str]]
+    spaces: list[tuple[str, ...]]
+    importance: npt.NDArray[np.float64]
+    gone: npt.NDArray[np.bool_]
+    queries: Rows
+    towards: Rows
+    store: Store = None  # type: ignore[assignment]
+
+    def known(self) -> npt.NDArray[np.bool_]:
+        return ~self.gone
+
+    def tagged(self, *tags: str) -> npt.NDArray[np.bool_]:
+        return np.array([set(tags) <= held for held in self.tags]) & ~self.gone
+
+    def within(self, namespace: tuple[str, ...], *, below: bool) -> npt.NDArray[np.bool_]:
+        inside = [n == namespace or (below and n[: len(namespace)] == namespace) for n in self.spaces]
+        return np.array(inside) & ~self.gone
+
+    def judge(
+        self,
+        answers: list[Hits[Hit]],
+        allowed: npt.NDArray[np.bool_],
+        limit: int = 10,
+        queries: Rows | None = None,
+        least: float = 0.99,
+    ) -> None:
+        """Every answer whole, allowed, scored as documented and in order; *least* of the true neighbours found."""
+        asked = self.queries if queries is None else queries
+        close = closeness(self.metric, asked, self.rows)
+        places = np.flatnonzero(allowed)
+        found = 0
+        for hits, scores in zip(answers, close, strict=True):
+            numbers = [int(hit.memory.id) for hit in hits]
+            assert len(numbers) == len(set(numbers)) == min(limit, len(places))
+            assert allowed[numbers].all(), "a forbidden one"
+            got = np.array([hit.score for hit in hits])
+            np.testing.assert_allclose(got, scores[numbers], rtol=2e-6, atol=2e-7)
+            assert (np.diff(got) <= 0).all()
+            assert hits.plan.allowed == len(places)
+            worst = np.sort(scores[places])[::-1][: len(numbers)][-1:]
+            found += int((scores[numbers] >= worst - 1e-6).sum())
+        total = min(limit, len(places)) * len(answers)
+        assert found >= least * total, f"{found} of {total}"
+
+
+def near(metric: str, rng: np.random.Generator, rows: Rows, count: int, spread: float) -> Rows:
+    """Vectors near to some of *rows*; in the ball, where there is less room, a tenth as far from them."""
+    spread *= 0.1 if metric == "hyperbolic" else 1
+    away = spread * rng.standard_normal((count, DIMENSION))
+    return (rows[rng.choice(len(rows), count)] + away).astype(np.float32)
+
+
+def imagined(metric: str) -> World:
+    rng = np.random.default_rng(5)
+    rows, _ = clustered(rng, COUNT + TAIL, clusters=CLUSTERS)
+    lots = rng.random(len(rows))
+    rows = placed(metric, rows / 3 if metric == "hyperbolic" else rows)
+    towards = near(metric, rng, rows[:1], 10, 0.1)
+    rank = np.argsort(np.argsort(closeness(metric, rows[:1], rows)[0]))
+    return World(
+        metric=metric,
+        rows=rows,
+        tags=[{tag for tag, share in SHARES.items() if lot < share} for lot in lots],
+        spaces=[((), ("u",), ("u", "v"))[i % 3] for i in rng.integers(0, 3, len(rows))],
+        importance=rank / len(rows),
+        gone=np.zeros(len(rows), dtype=bool),
+        queries=near(metric, rng, rows, 40, 0.2),
+        towards=towards,
+    )
+
+
+async def made(path: Path, metric: Any, vector_type: Any) -> World:
+    """A graph of most, then a tail, and dead ones in both: deleted, or given another vector."""
+    w, rng = imagined(metric), np.random.default_rng(11)
+    async with memstore.open(
+        path, dimension=DIMENSION, metric=metric, vector_type=vector_type, engine="faiss", durability="relaxed"
+    ) as store:
+        by_hand(store)
+        await w_put(store, w, range(COUNT))
+        await store.optimize()
+        stats = await store.stats()
+        assert (stats.index, stats.graph_nodes, stats.tail, stats.graph_dead) == ("graph", COUNT, 0, 0)
+        assert stats.recall is not None
+        assert stats.recall > 0.99
+        await w_put(store, w, range(COUNT, COUNT + TAIL))
+        w.gone[rng.choice(len(w.rows), 200, replace=False)] = True
+        await drop(store, w, np.flatnonzero(w.gone))
+        moved = rng.choice(np.flatnonzero(~w.gone), 150, replace=False)
+        w.rows[moved] = near(metric, rng, w.rows, 150, 0.1)
+        await w_put(store, w, moved)
+    return w
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[Path, World]]:
+    """Each made once: the tests open copies, as they are after the log was replayed over the snapshot."""
+    made_so_far = {}
+    folder = tmp_path_factory.mktemp("worlds")
+    with pytest.MonkeyPatch.context() as patch:
+        small_graphs(patch)
+        for metric, vector_type in FORMS:
+            path = folder / f"{metric}-{vector_type}.db"
+            made_so_far[metric, vector_type] = path, asyncio.run(made(path, metric, vector_type))
+    return made_so_far
+
+
+class Worlds(Protocol):
+    def __call__(
+        self, metric: str, vector_type: str = "float32", **options: Any
+    ) -> AbstractAsyncContextManager[World]: ...
+
+
+@pytest.fixture
+def world(worlds: dict[tuple[str, str], tuple[Path, World]], path: Path, monkeypatch: pytest.MonkeyPatch) -> Worlds:
+    @asynccontextmanager
+    async def opened(metric: str, vector_type: str = "float32", **options: Any) -> AsyncIterator[World]:
+        source, w = worlds[metric, vector_type]
+        shutil.copyfile(source, path)
+        for name in ("FOLD_LEAST", "FOLD_MOST", "DEAD_LEAST"):
+            monkeypatch.setattr(planner, name, 10**6)  # the graph is as it was left, and stays so
+        async with memstore.open(path, engine="faiss", durability="relaxed", **options) as store:
+            await attached(store)
+            stats = await store.stats()
+            assert (stats.index, stats.graph_nodes) == ("graph", COUNT)
+            assert stats.graph_dead > 250
+            assert stats.tail > 200
+            yield replace(w, store=store, rows=w.rows.copy(), gone=w.gone.copy())
+            assert await store.check() == []
+
+    return opened
+
+
+async def drop(face: Any, w: World, numbers: Iterable[int]) -> None:
+    numbers = list(numbers)
+    for space in set(w.spaces):
+        await at(face, space).memories.delete_many(ids=[str(i) for i in numbers if w.spaces[i] == space])
+
+
+async def w_put(face: Any, w: World, numbers: Iterable[int]) -> None:
+    by_space: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for i in numbers:
+        item = {"id": str(i), "content": "", "embedding": w.rows[i], "tags": w.tags[i]}
+        by_space.setdefault(w.spaces[i], []).append(item | {"importance": float(w.importance[i])})
+    for space, items in by_space.items():
+        await at(face, space).memories.upsert_many(items)
+
+
+def at(store: Any, namespace: tuple[str, ...]) -> Any:
+    return store.namespace(*namespace) if namespace else store
+
+
+async def put(store: Store, rows: Rows) -> None:
+    await store.memories.add_many([{"id": str(i), "content": "", "embedding": row} for i, row in enumerate(rows)])
+
+
+def methods(answers: Collection[Hits[Any]]) -> list[str]:
+    return [hits.plan.method for hits in answers]
+
+
+every_form = pytest.mark.parametrize(("metric", "vector_type"), FORMS)
+
+
+@every_form
+async def test_the_nearest_are_found_whatever_a_filter_leaves_of_them(
+    world: Worlds, metric: str, vector_type: str
+) -> None:
+    async with world(metric, vector_type) as w:
+        memories = w.store.memories
+        answers = await memories.search_many(w.queries, below=True)
+        assert set(methods(answers)) == {"graph"}, [hits.plan for hits in answers]
+        assert all(hits.plan.tail > 200 and hits.plan.candidates > 0 for hits in answers)
+        w.judge(answers, w.known())
+        for tag, share in SHARES.items():
+            answers = await memories.search_many(w.queries, tags=[tag], below=True)
+            w.judge(answers, w.tagged(tag))
+            by_graph = methods(answers).count("graph")
+            if share >= (0.1 if vector_type == "float32" else 0.5):
+                assert by_graph >= 0.9 * len(answers), f"{tag}: the graph gave {by_graph} of {len(answers)}"
+            if share <= 0.01:
+                assert by_graph == 0
+
+
+@every_form
+async def test_a_filter_against_the_query_costs_nothing(world: Worlds, metric: str, vector_type: str) -> None:
+    """All that lies near to the query is forbidden: the graph's list holds nothing that is allowed."""
+    async with world(metric, vector_type) as w:
+        search = w.store.memories.search_many
+        for share in SHARES.values():
+            answers = await search(w.towards, where={"importance": {"$lt": share}}, below=True)
+            w.judge(answers, (w.importance < share) & ~w.gone, queries=w.towards)
+            if share == 0.5:
+                assert {hits.plan.reason for hits in answers} == {"the graph's answer was short"}
+            answers = await search(w.towards, where={"importance": {"$gte": 1 - share}}, below=True)
+            w.judge(answers, (w.importance >= 1 - share) & ~w.gone, queries=w.towards)
+
+
+@every_form
+async def test_a_search_gives_as_many_as_are_wanted(world: Worlds, metric: str, vector_type: str) -> None:
+    async with world(metric, vector_type, index="graph") as w:
+        for limit in (1, 3, 60, 400):
+            queries = w.queries if limit < 60 else w.queries[:10]
+            for arguments, allowed in (({}, w.known()), ({"tags": ["half"]}, w.tagged("half"))):
+                answers = await w.store.memories.search_many(queries, limit, below=True, **arguments)
+                w.judge(answers, allowed, limit, queries, least=0.97)
+                if limit <= 60:
+                    assert methods(answers).count("graph") >= 0.9 * len(answers), answers[0].plan
+
+
+@every_form
+async def test_every_other_argument_means_beside_a_graph_what_it_means_without(
+    world: Worlds, metric: str, vector_type: str
+) -> None:
+    async with world(metric, vector_type) as w:
+        for namespace in ((), ("u",), ("u", "v"), ("w",)):
+            for below in (False, True):
+                answers = await at(w.store, namespace).memories.search_many(w.queries, below=below)
+                w.judge(answers, w.within(namespace, below=below))
+                if namespace == ("u",):
+                    assert "graph" in methods(answers)
+        answers = await at(w.store, ("u",)).memories.search_many(w.queries, below=True, tags=["half"])
+        w.judge(answers, w.within(("u",), below=True) & w.tagged("half"))
+        for query in w.queries[:5]:
+            every = await w.store.memories.search(query, 30, below=True)
+            hits = await w.store.memories.search(query, 30, below=True, min_score=every[12].score)
+            assert [hit.memory.id for hit in hits] == [hit.memory.id for hit in every[:13]]
+            assert hits.plan.method == "graph"
+        assert await w.store.memories.search_many(np.empty((0, DIMENSION), dtype=np.float32)) == []
+
+
+@every_form
+async def test_what_is_not_committed_is_found_in_its_transaction_alone(
+    world: Worlds, metric: str, vector_type: str
+) -> None:
+    async with world(metric, vector_type) as w:
+        inside = replace(w, rows=w.rows.copy(), gone=w.gone.copy())
+        near = closeness(metric, w.queries, w.rows)
+        near[:, w.gone] = -np.inf
+        nearest = np.argsort(-near, axis=1)[:, :2]
+        killed = np.unique(nearest[:20])
+        moved = np.setdiff1d(nearest[20:], killed)
+        async with w.store.transaction() as tx:
+            await drop(tx, inside, killed)
+            inside.gone[killed] = True
+            inside.rows[moved] = -inside.rows[moved]
+            await w_put(tx, inside, moved)
+            answers = await tx.memories.search_many(w.queries, below=True)
+            inside.judge(answers, inside.known())
+            assert "graph" in methods(answers)
+            assert {hits.plan.uncommitted for hits in answers} == {len(moved)}
+            w.judge(await w.store.memories.search_many(w.queries, below=True), w.known())
+        inside.judge(await w.store.memories.search_many(w.queries, below=True), inside.known())
+
+
+async def test_what_expires_leaves_a_graph_at_once_and_the_graph_goes_on_answering(world: Worlds) -> None:
+    async with world("cosine") as w:
+        near = closeness("cosine", w.queries[:10], w.rows)
+        near[:, w.gone] = -1
+        first = np.unique(np.argsort(-near, axis=1)[:, :2])
+        for ttl in (3_600, 0.5):
+            async with w.store.transaction() as tx:
+                for i in first:
+                    await at(tx, w.spaces[i]).memories.update(str(i), ttl=ttl)
+            if ttl == 3_600:
+                w.judge(await w.store.memories.search_many(w.queries, below=True), w.known())
+        await asyncio.sleep(0.6)
+        w.gone[first] = True
+        answers = await w.store.memories.search_many(w.queries, below=True)
+        w.judge(answers, w.known())
+        assert methods(answers).count("graph") >= 36
+
+
+async def test_dead_entries_are_found_by_nobody_however_many_and_near_they_are(world: Worlds) -> None:
+    """All around the query dies: the ways lead through the dead to what lives."""
+    async with world("l2") as w:
+        await drop(w.store, w, np.flatnonzero((w.importance > 0.85) & ~w.gone))
+        w.gone |= w.importance > 0.85
+        w.judge(await w.store.memories.search_many(w.towards, below=True), w.known(), queries=w.towards)
+        answers = await w.store.memories.search_many(w.queries, below=True)
+        w.judge(answers, w.known())
+        assert "graph" in methods(answers)
+
+
+async def test_a_graph_of_assemblies_is_searched_as_one_of_memories(path: Path) -> None:
+    rng = np.random.default_rng(6)
+    rows, _ = clustered(rng, 600)
+    async with memstore.open(path, dimension=DIMENSION, engine="faiss", durability="relaxed") as store:
+        by_hand(store)
+        await put(store, rows)
+        async with store.transaction() as tx:
+            for i in range(300):
+                await tx.assemblies.add(str(i), members=[str(i), str(i + 300)], tags={"even"} if i % 2 == 0 else ())
+        await store.optimize()
+        nodes = store._follower.indexes["assembly"].nodes
+        assert nodes == 300
+        await store.memories.update("7", embedding=rows[200])
+        await store.assemblies.delete("11")
+        composites = {a.id: a.composite async for a in store.assemblies.list()}
+        even = {id for id in composites if int(id) % 2 == 0}
+        queries = rows[rng.choice(600, 30)]
+        for wanted, arguments in ((set(composites), {}), (even, {"tags": ["even"]})):
+            answers = await store.assemblies.search_many(queries, 5, **arguments)
+            assert "graph" in methods(answers)
+            ids = sorted(wanted)
+            close = closeness("cosine", queries, np.stack([composites[id] for id in ids]))
+            right = 0
+            for hits, scores in zip(answers, close, strict=True):
+                assert {hit.assembly.id for hit in hits} <= wanted
+                assert len(hits) == 5
+                best = np.sort(scores)[::-1][:5]
+                right += sum(hit.score >= best[4] - 1e-6 for hit in hits)
+            assert right >= 0.98 * 5 * len(answers)
+        assert await store.check() == []
+
+
+async def test_vectors_beyond_float32_products_are_left_to_the_exact_search(path: Path) -> None:
+    rng = np.random.default_rng(9)
+    rows, _ = clustered(rng, 500)
+    async with memstore.open(path, dimension=DIMENSION, metric="l2", engine="faiss", durability="relaxed") as store:
+        by_hand(store)
+        await put(store, rows)
+        await store.memories.add("huge", id="huge", embedding=np.full(DIMENSION, 3e38))
+        await store.optimize()
+        hits = await store.memories.search(rows[3], 3)
+        assert hits.plan.method == "exact"
+        assert hits[0].memory.id == "3"
+        (hit,) = await store.memories.search(np.full(DIMENSION, 3e38), 1)
+        assert hit.memory.id == "huge"
+        assert await store.check() == []
+
+
+@pytest.mark.parametrize("m", [4, 16, 64])
+async def test_equal_vectors_are_all_found(path: Path, m: int) -> None:
+    """Many of the same vector: whichever come, as many as wanted, and none twice."""
+    rows = np.repeat(np.eye(DIMENSION, dtype=np.float32)[:20], 30, axis=0)
+    async with memstore.open(
+        path, dimension=DIMENSION, engine="faiss", index="graph", graph=memstore.GraphOptions(m=m), durability="relaxed"
+    ) as store:
+        by_hand(store)
+        await put(store, rows)
+        await store.optimize()
+        for i in range(20):
+            hits = await store.memories.search(np.eye(DIMENSION)[i], 30)
+            assert {int(hit.memory.id) // 30 for hit in hits} == {i}
+            assert len({hit.memory.id for hit in hits}) == 30
+
+
+async def test_the_effort_that_was_asked_for_is_the_one_that_is_used(path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows, _ = clustered(rng, 800)
+    options = memstore.GraphOptions(m=8, ef_construction=40, ef_search=33)
+    async with memstore.open(path, dimension=DIMENSION, index="graph", graph=options, durability="relaxed") as store:
+        by_hand(store)
+        await put(store, rows)
+        await store.optimize()
+        stats = await store.stats()
+        assert stats.ef_search == 33
+        assert (await store.memories.search(rows[0], 5)).plan.candidates == planner.effort_for(33, 5)
+
+
+@pytest.mark.parametrize("together", [600, 1_200])
+async def test_a_table_that_grows_takes_its_graph_along(path: Path, together: int) -> None:
+    """Room is made when it is needed, or for many at once before they come."""
+    rows, _ = clustered(np.random.default_rng(3), 300 + together)
+    async with memstore.open(path, dimension=DIMENSION, index="graph", durability="relaxed") as store:
+        by_hand(store)
+        await put(store, rows[:300])
+        await store.optimize()
+        index = store._follower.indexes["memory"]
+        before = index.table.storage.owner
+        await store.memories.add_many([{"content": "", "embedding": row} for row in rows[300:]])
+        assert index.table.storage.owner is not before
+        assert index.graph is not None
+        assert index.graph.nodes == 300
+        assert index.graph._storage is index.table.storage.owner, "what it grew out of is kept in memory"
+        hits = await store.memories.search(rows[7], 1)
+        assert (hits.plan.method, hits[0].memory.id) == ("graph", "7")
+
+
+async def test_what_float16_cannot_tell_apart_is_told_apart_by_the_stored_vectors(path: Path) -> None:
+    """Vectors so near to each other that float16 puts them in another order: more are taken, and scored again."""
+    rng = np.random.default_rng(13)
+    centres = rng.standard_normal((15, DIMENSION))
+    rows = (np.repeat(centres, 40, axis=0) + 0.02 * rng.standard_normal((600, DIMENSION))).astype(np.float32)
+    async with memstore.open(
+        path, dimension=DIMENSION, vector_type="float16", index="graph", durability="relaxed",
+        graph=memstore.GraphOptions(ef_search=100),
+    ) as store:  # fmt: skip
+        by_hand(store)
+        await put(store, rows)
+        await store.optimize()
+        queries = rows[::12]
+        answers = await store.memories.search_many(queries, 10)
+        assert set(methods(answers)) == {"graph"}
+        right = 0
+        for hits, scores in zip(answers, closeness("cosine", queries, rows), strict=True):
+            best = np.argsort(-scores)[:10]
+            right += len({int(hit.memory.id) for hit in hits} & set(best.tolist()))
+            np.testing.assert_allclose([h.score for h in hits], scores[[int(h.memory.id) for h in hits]], atol=2e-7)
+        assert right >= 0.97 * 10 * len(queries), right
+
+
+@pytest.mark.parametrize("times", [2, 30])
+async def test_equal_vectors_are_no_want_of_recall(path: Path, times: int) -> None:
+    rows, _ = clustered(np.random.default_rng(1), 900 // times)
+    async with memstore.open(path, dimension=DIMENSION, durability="relaxed") as store:
+        by_hand(store)
+        await put(store, np.repeat(rows, times, axis=0))
+        await store.optimize()
+        stats = await store.stats()
+        assert stats.index == "graph", stats.index_reason
+        assert stats.ef_search is not None
+        assert stats.ef_search < 256
+
+
+# -- searches, writes and folds at once
+
+TOGETHER = """
+import asyncio, faulthandler, random, sys
+import numpy as np
+import memstore
+from memstore.index import follower, planner
+from memstore.repository import log
+
+faulthandler.enable()
+planner.WORTH, planner.LEAST_WORTH, planner.STEP = 1, 200, 0.1
+planner.FOLD_LEAST, planner.FOLD_SHARE, planner.DEAD_LEAST, planner.DEAD_SHARE = 60, 0.02, 60, 0.2
+follower.FAISS_FROM, log.KEEP = 100, 400
+path, metric, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+D = 16
+centres = np.random.default_rng(1).standard_normal((30, D))
+
+def near(rng):
+    return (centres[rng.integers(30)] + 0.3 * rng.standard_normal(D)).astype(np.float32)
+
+async def main():
+    held, published, grown = {}, set(), set()
+    async with (
+        memstore.open(path, dimension=D, metric=metric, engine="faiss", durability="relaxed") as one,
+        memstore.open(path, engine="faiss", durability="relaxed") as two,
+    ):
+        stop, counts = asyncio.Event(), {"search": 0, "write": 0}
+
+        async def write(store, number):
+            rng, own, serial = np.random.default_rng(number), {}, 0
+            while not stop.is_set():
+                batch = []
+                for _ in range(int(rng.integers(1, 80))):
+                    batch.append({"id": f"{number}:{serial}", "content": "", "embedding": near(rng)})
+                    serial += 1
+                for old in rng.choice(list(own), min(len(own), int(rng.integers(0, 40))), replace=False) if own else ():
+                    batch.append({"id": str(old), "content": "", "embedding": near(rng)})
+                await store.memories.upsert_many(batch)
+                own.update((item["id"], item["embedding"]) for item in batch)
+                if own and rng.random() < 0.7:
+                    gone = [str(id) for id in rng.choice(list(own), min(len(own), 30), replace=False)]
+                    await store.memories.delete_many(ids=gone)
+                    for id in gone:
+                        own.pop(id, None)
+                counts["write"] += 1
+                await asyncio.sleep(0)
+            held.update(own)
+
+        async def search(store, number):
+            rng = np.random.default_rng(100 + number)
+            while not stop.is_set():
+                answers = await store.memories.search_many([near(rng) for _ in range(5)], 10)
+                for hits in answers:
+                    scores = [hit.score for hit in hits]
+                    assert scores == sorted(scores, reverse=True)
+                    assert len({hit.memory.id for hit in hits}) == len(hits) == min(10, hits.plan.allowed)
+                counts["search"] += 1
+                index = store._follower.indexes.get("memory")
+                if index is not None:
+                    published.add((store is one, id(index.graph)))
+                    grown.add((store is one, len(index.table.storage.rows)))
+
+        async def end():
+            await asyncio.sleep(seconds)
+            while min(counts.values()) < 10 or len(published) < 6 or len(grown) < 4:
+                await asyncio.sleep(0.1)  # a slow machine: the test's own limit ends it
+            stop.set()
+
+        await asyncio.gather(write(one, 1), write(two, 2), search(one, 1), search(one, 2), search(two, 3), end())
+        for store in (one, two):
+            assert await store.check() == [], (await store.check())[:3]
+            assert await store.memories.count() == len(held)
+            ids = list(held)
+            rows = np.stack([held[id] for id in ids]).astype(np.float64)
+            rng, right, plans = np.random.default_rng(7), 0, []
+            queries = np.stack([near(rng) for _ in range(40)])
+            for query, hits in zip(queries, await store.memories.search_many(queries), strict=True):
+                wide = query.astype(np.float64)
+                if metric == "cosine":
+                    close = rows @ wide / np.linalg.norm(rows, axis=1) / np.linalg.norm(wide)
+                else:
+                    close = 1 / (1 + np.linalg.norm(rows - wide, axis=1))
+                best = np.sort(close)[::-1][9]
+                plans.append(hits.plan.method)
+                for hit in hits:
+                    assert abs(close[ids.index(hit.memory.id)] - hit.score) < 1e-5, "another vector than was stored"
+                    right += hit.score >= best - 1e-6
+            assert right >= 390, right
+            stats = await store.stats()
+            print(plans.count("graph"), "by graph;", stats.graph_nodes, stats.graph_dead, stats.tail)
+        print(counts, len(published), "graphs", len(grown), "sizes")
+
+asyncio.run(main())
+print("well ended")
+"""
+
+
+def ran(code: str, *arguments: object, seconds: float = 60) -> str:
+    """What *code* said in a process of its own: a crash there is a failure here, and has its output."""
+    command = [sys.executable, "-X", "faulthandler", "-c", code, *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=seconds, check=False
+    )
+    assert done.returncode == 0, f"ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_searches_writes_and_folds_of_two_stores_meet_without_harm(path: Path, metric: str) -> None:
+    assert "well ended" in ran(TOGETHER, path, metric, 1.5)

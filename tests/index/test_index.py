@@ -1,0 +1,962 @@
+"""The vector index: every argument of a search against float64, the lock around it, and how it follows the file."""
+
+import asyncio
+import itertools
+import logging
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import memstore
+from memstore import Store
+from memstore.index.exact import ExactIndex
+from memstore.index.faiss_engine import FaissEngine
+from memstore.index.numpy_engine import NumpyEngine
+from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope, Storage
+from memstore.index.rwlock import FairLock
+from memstore.index.vector_table import Table, plain
+from memstore.sync.follower import FAISS_FROM
+from memstore.testing import damage
+from memstore.vectors.metrics import index_form
+from memstore.vectors.space import Ball, Measure, Metric
+from tests.conftest import DIMENSION, vectors
+from tests.support.spaces import angles, ball_distances, placed
+
+METRICS: list[Measure] = ["cosine", "inner_product", "l2", "spherical", Ball(), Ball(0.2)]
+WORDS: tuple[Metric, ...] = get_args(Metric)
+NOW = 1_000_000
+ROOT = Path(__file__).parents[2]
+BOUND = 10.0  # seconds
+
+Rows = npt.NDArray[np.float32]
+
+
+@pytest.fixture(params=["numpy", "faiss"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return NumpyEngine() if request.param == "numpy" else FaissEngine.load()
+
+
+@pytest.fixture(params=METRICS, ids=str)
+def metric(request: pytest.FixtureRequest) -> Measure:
+    return request.param
+
+
+def form(metric: Measure, rows: Rows) -> Rows:
+    """Any vectors as an index of *metric* compares them."""
+    if isinstance(metric, Ball):
+        return placed("hyperbolic", rows, metric.curvature)
+    return index_form(metric, rows)
+
+
+def entries(metric: Measure, rows: Rows, keys: Any = None, namespaces: Any = 1, expiries: Any = NEVER) -> Entries:
+    count = len(rows)
+    chosen = np.arange(1, count + 1) if keys is None else np.asarray(keys)
+    return Entries(
+        chosen.astype(np.int64),
+        np.broadcast_to(np.asarray(namespaces, dtype=np.int64), count).copy(),
+        np.broadcast_to(np.asarray(expiries, dtype=np.int64), count).copy(),
+        form(metric, np.asarray(rows, dtype=np.float32)),
+    )
+
+
+def index_of(metric: Measure, held: Entries) -> ExactIndex:
+    index = ExactIndex(held.rows.shape[1], metric)
+    index.put(held)
+    return index
+
+
+def closeness(metric: Measure, query: Rows, rows: Rows) -> npt.NDArray[np.float64]:
+    """The order of a search in float64, not squeezed into a score: higher is closer."""
+    wide, asked = rows.astype(np.float64), query.astype(np.float64)
+    if isinstance(metric, Ball):
+        return -ball_distances(asked, wide, metric.curvature)
+    if metric == "spherical":
+        return -angles(asked, wide)
+    if metric == "l2":
+        return -np.sqrt(((wide - asked) ** 2).sum(axis=1))
+    return wide @ asked
+
+
+def documented(metric: Measure, close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if metric == "spherical":
+        return 1 + close / np.pi
+    return 1 / (1 - close) if metric == "l2" or isinstance(metric, Ball) else close
+
+
+def in_scope(held: Entries, scope: Scope) -> list[int]:
+    """The places a search may return, one by one."""
+    return [
+        place
+        for place, (key, namespace, expiry) in enumerate(
+            zip(held.keys.tolist(), held.namespaces.tolist(), held.expiries.tolist(), strict=True)
+        )
+        if expiry > scope.now
+        and (scope.namespaces is None or namespace in scope.namespaces.tolist())
+        and (scope.allowed is None or key in scope.allowed.tolist())
+        and (scope.without is None or key not in scope.without.tolist())
+    ]
+
+
+def assert_right(
+    metric: Measure, held: Entries, query: Rows, limit: int, scope: Scope, found: Found, *, slack: float = 1e-5
+) -> None:
+    """The answer is the nearest by float64; entries nearer to each other than *slack* may change places."""
+    places = in_scope(held, scope)
+    assert found.allowed == len(places)
+    assert len(found.keys) == len(found.scores) == min(limit, len(places))
+    assert len(set(found.keys.tolist())) == len(found.keys)
+    close = dict(zip(held.keys[places].tolist(), closeness(metric, query, held.rows[places]).tolist(), strict=True))
+    best = sorted(close.values(), reverse=True)
+    size = max((abs(value) for value in best), default=0.0) if metric == "l2" or isinstance(metric, Ball) else 1.0
+    if metric == "inner_product" and places:
+        size = float(np.linalg.norm(query.astype(float)) * np.linalg.norm(held.rows.astype(float), axis=1).max())
+    for place, key in enumerate(found.keys.tolist()):
+        assert key in close, f"{key} is out of scope"
+        assert close[key] >= best[place] - slack * size, f"{key} at {place}: {close[key]}, the best is {best[place]}"
+    scored = documented(metric, np.array([close[key] for key in found.keys.tolist()]))
+    np.testing.assert_allclose(found.scores, scored, rtol=1e-9, atol=1e-12)
+    assert (np.diff(found.scores) <= 0).all()
+
+
+def against_the_query(rng: np.random.Generator, count: int = 600, dimension: int = 12) -> tuple[Rows, Rows]:
+    """A query, and rows of which the first half is far nearer to it than the other."""
+    query = rng.standard_normal(dimension).astype(np.float32)
+    near = query + 0.2 * rng.standard_normal((count // 2, dimension))
+    far = -query + 0.5 * rng.standard_normal((count // 2, dimension))
+    return query, np.concatenate([near, far]).astype(np.float32)
+
+
+HALF = 300
+SCOPES: dict[str, Callable[[], tuple[dict[str, Any], Scope]]] = {
+    "everything": lambda: ({}, Scope(now=NOW)),
+    "namespaces": lambda: (
+        {"namespaces": [1] * HALF + [2, 3] * (HALF // 2)},
+        Scope(now=NOW, namespaces=np.array([2, 5])),
+    ),
+    "two namespaces": lambda: (
+        {"namespaces": [1] * HALF + [2, 3] * (HALF // 2)},
+        Scope(now=NOW, namespaces=np.array([3, 2])),
+    ),
+    "no such namespace": lambda: ({}, Scope(now=NOW, namespaces=np.array([9]))),
+    "no namespace": lambda: ({}, Scope(now=NOW, namespaces=np.empty(0, dtype=np.int64))),
+    "allowed": lambda: ({}, Scope(now=NOW, allowed=np.arange(2 * HALF, HALF + 50, -3))),
+    "allowed, some unknown": lambda: ({}, Scope(now=NOW, allowed=np.array([0, 5, 599, 600, 601, 10**9, -4]))),
+    "none allowed": lambda: ({}, Scope(now=NOW, allowed=np.empty(0, dtype=np.int64))),
+    "only unknown allowed": lambda: ({}, Scope(now=NOW, allowed=np.array([601, 10**12]))),
+    "without": lambda: ({}, Scope(now=NOW, without=np.arange(1, HALF + 20))),
+    "without, some unknown": lambda: ({}, Scope(now=NOW, without=np.array([-1, 1, 2, 3, 10**9]))),
+    "expired": lambda: ({"expiries": [NOW - 1] * 100 + [NOW] * 200 + [NOW + 1] * HALF}, Scope(now=NOW)),
+    "all expired": lambda: ({"expiries": NOW}, Scope(now=NOW)),
+    "not yet expired": lambda: ({"expiries": NOW}, Scope(now=NOW - 1)),
+    "all at once": lambda: (
+        {"namespaces": [1, 2] * HALF, "expiries": [NOW, NOW + 1, NEVER] * (2 * HALF // 3)},
+        Scope(now=NOW, namespaces=np.array([2]), allowed=np.arange(100, 500), without=np.arange(90, 320)),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", SCOPES)
+@pytest.mark.parametrize("limit", [1, 7, 299, 300, 10_000])
+def test_a_search_returns_the_nearest_of_what_its_scope_allows(
+    engine: Engine, metric: Measure, which: str, limit: int, rng: np.random.Generator
+) -> None:
+    query, rows = against_the_query(rng)
+    extra, scope = SCOPES[which]()
+    held = entries(metric, rows, **extra)
+    index = index_of(metric, held)
+    asked = form(metric, query[None])
+    (found,) = index.search(engine, asked, limit, scope)
+    assert_right(metric, held, asked[0], limit, scope, found)
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 19, 20, 21, 33, 70])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_many_queries_are_each_answered_as_if_alone(
+    engine: Engine, metric: Measure, count: int, filtered: bool, rng: np.random.Generator
+) -> None:
+    _, rows = against_the_query(rng)
+    held = entries(metric, rows)
+    index = index_of(metric, held)
+    queries = form(metric, rng.standard_normal((count, rows.shape[1])).astype(np.float32))
+    scope = Scope(now=NOW, allowed=np.arange(1, 600, 7)) if filtered else Scope(now=NOW)
+    answers = index.search(engine, queries, 9, scope)
+    assert len(answers) == count
+    for query, found in zip(queries, answers, strict=True):
+        assert_right(metric, held, query, 9, scope, found)
+
+
+def test_no_query_and_an_empty_index_find_nothing(engine: Engine, metric: Measure) -> None:
+    index = ExactIndex(3, metric)
+    asked = form(metric, np.ones((2, 3), dtype=np.float32))
+    assert [len(found.keys) for found in index.search(engine, asked, 5, Scope(now=NOW))] == [0, 0]
+    index.put(entries(metric, np.ones((1, 3), dtype=np.float32)))
+    index.remove(np.array([1]))
+    assert [found.allowed for found in index.search(engine, asked, 5, Scope(now=NOW))] == [0, 0]
+
+
+FAR_OUT = [(16, 1), (16, 40), (384, 400), (4_096, 20), (8_192, 16)]
+
+
+@pytest.mark.parametrize(("dimension", "count"), FAR_OUT)
+def test_nearly_equal_vectors_far_from_the_origin_keep_their_order_under_l2(
+    engine: Engine, dimension: int, count: int, rng: np.random.Generator
+) -> None:
+    """Where |q|² - 2qx + |x|² would cancel: FAISS goes over to it at many queries, or at many numbers in them."""
+    base = (1_000 * rng.standard_normal(dimension)).astype(np.float32)
+    away = 0.02 * np.arange(1, 41)[:, None] * rng.standard_normal((40, dimension))
+    held = entries("l2", (base + away).astype(np.float32)[::-1])
+    best = np.sort(-closeness("l2", base, held.rows))[:5]
+    for found in index_of("l2", held).search(engine, np.stack([base] * count), 5, Scope(now=NOW)):
+        got = np.sort(-closeness("l2", base, held.rows[found.keys - 1]))
+        np.testing.assert_allclose(got, best, rtol=1e-4)
+
+
+def test_equal_scores_come_in_the_order_of_their_keys(engine: Engine, metric: Measure) -> None:
+    rows = np.ones((9, 4), dtype=np.float32)
+    index = index_of(metric, entries(metric, rows, keys=[5, 3, 9, 1, 7, 2, 8, 6, 4]))
+    (found,) = index.search(engine, form(metric, rows[:1]), 9, Scope(now=NOW))
+    assert found.keys.tolist() == list(range(1, 10))
+
+
+# -- beyond float32
+
+
+EXTREMES = {
+    "huge": [1e20 * step for step in range(1, 30)],
+    "as large as float32 is": [3.0e38 * (1 - step / 100) for step in range(29)],
+    "tiny": [1e-25 * step for step in range(1, 30)],
+    "denormal": [1e-40 * step for step in range(1, 30)],
+    "huge and tiny": [10.0 ** (step - 30) for step in range(0, 66, 3)],
+    "with zeros": [0.0, 0.0, 1e-25, 2e-25, 3e30],
+}
+
+
+@pytest.mark.parametrize("metric", ["inner_product", "l2"])
+@pytest.mark.parametrize("which", EXTREMES)
+@pytest.mark.parametrize("queried", [0.0, 1e-25, 1.0, 1e20, 3e38])
+@pytest.mark.parametrize("count", [1, 24])
+def test_huge_and_tiny_vectors_rank_as_float64_does_and_none_is_lost(
+    engine: Engine, metric: Measure, which: str, queried: float, count: int, rng: np.random.Generator
+) -> None:
+    direction = np.abs(rng.standard_normal(6)) + 0.5
+    rows = (np.array(EXTREMES[which])[:, None] * (direction / direction.max())).astype(np.float32)
+    held = entries(metric, rng.permutation(rows))
+    query = (np.float32(queried) * np.ones(6, dtype=np.float32)).astype(np.float32)
+    index = index_of(metric, held)
+    for limit in (3, len(rows)):
+        for allowed in (None, held.keys[::2]):
+            scope = Scope(now=NOW, allowed=allowed)
+            answers = index.search(engine, np.stack([query] * count), limit, scope)
+            close = closeness(metric, query, held.rows)
+            places = in_scope(held, scope)
+            best = np.sort(close[places])[::-1][: len(answers[0].keys)]
+            for found in answers:
+                assert len(found.keys) == min(limit, len(places)), "short"
+                assert np.isfinite(found.scores).all()
+                got = np.sort(close[found.keys - 1])[::-1]
+                np.testing.assert_allclose(got, best, rtol=1e-6, atol=0)
+
+
+# -- arrays
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> list[tuple[str, list[int]]]:
+    keys = st.lists(st.integers(1, 40), unique=True, max_size=12)
+    return draw(st.lists(st.tuples(st.sampled_from(["put", "put", "remove"]), keys), max_size=25))
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(changes=changes(), lowest=st.sampled_from([0, 1, 10_000]), metric=st.sampled_from(METRICS), seed=st.integers(0))
+def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
+    changes: list[tuple[str, list[int]]], lowest: int, metric: Measure, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    index, expected = ExactIndex(4, metric), {}
+    for verb, wanted in changes:
+        keys = np.array(wanted, dtype=np.int64) + lowest
+        if verb == "remove":
+            index.remove(keys)
+            for key in keys.tolist():
+                expected.pop(key, None)
+        else:
+            new = entries(
+                metric,
+                rng.standard_normal((len(keys), 4)).astype(np.float32).reshape(-1, 4),
+                keys=keys,
+                namespaces=rng.integers(1, 4, len(keys)),
+                expiries=NOW + rng.integers(-1, 3, len(keys)),
+            )
+            index.put(new)
+            expected.update(
+                (key, (int(n), int(e), row.tobytes())) for key, n, e, row in zip(*map(list, new), strict=True)
+            )
+        assert len(index) == len(expected)
+        held = index.entries()
+        assert {
+            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
+        } == expected
+        every = np.arange(lowest - 2, lowest + 45)
+        places = index.places(every)
+        assert {int(k): int(p) for k, p in zip(every, places, strict=True) if p >= 0} == {
+            int(key): place for place, key in enumerate(held.keys)
+        }
+        query = form(metric, rng.standard_normal((1, 4)).astype(np.float32))
+        scope = Scope(now=NOW, namespaces=np.array([1, 3]), without=np.array([lowest + 5, lowest + 6]))
+        (found,) = index.search(NumpyEngine(), query, 5, scope)
+        assert_right(metric, held, query[0], 5, scope, found)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_memory_is_made_longer_where_it_is_unless_somebody_looks_at_it(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    table = Table(partial(plain, dtype, 4))
+    expected = rng.standard_normal((2_000, 4)).astype(dtype).astype(np.float32)
+
+    def put(first: int, last: int) -> None:
+        keys = np.arange(first, last)
+        table.put(Entries(keys, keys, keys, expected[first:last]))
+
+    put(0, 300)
+    first = table.storage.rows
+    seen = table.rows
+    put(300, 700)
+    assert table.storage.rows is not first
+    assert np.array_equal(seen, expected[:300])
+    del seen, first
+    held = id(table.storage)
+    put(700, 2_000)
+    assert id(table.storage) == held
+    assert np.array_equal(table.rows, expected)
+
+
+async def test_memory_that_grows_after_faiss_was_loaded_is_what_faiss_can_compare(
+    path: Path, rng: np.random.Generator
+) -> None:
+    async with memstore.open(path, dimension=DIMENSION, vector_type="float16", index="exact") as store:
+        await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 100)])
+        await store.memories.search(np.ones(DIMENSION, np.float32))
+        assert store._follower.indexes["memory"].table.storage.scan is None
+        store._follower.engine = FaissEngine.load()
+        await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 1_000)])
+        assert store._follower.indexes["memory"].table.storage.scan is not None
+        assert await store.check() == []
+
+
+@st.composite
+def pinned_changes(draw: st.DrawFn) -> list[tuple[str, list[int]]]:
+    keys = st.lists(st.integers(1, 30), unique=True, max_size=10)
+    verbs = st.sampled_from(["put", "put", "same", "remove", "pin", "unpin", "move"])
+    return draw(st.lists(st.tuples(verbs, keys), max_size=25))
+
+
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    changes=pinned_changes(), sparse=st.booleans(), dtype=st.sampled_from(["float32", "float16"]), seed=st.integers(0)
+)
+def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
+    changes: list[tuple[str, list[int]]], sparse: bool, dtype: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    table = Table(partial(plain, dtype, 4))
+    expected: dict[int, tuple[int, int, bytes]] = {}
+    pinned: list[bytes] = []
+    factor = 10**9 if sparse else 1
+    for verb, wanted in changes:
+        keys = np.array(wanted, dtype=np.int64) * factor
+        if verb == "remove":
+            table.remove(keys)
+            for key in keys.tolist():
+                expected.pop(key, None)
+        elif verb == "pin":
+            assert table.pin() == table.size
+            pinned = [row.tobytes() for row in table.rows]
+        elif verb == "unpin":
+            table.unpin()
+            assert (table.dead, table.size) == (0, len(expected))
+            pinned = []
+        elif verb == "move":
+            table.move_to(Storage(np.empty((len(table.storage.rows) + 3, 4), dtype=dtype)))
+        else:
+            old = [np.frombuffer(expected[k][2], dtype) if k in expected else None for k in keys.tolist()]
+            fresh = rng.standard_normal((len(keys), 4)).astype(dtype).astype(np.float32)
+            if verb == "same":
+                fresh = np.array([f if o is None else o for f, o in zip(fresh, old, strict=True)], np.float32)
+            new = Entries(
+                keys, rng.integers(1, 4, len(keys)), NOW + rng.integers(-1, 3, len(keys)), fresh.reshape(-1, 4)
+            )
+            before, dead = table.size, table.dead
+            table.put(new)
+            if verb == "same":
+                assert (table.dead, table.size) == (dead, before + sum(o is None for o in old))
+            expected.update(
+                (key, (int(n), int(e), row.astype(dtype).tobytes()))
+                for key, n, e, row in zip(*map(list, new), strict=True)
+            )
+        assert len(table) == len(expected) == table.size - table.dead == int(table.live.sum())
+        assert [row.tobytes() for row in table.rows[: len(pinned)]] == pinned
+        held = table.entries()
+        assert {
+            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
+        } == expected
+        every = np.arange(-1, 32) * factor
+        places = {int(k): int(p) for k, p in zip(every, table.places(every), strict=True) if p >= 0}
+        assert places.keys() == expected.keys()
+        assert all(table.keys[place] == key for key, place in places.items())
+        for scope in (
+            Scope(now=NOW - 5),
+            Scope(now=NOW, namespaces=np.array([1, 3])),
+            Scope(now=NOW, allowed=every[::2], without=every[:9]),
+            Scope(now=NOW + 1, without=every[5:20]),
+        ):
+            allowed = table.allowed(scope)
+            some = np.arange(table.size) if allowed is None else allowed
+            assert (np.diff(some) > 0).all()
+            assert {int(table.keys[place]) for place in some} == {
+                key
+                for key, (namespace, expiry, _) in expected.items()
+                if expiry > scope.now
+                and (scope.namespaces is None or namespace in scope.namespaces)
+                and (scope.allowed is None or key in scope.allowed)
+                and (scope.without is None or key not in scope.without)
+            }
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    promised=st.lists(st.integers(1, 20), unique=True, max_size=15),
+    good=st.sets(st.integers(1, 20)),
+    come=st.lists(st.integers(1, 25), unique=True, max_size=25),
+    cut=st.integers(1, 7),
+)
+def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
+    promised: list[int], good: set[int], come: list[int], cut: int
+) -> None:
+    table = Table(partial(plain, "float32", 2))
+    table.expect(np.array(promised, dtype=np.int64), np.array([key in good for key in promised], dtype=bool))
+    for first in range(0, len(come), cut):
+        keys = np.array(come[first : first + cut], dtype=np.int64)
+        rows = np.stack([keys, -keys], axis=1).astype(np.float32)
+        table.load(Entries(keys, keys + 100, np.full(len(keys), NEVER), rows))
+    table.loaded()
+    assert len(table) == len(come)
+    assert table.pinned == len(promised)
+    held = table.entries()
+    assert sorted(held.keys.tolist()) == sorted(come)
+    assert (held.rows[:, 0] == held.keys).all()
+    assert (held.namespaces == held.keys + 100).all()
+    for place, key in enumerate(promised):
+        if key in good and key in come:
+            assert table.places(np.array([key])).tolist() == [place]
+        else:
+            assert not table.live[place]
+    assert table.dead == len(promised) - len(good & set(promised) & set(come))
+    table.unpin()
+    assert sorted(table.entries().keys.tolist()) == sorted(come)
+
+
+# -- the lock
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = monotonic() + BOUND
+    while not condition():
+        assert monotonic() < deadline, "waited too long"
+        sleep(0.001)
+
+
+@contextmanager
+def running(*functions: Callable[[], None]) -> Iterator[list[threading.Thread]]:
+    """Threads that must have ended, and not failed, soon after the block."""
+    failures: list[BaseException] = []
+
+    def guarded(function: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            try:
+                function()
+            except BaseException as error:
+                failures.append(error)
+
+        return call
+
+    threads = [threading.Thread(target=guarded(f), daemon=True) for f in functions]
+    for thread in threads:
+        thread.start()
+    yield threads
+    for thread in threads:
+        thread.join(BOUND)
+        assert not thread.is_alive(), "a thread waits for ever"
+    assert failures == []
+
+
+def test_readers_share_the_lock() -> None:
+    lock, meeting = FairLock(), threading.Barrier(4)
+
+    def read() -> None:
+        with lock.shared():
+            meeting.wait(BOUND)
+
+    with running(read, read, read, read):
+        pass
+
+
+def test_a_writer_is_alone() -> None:
+    lock, inside = FairLock(), {"read": 0, "write": 0}
+    guard = threading.Lock()
+
+    def step(kind: str, by: int) -> None:
+        with guard:
+            inside[kind] += by
+            assert inside["write"] == 0 or inside == {"read": 0, "write": 1}, inside
+
+    def read() -> None:
+        for _ in range(200):
+            with lock.shared():
+                step("read", 1)
+                sleep(0)
+                step("read", -1)
+
+    def write() -> None:
+        for turn in range(200):
+            with lock.exclusive() as hold:
+                step("write", 1)
+                sleep(0)
+                step("write", -1)
+                if turn % 3 == 0:
+                    hold.share()
+                    step("read", 1)
+                    sleep(0)
+                    step("read", -1)
+
+    with running(read, read, read, write, write):
+        pass
+    assert inside == {"read": 0, "write": 0}
+
+
+def test_a_reader_that_came_after_a_writer_waits_behind_it() -> None:
+    lock, order, leave = FairLock(), [], threading.Event()
+
+    def first() -> None:
+        with lock.shared():
+            until(lambda: len(lock._waiting) == 3)
+            order.append("first reader")
+            leave.wait(BOUND)
+
+    def write() -> None:
+        until(lambda: lock._sharing == 1)
+        with lock.exclusive():
+            order.append("writer")
+
+    def late() -> None:
+        until(lambda: len(lock._waiting) >= 1)
+        with lock.shared():
+            order.append("late reader")
+
+    with running(first, write, late, late):
+        until(lambda: order == ["first reader"])
+        assert len(lock._waiting) == 3
+        leave.set()
+    assert order == ["first reader", "writer", "late reader", "late reader"]
+
+
+def test_a_writer_that_came_after_readers_waits_behind_them_and_they_go_in_together() -> None:
+    lock, order, together = FairLock(), [], threading.Barrier(2)
+    queued = threading.Event()
+
+    def holder() -> None:
+        with lock.exclusive():
+            queued.wait(BOUND)
+
+    def read() -> None:
+        with lock.shared():
+            together.wait(BOUND)
+            order.append("reader")
+
+    def write() -> None:
+        with lock.exclusive():
+            order.append("writer")
+
+    with running(holder):
+        until(lambda: lock._alone)
+        with running(read, read):
+            until(lambda: len(lock._waiting) == 2)
+            with running(write):
+                until(lambda: len(lock._waiting) == 3)
+                queued.set()
+    assert order == ["reader", "reader", "writer"]
+
+
+def test_going_on_to_share_leaves_no_gap_for_a_writer_and_lets_readers_in() -> None:
+    lock, order = FairLock(), []
+    go, beside, leave = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.exclusive() as held:
+            go.wait(BOUND)
+            held.share()
+            leave.wait(BOUND)
+            order.append("held on")
+
+    def read() -> None:
+        with lock.shared():
+            order.append("reader")
+            beside.set()
+
+    def write() -> None:
+        with lock.exclusive():
+            order.append("writer")
+
+    with running(hold):
+        until(lambda: lock._alone)
+        with running(read):
+            until(lambda: len(lock._waiting) == 1)
+            with running(write):
+                until(lambda: len(lock._waiting) == 2)
+                go.set()
+                assert beside.wait(BOUND), "the reader at the head of the line was not let in"
+                sleep(0.05)
+                leave.set()
+    assert order == ["reader", "held on", "writer"]
+
+
+def test_a_raising_block_lets_go() -> None:
+    lock = FairLock()
+    for enter in (lock.shared, lock.exclusive):
+        with pytest.raises(ZeroDivisionError), enter():
+            1 / 0  # noqa: B018
+    with pytest.raises(ZeroDivisionError), lock.exclusive() as hold:
+        hold.share()
+        1 / 0  # noqa: B018
+    with lock.exclusive():
+        pass
+
+
+# -- following the file
+
+
+async def found(store: Store, query: Rows, **arguments: Any) -> list[str]:
+    return [hit.memory.id for hit in await store.memories.search(query, limit=100, **arguments)]
+
+
+def sql(path: Path, *statements: str, foreign_keys: bool = True, **values: Any) -> None:
+    """What another tool does to the file."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            connection.execute(statement, {k: v for k, v in values.items() if f":{k}" in statement})
+        connection.execute("COMMIT")
+
+
+@pytest.fixture
+def six(rng: np.random.Generator) -> Rows:
+    return vectors(rng, 6)
+
+
+async def filled(store: Store, six: Rows) -> Store:
+    """Six memories with the ids 0 to 5 and keys 1 to 6, in the index."""
+    await store.memories.add_many([{"content": str(i), "id": str(i), "embedding": row} for i, row in enumerate(six)])
+    await store.assemblies.add("g", members=["0", "1"])
+    assert sorted(await found(store, six[0])) == list("012345")
+    return store
+
+
+async def test_every_verb_has_changed_the_index_when_it_returns(store: Store, six: Rows) -> None:
+    await filled(store, six)
+
+    async def held() -> int:
+        return (await store.stats()).indexed
+
+    assert await held() == 7
+    await store.memories.add("new", id="new", embedding=six[0])
+    assert await held() == 8
+    await store.memories.update("new", embedding=None)
+    assert await held() == 7
+    async with store.transaction() as tx:
+        await tx.memories.delete("5")
+        assert await held() == 7
+    assert await held() == 6
+    await store.assemblies.delete("g")
+    assert await held() == 5
+    assert store._follower.applied == await store._database.read(lambda c: _top(c))
+
+
+def _top(connection: Any) -> int:
+    (top,) = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'change_log'").one()
+    return int(top)
+
+
+async def test_a_memory_leaves_the_results_at_the_moment_it_expires(store: Store, six: Rows) -> None:
+    await filled(store, six)
+    await store.memories.add("short", id="short", embedding=six[0], ttl=0.3)
+    assert (await found(store, six[0]))[:2] in (["0", "short"], ["short", "0"])
+    await asyncio.sleep(0.35)
+    assert "short" not in await found(store, six[0])
+    assert len(await found(store, six[0])) == 6
+    await store.memories.update("3", ttl=3_600)
+    assert len(await found(store, six[0])) == 6
+
+
+OTHER = """
+import asyncio, sys
+import numpy as np
+import memstore
+
+async def main():
+    async with memstore.open(sys.argv[1]) as store:
+        await store.memories.add("from elsewhere", id="other", embedding=np.ones(8))
+        await store.memories.delete("2")
+        await store.memories.update("3", embedding=np.ones(8) * -1)
+        await store.memories.update("4", embedding=None)
+        await store.memories.touch(["1"])
+
+asyncio.run(main())
+"""
+
+
+async def test_what_another_process_committed_is_found_at_the_next_search(
+    store: Store, path: Path, six: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    await filled(store, six)
+    caplog.set_level(logging.INFO, "memstore")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", OTHER, str(path), cwd=ROOT)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+    ranked = await found(store, np.ones(8, dtype=np.float32))
+    assert (ranked[0], ranked[-1]) == ("other", "3")
+    assert sorted(ranked) == ["0", "1", "3", "5", "other"]
+    assert "built anew" not in caplog.text, "the log was enough"
+
+
+ONES = np.ones(DIMENSION, dtype=np.float32).tobytes()
+UNLOGGED = (
+    "UPDATE memory_vector SET vector = :ones WHERE memory_pk = 4",
+    "DELETE FROM change_log WHERE seq > :top",
+)
+
+
+@pytest.mark.parametrize(
+    "sign",
+    [
+        ("UPDATE store_meta SET epoch = 'another'", "UPDATE sqlite_sequence SET seq = :top WHERE name = 'change_log'"),
+        ("UPDATE store_meta SET log_floor = (SELECT seq FROM sqlite_sequence WHERE name = 'change_log')",),
+        ("UPDATE sqlite_sequence SET seq = :top - 1 WHERE name = 'change_log'",),
+    ],
+    ids=["another epoch", "a log trimmed too far", "an index ahead of the log"],
+)
+async def test_where_the_log_cannot_tell_the_index_is_built_anew(
+    store: Store, path: Path, six: Rows, caplog: pytest.LogCaptureFixture, sign: tuple[str, ...]
+) -> None:
+    await filled(store, six)
+    caplog.set_level(logging.INFO, "memstore")
+    top = store._follower.applied
+    sql(path, *UNLOGGED, *sign, ones=ONES, top=top)
+    hits = await store.memories.search(np.ones(8))
+    assert hits[0].memory.id == "3"
+    assert hits[0].score == pytest.approx(1.0)
+    assert "built anew" in caplog.text
+    await store.repair()  # the checksum is unknown, and the composites of what was not logged
+
+
+RAW: dict[str, tuple[tuple[str, ...], bool, set[str]]] = {
+    "a vector updated": (("UPDATE memory_vector SET vector = :ones WHERE memory_pk = 4",), True, set()),
+    "a vector replaced": (
+        ("REPLACE INTO memory_vector (memory_pk, space_pk, vector) VALUES (4, 1, :ones)",),
+        True,
+        set(),
+    ),
+    "a vector deleted": (("DELETE FROM memory_vector WHERE memory_pk = 5",), True, {"4"}),
+    "a vector given to another": (
+        ("DELETE FROM memory_vector WHERE memory_pk = 5", "UPDATE memory_vector SET memory_pk = 5 WHERE memory_pk = 6"),
+        True,
+        {"5"},
+    ),
+    "a row deleted, and what is its own with it": (("DELETE FROM memory WHERE pk = 5",), True, {"4"}),
+    "a row deleted without foreign keys": (("DELETE FROM memory WHERE pk = 5",), False, {"4"}),
+    "a row replaced": (
+        (
+            "REPLACE INTO memory (namespace_pk, id, content, metadata, importance, created_at, updated_at, "
+            "access_count) VALUES (1, '4', '', '{}', 0.5, 0, 0, 0)",
+        ),
+        True,
+        {"4"},
+    ),
+    "a row replaced without foreign keys": (
+        (
+            "REPLACE INTO memory (namespace_pk, id, content, metadata, importance, created_at, updated_at, "
+            "access_count) VALUES (1, '4', '', '{}', 0.5, 0, 0, 0)",
+        ),
+        False,
+        {"4"},
+    ),
+    "a row replaced under its key": (
+        (
+            "REPLACE INTO memory (pk, namespace_pk, id, content, metadata, importance, created_at, updated_at, "
+            "access_count) VALUES (5, 1, 'new', '', '{}', 0.5, 0, 0, 0)",
+        ),
+        True,
+        {"4"},
+    ),
+    "an expiry": (("UPDATE memory SET expires_at = 1 WHERE pk = 5",), True, {"4"}),
+    "another namespace": (
+        ("INSERT INTO namespace (pk, path) VALUES (7, 'far/')", "UPDATE memory SET namespace_pk = 7 WHERE pk = 5"),
+        True,
+        {"4"},
+    ),
+    "a change taken back": (
+        (
+            "SAVEPOINT s",
+            "UPDATE memory_vector SET vector = :ones WHERE memory_pk = 5",
+            "ROLLBACK TO s",
+            "UPDATE memory_vector SET vector = :ones WHERE memory_pk = 4",
+        ),
+        True,
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", RAW)
+async def test_raw_sql_is_followed(path: Path, six: Rows, which: str) -> None:
+    statements, foreign_keys, gone = RAW[which]
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await filled(store, six)
+        sql(path, *statements, foreign_keys=foreign_keys, ones=ONES)
+        hits = await store.memories.search(np.ones(DIMENSION), limit=100)
+        assert {hit.memory.id for hit in hits} == set("012345") - gone
+        stored = {
+            memory.id: memory.embedding async for memory in store.memories.list(where={"embedding": {"$ne": None}})
+        }
+        assert set(stored) == {hit.memory.id for hit in hits}
+        for hit in hits:
+            vector = stored[hit.memory.id].astype(float)
+            assert hit.score == pytest.approx(vector.sum() / np.linalg.norm(vector) / np.sqrt(DIMENSION), abs=1e-6)
+        if "ones" in statements[-1]:
+            assert hits[0].memory.id == "3"
+            assert hits[0].score == pytest.approx(1.0, abs=1e-6)
+        await store.assemblies.search(np.ones(DIMENSION))
+        assert {f.kind for f in await store.check()} <= (set() if foreign_keys else {"foreign_key"})
+        assert (await store.repair()).remaining == []
+
+
+async def test_a_transaction_searches_past_what_raw_sql_left_in_the_index(path: Path, six: Rows) -> None:
+    """REPLACE with foreign keys off deletes a row without a trigger: the index holds a key that is nobody's."""
+    statements, _, gone = RAW["a row replaced without foreign keys"]
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await filled(store, six)
+        sql(path, *statements, foreign_keys=False)
+        async with store.transaction() as tx:
+            hits = await tx.memories.search(np.ones(DIMENSION), limit=100)
+            assert {hit.memory.id for hit in hits} == set("012345") - gone
+
+
+async def test_a_transaction_searches_past_a_ghost(path: Path, six: Rows) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await filled(store, six)
+        await damage(store, "ghost")
+        async with store.transaction() as tx:
+            await tx.memories.add("new", id="new", embedding=np.ones(DIMENSION))
+            hits = await tx.memories.search(np.ones(DIMENSION), limit=100)
+            assert sorted(hit.memory.id for hit in hits) == ["0", "1", "2", "3", "4", "5", "new"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [("cosine", 0.0), ("spherical", 0.0), ("hyperbolic", 0.4), *itertools.product(WORDS, (np.nan, np.inf))],
+)
+async def test_a_vector_no_verb_would_store_takes_no_place_from_others(
+    path: Path, six: Rows, metric: Metric, value: float
+) -> None:
+    six = placed(metric, six)
+    async with memstore.open(path, dimension=DIMENSION, metric=metric) as store:
+        await filled(store, six)
+        bad = np.full(DIMENSION, value, dtype=np.float32).tobytes()
+        sql(path, "UPDATE memory_vector SET vector = :bad WHERE memory_pk = 6", bad=bad)
+        hits = await store.memories.search(six[0], limit=5)
+        assert sorted(hit.memory.id for hit in hits) == list("01234")
+        assert np.isfinite([hit.score for hit in hits]).all()
+        assert [(finding.kind, finding.id) for finding in await store.check()] == [("unusable", "5")]
+
+
+async def test_a_key_far_beyond_the_others_is_found(path: Path, six: Rows) -> None:
+    """Another tool may choose keys as it likes: a time, a snowflake."""
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await filled(store, six)
+        row = "INSERT INTO memory (pk, namespace_pk, id, content, metadata, importance, created_at, updated_at, "
+        row += "access_count) VALUES (1 << 40, 1, 'far', '', '{}', 0.5, 0, 0, 0)"
+        sql(path, row, "INSERT INTO memory_vector (memory_pk, space_pk, vector) VALUES (1 << 40, 1, :ones)", ones=ONES)
+        assert (await store.memories.search(np.ones(DIMENSION)))[0].memory.id == "far"
+
+
+async def test_a_search_while_others_write_meets_no_half_of_a_change(path: Path, rng: np.random.Generator) -> None:
+    """Content and vector change together, over and over, through two stores: a hit never has one without the other."""
+    either = vectors(rng, 2)
+    async with memstore.open(path, dimension=DIMENSION) as store, memstore.open(path) as other:
+        await store.memories.add("0", id="a", embedding=either[0])
+        stop = asyncio.Event()
+
+        async def write() -> None:
+            for turn in range(120):
+                some = store if turn % 3 else other
+                await some.memories.update("a", content=str(turn % 2), embedding=either[turn % 2])
+            stop.set()
+
+        async def search(some: Store) -> int:
+            asked = 0
+            while not stop.is_set():
+                (hit,) = await some.memories.search(either[0])
+                assert hit.memory.embedding.tobytes() == either[int(hit.memory.content)].tobytes()
+                assert (hit.score > 0.999) == (hit.memory.content == "0")
+                asked += 1
+            return asked
+
+        async with asyncio.timeout(60):
+            _, *asked = await asyncio.gather(write(), search(store), search(store), search(other))
+        assert min(asked) > 5
+        assert await store.check() == [] == await other.check()
+
+
+# -- the import of faiss
+
+IMPORTS = """
+import asyncio, sys
+import numpy as np
+import memstore
+
+async def main(path, engine, count):
+    async with memstore.open(path, dimension=4, engine=engine, durability="relaxed") as store:
+        rows = np.random.default_rng(1).standard_normal((count, 4))
+        await store.memories.add_many([{"content": "x", "embedding": row} for row in rows])
+        assert "faiss" not in sys.modules, "a write loaded it"
+        hits = await store.memories.search(rows[0])
+        print(hits.plan.engine, "faiss" in sys.modules)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "count", "expected"),
+    [
+        ("numpy", FAISS_FROM + 100, "numpy False"),
+        ("auto", FAISS_FROM - 1, "numpy False"),
+        ("auto", FAISS_FROM, "faiss True" if sys.platform != "darwin" else "numpy False"),
+        ("faiss", 1, "faiss True"),
+    ],
+)
+def test_faiss_is_imported_only_when_it_is_used(path: Path, engine: str, count: int, expected: str) -> None:
+    command = [sys.executable, "-c", IMPORTS, str(path), engine, str(count)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.stdout.strip() == expected, ran.stderr

@@ -1,0 +1,976 @@
+"""Snapshots of the graph: found again at the next open, true to the log, and of no harm however damaged."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import memstore
+from memstore import GraphOptions, Store
+from memstore.index.faiss_engine import FaissEngine
+from memstore.index.hnsw import BrokenLinksError, Links
+from memstore.repository import change_log, index_snapshots
+from memstore.repository.index_snapshots import Header
+from memstore.sync import maintainer, snapshot
+from memstore.sync.snapshot import GONE
+from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, settled, small_graphs, sql
+
+COUNT, GROUPS, M = 320, 130, 8
+CHUNK = 4_096
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    small_graphs(monkeypatch, LEAST_WORTH=100)
+    monkeypatch.setattr(snapshot, "CHUNK", CHUNK)
+    monkeypatch.setattr(change_log, "KEEP", 1_000)
+
+
+@dataclass
+class Held:
+    """What a file holds: which memory has which vector, and the vectors of the assemblies."""
+
+    vectors: dict[str, Rows]
+    queries: Rows
+
+    async def judge(self, store: Store, *, least: float = 0.99, **arguments: Any) -> set[str]:
+        """Every search is right; by which methods they were answered."""
+        ids = list(self.vectors)
+        close = closeness("cosine", self.queries, np.stack([self.vectors[id] for id in ids]))
+        answers = await store.memories.search_many(self.queries, below=True)
+        right = 0
+        for hits, scores in zip(answers, close, strict=True):
+            places = [ids.index(hit.memory.id) for hit in hits]
+            assert len(set(places)) == 10
+            np.testing.assert_allclose([hit.score for hit in hits], scores[places], rtol=2e-6, atol=2e-7)
+            right += int((scores[places] >= np.sort(scores)[-10] - 1e-6).sum())
+        assert right >= least * 10 * len(answers)
+        near = await store.assemblies.search_many(self.queries, 5, below=True)
+        groups = {a.id: a.composite async for a in store.assemblies.list(below=True) if a.composite is not None}
+        names = sorted(groups)
+        close = closeness("cosine", self.queries, np.stack([groups[name] for name in names]))
+        right = 0
+        for hits, scores in zip(near, close, strict=True):
+            places = [names.index(hit.assembly.id) for hit in hits]
+            assert len(set(places)) == 5
+            np.testing.assert_allclose([hit.score for hit in hits], scores[places], rtol=2e-6, atol=2e-6)
+            right += int((scores[places] >= np.sort(scores)[-5] - 1e-6).sum())
+        assert right >= least * 5 * len(near)
+        return {hits.plan.method for hits in [*answers, *near]}
+
+
+def opened(path: Path, **options: Any) -> Any:
+    return memstore.open(path, dimension=DIMENSION, durability="relaxed", timeout=10, **options)
+
+
+async def saved(path: Path) -> Held:
+    rng = np.random.default_rng(4)
+    rows, _ = clustered(rng, COUNT)
+    async with opened(path, graph=GraphOptions(m=M)) as store:
+        by_hand(store)
+        await store.memories.add_many(
+            [
+                {"id": str(i), "content": "", "embedding": row} | ({"ttl": 3_600} if i > 310 else {})
+                for i, row in enumerate(rows)
+            ]
+        )
+        async with store.transaction() as tx:
+            for i in range(GROUPS):
+                await tx.assemblies.add(f"g{i}", members=[str(i), str(i + GROUPS)])
+        await store.optimize()
+        assert (await store.stats()).graph_nodes == COUNT
+        assert store._follower.indexes["assembly"].nodes == GROUPS
+    queries = rows[:12] + 0.2 * rng.standard_normal((12, DIMENSION)).astype(np.float32)
+    return Held({str(i): row for i, row in enumerate(rows)}, queries)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
+    path = tmp_path_factory.mktemp("made") / "made.db"
+    with pytest.MonkeyPatch.context() as patch:
+        small_graphs(patch, LEAST_WORTH=100)
+        patch.setattr(snapshot, "CHUNK", CHUNK)
+        return path, asyncio.run(saved(path))
+
+
+@pytest.fixture
+def held(made: tuple[Path, Held], path: Path) -> Held:
+    """What is in the file at *path*: a store closed with a snapshot of both its graphs, in many chunks."""
+    shutil.copyfile(made[0], path)
+    assert sql(path, "SELECT space_pk, complete FROM index_snapshot ORDER BY 1") == [(1, 1), (2, 1)]
+    assert sql(path, "SELECT count(*) FROM index_chunk")[0][0] > 8
+    return replace(made[1], vectors=dict(made[1].vectors))
+
+
+@pytest.fixture
+def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph can come from a snapshot, and from nowhere else."""
+
+    async def refuse(*_: object) -> None:
+        raise AssertionError("a graph was built or folded")
+
+    monkeypatch.setattr(maintainer.Tender, "_fold", refuse)
+
+
+def nodes(store: Store) -> dict[str, int]:
+    return {kind: index.nodes for kind, index in store._follower.indexes.items()}
+
+
+def generations(path: Path) -> list[tuple[int, int]]:
+    return sql(path, "SELECT space_pk, pk FROM index_snapshot ORDER BY 1, 2")
+
+
+# -- found again
+
+
+@pytest.mark.usefixtures("no_building")
+async def test_the_next_open_finds_the_graphs_of_memories_and_assemblies_in_the_file(path: Path, held: Held) -> None:
+    before = generations(path)
+    async with opened(path) as store:
+        await store.memories.search(held.queries[0])
+        await settled(store)
+        assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+        stats = await store.stats()
+        assert (stats.graph_nodes, stats.tail, stats.graph_dead, stats.index) == (COUNT, 0, 0, "graph")
+        assert stats.recall is not None
+        assert stats.ef_search is not None
+        assert stats.snapshot_bytes == sql(path, "SELECT sum(length(data)) FROM index_chunk")[0][0]
+        assert await held.judge(store) == {"graph"}
+        assert await store.check() == []
+    assert generations(path) == before, "it was written again, though nothing had changed"
+
+
+@pytest.mark.usefixtures("no_building")
+async def test_searches_are_exact_until_the_graph_is_there(path: Path, held: Held) -> None:
+    async with opened(path) as store:
+        by_hand(store)
+        assert await held.judge(store) == {"exact"}
+        assert await store.check() == []
+        await store.memories.delete("3")
+        await store.memories.upsert("", id="4", embedding=held.vectors["5"])
+        await store.memories.add("", id="late", embedding=held.vectors["9"])
+        del held.vectors["3"]
+        held.vectors |= {"4": held.vectors["5"], "late": held.vectors["9"]}
+        assert await held.judge(store) == {"exact"}
+        assert await store.check() == []
+        store._tender._not_before = 0.0
+        await store.memories.touch(["4"])
+        await store.memories.update("6", embedding=held.vectors["7"])
+        held.vectors["6"] = held.vectors["7"]
+        await attached(store)
+        assert await held.judge(store) == {"graph"}
+        assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+        assert await store.check() == []
+
+
+async def changed(store: Store, held: Held) -> None:
+    """Every kind of change that the log tells of."""
+    rng = np.random.default_rng(12)
+    rows, _ = clustered(rng, 40)
+    fresh = {f"new{i}": row for i, row in enumerate(rows)} | {str(i): rows[i] for i in range(20)}
+    await store.memories.upsert_many([{"id": id, "content": "", "embedding": row} for id, row in fresh.items()])
+    held.vectors |= fresh
+    await store.memories.delete_many(ids=[str(i) for i in range(30, 50)])
+    await store.memories.upsert_many(
+        [{"id": str(i), "content": "", "embedding": held.vectors[str(i)], "ttl": 3_600} for i in range(60, 70)]
+    )
+    await store.memories.upsert_many(
+        [{"id": str(i), "content": "", "embedding": held.vectors[str(i)], "ttl": 0.01} for i in range(70, 90)]
+    )
+    for id in [str(i) for i in (*range(30, 50), *range(70, 90))]:
+        del held.vectors[id]
+    await store.memories.add("", id="90", embedding=rows[3]) if "90" not in held.vectors else None
+    await store.memories.delete("91")
+    await store.memories.add("", id="91", embedding=held.vectors["91"])
+    for i in range(10):
+        await store.assemblies.delete(f"g{i}")
+    await asyncio.sleep(0.02)
+    await store.assemblies.add("late", members=["100", "101"])  # and what has expired is deleted
+
+
+@pytest.mark.usefixtures("no_building")
+async def test_what_changed_since_is_replayed_over_it(path: Path, held: Held) -> None:
+    async with opened(path) as store:
+        by_hand(store)
+        await changed(store, held)
+    raw = "INSERT INTO namespace (pk, path) VALUES (7, 'far/')"
+    sql(path, raw, "UPDATE memory SET namespace_pk = 7 WHERE id IN ('200', '201', '202')")
+    async with opened(path) as store:
+        await attached(store)
+        assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+        index = store._follower.indexes["memory"]
+        assert index.table.dead == 20 + 20 + 20 + 1 + 10 + 3
+        assert index.tail == 40 + 20 + 1 + 10 + 3
+        assert "graph" in await held.judge(store)
+        far = [hit.memory.id for hit in await store.namespace("far").memories.search(held.vectors["201"])]
+        assert far[0] == "201"
+        assert sorted(far) == ["200", "201", "202"]
+        own = await store.memories.search(held.vectors["201"], 300)
+        assert not {hit.memory.id for hit in own} & {"200", "201", "202"}
+        assert {f.kind for f in await store.check()} <= {"composite"}  # raw SQL moved members away
+        await store.memories.update("61", ttl=0.01)
+        await asyncio.sleep(0.02)
+        del held.vectors["61"]
+        await held.judge(store)
+
+
+async def test_a_snapshot_of_a_graph_with_dead_nodes_is_as_good(path: Path, held: Held) -> None:
+    async with opened(path, graph=GraphOptions(m=M, ef_search=64)) as store:
+        await changed(store, held)
+        await store.optimize()
+        dead = store._follower.indexes["memory"].table.dead
+        assert dead > 0
+        assert "graph" in await held.judge(store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maintainer.Tender, "_fold", None)
+        async with opened(path) as store:
+            await attached(store)
+            index = store._follower.indexes["memory"]
+            assert (index.table.dead, index.tail) == (dead, 0)
+            assert "graph" in await held.judge(store)
+            assert await store.check() == []
+
+
+@pytest.mark.parametrize("vector_type", ["float32", "float16"])
+@pytest.mark.usefixtures("no_building")
+async def test_a_graph_serves_whatever_type_the_vectors_are_kept_in(path: Path, held: Held, vector_type: Any) -> None:
+    async with opened(path, vector_type=vector_type) as store:
+        await attached(store)
+        assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+        assert await held.judge(store) == {"graph"}
+
+
+# -- damage
+
+
+def parameters(**changed: Any) -> tuple[str, ...]:
+    sets = "".join(f", '$.{name}', json('{json.dumps(value)}')" for name, value in changed.items())
+    return (f"UPDATE index_snapshot SET parameters = json_set(parameters{sets})",)
+
+
+def column(name: str, value: str) -> tuple[str, ...]:
+    return (f"UPDATE index_snapshot SET {name} = {value}",)
+
+
+LAST = "(SELECT max(number) FROM index_chunk WHERE snapshot_pk = 1)"
+CONTENT: dict[str, tuple[str, ...]] = {
+    "a chunk missing": ("DELETE FROM index_chunk WHERE snapshot_pk = 1 AND number = 2",),
+    "the first missing": ("DELETE FROM index_chunk WHERE snapshot_pk = 1 AND number = 0",),
+    "the last missing": (f"DELETE FROM index_chunk WHERE snapshot_pk = 1 AND number = {LAST}",),
+    "no chunk": ("DELETE FROM index_chunk",),
+    "truncated": ("UPDATE index_chunk SET data = substr(data, 1, 100) WHERE number = 1",),
+    "an empty chunk": ("UPDATE index_chunk SET data = x'' WHERE number = 0",),
+    "text": ("UPDATE index_chunk SET data = 'text' WHERE number = 1",),
+    "longer": ("UPDATE index_chunk SET data = CAST(data || x'00' AS BLOB) WHERE number = 1",),
+    "a digest": ("UPDATE index_chunk SET digest = zeroblob(16) WHERE number = 1",),
+    "swapped": (
+        "UPDATE index_chunk SET number = -1 WHERE snapshot_pk = 1 AND number = 0",
+        "UPDATE index_chunk SET number = 0 WHERE snapshot_pk = 1 AND number = 1",
+        "UPDATE index_chunk SET number = 1 WHERE snapshot_pk = 1 AND number = -1",
+    ),
+    "of another snapshot": (
+        "UPDATE index_chunk SET (data, digest) = (SELECT data, digest FROM index_chunk WHERE snapshot_pk = 2 "
+        "AND number = 0) WHERE snapshot_pk = 1 AND number = 0",
+    ),
+    "of another, length and all": (
+        "DELETE FROM index_chunk WHERE snapshot_pk = 1",
+        "UPDATE index_chunk SET snapshot_pk = 1",
+    ),
+    "spaces swapped": ("UPDATE index_snapshot SET space_pk = 3 - space_pk",),
+    "fewer nodes": parameters(nodes=200),
+    "one node more": parameters(nodes=COUNT + 1),
+    "another number of links": parameters(links=17),
+    "another entry": parameters(entry=3),
+    "another top": parameters(top=1),
+    "another effort": parameters(effort=8),
+    "another recall": parameters(recall=1e300),
+    "an entry far out": parameters(entry=2**39),
+    "a top far out": parameters(top=2**39),
+    "an effort far out": parameters(effort=2**39),
+    "chunks": column("chunks", "3"),
+    "chunks far out": column("chunks", "1 << 60"),
+    "seq": column("seq", "seq - 1"),
+}
+UNFIT: dict[str, tuple[str, ...]] = {
+    "another epoch": column("epoch", "'another'"),
+    "below the floor": (
+        "INSERT INTO change_log (space_pk, pk) VALUES (1, 1), (1, 2), (2, 1)",
+        "UPDATE store_meta SET log_floor = (SELECT max(seq) FROM change_log)",
+    ),
+    "incomplete": column("complete", "0"),
+}
+UNFIT_PARAMETERS: list[dict[str, Any]] = [
+    {"m": M + 1},
+    {"format": 2},
+    {"ef_construction": 129},
+    {"metric": "l2"},
+    {"dimension": DIMENSION + 1},
+    {"nodes": 5 * COUNT},
+    {"nodes": 10**25},
+    {"nodes": COUNT + 0.5},
+    {"effort": -1},
+    {"entry": None},
+    {"top": True},
+]
+FAULTS: dict[str, tuple[str, ...]] = {
+    "negative nodes": parameters(nodes=-1, links=0),
+    "no nodes, many links": parameters(nodes=0, links=2**39),
+    "words": parameters(nodes="many"),
+    "parameters without anything": column("parameters", "'{}'"),
+    "parameters that are a list": column("parameters", "'[]'"),
+    "parameters that are null": column("parameters", "'null'"),
+    "parameters that are not JSON": column("parameters", "'{nodes'"),
+    "above the top": column("seq", "1000000"),
+    "far above the top": column("seq", "9223372036854775807"),
+    "seq of text": column("seq", "'x'"),
+    "a chunk of text that is none": ("UPDATE index_chunk SET data = CAST(x'ff00fe' AS TEXT) WHERE number = 0",),
+}
+
+
+async def harmless(path: Path, held: Held, *, found: bool | None, also: str = "snapshot") -> None:
+    """Exact answers at once, `check` says so, `repair` mends it, and the graph comes back by itself."""
+    async with opened(path) as store:
+        by_hand(store)
+        assert await held.judge(store) == {"exact"}
+        kinds = {finding.kind for finding in await store.check()}
+        assert kinds <= {"snapshot", also}
+        assert found is None or kinds == ({"snapshot"} if found else set())
+        if found is None:
+            assert store._follower.indexes["memory"].expected is None, "it was taken for one that fits"
+        store._tender._not_before = 0.0
+        held.vectors["0"] = -held.vectors["1"]
+        await store.memories.upsert("", id="0", embedding=held.vectors["0"])
+        await settled(store)
+        assert await held.judge(store) == {"graph"}
+        assert all(there > 0.95 * many for there, many in zip(nodes(store).values(), (COUNT, GROUPS), strict=True))
+        assert (await store.repair()).remaining == []
+        await held.judge(store)
+        assert await store.check() == []
+
+
+@pytest.mark.parametrize("which", CONTENT)
+async def test_a_damaged_snapshot_is_reported_and_does_no_harm(path: Path, held: Held, which: str) -> None:
+    sql(path, *CONTENT[which])
+    async with opened(path, read_only=True) as store:
+        details = [finding.detail for finding in await store.check()]
+        assert details
+        known = ("is not what was written", "is missing", "says of itself what cannot be")
+        assert all(any(words in detail for words in known) for detail in details)
+    await harmless(path, held, found=True)
+
+
+@pytest.mark.parametrize("which", UNFIT)
+async def test_a_snapshot_that_does_not_fit_is_passed_over(path: Path, held: Held, which: str) -> None:
+    sql(path, *UNFIT[which], checked=False)
+    await harmless(path, held, found=None)
+
+
+@pytest.mark.parametrize("said", UNFIT_PARAMETERS, ids=str)
+async def test_a_snapshot_of_another_graph_than_is_asked_for_is_passed_over(
+    path: Path, held: Held, said: dict[str, Any]
+) -> None:
+    _, keys, links = contents(path)
+    forge(path, keys, links, **said)
+    async with opened(path) as store:
+        by_hand(store)
+        await store.memories.search(held.queries[0])
+        assert store._follower.indexes["memory"].expected is None
+        await store.optimize()
+        assert nodes(store)["memory"] == COUNT
+        assert "graph" in await held.judge(store)
+
+
+async def test_a_graph_that_is_mostly_dead_is_passed_over(path: Path, held: Held) -> None:
+    _, keys, links = contents(path)
+    levels = np.append(links.levels, np.ones(4 * COUNT, dtype=np.int32))
+    neighbors = np.append(links.neighbors, np.full(4 * COUNT * 2 * M, -1, dtype=np.int32))
+    forge(path, np.append(keys, np.full(4 * COUNT, GONE)), links._replace(levels=levels, neighbors=neighbors))
+    async with opened(path) as store:
+        by_hand(store)
+        await store.memories.search(held.queries[0])
+        assert store._follower.indexes["memory"].expected is None
+        assert await store.check() == []
+
+
+async def test_repair_takes_a_damaged_snapshot_out_of_the_file(path: Path, held: Held) -> None:
+    sql(path, *CONTENT["a digest"])
+    async with opened(path) as store:
+        by_hand(store)
+        repaired = await store.repair()
+        assert {finding.kind for finding in repaired.found} == {"snapshot"}
+        assert repaired.remaining == []
+        assert generations(path) == []
+        assert await held.judge(store) == {"exact"}
+
+
+@pytest.mark.parametrize("which", FAULTS)
+async def test_a_snapshot_that_says_what_cannot_be_is_passed_over(path: Path, held: Held, which: str) -> None:
+    sql(path, *FAULTS[which], checked=False)
+    await harmless(path, held, found=None, also="integrity")
+
+
+async def test_each_chunk_is_looked_at(path: Path, held: Held, caplog: pytest.LogCaptureFixture) -> None:
+    total = sql(path, "SELECT chunks FROM index_snapshot WHERE pk = 1")[0][0]
+    for number in range(total):
+        (data,) = sql(path, "SELECT data FROM index_chunk WHERE snapshot_pk = 1 AND number = :n", n=number)[0]
+        flipped = bytearray(data)
+        flipped[(number * 977) % len(data)] ^= 1 << number % 8
+        write = "UPDATE index_chunk SET data = :data WHERE snapshot_pk = 1 AND number = :n"
+        sql(path, write, data=bytes(flipped), n=number)
+        caplog.clear()
+        async with opened(path, read_only=True) as store:
+            assert [finding.kind for finding in await store.check()] == ["snapshot"]
+            await settled(store)
+            assert f"chunk {number} is not what was written" in caplog.text
+            assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+        sql(path, write, data=data, n=number)
+    async with opened(path, read_only=True) as store:
+        assert await store.check() == []
+
+
+async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_built_anew(path: Path, held: Held) -> None:
+    """Though nothing has changed since it was written: else each open builds the graph anew."""
+    sql(path, *CONTENT["a digest"])
+    async with opened(path) as store:
+        await settled(store)
+        assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maintainer.Tender, "_fold", None)
+        async with opened(path) as store:
+            await attached(store)
+            assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
+            assert await store.check() == []
+
+
+# -- links that are whole, and lead astray
+
+
+def contents(path: Path) -> tuple[Header, npt.NDArray[np.int64], Links]:
+    """What the snapshot of the memories holds."""
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT * FROM index_snapshot WHERE space_pk = 1").fetchone()
+        header = Header(*row[:4], json.loads(row[4]), row[5])
+        ordered = connection.execute("SELECT data FROM index_chunk WHERE snapshot_pk = ? ORDER BY number", row[:1])
+        blobs = [data for (data,) in ordered]
+    keys = snapshot.keys_of(header.parameters, blobs.__getitem__)
+    return header, keys, snapshot.links_of(header.parameters, blobs.__getitem__)
+
+
+def forge(path: Path, keys: npt.NDArray[np.int64], links: Links, **others: Any) -> None:
+    """Write a snapshot that is true to its digests, whatever it holds."""
+    header = contents(path)[0]
+    said = {"nodes": len(keys), "links": len(links.neighbors), "entry": links.entry, "top": links.top}
+    said = {**header.parameters, **said, **others}
+    data = keys.astype("<i8").tobytes() + links.levels.astype("<u1").tobytes() + links.neighbors.astype("<i4").tobytes()
+    blobs = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+    header = header._replace(parameters=said, chunks=len(blobs))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM index_chunk WHERE snapshot_pk = ?", (header.pk,))
+        connection.execute(
+            "UPDATE index_snapshot SET parameters = ?, chunks = ? WHERE pk = ?",
+            (json.dumps(said), len(blobs), header.pk),
+        )
+        connection.executemany(
+            "INSERT INTO index_chunk VALUES (?, ?, ?, ?)",
+            [(header.pk, n, blob, index_snapshots._digest(header, n, blob)) for n, blob in enumerate(blobs)],
+        )
+
+
+def starts(levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum((levels.astype(np.int64) + 1) * M)])
+
+
+def raised(links: Links, top: int) -> Links:
+    """The entry point lifted to a layer that no graph has, its links there to nobody."""
+    levels, begin = links.levels.copy(), starts(links.levels)[links.entry + 1]
+    more = np.full((top + 1 - int(levels[links.entry])) * M, -1, dtype=np.int32)
+    levels[links.entry] = top + 1
+    return Links(levels, np.insert(links.neighbors, begin, more), links.entry, top)
+
+
+def with_link(links: Links, place: int, to: int) -> Links:
+    neighbors = links.neighbors.copy()
+    neighbors[place] = to
+    return links._replace(neighbors=neighbors)
+
+
+def upper(links: Links) -> int:
+    """The place of the entry point's first link on the layer above the lowest."""
+    return int(starts(links.levels)[links.entry]) + 2 * M
+
+
+def lowly(links: Links) -> int:
+    return int(np.flatnonzero(links.levels == 1)[0])
+
+
+def levels_with(links: Links, node: int, level: int) -> Links:
+    levels = links.levels.copy()
+    levels[node] = level
+    return links._replace(levels=levels)
+
+
+HOSTILE: dict[str, Callable[[Links], Links]] = {
+    "a link out of range": lambda links: with_link(links, 5, COUNT),
+    "a link far out of range": lambda links: with_link(links, 5, 2**31 - 1),
+    "a link below": lambda links: with_link(links, 5, -2),
+    "a link far below": lambda links: with_link(links, 5, -(2**31)),
+    "a link up to one that is not there": lambda links: with_link(links, upper(links), lowly(links)),
+    "an entry out of range": lambda links: links._replace(entry=COUNT),
+    "an entry that is not on top": lambda links: links._replace(entry=lowly(links)),
+    "a top too high": lambda links: links._replace(top=links.top + 1),
+    "a top too low": lambda links: links._replace(top=links.top - 1),
+    "no level": lambda links: levels_with(links, 3, 0),
+    "a level too many": lambda links: levels_with(links, lowly(links), 2),
+    "links missing": lambda links: links._replace(neighbors=links.neighbors[:-1]),
+    "links left over": lambda links: links._replace(neighbors=np.append(links.neighbors, np.int32(0))),
+    "a layer beyond sixty": lambda links: raised(links, 61),
+}
+TOO_HIGH = {f"{top} layers": (lambda links, top=top: raised(links, top)) for top in (16, 25, 60)}
+
+
+@pytest.mark.parametrize("which", HOSTILE)
+def test_links_that_lead_out_of_the_graph_are_refused(made: tuple[Path, Held], which: str) -> None:
+    links = contents(made[0])[2]
+    links.check(M)
+    with pytest.raises(BrokenLinksError):
+        HOSTILE[which](links).check(M)
+
+
+@pytest.mark.parametrize("which", ["a link out of range", "an entry out of range", "no level", "links missing"])
+async def test_a_snapshot_that_is_whole_and_leads_astray_is_as_good_as_none(path: Path, held: Held, which: str) -> None:
+    _, keys, links = contents(path)
+    forge(path, keys, HOSTILE[which](links))
+    await harmless(path, held, found=True)
+
+
+@pytest.mark.parametrize("which", TOO_HIGH)
+def test_layers_that_faiss_has_no_table_for_are_refused(made: tuple[Path, Held], which: str) -> None:
+    """FAISS looks up how many links a layer has in a table that ends with the highest layer it would ever draw."""
+    links = contents(made[0])[2]
+    with pytest.raises(BrokenLinksError):
+        TOO_HIGH[which](links).check(M)
+
+
+def double(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    keys = keys.copy()
+    keys[1] = keys[0]
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("keys_made", "found", "least"),
+    [
+        (double, True, 0.99),
+        (lambda keys: keys + 10**9, False, 0.99),
+        (lambda keys: np.full_like(keys, GONE), False, 0.99),
+        (lambda keys: np.roll(keys, 1), False, 0.0),
+    ],
+    ids=["a key twice", "keys of nobody", "no keys", "another order"],
+)
+async def test_keys_that_are_not_those_of_the_nodes_cost_no_answer(
+    path: Path, held: Held, keys_made: Callable[..., Any], found: bool, least: float
+) -> None:
+    """Links among other vectors are a bad graph, but each answer is still scored by what is stored."""
+    _, keys, links = contents(path)
+    forge(path, keys_made(keys), links)
+    async with opened(path) as store:
+        by_hand(store)
+        assert await held.judge(store) == {"exact"}
+        assert bool(await store.check()) is found
+        store._tender._not_before = 0.0
+        held.vectors["0"] = -held.vectors["1"]
+        await store.memories.upsert("", id="0", embedding=held.vectors["0"])
+        await settled(store)
+        await held.judge(store, least=least)
+        assert (await store.repair()).remaining == []
+
+
+@pytest.mark.usefixtures("no_building")
+async def test_where_a_graph_gives_fewer_than_are_wanted_the_exact_search_answers(path: Path, held: Held) -> None:
+    """Links to nobody are no damage: nothing is out of range."""
+    _, keys, links = contents(path)
+    forge(path, keys, links._replace(neighbors=np.full_like(links.neighbors, -1)))
+    async with opened(path) as store:
+        await attached(store)
+        assert nodes(store)["memory"] == COUNT
+        (hits,) = await store.memories.search_many(held.queries[:1])
+        assert (hits.plan.method, hits.plan.reason) == ("exact", "the graph's answer was short")
+        await held.judge(store, least=1.0)
+
+
+@pytest.mark.parametrize(
+    "said", [{"recall": None}, {"recall": "good"}, {"effort": 0}, {"effort": 2**39}, {"recall": float("1e308")}]
+)
+async def test_a_forged_effort_or_recall_breaks_nothing(path: Path, held: Held, said: dict[str, Any]) -> None:
+    _, keys, links = contents(path)
+    forge(path, keys, links, **said)
+    async with opened(path) as store:
+        await settled(store)
+        await held.judge(store)
+        await store.stats()
+        assert await store.check() == []
+        await store.optimize()
+        await held.judge(store)
+
+
+async def test_a_forged_snapshot_without_a_recall_is_built_anew(path: Path, held: Held) -> None:
+    header, keys, links = contents(path)
+    forge(path, keys, links, recall=header.parameters["recall"])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        said = {k: v for k, v in contents(path)[0].parameters.items() if k != "recall"}
+        header = contents(path)[0]._replace(parameters=said)
+        connection.execute("UPDATE index_snapshot SET parameters = ? WHERE pk = 1", (json.dumps(said),))
+        for n, data in connection.execute("SELECT number, data FROM index_chunk WHERE snapshot_pk = 1").fetchall():
+            digest = index_snapshots._digest(header, n, data)
+            connection.execute("UPDATE index_chunk SET digest = ? WHERE snapshot_pk = 1 AND number = ?", (digest, n))
+    async with opened(path) as store:
+        await settled(store)
+        assert await held.judge(store) == {"graph"}
+
+
+ASTRAY = """
+import faulthandler, sys
+import numpy as np
+from memstore.index.faiss_engine import FaissEngine
+from memstore.index.graph import BrokenLinksError, Links
+from memstore.settings import GraphOptions
+
+faulthandler.enable()
+engine, options, n, D = FaissEngine.load(), GraphOptions(m=4), 300, 8
+rows = np.random.default_rng(0).standard_normal((n, D)).astype(np.float32)
+storage = engine.graphs.storage("l2", D, "float32", 2 * n)
+storage.rows[:n] = rows
+storage.rows[n:] = rows + 0.1
+growing = engine.graphs.growing(options, storage)
+while growing.nodes < n:
+    growing.link(storage, min(100, n - growing.nodes))
+whole = growing.finished(storage).links()
+whole.check(4)
+assert whole.top >= 2
+passed = refused = 0
+for seed in range(int(sys.argv[1])):
+    rng = np.random.default_rng(seed)
+    levels, neighbors = whole.levels.copy(), whole.neighbors.copy()
+    entry, top = whole.entry, whole.top
+    some = rng.choice(len(neighbors), int(rng.choice([0, 1, 5, 200, len(neighbors)])), replace=False)
+    low, high = [(-1, n), (-1, n), (-3, n + 3), (-2**31, 2**31 - 1)][rng.integers(4)]
+    neighbors[some] = rng.integers(low, high, len(some))
+    if rng.random() < 0.2:
+        entry = int(rng.integers(-2, n + 2))
+    if rng.random() < 0.2:
+        top = int(rng.integers(-2, 12))
+    if rng.random() < 0.3:
+        levels[rng.integers(0, n, 2)] = rng.integers(0, 12, 2)
+        if rng.random() < 0.7:
+            neighbors = rng.integers(-1, n, int(((levels.astype(int) + 1) * 4).sum())).astype(np.int32)
+            top, entry = int(levels.max()) - 1, int(levels.argmax())
+    links = Links(levels, neighbors, entry, top)
+    try:
+        links.check(4)
+    except BrokenLinksError:
+        refused += 1
+        continue
+    passed += 1
+    print("seed", seed, flush=True)
+    graph = engine.graphs.of(links, options, storage)
+    found = graph.search(rows[:5], 10, 32)
+    assert found.max() < n and found.min() >= -1
+    graph = engine.graphs.growing(options, storage, graph)
+    while graph.nodes < 2 * n:
+        graph.link(storage, 150)
+    graph = graph.finished(storage)
+    graph.links().check(4)
+    assert graph.search(rows[:5], 10, 32).max() < 2 * n
+print(passed, "passed", refused, "refused")
+assert passed > 20 and refused > 20
+"""
+
+
+def test_links_that_pass_lead_no_search_and_no_fold_astray() -> None:
+    command = [sys.executable, "-c", ASTRAY, "150"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3_000:]
+
+
+def a_graph(count: int) -> Links:
+    engine, options = FaissEngine.load(), GraphOptions(m=M)
+    rows, _ = clustered(np.random.default_rng(1), count)
+    storage = engine.graphs.storage("l2", DIMENSION, "float32", count)
+    storage.rows[:] = rows
+    growing = engine.graphs.growing(options, storage)
+    while growing.nodes < count:
+        growing.link(storage, min(100, count - growing.nodes))
+    return growing.finished(storage).links()
+
+
+WHOLE = a_graph(250)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_links_that_pass_never_name_what_is_not_there(data: st.DataObject) -> None:
+    levels, neighbors = WHOLE.levels.copy(), WHOLE.neighbors.copy()
+    for place in data.draw(st.lists(st.integers(0, len(neighbors) - 1), max_size=8)):
+        neighbors[place] = data.draw(st.integers(-3, len(levels) + 2))
+    for place in data.draw(st.lists(st.integers(0, len(levels) - 1), max_size=1)):
+        levels[place] = data.draw(st.integers(0, 4))
+    links = Links(
+        levels,
+        neighbors,
+        data.draw(st.just(WHOLE.entry) | st.integers(-1, len(levels))),
+        data.draw(st.just(WHOLE.top) | st.integers(-1, 4)),
+    )
+    try:
+        links.check(M)
+    except BrokenLinksError:
+        return
+    assert set(map(int, levels)) <= set(range(1, links.top + 2))
+    first = 0
+    for node, level in enumerate(levels.tolist()):
+        assert node != links.entry or level == links.top + 1
+        for layer in range(level):
+            size = M if layer else 2 * M
+            for other in neighbors[first : first + size].tolist():
+                assert -1 <= other < len(levels)
+                assert other < 0 or levels[other] > layer
+            first += size
+    assert first == len(neighbors)
+
+
+# -- generations
+
+
+async def test_one_generation_is_kept_and_no_other_file_ever_exists(path: Path, held: Held) -> None:
+    seen: set[str] = set()
+    rng = np.random.default_rng(2)
+    async with opened(path) as store:
+        await attached(store)
+        for turn in range(4):
+            rows, _ = clustered(rng, 120)
+            await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
+            await store.optimize()
+            seen |= set(os.listdir(path.parent))
+            assert [space for space, _ in generations(path)] == [1, 2]
+            assert sql(path, "SELECT count(*) FROM index_snapshot WHERE complete = 0") == [(0,)]
+            assert nodes(store)["memory"] == COUNT + 120 * (turn + 1)
+            left_over = "SELECT count(*) FROM index_chunk WHERE snapshot_pk NOT IN (SELECT pk FROM index_snapshot)"
+            assert sql(path, left_over) == [(0,)]
+        assert generations(path)[0][1] > 4
+    seen |= set(os.listdir(path.parent))
+    assert seen <= {path.name, path.name + "-wal", path.name + "-shm"}
+
+
+async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "CHUNK", 1 << 18)
+    grown: list[tuple[int, int]] = []
+    forget = maintainer.Tender._forget
+
+    async def measured(self: Any, space_pk: int, kept: int | None) -> None:
+        old = sql(path, "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept", kept=kept)
+        before = self._database.wal_bytes()
+        await forget(self, space_pk, kept)
+        grown.append((old[0][0], self._database.wal_bytes() - before))
+
+    monkeypatch.setattr(maintainer.Tender, "_forget", measured)
+    rows, _ = clustered(np.random.default_rng(1), 2_400)
+    async with opened(path, graph=GraphOptions(m=64, ef_construction=16)) as store:
+        by_hand(store)
+        for some in (rows[:2_000], rows[2_000:]):
+            await store.memories.add_many([{"content": "", "embedding": row} for row in some])
+            await store.optimize()
+    (nothing, _), (size, written) = grown
+    assert nothing == 0
+    assert size > 1_000_000
+    assert 0 < written < size / 5, f"deleting {size:,} bytes wrote {written:,}"
+
+
+async def test_the_log_keeps_what_the_snapshots_need_and_drops_those_too_far_behind(
+    path: Path, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is trimmed at every 50 changes here; a snapshot may be as far behind as there are memories."""
+    monkeypatch.setattr(change_log, "KEEP", 50)
+    (seq,) = sql(path, "SELECT min(seq) FROM index_snapshot")[0]
+    async with opened(path) as store:
+        by_hand(store)
+        for turn in range(40):
+            await store.memories.upsert_many(
+                [{"id": str(i), "content": "", "embedding": held.vectors[str(i + turn)]} for i in range(30)]
+            )
+            top = sql(path, "SELECT max(seq) FROM change_log")[0][0]
+            (floor,) = sql(path, "SELECT log_floor FROM store_meta")[0]
+            left = generations(path)
+            assert left == [] or floor <= seq, "what a snapshot needs was forgotten"
+            if top - seq < COUNT:
+                assert len(left) == 2
+            if top - seq > COUNT + 150:
+                assert left == []
+                assert floor > seq
+        assert floor > top - 300
+        held.vectors |= {str(i): held.vectors[str(i + 39)] for i in range(30)}
+        await held.judge(store)
+    async with opened(path, graph=GraphOptions(m=M, ef_search=64)) as store:
+        await settled(store)
+        assert await held.judge(store) == {"graph"}
+        assert await store.check() == []
+
+
+async def test_compact_leaves_the_snapshots_that_count(path: Path, held: Held) -> None:
+    async with opened(path) as store:
+        by_hand(store)
+        await store.memories.delete_many(ids=[str(i) for i in range(20)])
+        await store.compact()
+        for i in range(20):
+            del held.vectors[str(i)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maintainer.Tender, "_fold", None)
+        async with opened(path) as store:
+            await attached(store)
+            assert "graph" in await held.judge(store)
+
+
+async def test_a_backup_with_a_snapshot_in_it_opens_and_is_right(path: Path, held: Held, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+    async with opened(path) as store:
+        await attached(store)
+        await changed(store, held)
+        await store.backup(copy)
+        await store.memories.delete("300")
+        async with opened(copy) as other:
+            assert await held.judge(other) <= {"exact", "graph"}
+            assert await other.check() == []
+            await other.memories.delete("301")
+            await settled(other)
+            assert other._follower.indexes["memory"].nodes > 200
+            ours = {name: row for name, row in held.vectors.items() if name != "301"}
+            await replace(held, vectors=ours).judge(other)
+            await other.optimize()
+            assert [space for space, _ in generations(copy)] == [1, 2]
+            epoch = sql(copy, "SELECT epoch FROM store_meta")
+            assert sql(copy, "SELECT DISTINCT epoch FROM index_snapshot") == epoch
+        del held.vectors["300"]
+        await held.judge(store)
+        assert await store.check() == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maintainer.Tender, "_fold", None)
+        async with opened(copy) as other:
+            await attached(other)
+            await replace(held, vectors=ours | {"300": other_vector(copy)}).judge(other)
+
+
+def other_vector(path: Path) -> Rows:
+    query = "SELECT vector FROM memory_vector JOIN memory ON pk = memory_pk WHERE id = '300'"
+    return np.frombuffer(sql(path, query)[0][0], "<f4")
+
+
+# -- killed
+
+
+KILLED = """
+import asyncio, os, signal, sys
+import numpy as np
+import memstore
+from memstore.index import follower, graph, planner, snapshot, tending
+from memstore.repository import log, snapshots
+
+planner.WORTH, planner.LEAST_WORTH, planner.STEP, planner.FOLD_LEAST = 1, 100, 0.1, 100
+follower.FAISS_FROM, log.KEEP, snapshot.CHUNK = 100, 50, 4096
+path, when, turn = sys.argv[1], sys.argv[2], 0
+die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+add, link, complete, part = snapshots.add, graph.GrowingGraph.link, snapshots.complete, snapshots.drop_part
+
+def adding(connection, header, number, data):
+    if when == "between chunks" and header.space_pk == 1 and number == 2:
+        die()
+    add(connection, header, number, data)
+
+def linking(self, storage, count):
+    global turn
+    turn += 1
+    if when == "folding" and turn == 3:
+        die()
+    link(self, storage, min(count, 50))
+
+def completing(connection, header):
+    done = complete(connection, header)
+    if when == "completing":
+        die()
+    return done
+
+def dropping(connection, pk, most=16):
+    if when == "complete":
+        die()
+    left = part(connection, pk, 2)
+    if when == "deleting":
+        turn_die.append(1)
+        if len(turn_die) == 3:
+            die()
+    return left
+
+turn_die = []
+snapshots.add, graph.GrowingGraph.link, snapshots.complete, snapshots.drop_part = adding, linking, completing, dropping
+
+async def main():
+    async with memstore.open(path, durability="relaxed") as store:
+        rows = np.load(path + ".npy")
+        await store.memories.add_many([{"id": f"k{i}", "content": "", "embedding": r} for i, r in enumerate(rows)])
+        await store.optimize()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("when", ["between chunks", "folding", "completing", "complete", "deleting"])
+async def test_a_killed_process_leaves_a_file_that_opens_right(path: Path, held: Held, when: str) -> None:
+    rows, _ = clustered(np.random.default_rng(21), 260)
+    np.save(str(path) + ".npy", rows)
+    command = [sys.executable, "-c", KILLED, str(path), when]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2_000:]
+    os.remove(str(path) + ".npy")
+    held.vectors |= {f"k{i}": row for i, row in enumerate(rows)}
+    async with opened(path) as store:
+        await held.judge(store)
+        assert await store.check() == []
+        await settled(store)
+        assert nodes(store)["memory"] >= COUNT
+        await held.judge(store)
+        await store.optimize()
+        assert nodes(store)["memory"] == COUNT + 260
+        await store.memories.upsert_many(
+            [{"id": str(i), "content": "", "embedding": held.vectors["k0"]} for i in range(5)]
+        )
+        held.vectors |= {str(i): held.vectors["k0"] for i in range(5)}
+        await store.optimize()
+        assert [space for space, _ in generations(path)] == [1, 2]
+        assert sql(path, "SELECT count(*) FROM index_snapshot WHERE complete = 0") == [(0,)]
+        assert await held.judge(store) == {"graph"}
+        assert await store.check() == []
+
+
+@pytest.mark.usefixtures("held")
+async def test_what_a_process_left_that_ended_too_soon_goes_when_the_graph_is_read(path: Path) -> None:
+    columns = "space_pk, epoch, seq, parameters, chunks"
+    sql(path, f"INSERT INTO index_snapshot ({columns}, complete) SELECT {columns}, 0 FROM index_snapshot")
+    assert len(sql(path, "SELECT pk FROM index_snapshot")) == 4
+    async with opened(path) as store:
+        await attached(store)
+        await settled(store)
+    assert sql(path, "SELECT complete FROM index_snapshot") == [(1,), (1,)]

@@ -1,0 +1,310 @@
+"""A store's file with anything in it: made by a seed, opened and used in a process that has a limit of time and memory.
+
+    python -m tests.reliability.fuzz_files --seed 7 --count 500
+
+makes and opens so many files, and says of each that did not end in answers or typed errors what was in it.
+"""
+
+# ruff: noqa: E501, T201 - tables of values read better across; it is a command too
+
+import argparse
+import asyncio
+import json
+import random
+import resource
+import select
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+import memstore
+from memstore import GraphOptions, MemstoreError, Store
+
+ROOT = Path(__file__).parents[2]
+DIMENSION = 4
+MEMORY = 6 * 2**30  # bytes of address space: threads and their arenas alone reserve one
+SECONDS = 60.0  # for one file, on a busy machine
+
+VALUES: list[Any] = [
+    None, 0, 1, -1, 2, 3, 2**31, 2**53 + 1, 2**62, 2**63 - 1, -(2**63), 0.5, -0.0, 1e308, float("inf"), float("-inf"),
+    "", "x", "0", "abc", "\ud7ff", "[]", "{}", "null", '{"a":1}', "[" * 3_000 + "]" * 3_000, '{"a":' * 3_000, "[1,", "é" * 8,
+    "a" * 16, "/", "~", "a/b", "~2/", "cosine", "l2", "memory", "assembly", "0002", b"", b"\0" * 16, b"\xff" * 16,
+    b"\0\0\xc0\x7f" * 4, b"\0\0\x80\x3f" * 4, b"x" * 15, b"\xff\xfe", bytes(range(64)), "a" * 100_000, b"\x80" * 100_000,
+]  # fmt: skip
+PARAMETERS: list[Any] = [None, -1, 0, 1, 3, 2**31, 2**39, 2**40, 2**63, 10**30, 0.5, "x", [], {}, True]
+
+
+def made(path: Path) -> None:
+    """A store with something of everything in it."""
+
+    async def fill() -> None:
+        rows = np.random.default_rng(1).standard_normal((400, DIMENSION)).astype(np.float32)
+        async with memstore.open(
+            path, dimension=DIMENSION, index="graph", graph=GraphOptions(m=4), engine="faiss"
+        ) as store:
+            await store.memories.add_many(
+                [{"content": f"m {i}", "id": f"m:{i}", "embedding": row, "tags": {"t", f"t{i % 3}"}, "metadata": {"i": i}}
+                 for i, row in enumerate(rows)]
+            )  # fmt: skip
+            await store.namespace("a", "b").memories.add("below", id="m:0", embedding=rows[0], ttl=10**6)
+            for i in range(3):
+                await store.assemblies.add(f"g:{i}", members=[f"m:{i}", f"m:{i + 1}"], topics=["t"], tags={"t"})
+            await store.memories.delete_many(ids=["m:10", "m:11"])
+            await store.optimize()
+
+    asyncio.run(fill())
+
+
+@contextmanager
+def unguarded(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file with every guard of SQLite down."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA foreign_keys=OFF")
+        connection.execute("PRAGMA ignore_check_constraints=ON")
+        connection.execute("PRAGMA writable_schema=ON")
+        yield connection
+
+
+Change = Callable[[sqlite3.Connection, random.Random], str]
+
+
+def _value(rng: random.Random) -> Any:
+    return rng.choice(VALUES)
+
+
+def _tables(connection: sqlite3.Connection) -> list[str]:
+    found = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name"
+    return [name for (name,) in connection.execute(found)]
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+
+
+def cell(connection: sqlite3.Connection, rng: random.Random) -> str:
+    """One value of one row, or of all, is another."""
+    table = rng.choice([t for t in _tables(connection) if t != "index_chunk" or rng.random() < 0.3])
+    column, value = rng.choice(_columns(connection, table)), _value(rng)
+    key = "rowid" if "WITHOUT ROWID" not in _sql(connection, table) else "1"
+    some = rng.choice(["", f"WHERE {key} = (SELECT {key} FROM {table} LIMIT 1 OFFSET {rng.randrange(5)})"])
+    connection.execute(f"UPDATE OR REPLACE {table} SET {column} = ? {some}", (value,))
+    return f"{table}.{column} = {value!r:.60} {some}"
+
+
+def _sql(connection: sqlite3.Connection, name: str) -> str:
+    return str(connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (name,)).fetchone()[0])
+
+
+def row(connection: sqlite3.Connection, rng: random.Random) -> str:
+    """One more row of anything."""
+    table = rng.choice(_tables(connection))
+    values = [_value(rng) for _ in _columns(connection, table)]
+    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+    return f"{table}: {values!r:.200}"
+
+
+def no_rows(connection: sqlite3.Connection, rng: random.Random) -> str:
+    """No row in a table."""
+    table = rng.choice(_tables(connection))
+    connection.execute(f"DELETE FROM {table}")
+    return f"no rows in {table}"
+
+
+def header(connection: sqlite3.Connection, rng: random.Random) -> str:
+    """What a snapshot says of itself."""
+    held = connection.execute("SELECT pk, parameters FROM index_snapshot").fetchall()
+    for pk, text in held:
+        parameters = json.loads(text)
+        name, value = rng.choice(list(parameters)), rng.choice(PARAMETERS)
+        parameters[name] = value
+        connection.execute("UPDATE index_snapshot SET parameters = ? WHERE pk = ?", (json.dumps(parameters), pk))
+    return f"snapshots with {name} = {value!r}" if held else "no snapshot"
+
+
+def options(connection: sqlite3.Connection, rng: random.Random) -> str:
+    """What the file remembers of how it is searched."""
+    value = rng.choice(["x", 5, [], {"graph": 5}, {"graph": {"m": 10**9}}, {"index": "ivf"}, {"index": []}, {"x": 1}, None,
+                        {"graph": {"x": {}}}, {"vector_type": "float16", "index": "graph", "graph": {}}])  # fmt: skip
+    connection.execute("UPDATE store_meta SET index_options = ?", (json.dumps(value),))
+    return f"index_options {value!r}"
+
+
+def dropped(connection: sqlite3.Connection, rng: random.Random) -> str:
+    """A table, an index or a trigger less."""
+    kinds = "('table', 'index', 'trigger')"
+    objects = f"SELECT type, name FROM sqlite_master WHERE type IN {kinds} AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    kind, name = rng.choice(connection.execute(objects).fetchall())
+    connection.execute(f"DROP {kind} {name}")
+    return f"no {kind} {name}"
+
+
+CHANGES: list[Change] = [cell, cell, cell, cell, row, row, no_rows, header, options, dropped]
+
+
+def spoiled(path: Path, rng: random.Random) -> str:
+    """Change the file by raw SQL, one to three times; what was done."""
+    done = []
+    with unguarded(path) as connection:
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            with suppress(sqlite3.Error, OverflowError, UnicodeError):
+                done.append(rng.choice(CHANGES)(connection, rng))
+    return "; ".join(done)
+
+
+# -- the other process
+
+
+async def used(path: str) -> list[str]:
+    """Open the store and do with it what there is to do; the errors that came of it, all of them typed."""
+    told: list[str] = []
+
+    async def tried(name: str, call: Any) -> None:
+        try:
+            async with asyncio.timeout(SECONDS * 0.8):
+                if hasattr(call, "__anext__"):
+                    async for _ in call:
+                        pass
+                else:
+                    await call
+        except MemstoreError as error:
+            told.append(f"{name}: {type(error).__name__}: {error}"[:300])
+
+    await tried("verify", memstore.verify(path))
+    await tried("restore", memstore.restore(path, f"{path}.restored", timeout=2))
+    for read_only in (True, False):
+        try:
+            store = await memstore.open(path, read_only=read_only, timeout=2)
+        except MemstoreError as error:
+            told.append(f"open: {type(error).__name__}: {error}"[:300])
+            continue
+        async with store:
+            for name, call in _calls(store, writes=not read_only):
+                await tried(name, call())
+    return told
+
+
+def _calls(store: Store, *, writes: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
+    ones = np.ones(store.dimension, np.float32)
+    yield "search", lambda: store.memories.search(ones, below=True)
+    yield "search by tag", lambda: store.memories.search(ones, tags={"t"}, where={"metadata.i": {"$gt": 3}})
+    yield "search assemblies", lambda: store.assemblies.search(ones)
+    yield "list", lambda: store.memories.list(below=True)
+    yield "list by time", lambda: store.memories.list(order="-updated_at", below=True)
+    yield "list assemblies", lambda: store.assemblies.list(below=True)
+    yield "members", lambda: store.assemblies.members("g:1")
+    yield "tags", lambda: store.tags.list()
+    yield "namespaces", lambda: store.namespaces()
+    yield "stats", lambda: store.stats()
+    yield "check", lambda: store.check()
+    if writes:
+        yield "add", lambda: store.memories.upsert("x", id="new", embedding=ones, tags={"t"})
+        yield "update", lambda: store.memories.update("m:1", embedding=ones, metadata={"i": 1})
+        yield "add assembly", lambda: store.assemblies.upsert("g:new", members=["m:3"])
+        yield "delete", lambda: store.memories.delete("m:2")
+        yield "optimize", lambda: store.optimize()
+        yield "repair", lambda: store.repair()
+        yield "search again", lambda: store.memories.search(ones)
+        yield "compact", lambda: store.compact()
+
+
+def child() -> None:
+    """Open each file named on stdin, and say on stdout what came of it."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    warnings.simplefilter("error", ResourceWarning)
+    for line in sys.stdin:
+        try:
+            answer: dict[str, Any] = {"told": asyncio.run(used(line.strip()))}
+        except BaseException as error:
+            answer = {"bare": f"{type(error).__name__}: {error}"[:500], "trace": _where(error.__traceback__)}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _where(trace: TracebackType | None) -> list[str]:
+    found = []
+    while trace is not None:
+        found.append(
+            f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}"
+        )
+        trace = trace.tb_next
+    return found[-6:]
+
+
+class Opener:
+    """A process that opens files, started anew when it dies or is silent for too long."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def open(self, path: Path) -> dict[str, Any]:
+        """What came of opening *path*: `told`, the typed errors; or `bare`, what should not have been."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.reliability.fuzz_files", "--child"],
+                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+        process = self._process
+        process.stdin.write(f"{path}\n")
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], SECONDS)
+        line = process.stdout.readline() if ready else None
+        if line:
+            return dict(json.loads(line))
+        self._end()
+        return {"bare": "it hangs" if line is None else f"the process ended: {process.returncode}", "trace": []}
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def run(seed: int, count: int, folder: Path, tell: Callable[[str], object] = lambda line: None) -> list[str]:
+    """Make and open *count* files; of those that did not end in answers or typed errors, what was done and came of it."""
+    whole = folder / "whole.db"
+    made(whole)
+    wrong = []
+    with Opener() as opener:
+        for number in range(seed, seed + count):
+            path = folder / "spoiled.db"
+            shutil.copy(whole, path)
+            done = spoiled(path, random.Random(number))
+            answer = opener.open(path)
+            if "bare" in answer:
+                wrong.append(f"seed {number}: {done}: {answer['bare']} at {' < '.join(reversed(answer['trace']))}")
+                tell(wrong[-1])
+            for name in folder.glob("spoiled.db*"):
+                name.unlink()
+    return wrong
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.reliability.fuzz_files")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        child()
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            found = run(asked.seed, asked.count, Path(place), print)
+        print(f"{asked.count} files, {len(found)} of them wrong")
+        sys.exit(bool(found))

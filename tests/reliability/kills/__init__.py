@@ -1,0 +1,317 @@
+"""kill -9 at random moments, and what must be true of the file after each.
+
+A child works on a store (`works`) or brings an old file up to date (`migrates`) until it is killed: after a delay,
+after so many acknowledgements, or after so many calls of Python functions in all its threads, so that the moment falls
+into every part of the library. Then the file is compared with what was acknowledged (`tests.support.history_checker`):
+nothing acknowledged is lost, what had begun is whole or absent, index and rows agree, SQLite finds nothing wrong. The next child goes on
+in the same file. Every `LIVES` kills a new file is begun.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import memstore
+from memstore import Store
+from memstore.database import database, raw, transactions
+from memstore.index import planner
+from memstore.repository import change_log
+from memstore.sync.follower import Follower
+from tests.database.test_migrations import everything, frozen
+from tests.support.children import Child, Link
+from tests.support.history_checker import (
+    DIMENSION,
+    Acknowledgements,
+    History,
+    Kind,
+    Operation,
+    Step,
+    Workload,
+    acknowledged,
+    verify,
+)
+from tests.support.model import Command, Model
+
+LIVES = 6
+"""Kills that one file outlives before another is begun."""
+
+LONGEST = 0.5  # seconds after which a child is killed at the latest
+CALLS = 200_000  # of functions; opening a store and a few operations make as many
+WORDS = 40  # acknowledged lines
+CHECKED = 0.05  # the share of operations after which a child compares rows and index itself
+
+
+class Moment(NamedTuple):
+    """When a child dies: by *what* is counted, and how much of it is left to it."""
+
+    what: str
+    much: float
+
+
+def moments(rng: np.random.Generator) -> Iterator[Moment]:
+    while True:
+        what = str(rng.choice(["delay", "words", "calls"], p=(0.5, 0.15, 0.35)))
+        if what == "delay":
+            yield Moment(what, float(rng.random() * LONGEST))
+        elif what == "words":
+            yield Moment(what, int(rng.integers(1, WORDS)))
+        else:
+            yield Moment(what, int(np.exp(rng.uniform(np.log(500), np.log(CALLS)))))
+
+
+class Mixed(Workload):
+    """Among the writes that share a transaction is one that is refused when it has written already."""
+
+    def _steps(self, kind: Kind, rng: np.random.Generator, n: int) -> Iterator[Step]:
+        for i, step in enumerate(super()._steps(kind, rng, n)):
+            yield step
+            if kind == "together" and i == 1:
+                yield (Command("assemblies", "upsert", (), {"id": "half", "name": "half", "members": ["nobody"]}),)
+
+
+# -- in the child
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_after_calls(calls: int) -> None:
+    counter = count(1)  # counting is one bytecode: threads do not disturb it
+
+    def called(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and next(counter) == calls:
+            _die()
+
+    threading.setprofile(called)
+    sys.setprofile(called)
+
+
+def _small() -> None:
+    """Have everything that a store does now and then happen often: checkpoints, folds, snapshots, a trimmed log."""
+    database.CHECKPOINT_BYTES = 300_000
+    change_log.KEEP = 100
+    planner.FOLD_LEAST = planner.DEAD_LEAST = 20
+    planner.LEAST_WORTH = 50
+
+
+def _break(what: str) -> None:
+    """Have the library do without one of the steps that this is all about, to see that it is missed."""
+    if what == "following":
+        Follower.committed = lambda self, connection: None
+    elif what == "rollback":
+        transactions.rollback = lambda connection: (
+            raw(connection).execute("COMMIT") if transactions.in_write(connection) else None
+        )
+    elif what == "savepoint":
+        transactions.undo_savepoint = transactions.end_savepoint
+
+
+async def works(link: Link, path: Path, lines: Path, seed: int, first: int, moment: Moment, broken: str | None) -> None:
+    """Do the operations of a workload from *first* on; each is acknowledged. It is not to return."""
+    _small()
+    if broken is not None:
+        _break(broken)
+    left = count(1)
+
+    def moved(line: str) -> None:
+        if moment.what == "words" and next(left) == moment.much:
+            _die()
+
+    if moment.what == "calls":
+        _die_after_calls(int(moment.much))
+    workload, rng = Mixed(seed), np.random.default_rng([seed, first, 1])
+    async with memstore.open(path, dimension=DIMENSION, index="graph") as store:
+        with Acknowledgements(lines, moved) as acknowledgements:
+            for n in count(first):
+                errors = await acknowledged(store, workload.operation(n), acknowledgements, lines.parent)
+                assert errors == []
+                _followed(store)
+                if rng.random() < CHECKED:
+                    assert await store.check() == []
+
+
+def _followed(store: Store) -> None:
+    """What was acknowledged is in the index already, if there is one: no search need bring it there."""
+    applied = store._follower.applied
+    with closing(sqlite3.connect(f"file:{store._database.settings.path}?mode=ro", uri=True)) as base:
+        row = base.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change_log'").fetchone()
+    assert applied is None or applied == row[0], f"the index is at change {applied}, the file at {row[0]}"
+
+
+async def migrates(link: Link, path: Path, moment: Moment) -> None:
+    if moment.what != "delay":
+        _die_after_calls(int(moment.much))
+    async with memstore.open(path):
+        await asyncio.sleep(LONGEST)
+    await asyncio.Event().wait()
+
+
+# -- in the parent
+
+
+class Tally:
+    """What happened in all."""
+
+    def __init__(self) -> None:
+        self.kills: Counter[str] = Counter()
+        self.caught: Counter[str] = Counter()
+        self.operations = 0
+        self.steps = 0
+
+    def lines(self) -> Iterator[str]:
+        kills = ", ".join(f"{number} by {what}" for what, number in sorted(self.kills.items()))
+        yield f"{self.kills.total()} kills ({kills}); {self.operations} operations, {self.steps} acknowledged steps"
+        yield "caught: " + ", ".join(f"{number} {what}" for what, number in self.caught.most_common())
+
+
+class Run:
+    """One file and its history, over any number of kills."""
+
+    def __init__(self, folder: Path, seed: int, broken: str | None) -> None:
+        self.folder = folder
+        self.seed = seed
+        self.broken = broken
+        self.path = folder / "store.db"
+        self.lines = folder / "acknowledged"
+        self.lines.touch()
+        self.began = 0
+        self.lives = 0
+
+    def kill(self, moment: Moment, tally: Tally) -> None:
+        """Have a child work until *moment*, and hold the file to what it said."""
+        already = self.began
+        self.lives += 1
+        with Child(works, self.path, self.lines, self.seed, already, moment, self.broken) as child:
+            _end(child, moment)
+        history = History.read(self.lines, self.seed)
+        history.workload = Mixed(self.seed)
+        self.began = len(history.events)
+        _count(tally, history, already)
+        _backups(self.folder, history, already, tally)
+        which = asyncio.run(verify(self.path, history.possible(), index="graph"))
+        if len(history.possible()) > 1:
+            tally.caught["whole" if which == len(history.possible()) - 1 else "not all of it"] += 1
+            with self.lines.open("a") as lines:
+                lines.write(f"found {which}\n")
+        assert {file.name for file in self.folder.iterdir()} == {"store.db", "acknowledged"}
+
+
+def _end(child: Child, moment: Moment) -> None:
+    """Wait for the child's end, or end it; it fails if the child ends in any other way."""
+    if moment.what == "delay":
+        time.sleep(moment.much)
+        child.kill()
+    else:
+        child.process.join(LONGEST * 20)
+    while child._link.poll():
+        try:
+            kind, word = child._link.recv()
+        except EOFError:
+            break
+        raise AssertionError(f"the child {kind}:\n{word}")
+    child.kill()
+    assert child.process.exitcode == -signal.SIGKILL
+
+
+def _count(tally: Tally, history: History, already: int) -> None:
+    for n, letters in history.events[already:]:
+        tally.operations += 1
+        tally.steps += (letters or "").count("d")
+        if letters is None:
+            tally.caught[f"in a {history.workload.operation(n).kind}"] += 1
+    if len(history.events) == already:
+        tally.caught["while opening"] += 1
+    elif history.events[-1][1] is not None:
+        tally.caught["between operations"] += 1
+
+
+def _backups(folder: Path, history: History, already: int, tally: Tally) -> None:
+    """Each backup that was acknowledged is the store as it was then; one that was not is that, or is no store yet."""
+    for place, (n, letters) in enumerate(history.events[already:], already):
+        operation: Operation = history.workload.operation(n)
+        if operation.kind != "backup":
+            continue
+        path = folder / f"backup-{n}.db"
+        states = history.possible(place)
+        if letters is None:
+            states = [*states, Model("cosine")]
+            tally.caught["half a backup"] += path.exists()
+        else:
+            assert path.exists(), f"backup {n} was acknowledged and is not there"
+            tally.caught["backup whole"] += 1
+        if path.exists():
+            asyncio.run(verify(path, states))
+        for left in folder.glob(f"backup-{n}.db*"):
+            left.unlink()
+
+
+class OldFile:
+    """A file of revision 0001, and all that it says when nobody is killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = frozen(folder / "0001.db", "0001")
+        asyncio.run(_checkpointed(shutil.copy(self._file, folder / "whole.db")))
+        self._whole = asyncio.run(everything(folder / "whole.db"))
+
+    def kill(self, moment: Moment, tally: Tally) -> None:
+        """Have a child that brings a copy of it up to date die at *moment*; it comes to the same in the end."""
+        path = Path(shutil.copy(self._file, self._folder / "migrated.db"))
+        with Child(migrates, path, moment) as child:
+            _end(child, moment)
+        with closing(sqlite3.connect(path)) as base:
+            (revision,) = base.execute("SELECT version_num FROM memstore_version").fetchone()
+            assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        tally.caught[f"a migration, at {revision}"] += 1
+        assert asyncio.run(everything(path)) == self._whole
+        for left in self._folder.glob("migrated.db*"):
+            left.unlink()
+
+
+async def _checkpointed(path: str) -> None:
+    async with memstore.open(path):
+        pass
+
+
+def killed(kills: int, seed: int, folder: Path, *, broken: str | None = None) -> Tally:
+    """Kill so many times, all of it drawn from *seed*. Fails where a file is not what it must be.
+
+    A failure says at which kill; the files it was about stay in *folder*. What is *broken* is what children do without.
+    """
+    rng = np.random.default_rng(seed)
+    tally, drawn = Tally(), moments(rng)
+    old_folder = folder / "old"
+    old_folder.mkdir(parents=True)
+    old, run = OldFile(old_folder), None
+    for number in range(kills):
+        moment = next(drawn)
+        tally.kills[moment.what] += 1
+        try:
+            if rng.random() < 0.1:
+                old.kill(moment, tally)
+                continue
+            if run is None or run.lives == LIVES:
+                if run is not None:
+                    shutil.rmtree(run.folder)
+                place = folder / str(number)
+                place.mkdir()
+                run = Run(place, int(rng.integers(2**32)), broken)
+            run.kill(moment, tally)
+        except AssertionError as error:
+            error.add_note(f"kill {number} of seed {seed}, {moment}, files in {folder}")
+            raise
+    return tally

@@ -1,0 +1,155 @@
+"""Stores on disks that fail: every error is memstore's, nothing acknowledged is lost, and afterwards all goes on."""
+
+import errno
+import itertools
+import os
+import random
+import resource
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.faults import shim
+from tests.reliability.faults.machine import NEVER, Machine, Tally, Task
+from tests.reliability.faults.shim import CALLS, Fault
+from tests.reliability.faults.workload import Breakable, Round, empty
+
+pytestmark = pytest.mark.skipif(shim.unavailable() is not None, reason=str(shim.unavailable()))
+
+SEED = 20_260
+COUNT = 16  # operations a round
+ROUNDS = 60
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with Machine(tmp_path_factory.mktemp("faults")) as started:
+        yield started
+
+
+def passed(machine: Machine, task: Task) -> Tally:
+    tally = Tally()
+    tally.add(task, machine.run(task))
+    assert not tally.failures, tally.failures[0]
+    return tally
+
+
+def test_the_shim_sees_what_sqlite_and_python_ask_of_the_disk(machine: Machine) -> None:
+    making, running = machine.calls(SEED, 2, "opening"), machine.calls(SEED, 40, "running")
+    assert making.keys() == running.keys() == CALLS.keys()
+    assert all(making[call] > 0 for call in CALLS if call != "truncate"), making
+    assert all(running[call] > 0 for call in CALLS), running
+
+
+@pytest.mark.timeout(600)
+def test_a_fault_anywhere_costs_nothing_that_was_acknowledged(machine: Machine) -> None:
+    """A sample of what `python -m tests.reliability.faults` runs at length."""
+    print(f"seed {SEED}")  # noqa: T201 - shown if it fails
+    tally = Tally()
+    for task in itertools.islice(machine.some(random.Random(SEED), 2, COUNT), ROUNDS):
+        tally.add(task, machine.run(task))
+    print(tally)  # noqa: T201
+    assert not tally.failures, "\n\n".join(tally.failures[:3])
+    assert tally.fired > 0.9 * ROUNDS, "faults that never happen show nothing"
+    assert {"StorageError", "CommitUnknownError"} <= tally.errors.keys()
+
+
+def test_one_sync_that_fails_is_settled_and_the_store_goes_on(machine: Machine) -> None:
+    tally = passed(machine, Task(SEED, COUNT, "running", Fault(("sync",), 0)))
+    assert tally.errors.keys() == {"StorageError"}
+    assert not tally.reopened
+
+
+def test_when_no_sync_succeeds_the_outcome_is_unknown_until_the_store_is_opened_again(machine: Machine) -> None:
+    tally = passed(machine, Task(SEED, COUNT, "running", Fault(("sync",), 0, sticky=True)))
+    assert "CommitUnknownError" in tally.errors
+    assert tally.reopened == 1
+
+
+def test_a_write_that_the_system_cuts_short_is_written_on(machine: Machine) -> None:
+    task = Task(SEED, COUNT, "running", Fault(("write",), 30, how="short", sticky=True))
+    tally = passed(machine, task)
+    assert tally.fired
+    assert not tally.errors
+
+
+def test_a_round_that_goes_wrong_is_a_failure(machine: Machine) -> None:
+    """The judge is no stranger to failing: more operations fail on a sticky fault than one."""
+    answer = machine.run(Task(SEED, COUNT, "running", Fault(("flood",), 0)))  # type: ignore[arg-type]
+    assert "failure" in answer
+    assert "failure" not in machine.run(Task(SEED, 2, "running", Fault(("write",), NEVER))), "the next is served"
+
+
+# -- disks that are really full
+
+
+class FileLimit:
+    """No file may grow: the system answers EFBIG, and Python ignores the signal that goes with it."""
+
+    fired = 0
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def arm(self, fault: Fault) -> None:
+        largest = max(file.stat().st_size for file in self._folder.iterdir())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest + fault.at, self._before[1]))
+
+    def heal(self) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+
+class FullDisk:
+    """A small file system of its own, filled up by another file."""
+
+    fired = 0
+
+    def __init__(self, folder: Path) -> None:
+        self._ballast = folder / "ballast"
+
+    def arm(self, fault: Fault) -> None:
+        free = os.statvfs(self._ballast.parent)
+        self._ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - fault.at)))
+
+    def heal(self) -> None:
+        self._ballast.unlink(missing_ok=True)
+
+
+async def full(folder: Path, tmp_path: Path, disk: Breakable, room: int) -> Round:
+    template = tmp_path / "template.db"
+    await empty(template)
+    fault = Fault(("write",), room, errno.ENOSPC, sticky=True)
+    round_ = Round(folder, tmp_path / "lines", SEED, 40, fault, "running", disk)
+    try:
+        await round_.run(template)
+    finally:
+        disk.heal()
+    assert round_.errors, "the disk was not full"
+    return round_
+
+
+@pytest.mark.parametrize("room", [0, 20_000, 150_000])
+async def test_a_file_that_may_not_grow_costs_nothing_that_was_acknowledged(tmp_path: Path, room: int) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    await full(folder, tmp_path, FileLimit(folder), room)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "memstore-small", str(mounted)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can be mounted by root alone")
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+@pytest.mark.parametrize("room", [0, 40_000, 200_000])
+async def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk: Path, tmp_path: Path, room: int) -> None:
+    await full(small_disk, tmp_path, FullDisk(small_disk), room)

@@ -1,0 +1,144 @@
+"""The judge of histories is right: it passes what was done, and finds what is lost, halved or invented."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import memstore
+from tests.support.history_checker import (
+    DIMENSION,
+    Acknowledgements,
+    History,
+    Operation,
+    Workload,
+    acknowledged,
+    hold,
+    replayed,
+    stepped,
+    verify,
+)
+
+ROOT = Path(__file__).parents[2]
+SEED, COUNT = 4, 25
+
+
+async def run(path: Path, count: int = COUNT) -> History:
+    """A store at *path* with *count* operations in it, and what was acknowledged of them."""
+    lines = path.with_suffix(".ack")
+    async with memstore.open(path, dimension=DIMENSION, index="graph") as store:
+        with Acknowledgements(lines) as acknowledgements:
+            for n in range(count):
+                assert await acknowledged(store, Workload(SEED).operation(n), acknowledgements, path.parent) == []
+    return History.read(lines, SEED)
+
+
+def first(kind: str, *, steps: int = 0) -> Operation:
+    return next(o for o in map(Workload(SEED).operation, range(1, 1_000)) if o.kind == kind and len(o.steps) >= steps)
+
+
+async def test_a_store_is_found_in_the_state_that_its_history_says(path: Path) -> None:
+    history = await run(path)
+    assert len(history.possible()) == 1
+    assert await verify(path, history.possible()) == 0
+    async with memstore.open(path) as store:
+        assert await hold(store, [replayed(SEED, COUNT - 1)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("done", "says"),
+    [
+        ("delete", "1 missing"),
+        ("add", "1 too many"),
+        ("update", "1 different"),
+        ("members", "1 different"),
+    ],
+)
+async def test_what_was_changed_behind_the_history_is_found(path: Path, done: str, says: str) -> None:
+    history = await run(path)
+    async with memstore.open(path) as store:
+        one = next(iter(history.possible()[0].memories))[1]
+        if done == "delete":
+            await store.memories.delete(one)
+        elif done == "add":
+            await store.memories.add("invented", id="invented")
+        elif done == "update":
+            await store.memories.update(one, embedding=np.ones(DIMENSION))
+        else:
+            groups = [assembly.id async for assembly in store.assemblies.list()]
+            members = {id async for id in store.assemblies.members(groups[0])}
+            outsiders = {memory.id async for memory in store.memories.list()} - members
+            await store.assemblies.add_members(groups[0], [min(outsiders)])
+    with pytest.raises(AssertionError, match=says):
+        await verify(path, history.possible())
+
+
+async def test_an_operation_that_did_not_end_is_whole_or_absent(path: Path) -> None:
+    history = await run(path)
+    batch = next(o for o in map(Workload(SEED).operation, range(COUNT, 1_000)) if _is_batch(o))
+    history.events.append((batch.n, None))
+    allowed = history.possible()
+    assert len(allowed) == 2
+    assert await verify(path, allowed) == 1, "absent"
+    items = batch.steps[0][0].arguments["items"]
+    async with memstore.open(path) as store:
+        space = store.namespace(*batch.steps[0][0].namespace)
+        await space.memories.add_many(items[:-1])
+        with pytest.raises(AssertionError, match="1 missing"):
+            await hold(store, allowed)
+        await space.memories.add_many(items[-1:])
+        assert await hold(store, allowed) == 0, "whole"
+
+
+def _is_batch(operation: Operation) -> bool:
+    return operation.kind == "write" and operation.steps[0][0].verb == "add_many"
+
+
+def test_a_load_may_end_after_any_chunk_and_writes_at_once_in_any_part() -> None:
+    load, together = first("load", steps=3), first("together", steps=4)
+    assert len(History(SEED, [(load.n, None)]).possible()) == 4
+    assert len(History(SEED, [(together.n, None)]).possible()) == 16
+    assert len(History(SEED, [(load.n, "dd-")]).possible()) == 1
+    assert len(History(SEED, [(together.n, "dufu")]).possible()) == 4
+
+
+def test_what_was_found_is_known_from_then_on(tmp_path: Path) -> None:
+    load = first("load", steps=3)
+    lines = tmp_path / "ack"
+    lines.write_text(f"begin 0\ndone 0 d\nbegin {load.n}\nfound 2\nbegin {load.n + 1}")
+    history = History.read(lines, SEED)
+    assert history.events == [(0, "d"), (load.n, None)], "the last line was cut short"
+    known = history.possible()
+    assert len(known) == 1
+    all_of_them = History(SEED, history.events).possible()
+    assert known[0].memories.keys() == all_of_them[2].memories.keys()
+
+
+def test_an_answer_that_the_model_never_gives_is_found() -> None:
+    adds = Workload(SEED).operation(0)
+    with pytest.raises(AssertionError, match="never does"):
+        History(SEED, [(0, "r")]).possible()
+    model = History(SEED, [(0, "d")]).possible()[0]
+    assert stepped(model, adds.steps[0]) is None, "the ids are taken"
+
+
+def test_a_workload_is_the_same_in_every_process() -> None:
+    program = (
+        f"from tests.support.history_checker import Workload; print(list(map(Workload({SEED}).operation, range(60))))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+    kinds = {operation.kind for operation in map(Workload(SEED).operation, range(200))}
+    assert kinds == {"write", "transaction", "load", "together", "optimize", "compact", "backup"}

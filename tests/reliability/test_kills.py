@@ -1,0 +1,36 @@
+"""kill -9 at random moments of all that a store does. The long form is `python -m tests.reliability.kills`."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.kills import killed
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills like SIGKILL on this system")
+
+SEED = 1
+
+
+@pytest.mark.timeout(900)
+def test_nothing_acknowledged_is_lost_by_a_hundred_kills(tmp_path: Path) -> None:
+    tally = killed(100, SEED, tmp_path)
+    print(f"seed {SEED}", *tally.lines(), sep="\n")  # noqa: T201 - what a failure is read with
+    assert tally.kills.total() == 100
+    caught = ("while opening", "between operations", "in a write", "in a transaction", "backup whole")
+    assert all(tally.caught[what] for what in caught), tally.caught
+    assert tally.caught["a migration, at 0001"] + tally.caught["a migration, at 0002"] >= 3
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("broken", "found"),
+    [
+        ("following", "the index is at change"),
+        ("rollback", "too many|different"),
+        ("savepoint", "1 too many .*half"),
+    ],
+)
+def test_what_the_library_did_without_would_be_found(tmp_path: Path, broken: str, found: str) -> None:
+    with pytest.raises(AssertionError, match=found):
+        killed(40, SEED, tmp_path, broken=broken)

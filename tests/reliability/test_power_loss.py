@@ -1,0 +1,193 @@
+"""Power cuts: with `durability="full"` nothing acknowledged is lost, with `"relaxed"` only the end of what was.
+
+A history is run once on a disk that writes everything down; the states in which power cuts may have left that disk are
+made from the record (`faults/replay.py`), opened and judged.
+"""
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import memstore
+from memstore.database.inspect import HEAD, inspect
+from tests.database.test_migrations import everything, frozen
+from tests.reliability.faults import shim
+from tests.reliability.faults.journal import Record, Recording, recorded, watched
+from tests.reliability.faults.replay import Cut, Judge, Replay, cuts
+
+SEED, COUNT = 11, 30
+
+needs_shim = pytest.mark.skipif(shim.unavailable() is not None, reason=str(shim.unavailable()))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return recorded(tmp_path_factory.mktemp("full"), seed=SEED, count=COUNT, durability="full")
+
+
+@pytest.fixture(scope="module")
+def relaxed(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return recorded(tmp_path_factory.mktemp("relaxed"), seed=SEED, count=COUNT, durability="relaxed")
+
+
+@pytest.fixture(scope="module")
+def unsynced(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return recorded(tmp_path_factory.mktemp("unsynced"), seed=SEED, count=COUNT, durability="full", unsynced=True)
+
+
+async def held(judge: Judge, cut: Cut, folder: Path) -> None:
+    """Judged, in *folder*; it is left there if it fails."""
+    path = cut.put(folder)
+    try:
+        await judge.hold(cut, path)
+    except Exception as error:
+        error.add_note(f"after {cut.at} records: {cut.how}; the files are in {folder}")
+        raise
+    shutil.rmtree(folder)
+
+
+async def refused(judge: Judge, cut: Cut, folder: Path) -> bool:
+    """Whether the judge finds that what *cut* left breaks the promise."""
+    try:
+        await held(judge, cut, folder)
+    except Exception:
+        return True
+    return False
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_full_durability_loses_nothing_that_was_acknowledged(full: Recording, tmp_path: Path) -> None:
+    judge = Judge(full, "full")
+    for i, cut in enumerate(cuts(full, 80, random.Random(SEED))):
+        await held(judge, cut, tmp_path / str(i))
+    assert set(judge.lost) == {0}
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_relaxed_durability_loses_the_end_of_the_history_and_nothing_else(
+    relaxed: Recording, tmp_path: Path
+) -> None:
+    judge = Judge(relaxed, "relaxed")
+    for i, cut in enumerate(cuts(relaxed, 80, random.Random(SEED))):
+        await held(judge, cut, tmp_path / str(i))
+    assert max(judge.lost) > 0, "cuts that cost nothing show nothing"
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_the_judge_finds_what_is_lost_when_sqlite_does_not_sync(unsynced: Recording, tmp_path: Path) -> None:
+    found: Counter[str] = Counter()
+    for i, cut in enumerate(cuts(unsynced, 24, random.Random(SEED))):
+        for durability in ("full", "relaxed"):
+            judge = Judge(unsynced, durability)
+            found[durability] += await refused(judge, cut, tmp_path / f"{i}-{durability}")
+    assert found["full"] >= 4, "acknowledged operations are lost"
+    assert found["relaxed"] >= 1, "the file is damaged, or what was written back is lost"
+
+
+@needs_shim
+def test_the_journal_leaves_nothing_out(full: Recording) -> None:
+    """Everything done again gives the files as they are, byte by byte."""
+    replay = Replay(full)
+    replay.advance(len(full.records))
+    whole = next(cut for draw in map(random.Random, range(10_000)) if all_of_it(cut := replay.cut(draw)))
+    assert {Path(name).name for name in whole.files} == {file.name for file in full.disk.iterdir()}
+    assert len(whole.files) > 1, "a backup is among them"
+    for name, content in whole.files.items():
+        assert Path(name).read_bytes() == content, name
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_an_upgrade_that_is_cut_short_is_done_at_the_next_open(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    path = frozen(str(disk / "store.db"), "0001")
+    assert [file.name for file in disk.iterdir()] == ["store.db"]
+    recording = watched(tmp_path, "-c", f"import memstore; memstore.migrate({path!r})")
+    expected = await everything(path)
+    found: Counter[str | None] = Counter()
+    for i, cut in enumerate(cuts(recording, 40, random.Random(SEED))):
+        left = cut.put(tmp_path / str(i))
+        found[inspect(str(left))] += 1
+        assert await everything(left) == expected, cut.how
+    assert set(found) == {"0001", HEAD}, "some are before it, some after"
+
+
+@needs_shim
+@pytest.mark.timeout(600)
+async def test_a_file_whose_making_is_cut_short_is_made_at_the_next_open(tmp_path: Path) -> None:
+    path = tmp_path / "disk" / "store.db"
+    recording = watched(tmp_path, "-c", f"import memstore; memstore.migrate({str(path)!r})")
+    for i, cut in enumerate(cuts(recording, 60, random.Random(SEED))):
+        left = cut.put(tmp_path / str(i))
+        try:
+            async with memstore.open(left, dimension=2) as store:
+                await store.memories.add("first", embedding=[1, 0])
+                assert await store.check() == []
+        except Exception as error:
+            error.add_note(f"after {cut.at} records: {cut.how}; the files were in {left.parent}")
+            raise
+
+
+def all_of_it(cut: Cut) -> bool:
+    names, *files = cut.how.split(", ")
+    return names.startswith("1.0 ") and all(" all of " in word or word.endswith(" of 0") for word in files)
+
+
+# -- the disk's model
+
+
+def states(*records: Record, count: int = 400) -> list[dict[str, bytes]]:
+    """What a power cut after *records* may leave, as often as it was drawn."""
+    replay = Replay(Recording(0, Path(), list(records)))
+    replay.advance(len(records))
+    return [replay.cut(draw).files for draw in map(random.Random, range(count))]
+
+
+MADE = Record("c", 1, 0, b"/a")
+SYNCED = Record("s", 1, 0, b"")
+FOLDER_SYNCED = Record("d", 0, 0, b"")
+
+
+def wrote(offset: int, text: bytes) -> Record:
+    return Record("w", 1, offset, text)
+
+
+def test_what_was_synced_is_there_and_what_was_not_may_be() -> None:
+    left = states(MADE, FOLDER_SYNCED, wrote(0, b"old"), SYNCED, wrote(3, b"A"), wrote(4, b"B"))
+    contents = {files["/a"] for files in left}
+    assert contents == {b"old", b"oldA", b"old\0B", b"oldAB"}
+
+
+def test_a_file_whose_folder_was_not_synced_may_be_gone_and_a_deleted_one_back() -> None:
+    assert {"/a" in files for files in states(MADE, wrote(0, b"x"), SYNCED)} == {True, False}
+    gone = Record("u", 0, 0, b"/a")
+    assert {"/a" in files for files in states(MADE, FOLDER_SYNCED, gone)} == {True, False}
+    assert {"/a" in files for files in states(MADE, FOLDER_SYNCED, gone, FOLDER_SYNCED)} == {False}
+    moved = Record("r", 1, 0, b"/b")
+    names = {frozenset(files) for files in states(MADE, FOLDER_SYNCED, gone, moved)}
+    assert names >= {frozenset({"/a"}), frozenset({"/b"})}
+
+
+def test_a_cut_file_may_have_its_end_still() -> None:
+    cut_to_one = Record("t", 1, 1, b"")
+    left = states(MADE, FOLDER_SYNCED, wrote(0, b"abc"), SYNCED, cut_to_one)
+    assert {files["/a"] for files in left} == {b"abc", b"a"}
+
+
+def test_a_write_may_be_torn_at_sectors_and_nowhere_else() -> None:
+    old, new = b"o" * 2048, b"n" * 1024
+    left = states(MADE, FOLDER_SYNCED, wrote(0, old), SYNCED, wrote(512, new))
+    contents = {files["/a"] for files in left}
+    assert contents == {
+        old,
+        old[:512] + new + old[1536:],
+        old[:512] + new[:512] + old[1024:],
+        old[:1024] + new[:512] + old[1536:],
+    }

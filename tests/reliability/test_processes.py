@@ -1,0 +1,405 @@
+"""Several processes in one file: who comes first, who waits, and that each finds what any other has committed.
+
+`MEMSTORE_ROUNDS=100` runs the races so many times.
+"""
+
+import asyncio
+import os
+import sqlite3
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import memstore
+from memstore import BusyError, Hit, Store
+from memstore.database.inspect import HEAD
+from memstore.repository import change_log
+from tests.database.test_migrations import frozen
+from tests.support.children import Child, Link, children, context
+
+ROUNDS = int(os.environ.get("MEMSTORE_ROUNDS", "0"))
+DIMENSION = 8
+
+Vector = npt.NDArray[np.float32]
+
+
+def vector(*words: int) -> Vector:
+    return np.random.default_rng(words).standard_normal(DIMENSION).astype(np.float32)
+
+
+def read(path: Path, question: str) -> Any:
+    with closing(sqlite3.connect(path)) as base:
+        return base.execute(question).fetchone()[0]
+
+
+def scored_right(hit: Hit, query: Vector, embedding: Vector) -> None:
+    """Row and index both have *embedding*."""
+    assert hit.memory.embedding.tobytes() == embedding.tobytes()
+    right = float(query @ embedding) / float(np.linalg.norm(query) * np.linalg.norm(embedding))
+    assert hit.score == pytest.approx(right, abs=3e-6), "the index has another vector than the row"
+
+
+# -- opening at once
+
+
+async def opens(link: Link, number: int, barrier: Any, folder: str, rounds: int, made: bool) -> None:
+    for round_ in range(rounds):
+        path = Path(folder, f"{round_}.db")
+        await asyncio.to_thread(barrier.wait, 60)
+        async with memstore.open(path, dimension=None if made else DIMENSION) as store:
+            own = vector(number)[: store.dimension]
+            await store.memories.add("x", id=f"own {number}", embedding=own)
+            hits = await store.memories.search(own, limit=1, where={"id": f"own {number}"})
+            assert [hit.memory.id for hit in hits] == [f"own {number}"]
+            await asyncio.to_thread(barrier.wait, 60)
+            found = {hit.memory.id for hit in await store.memories.search(own, limit=100)}
+            assert {f"own {i}" for i in range(4)} <= found
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("revision", [None, "0001"])
+def test_four_processes_open_one_file_at_once(tmp_path: Path, revision: str | None) -> None:
+    rounds = ROUNDS or 15
+    if revision is not None:
+        for i in range(rounds):
+            frozen(tmp_path / f"{i}.db", revision)
+    with children(4, opens, context.Barrier(4), str(tmp_path), rounds, revision is not None) as four:
+        for child in four:
+            child.hear(900)
+    for i in range(rounds):
+        path = tmp_path / f"{i}.db"
+        assert read(path, "PRAGMA integrity_check") == "ok"
+        assert read(path, "SELECT count(*) FROM memory WHERE id LIKE 'own %'") == 4
+        assert read(path, "SELECT version_num FROM memstore_version") == HEAD
+        assert read(path, "SELECT count(*) FROM store_meta") == 1
+    assert {file.suffix for file in tmp_path.iterdir()} == {".db"}
+
+
+# -- writing and searching at once, held to a history
+
+
+class Ledger:
+    """What every process has begun and done, for all to see: the number of its last operation, in shared memory."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(bytes(2 * 4 * 8))
+        self.begun, self.done = np.memmap(path, np.int64, "r+", shape=(2, 4))
+
+
+Held = Mapping[str, int]
+"""Which memories a process has in the file, and of which operation each is."""
+
+
+class Hand:
+    """What a process writes, operation by operation: known to all, so that all can say what it has left."""
+
+    RECORDS = 12
+
+    def __init__(self, seed: int, number: int) -> None:
+        self.number = number
+        self._rng = np.random.default_rng([seed, number])
+        self._operations: list[tuple[list[str], bool]] = [([], True)]
+        self._states: list[Held] = [{}]
+
+    def operation(self, n: int) -> tuple[list[str], bool]:
+        """The ids that operation *n* writes, and whether it deletes them."""
+        while len(self._operations) <= n:
+            some = self._rng.choice(self.RECORDS, size=self._rng.integers(1, 5), replace=False)
+            self._operations.append(([f"{self.number}:{i}" for i in some], bool(self._rng.random() < 0.25)))
+        return self._operations[n]
+
+    def state(self, n: int) -> Held:
+        """What is in the file after operation *n*."""
+        while len(self._states) <= n:
+            ids, deletes = self.operation(len(self._states))
+            kept = {id: of for id, of in self._states[-1].items() if id not in ids}
+            self._states.append(kept if deletes else kept | dict.fromkeys(ids, len(self._states)))
+        return self._states[n]
+
+    def embedding(self, id: str, n: int) -> Vector:
+        return vector(self.number, int(id.split(":")[1]), n)
+
+    async def act(self, store: Store, n: int) -> None:
+        ids, deletes = self.operation(n)
+        if deletes:
+            await store.memories.delete_many(ids=ids)
+            return
+        items = [
+            {
+                "id": id,
+                "content": str(n),
+                "embedding": self.embedding(id, n),
+                "metadata": {"by": self.number},
+                "tags": {str(self.number)},
+            }
+            for id in ids
+        ]
+        await store.memories.upsert_many(items)
+
+
+async def found_of(store: Store, hand: Hand, query: Vector, rng: np.random.Generator) -> Held:
+    """What a search finds of a process's memories, each scored as the vector of its operation must be."""
+    by = {"tags": {str(hand.number)}} if rng.random() < 0.5 else {"where": {"metadata.by": hand.number}}
+    hits = await store.memories.search(query, limit=100, **by)
+    held = {hit.memory.id: int(hit.memory.content) for hit in hits}
+    for hit in hits:
+        scored_right(hit, query, hand.embedding(hit.memory.id, held[hit.memory.id]))
+    return held
+
+
+async def takes_part(
+    link: Link, number: int, barrier: Any, path: str, ledger: Path, seed: int, turns: int, index: str
+) -> int:
+    hands, shared, rng = [Hand(seed, i) for i in range(4)], Ledger(ledger), np.random.default_rng([seed, number, 7])
+    searches = 0
+    async with memstore.open(path, dimension=DIMENSION, index=index) as store:
+        await asyncio.to_thread(barrier.wait, 60)
+        n = 0
+        while n < turns:
+            if rng.random() < 0.4:
+                n += 1
+                shared.begun[number] = n
+                await hands[number].act(store, n)
+                shared.done[number] = n
+                continue
+            other = hands[rng.integers(4)]
+            low = int(shared.done[other.number])
+            held = await found_of(store, other, vector(int(rng.integers(99))), rng)
+            high = int(shared.begun[other.number])
+            allowed = [other.state(i) for i in range(low, high + 1)]
+            assert held in allowed, f"process {other.number} had done {low} and begun {high}; found {held}"
+            searches += 1
+            if index == "graph" and rng.random() < 0.03:
+                await store.optimize()
+        await asyncio.to_thread(barrier.wait, 60)
+        for hand in hands:
+            assert await found_of(store, hand, vector(1), rng) == hand.state(turns)
+        assert await store.check() == []
+    return searches
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("index", ["exact", "graph"])
+def test_what_one_process_was_told_is_done_every_later_search_anywhere_finds(tmp_path: Path, index: str) -> None:
+    path, ledger = tmp_path / "store.db", tmp_path / "ledger"
+    turns, seed = 10 * ROUNDS or 60, 11
+    Ledger(ledger)
+    with children(4, takes_part, context.Barrier(4), str(path), ledger, seed, turns, index) as four:
+        searches = [child.hear(900) for child in four]
+    assert min(searches) > turns / 3
+    assert read(path, "PRAGMA integrity_check") == "ok"
+
+
+# -- who waits
+
+
+async def holds(link: Link, path: str) -> None:
+    """Hold the writer until told to let go."""
+    async with memstore.open(path, dimension=DIMENSION) as store, store.transaction() as tx:
+        await tx.memories.add("held", id="held", embedding=vector(0))
+        link.tell("holding")
+        await link.hear()
+
+
+async def adds(link: Link, path: str, id: str) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        link.tell("open")
+        await link.hear()
+        adding = asyncio.ensure_future(store.memories.add("x", id=id, embedding=vector(1)))
+        await asyncio.sleep(0)  # it stands in line
+        link.tell("asked")
+        await adding
+        assert (await store.memories.search(vector(1), limit=1))[0].memory.id == id
+
+
+async def is_refused(link: Link, path: str) -> None:
+    async with memstore.open(path, dimension=DIMENSION, timeout=0.2) as store:
+        link.tell("open")
+        await link.hear()
+        with pytest.raises(BusyError):
+            await store.memories.add("refused", id="late", embedding=vector(2))
+        with pytest.raises(BusyError):
+            await store.memories.upsert_many([{"content": "refused", "id": "late"}] * 200)
+        with pytest.raises(BusyError):
+            async with store.transaction():
+                pass
+        assert [hit.memory.id for hit in await store.memories.search(vector(2))] == []  # who reads waits for nobody
+        link.tell("refused")
+        await link.hear()
+        await store.memories.add("taken", id="late", embedding=vector(2))
+        assert await store.check() == []
+
+
+def test_writers_wait_for_one_another_and_no_longer_than_they_said(tmp_path: Path) -> None:
+    path = str(tmp_path / "store.db")
+    names = ["a", "b", "c"]
+    with Child(is_refused, path) as impatient, ExitStack() as others:
+        assert impatient.hear() == "open"
+        holder = others.enter_context(Child(holds, path))
+        assert holder.hear() == "holding"
+        waiting = [others.enter_context(Child(adds, path, name)) for name in names]
+        for child in waiting:
+            assert child.hear() == "open"
+            child.tell("go")
+            assert child.hear() == "asked"
+        impatient.tell("go")
+        assert impatient.hear() == "refused"
+        assert not any(child._link.poll() for child in waiting), "somebody wrote while another held the lock"
+        holder.tell("let go")
+        holder.hear()
+        for child in waiting:
+            child.hear()
+        impatient.tell("go")
+        impatient.hear()
+    assert read(tmp_path / "store.db", "SELECT group_concat(id) FROM (SELECT id FROM memory ORDER BY id)") == (
+        "a,b,c,held,late"
+    )
+
+
+# -- a file that is brought to another schema while others have it open
+
+
+async def brings_up_to_date(link: Link, path: str, timeout: float) -> str:
+    try:
+        async with memstore.open(path, timeout=timeout) as store:
+            assert await store.check() == []
+            return str(await store.memories.count(below=True))
+    except BusyError:
+        return "busy"
+
+
+def test_a_migration_waits_for_who_writes_and_nobody_waits_for_who_reads(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    frozen(path, "0001")
+    count = read(path, "SELECT count(*) FROM memory")
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with Child(brings_up_to_date, str(path), 0.3) as hasty:
+            assert hasty.hear() == "busy"
+        assert read(path, "SELECT version_num FROM memstore_version") == "0001", "it was changed all the same"
+        with (
+            closing(sqlite3.connect(path, isolation_level=None)) as reader,
+            Child(brings_up_to_date, str(path), 50.0) as patient,
+        ):
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == ("0001",)
+            writer.execute("INSERT INTO namespace (pk, path) VALUES (99, 'late/')")
+            writer.execute("COMMIT")
+            # One release writes by the old schema, one reads by it, and one is bringing the file up to date.
+            assert patient.hear() == str(count)
+            assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == ("0001",)
+            reader.execute("ROLLBACK")
+            assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == (HEAD,)
+            assert reader.execute("SELECT path FROM namespace WHERE pk = 99").fetchone() == ("late/",)
+
+
+def test_an_open_store_goes_on_when_another_process_finds_nothing_to_migrate(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    frozen(path, "0001")
+
+    async def run() -> None:
+        async with memstore.open(path) as store:
+            count = await store.memories.count(below=True)
+            async with store.transaction() as tx:
+                await tx.memories.add("own", id="own", embedding=[1.0] * store.dimension)
+                with Child(brings_up_to_date, str(path), 0.3) as other:
+                    assert await asyncio.to_thread(other.hear) == str(count), "opening a file that is up to date waited"
+            assert await store.check() == []
+
+    asyncio.run(run())
+
+
+# -- who falls behind
+
+
+async def writes_much(link: Link, path: str) -> None:
+    change_log.KEEP = 50
+    async with memstore.open(path) as store:
+        for i in range(20):
+            await store.memories.upsert_many(
+                [{"id": str(k), "content": str(i), "embedding": vector(i, k)} for k in range(30)]
+            )
+        await store.memories.delete("29")
+
+
+async def test_who_is_behind_the_trimmed_log_builds_its_index_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store.db"
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add("first", id="first", embedding=vector(0))
+        await store.memories.search(vector(0))
+        with Child(writes_much, str(path)) as other:
+            await asyncio.to_thread(other.hear)
+        assert read(path, "SELECT log_floor FROM store_meta") > store._follower.applied
+        caplog.set_level("INFO", "memstore")
+        for k in range(29):
+            hit = (await store.memories.search(vector(19, k), limit=1))[0]
+            assert (hit.memory.id, hit.memory.content) == (str(k), "19")
+        assert caplog.text.count("built anew") == 1
+        assert len(await store.memories.search(vector(0), limit=100)) == 30
+        assert await store.check() == []
+
+
+# -- history replaced under open stores
+
+
+def put_back(backup: Path, path: Path) -> None:
+    """The state of *backup* into a file that others have open, in one transaction, under an epoch of its own."""
+    with closing(sqlite3.connect(":memory:")) as between, closing(sqlite3.connect(backup)) as source:
+        source.backup(between)
+        between.execute("UPDATE store_meta SET epoch = ?", (uuid.uuid4().hex,))
+        between.commit()
+        with closing(sqlite3.connect(path, timeout=50)) as target:
+            between.backup(target)
+
+
+async def looks(link: Link, path: str) -> None:
+    """Tell what is found, as often as asked; a number is a memory to write first."""
+    async with memstore.open(path) as store:
+        while True:
+            hits = await store.memories.search(vector(1), limit=100)
+            for hit in hits:
+                scored_right(hit, vector(1), vector(int(hit.memory.content)))
+            assert await store.check() == []
+            link.tell({hit.memory.id: hit.memory.content for hit in hits})
+            asked = await link.hear()
+            if asked == "end":
+                return
+            if asked != "look":
+                await store.memories.upsert(str(asked), id="last", embedding=vector(asked))
+
+
+async def test_every_process_follows_a_file_to_the_state_of_a_backup(tmp_path: Path) -> None:
+    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add_many([{"content": str(i), "id": str(i), "embedding": vector(i)} for i in range(5)])
+        await store.backup(backup)
+    first = {str(i): str(i) for i in range(5)}
+    with Child(looks, str(path)) as one, Child(looks, str(path)) as two:
+        assert [one.hear(), two.hear()] == [first] * 2
+        for round_ in range(2):  # the second time the log has the same numbers as the first, and means others
+            content = 100 + round_
+            one.tell(content)
+            assert one.hear() == first | {"last": str(content)}
+            two.tell("look")
+            assert two.hear() == first | {"last": str(content)}
+            put_back(backup, path)
+            two.tell(200 + round_)
+            assert two.hear() == first | {"last": str(200 + round_)}
+            one.tell("look")
+            assert one.hear() == first | {"last": str(200 + round_)}
+            put_back(backup, path)
+            for child in (one, two):
+                child.tell("look")
+                assert child.hear() == first
+        for child in (one, two):
+            child.tell("end")
+            child.hear()

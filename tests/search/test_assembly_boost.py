@@ -1,0 +1,460 @@
+"""Searches that use assemblies: what activates, what its members gain, how an activation fades."""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import memstore
+from memstore import Activation, BusyError, Hits, InvalidError, ReadOnlyError, Store
+from memstore.database.sqlite import sqlite3
+from memstore.search.activation import decayed
+from tests.conftest import DIMENSION, vectors
+
+Rows = npt.NDArray[np.float32]
+EVERY = Activation(threshold=-1e9, limit=1_000)
+"""Every assembly in step activates."""
+
+
+def unit(*numbers: float) -> Rows:
+    """A vector of these first components."""
+    row = np.zeros(DIMENSION, dtype=np.float32)
+    row[: len(numbers)] = numbers
+    return row
+
+
+def out_of_step(path: Path, *ids: str) -> None:
+    """Raw SQL that leaves the composites of assemblies behind."""
+    with sqlite3.connect(path) as base:
+        for id in ids:
+            base.execute("UPDATE assembly SET revision = revision + 1 WHERE id = ?", (id,))
+    base.close()
+
+
+def by_id(hits: Hits[memstore.Hit]) -> dict[str, memstore.Hit]:
+    return {hit.memory.id: hit for hit in hits}
+
+
+# --- the formulas ---
+
+
+scores = st.floats(-1e12, 1e12)
+levels = st.floats(0, 1)
+
+
+@given(scores, st.floats(0, 1e12), st.floats(0, 1e12), levels, levels, st.floats(0, 100), st.floats(1e-6, 1e6))
+def test_a_boost_is_bounded_and_grows_with_score_and_level(
+    threshold: float, near: float, nearer: float, level: float, more: float, priming: float, weight: float
+) -> None:
+    asked = Activation(threshold=threshold, weight=weight, priming=priming)
+    (near, nearer), (level, more) = sorted([near, nearer]), sorted([level, more])
+    assert 0.5 <= asked.strength(threshold + near, level) <= 1
+    assert weight / 2 <= asked.boost(threshold + near, level) <= weight
+    assert asked.boost(threshold + near, level) <= asked.boost(threshold + nearer, level)
+    assert asked.boost(threshold + near, level) <= asked.boost(threshold + near, more)
+
+
+def test_strength_is_what_the_table_says() -> None:
+    asked = Activation(threshold=0.5, weight=0.2, priming=2)
+    assert asked.strength(0.5, 0) == 0.5
+    assert asked.strength(1.5, 0) == pytest.approx(2 / 3)
+    assert asked.strength(0.5, 0.5) == pytest.approx(2 / 3)
+    assert asked.boost(1.5, 0.5) == pytest.approx(0.2 * 3 / 4)
+
+
+WHEN = datetime(2024, 2, 29, tzinfo=UTC)
+
+
+@given(levels, st.floats(1e-3, 1e9), st.integers(0, 10**9), st.integers(0, 10**9))
+def test_an_activation_halves_every_half_life_and_never_grows(
+    level: float, half_life: float, soon: int, late: int
+) -> None:
+    soon, late = sorted([soon, late])
+
+    def at(seconds: float) -> float:
+        return decayed(level, WHEN, WHEN + timedelta(seconds=seconds), half_life)
+
+    assert at(0) == at(-5) == level
+    assert 0 <= at(late) <= at(soon) <= level
+    assert at(soon) == pytest.approx(level * 0.5 ** (soon / half_life), rel=1e-9, abs=1e-300)
+    assert decayed(level, None, WHEN, half_life) == 0.0
+
+
+# --- the search, against one that looks at everything ---
+
+
+def score(metric: str, query: Rows, row: Rows) -> float:
+    q, x = query.astype(float), row.astype(float)
+    if metric == "l2":
+        return 1 / (1 + float(np.linalg.norm(q - x)))
+    product = float(q @ x)
+    return product / float(np.linalg.norm(q) * np.linalg.norm(x)) if metric == "cosine" else product
+
+
+async def expected(
+    store: Store,
+    query: Rows,
+    limit: int,
+    asked: Activation,
+    *,
+    tags: Iterable[str] = (),
+    min_score: float = -math.inf,
+    below: bool = False,
+) -> list[tuple[str, float, float]]:
+    """Every memory and every assembly looked at: id, base score and boost of the best."""
+    groups = [group async for group in store.assemblies.list(below=below) if group.composite is not None]
+    near = [(score(store.metric, query, group.composite), group) for group in groups]
+    near = sorted((pair for pair in near if pair[0] >= asked.threshold), key=lambda pair: -pair[0])[: asked.limit]
+    boosts: dict[tuple[Any, str], float] = {}
+    for closeness, group in near:
+        strength = 1 - 1 / (2 + closeness - asked.threshold + asked.priming * group.activation)
+        async for member in store.namespace(*group.namespace).assemblies.members(group.id):
+            key = group.namespace, member
+            boosts[key] = max(boosts.get(key, 0.0), asked.weight * strength)
+    found = []
+    async for memory in store.memories.list(tags=tags, below=below):
+        if memory.embedding is not None:
+            base = score(store.metric, query, memory.embedding)
+            if base >= min_score:
+                found.append((memory.id, base, boosts.get((memory.namespace, memory.id), 0.0)))
+    return sorted(found, key=lambda row: -(row[1] + row[2]))[:limit]
+
+
+async def fill(store: Store, rng: np.random.Generator) -> None:
+    for part, place in enumerate((store, store.namespace("a"), store.namespace("a", "b"))):
+        rows = vectors(rng, 60)
+        items: list[dict[str, Any]] = [
+            {
+                "id": f"{part}:{i}",
+                "content": "",
+                "embedding": row,
+                "tags": {"even"} if i % 2 == 0 else {"odd"},
+                "expires_at": datetime(9999, 1, 1, tzinfo=UTC) if i % 3 else None,
+            }
+            for i, row in enumerate(rows)
+        ]
+        await place.memories.add_many([*items, {"id": f"{part}:silent", "content": "", "tags": {"even"}}])
+        for group in range(12):
+            chosen = rng.choice(60, size=int(rng.integers(1, 9)), replace=False)
+            members = [f"{part}:{i}" for i in chosen] + [f"{part}:silent"] * (group % 2)
+            await place.assemblies.add(f"g{group}", members=members)
+        await place.assemblies.add("empty")
+        await place.assemblies.activate({f"g{i}": i / 12 for i in range(12)})
+
+
+THRESHOLDS = {"cosine": 0.3, "l2": 0.25, "inner_product": 1.0}
+
+
+@pytest.mark.parametrize("metric", THRESHOLDS)
+async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, metric: Any) -> None:
+    rng = np.random.default_rng(5)
+    async with memstore.open(path, dimension=DIMENSION, metric=metric, activation_half_life=1e15) as store:
+        await fill(store, rng)
+        changed = 0
+        for query in vectors(rng, 8):
+            for options in (
+                {},
+                {"tags": {"even"}},
+                {"below": True},
+                {"below": True, "tags": {"odd"}},
+                {"min_score": 0.2},
+            ):
+                for asked in (
+                    Activation(threshold=THRESHOLDS[metric], limit=3, weight=0.5),
+                    Activation(threshold=THRESHOLDS[metric], limit=50, weight=2.0, priming=3.0),
+                ):
+                    hits = await store.memories.search(query, 7, activate=asked, **options)
+                    wanted = await expected(store, query, 7, asked, **options)
+                    assert [hit.memory.id for hit in hits] == [id for id, _, _ in wanted]
+                    for hit, (_, base, boost) in zip(hits, wanted, strict=True):
+                        assert hit.base_score == pytest.approx(base, rel=1e-5, abs=1e-6)
+                        assert hit.boost == pytest.approx(boost, rel=1e-5)
+                        assert hit.score == hit.base_score + hit.boost
+                    plain = await store.memories.search(query, 7, **options)
+                    changed += [hit.memory.id for hit in plain] != [hit.memory.id for hit in hits]
+                    assert {hit.reason for hit in plain} <= {"none"}
+        assert changed > 40
+        several = await store.memories.search_many([unit(1), unit(0, 1)], activate=EVERY, below=True)
+        alone = [await store.memories.search(q, activate=EVERY, below=True) for q in (unit(1), unit(0, 1))]
+        assert several == alone
+        for one, other in zip(several, alone, strict=True):
+            assert [(a.id, a.score) for a in one.activated] == [(a.id, a.score) for a in other.activated] != []
+        assert await store.check() == []
+
+
+@pytest.mark.parametrize("vector_type", ["float32", "float16"])
+async def test_members_that_no_plain_search_would_return_are_found(path: Path, vector_type: Any) -> None:
+    rng = np.random.default_rng(3)
+    near = unit(1) + 0.3 * vectors(rng, 500) / 3
+    async with memstore.open(path, dimension=DIMENSION, vector_type=vector_type) as store:
+        await store.memories.add_many([{"id": f"n{i}", "content": "", "embedding": row} for i, row in enumerate(near)])
+        for id, more in {"far": {}, "tagged": {"tags": {"t"}}, "gone": {"ttl": 1e-6}}.items():
+            await store.memories.add(id, id=id, embedding=unit(1, 1), **more)
+        await store.namespace("other").memories.add("o", id="other", embedding=unit(1, 1))
+        await store.assemblies.add("g", members=["far", "tagged"])
+        await store.namespace("other").assemblies.add("g", members=["other"])
+        asked = Activation(threshold=0.6, weight=1)
+        assert not {"far", "tagged"} & by_id(await store.memories.search(unit(1), 5)).keys()
+        assert [hit.memory.id for hit in await store.memories.search(unit(1), 5, activate=asked)][:2] == [
+            "far",
+            "tagged",
+        ]
+        tagged = await store.memories.search(unit(1), 5, activate=asked, tags={"t"})
+        assert [hit.memory.id for hit in tagged] == ["tagged"]
+        below = await store.memories.search(unit(1), 5, activate=asked, below=True)
+        assert [hit.memory.id for hit in below][:3] == ["far", "tagged", "other"]
+        assert {(each.namespace, each.id) for each in below.activated} == {((), "g"), (("other",), "g")}
+        close = await store.memories.search(unit(1), 5, activate=asked, min_score=0.9)
+        assert {hit.reason for hit in close} == {"no_assembly"}, "what an assembly adds makes nothing closer"
+
+
+async def test_two_memories_of_one_vector_are_told_apart_by_what_is_in_step(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        for id in ("out", "in"):  # the one that is to come first is the younger
+            await store.memories.add(id, id=id, embedding=unit(1, 0.5))
+        await store.assemblies.add("unsynced", members=["out"])
+        await store.assemblies.add("synced", members=["in"])
+    out_of_step(path, "unsynced")
+    async with memstore.open(path, read_only=True) as store:
+        hits = await store.memories.search(unit(1, 0.5), activate=Activation())
+        assert [hit.memory.id for hit in hits] == ["in", "out"]
+        first, second = hits
+        assert (first.reason, first.assembly, second.reason, second.assembly) == ("boosted", "synced", "stale", None)
+        assert first.boost > 0
+        assert second.boost == 0.0
+        assert first.base_score == pytest.approx(second.base_score)
+        assert first.score == first.base_score + first.boost > second.score == second.base_score
+        assert [each.id for each in hits.activated] == ["synced"]
+    async with memstore.open(path) as store:  # which mends it
+        hits = await store.memories.search(unit(1, 0.5), activate=Activation())
+        assert [hit.memory.id for hit in hits] == ["out", "in"]
+        assert {hit.reason for hit in hits} == {"boosted"}
+
+
+async def test_every_hit_says_why(store: Store) -> None:
+    rows = {"near": unit(1), "far": unit(-1), "alone": unit(0, 1), "second": unit(0.9, 0.1), "shared": unit(1, 0.2)}
+    for id, row in rows.items():
+        await store.memories.add(id, id=id, embedding=row)
+    await store.assemblies.add("a", members=["near", "shared"])
+    await store.assemblies.add("b", members=["second"])
+    await store.assemblies.add("c", members=["far"])
+    await store.assemblies.add("d", members=["shared", "second"])
+    hits = by_id(await store.memories.search(unit(1), activate=Activation(threshold=0.5, limit=2)))
+    assert {id: (hit.reason, hit.assembly) for id, hit in hits.items()} == {
+        "near": ("boosted", "a"),
+        "shared": ("boosted", "a"),
+        "second": ("boosted", "b"),
+        "far": ("not_activated", None),
+        "alone": ("no_assembly", None),
+    }
+    assert all((hit.boost == 0.0) == (hit.reason != "boosted") for hit in hits.values())
+    nearest = await store.memories.search(unit(1), activate=Activation(threshold=0.5, limit=1))
+    assert [each.id for each in nearest.activated] == ["a"]
+    nothing = await store.memories.search(unit(1), activate=Activation(threshold=0.9999))
+    assert nothing.activated == ()
+    plain = await store.memories.search(unit(1))
+    assert [(hit.score, hit.reason) for hit in plain] == [(hit.score, "none") for hit in plain]
+    assert plain.activated == ()
+    assert all((hit.base_score, hit.boost, hit.assembly, hit.gain) == (hit.score, 0.0, None, None) for hit in plain)
+    assert [hit.memory.id for hit in nothing] == [hit.memory.id for hit in plain]
+
+
+async def test_what_is_out_of_step_takes_nobodys_place(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        for i in range(40):
+            await store.memories.add("", id=f"m{i}", embedding=unit(1, 0.01 * i))
+            await store.assemblies.add(f"g{i}", members=[f"m{i}"])
+    out_of_step(path, *(f"g{i}" for i in range(35)))
+    async with memstore.open(path, read_only=True) as store:
+        hits = await store.memories.search(unit(1), 40, activate=Activation(limit=2))
+        assert [each.id for each in hits.activated] == ["g35", "g36"]
+        reasons = {hit.memory.id: hit.reason for hit in hits}
+        assert (reasons["m34"], reasons["m35"], reasons["m37"]) == ("stale", "boosted", "not_activated")
+
+
+async def test_an_age_limit_suppresses_older_composites_when_it_is_asked_for(store: Store, path: Path) -> None:
+    for id in ("old", "young", "far"):
+        await store.memories.add(id, id=id, embedding=unit(-1) if id == "far" else unit(1))
+        await store.assemblies.add(id, members=[id])
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "UPDATE assembly_vector SET composed_at = composed_at - 3600000000 "
+            "WHERE assembly_pk IN (SELECT pk FROM assembly WHERE id <> 'young')"
+        )
+        base.execute("UPDATE assembly_vector SET composed_at = NULL WHERE assembly_pk = 3")
+    base.close()
+    state = await store.assemblies.sync_state("old")
+    assert state.synced
+    assert timedelta(minutes=60) <= state.age < timedelta(minutes=70)
+    assert (await store.assemblies.sync_state("far")).age is None
+    for limit in (timedelta(minutes=30), 1800, 1800.0):
+        hits = by_id(await store.memories.search(unit(1), activate=Activation(max_age=limit)))
+        assert {id: hit.reason for id, hit in hits.items()} == {
+            "old": "stale",
+            "young": "boosted",
+            "far": "not_activated",
+        }
+        assert hits["old"].boost == 0.0
+    for limit in (None, timedelta(hours=2)):
+        hits = by_id(await store.memories.search(unit(1), activate=Activation(max_age=limit)))
+        assert {id: hit.reason for id, hit in hits.items()} == {
+            "old": "boosted",
+            "young": "boosted",
+            "far": "not_activated",
+        }
+    older = Activation(max_age=timedelta(hours=2), threshold=-1)
+    assert (await store.memories.search(unit(-1), 1, activate=older))[0].reason == "stale", "of no known age"
+
+
+# --- what is stored of it ---
+
+
+async def test_a_search_writes_nothing_unless_it_is_asked_to(store: Store) -> None:
+    for id, row in {"a": unit(1), "b": unit(1, 1), "c": unit(-1)}.items():
+        await store.memories.add(id, id=id, embedding=row)
+        await store.assemblies.add(id, members=[id])
+    before = [group async for group in store.assemblies.list()]
+    await store.memories.search(unit(1), activate=Activation())
+    assert [group async for group in store.assemblies.list()] == before
+    await store.memories.search_many([unit(1), unit(1, 1)], activate=Activation(threshold=0.6, record=True))
+    after = {group.id: group async for group in store.assemblies.list()}
+    assert {id: group.activation_count for id, group in after.items()} == {"a": 1, "b": 1, "c": 0}
+    strongest = Activation(threshold=0.6).strength(1.0, 0)
+    assert after["a"].activation_level == pytest.approx(strongest)
+    assert after["b"].activation_level == pytest.approx(strongest)
+    assert [(g.updated_at, g.revision) for g in after.values()] == [(g.updated_at, g.revision) for g in before]
+    async with store.transaction() as tx:
+        await tx.memories.search(unit(-1), activate=Activation(record=True))
+        assert (await tx.assemblies.get("c")).activation_count == 1
+    assert (await store.assemblies.get("c")).activation_count == 1
+
+
+async def test_a_store_that_is_only_read_searches_and_refuses_to_note_it(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add("a", id="a", embedding=unit(1))
+        await store.assemblies.add("g", members=["a"])
+    async with memstore.open(path, read_only=True) as store:
+        assert (await store.memories.search(unit(1), activate=Activation()))[0].reason == "boosted"
+        with pytest.raises(ReadOnlyError):
+            await store.memories.search(unit(1), activate=Activation(record=True))
+        with pytest.raises(ReadOnlyError):
+            await store.assemblies.activate(["g"])
+
+
+async def test_activating_is_use_and_no_change(store: Store) -> None:
+    await store.assemblies.add_many([{"id": id} for id in "abc"])
+    before = await store.assemblies.get("a")
+    assert (before.activation, before.activation_level, before.activated_at, before.activation_count) == (0, 0, None, 0)
+    started = datetime.now(UTC)
+    assert await store.assemblies.activate(["a", "b", "none", "a"]) == 2
+    assert await store.assemblies.activate({"b": 0.25, "none": 1}) == 1
+    assert await store.assemblies.activate([]) == 0
+    after, other, left = [await store.assemblies.get(id) for id in "abc"]
+    assert (after.activation_level, after.activation_count, other.activation_level, other.activation_count) == (
+        1,
+        1,
+        0.25,
+        2,
+    )
+    assert started <= after.activated_at <= datetime.now(UTC)
+    assert (after.updated_at, after.revision) == (before.updated_at, before.revision)
+    assert left.activation_count == 0
+    for wrong in ({"a": 2}, {"a": -0.1}, {"a": math.nan}, {"a": "1"}, {"c": True}):
+        with pytest.raises(InvalidError, match="level"):
+            await store.assemblies.activate(wrong)
+    with pytest.raises(InvalidError, match="level"):
+        await store.assemblies.activate(["c"], level=1.5)
+    assert (await store.assemblies.get("c")).activation_count == 0
+
+
+async def test_activation_fades_by_the_half_life_the_store_was_opened_with(path: Path) -> None:
+    hours = [0, 1, 2, 48]
+    now = datetime.now(UTC)
+    async with memstore.open(path, dimension=DIMENSION, activation_half_life=3_600.0) as store:
+        await store.assemblies.add_many(
+            [
+                {"id": str(n), "activation_level": 0.8, "activated_at": now - timedelta(hours=n), "activation_count": n}
+                for n in hours
+            ]
+        )
+        faded = [(await store.assemblies.get(str(n))).activation for n in hours]
+        assert faded == pytest.approx([0.8 * 0.5**n for n in hours], rel=0.05)
+        listed = [group.activation async for group in store.assemblies.list(order="-activated_at")]
+        assert listed == pytest.approx(faded, rel=0.05)
+        assert await store.assemblies.count(where={"activation_count": {"$gte": 2}}) == 2
+        assert await store.assemblies.count(where={"activated_at": {"$lt": now - timedelta(hours=1)}}) == 2
+    async with memstore.open(path) as store:  # half a day and half of it again: a day is the half-life
+        again = await store.assemblies.get("48")
+        assert again.activation == pytest.approx(0.2, rel=0.01)
+        assert (again.activation_level, again.activated_at, again.activation_count) == (
+            0.8,
+            now - timedelta(hours=48),
+            48,
+        )
+        assert again == await store.assemblies.get("48"), "what has faded meanwhile makes no other record"
+    for wrong in (0, -1, math.inf, math.nan, "day", True):
+        with pytest.raises(InvalidError, match="activation_half_life"):
+            memstore.open(path, activation_half_life=wrong)
+
+
+async def test_upsert_keeps_an_activation_unless_it_is_given_one(store: Store) -> None:
+    made = await store.assemblies.add("g", activation_level=0.5, activation_count=3)
+    assert made.activated_at is not None
+    kept = await store.assemblies.upsert("g", name="new")
+    assert (kept.activation_level, kept.activated_at, kept.activation_count) == (0.5, made.activated_at, 3)
+    given = await store.assemblies.upsert("g", activation_level=0.75, activated_at=WHEN, activation_count=9)
+    assert (given.activation_level, given.activated_at, given.activation_count) == (0.75, WHEN, 9)
+    fresh = await store.assemblies.upsert("h", activation_level=0.0)
+    assert (fresh.activation, fresh.activated_at) == (0.0, None)
+    for wrong in ({"activation_level": 1.1}, {"activated_at": 5}, {"activation_count": -1}):
+        with pytest.raises(InvalidError, match=next(iter(wrong))):
+            await store.assemblies.add("i", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"threshold": math.nan}, "threshold is a number"),
+        ({"threshold": math.inf}, "threshold is a finite number"),
+        ({"limit": 0}, "limit of an activation is a whole number"),
+        ({"weight": 0}, "weight is above 0"),
+        ({"weight": -1}, "weight is a finite number from 0 on"),
+        ({"priming": -0.1}, "priming is a finite number from 0 on"),
+        ({"max_age": -1}, "max_age is a finite number from 0 on"),
+        ({"max_age": "1"}, "max_age is a number"),
+        ({"record": 1}, "record is True or False"),
+    ],
+)
+def test_an_activation_that_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidError, match=said):
+        Activation(**wrong)
+
+
+async def test_activate_is_an_activation(store: Store) -> None:
+    for wrong in (True, 0.5, {"threshold": 0.5}):
+        with pytest.raises(InvalidError, match="Activation"):
+            await store.memories.search(unit(1), activate=wrong)
+        with pytest.raises(InvalidError, match="Activation"):
+            await store.memories.explain(unit(1), "a", activate=wrong)
+    assert await store.memories.search_many([], activate=Activation()) == []
+
+
+async def test_noting_waits_for_the_writer_no_longer_than_the_timeout(path: Path) -> None:
+    async with memstore.open(path, dimension=DIMENSION, timeout=0.2) as store:
+        await store.memories.add("a", id="a", embedding=unit(1))
+        await store.assemblies.add("g", members=["a"])
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        assert (await store.memories.search(unit(1), activate=Activation()))[0].reason == "boosted"
+        with pytest.raises(BusyError):
+            await store.memories.search(unit(1), activate=Activation(record=True))
+        writer.execute("ROLLBACK")
+        writer.close()
+        assert await store.check() == []

@@ -1,0 +1,93 @@
+"""Data that a graph can follow, small stores that have one, and the oracle of a search: NumPy in float64."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from memstore import Store
+from memstore.index import planner
+from memstore.repository import change_log
+from memstore.sync import follower
+from tests.support.spaces import angles, ball_distances, placed
+
+DIMENSION = 24
+
+Rows = npt.NDArray[np.float32]
+
+
+def clustered(
+    rng: np.random.Generator, count: int, dimension: int = DIMENSION, *, clusters: int = 60, spread: float = 0.35
+) -> tuple[Rows, npt.NDArray[np.int64]]:
+    """Vectors of unlike lengths around a few centres, and which centre each belongs to."""
+    centres = rng.standard_normal((clusters, dimension))
+    of = rng.integers(0, clusters, count)
+    rows = centres[of] + spread * rng.standard_normal((count, dimension))
+    return rows.astype(np.float32), of
+
+
+def small_graphs(patch: pytest.MonkeyPatch, **others: float) -> None:
+    """Have graphs from 200 vectors on, and every rule in proportion; *others* are further constants of the planner."""
+    lowered = {"WORTH": 1, "LEAST_WORTH": 200, "STEP": 0.1, "FOLD_LEAST": 100, "DEAD_LEAST": 100} | others
+    for name, value in lowered.items():
+        patch.setattr(planner, name, value)
+    patch.setattr(follower, "FAISS_FROM", 100)
+    patch.setattr(change_log, "KEEP", 50)
+
+
+def by_hand(store: Store) -> Store:
+    """*store*, whose graph is tended when `optimize` says so, and at no other time."""
+    store._tender._not_before = float("inf")
+    return store
+
+
+async def settled(store: Store, *, seconds: float = 20) -> None:
+    """Wait until the graph is tended, and nothing is left to do."""
+    await store.memories.search(placed(store.metric, np.ones(store.dimension)))
+    tender, deadline = store._tender, monotonic() + seconds
+    while True:
+        await asyncio.sleep(0.005)
+        waiting = [kind for kind in store._follower.spaces if tender._next(kind, whole=False)]
+        if not tender._busy() and (not waiting or tender._not_before > monotonic()):
+            return
+        assert monotonic() < deadline, f"still at work: {waiting}"
+
+
+async def attached(store: Store) -> None:
+    """Wait until the graph that a snapshot promised is there, or was found to be of no use."""
+    await settled(store)
+    assert all(index.expected is None for index in store._follower.indexes.values())
+
+
+def closeness(metric: str, queries: Rows, rows: Rows) -> npt.NDArray[np.float64]:
+    """The documented score of each row for each query, from the vectors as they were given."""
+    wide, asked = rows.astype(np.float64), queries.astype(np.float64)
+    if metric == "spherical":
+        return np.array([1 - angles(query, wide) / np.pi for query in asked])
+    if metric == "hyperbolic":
+        return np.array([1 / (1 + ball_distances(query, wide)) for query in asked])
+    if metric == "l2":
+        return 1 / (1 + np.sqrt(np.maximum(((wide[None] - asked[:, None]) ** 2).sum(axis=2), 0)))
+    if metric == "cosine":
+        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+        asked /= np.linalg.norm(asked, axis=1, keepdims=True)
+    return asked @ wide.T
+
+
+def sql(path: Path, *statements: str, checked: bool = True, **values: Any) -> list[Any]:
+    """What another tool does to the file; the rows of the last statement."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA ignore_check_constraints = {not checked:d}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        rows: list[Any] = []
+        for statement in statements:
+            rows = connection.execute(statement, {k: v for k, v in values.items() if f":{k}" in statement}).fetchall()
+        connection.execute("COMMIT")
+    return rows

@@ -1,0 +1,478 @@
+"""What a store should hold, in dicts and float64: the slow second implementation that the fast one is held against.
+
+`Model` knows the verbs by name and raises the store's errors. It is written from the documentation, not from the
+library: one rule, a few lines. Rows are plain dicts in the order of their creation. A time the store chose is a
+`Moment` until the record was seen; from then on it is exact.
+"""
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from memstore import Assembly, DuplicateError, InvalidError, Memory, MemstoreError, NotFoundError
+from tests.support.spaces import mean, score
+
+Namespace = tuple[str, ...]
+Key = tuple[Namespace, str]
+Row = dict[str, Any]
+Wide = npt.NDArray[np.float64]
+
+MEMORY_DEFAULTS: Row = {
+    "embedding": None,
+    "tags": frozenset(),
+    "metadata": {},
+    "importance": 0.5,
+    "expires_at": None,
+    "accessed_at": None,
+    "access_count": 0,
+    "pinned": False,
+}
+ASSEMBLY_DEFAULTS: Row = {"name": "", "description": "", "tags": frozenset(), "topics": (), "metadata": {}}
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(eq=False)
+class Moment:
+    """A time the store will choose: between the start and the end of a call."""
+
+    low: datetime = field(default_factory=clock)
+    high: datetime | None = None
+
+    def end(self) -> None:
+        self.high = clock()
+
+    def later(self, seconds: float) -> "Later":
+        return Later(self, timedelta(seconds=seconds))
+
+
+@dataclass(eq=False)
+class Later:
+    """A time so long after a moment."""
+
+    moment: Moment
+    shift: timedelta
+
+
+def agrees(expected: object, actual: object) -> bool:
+    """Whether a field is what it should be."""
+    if isinstance(expected, Moment):
+        return isinstance(actual, datetime) and expected.low <= actual <= (expected.high or clock())
+    if isinstance(expected, Later):
+        return isinstance(actual, datetime) and agrees(expected.moment, actual - expected.shift)
+    if isinstance(expected, np.ndarray):
+        return isinstance(actual, np.ndarray) and expected.tobytes() == actual.tobytes()
+    return type(expected) is type(actual) and expected == actual
+
+
+def is_past(when: object) -> bool:
+    if isinstance(when, Later):
+        return when.shift <= timedelta(0)
+    return isinstance(when, datetime) and when <= clock()
+
+
+@dataclass(frozen=True)
+class Command:
+    """One call of a verb: `face.namespace(*namespace).noun.verb(**arguments)`."""
+
+    noun: str
+    verb: str
+    namespace: Namespace
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Where:
+    """A filter, and what it says of a row."""
+
+    where: Mapping[str, Any]
+    says: Callable[[Key, Row], bool]
+
+    def __repr__(self) -> str:
+        return repr(self.where)
+
+
+def tolerance(metric: str, query: Wide, vectors: Iterable[Wide]) -> float:
+    """How far a score may be off: float32 rounding of what is compared."""
+    longest = max((float(np.linalg.norm(v)) for v in vectors), default=0.0)
+    if metric == "inner_product":
+        return 2e-6 * float(np.linalg.norm(query)) * longest
+    if metric == "hyperbolic":
+        return 3e-6 + 3e-7 / (1 - longest)  # the nearer to the edge, the farther a rounding moves a vector
+    return 3e-6
+
+
+class Model:
+    """A store, slowly."""
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.memories: dict[Key, Row] = {}
+        self.assemblies: dict[Key, Row] = {}
+
+    def copy(self) -> "Model":
+        other = Model(self.metric)
+        other.adopt(self)
+        return other
+
+    def adopt(self, other: "Model") -> None:
+        self.memories = {key: dict(row) for key, row in other.memories.items()}
+        self.assemblies = {key: dict(row) for key, row in other.assemblies.items()}
+
+    # -- reads
+
+    def rows(self, noun: str) -> dict[Key, Row]:
+        """What a read may see, in order of creation."""
+        if noun == "assemblies":
+            return self.assemblies
+        return {key: row for key, row in self.memories.items() if not is_past(row["expires_at"])}
+
+    def chosen(
+        self, noun: str, namespace: Namespace, *, below: bool, tags: Iterable[str], where: Where | None
+    ) -> list[Key]:
+        depth = len(namespace)
+        return [
+            key
+            for key, row in self.rows(noun).items()
+            if (key[0] == namespace or (below and key[0][:depth] == namespace))
+            and row["tags"] >= set(tags)
+            and (where is None or where.says(key, row))
+        ]
+
+    def vector(self, noun: str, key: Key) -> Wide | None:
+        if noun == "assemblies":
+            return self.composite(key)
+        embedding = self.memories[key]["embedding"]
+        return None if embedding is None else embedding.astype(np.float64)
+
+    def members(self, key: Key, *, expired: bool = True) -> list[Key]:
+        rows = self.memories if expired else self.rows("memories")
+        return [k for k in rows if k[0] == key[0] and k[1] in self.assemblies[key]["members"]]
+
+    def composite(self, key: Key, *, expired: bool = True) -> Wide | None:
+        vectors = [self.memories[k]["embedding"] for k in self.members(key, expired=expired)]
+        return mean(self.metric, [v for v in vectors if v is not None])
+
+    def of(self, memory: Key) -> list[Key]:
+        """The assemblies a memory is a member of."""
+        return [k for k, row in self.assemblies.items() if k[0] == memory[0] and memory[1] in row["members"]]
+
+    def tag_counts(self, namespace: Namespace) -> dict[str, tuple[int, int]]:
+        counts: dict[str, list[int]] = {}
+        for place, noun in enumerate(("memories", "assemblies")):
+            for key, row in self.rows(noun).items():
+                for tag in row["tags"] if key[0] == namespace else ():
+                    counts.setdefault(tag, [0, 0])[place] += 1
+        return {tag: (m, a) for tag, (m, a) in sorted(counts.items())}
+
+    # -- writes
+
+    def run(self, command: Command, moment: Moment) -> Any:
+        """Do what the verb says, or raise its error and do nothing."""
+        before = self.copy()
+        verb = getattr(self, f"{command.noun}_{command.verb}")
+        try:
+            self.purge()
+            return verb(command.namespace, moment, **copy.deepcopy(dict(command.arguments)))
+        except MemstoreError:
+            self.adopt(before)
+            raise
+
+    def purge(self) -> None:
+        """Every write begins by deleting what has expired."""
+        for key in [key for key, row in self.memories.items() if is_past(row["expires_at"])]:
+            self.drop_memory(key)
+
+    def drop_memory(self, key: Key) -> None:
+        del self.memories[key]
+        for owner in self.of(key):
+            self.assemblies[owner]["members"] = self.assemblies[owner]["members"] - {key[1]}
+
+    def need(self, noun: str, key: Key) -> Row:
+        row = self.rows(noun).get(key)
+        if row is None:
+            raise NotFoundError(noun, key[1], key[0])
+        return row
+
+    def _fields(self, given: Row, moment: Moment) -> Row:
+        fields = dict(given)
+        if "ttl" in fields:
+            fields["expires_at"] = moment.later(fields.pop("ttl"))
+        if "tags" in fields:
+            fields["tags"] = frozenset(fields["tags"])
+        if "topics" in fields:
+            fields["topics"] = tuple(fields["topics"])
+        fields.pop("id", None)
+        fields.pop("members", None)
+        return fields
+
+    def _fresh(self, defaults: Row, given: Row, moment: Moment) -> Row:
+        fields = self._fields(given, moment)
+        created = fields.setdefault("created_at", moment)
+        fields["updated_at"] = created if isinstance(created, datetime) and created > clock() else moment
+        return copy.deepcopy(defaults) | fields
+
+    def memories_add(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+        return self.memories_add_many(namespace, moment, [item])
+
+    def memories_add_many(self, namespace: Namespace, moment: Moment, items: list[Row]) -> list[Key]:
+        for item in items:
+            key = namespace, item["id"]
+            if key in self.memories:
+                raise DuplicateError("memory", key[1])
+            self.memories[key] = self._fresh(MEMORY_DEFAULTS, item, moment)
+        return [(namespace, item["id"]) for item in items]
+
+    def memories_upsert(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+        return self.memories_upsert_many(namespace, moment, [item])
+
+    def memories_upsert_many(self, namespace: Namespace, moment: Moment, items: list[Row]) -> list[Key]:
+        for id, item in {item["id"]: item for item in items}.items():
+            row = self._fresh(MEMORY_DEFAULTS, item, moment)
+            old = self.memories.get((namespace, id))
+            if old is not None:
+                kept = {"created_at", "accessed_at", "access_count", "pinned"} - item.keys()
+                row |= {name: old[name] for name in kept}
+            self.memories[namespace, id] = row
+        return [(namespace, item["id"]) for item in items]
+
+    def memories_update(self, namespace: Namespace, moment: Moment, id: str, **changes: Any) -> list[Key]:
+        if "content" in changes and "embedding" not in changes:
+            raise InvalidError("new content needs a new embedding")
+        row = self.need("memories", (namespace, id))
+        row.update({"updated_at": moment} | self._fields(changes, moment))
+        return [(namespace, id)]
+
+    def memories_delete(self, namespace: Namespace, moment: Moment, id: str) -> int:
+        return self.memories_delete_many(namespace, moment, ids=[id])
+
+    def memories_delete_many(
+        self, namespace: Namespace, moment: Moment, ids: list[str] | None = None, where: Where | None = None
+    ) -> int:
+        chosen = self.chosen("memories", namespace, below=False, tags=(), where=where)
+        gone = [key for key in chosen if ids is None or key[1] in ids]
+        for key in gone:
+            self.drop_memory(key)
+        return len(gone)
+
+    def memories_touch(self, namespace: Namespace, moment: Moment, ids: list[str]) -> int:
+        used = [(namespace, id) for id in dict.fromkeys(ids) if (namespace, id) in self.memories]
+        for key in used:
+            row = self.memories[key]
+            row.update(accessed_at=moment, access_count=row["access_count"] + 1)
+        return len(used)
+
+    def assemblies_add(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+        key = namespace, item["id"]
+        if key in self.assemblies:
+            raise DuplicateError("assembly", key[1])
+        self._known(namespace, item.get("members", ()))
+        self.assemblies[key] = self._fresh(ASSEMBLY_DEFAULTS, item, moment) | {"members": set(item.get("members", ()))}
+        return [key]
+
+    def assemblies_upsert(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+        key = namespace, item["id"]
+        self._known(namespace, item.get("members", ()))
+        row = self._fresh(ASSEMBLY_DEFAULTS, item, moment)
+        old = self.assemblies.get(key)
+        row["members"] = set(item.get("members", old["members"] if old is not None else ()))
+        if old is not None:
+            row |= {name: old[name] for name in ("seen",) if name in old}
+            if "created_at" not in item:
+                row["created_at"] = old["created_at"]
+        self.assemblies[key] = row
+        return [key]
+
+    def assemblies_update(self, namespace: Namespace, moment: Moment, id: str, **changes: Any) -> list[Key]:
+        row = self.need("assemblies", (namespace, id))
+        row.update({"updated_at": moment} | self._fields(changes, moment))
+        return [(namespace, id)]
+
+    def assemblies_delete(self, namespace: Namespace, moment: Moment, id: str) -> int:
+        return 0 if self.assemblies.pop((namespace, id), None) is None else 1
+
+    def assemblies_delete_many(self, namespace: Namespace, moment: Moment, where: Where) -> int:
+        gone = self.chosen("assemblies", namespace, below=False, tags=(), where=where)
+        for key in gone:
+            del self.assemblies[key]
+        return len(gone)
+
+    def assemblies_add_members(self, namespace: Namespace, moment: Moment, id: str, ids: list[str]) -> list[Key]:
+        row = self.need("assemblies", (namespace, id))
+        self._known(namespace, ids)
+        row.update(members=row["members"] | set(ids), updated_at=moment)
+        return [(namespace, id)]
+
+    def assemblies_remove_members(self, namespace: Namespace, moment: Moment, id: str, ids: list[str]) -> list[Key]:
+        row = self.need("assemblies", (namespace, id))
+        if row["members"] & set(ids):
+            row.update(members=row["members"] - set(ids), updated_at=moment)
+        return [(namespace, id)]
+
+    def _known(self, namespace: Namespace, members: Iterable[str]) -> None:
+        for id in members:
+            self.need("memories", (namespace, id))
+
+    def tags_rename(self, namespace: Namespace, moment: Moment, old: str, new: str) -> int:
+        carriers = self._carriers(namespace, old)
+        if not carriers:
+            raise NotFoundError("tag", old, namespace)
+        if old != new:
+            for row in carriers:
+                row.update(tags=row["tags"] - {old} | {new}, updated_at=moment)
+        return len(carriers)
+
+    def tags_delete(self, namespace: Namespace, moment: Moment, tag: str) -> int:
+        carriers = self._carriers(namespace, tag)
+        for row in carriers:
+            row.update(tags=row["tags"] - {tag}, updated_at=moment)
+        return len(carriers)
+
+    def _carriers(self, namespace: Namespace, tag: str) -> list[Row]:
+        every = [*self.memories.items(), *self.assemblies.items()]
+        return [row for key, row in every if key[0] == namespace and tag in row["tags"]]
+
+    def clear(self, namespace: Namespace, *, below: bool) -> int:
+        self.purge()
+        gone = {noun: self.chosen(noun, namespace, below=below, tags=(), where=None) for noun in NOUNS}
+        for key in gone["memories"]:
+            self.drop_memory(key)
+        for key in gone["assemblies"]:
+            del self.assemblies[key]
+        return sum(map(len, gone.values()))
+
+
+NOUNS = ("memories", "assemblies")
+
+
+# -- the store against the model
+
+
+def same_memory(model: Model, record: Memory) -> None:
+    """The record is what the model says; times the store chose become exact."""
+    row = model.memories[record.namespace, record.id]
+    for name in ("content", *MEMORY_DEFAULTS, "created_at", "updated_at"):
+        actual = getattr(record, name)
+        assert agrees(row[name], actual), f"memory {record.id!r}: {name} is {actual!r}, not {row[name]!r}"
+        row[name] = actual if name != "metadata" else copy.deepcopy(actual)
+
+
+def same_assembly(model: Model, record: Assembly) -> None:
+    """The record is what the model says, its composite the mean of its members."""
+    key = record.namespace, record.id
+    row = model.assemblies[key]
+    for name in (*ASSEMBLY_DEFAULTS, "created_at", "updated_at"):
+        actual = getattr(record, name)
+        assert agrees(row[name], actual), f"assembly {record.id!r}: {name} is {actual!r}, not {row[name]!r}"
+        row[name] = actual if name != "metadata" else copy.deepcopy(actual)
+    assert record.member_count == len(model.members(key, expired=False))
+    # A member that expired is gone from the composite at the next write at the latest.
+    expected = [model.composite(key), model.composite(key, expired=False)]
+    assert any(near(mean, record.composite) for mean in expected), f"{key}: {record.composite} is not {expected[0]}"
+    state = frozenset((k, _bytes(model.memories[k]["embedding"])) for k in model.members(key))
+    revision, before = row.get("seen", (-1, None))
+    assert record.revision >= revision
+    assert record.revision > revision or state == before, f"{key}: members changed, revision {revision} did not"
+    row["seen"] = record.revision, state
+
+
+def _bytes(vector: npt.NDArray[np.float32] | None) -> bytes:
+    return b"" if vector is None else vector.tobytes()
+
+
+def near(expected: Wide | None, actual: npt.NDArray[np.float32] | None) -> bool:
+    if expected is None or actual is None:
+        return expected is None and actual is None
+    distance = np.linalg.norm(actual.astype(np.float64) - expected)
+    return bool(distance <= 1e-6 * np.linalg.norm(expected))
+
+
+async def same(model: Model, face: Any, namespaces: Collection[Namespace]) -> None:
+    """Everything *face* shows of the root and below is what the model holds; members and tags of *namespaces*."""
+    memories = [record async for record in face.memories.list(below=True)]
+    assert len({(m.namespace, m.id) for m in memories}) == len(memories)
+    assert {(m.namespace, m.id) for m in memories} == model.rows("memories").keys()
+    for memory in memories:
+        same_memory(model, memory)
+    assemblies = [record async for record in face.assemblies.list(below=True)]
+    assert [(a.namespace, a.id) for a in assemblies] == [key for key, _ in by(model.assemblies, "created_at")]
+    for assembly in assemblies:
+        same_assembly(model, assembly)
+        key = assembly.namespace, assembly.id
+        if key[0] not in namespaces:
+            continue
+        members = [id async for id in at(face, key[0]).assemblies.members(key[1])]
+        assert members == [k[1] for k in model.members(key, expired=False)]
+    for namespace in namespaces:
+        tags = [tag async for tag in at(face, namespace).tags.list()]
+        assert {t.name: (t.memory_count, t.assembly_count) for t in tags} == model.tag_counts(namespace)
+
+
+def at(face: Any, namespace: Namespace) -> Any:
+    return face.namespace(*namespace) if namespace else face
+
+
+def by(rows: Mapping[Key, Row], column: str, *, descending: bool = False) -> list[tuple[Key, Row]]:
+    """Rows in the order of a list: by the column, what is missing first, then by creation."""
+
+    def value(entry: tuple[int, tuple[Key, Row]]) -> tuple[Any, ...]:
+        place, (key, row) = entry
+        found = key[1] if column == "id" else row[column]
+        if isinstance(found, Moment):  # not seen yet: after all that is older
+            found = found.low
+        return (found is not None, found, place) if found is not None else (False, place)
+
+    return [entry for _, entry in sorted(enumerate(rows.items()), key=value, reverse=descending)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The arguments of one search."""
+
+    noun: str
+    namespace: Namespace = ()
+    limit: int = 10
+    tags: frozenset[str] = frozenset()
+    where: Where | None = None
+    min_score: float | None = None
+    below: bool = False
+
+    def arguments(self) -> Row:
+        asked: Row = {"limit": self.limit, "tags": self.tags, "min_score": self.min_score, "below": self.below}
+        return asked if self.where is None else asked | {"where": self.where.where}
+
+
+def right_hits(model: Model, search: Search, query: npt.NDArray[np.float32], hits: Any) -> None:
+    """The hits are the nearest by float64 of all that the arguments allow; which of equals is left open."""
+    allowed = model.chosen(search.noun, search.namespace, below=search.below, tags=search.tags, where=search.where)
+    vectors = {key: model.vector(search.noun, key) for key in allowed}
+    wide = {key: vector for key, vector in vectors.items() if vector is not None}
+    asked = query.astype(np.float64)
+    slack = tolerance(model.metric, asked, wide.values())
+    scores = {key: score(model.metric, asked, vector) for key, vector in wide.items()}
+    least = -np.inf if search.min_score is None else search.min_score
+    surely = sum(value >= least + slack for value in scores.values())
+    perhaps = sum(value >= least - slack for value in scores.values())
+    assert min(search.limit, surely) <= len(hits) <= min(search.limit, perhaps), f"{len(hits)} hits of {scores}"
+    best = sorted(scores.values(), reverse=True)
+    places = {key: place for place, key in enumerate(wide)}
+    found = [hit.memory if search.noun == "memories" else hit.assembly for hit in hits]
+    keys = [(record.namespace, record.id) for record in found]
+    assert len(set(keys)) == len(keys)
+    for i, (hit, key) in enumerate(zip(hits, keys, strict=True)):
+        assert key in scores, f"{key} is not allowed"
+        assert abs(hit.score - scores[key]) <= slack, f"{key} scores {hit.score}, not {scores[key]}"
+        assert hit.score >= best[i] - 2 * slack, f"{key} at place {i} scores {hit.score}, not {best[i]}"
+        assert hit.score >= least
+        if i:
+            assert (-hits[i - 1].score, places[keys[i - 1]]) < (-hit.score, places[key]), "not in order"
+    assert hits.plan.allowed == len(scores)
+    for record in found:
+        (same_memory if search.noun == "memories" else same_assembly)(model, record)
