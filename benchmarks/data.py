@@ -293,4 +293,4 @@ class Judge:
 
 
 def _matches(rule: Filter, tags: list[str], metadata: dict[str, Any]) -> bool:
-    return rule.tag in tags if rule.tag else metadata[rule.field] < rule.below
+    return rule.tag in tags if rule.tag else metadata[rule.field] < rule.recursive

@@ -68,12 +68,12 @@ async def run(vectors: npt.NDArray[np.float32], index: Literal["auto", "exact", 
                 await store.optimize()
             print(f"{len(vectors):,} x {vectors.shape[1]}, {(await store.stats()).index}")
             async with measured("propose"):
-                found = await store.assemblies.propose(threshold)
+                found = await store.assemblies.suggest(threshold)
             sizes = sorted(len(proposal.members) for proposal in found.groups)
             counted = f"{sum(sizes):,} memories in them, {len(found.left):,} left"
             print(f"  {len(sizes):,} groups of {sizes[:1]} to {sizes[-1:]}, {counted}")
             async with measured("form"):
-                formed = await store.assemblies.form(found)
+                formed = await store.assemblies.create_from(found)
             print(f"  {len(formed.assemblies):,} formed")
             await store.assemblies.delete_many(ids=formed.assemblies)
             ids = [memory.id async for memory in store.memories.list(limit=3 * PAIRS_OF)]

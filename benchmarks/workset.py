@@ -19,7 +19,7 @@ CONTENT = 200
 """Characters of a memory's text."""
 
 BUCKETS = 1_000
-"""Values of the metadata fields that filters ask for: `below` such and such many of them is a share of the rows."""
+"""Values of the metadata fields that filters ask for: `recursive` such and such many of them is a share of the rows."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -41,7 +41,7 @@ class Filter:
     share: float
     tag: str | None = None
     field: str = ""
-    below: int = 0
+    recursive: int = 0
     against: bool = False
 
 
@@ -51,12 +51,12 @@ FILTERS = {
         Filter(name="tag 10 %", share=0.1, tag="one-in-10"),
         Filter(name="tag 1 %", share=0.01, tag="one-in-100"),
         Filter(name="tag 0.1 %", share=0.001, tag="one-in-1000"),
-        Filter(name="metadata 10 %", share=0.1, field="shelf", below=100),
-        Filter(name="metadata 1 %", share=0.01, field="shelf", below=10),
-        Filter(name="metadata 0.1 %", share=0.001, field="shelf", below=1),
-        Filter(name="against 30 %", share=0.3, field="near", below=300, against=True),
-        Filter(name="against 10 %", share=0.1, field="near", below=100, against=True),
-        Filter(name="against 1 %", share=0.01, field="near", below=10, against=True),
+        Filter(name="metadata 10 %", share=0.1, field="shelf", recursive=100),
+        Filter(name="metadata 1 %", share=0.01, field="shelf", recursive=10),
+        Filter(name="metadata 0.1 %", share=0.001, field="shelf", recursive=1),
+        Filter(name="against 30 %", share=0.3, field="near", recursive=300, against=True),
+        Filter(name="against 10 %", share=0.1, field="near", recursive=100, against=True),
+        Filter(name="against 1 %", share=0.01, field="near", recursive=10, against=True),
     )
 }
 

@@ -10,7 +10,7 @@ index that cannot drift from it. Asyncio-native.
 Importing it loads no OpenMP runtime and sets no environment variable.
 """
 
-from memstore.actor import acting
+from memstore.actor import as_actor
 from memstore.api.assemblies import Assemblies
 from memstore.api.memories import Memories
 from memstore.api.open import open
@@ -23,6 +23,7 @@ from memstore.errors import (
     BusyError,
     ClosedError,
     CommitUnknownError,
+    ConflictError,
     DamagedError,
     DimensionError,
     DuplicateError,
@@ -47,22 +48,20 @@ from memstore.errors import (
     StorageError,
     StoreReplacedError,
     TransactionError,
-    UndoError,
-    UnmergeError,
     UsageError,
 )
-from memstore.forgetting.policies import ForgetPlan, ForgetPolicy, Planned, PrunePolicy, Trashed
-from memstore.maintenance.backup import restore, verify
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetCandidate, ForgetPlan, ForgetPolicy, TrashEntry
+from memstore.maintenance.backup import restore_backup, verify
 from memstore.models.activation import SyncState
-from memstore.models.clustering import Formed, Proposal, Proposals
+from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
 from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation
 from memstore.models.history import Change
-from memstore.models.merging import Kin, Lineage, Merge, MergeCandidate, MergedAssembly
+from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
 from memstore.models.records import Assembly, Embedding, Memory, Tag
-from memstore.models.reports import Finding, Repair, Stats, Verification
-from memstore.models.search import Activated, AssemblyHit, Gain, Hit, Hits, Plan
+from memstore.models.reports import Finding, RepairReport, Stats, VerifyReport
+from memstore.models.search import Activated, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
 from memstore.schema.tables import include_object
-from memstore.search.activation import Activation
+from memstore.search.activation import AssemblyBoost
 from memstore.search.rerank import rerank
 from memstore.vectors.space import Metric
 
@@ -70,15 +69,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Activated",
-    "Activation",
     "Assemblies",
     "Assembly",
+    "AssemblyBoost",
     "AssemblyExplanation",
+    "AssemblyForgetPolicy",
     "AssemblyHit",
+    "AssemblySuggestion",
+    "AssemblySuggestions",
     "BusyError",
     "Change",
     "ClosedError",
+    "ClusterResult",
     "CommitUnknownError",
+    "ConflictError",
     "DamagedError",
     "DimensionError",
     "DuplicateError",
@@ -95,19 +99,18 @@ __all__ = [
     "FilterError",
     "Finding",
     "ForeignFileError",
+    "ForgetCandidate",
     "ForgetPlan",
     "ForgetPolicy",
     "ForkedStoreError",
-    "Formed",
-    "Gain",
     "GraphOptions",
     "HistoryError",
     "Hit",
     "Hits",
     "IndexKind",
     "InvalidError",
-    "Kin",
     "Lineage",
+    "LineageEntry",
     "LoadError",
     "Memories",
     "Memory",
@@ -120,13 +123,10 @@ __all__ = [
     "NewerFileError",
     "NotFoundError",
     "OpenError",
-    "Plan",
-    "Planned",
-    "Proposal",
-    "Proposals",
-    "PrunePolicy",
     "ReadOnlyError",
-    "Repair",
+    "RepairReport",
+    "ScoreBoost",
+    "SearchPlan",
     "SettingsMismatchError",
     "StalePlanError",
     "Stats",
@@ -139,17 +139,15 @@ __all__ = [
     "Tags",
     "Transaction",
     "TransactionError",
-    "Trashed",
-    "UndoError",
-    "UnmergeError",
+    "TrashEntry",
     "UsageError",
     "VectorType",
-    "Verification",
-    "acting",
+    "VerifyReport",
+    "as_actor",
     "include_object",
     "migrate",
     "open",
     "rerank",
-    "restore",
+    "restore_backup",
     "verify",
 ]

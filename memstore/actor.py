@@ -15,7 +15,7 @@ MAX_ACTOR_BYTES = 1_024
 MAX_REASON_BYTES = 65_536
 
 
-class Author(NamedTuple):
+class Actor(NamedTuple):
     """Who made a change, and why; None where nobody said."""
 
     actor: str | None = None
@@ -23,7 +23,7 @@ class Author(NamedTuple):
 
 
 @contextmanager
-def acting(actor: str, *, reason: str | None = None) -> Iterator[None]:
+def as_actor(actor: str, *, reason: str | None = None) -> Iterator[None]:
     """Have the history say that what the block changes was changed by *actor*, for *reason*.
 
     It holds for everything the block calls and for tasks that it starts, on every store; tasks that run beside it are
@@ -43,21 +43,21 @@ def acting(actor: str, *, reason: str | None = None) -> Iterator[None]:
         _acting.reset(token)
 
 
-def author(actor: str | None = None, reason: str | None = None) -> Author:
-    """Who acts here and now: whom a caller named, else whom the block of `acting` around it names."""
+def author(actor: str | None = None, reason: str | None = None) -> Actor:
+    """Who acts here and now: whom a caller named, else whom the block of `as_actor` around it names."""
     if actor is None and reason is None:
         return _acting.get()
     actor, reason = checked(actor, reason)
-    return Author(_acting.get().actor if actor is None else actor, reason)
+    return Actor(_acting.get().actor if actor is None else actor, reason)
 
 
-def checked(actor: object, reason: object) -> Author:
+def checked(actor: object, reason: object) -> Actor:
     """Who asks for a change and why, in the caller's words or None, else `InvalidError`."""
-    return Author(
+    return Actor(
         None if actor is None else check_text("actor", actor, least=1, most=MAX_ACTOR_BYTES),
         None if reason is None else check_text("reason", reason, most=MAX_REASON_BYTES),
     )
 
 
-_NOBODY = Author()
-_acting: ContextVar[Author] = ContextVar("memstore_acting", default=_NOBODY)
+_NOBODY = Actor()
+_acting: ContextVar[Actor] = ContextVar("memstore_acting", default=_NOBODY)

@@ -13,24 +13,24 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SLICE = 100
-"""Rows that a thread encodes or decodes before it lets the event loop's thread in (`breathe`)."""
+CHUNK_SIZE = 100
+"""Rows that a thread encodes or decodes before it lets the event loop's thread in (`yield_gil`)."""
 
 
-def slices(values: Sequence[T], size: int = SLICE) -> Iterator[Sequence[T]]:
+def chunks(values: Sequence[T], size: int = CHUNK_SIZE) -> Iterator[Sequence[T]]:
     """*values* in slices, with a breath between them: none after the last, for it may cost milliseconds."""
     for start in range(0, len(values), size):
         if start:
-            breathe()
+            yield_gil()
         yield values[start : start + size]
 
 
-def breathe() -> None:
+def yield_gil() -> None:
     """Let go of the GIL: called between slices of pure Python work on a thread."""
     time.sleep(0)
 
 
-class Outcome(asyncio.Future[T]):
+class UncancellableFuture(asyncio.Future[T]):
     """What the work of a thread comes to. Whoever awaits it waits to its end, through any number of cancellations.
 
     A thread cannot be cancelled. A cancellation that a future refuses is kept by asyncio and let out when the future
@@ -102,8 +102,8 @@ async def finished(outcome: "asyncio.Future[T]") -> T:
 
 async def in_thread(function: Callable[[], T]) -> T:
     """Run *function* on a thread made for it, and wait for its end through any number of cancellations."""
-    outcome: Outcome[T] = Outcome()
-    threading.Thread(target=telling(outcome, function), name="memstore-once", daemon=True).start()
+    outcome: UncancellableFuture[T] = UncancellableFuture()
+    threading.Thread(target=run_and_resolve(outcome, function), name="memstore-once", daemon=True).start()
     return await outcome
 
 
@@ -123,7 +123,7 @@ class Stopping:
             raise StoppedError
 
 
-class _Stoppable(Outcome[T]):
+class _Stoppable(UncancellableFuture[T]):
     """An outcome that passes a cancellation on, and is waited for until the work has ended."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class _Stoppable(Outcome[T]):
         self.stopping = Stopping()
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Ask the work to end; refuse, as `Outcome` does."""
+        """Ask the work to end; refuse, as `UncancellableFuture` does."""
         self.stopping.asked = True
         return super().cancel(msg)
 
@@ -139,12 +139,12 @@ class _Stoppable(Outcome[T]):
 async def in_thread_until_stopped(function: Callable[[Stopping], T]) -> T:
     """Run *function*, which takes long, on a thread made for it; a cancellation asks it to end, and waits for that."""
     outcome: _Stoppable[T] = _Stoppable()
-    work = telling(outcome, lambda: function(outcome.stopping))
+    work = run_and_resolve(outcome, lambda: function(outcome.stopping))
     threading.Thread(target=work, name="memstore-once", daemon=True).start()
     return await outcome
 
 
-def telling(outcome: "asyncio.Future[T]", function: Callable[[], T]) -> Callable[[], None]:
+def run_and_resolve(outcome: "asyncio.Future[T]", function: Callable[[], T]) -> Callable[[], None]:
     """*function* as a thread runs it: its end settles *outcome*, on the loop that this belongs to."""
     work = [(function, outcome)]
 

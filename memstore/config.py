@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.vectors.space import DIRECTIONS, MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 
 Durability = Literal["full", "relaxed"]
@@ -120,7 +120,9 @@ class Settings:
         _one_of("index", self.index, (*get_args(IndexKind), None))
         _one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
         if self.graph is not None and not isinstance(self.graph, GraphOptions):
-            raise InvalidError(f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {shown(self.graph)}")
+            raise InvalidError(
+                f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {short_repr(self.graph)}"
+            )
         if self.index == "graph" and self.engine == "numpy":
             raise InvalidError("the graph is FAISS's: leave out engine='numpy', or use index='exact'")
         if self.dimension is not None:
@@ -158,7 +160,9 @@ def check_keep(history: object) -> Keep | None:
         return history  # type: ignore[return-value]
     if isinstance(history, timedelta) and history >= timedelta(seconds=1):
         return int(history.total_seconds())
-    raise InvalidError(f"history is 'full', 'off', or a timedelta of a second or more to keep; got {shown(history)}")
+    raise InvalidError(
+        f"history is 'full', 'off', or a timedelta of a second or more to keep; got {short_repr(history)}"
+    )
 
 
 def check_dimension(dimension: object) -> int:
@@ -172,7 +176,7 @@ def check_curvature(curvature: object, metric: Metric | None) -> float:
     if not real or not MIN_CURVATURE <= curvature <= MAX_CURVATURE:  # type: ignore[operator]
         raise InvalidError(
             f"curvature is a number, {MIN_CURVATURE:g} to {MAX_CURVATURE:g}: the space is curved by minus so much; "
-            f"got {shown(curvature)}"
+            f"got {short_repr(curvature)}"
         )
     if metric not in ("hyperbolic", None):
         raise InvalidError(f"the metric {metric!r} has no curvature: leave it out, or say metric='hyperbolic'")
@@ -182,7 +186,7 @@ def check_curvature(curvature: object, metric: Metric | None) -> float:
 def check_timeout(timeout: object) -> float:
     """*timeout* as seconds to wait, else `InvalidError`."""
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 <= timeout < 1e6:
-        raise InvalidError(f"timeout is in seconds, 0 to a million; got {shown(timeout)}")
+        raise InvalidError(f"timeout is in seconds, 0 to a million; got {short_repr(timeout)}")
     return timeout
 
 
@@ -190,7 +194,7 @@ def path_text(path: str | os.PathLike[str]) -> str:
     """*path* as an absolute path without links, as SQLite names the files beside it; anything else is refused."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or "\0" in text or not text:
-        raise InvalidError(f"path is a text path to the database file; got {shown(path)}")
+        raise InvalidError(f"path is a text path to the database file; got {short_repr(path)}")
     if text == ":memory:":
         raise InvalidError(
             "a store is a file, so that several connections can share it; "
@@ -199,20 +203,22 @@ def path_text(path: str | os.PathLike[str]) -> str:
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
-        raise InvalidError(f"path {shown(text)} holds half of a surrogate pair, which no file's name does") from error
+        raise InvalidError(
+            f"path {short_repr(text)} holds half of a surrogate pair, which no file's name does"
+        ) from error
     try:
         return os.path.realpath(text)
     except OSError as error:
-        raise InvalidError(f"path {shown(path)} leads where one may not look ({error.strerror})") from error
+        raise InvalidError(f"path {short_repr(path)} leads where one may not look ({error.strerror})") from error
 
 
 def _whole(name: str, value: object, least: int, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {shown(value)}")
+        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {short_repr(value)}")
     return value
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if not (value is None or isinstance(value, str)) or value not in allowed:
         words = ", ".join(repr(a) for a in allowed if a is not None)
-        raise InvalidError(f"{name} is one of {words}; got {shown(value)}")
+        raise InvalidError(f"{name} is one of {words}; got {short_repr(value)}")

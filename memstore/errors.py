@@ -15,9 +15,8 @@
     ├── DuplicateError              (ValueError) the id is taken
     ├── NotFoundError               (LookupError) there is no such record
     ├── StalePlanError              (RuntimeError) a plan to forget of what has changed since
-    ├── UnmergeError                (RuntimeError) a merge that cannot be undone: something later depends on it
+    ├── ConflictError               (RuntimeError) a change or merge that cannot be undone: later changes depend on it
     ├── HistoryError                (LookupError) what is asked for of the past is not known
-    ├── UndoError                   (ValueError) a change that cannot be undone; says what came after it
     ├── BusyError                   (TimeoutError) another writer held the file too long
     ├── TransactionError            (RuntimeError) a transaction used where it cannot be
     ├── UsageError                  (RuntimeError) the store used where it cannot be
@@ -44,6 +43,7 @@ __all__ = [
     "BusyError",
     "ClosedError",
     "CommitUnknownError",
+    "ConflictError",
     "DamagedError",
     "DimensionError",
     "DuplicateError",
@@ -68,8 +68,6 @@ __all__ = [
     "StorageError",
     "StoreReplacedError",
     "TransactionError",
-    "UndoError",
-    "UnmergeError",
     "UsageError",
 ]
 
@@ -82,7 +80,7 @@ _words = reprlib.Repr()
 _words.maxstring = _words.maxother = 200
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """*value* as a message shows it: no more than its beginning, and its type where its own `repr` raises."""
     try:
         return _words.repr(value)
@@ -200,7 +198,7 @@ class StalePlanError(MemstoreError, RuntimeError):
     """
 
     def __init__(self, noun: str, ids: list[str]) -> None:
-        some = ", ".join(map(shown, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
+        some = ", ".join(map(short_repr, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
         super().__init__(
             f"this plan is stale, and nothing was moved: {noun} {some} {'was' if len(ids) == 1 else 'were'} changed, "
             "used, pinned or deleted since it was made; plan again"
@@ -208,15 +206,17 @@ class StalePlanError(MemstoreError, RuntimeError):
         self.ids = ids
 
 
-class UnmergeError(MemstoreError, RuntimeError):
-    """A merge cannot be undone, because something later depends on it; nothing was written.
+class ConflictError(MemstoreError, RuntimeError):
+    """A change or a merge cannot be undone, because later changes depend on it; nothing was written.
 
     Attributes:
-        merge: the merge's number.
+        later: the numbers of the later changes that depend on it, ascending; empty for a merge.
+        merge: the number of the merge; None for a change.
     """
 
-    def __init__(self, merge: int, why: str) -> None:
-        super().__init__(f"merge {merge} cannot be undone: {why}")
+    def __init__(self, message: str, *, later: tuple[int, ...] = (), merge: int | None = None) -> None:
+        super().__init__(message)
+        self.later = later
         self.merge = merge
 
 
@@ -237,18 +237,6 @@ class HistoryError(MemstoreError, LookupError):
         if since is None:
             return cls("this file keeps nothing of its past: open it with history='full' to begin", since=None)
         return cls(f"the history of this file is known from {since.isoformat()} on: ask for then or later", since=since)
-
-
-class UndoError(MemstoreError, ValueError):
-    """A change cannot be undone, because of what came after it; nothing was written.
-
-    Attributes:
-        later: the numbers of the changes that came after it and depend on it, ascending.
-    """
-
-    def __init__(self, message: str, *, later: tuple[int, ...] = ()) -> None:
-        super().__init__(message)
-        self.later = later
 
 
 class BusyError(MemstoreError, TimeoutError):

@@ -14,16 +14,16 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.actor import Author, author
+from memstore.actor import Actor, author
 from memstore.database import Database
 from memstore.database.transactions import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
-from memstore.database.writer import Alike, WriteSession
+from memstore.database.writer import BatchableOperation, WriteSession
 from memstore.embedders.bound import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
 from memstore.index.protocol import DriftError
 from memstore.repository import change_log, history_writer, records
 from memstore.repository.change_log import State
-from memstore.repository.history_writer import Moment
+from memstore.repository.history_writer import TransactionTime
 from memstore.repository.record_types import Kind
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
@@ -59,7 +59,7 @@ class Session(Protocol):
         """Run *function* so that all it does is done, or nothing; *before* it, what needs no transaction.
 
         A *batch* takes long enough to hold up other writes that would share its transaction: they do not. One that is
-        `Alike` others may be done together with them.
+        `BatchableOperation` others may be done together with them.
         """
         ...
 
@@ -73,8 +73,8 @@ def _step(
     follower: Follower,
     function: Callable[[Connection], T],
     unread: int | None,
-    by: Author,
-    moment: Moment,
+    by: Actor,
+    moment: TransactionTime,
 ) -> T:
     """One write. What the log says after *unread* is still to be read, and kept; None: what it says after this began.
 
@@ -151,10 +151,10 @@ class Autocommit:
             return False
         return True
 
-    def _mend(self, connection: Connection, moment: Moment | None = None) -> State:
+    def _mend(self, connection: Connection, moment: TransactionTime | None = None) -> State:
         self.follower.history.check(connection)
         base = change_log.state(connection)
-        with history_writer.written_by(connection, Author(), moment or Moment()):
+        with history_writer.written_by(connection, Actor(), moment or TransactionTime()):
             history_writer.purge_expired(connection, now())
         composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
         return base
@@ -167,10 +167,12 @@ class Autocommit:
         by = author()
 
         def around(connection: Connection, function: Callable[[Connection], S]) -> S:
-            return _step(connection, self.follower, function, self.follower.applied, by, Moment())
+            return _step(connection, self.follower, function, self.follower.applied, by, TransactionTime())
 
         step: Callable[[Connection], T]
-        step = function.inside(around, by) if isinstance(function, Alike) else lambda c: around(c, function)
+        step = (
+            function.inside(around, by) if isinstance(function, BatchableOperation) else lambda c: around(c, function)
+        )
         return await self.database.write(step, before=before, batch=batch)
 
     @asynccontextmanager
@@ -178,7 +180,7 @@ class Autocommit:
         """Open a transaction of the caller's; it is committed if the block ends well, rolled back if it raises."""
         self.refuse_inside_own()
         async with self.database.session() as session:
-            moment = Moment()
+            moment = TransactionTime()
             base = await session.run(lambda connection: self._mend(connection, moment))
             opened = OpenTransaction(self, session, base, moment)
             _of_this_task.set((*_of_this_task.get(), opened))
@@ -209,7 +211,7 @@ class OpenTransaction:
     Nothing of it is in the shared indexes: its searches lay over them what the change log says it has changed.
     """
 
-    def __init__(self, owner: Autocommit, session: WriteSession, base: State, moment: Moment) -> None:
+    def __init__(self, owner: Autocommit, session: WriteSession, base: State, moment: TransactionTime) -> None:
         self.database = owner.database
         self.spaces = owner.spaces
         self.embedder = owner.embedder

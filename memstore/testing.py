@@ -16,7 +16,7 @@ import numpy.typing as npt
 from memstore.api.open import open
 from memstore.api.store import Store
 from memstore.errors import InvalidError
-from memstore.index.hybrid import GraphedIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import NEVER, Entries
 from memstore.repository import records
 from memstore.repository.record_types import BY_KIND, Kind
@@ -108,7 +108,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
             return [f"key {int(ghost[0])}"]
         else:
             wider = np.pad(index.entries().rows, ((0, 0), (0, 1)))
-            other = GraphedIndex(wider.shape[1], follower.spaces[noun].space.measure)
+            other = HybridIndex(wider.shape[1], follower.spaces[noun].space.measure)
             other.put(index.entries()._replace(rows=wider))
             follower.indexes[noun] = other
     return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted
@@ -116,5 +116,5 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
 
 async def _all_ids(store: Store, noun: Kind) -> list[str]:
     if noun == "memory":
-        return [memory.id async for memory in store.memories.list(below=True) if memory.embedding is not None]
-    return [assembly.id async for assembly in store.assemblies.list(below=True) if assembly.composite is not None]
+        return [memory.id async for memory in store.memories.list(recursive=True) if memory.embedding is not None]
+    return [assembly.id async for assembly in store.assemblies.list(recursive=True) if assembly.composite is not None]

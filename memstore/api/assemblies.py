@@ -16,7 +16,7 @@ from memstore.models.records import Assembly, Embedding, Json
 from memstore.models.search import AssemblyHit
 from memstore.repository import assemblies, assembly_activation, history_writer, records
 from memstore.repository.corruption import only
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.search.assembly_boost import sync_state
 from memstore.sync import composites
 from memstore.sync.follower import View
@@ -31,7 +31,7 @@ _KEPT = frozenset({"created_at", "activation_level", "activated_at", "activation
 class Assemblies(Grouping, Pruning[AssemblyHit]):
     """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches go over their composites."""
 
-    _noun: ClassVar[Noun] = ASSEMBLY
+    _noun: ClassVar[RecordType] = ASSEMBLY
     _orders: ClassVar[frozenset[str]] = frozenset(
         {"created_at", "updated_at", "id", "name", "revision", "activated_at", "activation_count"}
     )
@@ -253,7 +253,7 @@ class Assemblies(Grouping, Pruning[AssemblyHit]):
         at = now()
         return assemblies.members(connection, self._key(connection, id, at), at, after, PAGE)
 
-    async def of(self, memory_id: str) -> list[Assembly]:
+    async def containing(self, memory_id: str) -> list[Assembly]:
         """The assemblies a memory is a member of, in order of their creation.
 
         Raises:

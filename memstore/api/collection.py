@@ -14,18 +14,18 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
-from memstore.concurrency import SLICE
-from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, shown
+from memstore.concurrency import CHUNK_SIZE
+from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
 from memstore.filters import Where
 from memstore.history import as_of as as_of_module
 from memstore.index.protocol import DriftError, Found, Scope
 from memstore.models.history import Change
 from memstore.models.records import Embedding, Namespace
-from memstore.models.search import Hits, Plan
+from memstore.models.search import Hits, SearchPlan
 from memstore.repository import history_writer, namespaces, selection
 from memstore.repository import records as record_rows
 from memstore.repository.corruption import only
-from memstore.repository.record_types import Kind, Noun
+from memstore.repository.record_types import Kind, RecordType
 from memstore.repository.records import Order, Place
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
@@ -61,7 +61,7 @@ class Asked(NamedTuple):
 class Collection(ABC, Generic[RecordT, HitT]):
     """One noun of one namespace, in one session."""
 
-    _noun: ClassVar[Noun]
+    _noun: ClassVar[RecordType]
     _orders: ClassVar[frozenset[str]]
 
     def __init__(self, session: Session, namespace: Namespace) -> None:
@@ -149,7 +149,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             history_writer.delete_keys(connection, self._noun, keys)
             return len(keys)
 
-        return await self._session.write(step, batch=asked is None or len(asked) > SLICE)
+        return await self._session.write(step, batch=asked is None or len(asked) > CHUNK_SIZE)
 
     async def list(
         self,
@@ -157,7 +157,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         where: Where | None = None,
         tags: Iterable[str] = (),
         order: str = "created_at",
-        below: bool = False,
+        recursive: bool = False,
         limit: int | None = None,
         as_of: datetime | None = None,
     ) -> AsyncIterator[RecordT]:
@@ -170,7 +170,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             where: a filter.
             tags: only records that have all of these.
             order: a field to sort by, with `-` before it for descending; what is missing counts as lowest.
-            below: also from all namespaces below this one.
+            recursive: also from all namespaces below this one.
             limit: how many at most; None for all.
             as_of: aware; records as they were at that moment, every page of it, whatever is changed meanwhile. Takes
                 some 200 bytes of memory for every record that was changed since, or every assembly there is.
@@ -185,13 +185,15 @@ class Collection(ABC, Generic[RecordT, HitT]):
         left = None if limit is None else check_count("limit", limit, 1, 2**62)
         then = None if as_of is None else as_of_module.moment(as_of)
         if then is not None:
-            async for record in self._past(self._selection(then, where=node, tags=wanted, below=below), sort, left):
+            async for record in self._past(
+                self._selection(then, where=node, tags=wanted, recursive=recursive), sort, left
+            ):
                 yield record
             return
         place: Place | None = None
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            records, place = await self._session.read(self._page(node, wanted, sort, place, size, below))
+            records, place = await self._session.read(self._page(node, wanted, sort, place, size, recursive))
             for record in records:
                 yield record
                 self._session.check_usable()  # of a page that is read already, too
@@ -236,22 +238,22 @@ class Collection(ABC, Generic[RecordT, HitT]):
         order: Order,
         place: Place | None,
         size: int,
-        below: bool,
+        recursive: bool,
     ) -> Callable[[Connection], tuple[Sequence[RecordT], Place | None]]:
         def step(connection: Connection) -> tuple[Sequence[RecordT], Place | None]:
             at = now()
-            selection = self._selection(at, where=node, tags=tags, below=below)
+            selection = self._selection(at, where=node, tags=tags, recursive=recursive)
             keys, last = record_rows.page(connection, selection, order, place, size)
             return self._read(connection, keys, at), last
 
         return step
 
-    async def count(self, *, where: Where | None = None, tags: Iterable[str] = (), below: bool = False) -> int:
+    async def count(self, *, where: Where | None = None, tags: Iterable[str] = (), recursive: bool = False) -> int:
         """How many records match; arguments as of `list`."""
         node, wanted = self._filter(where, tags)
 
         def step(connection: Connection) -> int:
-            return selection.count(connection, self._selection(now(), where=node, tags=wanted, below=below))
+            return selection.count(connection, self._selection(now(), where=node, tags=wanted, recursive=recursive))
 
         return await self._session.read(step)
 
@@ -263,7 +265,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         tags: Iterable[str] = (),
         where: Where | None = None,
         min_score: float | None = None,
-        below: bool = False,
+        recursive: bool = False,
     ) -> Hits[HitT]:
         """Find the records nearest to *query*.
 
@@ -273,7 +275,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             tags: only records that have all of these.
             where: only records that match this filter.
             min_score: only records at least this close.
-            below: also from all namespaces below this one.
+            recursive: also from all namespaces below this one.
 
         Returns:
             At most *limit* hits, best first; equal scores in order of creation. Score is the metric's (see
@@ -285,7 +287,9 @@ class Collection(ABC, Generic[RecordT, HitT]):
             EmbedderError: *query* is text, and there is no embedder.
             FilterError: *where* is not of the language.
         """
-        return (await self.search_many([query], limit, tags=tags, where=where, min_score=min_score, below=below))[0]
+        return (
+            await self.search_many([query], limit, tags=tags, where=where, min_score=min_score, recursive=recursive)
+        )[0]
 
     async def search_many(
         self,
@@ -295,7 +299,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         tags: Iterable[str] = (),
         where: Where | None = None,
         min_score: float | None = None,
-        below: bool = False,
+        recursive: bool = False,
     ) -> builtins.list[Hits[HitT]]:
         """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
 
@@ -303,7 +307,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
             answers = view.search(self._noun.kind, asked.vectors, limit, asked.scope)
             return self._hits(connection, view, asked.at, answers, asked.min_score)
 
-        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
+        options = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
         return await self._asked(queries, limit, answered, self._noun.kind, **options)
 
     async def _asked(
@@ -329,7 +333,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         def step(connection: Connection, view: View) -> builtins.list[T]:
             at = now()
             vectors = np.stack([self._checked(query) for query in asked])
-            scope = self._scope(connection, at, node, wanted, below=options["below"])
+            scope = self._scope(connection, at, node, wanted, recursive=options["below"])
             return answered(connection, view, Asked(at, vectors, scope, least))
 
         return await self._session.search(step, kind)
@@ -357,8 +361,8 @@ class Collection(ABC, Generic[RecordT, HitT]):
             for found, own in answers
         ]
 
-    def _plan(self, view: View, found: Found, own: int) -> Plan:
-        return Plan(
+    def _plan(self, view: View, found: Found, own: int) -> SearchPlan:
+        return SearchPlan(
             method=found.how.method,
             reason=found.how.reason,
             engine=view.engine.name,
@@ -384,14 +388,14 @@ class Collection(ABC, Generic[RecordT, HitT]):
         return asked
 
     def _scope(
-        self, connection: Connection, at: datetime, node: filters.Node | None, tags: frozenset[str], *, below: bool
+        self, connection: Connection, at: datetime, node: filters.Node | None, tags: frozenset[str], *, recursive: bool
     ) -> Scope:
         """Which entries of the index may be found: settled before the search, never after."""
-        keys = namespaces.scope(connection, self._namespace, below=below)
+        keys = namespaces.scope(connection, self._namespace, recursive=recursive)
         held = None if keys is None else np.array(keys, dtype=np.int64)
         if node is None and not tags:
             return Scope(now=to_micros(at), namespaces=held)
-        chosen = self._selection(at, where=node, tags=tags, below=below)
+        chosen = self._selection(at, where=node, tags=tags, recursive=recursive)
         return Scope(now=to_micros(at), namespaces=held, allowed=selection.allowed(connection, chosen))
 
     def _filter(self, where: Where | None, tags: Iterable[str]) -> tuple[filters.Node | None, frozenset[str]]:
@@ -404,15 +408,17 @@ class Collection(ABC, Generic[RecordT, HitT]):
         *,
         where: filters.Node | None = None,
         tags: frozenset[str] = frozenset(),
-        below: bool = False,
+        recursive: bool = False,
     ) -> Selection:
-        return Selection(noun=self._noun, namespace=self._namespace, now=at, below=below, tags=tags, where=where)
+        return Selection(
+            noun=self._noun, namespace=self._namespace, now=at, recursive=recursive, tags=tags, where=where
+        )
 
     def _order(self, order: object) -> Order:
         column = order.removeprefix("-") if isinstance(order, str) else None
         if column not in self._orders:
             raise InvalidError(
-                f"order is one of {', '.join(sorted(self._orders))}, with - before it or not; got {shown(order)}"
+                f"order is one of {', '.join(sorted(self._orders))}, with - before it or not; got {short_repr(order)}"
             )
         return Order(column, descending=column != order)
 

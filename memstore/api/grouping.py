@@ -8,9 +8,9 @@ from memstore.api.collection import Collection
 from memstore.assemblies import cluster
 from memstore.assemblies import lineage as lineage_module
 from memstore.assemblies import merge as merge_module
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.filters import EVERYTHING, Where, parse
-from memstore.models.clustering import Formed, Proposal, Proposals
+from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
 from memstore.models.merging import Lineage, Merge, MergeCandidate, MergedAssembly
 from memstore.models.records import Assembly
 from memstore.models.search import AssemblyHit
@@ -119,7 +119,7 @@ class Grouping(Collection[Assembly, AssemblyHit]):
             batch=True,
         )
 
-    async def merged(self, id: str) -> MergedAssembly:
+    async def get_merged(self, id: str) -> MergedAssembly:
         """The assembly that last went by *id* into another, as it was.
 
         Raises:
@@ -127,7 +127,7 @@ class Grouping(Collection[Assembly, AssemblyHit]):
         """
         check_id(id)
         return await self._session.read(
-            lambda connection: merge_module.merged(connection, self._session.spaces, self._namespace, id)
+            lambda connection: merge_module.get_merged(connection, self._session.spaces, self._namespace, id)
         )
 
     async def lineage(self, id: str) -> Lineage:
@@ -166,7 +166,7 @@ class Grouping(Collection[Assembly, AssemblyHit]):
             self._session, self._namespace, threshold=least, limit=most, on_progress=on_progress
         )
 
-    async def propose(
+    async def suggest(
         self,
         threshold: float,
         *,
@@ -175,12 +175,13 @@ class Grouping(Collection[Assembly, AssemblyHit]):
         tags: Iterable[str] = (),
         where: Where | None = None,
         on_progress: Progress | None = None,
-    ) -> Proposals:
+    ) -> AssemblySuggestions:
         """Groups of memories that could be assemblies, of those that are in none; nothing is written.
 
         Where memories lie most densely one leads a group of itself and those near it, then where they do among the
-        rest, and so on (see `memstore.assemblies.cluster`). Every memory that is in no assembly is in just one group, or left with a reason. Files of equal content give equal groups where the index is exact, or has
-        read the same graph.
+        rest, and so on (see `memstore.assemblies.cluster`). Every memory that is in no assembly is in just
+        one group, or left
+        with a reason. Files of equal content give equal groups where the index is exact, or has read the same graph.
 
         Args:
             threshold: the least score between the leader of a group and another member (see `memstore.geometry`).
@@ -206,7 +207,7 @@ class Grouping(Collection[Assembly, AssemblyHit]):
         node = None if node == EVERYTHING else node
         self._session.check_usable()
         chosen = partial(Selection, noun=MEMORY, namespace=self._namespace, tags=wanted, where=node)
-        return await cluster.propose(
+        return await cluster.suggest(
             self._session,
             lambda: chosen(now=now()),
             threshold=least,
@@ -215,9 +216,13 @@ class Grouping(Collection[Assembly, AssemblyHit]):
             on_progress=on_progress,
         )
 
-    async def form(
-        self, proposals: Proposals | Iterable[Proposal], *, actor: str | None = None, reason: str | None = None
-    ) -> Formed:
+    async def create_from(
+        self,
+        proposals: AssemblySuggestions | Iterable[AssemblySuggestion],
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> ClusterResult:
         """Make assemblies of proposals. Takes the writer lock; one transaction, all or nothing.
 
         Args:
@@ -233,13 +238,18 @@ class Grouping(Collection[Assembly, AssemblyHit]):
             DuplicateError: the id of a proposal is taken.
             InvalidError: a proposal cannot be stored.
         """
-        asked = proposals.groups if isinstance(proposals, Proposals) else listed(proposals, "form takes proposals")
+        asked = (
+            proposals.groups
+            if isinstance(proposals, AssemblySuggestions)
+            else listed(proposals, "form takes proposals")
+        )
         if len(asked) > cluster.MAX_PROPOSED:
             raise InvalidError(f"form takes at most {cluster.MAX_PROPOSED:,} proposals at once; got {len(asked):,}")
         for each in asked:
-            if not isinstance(each, Proposal):
-                raise InvalidError(f"form takes proposals, as propose gives them; got {shown(each)}")
+            if not isinstance(each, AssemblySuggestion):
+                raise InvalidError(f"form takes proposals, as propose gives them; got {short_repr(each)}")
         who, why = checked(actor, reason)
         return await self._session.write(
-            lambda connection: cluster.form(connection, self._namespace, asked, actor=who, reason=why), batch=True
+            lambda connection: cluster.create_from(connection, self._namespace, asked, actor=who, reason=why),
+            batch=True,
         )

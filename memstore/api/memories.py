@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 from memstore.api.collection import LIVE, embed
 from memstore.api.searches import MemorySearches
 from memstore.api.trash import Recoverable
-from memstore.concurrency import SLICE
-from memstore.database.writer import Alike
+from memstore.concurrency import CHUNK_SIZE
+from memstore.database.writer import BatchableOperation
 from memstore.errors import DuplicateError, InvalidError
 from memstore.models.records import Json, Memory
 from memstore.models.search import Hit
@@ -96,7 +96,7 @@ class Memories(MemorySearches, Recoverable[Memory, Hit]):
         prepared = await self._embedded(items)
         records: dict[str, Memory] = {}
         encoded: list[Batch] = []
-        many = len(prepared) > SLICE
+        many = len(prepared) > CHUNK_SIZE
 
         def given_once() -> Iterator[Memory]:
             for record in self._new(prepared):
@@ -111,7 +111,7 @@ class Memories(MemorySearches, Recoverable[Memory, Hit]):
             else:  # encoded together with what others bring at the same time
                 deque(given_once(), maxlen=0)
 
-        step = Alike(("add", self._namespace), self._inserted, (records, encoded), len(prepared))
+        step = BatchableOperation(("add", self._namespace), self._inserted, (records, encoded), len(prepared))
         return await self._session.write(step, before=before, batch=many)
 
     def _inserted(
@@ -166,7 +166,7 @@ class Memories(MemorySearches, Recoverable[Memory, Hit]):
                 self._upserted(connection, batch, last)
             return [last[id].record for id in ids]
 
-        return await self._session.write(step, before=before, batch=len(prepared) > SLICE)
+        return await self._session.write(step, before=before, batch=len(prepared) > CHUNK_SIZE)
 
     def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
         """Store a batch, whose memories are those of *drafts*; those that were there keep their history."""
@@ -254,7 +254,7 @@ class Memories(MemorySearches, Recoverable[Memory, Hit]):
         texts: list[str] = []
         for i in without:
             texts.append(check_text("content", prepared[i].get("content")))
-            if len(texts) % SLICE == 0:
+            if len(texts) % CHUNK_SIZE == 0:
                 await asyncio.sleep(0)  # the loop may have other things to do
         if texts:
             for i, vector in zip(without, await embed(self._session, texts), strict=True):

@@ -34,7 +34,7 @@ from memstore.repository.vectors import VectorSpace
 from memstore.search.activation import HALF_LIFE, check_half_life
 from memstore.session import Autocommit
 from memstore.sync.follower import Follower
-from memstore.sync.maintainer import Tender
+from memstore.sync.maintainer import IndexMaintainer
 from memstore.vectors.space import Metric
 
 
@@ -150,7 +150,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         follower = Follower(spaces, history, settings.engine, await _index_options(database, settings, spaces))
         await _index_metadata(database, settings)
         await _keep_history(database, settings)
-        tender = Tender(follower, database)
+        tender = IndexMaintainer(follower, database)
         database.when_committed(follower.committed)
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(vectors.lagging)

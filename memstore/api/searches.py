@@ -16,10 +16,10 @@ from memstore.models.search import Hit, Hits
 from memstore.repository import assembly_activation as stored
 from memstore.repository import memories, records
 from memstore.repository.corruption import only
-from memstore.repository.record_types import MEMORY, Noun
-from memstore.search.activation import Activation, check_activation
+from memstore.repository.record_types import MEMORY, RecordType
+from memstore.search.activation import AssemblyBoost, check_boost
 from memstore.search.assembly_boost import Boosted, Boosting
-from memstore.search.explain import Case
+from memstore.search.explain import Explainer
 from memstore.sync.follower import View
 from memstore.timestamps import now
 from memstore.validation.values import check_id, check_namespace, check_tags
@@ -30,7 +30,7 @@ _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 class MemorySearches(Collection[Memory, Hit]):
     """What `Memories` can be asked; the verbs that change them stand there."""
 
-    _noun: ClassVar[Noun] = MEMORY
+    _noun: ClassVar[RecordType] = MEMORY
 
     async def search(
         self,
@@ -40,10 +40,10 @@ class MemorySearches(Collection[Memory, Hit]):
         tags: Iterable[str] = (),
         where: Where | None = None,
         min_score: float | None = None,
-        below: bool = False,
-        activate: Activation | None = None,
+        recursive: bool = False,
+        boost: AssemblyBoost | None = None,
     ) -> Hits[Hit]:
-        """Find the memories nearest to *query*; with *activate*, those of assemblies that are near it before others.
+        """Find the memories nearest to *query*; with *boost*, those of assemblies that are near it before others.
 
         Args:
             query: numbers, shape (dimension,), rounded to float32; need not be normalised. With an embedder also text.
@@ -51,24 +51,24 @@ class MemorySearches(Collection[Memory, Hit]):
             tags: only memories that have all of these.
             where: only memories that match this filter.
             min_score: only memories at least this close, whatever an assembly adds.
-            below: also from all namespaces below this one.
-            activate: lets assemblies whose composite is near *query* boost their members, wherever a plain search
+            recursive: also from all namespaces below this one.
+            boost: lets assemblies whose composite is near *query* boost their members, wherever a plain search
                 would have ranked them: `score = base_score + boost`. What may be found stays as it is. Formulas stand
                 in `memstore.activation`; each hit says what it gained and why, `hits.activated` from which assemblies.
 
         Returns:
             At most *limit* hits, best first; equal scores in order of creation. Score is the metric's (see
-            `memstore.geometry`), with a boost at most `activate.weight` more; higher is closer. Fewer than *limit* only
+            `memstore.geometry`), with a boost at most `boost.weight` more; higher is closer. Fewer than *limit* only
             when fewer match. `hits.plan` says how they were found.
 
         Raises:
             DimensionError, EmbeddingError: *query* is no vector of this store.
             EmbedderError: *query* is text, and there is no embedder.
             FilterError: *where* is not of the language.
-            BusyError: `activate.record`, and the writer was not to be had within the timeout.
+            BusyError: `boost.record`, and the writer was not to be had within the timeout.
         """
-        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
-        return (await self.search_many([query], limit, activate=activate, **options))[0]  # type: ignore[arg-type]
+        options = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
+        return (await self.search_many([query], limit, boost=boost, **options))[0]  # type: ignore[arg-type]
 
     async def search_many(
         self,
@@ -78,31 +78,33 @@ class MemorySearches(Collection[Memory, Hit]):
         tags: Iterable[str] = (),
         where: Where | None = None,
         min_score: float | None = None,
-        below: bool = False,
-        activate: Activation | None = None,
+        recursive: bool = False,
+        boost: AssemblyBoost | None = None,
     ) -> list[Hits[Hit]]:
         """One `Hits` a query, in order, all of one state of the store; arguments as of `search`."""
-        if activate is None:
-            return await super().search_many(queries, limit, tags=tags, where=where, min_score=min_score, below=below)
-        check_activation(activate)
+        if boost is None:
+            return await super().search_many(
+                queries, limit, tags=tags, where=where, min_score=min_score, recursive=recursive
+            )
+        check_boost(boost)
         activated: dict[int, float] = {}
 
         def answered(connection: Connection, view: View, asked: Asked) -> list[Hits[Hit]]:
-            found = self._boosted(connection, view, asked, limit, activate)
+            found = self._boosted(connection, view, asked, limit, boost)
             activated.clear()  # a search may be done twice
             for each in found:
                 for key, strength in each.near.strengths.items():
                     activated[key] = max(strength, activated.get(key, 0.0))
             return [each.hits for each in found]
 
-        options = {"tags": tags, "where": where, "min_score": min_score, "below": below}
+        options = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
         hits = await self._asked(queries, limit, answered, "assembly", **options)
-        if activate.record and activated:
+        if boost.record and activated:
             await self._session.write(lambda connection: stored.activate(connection, activated, now()))
         return hits
 
     def _boosted(
-        self, connection: Connection, view: View, asked: Asked, limit: int, activation: Activation
+        self, connection: Connection, view: View, asked: Asked, limit: int, activation: AssemblyBoost
     ) -> list[Boosted]:
         session = self._session
         space, namespaces = session.spaces["assembly"], asked.scope.namespaces
@@ -118,13 +120,13 @@ class MemorySearches(Collection[Memory, Hit]):
         tags: Iterable[str] = (),
         where: Where | None = None,
         min_score: float | None = None,
-        below: bool = False,
-        activate: Activation | None = None,
+        recursive: bool = False,
+        boost: AssemblyBoost | None = None,
         namespace: Namespace | None = None,
     ) -> Explanation:
         """Say why a memory ranks where it does in a search with the same arguments, or why it is not among the hits.
 
-        The search is done once more: every figure is the one that ranked. It writes nothing, `activate.record` or not.
+        The search is done once more: every figure is the one that ranked. It writes nothing, `boost.record` or not.
 
         Args:
             query: as of `search`, like the arguments that are not named here.
@@ -133,8 +135,8 @@ class MemorySearches(Collection[Memory, Hit]):
             tags: as of `search`.
             where: as of `search`.
             min_score: as of `search`.
-            below: as of `search`.
-            activate: as of `search`.
+            recursive: as of `search`.
+            boost: as of `search`.
             namespace: where the memory lives, as `memory.namespace` says it; this one if left out.
 
         Raises:
@@ -144,8 +146,8 @@ class MemorySearches(Collection[Memory, Hit]):
         check_id(id)
         path = self._namespace if namespace is None else check_namespace(namespace)
         words = check_tags(tags)
-        if activate is not None:
-            check_activation(activate)
+        if boost is not None:
+            check_boost(boost)
 
         def answered(connection: Connection, view: View, asked: Asked) -> list[Explanation]:
             key = records.key_of(connection, MEMORY, path, id, _BEFORE_ALL)  # one that has expired too
@@ -153,16 +155,16 @@ class MemorySearches(Collection[Memory, Hit]):
                 raise NotFoundError("memory", id, path)
             record = only(memories.read(connection, self._space, [key]))
             boosted = None
-            if activate is None:
+            if boost is None:
                 answers = view.search("memory", asked.vectors, limit, asked.scope)
                 hits = self._hits(connection, view, asked.at, answers, asked.min_score)[0]
             else:
-                boosted = self._boosted(connection, view, asked, limit, activate)[0]
+                boosted = self._boosted(connection, view, asked, limit, boost)[0]
                 hits = boosted.hits
-            return [Case(connection, view, asked, words, where, key, record, hits, boosted).explained()]
+            return [Explainer(connection, view, asked, words, where, key, record, hits, boosted).explained()]
 
-        options = {"tags": words, "where": where, "min_score": min_score, "below": below}
-        return (await self._asked([query], limit, answered, "memory" if activate is None else "assembly", **options))[0]
+        options = {"tags": words, "where": where, "min_score": min_score, "recursive": recursive}
+        return (await self._asked([query], limit, answered, "memory" if boost is None else "assembly", **options))[0]
 
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
         return memories.read(connection, self._space, keys)

@@ -26,7 +26,7 @@ from memstore.maintenance import check as checks
 from memstore.maintenance.backup import backup
 from memstore.models.history import Change
 from memstore.models.records import Namespace
-from memstore.models.reports import Finding, Repair, Stats
+from memstore.models.reports import Finding, RepairReport, Stats
 from memstore.repository import (
     change_log,
     history_retention,
@@ -40,9 +40,9 @@ from memstore.repository import (
     tombstones,
     vectors,
 )
-from memstore.repository.record_types import NOUNS
+from memstore.repository.record_types import RECORD_TYPES
 from memstore.session import Autocommit, OpenTransaction, Session
-from memstore.sync.maintainer import Tender
+from memstore.sync.maintainer import IndexMaintainer
 from memstore.timestamps import now
 from memstore.validation.values import check_count, check_namespace
 from memstore.vectors.space import Metric
@@ -70,7 +70,7 @@ class _Nouns(Forgetting):
         self.assemblies = Assemblies(session, namespace)
         self.tags = Tags(session, namespace)
 
-    async def clear(self, *, below: bool = False) -> int:
+    async def clear(self, *, recursive: bool = False) -> int:
         """Delete every memory and assembly of this namespace, and with *below* of all below it; how many.
 
         What lies in the trash goes too, and is not counted: nothing is left. Takes the writer lock. All or nothing.
@@ -79,13 +79,13 @@ class _Nouns(Forgetting):
         def step(connection: Connection) -> int:
             at = now()
             deleted = 0
-            for noun in NOUNS:
-                chosen = selection.Selection(noun=noun, namespace=self._namespace, now=at, below=below)
+            for noun in RECORD_TYPES:
+                chosen = selection.Selection(noun=noun, namespace=self._namespace, now=at, recursive=recursive)
                 keys = selection.selected(connection, chosen)
                 history_writer.delete_keys(connection, noun, keys)
                 deleted += len(keys)
             for cause in tombstones.CAUSES:
-                tombstones.purge(connection, None, cause, self._namespace, below=below)
+                tombstones.purge(connection, None, cause, self._namespace, recursive=recursive)
             return deleted
 
         return await self._session.write(step, batch=True)
@@ -202,7 +202,7 @@ class StoreNamespace(_Nouns):
 class Store(StoreNamespace):
     """An open store, and its root namespace. Made by `memstore.open`; close it, or use it with `async with`."""
 
-    def __init__(self, session: Autocommit, tender: Tender) -> None:
+    def __init__(self, session: Autocommit, tender: IndexMaintainer) -> None:
         super().__init__(session, ())
         self._database = session.database
         self._follower = session.follower
@@ -238,7 +238,7 @@ class Store(StoreNamespace):
         findings = await self._database.read(stored)
         return findings + await self._database.call(lambda c: checks.indexed(c, self._follower))
 
-    async def repair(self) -> Repair:
+    async def repair(self) -> RepairReport:
         """Build the index anew from the rows, and mend in the file what can be mended; says what it did.
 
         Takes the writer lock. Nothing is invented, and nothing is lost but rows whose owner does not exist. What
@@ -251,8 +251,8 @@ class Store(StoreNamespace):
             lambda c: checks.mend(c, self._session.spaces, found), batch=True
         )
         await self._database.call(lambda _: self._follower.drop())
-        reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in NOUNS))
-        return Repair(
+        reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in RECORD_TYPES))
+        return RepairReport(
             found=found,
             remaining=await self.check(),
             reindexed=reindexed,
@@ -270,8 +270,8 @@ class Store(StoreNamespace):
         settings, space = self._database.settings, self._session.spaces["memory"].space
         at = now()
         counts = {
-            noun.kind: selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, below=True))
-            for noun in NOUNS
+            noun.kind: selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, recursive=True))
+            for noun in RECORD_TYPES
         }
         return Stats(
             path=settings.path,
@@ -290,7 +290,7 @@ class Store(StoreNamespace):
             namespaces=len(namespaces.used(connection, (), at)),
             vectors=vectors.count_vectors(connection, self._session.spaces["memory"])
             - records.expired_vectors(connection, at),
-            trashed=sum(tombstones.count(connection, noun, "forgotten") for noun in NOUNS),
+            trashed=sum(tombstones.count(connection, noun, "forgotten") for noun in RECORD_TYPES),
             file_bytes=Path(settings.path).stat().st_size,
             wal_bytes=self._database.wal_bytes(),
             engine=self._follower.engine.name,
@@ -353,7 +353,8 @@ class Store(StoreNamespace):
     ) -> None:
         """Copy the store, as it is at one moment, into a new file at *path*; reads and writes go on meanwhile.
 
-        The copy is one file, a store that `memstore.open` opens and `memstore.restore` puts in the place of another.
+        The copy is one file, a store that `memstore.open` opens and `memstore.restore_backup` puts in the
+        place of another.
 
         Args:
             path: a file that does not exist.

@@ -10,7 +10,7 @@ from memstore.api.collection import PAGE
 from memstore.errors import NotFoundError
 from memstore.models.records import Namespace, Tag
 from memstore.repository import history_writer, tags
-from memstore.repository.record_types import NOUNS
+from memstore.repository.record_types import RECORD_TYPES
 from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.text import check_text
@@ -83,9 +83,9 @@ def _check_tag(value: object) -> str:
 
 
 def _note(connection: Connection, key: int, old: str, new: str | None) -> None:
-    for noun in NOUNS:
+    for noun in RECORD_TYPES:
         history_writer.retagging(connection, noun, tags.carriers(connection, noun, key), old, new)
 
 
 def _carried(connection: Connection, key: int) -> int:
-    return sum(len(tags.carriers(connection, noun, key)) for noun in NOUNS)
+    return sum(len(tags.carriers(connection, noun, key)) for noun in RECORD_TYPES)

@@ -9,14 +9,14 @@ from sqlalchemy import Connection
 
 from memstore.actor import checked
 from memstore.api.collection import PAGE, Collection
-from memstore.concurrency import SLICE, slices
+from memstore.concurrency import CHUNK_SIZE, chunks
 from memstore.errors import InvalidError, NotFoundError
 from memstore.forgetting import apply, planner
 from memstore.forgetting.planner import Place
-from memstore.forgetting.policies import ForgetPlan, ForgetPolicy, PrunePolicy, Trashed, span
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, TrashEntry, span
 from memstore.models.records import Assembly, Memory, Namespace
 from memstore.repository import history_writer, recalled, tombstones
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.session import Session
 from memstore.sync import composites
 from memstore.timestamps import from_micros, now, to_micros
@@ -30,7 +30,7 @@ HitT = TypeVar("HitT")
 class Recoverable(Collection[RecordT, HitT]):
     """A noun whose records can be forgotten: what lies in the trash of its namespace, and the way back."""
 
-    async def trash(self) -> AsyncIterator[Trashed[RecordT]]:
+    async def trash(self) -> AsyncIterator[TrashEntry[RecordT]]:
         """What lies in the trash of this namespace, the latest first, read page by page."""
         before: int | None = None
         while True:
@@ -41,10 +41,10 @@ class Recoverable(Collection[RecordT, HitT]):
             if before is None:
                 return
 
-    def _lying(self, connection: Connection, before: int | None) -> tuple[list[Trashed[RecordT]], int | None]:
+    def _lying(self, connection: Connection, before: int | None) -> tuple[list[TrashEntry[RecordT]], int | None]:
         found = tombstones.page(connection, self._noun, self._namespace, "forgotten", before, PAGE)
         page = [
-            Trashed(
+            TrashEntry(
                 record=cast("RecordT", recalled.record_of(each, self._space)),
                 at=each.at,
                 actor=each.actor,
@@ -60,7 +60,8 @@ class Recoverable(Collection[RecordT, HitT]):
         """Bring back what was forgotten, all of *ids* or none: every field, the vector's bits, its place in the index.
 
         Memberships come back where the other end is there; where that lies in the trash too, they come back with it. Of
-        several that were forgotten under one id the latest comes back. (`memstore.restore` is another thing: it puts a
+        several that were forgotten under one id the latest comes back. (`memstore.restore_backup` is another
+        thing: it puts a
         whole file in the place of another.) Takes the writer lock.
 
         Args:
@@ -86,7 +87,7 @@ class Recoverable(Collection[RecordT, HitT]):
                 if id not in found:
                     raise NotFoundError(self._noun.kind, id, self._namespace, trash=True)
             chosen = [found[id] for id in wanted]
-            for some in slices(chosen):
+            for some in chunks(chosen):
                 for each in tombstones.read(connection, self._noun, some):
                     expires = each.record.get("expires_at")
                     if expires is not None and expires <= to_micros(at):
@@ -97,7 +98,7 @@ class Recoverable(Collection[RecordT, HitT]):
                 composites.recompute(connection, self._session.spaces, keys)
             return self._read(connection, keys, at)
 
-        return await self._session.write(step, batch=len(asked) > SLICE)
+        return await self._session.write(step, batch=len(asked) > CHUNK_SIZE)
 
 
 def _expired(id: str, when: int) -> InvalidError:
@@ -113,16 +114,16 @@ class Forgetting:
     _session: Session
     _namespace: Namespace
 
-    async def plan_forget(self, policy: ForgetPolicy, *, below: bool = False) -> ForgetPlan:
+    async def plan_forget(self, policy: ForgetPolicy, *, recursive: bool = False) -> ForgetPlan:
         """Say which memories *policy* would have forgotten, and why. Changes nothing; `forget` does it.
 
         Args:
             policy: what is to go.
-            below: also from all namespaces below this one.
+            recursive: also from all namespaces below this one.
         """
         if not isinstance(policy, ForgetPolicy):
             raise InvalidError(f"plan_forget takes a memstore.ForgetPolicy; got {type(policy).__name__}")
-        place = Place(self._session.spaces, self._namespace, below)
+        place = Place(self._session.spaces, self._namespace, recursive)
         return await self._session.read(lambda connection: planner.plan_memories(connection, place, policy))
 
     async def forget(self, plan: ForgetPlan, *, actor: str | None = None, reason: str | None = None) -> int:
@@ -143,20 +144,20 @@ class Forgetting:
         """
         return await carry_out(self._session, self._namespace, plan, MEMORY, actor, reason)
 
-    async def purge(self, *, older_than: timedelta | float, below: bool = False) -> int:
+    async def purge(self, *, older_than: timedelta | float, recursive: bool = False) -> int:
         """End for good what has lain in the trash for longer than *older_than*; how many records.
 
         Memories and assemblies. `compact` gives their room back to the disk. Takes the writer lock.
 
         Args:
             older_than: a timedelta, or seconds; 0 for all of it.
-            below: also in all namespaces below this one.
+            recursive: also in all namespaces below this one.
         """
         length = span("older_than", older_than)
 
         def step(connection: Connection) -> int:
             until = planner.ago(now(), length) if length else None
-            return tombstones.purge(connection, until, "forgotten", self._namespace, below=below)
+            return tombstones.purge(connection, until, "forgotten", self._namespace, recursive=recursive)
 
         return await self._session.write(step, batch=True)
 
@@ -164,16 +165,16 @@ class Forgetting:
 class Pruning(Recoverable[Assembly, HitT]):
     """Forgetting assemblies."""
 
-    async def plan_prune(self, policy: PrunePolicy, *, below: bool = False) -> ForgetPlan:
+    async def plan_prune(self, policy: AssemblyForgetPolicy, *, recursive: bool = False) -> ForgetPlan:
         """Say which assemblies *policy* would have forgotten, and why. Changes nothing; `prune` does it.
 
         Args:
             policy: what is to go.
-            below: also from all namespaces below this one.
+            recursive: also from all namespaces below this one.
         """
-        if not isinstance(policy, PrunePolicy):
+        if not isinstance(policy, AssemblyForgetPolicy):
             raise InvalidError(f"plan_prune takes a memstore.PrunePolicy; got {type(policy).__name__}")
-        place = Place(self._session.spaces, self._namespace, below)
+        place = Place(self._session.spaces, self._namespace, recursive)
         return await self._session.read(lambda connection: planner.plan_assemblies(connection, place, policy))
 
     async def prune(self, plan: ForgetPlan, *, actor: str | None = None, reason: str | None = None) -> int:
@@ -186,7 +187,7 @@ class Pruning(Recoverable[Assembly, HitT]):
 
 
 async def carry_out(
-    session: Session, namespace: Namespace, plan: ForgetPlan, noun: Noun, actor: str | None, reason: str | None
+    session: Session, namespace: Namespace, plan: ForgetPlan, noun: RecordType, actor: str | None, reason: str | None
 ) -> int:
     """Have *plan*, which is to be for *noun* and of *namespace*, carried out; how many records were moved."""
     if not isinstance(plan, ForgetPlan) or plan.noun != noun.kind:

@@ -20,10 +20,10 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from memstore.api.collection import LIVE
-from memstore.concurrency import SLICE, Stopping, breathe, in_thread_until_stopped
+from memstore.concurrency import CHUNK_SIZE, Stopping, in_thread_until_stopped, yield_gil
 from memstore.errors import DuplicateError, InvalidError
 from memstore.index.protocol import Keys, Mask
-from memstore.models.clustering import Formed, LeftReason, Proposal, Proposals
+from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, LeftReason
 from memstore.models.ids import new_id
 from memstore.models.merging import MergeCandidate
 from memstore.models.records import Assembly, Namespace
@@ -122,7 +122,7 @@ class _Group(NamedTuple):
     similarity: float
 
 
-async def propose(
+async def suggest(
     session: Session,
     chosen: Callable[[], Selection],
     *,
@@ -130,7 +130,7 @@ async def propose(
     min_size: int,
     max_size: int,
     on_progress: Progress | None,
-) -> Proposals:
+) -> AssemblySuggestions:
     """Groups of the memories *chosen* that are in no assembly: see `Assemblies.propose`."""
     if max_size < min_size:
         raise InvalidError(f"max_size is {max_size:,} and min_size {min_size:,}: a group would be too large to be one")
@@ -189,9 +189,9 @@ def _led(
     groups: list[_Group] = []
     again: list[int] = []
     for turn, place in enumerate(_by_density(lists, asked)):
-        if turn % SLICE == 0:
+        if turn % CHUNK_SIZE == 0:
             stopping.check()
-            breathe()
+            yield_gil()
         held, lists[place] = lists[place], None
         if held is None or not free[place]:
             continue
@@ -223,20 +223,20 @@ async def _described(
     threshold: float,
     min_size: int,
     max_size: int,
-) -> Proposals:
+) -> AssemblySuggestions:
     """*groups* and those that are *free* by their ids; what was deleted meanwhile is in neither."""
 
-    def step(connection: Connection) -> Proposals:
+    def step(connection: Connection) -> AssemblySuggestions:
         ids = merges.memory_ids(connection, keys)
         names = merges.beginnings(connection, keys[[group.leader for group in groups]], _NAME)
         proposals = []
         for i, group in enumerate(groups):
-            if i % SLICE == 0:
-                breathe()
+            if i % CHUNK_SIZE == 0:
+                yield_gil()
             leader = int(keys[group.leader])
             members = [ids[key] for key in (leader, *keys[group.members].tolist()) if key in ids]
             if leader in ids and len(members) == len(group.members) + 1:
-                made = Proposal(
+                made = AssemblySuggestion(
                     leader=ids[leader],
                     members=tuple(members),
                     similarity=group.similarity,
@@ -245,7 +245,7 @@ async def _described(
                 proposals.append(made)
         places = np.flatnonzero(free).tolist()
         left = {ids[key]: _why(counts[p]) for p, key in zip(places, keys[places].tolist(), strict=True) if key in ids}
-        return Proposals(
+        return AssemblySuggestions(
             groups=tuple(proposals),
             left=left,
             threshold=threshold,
@@ -260,14 +260,14 @@ def _why(count: int) -> LeftReason:
     return "no_vector" if count < 0 else "too_few" if count else "no_neighbour"
 
 
-def form(
+def create_from(
     connection: Connection,
     path: Namespace,
-    proposals: Sequence[Proposal],
+    proposals: Sequence[AssemblySuggestion],
     *,
     actor: str | None = None,
     reason: str | None = None,
-) -> Formed:
+) -> ClusterResult:
     """Make the assemblies of *proposals*: see `Assemblies.form`."""
     at = now()
     given: set[str] = set()
@@ -281,7 +281,7 @@ def form(
     taken = set(merges.assigned(connection, np.array(sorted(keys.values()), dtype=np.int64)).tolist())
     made: list[Assembly] = []
     members: list[list[int]] = []
-    stale: list[Proposal] = []
+    stale: list[AssemblySuggestion] = []
     for proposal, ids in asked:
         found = [keys[id] for id in ids if id in keys]
         if len(found) < len(ids) or not taken.isdisjoint(found):
@@ -294,10 +294,10 @@ def form(
         members.append(found)
     new = assemblies.insert_new(connection, path, made) if made else []
     for i, (key, found) in enumerate(zip(new, members, strict=True)):
-        if i % SLICE == 0:
-            breathe()
+        if i % CHUNK_SIZE == 0:
+            yield_gil()
         assemblies.add_members(connection, key, found)  # every write ends with the composites that it left behind
     if new:
         with history_writer.said_by(connection, actor, reason):
             history_writer.added(connection, ASSEMBLY, assemblies.owner(connection, new[0]), new)
-    return Formed(assemblies=tuple(assembly.id for assembly in made), stale=tuple(stale))
+    return ClusterResult(assemblies=tuple(assembly.id for assembly in made), stale=tuple(stale))

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from memstore.api.collection import LIVE
-from memstore.concurrency import breathe
+from memstore.concurrency import yield_gil
 from memstore.errors import NotFoundError
-from memstore.models.merging import Kin, Lineage, Merge
+from memstore.models.merging import Lineage, LineageEntry, Merge
 from memstore.models.records import Namespace
 from memstore.repository import merges, records
 from memstore.repository.record_types import ASSEMBLY
@@ -41,7 +41,7 @@ def lineage(connection: Connection, path: Namespace, id: str) -> Lineage:
     )
 
 
-def _walked(connection: Connection, start: int, step: _Step) -> tuple[Kin, ...]:
+def _walked(connection: Connection, start: int, step: _Step) -> tuple[LineageEntry, ...]:
     """All that *step* leads to from *start*, nearest first. Each is met once, so that no damage makes it endless."""
     seen, front, depth = {start}, [start], 0
     met: list[tuple[int, str, Merge, int]] = []
@@ -54,6 +54,6 @@ def _walked(connection: Connection, start: int, step: _Step) -> tuple[Kin, ...]:
         seen.update(fresh)
         front = sorted(fresh)
         met += fresh.values()
-        breathe()
+        yield_gil()
     alive = merges.alive(connection, [key for key, *_ in met])
-    return tuple(Kin(id=id, depth=deep, alive=key in alive, merge=by) for key, id, by, deep in met)
+    return tuple(LineageEntry(id=id, depth=deep, alive=key in alive, merge=by) for key, id, by, deep in met)

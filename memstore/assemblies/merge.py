@@ -13,14 +13,14 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.api.collection import LIVE
-from memstore.concurrency import breathe
-from memstore.errors import InvalidError, NotFoundError, UnmergeError, shown
+from memstore.concurrency import yield_gil
+from memstore.errors import ConflictError, InvalidError, NotFoundError, short_repr
 from memstore.models.ids import new_id
 from memstore.models.merging import Merge, MergedAssembly
 from memstore.models.records import Assembly, Json, Memory, Namespace
 from memstore.repository import assemblies, history_writer, merges, recalled, tombstones
 from memstore.repository import records as record_rows
-from memstore.repository.corruption import odd, only
+from memstore.repository.corruption import corrupt_value, only
 from memstore.repository.merges import Stored
 from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind
 from memstore.repository.vectors import VectorSpace
@@ -128,7 +128,7 @@ def least_score(space: VectorSpace, records: Sequence[Assembly]) -> float | None
     least = np.inf
     for i in range(len(form) - 1):
         least = min(least, float(scores(metric, form[i], form[i + 1 :]).min()))
-        breathe()
+        yield_gil()
     return float(least)
 
 
@@ -193,7 +193,7 @@ def unmerge(
     gone = merges.set_aside_by(connection, found.sources)
     lost = [id for key, id in zip(found.sources, found.merge.sources, strict=True) if key not in gone]
     if lost:
-        raise UnmergeError(found.merge.id, f"what it merged was purged, {shown(lost[0])} for one: make it anew")
+        raise _conflict(found.merge.id, f"what it merged was purged, {short_repr(lost[0])} for one: make it anew")
     with history_writer.said_by(connection, actor, reason) as said:
         if merges.alive(connection, [found.target]):
             if found.brought["made"]:
@@ -205,19 +205,23 @@ def unmerge(
     return only(merges.read(connection, [found.merge.id])).merge
 
 
+def _conflict(number: int, why: str) -> ConflictError:
+    return ConflictError(f"merge {number} cannot be undone: {why}", merge=number)
+
+
 def _refuse_later(connection: Connection, found: Stored) -> None:
-    """Raise `UnmergeError` where another merge builds on *found*, or it was undone before."""
+    """Raise `ConflictError` where another merge builds on *found*, or it was undone before."""
     number = found.merge.id
     if found.merge.undone_at is not None:
-        raise UnmergeError(number, f"it was undone at {found.merge.undone_at:%Y-%m-%d %H:%M:%S} UTC")
+        raise _conflict(number, f"it was undone at {found.merge.undone_at:%Y-%m-%d %H:%M:%S} UTC")
     later = [each.merge for each in merges.into(connection, [found.target]) if each.merge.id > number]
     later += [each.merge for each in merges.out_of(connection, [found.target])]
     if later:
         last = max(later, key=lambda merge: merge.id)
-        what = f"merge {last.id} of {len(last.sources):,} assemblies into {shown(last.target)} came after it"
-        raise UnmergeError(number, f"{what}: undo that first")
+        what = f"merge {last.id} of {len(last.sources):,} assemblies into {short_repr(last.target)} came after it"
+        raise _conflict(number, f"{what}: undo that first")
     if merges.is_set_aside(connection, found.target):
-        raise UnmergeError(number, f"{shown(found.merge.target)} was forgotten since: restore it first")
+        raise _conflict(number, f"{short_repr(found.merge.target)} was forgotten since: restore it first")
 
 
 def _remove(connection: Connection, spaces: Spaces, found: Stored, at: datetime) -> None:
@@ -231,9 +235,9 @@ def _remove(connection: Connection, spaces: Spaces, found: Stored, at: datetime)
     changed += ["topics"] * (list(record.topics) != brought["topics"])
     changed += ["metadata"] * (json_text(record.metadata) != json_text(brought["metadata"]))
     if changed:
-        raise UnmergeError(
+        raise _conflict(
             found.merge.id,
-            f"{', '.join(changed)} of {shown(found.merge.target)}, which it made, changed since, and would be lost: "
+            f"{', '.join(changed)} of {short_repr(found.merge.target)}, which it made, changed since: "
             "delete that assembly, then undo the merge",
         )
     history_writer.delete_keys(connection, ASSEMBLY, [found.target])
@@ -263,7 +267,7 @@ def _take_out(connection: Connection, spaces: Spaces, found: Stored, at: datetim
         assemblies.change(connection, found.merge.namespace, found.target, changes)
 
 
-def merged(connection: Connection, spaces: Spaces, path: Namespace, id: str) -> MergedAssembly:
+def get_merged(connection: Connection, spaces: Spaces, path: Namespace, id: str) -> MergedAssembly:
     """The assembly that last went by *id* into another: see `Assemblies.merged`."""
     found = tombstones.find(connection, ASSEMBLY, path, [id], "merged")
     held = tombstones.read(connection, ASSEMBLY, list(found.values()))
@@ -280,5 +284,5 @@ def merged(connection: Connection, spaces: Spaces, path: Namespace, id: str) -> 
 
 def _assembly(record: Memory | Assembly) -> Assembly:
     if not isinstance(record, Assembly):
-        raise odd("an assembly that was merged", record)
+        raise corrupt_value("an assembly that was merged", record)
     return record

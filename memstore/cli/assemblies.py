@@ -60,7 +60,7 @@ def list_(
     tag: Tagged = None,
     where: Where = None,
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     json: AsJson = False,
 ) -> None:
     """List assemblies, oldest first.
@@ -72,7 +72,7 @@ def list_(
     async def run() -> None:
         async with looking(file) as store:
             place = store.namespace(*namespace_of(namespace)).assemblies
-            records = place.list(where=filter, tags=tag or (), below=below, limit=None if all else limit)
+            records = place.list(where=filter, tags=tag or (), recursive=recursive, limit=None if all else limit)
             if json:
                 async for assembly in records:
                     say_json(brief(assembly))
@@ -80,7 +80,7 @@ def list_(
             made = table("assembly", ">members", ">activation")
             async for assembly in records:
                 made.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
-            count = await place.count(where=filter, tags=tag or (), below=below)
+            count = await place.count(where=filter, tags=tag or (), recursive=recursive)
         shown = made.row_count
         if shown:
             show_table(made)
@@ -144,7 +144,7 @@ def search(
     where: Where = None,
     min_score: MinScore = None,
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     embedding: Vector = None,
     embedder: Embedder = None,
     json: AsJson = False,
@@ -158,7 +158,12 @@ def search(
     async def run() -> None:
         async with searching(file, embedder) as opened:
             hits = await opened.store.namespace(*namespace_of(namespace)).assemblies.search(
-                opened.query(text, embedding), limit, tags=tag or (), where=filter, min_score=min_score, below=below
+                opened.query(text, embedding),
+                limit,
+                tags=tag or (),
+                where=filter,
+                min_score=min_score,
+                recursive=recursive,
             )
         if not json:
             show_assembly_hits(hits)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from memstore import Kin, Merge
+from memstore import LineageEntry, Merge
 from memstore.cli.assemblies import app
 from memstore.cli.jsonl import as_json
 from memstore.cli.options import AsJson, File, InNamespace, Limit, Tagged, Where, namespace_of, where_of
@@ -149,7 +149,7 @@ def form(
         async with (changing if create else looking)(file) as store:
             place = store.namespace(*namespace_of(namespace)).assemblies
             with progress() as bar:
-                found = await place.propose(
+                found = await place.suggest(
                     threshold,
                     min_size=min_size,
                     max_size=max_size,
@@ -157,7 +157,7 @@ def form(
                     where=filter,
                     on_progress=_told(bar, "looking for neighbours"),
                 )
-            formed = await place.form(found) if create else None
+            formed = await place.create_from(found) if create else None
         if json:
             if formed is None:
                 for group in found.groups:
@@ -209,7 +209,7 @@ def lineage(id: Id, file: File, namespace: InNamespace = "", json: AsJson = Fals
     asyncio.run(run())
 
 
-def _row(kin: Kin) -> tuple[str | Text, ...]:
+def _row(kin: LineageEntry) -> tuple[str | Text, ...]:
     merge = kin.merge
     name = Text("  " * (kin.depth - 1) + clean(kin.id))
     if not kin.alive:
@@ -219,7 +219,7 @@ def _row(kin: Kin) -> tuple[str | Text, ...]:
     return name, f"#{merge.id}", f"{merge.at:%Y-%m-%d %H:%M}", alike, asked
 
 
-def _kin(kin: Kin) -> dict[str, Any]:
+def _kin(kin: LineageEntry) -> dict[str, Any]:
     return {"id": kin.id, "depth": kin.depth, "alive": kin.alive, "merge": as_json(kin.merge)}
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import memstore
-from memstore import InvalidError, MemstoreError, MissingFileError, Verification
+from memstore import InvalidError, MemstoreError, MissingFileError, VerifyReport
 from memstore.cli.jsonl import as_json
 from memstore.cli.maintenance import FOUND_SOMETHING
 from memstore.cli.options import AsJson, File
@@ -67,7 +67,7 @@ def verify(
         raise typer.Exit(FOUND_SOMETHING)
 
 
-def _show(found: Verification) -> None:
+def _show(found: VerifyReport) -> None:
     older = f", older than this release's {HEAD}: it is brought up to date when it is opened or restored"
     readable = found.revision is not None
     show_fields(
@@ -107,7 +107,7 @@ def restore(
     """
     if not yes and occupied(path_text(file)):
         _confirm(source, file)
-    done = _shown("restoring", lambda told: memstore.restore(source, file, timeout=timeout, on_progress=told))
+    done = _shown("restoring", lambda told: memstore.restore_backup(source, file, timeout=timeout, on_progress=told))
     if json:
         say_json(as_json(done) | {"findings": [as_json(finding) for finding in done.findings]})
         return
@@ -141,7 +141,7 @@ async def _held(file: Path) -> str:
     async with looking(file) as store:
         stats, when = await store.stats(), None
         for noun in (store.memories, store.assemblies):
-            async for record in noun.list(below=True, order="-updated_at"):
+            async for record in noun.list(recursive=True, order="-updated_at"):
                 when = record.updated_at if when is None else max(when, record.updated_at)
                 break
         return _holdings(stats.memories, stats.assemblies, when)

@@ -24,7 +24,7 @@ from memstore.cli.output import clean, number, say, say_json, show_table, size_t
 from memstore.database.engine import uri
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
-from memstore.index.openmp import carries_llvm, described, openmp_runtimes
+from memstore.index.openmp import carries_llvm, describe_runtime, openmp_runtimes
 
 _PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama", "pysqlite3")
 _EXTRAS = {
@@ -160,7 +160,7 @@ def _faiss() -> Iterator[Fact]:
     yield Fact(
         section=here,
         name="in this process",
-        value=", ".join(map(described, loaded)) or "no OpenMP runtime, as it should be",
+        value=", ".join(map(describe_runtime, loaded)) or "no OpenMP runtime, as it should be",
     )
     done = subprocesses.run("memstore.cli.doctor_probe")
     if done.returncode != 0:
@@ -175,8 +175,12 @@ def _faiss() -> Iterator[Fact]:
         yield Fact(section=here, name="FAISS", value=why, state="problem", advice="" if found["obstacle"] else advice)
     else:
         yield Fact(section=here, name="FAISS", value=f"{found['version']}, built with {found['simd']}")
-        yield Fact(section=here, name="OpenMP before it", value="\n".join(map(described, found["before"])) or "none")
-        yield Fact(section=here, name="OpenMP after it", value="\n".join(map(described, found["after"])) or "none")
+        yield Fact(
+            section=here, name="OpenMP before it", value="\n".join(map(describe_runtime, found["before"])) or "none"
+        )
+        yield Fact(
+            section=here, name="OpenMP after it", value="\n".join(map(describe_runtime, found["after"])) or "none"
+        )
         if len(found["after"]) > 1:
             advice = "two of LLVM's or Intel's abort a process: install all from conda-forge, where they share one"
             yield Fact(section=here, name="runtimes", value="more than one", state="note", advice=advice)

@@ -9,9 +9,9 @@ import typer
 
 from memstore import Explanation
 from memstore.cli.options import (
-    Activate,
     AsJson,
     Below,
+    Boost,
     Embedder,
     File,
     InNamespace,
@@ -39,12 +39,12 @@ def explain(
     where: Where = None,
     min_score: MinScore = None,
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     lives_in: Annotated[
         str | None,
         typer.Option("--in", metavar="A/B", help="The namespace the memory is in, where that is another."),
     ] = None,
-    activate: Activate = False,
+    boost: Boost = False,
     threshold: Threshold = None,
     weight: Weight = None,
     embedding: Vector = None,
@@ -57,7 +57,7 @@ def explain(
 
     --json prints one object: rank, base_score, boost and score, reason, assemblies, excluded, activated and plan.
     """
-    filter, activation = where_of(where), activation_of(activate, threshold, weight)
+    filter, activation = where_of(where), activation_of(boost, threshold, weight)
 
     async def run() -> Explanation:
         async with searching(file, embedder) as opened:
@@ -68,8 +68,8 @@ def explain(
                 tags=tag or (),
                 where=filter,
                 min_score=min_score,
-                below=below,
-                activate=activation,
+                recursive=recursive,
+                boost=activation,
                 namespace=None if lives_in is None else namespace_of(lives_in),
             )
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from memstore import ForgetPlan, ForgetPolicy, PrunePolicy, Store, StoreNamespace, Trashed
+from memstore import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, Store, StoreNamespace, TrashEntry
 from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import AsJson, Below, File, InNamespace, Where, namespace_of, refuse, where_of
 from memstore.cli.output import assembly_text, clean, memory_text, number, say, say_json, show_table, size_text, table
@@ -51,7 +51,7 @@ def forget(
     where: Where = None,
     any: Any_ = False,
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     apply: Apply = False,
     actor: Actor = None,
     reason: Reason = None,
@@ -77,7 +77,7 @@ def forget(
     )
 
     async def plan(place: StoreNamespace) -> ForgetPlan:
-        return await place.plan_forget(policy, below=below)
+        return await place.plan_forget(policy, recursive=recursive)
 
     async def carry_out(place: StoreNamespace, plan: ForgetPlan) -> int:
         return await place.forget(plan, actor=actor, reason=reason)
@@ -100,7 +100,7 @@ def prune(
     where: Where = None,
     any: Any_ = False,
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     apply: Apply = False,
     actor: Actor = None,
     reason: Reason = None,
@@ -111,7 +111,7 @@ def prune(
 
     Several criteria must all be met, unless --any is given. --json prints as `memstore forget` does.
     """
-    policy = PrunePolicy(
+    policy = AssemblyForgetPolicy(
         older_than=_span(older_than, "--older-than"),
         inactive_for=_span(inactive_for, "--inactive-for"),
         activated_fewer_than=activated_fewer_than,
@@ -121,7 +121,7 @@ def prune(
     )
 
     async def plan(place: StoreNamespace) -> ForgetPlan:
-        return await place.assemblies.plan_prune(policy, below=below)
+        return await place.assemblies.plan_prune(policy, recursive=recursive)
 
     async def carry_out(place: StoreNamespace, plan: ForgetPlan) -> int:
         return await place.assemblies.prune(plan, actor=actor, reason=reason)
@@ -201,10 +201,10 @@ def trash(
     --json prints a line each: {"at", "actor", "reason", "record"}, the record without its vector.
     """
 
-    async def run() -> list[Trashed[Any]]:
+    async def run() -> list[TrashEntry[Any]]:
         async with looking(file) as store:
             place = store.namespace(*namespace_of(namespace))
-            found: list[Trashed[Any]] = []
+            found: list[TrashEntry[Any]] = []
             lying: Any = place.assemblies.trash() if assemblies else place.memories.trash()
             async with aclosing(lying):
                 async for each in lying:
@@ -262,7 +262,7 @@ def purge(
     ],
     file: File,
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     json: AsJson = False,
 ) -> None:
     """End for good what has lain in the trash for so long. `memstore compact` then gives its room back to the disk.
@@ -274,7 +274,7 @@ def purge(
     async def run() -> int:
         async with changing(file) as store:
             place = store.namespace(*namespace_of(namespace))
-            return await place.purge(older_than=length or 0, below=below)
+            return await place.purge(older_than=length or 0, recursive=recursive)
 
     gone = asyncio.run(run())
     if json:

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 from rich.text import Text
 
-from memstore import Change, HistoryError, acting
+from memstore import Change, HistoryError, as_actor
 from memstore.cli.jsonl import as_json, value_as_json
 from memstore.cli.options import AsJson, File, InNamespace, namespace_of
 from memstore.cli.output import clean, number, say, say_json, show_table, snippet, table
@@ -71,7 +71,7 @@ def undo(
             noun = place.assemblies if assembly else place.memories
             for one in await noun.history(id):
                 if one.number == change:
-                    with acting(actor, reason=reason):
+                    with as_actor(actor, reason=reason):
                         return await store.undo(one)
             raise HistoryError(f"{id!r} has no change {change} that is kept: `memstore history` shows them", since=None)
 

@@ -96,8 +96,8 @@ def import_(
 class _Import:
     """What is to be done with the items, and what was done so far."""
 
-    def __init__(self, below: Namespace, tags: frozenset[str], *, upsert: bool) -> None:
-        self._below = below
+    def __init__(self, recursive: Namespace, tags: frozenset[str], *, upsert: bool) -> None:
+        self._below = recursive
         self._tags = tags
         self._upsert = upsert
         self._mortal = _Mortal()
@@ -323,7 +323,7 @@ async def _export(
     memories = assemblies = 0
     async with looking(file) as store:
         top = store.namespace(*namespace)
-        total = await top.memories.count(below=True) + await top.assemblies.count(below=True)
+        total = await top.memories.count(recursive=True) + await top.assemblies.count(recursive=True)
         async for line in _lines(store, namespace):
             out.write(json_line(line))
             memories += line["kind"] == "memory"

@@ -15,7 +15,7 @@ import numpy as np
 
 from memstore import Assembly, InvalidError, Memory, Store
 from memstore.cli.options import TIMES, Namespace
-from memstore.errors import shown
+from memstore.errors import short_repr
 
 FORMAT = 1
 DERIVED = frozenset({"composite", "member_count", "revision", "activation"})
@@ -99,15 +99,17 @@ def item_of(line: object, place: str) -> Item:
     values = dict(line)
     kind = values.pop("kind", "memory")
     if kind not in ("store", "memory", "assembly"):
-        raise InvalidError(f"{place}: kind is 'memory' or 'assembly'; got {shown(kind)}")
+        raise InvalidError(f"{place}: kind is 'memory' or 'assembly'; got {short_repr(kind)}")
     if kind == "store" and values.get("format") != FORMAT:
-        raise InvalidError(f"{place}: an export of format {shown(values.get('format'))}; this release reads {FORMAT}")
+        raise InvalidError(
+            f"{place}: an export of format {short_repr(values.get('format'))}; this release reads {FORMAT}"
+        )
     if kind == "memory" and "content" not in values:
-        fields = ", ".join(map(shown, list(values)[:20])) or "no field"
+        fields = ", ".join(map(short_repr, list(values)[:20])) or "no field"
         raise InvalidError(f"{place}: a memory has its text in 'content'; this one has {fields}")
     namespace = values.pop("namespace", [])
     if not isinstance(namespace, list) or not all(isinstance(part, str) for part in namespace):
-        raise InvalidError(f"{place}: namespace is a list of texts; got {shown(namespace)}")
+        raise InvalidError(f"{place}: namespace is a list of texts; got {short_repr(namespace)}")
     return Item(kind=kind, namespace=tuple(namespace), fields=_read(values, place), place=place)
 
 
@@ -118,5 +120,5 @@ def _read(values: Mapping[str, Any], place: str) -> dict[str, Any]:
             try:
                 read[name] = datetime.fromisoformat(read[name])
             except ValueError as error:
-                raise InvalidError(f"{place}: {name} is a time in ISO 8601; got {shown(read[name])}") from error
+                raise InvalidError(f"{place}: {name} is a time in ISO 8601; got {short_repr(read[name])}") from error
     return read

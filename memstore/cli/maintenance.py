@@ -6,7 +6,7 @@ import math
 import numpy as np
 import typer
 
-from memstore import Finding, MissingFileError, Repair, Stats, Store
+from memstore import Finding, MissingFileError, RepairReport, Stats, Store
 from memstore import migrate as bring_up_to_date
 from memstore.cli.jsonl import as_json
 from memstore.cli.options import AsJson, File, namespace_text
@@ -108,7 +108,7 @@ def repair(file: File, json: AsJson = False) -> None:
     Exit code 3 if something remains. --json prints one object: found, remaining, and how many of each were mended.
     """
 
-    async def run() -> Repair:
+    async def run() -> RepairReport:
         async with changing(file) as store:
             return await store.repair()
 

@@ -8,9 +8,9 @@ import typer
 from memstore import Memory
 from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import (
-    Activate,
     AsJson,
     Below,
+    Boost,
     Curvature,
     Dimension,
     Embedder,
@@ -108,8 +108,8 @@ def search(
     where: Where = None,
     min_score: MinScore = None,
     namespace: InNamespace = "",
-    below: Below = False,
-    activate: Activate = False,
+    recursive: Below = False,
+    boost: Boost = False,
     threshold: Threshold = None,
     weight: Weight = None,
     embedding: Vector = None,
@@ -118,12 +118,12 @@ def search(
 ) -> None:
     """Find the memories nearest in meaning, best first.
 
-    With --activate, members of assemblies near the query come before others as near as they.
+    With --boost, members of assemblies near the query come before others as near as they.
 
-    --json prints a line each: {"score": …, "memory": {…}}; with --activate also "base_score", "boost", "assembly" and
+    --json prints a line each: {"score": …, "memory": {…}}; with --boost also "base_score", "boost", "assembly" and
     "reason".
     """
-    filter, activation = where_of(where), activation_of(activate, threshold, weight)
+    filter, activation = where_of(where), activation_of(boost, threshold, weight)
 
     async def run() -> None:
         async with searching(file, embedder) as opened:
@@ -133,8 +133,8 @@ def search(
                 tags=tag or (),
                 where=filter,
                 min_score=min_score,
-                below=below,
-                activate=activation,
+                recursive=recursive,
+                boost=activation,
             )
         if not json:
             show_hits(hits)
@@ -155,7 +155,7 @@ def list_(
         str, typer.Option("--order", help="A field to sort by, with - before it for descending.")
     ] = "created_at",
     namespace: InNamespace = "",
-    below: Below = False,
+    recursive: Below = False,
     json: AsJson = False,
 ) -> None:
     """List memories, oldest first.
@@ -168,15 +168,15 @@ def list_(
         async with looking(file) as store:
             place = store.namespace(*path)
             records = place.memories.list(
-                where=filter, tags=tag or (), order=order, below=below, limit=None if all else limit
+                where=filter, tags=tag or (), order=order, recursive=recursive, limit=None if all else limit
             )
             if json:
                 async for memory in records:
                     say_json(brief(memory))
                 return
             shown = show_memories([memory async for memory in records])
-            count = await place.memories.count(where=filter, tags=tag or (), below=below)
-            others = [] if shown or below else [n for n in await place.namespaces() if n != path]
+            count = await place.memories.count(where=filter, tags=tag or (), recursive=recursive)
+            others = [] if shown or recursive else [n for n in await place.namespaces() if n != path]
         rest = f"{shown:,} of {count:,}: --all shows them all" if shown < count else number(count, "memory", "memories")
         say(rest, style="dim")
         if others:
@@ -196,7 +196,7 @@ def show(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) 
         async with looking(file) as store:
             place = store.namespace(*namespace_of(namespace))
             memory = await place.memories.get(id)
-            return memory, [assembly.id for assembly in await place.assemblies.of(id)]
+            return memory, [assembly.id for assembly in await place.assemblies.containing(id)]
 
     memory, owners = asyncio.run(run())
     if json:

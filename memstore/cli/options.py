@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from memstore import Activation, InvalidError
+from memstore import AssemblyBoost, InvalidError
 
 Namespace = tuple[str, ...]
 
@@ -53,7 +53,7 @@ InNamespace = Annotated[
         show_default=False,
     ),
 ]
-Below = Annotated[bool, typer.Option("--below", "-b", help="Also everything in the namespaces below it.")]
+Below = Annotated[bool, typer.Option("--recursive", "-b", help="Also everything in the namespaces below it.")]
 Tagged = Annotated[
     list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Only what has this tag; may be repeated.")
 ]
@@ -66,12 +66,12 @@ Where = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-l", min=1, max=10_000, help="How many at most.")]
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Only what is at least this close.")]
-Activate = Annotated[bool, typer.Option("--activate", help="Let assemblies near the query boost their members.")]
+Boost = Annotated[bool, typer.Option("--boost", help="Let assemblies near the query boost their members.")]
 Threshold = Annotated[
-    float | None, typer.Option("--threshold", help="With --activate: how close an assembly has to be; 0.5 if left out.")
+    float | None, typer.Option("--threshold", help="With --boost: how close an assembly has to be; 0.5 if left out.")
 ]
 Weight = Annotated[
-    float | None, typer.Option("--weight", help="With --activate: the largest boost there can be; 0.25 if left out.")
+    float | None, typer.Option("--weight", help="With --boost: the largest boost there can be; 0.25 if left out.")
 ]
 Metadata = Annotated[
     str | None, typer.Option("--metadata", "-m", metavar="JSON", help='A JSON object, such as \'{"source": "chat"}\'.')
@@ -127,19 +127,19 @@ def json_of(text: str, option: str) -> Any:
         raise refuse(option, f"not JSON: {error}") from error
 
 
-def activation_of(activate: bool, threshold: float | None, weight: float | None) -> Activation | None:
+def activation_of(boost: bool, threshold: float | None, weight: float | None) -> AssemblyBoost | None:
     """How assemblies are used; None for not at all."""
     given: dict[str, Any] = {
         name: value for name, value in {"threshold": threshold, "weight": weight}.items() if value is not None
     }
-    if not activate:
+    if not boost:
         if given:
-            raise refuse(f"--{min(given)}", "say --activate too: without it assemblies have no say")
+            raise refuse(f"--{min(given)}", "say --boost too: without it assemblies have no say")
         return None
     try:
-        return Activation(**given)
+        return AssemblyBoost(**given)
     except InvalidError as error:
-        raise refuse("--activate", str(error)) from error
+        raise refuse("--boost", str(error)) from error
 
 
 def metadata_of(text: str | None) -> dict[str, Any] | None:

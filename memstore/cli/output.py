@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Stats, Verification
+from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Stats, VerifyReport
 from memstore.cli.options import namespace_text
 
 SNIPPET = 220
@@ -55,7 +55,7 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if value else ""
 
 
-def space_text(found: Stats | Verification) -> str:
+def space_text(found: Stats | VerifyReport) -> str:
     """What the vectors of a store are, in one line."""
     curved = "" if found.curvature is None else f", of curvature -{found.curvature:g}"
     return f"dimension {found.dimension}, compared by {found.metric}{curved}"

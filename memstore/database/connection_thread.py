@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from memstore.concurrency import Outcome, finished, telling
+from memstore.concurrency import UncancellableFuture, finished, run_and_resolve
 from memstore.database import fork_safety
 from memstore.database.sqlite import sqlite3
 
@@ -24,7 +24,7 @@ FutureT = TypeVar("FutureT", bound="asyncio.Future[Any]")
 Step = Callable[[Connection], T]
 
 
-class Driver:
+class ConnectionThread:
     """One connection and its thread. Functions run one after the other, in the order they were submitted."""
 
     def __init__(self, connection: Any, path: str) -> None:
@@ -39,7 +39,7 @@ class Driver:
     @classmethod
     async def open(
         cls, path: str, engine: AsyncEngine, local: "LocalEngine", setup: Callable[[Connection], None]
-    ) -> "Driver":
+    ) -> "ConnectionThread":
         """Connect to the file at *path* by *engine*, and run *setup* on the new connection's thread."""
         connection = await engine.connect()
         pooled = await connection.get_raw_connection()
@@ -47,8 +47,8 @@ class Driver:
         fork_safety.know(driver)
         pooled.detach()  # from here on it is ours, and closing it needs no awaiting of SQLAlchemy's
         try:
-            adopted: Outcome[Connection] = Outcome()
-            driver._queue(telling(adopted, lambda: local.adopt(driver._connection._conn)))  # noqa: SLF001
+            adopted: UncancellableFuture[Connection] = UncancellableFuture()
+            driver._queue(run_and_resolve(adopted, lambda: local.adopt(driver._connection._conn)))  # noqa: SLF001
             driver._sync = await adopted
             await driver.submit(setup)
         except BaseException:
@@ -71,9 +71,9 @@ class Driver:
         """How many functions were submitted that have not ended."""
         return self._asked - self._done
 
-    def submit(self, function: Step[T]) -> "Outcome[T]":
+    def submit(self, function: Step[T]) -> "UncancellableFuture[T]":
         """Have *function* run on the thread; awaited, it is waited for through any number of cancellations."""
-        return self._submitted(Outcome(), function)
+        return self._submitted(UncancellableFuture(), function)
 
     def ask(self, function: Step[T]) -> "asyncio.Future[T]":
         """Have *function* run on the thread; whoever is cancelled meanwhile does not wait for its end."""
@@ -94,7 +94,7 @@ class Driver:
             finally:
                 self._done += 1
 
-        self._queue(telling(outcome, call))
+        self._queue(run_and_resolve(outcome, call))
         return outcome
 
     def _opened(self) -> Connection:

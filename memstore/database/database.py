@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import Outcome, finished, in_thread
+from memstore.concurrency import UncancellableFuture, finished, in_thread
 from memstore.config import Settings
 from memstore.database import checkpoint as checkpoint_module
 from memstore.database import driver_errors, fork_safety, transactions
-from memstore.database.connection_thread import Driver, LocalEngine, Step
+from memstore.database.connection_thread import ConnectionThread, LocalEngine, Step
 from memstore.database.engine import async_engine, configure, sync_engine
 from memstore.database.file_identity import OpenedFile
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect, no_dimension
@@ -48,9 +48,9 @@ class Database:
         self,
         settings: Settings,
         file: OpenedFile,
-        writer: Driver | None,
-        readers: list[Driver],
-        upkeep: Driver | None,
+        writer: ConnectionThread | None,
+        readers: list[ConnectionThread],
+        upkeep: ConnectionThread | None,
     ) -> None:
         self.settings = settings
         self.file = file
@@ -61,7 +61,7 @@ class Database:
         self._pid = os.getpid()
         self._closed = False
         self._warned = False
-        self._ended: Outcome[None] | None = None
+        self._ended: UncancellableFuture[None] | None = None
         self._checkpointing: asyncio.Future[bool] | None = None
         self._checkpoint_not_before = 0.0
         self._turns = 0  # of the writer's, when the log's size was last looked at
@@ -293,32 +293,32 @@ def _prepare(settings: Settings) -> OpenedFile:
     return OpenedFile(settings.path)
 
 
-async def _connect(settings: Settings) -> list[Driver]:
+async def _connect(settings: Settings) -> list[ConnectionThread]:
     """The writer, the connection for upkeep, and the readers; of a store that is read only, the readers alone."""
     engine, local = async_engine(settings), LocalEngine(sync_engine)
-    drivers: list[Driver] = []
+    drivers: list[ConnectionThread] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
             with driver_errors.translated():
                 setup = configure(settings, writes=writes)
-                drivers.append(await Driver.open(settings.path, engine, local, setup))
+                drivers.append(await ConnectionThread.open(settings.path, engine, local, setup))
     except BaseException:
         await _closed(drivers)
         raise
     return drivers
 
 
-async def _closed(drivers: list[Driver]) -> None:
+async def _closed(drivers: list[ConnectionThread]) -> None:
     await _one_after_the_other(drivers)
 
 
-def _one_after_the_other(drivers: list[Driver]) -> "Outcome[None]":
+def _one_after_the_other(drivers: list[ConnectionThread]) -> "UncancellableFuture[None]":
     """Close *drivers* in turn; settled when all are.
 
     In turn, because SQLite removes the write-ahead log with the last connection, and takes none for the last while
     two close at once.
     """
-    together: Outcome[None] = Outcome()
+    together: UncancellableFuture[None] = UncancellableFuture()
     left = list(drivers)
 
     def close_next(ended: "asyncio.Future[Any] | None" = None) -> None:  # noqa: ARG001 - a callback's form

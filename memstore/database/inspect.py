@@ -20,7 +20,7 @@ from memstore.errors import (
     MissingFileError,
     NewerFileError,
     OpenError,
-    shown,
+    short_repr,
 )
 from memstore.schema.tables import APPLICATION_ID, OWN_TABLES, VERSION_TABLE, metadata
 from memstore.schema.triggers import TRIGGERS
@@ -78,7 +78,7 @@ def _size(file: Path) -> int | None:
         raise no_folder(file) from None
     except OSError as error:
         raise OpenError(
-            f"{shown(str(file))} cannot be looked at ({error.strerror}): give another path, or see to its permissions"
+            f"Cannot read {short_repr(str(file))} ({error.strerror}): give another path, or check its permissions"
         ) from error
     if stat.S_ISDIR(found.st_mode):
         raise ForeignFileError(f"{str(file)!r} is a folder: give the path of the database file in it")

@@ -1,7 +1,7 @@
 """Who writes next: whoever asked first.
 
-Whoever wants to write takes a `Place` in the line, and awaits it. A place is in the line until its turn has begun;
-until then a cancellation or its deadline takes it out, and nothing of it is ever done. From then on only what comes
+A writer takes a `WriteRequest` and awaits it. A request is queued until its turn begins; until then a cancellation or
+its deadline takes it out, and nothing of it is ever done. From then on only what comes
 of it counts.
 
 One at a time has the turn. The event loop puts places in and takes them out, and the writer's thread takes out what
@@ -17,16 +17,16 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, TypeVar
 
-from memstore.concurrency import Outcome, settle
+from memstore.concurrency import UncancellableFuture, settle
 from memstore.errors import BusyError
 
 T = TypeVar("T")
-PlaceT = TypeVar("PlaceT", bound="Place[Any]")
+RequestT = TypeVar("RequestT", bound="WriteRequest[Any]")
 
 _AGAIN = 1.0  # seconds until places whose deadlines are suspended are looked at again
 
 
-class Place(Outcome[T]):
+class WriteRequest(UncancellableFuture[T]):
     """One who wants to write, and what comes of it: `error` if there is one, else `value`.
 
     Args:
@@ -35,7 +35,7 @@ class Place(Outcome[T]):
         alone: its turn is shared with nobody.
     """
 
-    def __init__(self, line: "Line", wait: float, *, alone: bool) -> None:
+    def __init__(self, line: "WriteQueue", wait: float, *, alone: bool) -> None:
         super().__init__()
         self.alone = alone
         self.since = time.monotonic()
@@ -46,7 +46,7 @@ class Place(Outcome[T]):
         self._line = line
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Leave the line, if the turn has not begun; else as of `Outcome`."""
+        """Leave the line, if the turn has not begun; else as of `UncancellableFuture`."""
         if not self.orphaned and not self._line.take(self):
             return False
         return asyncio.Future.cancel(self, msg)
@@ -57,7 +57,7 @@ class Place(Outcome[T]):
         self.value = self.error = None
 
 
-class Line:
+class WriteQueue:
     """The places of those who want to write, in the order in which they asked.
 
     One timer watches over them all: most are answered long before their deadline, so that one each would cost more
@@ -67,15 +67,15 @@ class Line:
         begin: has the turn of the place that is first begun; False where it could not be, and the place was taken out.
     """
 
-    def __init__(self, begin: Callable[[Place[Any]], bool]) -> None:
+    def __init__(self, begin: Callable[[WriteRequest[Any]], bool]) -> None:
         self._begin = begin
-        self._places: OrderedDict[Place[Any], None] = OrderedDict()
+        self._places: OrderedDict[WriteRequest[Any], None] = OrderedDict()
         self._guard = threading.Lock()
         self._taken = False
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf  # when the timer ends, if there is one
 
-    def enter(self, place: PlaceT) -> PlaceT:
+    def enter(self, place: RequestT) -> RequestT:
         """Stand in line; the turn begins at once if nobody has it."""
         with self._guard:
             self._places[place] = None
@@ -96,24 +96,24 @@ class Line:
             self._timer.cancel()
             self._timer = None
 
-    def take(self, place: Place[Any]) -> bool:
+    def take(self, place: WriteRequest[Any]) -> bool:
         """Take *place* out of the line; False where that was done before."""
         with self._guard:
             return self._places.pop(place, self) is None
 
-    def holds(self, place: Place[Any]) -> bool:
+    def holds(self, place: WriteRequest[Any]) -> bool:
         """Whether *place* is in the line still."""
         with self._guard:
             return place in self._places
 
-    def front(self, most: int) -> list[Place[Any]]:
+    def front(self, most: int) -> list[WriteRequest[Any]]:
         """Whoever is first and those right behind, *most* in all, who share a turn."""
         with self._guard:
             front = list(islice(self._places, most))
         alone = next((i for i, place in enumerate(front) if place.alone), len(front))
         return front[: max(1, alone)]
 
-    def _first(self) -> Place[Any] | None:
+    def _first(self) -> WriteRequest[Any] | None:
         with self._guard:
             return next(iter(self._places), None)
 

@@ -3,8 +3,8 @@
 From BEGIN to after-commit a transaction is one function on one thread. It takes in what has queued up while the
 thread was busy: nobody waits for others to come. Each write but the first has a savepoint of its own, so that one that
 raises leaves nothing and the others go on; the first needs none, for it is undone with the transaction. Neighbours
-that are `Alike` are done by one call, in one savepoint; if it fails they are done one by one, for whose fault it was
-only that can tell. All are answered together, after COMMIT and after the indexes have followed it.
+that are `BatchableOperation` are done by one call, in one savepoint; if it fails they are done one by one. All are
+answered together, after COMMIT and after the indexes have followed it.
 
 Nobody's answer is to wait long for the work of others. So a batch shares its transaction with nobody, and one that is
 `_LONG` seconds old takes in no more. `MOST` bounds what is prepared in one go, and cannot share the interpreter.
@@ -24,9 +24,9 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import tell
 from memstore.database import driver_errors, transactions
-from memstore.database.connection_thread import Driver, Step
+from memstore.database.connection_thread import ConnectionThread, Step
 from memstore.database.file_identity import OpenedFile
-from memstore.database.write_queue import Line, Place
+from memstore.database.write_queue import WriteQueue, WriteRequest
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
 
 T = TypeVar("T")
@@ -36,12 +36,14 @@ MOST = 64
 """Writes that share a transaction at most."""
 
 _LONG = 0.02
-_TOGETHER = 100  # rows, or whatever `Alike.size` counts, that one call brings at most: a few milliseconds of work
+_TOGETHER = (
+    100  # rows, or whatever `BatchableOperation.size` counts, that one call brings at most: a few milliseconds of work
+)
 _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
 _log = logging.getLogger("memstore")
 
 
-class Alike(Generic[PartT, T]):
+class BatchableOperation(Generic[PartT, T]):
     """A step that can be done together with others of its *kind*, for less than one after the other.
 
     Args:
@@ -65,20 +67,22 @@ class Alike(Generic[PartT, T]):
         """Do it alone."""
         return self.run(connection, [self.part])[0]
 
-    def inside(self, around: Callable[[Connection, Step[Sequence[T]]], Sequence[T]], by: Hashable) -> "Alike[PartT, T]":
+    def inside(
+        self, around: Callable[[Connection, Step[Sequence[T]]], Sequence[T]], by: Hashable
+    ) -> "BatchableOperation[PartT, T]":
         """The same step, but that *around* runs it, once however many *by* the same are done together."""
 
         def run(connection: Connection, parts: Sequence[PartT]) -> Sequence[T]:
             return around(connection, lambda connection: self.run(connection, parts))
 
-        return Alike((self.kind, by), run, self.part, self.size)
+        return BatchableOperation((self.kind, by), run, self.part, self.size)
 
 
-class Job(Place[T]):
+class Job(WriteRequest[T]):
     """A write: *before*, which needs no transaction, then *function* in one that it shares unless it is a *batch*."""
 
     def __init__(
-        self, line: Line, wait: float, function: Step[T], before: Callable[[], None] | None, *, batch: bool
+        self, line: WriteQueue, wait: float, function: Step[T], before: Callable[[], None] | None, *, batch: bool
     ) -> None:
         super().__init__(line, wait, alone=batch)
         self.function = function
@@ -104,10 +108,10 @@ class Job(Place[T]):
             raise TransactionError(transactions.GIVEN_UP)
 
 
-class Turn(Place[None]):
+class ExclusiveRequest(WriteRequest[None]):
     """The writer for oneself, in a transaction that *begins* with it or in none."""
 
-    def __init__(self, line: Line, wait: float, *, begins: bool) -> None:
+    def __init__(self, line: WriteQueue, wait: float, *, begins: bool) -> None:
         super().__init__(line, wait, alone=True)
         self.begins = begins
         self.granted = False
@@ -125,7 +129,7 @@ class Writer:
         turns: how many transactions have ended, counted by the event loop alone.
     """
 
-    def __init__(self, driver: Driver, timeout: float, file: OpenedFile) -> None:
+    def __init__(self, driver: ConnectionThread, timeout: float, file: OpenedFile) -> None:
         self.driver = driver
         self._file = file
         self.closed = False
@@ -134,7 +138,7 @@ class Writer:
         self.turns = 0
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._line = Line(self._begin)
+        self._line = WriteQueue(self._begin)
 
     async def write(
         self, function: Step[T], before: Callable[[], None] | None, *, wait: float | None, batch: bool
@@ -146,7 +150,7 @@ class Writer:
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Be the only one who may write, in no transaction; also where nobody may any more."""
-        turn = Turn(self._line, self._timeout, begins=False)
+        turn = ExclusiveRequest(self._line, self._timeout, begins=False)
         try:
             await self._line.enter(turn)
             yield
@@ -158,7 +162,7 @@ class Writer:
     async def session(self) -> AsyncIterator["WriteSession"]:
         """See `Database.session`."""
         session = WriteSession(self)
-        turn = Turn(self._line, self._timeout, begins=True)
+        turn = ExclusiveRequest(self._line, self._timeout, begins=True)
         try:
             await self._line.enter(turn)
             yield session
@@ -184,15 +188,15 @@ class Writer:
             raise
         self.committed(connection)
 
-    def _begin(self, place: Place[Any]) -> bool:
+    def _begin(self, place: WriteRequest[Any]) -> bool:
         """Have the turn of *place* begin; False where it may not write, and was told so."""
-        if isinstance(place, Turn) and not place.begins:
+        if isinstance(place, ExclusiveRequest) and not place.begins:
             place.granted = self._line.take(place)
             place.answer()
             return place.granted
         refusal = ClosedError("the store is closed: open it again") if self.closed else self._unknown
         if refusal is None:
-            self.driver.post(partial(self._open, place) if isinstance(place, Turn) else self._write)
+            self.driver.post(partial(self._open, place) if isinstance(place, ExclusiveRequest) else self._write)
             return True
         if self._line.take(place):
             place.error = _own(refusal)
@@ -201,7 +205,7 @@ class Writer:
 
     # What follows runs on the thread, but for `_opened` and `_written`, with which it hands back.
 
-    def _open(self, turn: Turn, connection: Connection) -> None:
+    def _open(self, turn: ExclusiveRequest, connection: Connection) -> None:
         """The transaction of a session begins."""
         try:
             if self._locked(connection, [turn]):
@@ -212,7 +216,7 @@ class Writer:
             self._fail([turn], error)
         tell(self._loop, self._opened, turn)
 
-    def _opened(self, turn: Turn) -> None:
+    def _opened(self, turn: ExclusiveRequest) -> None:
         if turn.granted:
             turn.answer()
         else:
@@ -273,7 +277,7 @@ class Writer:
                     _check_open(connection, error)
         return done > 0
 
-    def _locked(self, connection: Connection, places: Sequence[Place[Any]]) -> bool:
+    def _locked(self, connection: Connection, places: Sequence[WriteRequest[Any]]) -> bool:
         """Take the file's write lock for *places*; False when none of them waits for it any more."""
         while waiting := [place for place in places if self._line.holds(place)]:
             left = min(place.deadline for place in waiting) - time.monotonic()
@@ -288,13 +292,13 @@ class Writer:
                 self._fail(waiting, error)
         return False
 
-    def _fail(self, places: Sequence[Place[Any]], error: BaseException) -> None:
+    def _fail(self, places: Sequence[WriteRequest[Any]], error: BaseException) -> None:
         for place in places:
             if self._line.take(place):
                 place.error = _own(error)
                 tell(self._loop, place.answer)
 
-    def _took(self, place: Place[Any]) -> bool:
+    def _took(self, place: WriteRequest[Any]) -> bool:
         """Whether the turn of *place* begins with this: it is still in line, and from here on nothing takes it out."""
         waited, taken = time.monotonic() - place.since, self._line.take(place)
         if taken and waited > _SLOW_WAIT:
@@ -333,7 +337,7 @@ def _neighbours(jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
     size = 0
     for job in jobs:
         step = job.function
-        mine, more = (step.kind, step.size) if isinstance(step, Alike) else (None, 0)
+        mine, more = (step.kind, step.size) if isinstance(step, BatchableOperation) else (None, 0)
         size += more
         if group and (mine is None or mine != kind or size > _TOGETHER):
             yield group
@@ -346,7 +350,7 @@ def _neighbours(jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
 
 def _together(connection: Connection, jobs: Sequence[Job[Any]]) -> bool:
     """Do jobs that are alike by one call; False where it failed, and left nothing."""
-    steps: list[Alike[Any, Any]] = [cast("Alike[Any, Any]", job.function) for job in jobs]
+    steps: list[BatchableOperation[Any, Any]] = [cast("BatchableOperation[Any, Any]", job.function) for job in jobs]
     try:
         with transactions.savepoint(connection, "job"):
             values = steps[0].run(connection, [step.part for step in steps])

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from memstore.errors import FilterError, InvalidError, shown
+from memstore.errors import FilterError, InvalidError, short_repr
 
 Path = tuple[str, ...]
 
@@ -54,7 +54,7 @@ def _bracketed(name: str, at: int) -> tuple[str, int]:
 def checked_key(key: object) -> str:
     """A key of an object, if SQL can name it."""
     if not isinstance(key, str):
-        raise FilterError(f"the keys of an object in a filter are text; got {shown(key)}")
+        raise FilterError(f"the keys of an object in a filter are text; got {short_repr(key)}")
     key = str.__str__(key)  # an enum's member is its text
     if any(char in '"\\' or char < " " for char in key):
         raise FilterError(
@@ -70,7 +70,7 @@ def plain_text(value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise FilterError(f"{shown(value)} holds half of a surrogate pair, which is never stored") from error
+        raise FilterError(f"{short_repr(value)} holds half of a surrogate pair, which is never stored") from error
     return value
 
 
@@ -110,7 +110,7 @@ def indexed(asked: object) -> tuple[Path, ...]:
     if asked is None:
         return ()
     if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
-        raise InvalidError(f"indexed_metadata is a list of paths such as ('user_id',); got {shown(asked)}")
+        raise InvalidError(f"indexed_metadata is a list of paths such as ('user_id',); got {short_repr(asked)}")
     paths = tuple(dict.fromkeys(_indexed(text) for text in asked))
     check_indexed(len(paths))
     return paths
@@ -128,7 +128,7 @@ def check_indexed(count: int) -> None:
 def _indexed(text: object) -> Path:
     if not isinstance(text, str) or not text:
         raise InvalidError(
-            f"a path in indexed_metadata is a text such as 'user_id' or 'source.kind'; got {shown(text)}"
+            f"a path in indexed_metadata is a text such as 'user_id' or 'source.kind'; got {short_repr(text)}"
         )
     text = str.__str__(text)
     try:

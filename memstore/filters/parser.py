@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import cast
 
-from memstore.errors import FilterError, InvalidError, shown
+from memstore.errors import FilterError, InvalidError, short_repr
 from memstore.filters.json_paths import checked_key, keys, plain_text, short
 from memstore.filters.nodes import (
     EVERYTHING,
@@ -74,7 +74,7 @@ class _Parser:
 
     def filter(self, where: object, level: int) -> Node:
         if not isinstance(where, Mapping):
-            raise FilterError(f"a filter is a mapping such as {{'importance': 0.5}}; got {shown(where)}")
+            raise FilterError(f"a filter is a mapping such as {{'importance': 0.5}}; got {short_repr(where)}")
         self._go_to(level)
         if not where:
             self._count()
@@ -82,7 +82,7 @@ class _Parser:
 
     def _entry(self, key: object, value: object, level: int) -> Node:
         if not isinstance(key, str):
-            raise FilterError(f"the keys of a filter are names of fields, as text; got {shown(key)}")
+            raise FilterError(f"the keys of a filter are names of fields, as text; got {short_repr(key)}")
         key = str.__str__(key)  # one of a subclass may say anything of itself
         if not key.startswith("$"):
             return self._tests(self._field(key), value, level)
@@ -94,7 +94,7 @@ class _Parser:
             )
             raise FilterError(f"{short(key)} joins no filters; {hint}")
         if not isinstance(value, list | tuple) or not value:
-            raise FilterError(f"{key} takes a list of one filter or more; got {shown(value)}")
+            raise FilterError(f"{key} takes a list of one filter or more; got {short_repr(value)}")
         parts = [self.filter(part, level + 1) for part in value]
         if key == "$and":
             return _all_of(parts)
@@ -126,7 +126,7 @@ class _Parser:
             case "$exists":
                 self._count()
                 if not isinstance(operand, bool):
-                    raise FilterError(f"$exists takes True or False; got {shown(operand)}")
+                    raise FilterError(f"$exists takes True or False; got {short_repr(operand)}")
                 test = Exists(field) if operand else Not(Exists(field))
             case "$contains":
                 test = Contains(field, self._content(field, operand, level))
@@ -144,12 +144,12 @@ class _Parser:
             raise FilterError("$not on a field takes operators, such as {'$gt': 1}; for another value use $ne")
         for key in operand:
             if not isinstance(key, str) or not key.startswith("$"):
-                raise FilterError(f"$not on a field takes operators only; got {shown(key)}: use $ne on an object")
+                raise FilterError(f"$not on a field takes operators only; got {short_repr(key)}: use $ne on an object")
         return _negated(self._tests_of(field, operand, level))
 
     def _is_in(self, field: Field, name: str, operand: object, level: int) -> IsIn:
         if not isinstance(operand, list | tuple | set | frozenset):
-            raise FilterError(f"{name} takes a list of values; got {shown(operand)}")
+            raise FilterError(f"{name} takes a list of values; got {short_repr(operand)}")
         if not operand:
             self._count()
         return IsIn(field, tuple(self._value(field, value, level) for value in operand))
@@ -164,7 +164,7 @@ class _Parser:
     def _tags(self, value: object) -> frozenset[str]:
         if not isinstance(value, list | tuple | set | frozenset):
             raise FilterError(
-                f"tags are compared with a whole set of texts; got {shown(value)}: for records that have a tag "
+                f"tags are compared with a whole set of texts; got {short_repr(value)}: for records that have a tag "
                 'write {"tags": {"$contains": "a"}}, for one of several tags $or of these'
             )
         if not value:
@@ -178,13 +178,13 @@ class _Parser:
 
     def _text(self, what: str, value: object) -> str:
         if not isinstance(value, str):
-            raise FilterError(f"{what} is a text (str); got {shown(value)}")
+            raise FilterError(f"{what} is a text (str); got {short_repr(value)}")
         self._count()
         return plain_text(value)
 
     def _scalar(self, name: str, value: object, level: int) -> Scalar:
         if not isinstance(value, bool | int | float | str | datetime):
-            raise FilterError(f"{name} takes a number, a text, a boolean or a time; got {shown(value)}")
+            raise FilterError(f"{name} takes a number, a text, a boolean or a time; got {short_repr(value)}")
         return cast("Scalar", self._operand(value, level))
 
     def _operand(self, value: object, level: int) -> Operand:
@@ -200,7 +200,7 @@ class _Parser:
             case float():
                 if not math.isfinite(value):
                     raise FilterError(
-                        f"{shown(value)} is never stored: to find what is missing or null use $exists or None"
+                        f"{short_repr(value)} is never stored: to find what is missing or null use $exists or None"
                     )
                 return float.__float__(value)
             case str():
@@ -228,7 +228,7 @@ class _Parser:
             return Field(name, known[name])
         if root == "namespace":
             raise FilterError(
-                "a filter sees one namespace: call the verb on store.namespace(...), or give below=True to see all "
+                "a filter sees one namespace: call the verb on store.namespace(...), or give recursive=True to see all "
                 "namespaces below it"
             )
         if root in known:

@@ -4,13 +4,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import slices
+from memstore.concurrency import chunks
 from memstore.errors import StalePlanError
 from memstore.forgetting.planner import Spaces
-from memstore.forgetting.policies import ForgetPlan, Planned
+from memstore.forgetting.policies import ForgetCandidate, ForgetPlan
 from memstore.repository import forget_candidates, tombstones
 from memstore.repository.forget_candidates import EXPIRES
-from memstore.repository.record_types import BY_KIND, MEMORY, Noun
+from memstore.repository.record_types import BY_KIND, MEMORY, RecordType
 from memstore.timestamps import now, to_micros
 
 
@@ -20,9 +20,9 @@ def carry_out(
     """Move what *plan* names to the trash; how many. Raises `StalePlanError`."""
     noun, at = BY_KIND[plan.noun], now()
     space = spaces[noun.kind]
-    stale: list[Planned] = []
+    stale: list[ForgetCandidate] = []
     going: dict[str, list[int]] = {}
-    for some in slices(plan.planned):
+    for some in chunks(plan.planned):
         there = {
             state.pk: state.values for state in forget_candidates.states(connection, noun, space, [p.key for p in some])
         }
@@ -38,7 +38,7 @@ def carry_out(
     return sum(map(len, going.values()))
 
 
-def _has_expired(noun: Noun, each: Planned, at: datetime) -> bool:
+def _has_expired(noun: RecordType, each: ForgetCandidate, at: datetime) -> bool:
     """Whether a memory is not there any more because its time has come: that is no reason to stop."""
     expires = each.state[EXPIRES] if noun is MEMORY else None
     return isinstance(expires, int) and expires <= to_micros(at)

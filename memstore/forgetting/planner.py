@@ -14,9 +14,9 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from memstore import filters
-from memstore.concurrency import SLICE, breathe
+from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.filters.nodes import FIELDS, And, Compare, Field, IsIn, Node, Or, Order, Scalar
-from memstore.forgetting.policies import Criterion, ForgetPlan, ForgetPolicy, Planned, PrunePolicy
+from memstore.forgetting.policies import AssemblyForgetPolicy, Criterion, ForgetCandidate, ForgetPlan, ForgetPolicy
 from memstore.models.records import Namespace
 from memstore.repository import forget_candidates, selection
 from memstore.repository.forget_candidates import (
@@ -29,7 +29,7 @@ from memstore.repository.forget_candidates import (
     PINNED,
     State,
 )
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, RecordType
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.timestamps import now, to_micros
@@ -46,22 +46,22 @@ class Place:
 
     spaces: Spaces
     namespace: Namespace
-    below: bool
+    recursive: bool
 
-    def selected(self, connection: Connection, noun: Noun, at: datetime, terms: Sequence[Node]) -> list[int]:
+    def selected(self, connection: Connection, noun: RecordType, at: datetime, terms: Sequence[Node]) -> list[int]:
         """Keys of the records that match all of *terms*, ascending."""
         return selection.selected(connection, self._selection(noun, at, terms))
 
-    def count(self, connection: Connection, noun: Noun, at: datetime, terms: Sequence[Node]) -> int:
+    def count(self, connection: Connection, noun: RecordType, at: datetime, terms: Sequence[Node]) -> int:
         """How many records match all of *terms*."""
         return selection.count(connection, self._selection(noun, at, terms))
 
-    def _selection(self, noun: Noun, at: datetime, terms: Sequence[Node]) -> Selection:
+    def _selection(self, noun: RecordType, at: datetime, terms: Sequence[Node]) -> Selection:
         flat = [part for term in terms for part in (term.parts if isinstance(term, And) else (term,))]
         where = And(tuple(flat)) if flat else None
-        return Selection(noun=noun, namespace=self.namespace, now=at, below=self.below, where=where)
+        return Selection(noun=noun, namespace=self.namespace, now=at, recursive=self.recursive, where=where)
 
-    def states(self, connection: Connection, noun: Noun, keys: Sequence[int]) -> Iterable[State]:
+    def states(self, connection: Connection, noun: RecordType, keys: Sequence[int]) -> Iterable[State]:
         """What a plan has to know of the records *keys*."""
         return forget_candidates.states(connection, noun, self.spaces[noun.kind], keys)
 
@@ -94,7 +94,7 @@ def plan_memories(connection: Connection, place: Place, policy: ForgetPolicy) ->
     return _plan(connection, place, MEMORY, policy, at, gone, tests, rest)
 
 
-def plan_assemblies(connection: Connection, place: Place, policy: PrunePolicy) -> ForgetPlan:
+def plan_assemblies(connection: Connection, place: Place, policy: AssemblyForgetPolicy) -> ForgetPlan:
     """What *policy* would take from *place* now. Assemblies are few: each is looked at."""
     at = now()
     scope = [] if policy.where is None else [filters.parse(policy.where, "assembly")]
@@ -127,7 +127,7 @@ def _tests_of_memories(policy: ForgetPolicy, at: datetime) -> list[_Test]:
     return tests
 
 
-def _tests_of_assemblies(policy: PrunePolicy, at: datetime) -> list[_Test]:
+def _tests_of_assemblies(policy: AssemblyForgetPolicy, at: datetime) -> list[_Test]:
     tests: list[_Test] = []
     if policy.older_than is not None:
         tests.append(_created_before("older_than", ago(at, policy.older_than)))
@@ -252,8 +252,8 @@ def _over_budget(
 def _plan(
     connection: Connection,
     place: Place,
-    noun: Noun,
-    policy: ForgetPolicy | PrunePolicy,
+    noun: RecordType,
+    policy: ForgetPolicy | AssemblyForgetPolicy,
     at: datetime,
     keys: Sequence[int],
     tests: Sequence[_Test],
@@ -262,12 +262,12 @@ def _plan(
     states = list(place.states(connection, noun, keys))
     planned = []
     for i, where in enumerate(_going(states, noun)):
-        if i and i % SLICE == 0:
-            breathe()
+        if i and i % CHUNK_SIZE == 0:
+            yield_gil()
         state = states[where]
         reasons: list[Criterion] = [test.name for test in tests if test.holds(state)] or ["where"]
         planned.append(
-            Planned(
+            ForgetCandidate(
                 id=state.id,
                 namespace=state.namespace,
                 reasons=tuple(reasons),
@@ -280,7 +280,7 @@ def _plan(
         noun=noun.kind,
         policy=policy,
         namespace=place.namespace,
-        below=place.below,
+        recursive=place.recursive,
         made_at=at,
         planned=tuple(planned),
         bytes=sum(each.bytes for each in planned),
@@ -289,7 +289,7 @@ def _plan(
     )
 
 
-def _going(states: Sequence[State], noun: Noun) -> list[int]:
+def _going(states: Sequence[State], noun: RecordType) -> list[int]:
     """Places of records in the order in which they would go: memories by their turn, assemblies by age."""
     if noun is ASSEMBLY:
         return [int(i) for i in np.argsort(np.array([state.pk for state in states], dtype=np.int64))]

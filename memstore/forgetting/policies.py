@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Generic, Literal, TypeVar, get_args
 
 from memstore import filters
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.filters import Where
 from memstore.models.records import Assembly, Memory, Namespace
 from memstore.validation.values import check_count, check_importance
@@ -82,7 +82,7 @@ class ForgetPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrunePolicy:
+class AssemblyForgetPolicy:
     """Which assemblies are to be forgotten; their members stay.
 
     Each argument that is given is a criterion; `where` and `match` are as of `ForgetPolicy`.
@@ -113,7 +113,7 @@ class PrunePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Planned:
+class ForgetCandidate:
     """A record that a plan would have forgotten.
 
     Attributes:
@@ -142,7 +142,7 @@ class ForgetPlan:
         noun: of what it is: `"memory"` or `"assembly"`.
         policy: what was asked for.
         namespace: where.
-        below: whether also in all namespaces below.
+        recursive: whether also in all namespaces below.
         made_at: when, UTC.
         planned: what would go, in the order in which a budget takes memories; assemblies by age, the oldest first.
         bytes: what all of it holds.
@@ -151,11 +151,11 @@ class ForgetPlan:
     """
 
     noun: Literal["memory", "assembly"]
-    policy: ForgetPolicy | PrunePolicy
+    policy: ForgetPolicy | AssemblyForgetPolicy
     namespace: Namespace
-    below: bool
+    recursive: bool
     made_at: datetime
-    planned: tuple[Planned, ...] = field(repr=False)
+    planned: tuple[ForgetCandidate, ...] = field(repr=False)
     bytes: int
     remaining: int
     remaining_bytes: int | None
@@ -165,7 +165,7 @@ class ForgetPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trashed(Generic[RecordT]):
+class TrashEntry(Generic[RecordT]):
     """A record in the trash.
 
     Attributes:
@@ -190,16 +190,16 @@ def span(name: str, value: object) -> timedelta:
                 return length
     except (OverflowError, ValueError):
         pass
-    raise InvalidError(f"{name} is a time of 0 or longer, in seconds or as a timedelta; got {shown(value)}")
+    raise InvalidError(f"{name} is a time of 0 or longer, in seconds or as a timedelta; got {short_repr(value)}")
 
 
 def _span(name: str, value: object) -> timedelta | None:
     return None if value is None else span(name, value)
 
 
-def _check(policy: ForgetPolicy | PrunePolicy, noun: filters.Noun) -> None:
+def _check(policy: ForgetPolicy | AssemblyForgetPolicy, noun: filters.Noun) -> None:
     if policy.match not in get_args(Match):
-        raise InvalidError(f"match is 'all' or 'any'; got {shown(policy.match)}")
+        raise InvalidError(f"match is 'all' or 'any'; got {short_repr(policy.match)}")
     where = None if policy.where is None else filters.parse(policy.where, noun)
     named = [f.name for f in fields(policy) if f.name not in ("where", "match") and getattr(policy, f.name) is not None]
     if not named and where in (None, filters.EVERYTHING):

@@ -17,16 +17,16 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
-from memstore.concurrency import breathe, slices
+from memstore.concurrency import chunks, yield_gil
 from memstore.errors import NotFoundError
 from memstore.models.history import Change, Value
 from memstore.models.records import Assembly, Memory, Namespace
 from memstore.repository import history_reader, history_writer, namespaces, selection
 from memstore.repository import records as record_rows
-from memstore.repository.corruption import as_written, odd
+from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.history_reader import Entry
-from memstore.repository.history_writer import Was
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, Noun
+from memstore.repository.history_writer import RowVersion
+from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, RecordType
 from memstore.repository.records import Order, Place
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
@@ -45,7 +45,9 @@ _FIELDS = {
 }
 
 
-def get(connection: Connection, spaces: Spaces, noun: Noun, namespace: Namespace, id: str, as_of: datetime) -> Any:
+def get(
+    connection: Connection, spaces: Spaces, noun: RecordType, namespace: Namespace, id: str, as_of: datetime
+) -> Any:
     """The record that had an id at a moment.
 
     Raises:
@@ -65,7 +67,7 @@ def moment(as_of: object) -> datetime:
 
 
 def history(
-    connection: Connection, spaces: Spaces, noun: Noun, namespace: Namespace, id: str, limit: int | None
+    connection: Connection, spaces: Spaces, noun: RecordType, namespace: Namespace, id: str, limit: int | None
 ) -> list[Change]:
     """What happened to the records that have or had an id, the latest first.
 
@@ -106,7 +108,7 @@ class Listing(Generic[RecordT]):
             self._number = self._seen = history_reader.after(connection, to_micros(self._selection.now))
             if self._selection.noun is ASSEMBLY:
                 every = Selection(
-                    noun=ASSEMBLY, namespace=self._selection.namespace, now=EPOCH, below=self._selection.below
+                    noun=ASSEMBLY, namespace=self._selection.namespace, now=EPOCH, recursive=self._selection.recursive
                 )
                 self._look_at(connection, selection.selected(connection, every))
                 self._ended = True
@@ -144,14 +146,14 @@ class Listing(Generic[RecordT]):
             for place in read:
                 if place.pk not in self._changed and place.pk not in new:
                     self._unchanged.append(_At(place.value, place.pk, self._order.descending))
-            breathe()
+            yield_gil()
 
     def _catch_up(self, connection: Connection) -> None:
         """Take note of what was changed since the last page: what is not listed yet, is listed as it was."""
         upto = history_reader.last(connection)
         if upto < self._seen:
             return
-        owners = namespaces.scope(connection, self._selection.namespace, below=self._selection.below)
+        owners = namespaces.scope(connection, self._selection.namespace, recursive=self._selection.recursive)
         inside = None if owners is None else set(owners)
         touched = history_reader.touched(connection, self._selection.noun, self._seen, upto)
         keys = {key for owner, key in touched if inside is None or owner in inside}
@@ -162,7 +164,7 @@ class Listing(Generic[RecordT]):
         """Keep the places of those of *keys*, not known before, that are listed and were not yet."""
         self._changed.update(keys)
         wanted, noun, at = self._selection, self._selection.noun, self._selection.now
-        for some in slices(keys):
+        for some in chunks(keys):
             states = history_reader.states(connection, noun, some, cast("int", self._number))
             whole = wanted.where is not None
             records = _of(connection, self._spaces, noun, states, cast("int", self._number), at, whole=whole)
@@ -185,11 +187,11 @@ class _At:
 
     def __lt__(self, other: "_At") -> bool:
         one, two = (other, self) if self.down else (self, other)
-        with as_written("a value to sort by"):
+        with expect_stored("a value to sort by"):
             return bool((one.value, one.key) < (two.value, two.key))
 
 
-def keys(connection: Connection, noun: Noun, namespace: Namespace, id: str) -> set[int]:
+def keys(connection: Connection, noun: RecordType, namespace: Namespace, id: str) -> set[int]:
     """Keys of the record that has an id, and of those that had it and went."""
     owner = namespaces.key(connection, namespace)
     if owner is None:
@@ -198,13 +200,13 @@ def keys(connection: Connection, noun: Noun, namespace: Namespace, id: str) -> s
     return history_reader.keys_of_id(connection, noun, owner, id) | (set() if here is None else {here})
 
 
-def check(noun: Noun, was: Was, spaces: Spaces) -> None:
+def check(noun: RecordType, was: RowVersion, spaces: Spaces) -> None:
     """Raise `DamagedError` where a row is not what a record can have been."""
     _made(Memory if noun is MEMORY else Assembly, was, {was.namespace_pk: ()}, spaces)
 
 
 def _records(
-    connection: Connection, spaces: Spaces, noun: Noun, keys: Sequence[int], number: int, at: datetime
+    connection: Connection, spaces: Spaces, noun: RecordType, keys: Sequence[int], number: int, at: datetime
 ) -> dict[int, Any]:
     """The records of *keys* as they were before change *number*, by key, but for those that had expired *at* then."""
     return _of(connection, spaces, noun, history_reader.states(connection, noun, keys, number), number, at)
@@ -213,8 +215,8 @@ def _records(
 def _of(
     connection: Connection,
     spaces: Spaces,
-    noun: Noun,
-    states: Mapping[int, Was],
+    noun: RecordType,
+    states: Mapping[int, RowVersion],
     number: int,
     at: datetime,
     *,
@@ -233,19 +235,19 @@ def _paths(connection: Connection, keys: set[int]) -> dict[int, Namespace]:
     return {key: namespaces.path(connection, key) for key in keys}
 
 
-def _made(made: Any, was: Was, paths: Mapping[int, Namespace], spaces: Spaces, **derived: object) -> Any:
+def _made(made: Any, was: RowVersion, paths: Mapping[int, Namespace], spaces: Spaces, **derived: object) -> Any:
     """The record that a row *was*."""
     noun = MEMORY if made is Memory else ASSEMBLY
-    with as_written(f"a {noun.kind} as it was"):
+    with expect_stored(f"a {noun.kind} as it was"):
         return made(namespace=paths[was.namespace_pk], **_public(noun, was, spaces), **derived)
 
 
-def _public(noun: Noun, was: Was, spaces: Spaces, only: Iterable[str] | None = None) -> dict[str, Any]:
+def _public(noun: RecordType, was: RowVersion, spaces: Spaces, only: Iterable[str] | None = None) -> dict[str, Any]:
     """The fields of a record that a row *was*, as its record has them; *only* some of them."""
     id = was.columns.get("id")
     wanted = _FIELDS[noun.kind] if only is None else _FIELDS[noun.kind].intersection(only)
     found: dict[str, Any] = {}
-    with as_written(f"a {noun.kind} as it was"):
+    with expect_stored(f"a {noun.kind} as it was"):
         for name, value in was.columns.items():
             if name in wanted:
                 found[name] = _value(name, value)
@@ -265,10 +267,10 @@ def _value(name: str, stored: Any) -> Value:
     if name in ("metadata", "topics"):
         value = json.loads(stored)
         if not isinstance(value, dict if name == "metadata" else list):
-            raise odd(f"the {name} of a record as it was", stored)
+            raise corrupt_value(f"the {name} of a record as it was", stored)
         return tuple(value) if name == "topics" else cast("Value", value)
     if not isinstance(stored, _TYPES.get(name, int | float | str)):
-        raise odd(f"the {name} of a record as it was", stored)
+        raise corrupt_value(f"the {name} of a record as it was", stored)
     return bool(stored) if name == "pinned" else cast("Value", stored)
 
 
@@ -283,7 +285,7 @@ def _composed(connection: Connection, spaces: Spaces, key: int, number: int, at:
     """How many members an assembly had, and their mean."""
     space = spaces["memory"].space
     mean, count = Mean(np.zeros(space.dimension)), 0
-    for some in slices(sorted(history_reader.members(connection, key, number))):
+    for some in chunks(sorted(history_reader.members(connection, key, number))):
         here = _records(connection, spaces, MEMORY, some, number, at)
         count += len(here)
         vectors = [record.embedding for record in here.values() if record.embedding is not None]
@@ -292,7 +294,7 @@ def _composed(connection: Connection, spaces: Spaces, key: int, number: int, at:
 
 
 def _changes(
-    connection: Connection, spaces: Spaces, noun: Noun, name: tuple[Namespace, str], key: int, limit: int | None
+    connection: Connection, spaces: Spaces, noun: RecordType, name: tuple[Namespace, str], key: int, limit: int | None
 ) -> Iterator[Change]:
     """What happened to the record of a key, the latest first."""
     after = history_writer.standing(connection, noun, [key]).get(key)
@@ -312,19 +314,19 @@ def _changes(
 def _change(
     connection: Connection,
     spaces: Spaces,
-    noun: Noun,
+    noun: RecordType,
     name: tuple[Namespace, str],
     entry: Entry,
-    before: Was | None,
-    after: Was | None,
+    before: RowVersion | None,
+    after: RowVersion | None,
 ) -> Change:
     if after is None and before is None:
-        raise odd(f"the {noun.kind} that change {entry.number} is of", None)
+        raise corrupt_value(f"the {noun.kind} that change {entry.number} is of", None)
     only = entry.known() if entry.what == "updated" else _FIELDS[noun.kind] - history_writer.DERIVED
     joined, left = entry.members() if noun is ASSEMBLY and not entry.born else ({}, {})
     if noun is ASSEMBLY and entry.born:
         joined = history_reader.ids(connection, history_reader.members(connection, entry.key, entry.number + 1))
-    with as_written("the time of a change"):
+    with expect_stored("the time of a change"):
         at = from_micros(entry.at)
     return Change(
         number=entry.number,

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
-from memstore.errors import HistoryError, InvalidError, NotFoundError, UndoError, shown
+from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError, short_repr
 from memstore.history import as_of
 from memstore.models.history import Change
 from memstore.models.records import Namespace
 from memstore.repository import assemblies, history_reader, history_retention, history_writer, record_tags, records
 from memstore.repository import row_restore as statements
 from memstore.repository.history_reader import GONE, Entry
-from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, Kind, Noun
+from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, Kind, RecordType
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
 from memstore.timestamps import EPOCH, now, to_micros
@@ -26,7 +26,7 @@ Spaces = dict[Kind, VectorSpace]
 def undo(connection: Connection, spaces: Spaces, namespace: Namespace, change: object) -> Change:
     """Undo *change*, which is of *namespace* or of one below it; what was changed by that."""
     if not isinstance(change, Change):
-        raise InvalidError(f"undo takes a memstore.Change, such as history() gives; got {shown(change)}")
+        raise InvalidError(f"undo takes a memstore.Change, such as history() gives; got {short_repr(change)}")
     if change.namespace[: len(namespace)] != namespace:
         raise NotFoundError(change.noun, change.id, namespace)
     noun = BY_KIND[change.noun]
@@ -43,7 +43,7 @@ def undo(connection: Connection, spaces: Spaces, namespace: Namespace, change: o
     return made
 
 
-def _found(connection: Connection, noun: Noun, change: Change) -> tuple[Entry, int]:
+def _found(connection: Connection, noun: RecordType, change: Change) -> tuple[Entry, int]:
     """The row of *change*, and the key of its record."""
     entry = history_reader.entry(connection, change.number)
     known = as_of.keys(connection, noun, change.namespace, change.id)
@@ -58,7 +58,7 @@ def _found(connection: Connection, noun: Noun, change: Change) -> tuple[Entry, i
     return entry, keys[0]
 
 
-def _later(connection: Connection, noun: Noun, key: int, entry: Entry) -> list[Entry]:
+def _later(connection: Connection, noun: RecordType, key: int, entry: Entry) -> list[Entry]:
     """What happened to a record after *entry* and was not undone, the latest first."""
     undone: set[int] = set()
     later = []
@@ -72,14 +72,14 @@ def _later(connection: Connection, noun: Noun, key: int, entry: Entry) -> list[E
     return later
 
 
-def _refuse(change: Change, why: str, later: Iterable[int] = ()) -> UndoError:
+def _refuse(change: Change, why: str, later: Iterable[int] = ()) -> ConflictError:
     numbers = tuple(sorted(set(later)))
     named = f" (change {', '.join(map(str, numbers))}: undo that first)" if numbers else ""
     of = f"change {change.number} of {change.noun} {change.id!r}"
-    return UndoError(f"{of} cannot be undone: {why}{named}", later=numbers)
+    return ConflictError(f"{of} cannot be undone: {why}{named}", later=numbers)
 
 
-def _remove(connection: Connection, noun: Noun, entry: Entry, key: int, change: Change) -> None:
+def _remove(connection: Connection, noun: RecordType, entry: Entry, key: int, change: Change) -> None:
     """Undo that a record came: it goes."""
     later = [each.number for each in _later(connection, noun, key, entry)]
     if later:
@@ -100,7 +100,7 @@ def _joins(connection: Connection, owner: int, key: int) -> list[int]:
     return [] if run is None else [run.number]
 
 
-def _bring_back(connection: Connection, spaces: Spaces, noun: Noun, entry: Entry, change: Change) -> None:
+def _bring_back(connection: Connection, spaces: Spaces, noun: RecordType, entry: Entry, change: Change) -> None:
     """Undo that a record went: it is there again under its key, with all that it had and can have still."""
     if entry.what == "forgotten":
         raise _refuse(change, "what was forgotten lies in the trash: bring it back by restore()")
@@ -115,7 +115,7 @@ def _bring_back(connection: Connection, spaces: Spaces, noun: Noun, entry: Entry
         raise _refuse(change, "the id was given to another record after that", [] if run is None else [run.number])
     was = history_reader.before(entry, None)
     if was is None:
-        raise UndoError(f"change {entry.number} says nothing of what was there")
+        raise ConflictError(f"change {entry.number} says nothing of what was there")
     expires = was.columns.get("expires_at")
     if expires is not None and expires <= to_micros(now()):
         raise _refuse(change, "the memory's time has come, so it would be deleted at once: add it anew")
@@ -133,7 +133,7 @@ def _bring_back(connection: Connection, spaces: Spaces, noun: Noun, entry: Entry
     history_writer.returned(connection, noun, [was.pk], undoes=entry.number)
 
 
-def _take_back(connection: Connection, spaces: Spaces, noun: Noun, entry: Entry, change: Change) -> None:
+def _take_back(connection: Connection, spaces: Spaces, noun: RecordType, entry: Entry, change: Change) -> None:
     """Undo that a record was changed."""
     later = _later(connection, noun, entry.key, entry)
     if not statements.there(connection, noun, [entry.key]):
@@ -162,7 +162,7 @@ def _take_back(connection: Connection, spaces: Spaces, noun: Noun, entry: Entry,
             noted.members(entry.key, composites.extend(connection, spaces, entry.key, sorted(went)), ended)
 
 
-def _take_back_tags(connection: Connection, noun: Noun, entry: Entry) -> None:
+def _take_back_tags(connection: Connection, noun: RecordType, entry: Entry) -> None:
     came, went = entry.tags()
     if came or went:
         was = history_writer.standing(connection, noun, [entry.key])[entry.key]

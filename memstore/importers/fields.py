@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.importers.report import Remarks
 from memstore.timestamps import EPOCH
 from memstore.validation.values import check_id, check_time, check_topics, check_words
@@ -80,7 +80,7 @@ class Taking:
         value = self.values.get(name)
         found = None if value is None else time_of(value)
         if found is None:
-            self.keep(name, f"is no time, but {shown(value)}")
+            self.keep(name, f"is no time, but {short_repr(value)}")
         return found
 
     def made(self, name: str, at: datetime | None) -> datetime | None:
@@ -119,7 +119,7 @@ class Taking:
                 refused.append(word)
         if refused:
             self.kept[name] = given
-            few = ", ".join(map(shown, refused[:3]))
+            few = ", ".join(map(short_repr, refused[:3]))
             self.remarks.add(
                 "mended", "field", f"{name} held {few}, which cannot be one: all are kept in metadata.{IMPORTED}"
             )
@@ -162,7 +162,7 @@ def memory_of(
         InvalidError: it has no text.
     """
     if not isinstance(values.get("content"), str):
-        raise InvalidError(f"its content is no text, but {shown(values.get('content'))}")
+        raise InvalidError(f"its content is no text, but {short_repr(values.get('content'))}")
     taking = Taking(values, remarks)
     own = values.get("metadata")
     tags: list[str] = []
@@ -268,7 +268,7 @@ def _vector(value: object, dimension: int, remarks: Remarks) -> list[float] | No
         return None
     reason = ""
     if not isinstance(value, list) or not all(type(x) in (int, float) for x in value):
-        reason = f"it is no list of numbers, but {shown(value)}"
+        reason = f"it is no list of numbers, but {short_repr(value)}"
     elif len(value) != dimension:
         reason = f"it has {len(value):,} numbers, and the store's have {dimension:,}"
     elif not _finite(value):
@@ -292,7 +292,7 @@ def _share(taking: Taking, name: str) -> float | None:
     if value is None:
         return None
     if type(value) not in (int, float) or math.isnan(value):
-        taking.keep(name, f"is no number, but {shown(value)}")
+        taking.keep(name, f"is no number, but {short_repr(value)}")
         return None
     if not 0 <= value <= 1:
         taking.kept[name] = value
@@ -306,7 +306,7 @@ def _count(taking: Taking, name: str) -> int | None:
     if type(value) is float and value.is_integer():
         value = int(value)
     if type(value) is not int or not 0 <= value <= _MOST_COUNT:
-        taking.keep(name, f"is no count, but {shown(value)}")
+        taking.keep(name, f"is no count, but {short_repr(value)}")
         return None
     return value
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from memstore.config import path_text
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.importers.report import Remark, Remarks
 
 INDEX = "memory_index.json"
@@ -165,7 +165,7 @@ def _read_entries(folder: Folder) -> None:
     for id, entry in found.items():
         named = _named(id, entry)
         if named is None:
-            reason = f"it is {shown(entry)}, which names no file"
+            reason = f"it is {short_repr(entry)}, which names no file"
             folder.remarks.append(Remark(outcome="left_out", what="index entry", place=INDEX, id=id, reason=reason))
         else:
             folder.named.setdefault((named.kind, named.file), []).append(named)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from memstore.api.store import Store, StoreNamespace, Transaction
-from memstore.errors import DimensionError, EmbeddingError, InvalidError, shown
+from memstore.errors import DimensionError, EmbeddingError, InvalidError, short_repr
 from memstore.importers.fields import NO_VECTOR, assembly_of, members_of, memory_of, time_of, usable_id
 from memstore.importers.files import FOLDERS, INDEX, Folder, Kind, Named, Source, look_through
 from memstore.importers.report import FolderReport, Remark, Remarks
@@ -192,7 +192,7 @@ class _Import:
         """Those that an assembly names and that exist; a memory of which there is only its copy is made of that."""
         named, refused = members_of(values)
         for member in refused:
-            remarks.add("left_out", "member", f"{shown(member)} names no memory")
+            remarks.add("left_out", "member", f"{short_repr(member)} names no memory")
         found: list[str] = []
         ids = list(named)
         for start in range(0, len(ids), CHUNK):
@@ -234,11 +234,13 @@ class _Import:
             id = next((id for entry in named if (id := usable_id(entry.id)) is not None), None)
             id = id or usable_id(source.name.rpartition(".")[0])
             if id is None:
-                source.remarks.add("left_out", source.kind, f"its {key} is {shown(said)}, which can be no id")
+                source.remarks.add("left_out", source.kind, f"its {key} is {short_repr(said)}, which can be no id")
                 return None, None
             source.remarks.id = id
             whose = "the index gives it" if named else "its name is"
-            source.remarks.add("mended", "field", f"its {key} is {shown(said)}: it is stored by the one that {whose}")
+            source.remarks.add(
+                "mended", "field", f"its {key} is {short_repr(said)}: it is stored by the one that {whose}"
+            )
         source.remarks.id = id
         other = self._claimed[source.kind].get(id)
         if other is not None:

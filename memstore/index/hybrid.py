@@ -18,7 +18,7 @@ from memstore.vectors.arrays import Rows
 from memstore.vectors.space import Ball, Measure
 
 
-class GraphedIndex(ExactIndex):
+class HybridIndex(ExactIndex):
     """An index that answers by its graph where that is quicker and sure, and exactly everywhere else."""
 
     def __init__(

@@ -21,7 +21,7 @@ def openmp_runtimes() -> list[str]:
     return sorted({path for path in _loaded() if _OPENMP.match(Path(path).name)})
 
 
-def described(path: str) -> str:
+def describe_runtime(path: str) -> str:
     """The runtime at *path*, with its maker's name."""
     name = Path(path).name.lower()
     return f"{next(maker for part, maker in _MAKERS.items() if part in name)}'s, {path}"

@@ -15,7 +15,7 @@ import numpy as np
 from memstore.index import planner
 from memstore.index.exact import nearest_of
 from memstore.index.hnsw import Graph
-from memstore.index.hybrid import GraphedIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import Engine, Held, Keys, Storage
 from memstore.vectors.arrays import Rows, Wide, lengths
 from memstore.vectors.hyperbolic import moved
@@ -30,7 +30,7 @@ _ROUNDING = 1e-6  # a score so close to the worst of the true ones, as a share o
 _AGAIN = 1.2  # a graph that has grown by this factor is measured again
 
 
-def measured(graph: Graph, index: GraphedIndex, engine: Engine, storage: Storage) -> None:
+def measured(graph: Graph, index: HybridIndex, engine: Engine, storage: Storage) -> None:
     """Settle the effort of *graph*, over *storage* of *index*; one that has grown little keeps what was measured."""
     before = index.graph
     if before is not None and before.recall is not None and graph.nodes < _AGAIN * index.measured_nodes:

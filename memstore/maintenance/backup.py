@@ -24,9 +24,9 @@ from memstore.database.restore_copy import Watch, looking, page_size, private, r
 from memstore.database.transactions import begin_write, commit, snapshot
 from memstore.errors import DamagedError, InvalidError, MissingFileError
 from memstore.maintenance import check as checks
-from memstore.models.reports import Finding, Verification
+from memstore.models.reports import Finding, VerifyReport
 from memstore.repository import integrity, selection, store_meta
-from memstore.repository.record_types import NOUNS
+from memstore.repository.record_types import RECORD_TYPES
 from memstore.session import refuse_inside_own
 from memstore.timestamps import now
 
@@ -55,7 +55,7 @@ async def backup(
     await in_thread_until_stopped(work)
 
 
-async def verify(path: str | os.PathLike[str]) -> Verification:
+async def verify(path: str | os.PathLike[str]) -> VerifyReport:
     """Read the whole of the file at *path*, and say what it is and what is wrong with it. It is not changed.
 
     SQLite's own integrity, owners of rows, checksums of vectors, composites with their members, the stored search
@@ -74,13 +74,13 @@ async def verify(path: str | os.PathLike[str]) -> Verification:
     return await in_thread_until_stopped(lambda stopping: _verified(text, stopping))
 
 
-async def restore(
+async def restore_backup(
     backup: str | os.PathLike[str],
     path: str | os.PathLike[str],
     *,
     timeout: float = 30.0,
     on_progress: Progress | None = None,
-) -> Verification:
+) -> VerifyReport:
     """Have the file at *path* hold what *backup* holds. What it held before is lost.
 
     Others may have the file open. They read the old state until the restored one is there whole; a store that is open
@@ -116,12 +116,12 @@ async def restore(
     return await in_thread_until_stopped(lambda stopping: _restored(source, target, wait, Watch(stopping, told)))
 
 
-def _verified(path: str, stopping: Stopping) -> Verification:
+def _verified(path: str, stopping: Stopping) -> VerifyReport:
     with briefly(path):
         return _looked_at(path, stopping)
 
 
-def _looked_at(path: str, stopping: Stopping) -> Verification:
+def _looked_at(path: str, stopping: Stopping) -> VerifyReport:
     try:
         revision = _revision(path)
         if revision != HEAD:
@@ -131,7 +131,7 @@ def _looked_at(path: str, stopping: Stopping) -> Verification:
             return _examined(connection, path, revision)
     except DamagedError as error:
         finding = Finding(kind="integrity", noun="file", id="", detail=str(error))
-        return Verification(
+        return VerifyReport(
             path=path,
             file_bytes=Path(path).stat().st_size,
             revision=None,
@@ -146,12 +146,12 @@ def _looked_at(path: str, stopping: Stopping) -> Verification:
         )
 
 
-def _restored(source: str, target: str, timeout: float, watch: Watch) -> Verification:
+def _restored(source: str, target: str, timeout: float, watch: Watch) -> VerifyReport:
     with briefly(source), briefly(target):
         return _put(source, target, timeout, watch)
 
 
-def _put(source: str, target: str, timeout: float, watch: Watch) -> Verification:
+def _put(source: str, target: str, timeout: float, watch: Watch) -> VerifyReport:
     size = page_size(target)
     if source == target or (size is not None and Path(source).exists() and Path(source).samefile(target)):
         raise InvalidError(f"{source!r} cannot be restored to itself: give another file as the backup")
@@ -187,7 +187,7 @@ def _revision(path: str) -> str:
     return revision
 
 
-def _examined(connection: Connection, path: str, revision: str) -> Verification:
+def _examined(connection: Connection, path: str, revision: str) -> VerifyReport:
     """What the file at *path* is; where it is of an older revision, *connection* is to a copy, and that is migrated."""
     findings: list[Finding] = []
     if revision != HEAD:
@@ -201,10 +201,10 @@ def _examined(connection: Connection, path: str, revision: str) -> Verification:
             raise MissingFileError(f"{path!r} holds no store yet: nobody has said what its vectors are")
         space, at = spaces["memory"].space, now()
         memories, assemblies = (
-            selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, below=True))
-            for noun in NOUNS
+            selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, recursive=True))
+            for noun in RECORD_TYPES
         )
-        return Verification(
+        return VerifyReport(
             path=path,
             file_bytes=Path(path).stat().st_size,
             revision=revision,

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from memstore.concurrency import breathe, slices
+from memstore.concurrency import chunks, yield_gil
 from memstore.database.driver_errors import translated
 from memstore.database.transactions import snapshot
 from memstore.errors import DamagedError
 from memstore.index.hnsw import BrokenLinksError
-from memstore.index.hybrid import GraphedIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.models.records import Namespace
 from memstore.models.reports import Finding, FindingKind
 from memstore.repository import change_log, index_snapshots, integrity, recalled, tombstones, vectors
@@ -107,7 +107,7 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
             detail = None if damaged else _differs(mean, blob, memories)
             if detail is not None:
                 wrong[key] = detail
-        breathe()
+        yield_gil()
     names = integrity.names(connection, "assembly", wrong)
     for key, detail in sorted(wrong.items()):
         yield _finding("composite", assemblies, key, names, detail)
@@ -137,7 +137,7 @@ def _near_limit(mean: Mean) -> bool:
 
 
 def _tombstones(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
-    for some in slices(integrity.tombstones(connection, space.kind)):
+    for some in chunks(integrity.tombstones(connection, space.kind)):
         if _not_to_be_read(connection, space, [pk for pk, _, _ in some]) is None:
             continue
         for pk, id, namespace in some:
@@ -171,7 +171,7 @@ def indexed(connection: Connection, follower: Follower) -> list[Finding]:
     return findings
 
 
-def _graph(index: GraphedIndex, space: VectorSpace) -> Iterator[Finding]:
+def _graph(index: HybridIndex, space: VectorSpace) -> Iterator[Finding]:
     graph = index.graph
     if graph is None:
         return
@@ -233,7 +233,7 @@ class _Comparison:
         seen = np.zeros(self._table.size, dtype=bool)
         for chunk in vectors.vectors(self._connection, self._space):
             self._compare_chunk(chunk, seen)
-            breathe()
+            yield_gil()
         for key in self._table.keys[self._table.live & ~seen].tolist():
             self._note(key, "ghost", "the index has it, but no vector of it is stored")
         by_stored = {stored: key for key, (stored, _) in self._differing.items()}

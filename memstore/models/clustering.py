@@ -7,7 +7,7 @@ LeftReason = Literal["no_vector", "no_neighbour", "too_few"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
+class AssemblySuggestion:
     """An assembly that could be formed. Change it with `dataclasses.replace` before it is.
 
     Attributes:
@@ -30,7 +30,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposals:
+class AssemblySuggestions:
     """What could be formed of the memories that are in no assembly.
 
     Attributes:
@@ -42,7 +42,7 @@ class Proposals:
         max_size: how many it has at most.
     """
 
-    groups: tuple[Proposal, ...]
+    groups: tuple[AssemblySuggestion, ...]
     left: dict[str, LeftReason] = field(default_factory=dict)
     threshold: float
     min_size: int
@@ -50,7 +50,7 @@ class Proposals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Formed:
+class ClusterResult:
     """What became of proposals.
 
     Attributes:
@@ -59,4 +59,4 @@ class Formed:
     """
 
     assemblies: tuple[str, ...]
-    stale: tuple[Proposal, ...]
+    stale: tuple[AssemblySuggestion, ...]

@@ -5,7 +5,7 @@ from typing import Literal
 
 from memstore.models.activation import SyncState
 from memstore.models.records import Namespace
-from memstore.models.search import Activated, Plan, Reason
+from memstore.models.search import Activated, Reason, SearchPlan
 
 Cause = Literal["namespace", "expired", "tags", "where", "no_embedding", "min_score", "limit"]
 Outcome = Literal["activated", "below_threshold", "beyond_limit", "stale", "too_old", "no_composite"]
@@ -82,7 +82,7 @@ class Explanation:
     assemblies: tuple[AssemblyExplanation, ...]
     excluded: tuple[Exclusion, ...]
     activated: tuple[Activated, ...]
-    plan: Plan
+    plan: SearchPlan
 
     def __str__(self) -> str:
         found = f"hit {self.rank}" if self.rank is not None else "not among the hits"

@@ -52,7 +52,7 @@ class MergedAssembly:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kin:
+class LineageEntry:
     """An assembly that another came of, or went into.
 
     Attributes:
@@ -83,8 +83,8 @@ class Lineage:
     id: str
     namespace: Namespace = ()
     alive: bool
-    ancestors: tuple[Kin, ...] = ()
-    descendants: tuple[Kin, ...] = ()
+    ancestors: tuple[LineageEntry, ...] = ()
+    descendants: tuple[LineageEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

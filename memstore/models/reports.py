@@ -56,7 +56,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Repair:
+class RepairReport:
     """What `repair` did.
 
     Attributes:
@@ -77,7 +77,7 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class VerifyReport:
     """What `verify` found a file to be. Counts are of the whole file, expired memories left out.
 
     Attributes:

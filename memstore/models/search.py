@@ -11,7 +11,7 @@ Reason = Literal["none", "no_assembly", "not_activated", "stale", "boosted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gain:
+class ScoreBoost:
     """What assemblies added to the score of one hit.
 
     Attributes:
@@ -60,7 +60,7 @@ class Hit:
 
     memory: Memory
     score: float
-    gain: Gain | None = None
+    gain: ScoreBoost | None = None
 
     @property
     def base_score(self) -> float:
@@ -79,7 +79,7 @@ class Hit:
 
     @property
     def reason(self) -> Reason:
-        """Why so; see `memstore.Gain`."""
+        """Why so; see `memstore.ScoreBoost`."""
         return "none" if self.gain is None else self.gain.reason
 
 
@@ -92,7 +92,7 @@ class AssemblyHit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SearchPlan:
     """How a search was answered.
 
     Attributes:
@@ -125,7 +125,7 @@ class Hits(list[HitT], Generic[HitT]):
 
     __slots__ = ("activated", "plan")
 
-    def __init__(self, hits: list[HitT], plan: Plan, activated: tuple[Activated, ...] = ()) -> None:
+    def __init__(self, hits: list[HitT], plan: SearchPlan, activated: tuple[Activated, ...] = ()) -> None:
         super().__init__(hits)
         self.plan = plan
         self.activated = activated

@@ -23,12 +23,12 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
-from memstore.concurrency import slices
+from memstore.concurrency import chunks
 from memstore.database.sqlite import sqlite3
-from memstore.errors import DamagedError, shown
+from memstore.errors import DamagedError, short_repr
 from memstore.models.records import Assembly, Namespace
 from memstore.repository import namespaces, record_tags, records
-from memstore.repository.corruption import as_written, misled, odd
+from memstore.repository.corruption import corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import ASSEMBLY
 from memstore.repository.statements import Prepared
@@ -124,7 +124,7 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
         for pk, record in enumerate(assemblies, first)
     ]
     try:
-        for some in slices(stored):
+        for some in chunks(stored):
             connection.execute(insert(assembly), list(some))
     except IntegrityError as error:
         raise records.taken(connection, ASSEMBLY, path, [a.id for a in assemblies], first) or error from error
@@ -152,10 +152,10 @@ def read(
     Their activation is what it has come down to *now*, with a *half_life* in seconds.
     """
     found: dict[int, Assembly] = {}
-    for slice_ in slices(keys):
+    for slice_ in chunks(keys):
         some = keys_json(slice_)
         tags = record_tags.tags_of(connection, ASSEMBLY, some)
-        with as_written("an assembly"):
+        with expect_stored("an assembly"):
             for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
                 active = decayed(row["activation"], row["activated_at"], now, half_life)
                 found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space, active)
@@ -166,12 +166,12 @@ def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace, ac
     vector, dimension = row["vector"], space.space.dimension
     texts = {type(row[name]) for name in ("id", "name", "description")}
     if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
-        raise odd(f"the texts, topics and revision of assembly {shown(row['id'])}", dict(row))
+        raise corrupt_value(f"the texts, topics and revision of assembly {short_repr(row['id'])}", dict(row))
     level, count = row["activation"], row["activation_count"]
     if type(level) is not float or not 0 <= level <= 1 or type(count) is not int:
-        raise odd(f"the activation of assembly {shown(row['id'])}", (level, count))
+        raise corrupt_value(f"the activation of assembly {short_repr(row['id'])}", (level, count))
     if row["owner"] not in (None, row["pk"]):
-        raise misled("assembly", row["id"])
+        raise wrong_vector("assembly", row["id"])
     return Assembly(
         id=row["id"],
         namespace=namespace_parts(row["path"]),
@@ -251,7 +251,7 @@ def revision(connection: Connection, pk: int) -> int:
     if row is None:
         raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
     if type(row[0]) is not int:
-        raise odd("the revision of an assembly", row[0])
+        raise corrupt_value("the revision of an assembly", row[0])
     return row[0]
 
 

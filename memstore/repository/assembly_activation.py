@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Integer, LargeBinary, bindparam, func, literal_column, select, type_coerce, update
 
-from memstore.concurrency import slices
+from memstore.concurrency import chunks
 from memstore.models.records import Namespace
-from memstore.repository.corruption import as_written, odd
+from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
@@ -74,7 +74,7 @@ class Standing(NamedTuple):
 def standing(connection: Connection, space: VectorSpace, keys: Iterable[int]) -> dict[int, Standing]:
     """Where the assemblies of *keys* stand, those that exist. Raises `DamagedError`."""
     found: dict[int, Standing] = {}
-    for some in slices(sorted(keys)):
+    for some in chunks(sorted(keys)):
         for row in _STANDING.run(connection, keys=keys_json(some), space=space.pk):
             found[row[0]] = _standing(row)
     return found
@@ -86,8 +86,8 @@ def _standing(row: tuple[Any, ...]) -> Standing:
     times = type(activated) in (int, type(None)) and type(composed) in (int, type(None))
     active = type(level) is float and 0 <= level <= 1
     if not whole or not times or not active or type(composite) not in (int, type(None)):
-        raise odd("where an assembly stands", row)
-    with as_written("where an assembly stands"):
+        raise corrupt_value("where an assembly stands", row)
+    with expect_stored("where an assembly stands"):
         return Standing(
             key,
             id,
@@ -110,7 +110,7 @@ def members(connection: Connection, key: int) -> Keys:
 def owners(connection: Connection, memories: Iterable[int]) -> dict[int, list[int]]:
     """Keys of the assemblies that each of *memories* is a member of, ascending; one of none is left out."""
     found: dict[int, list[int]] = {}
-    for some in slices(sorted(memories)):
+    for some in chunks(sorted(memories)):
         for memory, owner in _OWNERS.run(connection, keys=keys_json(some)):
             found.setdefault(memory, []).append(owner)
     return found

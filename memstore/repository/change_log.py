@@ -14,9 +14,9 @@ from sqlalchemy import (
     update,
 )
 
-from memstore.concurrency import breathe
+from memstore.concurrency import yield_gil
 from memstore.repository import index_snapshots
-from memstore.repository.corruption import odd
+from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import keys_joined
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace, count_memories
@@ -64,7 +64,7 @@ def top(connection: Connection) -> int:
     if row is None:
         return 0
     if type(row[0]) is not int:
-        raise odd("the number its log has reached", row[0])
+        raise corrupt_value("the number its log has reached", row[0])
     return row[0]
 
 
@@ -72,10 +72,10 @@ def state(connection: Connection) -> State:
     """Where the log stands in this transaction's snapshot."""
     row = _STATE.run(connection).fetchone()
     if row is None:
-        raise odd("its row of `store_meta`", None)
+        raise corrupt_value("its row of `store_meta`", None)
     epoch, floor, top = row
     if type(epoch) is not str or type(floor) is not int or not (top is None or type(top) is int):
-        raise odd("where its log stands", tuple(row))
+        raise corrupt_value("where its log stands", tuple(row))
     return State(epoch, floor, top or 0)
 
 
@@ -88,7 +88,7 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
             keys.setdefault(space_pk, {})[pk] = None  # each once, in order
         if len(rows) < _CHUNK:
             break
-        breathe()
+        yield_gil()
     return {space_pk: [key for key in found if type(key) is int] for space_pk, found in keys.items()}
 
 

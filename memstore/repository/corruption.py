@@ -1,6 +1,6 @@
 """Rows as what they were written as: a file may hold anything, whoever wrote it.
 
-SQLite keeps a value of any type in a column of any. Whoever turns rows into something else does it `as_written`, so
+SQLite keeps a value of any type in a column of any. Whoever turns rows into something else does it `expect_stored`, so
 that what no verb of ours wrote is an error that says so.
 """
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from memstore.errors import DamagedError, MemstoreError, shown
+from memstore.errors import DamagedError, MemstoreError, short_repr
 
 T = TypeVar("T")
 
 
 @contextmanager
-def as_written(what: str) -> Iterator[None]:
+def expect_stored(what: str) -> Iterator[None]:
     """Raise `DamagedError` where what the block reads is not of the types that were written; *what* it is of."""
     try:
         yield
     except MemstoreError:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise odd(what, error) from error
+        raise corrupt_value(what, error) from error
 
 
 def only(records: Sequence[T]) -> T:
@@ -33,15 +33,16 @@ def only(records: Sequence[T]) -> T:
     return records[0]
 
 
-def misled(noun: str, id: object) -> DamagedError:
+def wrong_vector(noun: str, id: object) -> DamagedError:
     """The error where the record *id* is led to a vector that is another's."""
     return DamagedError(
-        f"the file's index of vectors leads from {noun} {shown(id)} to another's: `memstore repair` builds it anew"
+        f"the file's index of vectors leads from {noun} {short_repr(id)} to another's: `memstore repair` builds it anew"
     )
 
 
-def odd(what: str, found: object) -> DamagedError:
+def corrupt_value(what: str, found: object) -> DamagedError:
     """The error for *found*, which no verb wrote, where *what* was to be."""
     return DamagedError(
-        f"the file does not hold {what} where one belongs ({shown(found)}): run `memstore check`, or restore a backup"
+        f"the file does not hold {what} where one belongs ({short_repr(found)}): run `memstore check`, or "
+        "restore a backup"
     )

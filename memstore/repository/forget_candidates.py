@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, LargeBinary, bindparam, cast, func, select
 
-from memstore.concurrency import slices
+from memstore.concurrency import chunks
 from memstore.models.records import Namespace
-from memstore.repository.corruption import as_written, odd
+from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, NOUNS, Kind, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, Kind, RecordType
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
@@ -38,18 +38,18 @@ class State(NamedTuple):
     values: tuple[Any, ...]
 
 
-def states(connection: Connection, noun: Noun, space: VectorSpace, keys: Sequence[int]) -> Iterator[State]:
+def states(connection: Connection, noun: RecordType, space: VectorSpace, keys: Sequence[int]) -> Iterator[State]:
     """The records of *keys* that exist, in no order. Raises `DamagedError`."""
-    for some in slices(keys):
-        with as_written(f"a whole {noun.kind}"):
+    for some in chunks(keys):
+        with expect_stored(f"a whole {noun.kind}"):
             for row in _STATES[noun.kind].run(connection, keys=keys_json(some), space=space.pk):
                 pk, path, id, size, members, *values = row
                 if type(id) is not str or any(type(value) not in (int, float, type(None)) for value in values):
-                    raise odd(f"a whole {noun.kind}", row)
+                    raise corrupt_value(f"a whole {noun.kind}", row)
                 yield State(pk, namespace_parts(path), id, size, members, tuple(values))
 
 
-def _statement(noun: Noun) -> Prepared:
+def _statement(noun: RecordType) -> Prepared:
     c, vectors = noun.table.c, noun.vectors.c
     vector = select(func.length(vectors.vector)).where(
         noun.vector_owner == c.pk, vectors.space_pk == bindparam("space")
@@ -64,7 +64,7 @@ def _statement(noun: Noun) -> Prepared:
     return Prepared(joined.where(c.pk.in_(select(keys_in().c.value))))
 
 
-_STATES = {noun.kind: _statement(noun) for noun in NOUNS}
+_STATES = {noun.kind: _statement(noun) for noun in RECORD_TYPES}
 CREATED, EXPIRES, ACCESSED = (STATE[MEMORY.kind].index(name) for name in ("created_at", "expires_at", "accessed_at"))
 IMPORTANCE, PINNED = (STATE[MEMORY.kind].index(name) for name in ("importance", "pinned"))
 ACTIVATED, ACTIVATIONS = (STATE[ASSEMBLY.kind].index(name) for name in ("activated_at", "activation_count"))

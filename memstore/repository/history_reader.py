@@ -12,16 +12,16 @@ from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from memstore.concurrency import breathe, slices
+from memstore.concurrency import chunks, yield_gil
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError, HistoryError
 from memstore.models.history import What
 from memstore.repository import history_retention
 from memstore.repository import history_writer as writing
-from memstore.repository.corruption import as_written, odd
-from memstore.repository.history_writer import COLUMNS, Was
+from memstore.repository.corruption import corrupt_value, expect_stored
+from memstore.repository.history_writer import COLUMNS, RowVersion
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, RecordType
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import assembly_member, journal
 from memstore.timestamps import from_micros
@@ -167,7 +167,7 @@ def last(connection: Connection) -> int:
 
 def moment(micros: object) -> Any:
     """A stored time as a datetime. Raises `DamagedError`."""
-    with as_written("the time of a change"):
+    with expect_stored("the time of a change"):
         return from_micros(_whole(micros))
 
 
@@ -178,14 +178,14 @@ def entry(connection: Connection, number: int) -> Entry | None:
         return None if row is None else _as_entry(row)
 
 
-def entries(connection: Connection, noun: Noun, keys: Sequence[int], number: int = 0) -> Iterator[Entry]:
+def entries(connection: Connection, noun: RecordType, keys: Sequence[int], number: int = 0) -> Iterator[Entry]:
     """What changed of records, named by key, from *number* on, the latest first; not that they were added."""
     with translated():
         for row in _ENTRIES.run(connection, kind=noun.kind, keys=keys_json(keys), number=number):
             yield _as_entry(row)
 
 
-def run(connection: Connection, noun: Noun, key: int) -> Run | None:
+def run(connection: Connection, noun: RecordType, key: int) -> Run | None:
     """With which keys a record was added; None where that is not known, or not any more."""
     row = _RUN.run(connection, kind=noun.kind, key=key).fetchone()
     if row is None:
@@ -194,7 +194,7 @@ def run(connection: Connection, noun: Noun, key: int) -> Run | None:
     return found if found.first <= key else None
 
 
-def born_since(connection: Connection, noun: Noun, keys: Iterable[int], number: int) -> set[int]:
+def born_since(connection: Connection, noun: RecordType, keys: Iterable[int], number: int) -> set[int]:
     """Those of *keys* whose records were added by change *number* or a later one."""
     found: set[int] = set()
     here: Run | None = None
@@ -206,24 +206,24 @@ def born_since(connection: Connection, noun: Noun, keys: Iterable[int], number: 
     return found
 
 
-def keys_of_id(connection: Connection, noun: Noun, namespace_pk: int, id: str) -> set[int]:
+def keys_of_id(connection: Connection, noun: RecordType, namespace_pk: int, id: str) -> set[int]:
     """Keys of the records that had an id and went, as far as the journal knows of them."""
     return {_whole(key) for (key,) in _OF_ID.run(connection, namespace=namespace_pk, kind=noun.kind, id=id)}
 
 
-def touched(connection: Connection, noun: Noun, number: int, upto: int) -> Iterator[tuple[int, int]]:
+def touched(connection: Connection, noun: RecordType, number: int, upto: int) -> Iterator[tuple[int, int]]:
     """Keys of namespace and record of every change from *number* to *upto*, but of records that were added."""
     cursor = _TOUCHED.run(connection, kind=noun.kind, number=number, upto=upto)
     while rows := cursor.fetchmany(_SCAN):
         yield from ((_whole(owner), _whole(key)) for owner, key in rows)
-        breathe()
+        yield_gil()
 
 
-def states(connection: Connection, noun: Noun, keys: Sequence[int], number: int) -> dict[int, Was]:
+def states(connection: Connection, noun: RecordType, keys: Sequence[int], number: int) -> dict[int, RowVersion]:
     """The records of *keys* as they were before change *number*, by key; what was not there is left out."""
-    found: dict[int, Was] = {}
-    for some in slices(keys):
-        here: dict[int, Was | None] = dict(writing.standing(connection, noun, some))
+    found: dict[int, RowVersion] = {}
+    for some in chunks(keys):
+        here: dict[int, RowVersion | None] = dict(writing.standing(connection, noun, some))
         for each in entries(connection, noun, some, number):
             here[each.key] = before(each, here.get(each.key))
         for key in born_since(connection, noun, some, number):
@@ -232,15 +232,15 @@ def states(connection: Connection, noun: Noun, keys: Sequence[int], number: int)
     return found
 
 
-def before(entry: Entry, then: Was | None) -> Was | None:
+def before(entry: Entry, then: RowVersion | None) -> RowVersion | None:
     """What a record was before a change after which it was *then*; None where it was not there."""
     if entry.born:
         return None
     old = entry.known()
-    with as_written(f"what was there before change {entry.number}"):
+    with expect_stored(f"what was there before change {entry.number}"):
         if entry.what in GONE:
             columns = {name: old[name] for name in COLUMNS[entry.kind] if name in old}
-            return Was(
+            return RowVersion(
                 entry.key,
                 entry.namespace_pk,
                 columns,
@@ -284,14 +284,14 @@ def ids(connection: Connection, keys: Iterable[int]) -> dict[int, str]:
 
 def _as_entry(row: Sequence[Any]) -> Entry:
     number, kind, owner, first, key, id, what, at, actor, reason, undoes, old, vector, checksum = row
-    with as_written("a change"):
+    with expect_stored("a change"):
         said = None if old is None else json.loads(old)
         texts = all(value is None or isinstance(value, str) for value in (id, actor, reason))
         whole = all(type(value) is int for value in (number, owner, first, key, at))
         if not texts or not whole or not isinstance(said, dict | None) or not isinstance(vector, bytes | None):
-            raise odd("a change", row[:10])
+            raise corrupt_value("a change", row[:10])
         if not isinstance(undoes, int | None) or what not in _WHAT or not isinstance(checksum, int | None):
-            raise odd("a change", row[:10])
+            raise corrupt_value("a change", row[:10])
         return Entry(
             number, kind, owner, first, key, id, cast("What", what), at, actor, reason, undoes, said, vector, checksum
         )
@@ -301,14 +301,14 @@ _WHAT = GONE | {"added", "updated", "restored"}
 
 
 def _pairs(pairs: object) -> dict[int, str]:
-    with as_written("members"):
+    with expect_stored("members"):
         found = dict(cast("Any", pairs))
         if not all(type(key) is int and isinstance(id, str) for key, id in found.items()):
-            raise odd("members", pairs)
+            raise corrupt_value("members", pairs)
         return found
 
 
 def _whole(value: object) -> int:
     if type(value) is not int:
-        raise odd("a number of the journal", value)
+        raise corrupt_value("a number of the journal", value)
     return value

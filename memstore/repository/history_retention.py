@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 from sqlalchemy import Connection, Text, bindparam, delete, select, type_coerce, update
 
-from memstore.concurrency import breathe
+from memstore.concurrency import yield_gil
 from memstore.config import Keep
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import journal, store_meta
@@ -78,7 +78,7 @@ def drop_some(connection: Connection) -> bool:
 def trim_all(connection: Connection) -> None:
     """Delete all that is older than is kept."""
     while trim(connection, kept(connection), to_micros(now()), _DROPPED):
-        breathe()
+        yield_gil()
 
 
 def trim(connection: Connection, standing: Kept, at: int, most: int) -> bool:

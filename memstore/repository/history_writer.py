@@ -20,16 +20,16 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import Connection, LargeBinary, bindparam, insert, select, type_coerce
 from sqlalchemy.types import NullType
 
-from memstore.actor import Author
-from memstore.concurrency import slices
+from memstore.actor import Actor
+from memstore.concurrency import chunks
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError
 from memstore.models.history import What
 from memstore.repository import history_retention, record_tags, records
-from memstore.repository.corruption import as_written
+from memstore.repository.corruption import expect_stored
 from memstore.repository.history_retention import Kept
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import MEMORY, NOUNS, Kind, Noun
+from memstore.repository.record_types import MEMORY, RECORD_TYPES, Kind, RecordType
 from memstore.repository.statements import Prepared, Wide
 from memstore.schema.tables import assembly, assembly_member, journal, memory, memory_vector
 from memstore.schema.types import json_text
@@ -44,8 +44,10 @@ DERIVED = frozenset({"revision", "activation", "activated_at", "activation_count
 """What no caller changes: it follows from other changes, or from use."""
 
 _NAMES = tuple(column.name for column in journal.c if column.name != "pk")
-COLUMNS = {noun.kind: tuple(c.name for c in noun.table.c if c.name not in ("pk", "namespace_pk")) for noun in NOUNS}
-"""The columns of a record, which `Was` has as they are stored."""
+COLUMNS = {
+    noun.kind: tuple(c.name for c in noun.table.c if c.name not in ("pk", "namespace_pk")) for noun in RECORD_TYPES
+}
+"""The columns of a record, which `RowVersion` has as they are stored."""
 
 _INSERT = Wide(insert(journal).values({name: bindparam(name, type_=NullType()) for name in _NAMES}), _WIDTH)
 _LAST = Prepared(select(journal.c.at).order_by(journal.c.pk.desc()).limit(1))
@@ -55,11 +57,11 @@ _READ = {
         .where(n.table.c.pk.in_(select(keys_in().c.value)))
         .order_by(n.table.c.pk)
     )
-    for n in NOUNS
+    for n in RECORD_TYPES
 }
 _OWNERS = {
     n.kind: Prepared(select(n.table.c.pk, n.table.c.namespace_pk).where(n.table.c.pk.in_(select(keys_in().c.value))))
-    for n in NOUNS
+    for n in RECORD_TYPES
 }
 _VECTORS = Prepared(
     select(memory_vector.c.memory_pk, type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum).where(
@@ -85,14 +87,14 @@ _STAMPED = {
             n.table.c.pk.in_(select(keys_in().c.value))
         )
     )
-    for n in NOUNS
+    for n in RECORD_TYPES
 }
 Pair = tuple[int, str]
 """Key and id of a record."""
 
 
 @dataclass(frozen=True, slots=True)
-class Was:
+class RowVersion:
     """A record's row as stored, its tags and its vector."""
 
     pk: int
@@ -103,7 +105,7 @@ class Was:
     checksum: int | None
 
 
-class Moment:
+class TransactionTime:
     """The one time that all changes of a transaction have, settled by the first; and how many there were."""
 
     __slots__ = ("at", "kept", "noted")
@@ -136,29 +138,29 @@ class _Row(NamedTuple):
 
 
 @contextmanager
-def written_by(connection: Connection, author: Author, moment: Moment) -> Iterator[None]:
+def written_by(connection: Connection, author: Actor, moment: TransactionTime) -> Iterator[None]:
     """Say of whatever the block notes that it was *author*'s doing, at *moment*."""
-    around = connection.info.get(Moment)
-    connection.info[Moment] = author, moment
+    around = connection.info.get(TransactionTime)
+    connection.info[TransactionTime] = author, moment
     try:
         yield
     finally:
-        connection.info[Moment] = around
+        connection.info[TransactionTime] = around
 
 
 @contextmanager
-def said_by(connection: Connection, actor: str | None, reason: str | None) -> Iterator[Author]:
+def said_by(connection: Connection, actor: str | None, reason: str | None) -> Iterator[Actor]:
     """Whoever asks for the block, and why: *actor* and *reason*, or if neither is given whoever acts anyway."""
     here = _here(connection)
     if actor is None and reason is None:
         yield here[0]
         return
-    said = Author(here[0].actor if actor is None else actor, reason)
+    said = Actor(here[0].actor if actor is None else actor, reason)
     with written_by(connection, said, here[1]):
         yield said
 
 
-def added(connection: Connection, noun: Noun, namespace_pk: int, keys: Sequence[int]) -> None:
+def added(connection: Connection, noun: RecordType, namespace_pk: int, keys: Sequence[int]) -> None:
     """Note that records came, whose keys are *keys*, one after the other without a gap."""
     author, moment = _here(connection)
     if not keys or not moment.settle(connection):
@@ -169,7 +171,7 @@ def added(connection: Connection, noun: Noun, namespace_pk: int, keys: Sequence[
 
 
 def delete_keys(
-    connection: Connection, noun: Noun, keys: Sequence[int], what: What = "deleted", undoes: int | None = None
+    connection: Connection, noun: RecordType, keys: Sequence[int], what: What = "deleted", undoes: int | None = None
 ) -> None:
     """Delete records, and note what they were."""
     for start in range(0, len(keys), _AT_ONCE):
@@ -186,7 +188,7 @@ def purge_expired(connection: Connection, now: datetime) -> None:
 
 
 def leaving(
-    connection: Connection, noun: Noun, keys: Sequence[int], what: What = "deleted", undoes: int | None = None
+    connection: Connection, noun: RecordType, keys: Sequence[int], what: What = "deleted", undoes: int | None = None
 ) -> None:
     """Note what records are that are about to go, and that their assemblies lose them."""
     author, moment = _here(connection)
@@ -194,7 +196,7 @@ def leaving(
         return
     if noun is MEMORY:
         _moved(connection, author, moment, keys, back=False)
-    for some in slices(keys):
+    for some in chunks(keys):
         found = readable(connection, noun, some)
         belongs = _belonging(connection, noun, some)
         named = "assemblies" if noun is MEMORY else "members"
@@ -210,14 +212,14 @@ def leaving(
         _put(connection, author, moment, gone, undoes)
 
 
-def returned(connection: Connection, noun: Noun, keys: Sequence[int], undoes: int | None = None) -> None:
+def returned(connection: Connection, noun: RecordType, keys: Sequence[int], undoes: int | None = None) -> None:
     """Note that records are there again under the keys they had, with the memberships they have again."""
     author, moment = _here(connection)
     if not moment.settle(connection):
         return
     if noun is MEMORY:
         _moved(connection, author, moment, keys, back=True)
-    for some in slices(keys):
+    for some in chunks(keys):
         found = readable(connection, noun, some).values()
         back = [_Row(noun.kind, was.namespace_pk, was.pk, was.columns["id"], "restored", None) for was in found]
         _put(connection, author, moment, back, undoes)
@@ -237,7 +239,9 @@ class Changing:
 
 
 @contextmanager
-def changing(connection: Connection, noun: Noun, keys: Sequence[int], undoes: int | None = None) -> Iterator[Changing]:
+def changing(
+    connection: Connection, noun: RecordType, keys: Sequence[int], undoes: int | None = None
+) -> Iterator[Changing]:
     """Note what the block changes in records, few of them, named by key."""
     author, moment = _here(connection)
     noted = Changing()
@@ -273,7 +277,7 @@ def replacing(
     author, moment = _here(connection)
     if not moment.settle(connection):
         return
-    for places in slices(range(len(keys))):
+    for places in chunks(range(len(keys))):
         found = readable(connection, MEMORY, [keys[i] for i in places])
         owners = dict(_OWNERS["memory"].run(connection, keys=keys_json([keys[i] for i in places])).fetchall())
         changed = []
@@ -289,12 +293,12 @@ def replacing(
         _put(connection, author, moment, changed)
 
 
-def retagging(connection: Connection, noun: Noun, keys: Sequence[int], old: str, new: str | None) -> None:
+def retagging(connection: Connection, noun: RecordType, keys: Sequence[int], old: str, new: str | None) -> None:
     """Note that records, all of which carry the tag *old*, are about to carry *new* instead, or none."""
     author, moment = _here(connection)
     if not moment.settle(connection):
         return
-    for some in slices(keys):
+    for some in chunks(keys):
         text = keys_json(some)
         tags = record_tags.tags_of(connection, noun, text)
         changed = []
@@ -305,13 +309,13 @@ def retagging(connection: Connection, noun: Noun, keys: Sequence[int], old: str,
         _put(connection, author, moment, changed)
 
 
-def trim(connection: Connection, moment: Moment) -> None:
+def trim(connection: Connection, moment: TransactionTime) -> None:
     """Delete a piece of what is older than is kept, where this transaction wrote anything."""
     if moment.noted and moment.kept is not None:
         history_retention.trim(connection, moment.kept, moment.at, max(TRIMMED, 2 * moment.noted))
 
 
-def readable(connection: Connection, noun: Noun, keys: Sequence[int]) -> dict[int, Was]:
+def readable(connection: Connection, noun: RecordType, keys: Sequence[int]) -> dict[int, RowVersion]:
     """The records of *keys*, by key; what is not there, or cannot be read, is left out."""
     try:
         return standing(connection, noun, keys)
@@ -321,26 +325,28 @@ def readable(connection: Connection, noun: Noun, keys: Sequence[int]) -> dict[in
         return {pk: was for key in keys for pk, was in readable(connection, noun, [key]).items()}
 
 
-def standing(connection: Connection, noun: Noun, keys: Sequence[int]) -> dict[int, Was]:
+def standing(connection: Connection, noun: RecordType, keys: Sequence[int]) -> dict[int, RowVersion]:
     """The records of *keys* as they are, by key; what is not there is left out. Raises `DamagedError`."""
     names, found = COLUMNS[noun.kind], {}
-    for some in slices(keys):
+    for some in chunks(keys):
         text = keys_json(some)
-        with translated(), as_written(f"a {noun.kind}"):
+        with translated(), expect_stored(f"a {noun.kind}"):
             tags = record_tags.tags_of(connection, noun, text)
             vectors = {k: (v, c) for k, v, c in _VECTORS.run(connection, keys=text)} if noun is MEMORY else {}
             for pk, owner, *values in _READ[noun.kind].run(connection, keys=text):
                 columns = dict(zip(names, values, strict=True))
-                found[pk] = Was(pk, owner, columns, frozenset(tags.get(pk, ())), *vectors.get(pk, (None, None)))
+                found[pk] = RowVersion(pk, owner, columns, frozenset(tags.get(pk, ())), *vectors.get(pk, (None, None)))
     return found
 
 
-def _here(connection: Connection) -> tuple[Author, Moment]:
+def _here(connection: Connection) -> tuple[Actor, TransactionTime]:
     """Who writes, and when; nobody in particular where no step of a session is around."""
-    return connection.info.get(Moment) or (Author(), Moment())
+    return connection.info.get(TransactionTime) or (Actor(), TransactionTime())
 
 
-def _difference(was: Was, columns: Mapping[str, Any], tags: AbstractSet[str], vector: bytes | None) -> dict[str, Any]:
+def _difference(
+    was: RowVersion, columns: Mapping[str, Any], tags: AbstractSet[str], vector: bytes | None
+) -> dict[str, Any]:
     """What `old` says of a record that *was*, and is about to have these columns, tags and this vector."""
     had = was.columns
     old = {name: had[name] for name, value in columns.items() if name not in DERIVED and had[name] != value}
@@ -351,7 +357,7 @@ def _difference(was: Was, columns: Mapping[str, Any], tags: AbstractSet[str], ve
     return old
 
 
-def _updated(noun: Noun, was: Was, old: Mapping[str, Any]) -> _Row:
+def _updated(noun: RecordType, was: RowVersion, old: Mapping[str, Any]) -> _Row:
     vector, checksum = (was.vector, was.checksum) if "embedding" in old else (None, None)
     return _Row(noun.kind, was.namespace_pk, was.pk, None, "updated", _text(old), vector, checksum)
 
@@ -364,7 +370,7 @@ def _text(old: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _belonging(connection: Connection, noun: Noun, keys: Sequence[int]) -> dict[int, list[Pair]]:
+def _belonging(connection: Connection, noun: RecordType, keys: Sequence[int]) -> dict[int, list[Pair]]:
     """The members of assemblies, or the assemblies of memories."""
     found: dict[int, list[Pair]] = {}
     statement = _OF if noun is MEMORY else _MEMBERS
@@ -382,10 +388,10 @@ def ids(connection: Connection, keys: Sequence[int]) -> dict[int, str]:
     return dict(_IDS.run(connection, keys=keys_json(keys)).fetchall()) if keys else {}
 
 
-def _moved(connection: Connection, author: Author, moment: Moment, keys: Sequence[int], *, back: bool) -> None:
+def _moved(connection: Connection, author: Actor, moment: TransactionTime, keys: Sequence[int], *, back: bool) -> None:
     """Note that assemblies lose the memories *keys*, or have them *back*."""
     moved: dict[tuple[int, int], list[Pair]] = {}
-    for some in slices(keys):
+    for some in chunks(keys):
         named = ids(connection, some)
         for key, owner, _, namespace_pk in _OF.run(connection, keys=keys_json(some)):
             moved.setdefault((namespace_pk, owner), []).append((key, named[key]))
@@ -397,7 +403,7 @@ def _moved(connection: Connection, author: Author, moment: Moment, keys: Sequenc
 
 
 def _put(
-    connection: Connection, author: Author, moment: Moment, new: Sequence[_Row], undoes: int | None = None
+    connection: Connection, author: Actor, moment: TransactionTime, new: Sequence[_Row], undoes: int | None = None
 ) -> None:
     if not new:
         return

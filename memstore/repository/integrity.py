@@ -5,14 +5,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, select, update
 
-from memstore.concurrency import breathe
+from memstore.concurrency import yield_gil
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
 from memstore.models.records import Namespace
 from memstore.models.reports import Finding
-from memstore.repository.corruption import as_written
+from memstore.repository.corruption import expect_stored
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import BY_KIND, NOUNS, Kind
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts, namespace_path
 from memstore.schema.tables import assembly_vector, metadata, namespace, tombstone
@@ -56,7 +56,7 @@ def stored_vectors(connection: Connection, space: VectorSpace) -> Iterator[tuple
     cursor = connection.execute(query.where(vectors.space_pk == space.pk, vectors.vector.is_not(None), owned))
     while rows := cursor.fetchmany(_CHUNK):
         yield from (tuple(row) for row in rows)
-        breathe()
+        yield_gil()
 
 
 def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[int, bytes | None]]:
@@ -69,8 +69,8 @@ def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[
 
 def changed_at(connection: Connection) -> datetime | None:
     """When a record was last added or updated; None where there is none. Raises `DamagedError`."""
-    with as_written("the time of an update"):
-        times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in NOUNS]
+    with expect_stored("the time of an update"):
+        times = [connection.execute(select(func.max(noun.table.c.updated_at))).scalar_one() for noun in RECORD_TYPES]
     return max((time for time in times if time is not None), default=None)
 
 
@@ -78,7 +78,7 @@ def tombstones(connection: Connection, kind: Kind) -> list[tuple[int, str, Names
     """Key, id and namespace of every tombstone of a kind. Of those without a namespace `orphans` tells."""
     held = select(tombstone.c.pk, tombstone.c.id, namespace.c.path)
     owned = held.join(namespace, namespace.c.pk == tombstone.c.namespace_pk).where(tombstone.c.kind == kind)
-    with as_written("the path of a namespace"):
+    with expect_stored("the path of a namespace"):
         return [(pk, str(id), namespace_parts(path)) for pk, id, path in connection.execute(owned)]
 
 
@@ -91,7 +91,7 @@ def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, 
         .where(table.c.pk.in_(select(keys_in().c.value)))
     )
     rows = connection.execute(query, {"keys": keys_json(list(keys))})
-    with as_written("the path of a namespace"):
+    with expect_stored("the path of a namespace"):
         return {key: (str(id), namespace_parts(path)) for key, id, path in rows}
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.expression import TableValuedAlias
 
-from memstore.repository.corruption import as_written
+from memstore.repository.corruption import expect_stored
 
 _PIECE = 1 << 18  # characters of a list of keys that NumPy reads without letting go of the interpreter, 0.5 ms
 
@@ -37,7 +37,7 @@ def keys_joined(text: str | None) -> Keys:
     while start < len(text):
         comma = text.find(",", start + _PIECE)
         end = len(text) if comma < 0 else comma
-        with as_written("keys"):
+        with expect_stored("keys"):
             pieces.append(np.fromstring(text[start:end], dtype=np.int64, sep=","))
         start = end + 1
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -15,13 +15,13 @@ from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, liter
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
-from memstore.concurrency import SLICE, breathe, slices
+from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database.sqlite import sqlite3
-from memstore.errors import DamagedError, shown
+from memstore.errors import DamagedError, short_repr
 from memstore.models.records import Json, Memory, Namespace, remember
 from memstore.models.records import memory as memory_record
 from memstore.repository import change_log, history_writer, namespaces, record_tags, records, vector_handoff
-from memstore.repository.corruption import as_written, misled, odd
+from memstore.repository.corruption import corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import MEMORY
 from memstore.repository.statements import Among, Prepared, Wide
@@ -147,7 +147,7 @@ def batches(memories: Iterable[Memory]) -> Iterator[Batch]:
     """All of *memories*, in batches, each made slice by slice as *memories* yields them."""
     given = iter(memories)
     batch = Batch()
-    while some := list(islice(given, SLICE)):
+    while some := list(islice(given, CHUNK_SIZE)):
         batch.add(some)
         if len(batch) == Batch.SIZE:
             yield batch
@@ -254,8 +254,8 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
     """Have the memories of *drafts*, and *batch*, which is made of them, keep what an upsert keeps."""
     columns = batch.columns
     for i, draft in enumerate(drafts):
-        if i and i % SLICE == 0:
-            breathe()
+        if i and i % CHUNK_SIZE == 0:
+            yield_gil()
         new, old, named = draft.record, there[draft.record.id], draft.named
         created, accessed, count, pinned = new.created_at, new.accessed_at, new.access_count, new.pinned
         if "created_at" not in named:
@@ -284,8 +284,8 @@ def replace(
             differing[name] = [before != after for before, after in zip(had, column, strict=True)]
     alike: dict[tuple[str, ...], list[int]] = {}
     for i, differs in enumerate(zip(*differing.values(), strict=True) if differing else [()] * len(keys)):
-        if i and i % SLICE == 0:
-            breathe()
+        if i and i % CHUNK_SIZE == 0:
+            yield_gil()
         # What is the same is not written: a new expiry has the index look, and of a column that is named SQLite moves
         # the entry in its index, whatever its value.
         alike.setdefault((*_ALWAYS, *compress(differing, differs)), []).append(i)
@@ -335,10 +335,10 @@ def touch(connection: Connection, keys: Sequence[int], now: datetime) -> None:
 def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> list[Memory]:
     """The memories of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
     found: dict[int, Memory] = {}
-    for slice_ in slices(keys):
+    for slice_ in chunks(keys):
         some = keys_json(slice_)
         tags = record_tags.tags_of(connection, MEMORY, some)
-        with as_written("a memory"):
+        with expect_stored("a memory"):
             for row in _READ.run(connection, keys=some, space=space.pk):
                 found[row[0]] = _record(row, tags, space)
     return [found[key] for key in keys if key in found]
@@ -356,9 +356,9 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
     pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, *rest = row
     pinned, vector, vector_handoff, owner = rest
     if owner is not None and owner != pk:
-        raise misled("memory", id)
+        raise wrong_vector("memory", id)
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int and pinned in (0, 1)):
-        raise odd(f"the id, content, importance, access count and pin of memory {shown(id)}", row[2:])
+        raise corrupt_value(f"the id, content, importance, access count and pin of memory {short_repr(id)}", row[2:])
     at = from_micros(created)
     return memory_record(
         id,

@@ -16,9 +16,9 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 from memstore.models.merging import Merge
 from memstore.models.records import Namespace
 from memstore.repository import namespaces
-from memstore.repository.corruption import as_written, odd
+from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.key_lists import Keys, keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import (
     assembly,
@@ -85,7 +85,7 @@ def read(connection: Connection, keys: Sequence[int]) -> list[Stored]:
     """The merges *keys*, by number; those that do not exist are left out."""
     sources: dict[int, list[tuple[int, str]]] = {}
     asked = {"keys": keys_json(keys)}
-    with as_written("a merge of assemblies"):
+    with expect_stored("a merge of assemblies"):
         for row in connection.execute(_SOURCES, asked):
             sources.setdefault(row.merge_pk, []).append((row.source_pk, row.source_id))
         rows = connection.execute(_MERGES, asked).all()
@@ -96,7 +96,7 @@ def _stored(row: Any, sources: Sequence[tuple[int, str]]) -> Stored:
     ids = [row.target_id, *(id for _, id in sources)]
     keys = [row.target_pk, *(key for key, _ in sources)]
     if {type(id) for id in ids} != {str} or {type(key) for key in keys} != {int} or type(row.brought) is not dict:
-        raise odd("the ids and keys of a merge", tuple(row))
+        raise corrupt_value("the ids and keys of a merge", tuple(row))
     merge = Merge(
         id=row.pk,
         namespace=namespace_parts(row.path),
@@ -210,7 +210,7 @@ def memory_ids(connection: Connection, keys: Keys) -> dict[int, str]:
     return _ids(connection, MEMORY, keys.tolist())
 
 
-def _ids(connection: Connection, noun: Noun, keys: Sequence[int]) -> dict[int, str]:
+def _ids(connection: Connection, noun: RecordType, keys: Sequence[int]) -> dict[int, str]:
     named = select(noun.table.c.pk, noun.table.c.id).where(noun.table.c.pk.in_(select(keys_in().c.value)))
     return {pk: id for some in _pieces(keys) for pk, id in connection.execute(named, {"keys": some})}
 
@@ -231,7 +231,7 @@ def assigned(connection: Connection, keys: Keys) -> Keys:
 
 
 def _of(path: Namespace) -> ColumnElement[bool]:
-    return assembly_merge.c.namespace_pk == namespaces.keys_within(path, below=False)
+    return assembly_merge.c.namespace_pk == namespaces.keys_within(path, recursive=False)
 
 
 def _parts(keys: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from memstore.models.records import Namespace
-from memstore.repository.corruption import as_written, odd
+from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.statements import Prepared
 from memstore.schema.namespace_path import below_end, namespace_parts, namespace_path
 from memstore.schema.tables import assembly, live, memory, namespace
@@ -53,7 +53,7 @@ def path(connection: Connection, key: int) -> Namespace:
     """The namespace of a key. Raises `DamagedError`."""
     row = _PATH.run(connection, pk=key).fetchone()
     if row is None or not isinstance(row[0], str):
-        raise odd("the path of a namespace", row and row[0])
+        raise corrupt_value("the path of a namespace", row and row[0])
     return namespace_parts(row[0])
 
 
@@ -67,25 +67,25 @@ def key_made(connection: Connection, path: Namespace) -> int:
     return found
 
 
-def within(path: Namespace, *, below: bool) -> ColumnElement[bool]:
+def within(path: Namespace, *, recursive: bool) -> ColumnElement[bool]:
     """The condition, on `namespace`, of being *path*, or with *below* also anything below it."""
     text = namespace_path(path)
-    if not below:
+    if not recursive:
         return namespace.c.path == text
     end = below_end(text)
     return namespace.c.path >= text if end is None else and_(namespace.c.path >= text, namespace.c.path < end)
 
 
-def keys_within(path: Namespace, *, below: bool) -> Select[tuple[int]] | ScalarSelect[int]:
+def keys_within(path: Namespace, *, recursive: bool) -> Select[tuple[int]] | ScalarSelect[int]:
     """Keys of the namespaces `within` speaks of, to be compared with `==` or `in_` as there are one or many."""
-    keys = select(namespace.c.pk).where(within(path, below=below))
-    return keys if below else keys.scalar_subquery()
+    keys = select(namespace.c.pk).where(within(path, recursive=recursive))
+    return keys if recursive else keys.scalar_subquery()
 
 
-def scope(connection: Connection, path: Namespace, *, below: bool) -> list[int] | None:
+def scope(connection: Connection, path: Namespace, *, recursive: bool) -> list[int] | None:
     """Keys of the namespaces a search is in; None when that is every one the file has."""
     text = namespace_path(path)
-    if not below:
+    if not recursive:
         found, count = _ONE.run(connection, path=text).fetchone()
         keys = [] if found is None else [int(found)]
         return None if count == len(keys) else keys
@@ -102,6 +102,6 @@ def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Names
         exists().where(memory.c.namespace_pk == namespace.c.pk, live(now)),
         exists().where(assembly.c.namespace_pk == namespace.c.pk),
     )
-    paths = select(namespace.c.path).where(within(prefix, below=True), held).order_by(namespace.c.path)
-    with as_written("the path of a namespace"):
+    paths = select(namespace.c.path).where(within(prefix, recursive=True), held).order_by(namespace.c.path)
+    with expect_stored("the path of a namespace"):
         return [namespace_parts(path) for path in connection.execute(paths).scalars()]

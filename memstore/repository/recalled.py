@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from memstore.models.records import Assembly, Memory
-from memstore.repository.corruption import as_written
+from memstore.repository.corruption import expect_stored
 from memstore.repository.record_types import BY_KIND, MEMORY, Kind
 from memstore.repository.tombstones import Tombstone
 from memstore.repository.vectors import VectorSpace
@@ -19,7 +19,7 @@ from memstore.vectors.encoding import decode
 def record_of(each: Tombstone, space: VectorSpace) -> Memory | Assembly:
     """The record as it was when it was set aside; *space* is of its kind's vectors. Raises `DamagedError`."""
     what = f"the {each.noun.kind} {each.id!r}, which was set aside,"
-    with as_written(what):
+    with expect_stored(what):
         values: dict[str, Any] = {"id": each.id, "namespace": each.namespace, "tags": frozenset(each.record["tags"])}
         for name in each.record.keys() & BY_KIND[each.noun.kind].table.c.keys():
             values[name] = _decoder(each.noun.kind, name)(each.record[name])

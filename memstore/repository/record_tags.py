@@ -11,10 +11,10 @@ from sqlalchemy import (
     select,
 )
 
-from memstore.concurrency import slices
-from memstore.repository.corruption import odd
+from memstore.concurrency import chunks
+from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import NOUNS, Noun
+from memstore.repository.record_types import RECORD_TYPES, RecordType
 from memstore.repository.statements import Among, Prepared, Wide
 from memstore.schema.tables import tag
 
@@ -33,7 +33,7 @@ def tag_keys(connection: Connection, namespace_pk: int, names: AbstractSet[str])
 
 
 def add_tags(
-    connection: Connection, noun: Noun, namespace_pk: int, tags: Iterable[tuple[int, AbstractSet[str]]]
+    connection: Connection, noun: RecordType, namespace_pk: int, tags: Iterable[tuple[int, AbstractSet[str]]]
 ) -> None:
     """Give records, named by key, tags they do not have yet."""
     carried = [(pk, names) for pk, names in tags if names]
@@ -41,12 +41,14 @@ def add_tags(
     _carry(connection, noun, ((pk, sorted([keys[name] for name in names])) for pk, names in carried))
 
 
-def replace_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Mapping[int, AbstractSet[str]]) -> None:
+def replace_tags(
+    connection: Connection, noun: RecordType, namespace_pk: int, tags: Mapping[int, AbstractSet[str]]
+) -> None:
     """Give records, named by key, these tags and no others. What one has and keeps is only looked at."""
     keys = tag_keys(connection, namespace_pk, set().union(*tags.values()))
     gone: list[tuple[int, int]] = []
     fresh: list[tuple[int, list[int]]] = []
-    for some in slices(list(tags)):
+    for some in chunks(list(tags)):
         held: dict[int, set[int]] = {pk: set() for pk in some}
         for pk, key in _CARRIED[noun.kind].run(connection, keys=keys_json(some)):
             held[pk].add(key)
@@ -59,7 +61,7 @@ def replace_tags(connection: Connection, noun: Noun, namespace_pk: int, tags: Ma
     _carry(connection, noun, fresh)
 
 
-def _carry(connection: Connection, noun: Noun, tags: Iterable[tuple[int, list[int]]]) -> None:
+def _carry(connection: Connection, noun: RecordType, tags: Iterable[tuple[int, list[int]]]) -> None:
     owners: list[int] = []
     keys: list[int] = []
     for pk, some in tags:
@@ -72,23 +74,23 @@ def _carry(connection: Connection, noun: Noun, tags: Iterable[tuple[int, list[in
         _CARRY[noun.kind].insert(connection, (owners, keys))
 
 
-def tags_of(connection: Connection, noun: Noun, keys: str) -> dict[int, set[str]]:
+def tags_of(connection: Connection, noun: RecordType, keys: str) -> dict[int, set[str]]:
     """The tags of records, named by a JSON array of *keys*."""
     found: dict[int, set[str]] = {}
     for pk, name in _TAGS_OF[noun.kind].run(connection, keys=keys):
         if type(name) is not str:
-            raise odd("the name of a tag", name)
+            raise corrupt_value("the name of a tag", name)
         found.setdefault(pk, set()).add(name)
     return found
 
 
 _CARRIED = {
     n.kind: Prepared(select(n.tag_owner, n.tags.c.tag_pk).where(n.tag_owner.in_(select(keys_in().c.value))))
-    for n in NOUNS
+    for n in RECORD_TYPES
 }
 _DROP_TAGS = {
     n.kind: Prepared(delete(n.tags).where(n.tag_owner == bindparam("owner"), n.tags.c.tag_pk == bindparam("tag")))
-    for n in NOUNS
+    for n in RECORD_TYPES
 }
 _ADD_TAGS = Wide(insert(tag).values(namespace_pk=bindparam("namespace"), name=bindparam("name")), _TAG_WIDTH)
 _TAGS_NAMED = Among(
@@ -101,7 +103,7 @@ _CARRY = {
         insert(noun.tags).values({noun.tag_owner: bindparam("owner"), noun.tags.c.tag_pk: bindparam("tag")}),
         _TAG_WIDTH,
     )
-    for noun in NOUNS
+    for noun in RECORD_TYPES
 }
 _TAGS_OF = {
     noun.kind: Prepared(
@@ -109,5 +111,5 @@ _TAGS_OF = {
         .join(tag, tag.c.pk == noun.tags.c.tag_pk)
         .where(noun.tag_owner.in_(select(keys_in().c.value)))
     )
-    for noun in NOUNS
+    for noun in RECORD_TYPES
 }

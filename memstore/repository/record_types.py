@@ -11,7 +11,7 @@ Kind = Literal["memory", "assembly"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Noun:
+class RecordType:
     """One kind of record, as tables."""
 
     kind: Kind
@@ -23,7 +23,7 @@ class Noun:
     expires: bool
 
 
-MEMORY = Noun(
+MEMORY = RecordType(
     kind="memory",
     table=tables.memory,
     vectors=tables.memory_vector,
@@ -32,7 +32,7 @@ MEMORY = Noun(
     tag_owner=tables.memory_tag.c.memory_pk,
     expires=True,
 )
-ASSEMBLY = Noun(
+ASSEMBLY = RecordType(
     kind="assembly",
     table=tables.assembly,
     vectors=tables.assembly_vector,
@@ -41,5 +41,5 @@ ASSEMBLY = Noun(
     tag_owner=tables.assembly_tag.c.assembly_pk,
     expires=False,
 )
-NOUNS = (MEMORY, ASSEMBLY)
-BY_KIND: dict[Kind, Noun] = {noun.kind: noun for noun in NOUNS}
+RECORD_TYPES = (MEMORY, ASSEMBLY)
+BY_KIND: dict[Kind, RecordType] = {noun.kind: noun for noun in RECORD_TYPES}

@@ -29,9 +29,9 @@ from sqlalchemy.types import NullType
 from memstore.errors import DuplicateError
 from memstore.models.records import Namespace
 from memstore.repository.change_log import sqlite_sequence
-from memstore.repository.corruption import odd
+from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import NOUNS, Noun
+from memstore.repository.record_types import RECORD_TYPES, RecordType
 from memstore.repository.selection import Selection, condition
 from memstore.repository.statements import Among, Prepared
 from memstore.schema import tables
@@ -45,7 +45,7 @@ _LAST_KEY = 2**62  # so far that none was ever handed out
 
 
 def keys_of(
-    connection: Connection, noun: Noun, namespace: Namespace, ids: Sequence[str], now: datetime
+    connection: Connection, noun: RecordType, namespace: Namespace, ids: Sequence[str], now: datetime
 ) -> dict[str, int]:
     """Keys by id of those *ids* that exist and have not expired."""
     path, at = namespace_path(namespace), to_micros(now)
@@ -98,14 +98,14 @@ def _sort_value(column: Column[Any]) -> ColumnElement[Any]:
     return func.coalesce(plain, BEFORE_ALL) if column.nullable else plain
 
 
-def delete_keys(connection: Connection, noun: Noun, keys: Sequence[int]) -> None:
+def delete_keys(connection: Connection, noun: RecordType, keys: Sequence[int]) -> None:
     """Delete records; what belongs to them goes with them."""
     for start in range(0, len(keys), 10_000):
         _DELETE[noun.kind].run(connection, keys=keys_json(keys[start : start + 10_000]))
 
 
 def taken(
-    connection: Connection, noun: Noun, namespace: Namespace, ids: Sequence[str], first: int
+    connection: Connection, noun: RecordType, namespace: Namespace, ids: Sequence[str], first: int
 ) -> DuplicateError | None:
     """Which of *ids* was there before key *first* was handed out, as the error it is; None when none was."""
     keys = keys_of(connection, noun, namespace, ids, EPOCH)  # what has expired is deleted before a write
@@ -129,12 +129,12 @@ def any_expired(connection: Connection, now: datetime) -> bool:
     return _EXPIRED.run(connection, now=to_micros(now)).fetchone() is not None
 
 
-def key_of(connection: Connection, noun: Noun, namespace: Namespace, id: str, now: datetime) -> int | None:
+def key_of(connection: Connection, noun: RecordType, namespace: Namespace, id: str, now: datetime) -> int | None:
     """The key of one id; None where it does not exist or has expired."""
     return keys_of(connection, noun, namespace, [id], now).get(id)
 
 
-def holds_vector(noun: Noun) -> ColumnElement[bool]:
+def holds_vector(noun: RecordType) -> ColumnElement[bool]:
     """The condition of a join of a noun's table with that of its vectors, in the space of key `space`.
 
     A vector is read by its row's number, so that its owner comes from the row too: from an index with a damaged entry
@@ -151,17 +151,17 @@ def holds_vector(noun: Noun) -> ColumnElement[bool]:
     return literal_column(f"{noun.vectors.name}.rowid") == row
 
 
-def next_key(connection: Connection, noun: Noun) -> int:
+def next_key(connection: Connection, noun: RecordType) -> int:
     """The next key SQLite would hand out; it is ours as long as the write lock is."""
     row = _SEQUENCE.run(connection, name=str(noun.table.name)).fetchone()  # SQLAlchemy's own kind of text binds slowly
     if row is None:
         return 1
     if type(row[0]) is not int or not 0 <= row[0] < _LAST_KEY:
-        raise odd(f"the last key of a {noun.kind}", row[0])
+        raise corrupt_value(f"the last key of a {noun.kind}", row[0])
     return row[0] + 1
 
 
-def _keys_of(noun: Noun) -> Among:
+def _keys_of(noun: RecordType) -> Among:
     c = noun.table.c
     owner = select(tables.namespace.c.pk).where(tables.namespace.c.path == bindparam("path")).scalar_subquery()
 
@@ -172,9 +172,9 @@ def _keys_of(noun: Noun) -> Among:
     return Among(statement)
 
 
-_DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
+_DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in RECORD_TYPES}
 _expired = select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now", type_=Integer))
 _EXPIRED = Prepared(_expired.limit(1))
 _ALL_EXPIRED = Prepared(_expired)
-_KEYS_OF = {noun.kind: _keys_of(noun) for noun in NOUNS}
+_KEYS_OF = {noun.kind: _keys_of(noun) for noun in RECORD_TYPES}
 _SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))

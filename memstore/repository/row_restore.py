@@ -9,9 +9,9 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore.database.driver_errors import translated
-from memstore.repository.history_writer import Was
+from memstore.repository.history_writer import RowVersion
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import BY_KIND, NOUNS, Kind, Noun
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind, RecordType
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import memory_vector
@@ -24,17 +24,19 @@ _PUT = Prepared(
     )
 )
 _DROP = Prepared(delete(memory_vector).where(memory_vector.c.memory_pk == bindparam("memory")))
-_THERE = {n.kind: Prepared(select(n.table.c.pk).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
+_THERE = {
+    n.kind: Prepared(select(n.table.c.pk).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in RECORD_TYPES
+}
 
 
-def insert_again(connection: Connection, noun: Noun, was: Was) -> None:
+def insert_again(connection: Connection, noun: RecordType, was: RowVersion) -> None:
     """Store the row of a record that went, under the key it had."""
     names = ("pk", "namespace_pk", *was.columns)
     with translated():
         _insert(noun.kind, names).many(connection, [(was.pk, was.namespace_pk, *was.columns.values())])
 
 
-def change(connection: Connection, noun: Noun, key: int, values: Mapping[str, Any]) -> None:
+def change(connection: Connection, noun: RecordType, key: int, values: Mapping[str, Any]) -> None:
     """Give the columns of a record these *values*, as stored."""
     if values:
         with translated():
@@ -51,7 +53,7 @@ def put_vector(
         _PUT.run(connection, memory_pk=key, space_pk=space.pk, vector=vector, checksum=checksum)
 
 
-def there(connection: Connection, noun: Noun, keys: Iterable[int]) -> list[int]:
+def there(connection: Connection, noun: RecordType, keys: Iterable[int]) -> list[int]:
     """Those of *keys* whose records are there, ascending."""
     return sorted(pk for (pk,) in _THERE[noun.kind].run(connection, keys=keys_json(list(keys))))
 

@@ -22,7 +22,7 @@ from memstore.filters.nodes import And, Compare, Contains, Exists, Field, IsIn, 
 from memstore.models.records import Namespace
 from memstore.repository import metadata_indexes, namespaces
 from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
-from memstore.repository.record_types import MEMORY, Noun
+from memstore.repository.record_types import MEMORY, RecordType
 from memstore.repository.statements import Prepared
 from memstore.schema import tables
 from memstore.schema.namespace_path import below_end, namespace_path
@@ -43,10 +43,10 @@ _TAGS = Field("tags", "tags")
 class Selection:
     """Which records: of a namespace or also *below* it, not expired at *now*, with all *tags*, matching *where*."""
 
-    noun: Noun
+    noun: RecordType
     namespace: Namespace
     now: datetime
-    below: bool = False
+    recursive: bool = False
     tags: frozenset[str] = frozenset()
     where: filters.Node | None = field(default=None)
 
@@ -60,8 +60,8 @@ class Selection:
 
     def owned(self, namespace_pk: ColumnElement[int]) -> ColumnElement[bool]:
         """The condition on a *namespace_pk* of being one of the namespaces."""
-        owners = namespaces.keys_within(self.namespace, below=self.below)
-        return namespace_pk.in_(owners) if self.below else namespace_pk == owners
+        owners = namespaces.keys_within(self.namespace, recursive=self.recursive)
+        return namespace_pk.in_(owners) if self.recursive else namespace_pk == owners
 
     def matching(self, terms: Sequence[Node], *, few: bool = False) -> ColumnElement[bool]:
         """The condition that all of *terms* hold; *few*: it is asked of so few rows that tags are looked up in each."""
@@ -116,7 +116,7 @@ def count(connection: Connection, selection: Selection) -> int:
     expired = [owner for _, owner in _expired(connection, selection)]  # apart: else the expiry of each row is read
     if not expired:
         return number
-    owners = namespaces.scope(connection, selection.namespace, below=selection.below)
+    owners = namespaces.scope(connection, selection.namespace, recursive=selection.recursive)
     return number - (len(expired) if owners is None else int(np.isin(expired, owners).sum()))
 
 
@@ -245,7 +245,7 @@ class _Finder:
         # it has the rows in the order in which most of them lie.
         owned = [c.namespace_pk == namespace.c.pk, c.created_at >= literal(_ALWAYS, Integer())]
         joined = select(func.group_concat(c.pk)).where(*owned, self.selection.matching(terms)).correlate(namespace)
-        within = namespaces.within(self.selection.namespace, below=self.selection.below)
+        within = namespaces.within(self.selection.namespace, recursive=self.selection.recursive)
         all_joined = select(func.group_concat(joined.scalar_subquery())).select_from(namespace).where(within)
         return keys_joined(self.connection.execute(all_joined).scalar_one())
 
@@ -294,7 +294,7 @@ def _finder(connection: Connection, selection: Selection, *, exact: bool) -> _Fi
 
 def _owners(connection: Connection, selection: Selection) -> Owners | None:
     """The namespaces of *selection*; None where there is no such namespace."""
-    if not selection.below:
+    if not selection.recursive:
         return namespaces.key(connection, selection.namespace)
     path = namespace_path(selection.namespace)
     end = below_end(path)

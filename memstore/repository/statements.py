@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.dialects import sqlite
 
-from memstore.concurrency import SLICE, slices
+from memstore.concurrency import CHUNK_SIZE, chunks
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
 
@@ -105,8 +105,8 @@ class Among:
     def rows(self, connection: Connection, values: Sequence[str], **others: Any) -> Iterator[tuple[Any, ...]]:
         """The rows of *values*, in no order; *others* are the statement's own parameters."""
         base = raw(connection)
-        for some in slices(values):
-            size = len(some) if len(some) <= _FEW else SLICE
+        for some in chunks(values):
+            size = len(some) if len(some) <= _FEW else CHUNK_SIZE
             sql, before, after = self._statements.get(size) or self._compiled(size)
             bound = [others[name] for name in before]
             bound += some

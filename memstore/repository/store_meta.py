@@ -16,8 +16,8 @@ from sqlalchemy import (
 
 from memstore.repository import index_snapshots
 from memstore.repository.change_log import top
-from memstore.repository.corruption import odd
-from memstore.repository.record_types import BY_KIND, NOUNS, Kind
+from memstore.repository.corruption import corrupt_value
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import store_meta, vector_space
@@ -30,7 +30,7 @@ def epoch(connection: Connection) -> str:
     """Which history the file has: another where one file was given the content of another."""
     row = _EPOCH.run(connection).fetchone()
     if row is None or type(row[0]) is not str:
-        raise odd("which history it has", row and row[0])
+        raise corrupt_value("which history it has", row and row[0])
     return row[0]
 
 
@@ -46,14 +46,14 @@ def spaces(connection: Connection) -> dict[Kind, VectorSpace]:
             or r.kind not in BY_KIND
             or not (r.embedder is None or type(r.embedder) is str)
         ):
-            raise odd("what its vectors are", tuple(r))
+            raise corrupt_value("what its vectors are", tuple(r))
         found[r.kind] = VectorSpace(
             r.pk,
             r.kind,
             Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder, curvature=r.curvature),
         )
-    if found and (len(found) < len(NOUNS) or len({s.space for s in found.values()}) > 1):
-        raise odd("what the vectors of each kind are", sorted(found))
+    if found and (len(found) < len(RECORD_TYPES) or len({s.space for s in found.values()}) > 1):
+        raise corrupt_value("what the vectors of each kind are", sorted(found))
     return found
 
 
@@ -66,7 +66,7 @@ def _has_curvature(metric: str, curvature: object) -> bool:
 def add_spaces(connection: Connection, space: Space) -> None:
     """Fix, once, what the vectors of this file are."""
     row = asdict(space)
-    connection.execute(insert(vector_space), [{"kind": noun.kind, **row} for noun in NOUNS])
+    connection.execute(insert(vector_space), [{"kind": noun.kind, **row} for noun in RECORD_TYPES])
 
 
 def index_options(connection: Connection) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, delete, exists, func, or_, select, update
 
 from memstore.models.records import Namespace, Tag
 from memstore.repository import namespaces
-from memstore.repository.record_types import NOUNS, Noun
+from memstore.repository.record_types import RECORD_TYPES, RecordType
 from memstore.schema.tables import assembly_tag, live, memory, memory_tag, metadata, namespace, tag
 
 
@@ -23,7 +23,7 @@ def page(connection: Connection, path: Namespace, now: datetime, after: str | No
     )
     carried = exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live(now))
     used = select(tag.c.name, memories, assemblies).where(
-        tag.c.namespace_pk == namespaces.keys_within(path, below=False),
+        tag.c.namespace_pk == namespaces.keys_within(path, recursive=False),
         or_(carried, exists().where(assembly_tag.c.tag_pk == tag.c.pk)),
     )
     if after is not None:
@@ -34,12 +34,12 @@ def page(connection: Connection, path: Namespace, now: datetime, after: str | No
 
 def find(connection: Connection, path: Namespace, name: str) -> int | None:
     """The key of a tag; None where no record ever carried it."""
-    owner = namespaces.keys_within(path, below=False)
+    owner = namespaces.keys_within(path, recursive=False)
     key = connection.execute(select(tag.c.pk).where(tag.c.namespace_pk == owner, tag.c.name == name)).scalar()
     return None if key is None else int(key)
 
 
-def carriers(connection: Connection, noun: Noun, tag_pk: int) -> list[int]:
+def carriers(connection: Connection, noun: RecordType, tag_pk: int) -> list[int]:
     """Keys of the records that carry a tag."""
     keys = select(noun.tag_owner).where(noun.tags.c.tag_pk == tag_pk)
     return [int(k) for k in connection.execute(keys).scalars()]
@@ -50,10 +50,10 @@ def rename(connection: Connection, path: Namespace, old: int, new: str, now: dat
     target = find(connection, path, new)
     if target is None:
         connection.execute(update(tag).where(tag.c.pk == old).values(name=new))
-        for noun in NOUNS:
+        for noun in RECORD_TYPES:
             _stamp(connection, noun, old, now)
         return
-    for noun in NOUNS:
+    for noun in RECORD_TYPES:
         _stamp(connection, noun, old, now)
         has_both = select(noun.tag_owner).where(noun.tags.c.tag_pk == target)
         moved = update(noun.tags).where(noun.tags.c.tag_pk == old, noun.tag_owner.not_in(has_both))
@@ -64,19 +64,19 @@ def rename(connection: Connection, path: Namespace, old: int, new: str, now: dat
 def drop(connection: Connection, tag_pk: int, now: datetime | None) -> None:
     """Take a tag from whatever carries it; with *now*, note the time on them."""
     if now is not None:
-        for noun in NOUNS:
+        for noun in RECORD_TYPES:
             _stamp(connection, noun, tag_pk, now)
     connection.execute(delete(tag).where(tag.c.pk == tag_pk))
 
 
-def _stamp(connection: Connection, noun: Noun, tag_pk: int, now: datetime) -> None:
+def _stamp(connection: Connection, noun: RecordType, tag_pk: int, now: datetime) -> None:
     carried = select(noun.tag_owner).where(noun.tags.c.tag_pk == tag_pk)
     connection.execute(update(noun.table).where(noun.table.c.pk.in_(carried)).values(updated_at=now))
 
 
 def drop_unused(connection: Connection) -> None:
     """Delete tags that nothing carries and namespaces that hold nothing."""
-    carried = [exists().where(noun.tags.c.tag_pk == tag.c.pk) for noun in NOUNS]
+    carried = [exists().where(noun.tags.c.tag_pk == tag.c.pk) for noun in RECORD_TYPES]
     connection.execute(delete(tag).where(~or_(*carried)))
     owned = [table for table in metadata.tables.values() if "namespace_pk" in table.c]
     held = [exists().where(table.c.namespace_pk == namespace.c.pk) for table in owned]

@@ -34,14 +34,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from memstore.actor import Author
-from memstore.concurrency import slices
-from memstore.errors import DuplicateError, shown
+from memstore.actor import Actor
+from memstore.concurrency import chunks
+from memstore.errors import DuplicateError, short_repr
 from memstore.models.records import Namespace
 from memstore.repository import history_writer, namespaces, record_tags, records
-from memstore.repository.corruption import as_written, misled, odd, only
+from memstore.repository.corruption import corrupt_value, expect_stored, only, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, NOUNS, Kind, Noun
+from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_TYPES, Kind, RecordType
 from memstore.repository.statements import Among, Prepared, Wide
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
@@ -57,7 +57,7 @@ PARTNERS: dict[Kind, str] = {"memory": "assemblies", "assembly": "members"}
 """Where, in a tombstone's record, keys and ids of the other ends of its memberships stand."""
 
 _APART = ("pk", "namespace_pk", "id")  # columns of a record that a tombstone has as columns of its own
-_COLUMNS = {noun.kind: {c.name: c for c in noun.table.c if c.name not in _APART} for noun in NOUNS}
+_COLUMNS = {noun.kind: {c.name: c for c in noun.table.c if c.name not in _APART} for noun in RECORD_TYPES}
 _STORED: dict[type, type] = {Text: str, JsonText: str, UtcTime: int, Integer: int, BigInteger: int, Float: float}
 """What a column of each type holds, as it is stored."""
 
@@ -86,7 +86,7 @@ class Tombstone(NamedTuple):
     """
 
     pk: int
-    noun: Noun
+    noun: RecordType
     owner: int
     namespace: Namespace
     id: str
@@ -107,7 +107,7 @@ class Tombstone(NamedTuple):
 
 def set_aside(
     connection: Connection,
-    noun: Noun,
+    noun: RecordType,
     space: VectorSpace,
     keys: Iterable[int],
     cause: Cause,
@@ -136,16 +136,16 @@ def set_aside(
 
 def _bury(
     connection: Connection,
-    noun: Noun,
+    noun: RecordType,
     space: VectorSpace,
     keys: Iterable[int],
     cause: Cause,
     at: datetime,
-    said: Author,
+    said: Actor,
 ) -> None:
     gone = sorted(set(keys))
     most = max(1, min(_WIDTH, _WIDE_BYTES // (4 * space.space.dimension)))
-    for some in slices(gone):
+    for some in chunks(gone):
         held = list(_encoded(connection, noun, space, some))
         if len(held) < len(some):
             only([])
@@ -155,7 +155,9 @@ def _bury(
     history_writer.delete_keys(connection, noun, gone, cause)
 
 
-def _encoded(connection: Connection, noun: Noun, space: VectorSpace, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+def _encoded(
+    connection: Connection, noun: RecordType, space: VectorSpace, keys: Sequence[int]
+) -> Iterator[tuple[Any, ...]]:
     """Of each record: namespace, id, key, what a tombstone says of it, vector and checksum."""
     asked = keys_json(keys)
     tags = record_tags.tags_of(connection, noun, asked)
@@ -163,11 +165,11 @@ def _encoded(connection: Connection, noun: Noun, space: VectorSpace, keys: Seque
     for own, other, id in _PARTNERS_OF[noun.kind].run(connection, keys=asked):
         partners.setdefault(own, []).append((other, id))
     statement, names = _READ[noun.kind]
-    with as_written(f"a whole {noun.kind}"):
+    with expect_stored(f"a whole {noun.kind}"):
         for row in statement.run(connection, keys=asked, space=space.pk):
             vector, written, owner, pk, namespace_pk, id, *values = row
             if owner not in (None, pk):
-                raise misled(noun.kind, id)
+                raise wrong_vector(noun.kind, id)
             record = dict(zip(names, values, strict=True))
             record["tags"] = sorted(tags.get(pk, ()))
             record[PARTNERS[noun.kind]] = partners.get(pk, [])
@@ -175,7 +177,7 @@ def _encoded(connection: Connection, noun: Noun, space: VectorSpace, keys: Seque
 
 
 def bring_back(
-    connection: Connection, noun: Noun, spaces: Mapping[Kind, VectorSpace], tombstones: Sequence[int]
+    connection: Connection, noun: RecordType, spaces: Mapping[Kind, VectorSpace], tombstones: Sequence[int]
 ) -> list[int]:
     """Make records of *tombstones*, as they were; their keys, in that order. The tombstones go.
 
@@ -188,7 +190,7 @@ def bring_back(
     """
     keys: list[int] = []
     handed: dict[int, list[tuple[int, str]]] = {}
-    for some in slices(tombstones):
+    for some in chunks(tombstones):
         found = read(connection, noun, some)
         if len(found) < len(some):
             only([])
@@ -211,7 +213,7 @@ def bring_back(
     return keys
 
 
-def _refuse_taken(connection: Connection, noun: Noun, found: Sequence[Tombstone]) -> None:
+def _refuse_taken(connection: Connection, noun: RecordType, found: Sequence[Tombstone]) -> None:
     for path in {each.namespace for each in found}:
         ids = [each.id for each in found if each.namespace == path]
         for i, id in enumerate(ids):
@@ -240,7 +242,7 @@ def _put_vectors(connection: Connection, space: VectorSpace, found: Sequence[Tom
 
 
 def _join_again(
-    connection: Connection, noun: Noun, found: Sequence[Tombstone], handed: dict[int, list[tuple[int, str]]]
+    connection: Connection, noun: RecordType, found: Sequence[Tombstone], handed: dict[int, list[tuple[int, str]]]
 ) -> None:
     """Make memberships of those that were, where the other end is there; *handed* gets the others, by that end."""
     ends = {key for each in found for key, _ in each.partners}
@@ -255,20 +257,20 @@ def _join_again(
     _JOIN.many(connection, joined)
 
 
-def part(connection: Connection, noun: Noun, keys: Iterable[int], partner: int) -> None:
+def part(connection: Connection, noun: RecordType, keys: Iterable[int], partner: int) -> None:
     """Have tombstones of the records *keys*, where there are any, forget a membership with *partner*."""
     for key in keys:
         _rewritten(connection, noun, key, lambda ends: [end for end in ends if end[0] != partner])
 
 
-def _hand_over(connection: Connection, noun: Noun, pk: int, ends: Sequence[tuple[int, str]]) -> None:
+def _hand_over(connection: Connection, noun: RecordType, pk: int, ends: Sequence[tuple[int, str]]) -> None:
     """Have the tombstone of the record *pk*, if there is one, say that it had memberships with *ends*."""
     _rewritten(connection, noun, pk, lambda known: sorted({*known, *ends}))
 
 
 def _rewritten(
     connection: Connection,
-    noun: Noun,
+    noun: RecordType,
     pk: int,
     partners: Callable[[Sequence[tuple[int, str]]], list[tuple[int, str]]],
 ) -> None:
@@ -280,7 +282,7 @@ def _rewritten(
 
 
 def find(
-    connection: Connection, noun: Noun, path: Namespace, ids: Sequence[str], cause: Cause | None = None
+    connection: Connection, noun: RecordType, path: Namespace, ids: Sequence[str], cause: Cause | None = None
 ) -> dict[str, int]:
     """Keys by id of the newest tombstones of those *ids* that have one, of one *cause* or of any."""
     owner = namespaces.key(connection, path)
@@ -295,16 +297,16 @@ def find(
 
 def page(
     connection: Connection,
-    noun: Noun,
+    noun: RecordType,
     path: Namespace,
     cause: Cause | None,
     before: int | None,
     limit: int,
     *,
-    below: bool = False,
+    recursive: bool = False,
 ) -> list[Tombstone]:
     """The next *limit* tombstones after the one with key *before*, newest first; None begins at the newest."""
-    chosen = _chosen(noun, path, cause, below=below)
+    chosen = _chosen(noun, path, cause, recursive=recursive)
     # `IS 1` keeps SQLite from an index on a part of it, under which all would be sorted for every page.
     keys = select(tombstone.c.pk).where(chosen.is_(true())).order_by(tombstone.c.pk.desc()).limit(limit)
     if before is not None:
@@ -312,7 +314,7 @@ def page(
     return read(connection, noun, list(connection.execute(keys).scalars()))
 
 
-def count(connection: Connection, noun: Noun, cause: Cause) -> int:
+def count(connection: Connection, noun: RecordType, cause: Cause) -> int:
     """How many tombstones of one kind and cause the file has."""
     held = select(func.count()).select_from(tombstone)
     return int(connection.execute(held.where(tombstone.c.kind == noun.kind, tombstone.c.cause == cause)).scalar_one())
@@ -324,8 +326,8 @@ def purge(
     cause: Cause,
     path: Namespace = (),
     *,
-    below: bool = True,
-    nouns: Sequence[Noun] = NOUNS,
+    recursive: bool = True,
+    nouns: Sequence[RecordType] = RECORD_TYPES,
 ) -> int:
     """Delete the tombstones of one *cause*, of records that went before a time, or all; how many there were.
 
@@ -333,41 +335,41 @@ def purge(
     """
     gone = 0
     for noun in nouns:
-        chosen = _chosen(noun, path, cause, below=below)
+        chosen = _chosen(noun, path, cause, recursive=recursive)
         if before is not None:
             chosen = and_(chosen, tombstone.c.at < before)
         gone += connection.execute(delete(tombstone).where(chosen)).rowcount
     return gone
 
 
-def _chosen(noun: Noun, path: Namespace, cause: Cause | None, *, below: bool) -> ColumnElement[bool]:
-    owners = namespaces.keys_within(path, below=below)
-    owned = tombstone.c.namespace_pk.in_(owners) if below else tombstone.c.namespace_pk == owners
+def _chosen(noun: RecordType, path: Namespace, cause: Cause | None, *, recursive: bool) -> ColumnElement[bool]:
+    owners = namespaces.keys_within(path, recursive=recursive)
+    owned = tombstone.c.namespace_pk.in_(owners) if recursive else tombstone.c.namespace_pk == owners
     caused = true() if cause is None else tombstone.c.cause == cause
     return and_(tombstone.c.kind == noun.kind, owned, caused)
 
 
-def read(connection: Connection, noun: Noun, tombstones: Sequence[int]) -> list[Tombstone]:
+def read(connection: Connection, noun: RecordType, tombstones: Sequence[int]) -> list[Tombstone]:
     """The *tombstones* of records of one kind, by key, in their order; those that do not exist are left out."""
     found: dict[int, Tombstone] = {}
-    for some in slices(tombstones):
+    for some in chunks(tombstones):
         for row in _TOMBSTONES.run(connection, keys=keys_json(some), kind=noun.kind):
             found[row[0]] = _tombstone(noun, row)
     return [found[key] for key in tombstones if key in found]
 
 
-def _tombstone(noun: Noun, row: Sequence[Any]) -> Tombstone:
+def _tombstone(noun: RecordType, row: Sequence[Any]) -> Tombstone:
     pk, _, owner, id, record_pk, cause, at, actor, reason, record, vector, written, path = row
-    what = f"the {noun.kind} {shown(id)}, which was set aside,"
-    with as_written(what):
+    what = f"the {noun.kind} {short_repr(id)}, which was set aside,"
+    with expect_stored(what):
         said = json.loads(record)
         if {type(id), type(path), *map(type, said.get("tags"))} != {str} or {type(record_pk), type(at)} != {int}:
-            raise odd(what, record)
+            raise corrupt_value(what, record)
         if any(type(key) is not int or type(name) is not str for key, name in said.get(PARTNERS[noun.kind])):
-            raise odd(f"the memberships of {what}", record)
+            raise corrupt_value(f"the memberships of {what}", record)
         for name, column in _COLUMNS[noun.kind].items():
             if not isinstance(said.get(name), _STORED[type(column.type)]) and not _may_lack(column, said, name):
-                raise odd(f"the {name} of {what}", said.get(name))
+                raise corrupt_value(f"the {name} of {what}", said.get(name))
         place, when = namespace_parts(path), from_micros(at)
         return Tombstone(pk, noun, owner, place, id, record_pk, cause, when, actor, reason, said, vector, written)
 
@@ -376,7 +378,7 @@ def _may_lack(column: Column[Any], said: Mapping[str, Any], name: str) -> bool:
     return bool(column.nullable) if name in said else column.server_default is not None
 
 
-def _other(noun: Noun) -> Noun:
+def _other(noun: RecordType) -> RecordType:
     return ASSEMBLY if noun is MEMORY else MEMORY
 
 
@@ -385,7 +387,7 @@ def _drop(connection: Connection, tombstones: Sequence[int]) -> None:
         _DROP.run(connection, keys=keys_json(tombstones[start : start + 10_000]))
 
 
-def _reader(noun: Noun) -> tuple[Prepared, tuple[str, ...]]:
+def _reader(noun: RecordType) -> tuple[Prepared, tuple[str, ...]]:
     """The SELECT of whole rows, as they are stored, and the columns at its end."""
     names, vectors = tuple(_COLUMNS[noun.kind]), noun.vectors.c
     columns = [noun.table.c[name] for name in (*_APART, *names)]
@@ -394,13 +396,13 @@ def _reader(noun: Noun) -> tuple[Prepared, tuple[str, ...]]:
     return Prepared(joined.where(noun.table.c.pk.in_(select(keys_in().c.value)))), names
 
 
-def _ends(noun: Noun) -> tuple[Column[int], Column[int]]:
+def _ends(noun: RecordType) -> tuple[Column[int], Column[int]]:
     """The columns of a membership: that of a record of this kind, and that of the other end."""
     ends = assembly_member.c.memory_pk, assembly_member.c.assembly_pk
     return cast("tuple[Column[int], Column[int]]", ends if noun is MEMORY else ends[::-1])
 
 
-def _partners_of(noun: Noun) -> Prepared:
+def _partners_of(noun: RecordType) -> Prepared:
     own, other = _ends(noun)
     partner = _other(noun).table
     held = select(own, other, partner.c.id).join(partner, partner.c.pk == other)
@@ -414,10 +416,12 @@ def _insert(kind: Kind, names: tuple[str, ...]) -> Prepared:
     return Prepared(insert(BY_KIND[kind].table).values(values))
 
 
-_READ = {noun.kind: _reader(noun) for noun in NOUNS}
-_PARTNERS_OF = {noun.kind: _partners_of(noun) for noun in NOUNS}
+_READ = {noun.kind: _reader(noun) for noun in RECORD_TYPES}
+_PARTNERS_OF = {noun.kind: _partners_of(noun) for noun in RECORD_TYPES}
 _JOIN = Prepared(insert(assembly_member).values({c.name: bindparam(c.name) for c in assembly_member.c}))
-_LIVE = {n.kind: Prepared(select(n.table.c.pk).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in NOUNS}
+_LIVE = {
+    n.kind: Prepared(select(n.table.c.pk).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in RECORD_TYPES
+}
 _INSERT = Wide(
     insert(tombstone).values({c.name: bindparam(c.name, type_=NullType()) for c in tombstone.c if c.name != "pk"}),
     _WIDTH,

@@ -14,10 +14,10 @@ from sqlalchemy import (
     select,
 )
 
-from memstore.concurrency import breathe
-from memstore.repository.corruption import as_written
+from memstore.concurrency import yield_gil
+from memstore.repository.corruption import expect_stored
 from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
-from memstore.repository.record_types import BY_KIND, NOUNS, Kind, Noun
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind, RecordType
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import assembly, assembly_vector, memory, namespace
 from memstore.vectors.space import Space
@@ -52,7 +52,7 @@ class VectorRows(NamedTuple):
     checksums: tuple[int | None, ...]
 
 
-def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
+def _vectors_of(noun: RecordType, *, some: bool) -> Prepared:
     expiry = noun.table.c.expires_at if noun.expires else null()
     statement = (
         select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector, noun.vectors.c.checksum)
@@ -65,22 +65,22 @@ def _vectors_of(noun: Noun, *, some: bool) -> Prepared:
     return Prepared(statement)
 
 
-def _scanned(noun: Noun) -> Prepared:
+def _scanned(noun: RecordType) -> Prepared:
     columns = noun.vector_owner, noun.vectors.c.vector, noun.vectors.c.checksum
     held = select(*columns).where(noun.vectors.c.space_pk == bindparam("space"))
     return Prepared(held.where(noun.vectors.c.vector.is_not(None)) if noun.vectors.c.vector.nullable else held)
 
 
-def _owned(noun: Noun) -> Prepared:
+def _owned(noun: RecordType) -> Prepared:
     owned = select(noun.table.c.namespace_pk, func.group_concat(noun.table.c.pk))
     known = noun.table.c.namespace_pk.in_(select(namespace.c.pk))  # or there is no record to be found
     return Prepared(owned.where(known).group_by(noun.table.c.namespace_pk))
 
 
-_SCANNED = {noun.kind: _scanned(noun) for noun in NOUNS}
-_OWNED = {noun.kind: _owned(noun) for noun in NOUNS}
+_SCANNED = {noun.kind: _scanned(noun) for noun in RECORD_TYPES}
+_OWNED = {noun.kind: _owned(noun) for noun in RECORD_TYPES}
 _EXPIRING = Prepared(select(memory.c.pk, memory.c.expires_at).where(memory.c.expires_at.is_not(None)))
-_VECTORS = {(noun.kind, some): _vectors_of(noun, some=some) for noun in NOUNS for some in (True, False)}
+_VECTORS = {(noun.kind, some): _vectors_of(noun, some=some) for noun in RECORD_TYPES for some in (True, False)}
 
 
 def vectors(connection: Connection, space: VectorSpace, keys: list[int] | None = None) -> Iterator[VectorRows]:
@@ -98,7 +98,7 @@ def _chunks(cursor: Any) -> Iterator[VectorRows]:
         yield VectorRows(*zip(*rows, strict=True))
         if len(rows) < _CHUNK:
             return
-        breathe()
+        yield_gil()
 
 
 def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes], list[int | None]]]:
@@ -108,13 +108,13 @@ def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, lis
         rows = cursor.fetchmany(_SCAN)
         if rows:
             keys, blobs, checksums = zip(*rows, strict=True)
-            with as_written("the key of a vector's owner"):
+            with expect_stored("the key of a vector's owner"):
                 held = np.array(keys, dtype=np.int64)
             yield held, list(blobs), list(checksums)
         if len(rows) < _SCAN:
             return
         if turn % 2 == 0:
-            breathe()
+            yield_gil()
 
 
 class Owners:
@@ -129,7 +129,7 @@ class Owners:
             namespaces.append(np.full(len(held), namespace_pk, dtype=np.int64))
         self._keys, self._namespaces = _sorted(np.concatenate(keys), np.concatenate(namespaces))
         expiring = _EXPIRING.run(connection).fetchall() if noun.expires else []
-        with as_written("the time at which a memory expires"):
+        with expect_stored("the time at which a memory expires"):
             held = np.array(expiring, dtype=np.int64).reshape(len(expiring), 2)
         self._expiring, self._expiries = _sorted(held[:, 0], held[:, 1])
 

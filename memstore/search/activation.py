@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.validation.values import check_count, check_number
 
 HALF_LIFE = 86_400.0
@@ -29,7 +29,7 @@ MAX_ACTIVATED = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activation:
+class AssemblyBoost:
     """How a search of memories uses assemblies.
 
     Attributes:
@@ -59,11 +59,11 @@ class Activation:
             "priming": _finite("priming", self.priming, 0),
         }
         if kept["weight"] == 0:
-            raise InvalidError("weight is above 0: without one, leave activate= away")
+            raise InvalidError("weight is above 0: without one, leave boost= away")
         if self.max_age is not None and not isinstance(self.max_age, timedelta):
             kept["max_age"] = _finite("max_age", self.max_age, 0)
         if not isinstance(self.record, bool):
-            raise InvalidError(f"record is True or False; got {shown(self.record)}")
+            raise InvalidError(f"record is True or False; got {short_repr(self.record)}")
         for name, value in kept.items():  # plain numbers, whatever class they came in
             object.__setattr__(self, name, value)
 
@@ -91,10 +91,12 @@ def decayed(level: float, activated_at: datetime | None, at: datetime, half_life
     return level * math.exp2(-age / half_life)
 
 
-def check_activation(value: object) -> Activation:
-    """*value* as an `Activation`, else `InvalidError`."""
-    if not isinstance(value, Activation):
-        raise InvalidError(f"activate is a memstore.Activation, such as Activation(threshold=0.6); got {shown(value)}")
+def check_boost(value: object) -> AssemblyBoost:
+    """*value* as an `AssemblyBoost`, else `InvalidError`."""
+    if not isinstance(value, AssemblyBoost):
+        raise InvalidError(
+            f"activate is a memstore.AssemblyBoost, such as Activation(threshold=0.6); got {short_repr(value)}"
+        )
     return value
 
 

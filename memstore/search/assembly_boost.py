@@ -18,12 +18,12 @@ from sqlalchemy import Connection
 from memstore.api.collection import Asked
 from memstore.index.protocol import Found, Scope
 from memstore.models.activation import SyncState
-from memstore.models.search import Activated, Gain, Hit, Hits, Reason
+from memstore.models.search import Activated, Hit, Hits, Reason, ScoreBoost
 from memstore.repository import assembly_activation as stored
 from memstore.repository.assembly_activation import Standing
 from memstore.repository.key_lists import Keys
 from memstore.repository.vectors import VectorSpace
-from memstore.search.activation import Activation, decayed
+from memstore.search.activation import AssemblyBoost, decayed
 from memstore.sync.follower import View
 from memstore.timestamps import to_micros
 from memstore.vectors.arrays import Rows
@@ -83,7 +83,7 @@ class Answer:
     """What a search found: keys and scores in order, with what each gained."""
 
     found: Found
-    gains: list[Gain]
+    gains: list[ScoreBoost]
     near: Near
 
 
@@ -103,7 +103,7 @@ class Boosting:
         connection: Connection,
         view: View,
         space: VectorSpace,
-        activation: Activation,
+        activation: AssemblyBoost,
         at: datetime,
         half_life: float,
         namespaces: Keys | None,
@@ -222,7 +222,7 @@ class Boosting:
         givers: Keys,
         boosts: np.ndarray[tuple[int], np.dtype[np.float64]],
         near: Near,
-    ) -> list[Gain]:
+    ) -> list[ScoreBoost]:
         """What memories of these *keys* and base scores gain, and why."""
         left = keys[givers < 0].tolist()
         owners = stored.owners(self._connection, left)
@@ -233,7 +233,7 @@ class Boosting:
         ):
             reason: Reason = "boosted" if giver >= 0 else self._reason(owners.get(key, []), near)
             assembly = near.groups[giver].said.id if giver >= 0 else None
-            made.append(Gain(base_score=value, boost=boost, assembly=assembly, reason=reason))
+            made.append(ScoreBoost(base_score=value, boost=boost, assembly=assembly, reason=reason))
         return made
 
     def _reason(self, owners: list[int], near: Near) -> Reason:

@@ -12,13 +12,13 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.api.collection import Asked
-from memstore.errors import shown
+from memstore.errors import short_repr
 from memstore.filters import Where
 from memstore.index.protocol import Scope
 from memstore.models.activation import SyncState
 from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation, Outcome
 from memstore.models.records import Memory
-from memstore.models.search import Gain, Hit, Hits
+from memstore.models.search import Hit, Hits, ScoreBoost
 from memstore.repository import assembly_activation as stored
 from memstore.repository import namespaces, selection
 from memstore.repository.record_types import MEMORY
@@ -30,7 +30,7 @@ _BEFORE_ALL = int(np.iinfo(np.int64).min)
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Explainer:
     """One memory, by key and record, and the search it is asked about, in its read transaction.
 
     *tags* and *where* are as they were given, *hits* what the search found, *boosted* with what the assemblies did.
@@ -65,15 +65,15 @@ class Case:
             plan=self.hits.plan,
         )
 
-    def _figures(self, rank: int | None) -> tuple[float | None, Gain]:
+    def _figures(self, rank: int | None) -> tuple[float | None, ScoreBoost]:
         """Its score, and what it is made of."""
         if rank is not None:
             hit = self.hits[rank - 1]
-            whole = Gain(base_score=hit.base_score, boost=hit.boost, assembly=hit.assembly, reason=hit.reason)
+            whole = ScoreBoost(base_score=hit.base_score, boost=hit.boost, assembly=hit.assembly, reason=hit.reason)
             return hit.score, whole
         alone = Scope(now=_BEFORE_ALL, allowed=np.array([self.key], dtype=np.int64))
         ((found, _),) = self.view.search("memory", self.asked.vectors[:1], 1, alone)
-        nothing = Gain(base_score=0.0, boost=0.0, assembly=None, reason="none")
+        nothing = ScoreBoost(base_score=0.0, boost=0.0, assembly=None, reason="none")
         if self.boosted is None:
             gain = nothing
         else:
@@ -84,7 +84,7 @@ class Case:
         if not len(found.keys):
             return None, gain
         base = float(found.scores[0])
-        whole = Gain(base_score=base, boost=gain.boost, assembly=gain.assembly, reason=gain.reason)
+        whole = ScoreBoost(base_score=base, boost=gain.boost, assembly=gain.assembly, reason=gain.reason)
         return base + gain.boost, whole
 
     def _assemblies(self) -> tuple[AssemblyExplanation, ...]:
@@ -147,7 +147,7 @@ class Case:
         clauses: Mapping[str, object] = self.where or {}
         for name, operand in clauses.items():
             if not self._holds(where=filters.parse({name: operand}, "memory")):
-                found.append(Exclusion(cause="where", detail=f"{shown({name: operand})} does not match"))
+                found.append(Exclusion(cause="where", detail=f"{short_repr({name: operand})} does not match"))
         return found
 
     def _holds(self, *, tags: frozenset[str] = frozenset(), where: filters.Node | None = None) -> bool:

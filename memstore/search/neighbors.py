@@ -26,7 +26,7 @@ BATCH = 64
 """Records that are asked about in one search: a few hundredths of a second of 100,000 vectors compared one by one."""
 
 
-class Near(NamedTuple):
+class Neighbors(NamedTuple):
     """One record, and those near it: nearest first, itself left out, equally near ones in order of creation.
 
     With *cut*, there may be more of them.
@@ -47,7 +47,7 @@ async def near(
     limit: int,
     least: float,
     among: Keys | None = None,
-) -> AsyncIterator[list[Near]]:
+) -> AsyncIterator[list[Neighbors]]:
     """For batches of *keys*, one after the other, what lies near each; what has no usable vector is left out.
 
     Args:
@@ -62,11 +62,11 @@ async def near(
     for start in range(0, len(keys), BATCH):
         some = keys[start : start + BATCH].tolist()
 
-        def step(connection: Connection, view: View, some: list[int] = some) -> list[Near]:
+        def step(connection: Connection, view: View, some: list[int] = some) -> list[Neighbors]:
             asked, rows = _stored(connection, session.spaces[kind], some)
             if not len(asked):
                 return []
-            within = namespaces.scope(connection, namespace, below=False)
+            within = namespaces.scope(connection, namespace, recursive=False)
             held = None if within is None else np.array(within, dtype=np.int64)
             scope = Scope(now=to_micros(now()), namespaces=held, allowed=among)
             found = view.search(kind, rows, limit + 1, scope)
@@ -93,8 +93,8 @@ def _stored(connection: Connection, space: VectorSpace, keys: list[int]) -> tupl
     return [key for key, fit in zip(asked, good.tolist(), strict=True) if fit], rows[good]
 
 
-def _others(key: int, keys: Keys, scores: Wide, limit: int, least: float) -> Near:
+def _others(key: int, keys: Keys, scores: Wide, limit: int, least: float) -> Neighbors:
     apart = keys != key
     keys, scores = keys[apart][:limit], scores[apart][:limit]
     count = int((scores >= least).sum())
-    return Near(key, keys[:count], scores[:count], count == limit)
+    return Neighbors(key, keys[:count], scores[:count], count == limit)

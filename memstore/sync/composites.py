@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.concurrency import breathe
+from memstore.concurrency import yield_gil
 from memstore.models.records import Embedding
 from memstore.repository import assemblies, change_log
 from memstore.repository import vectors as vector_rows
@@ -90,7 +90,7 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
         if len(blobs) == _CHUNK:
             mean.add(metric, _usable(blobs, space))
             blobs.clear()
-            breathe()
+            yield_gil()
     if blobs:
         mean.add(metric, _usable(blobs, space))
     return damaged

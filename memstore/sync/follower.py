@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.concurrency import breathe
+from memstore.concurrency import yield_gil
 from memstore.config import Engine as EngineName
 from memstore.config import IndexOptions
 from memstore.database.transactions import carried, snapshot
 from memstore.errors import EngineError
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
-from memstore.index.hybrid import GraphedIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.openmp import carries_llvm
 from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Storage
@@ -135,7 +135,7 @@ class Follower:
         self.history = history
         self.options = options
         self.lock = FairLock()
-        self.indexes: dict[Kind, GraphedIndex] = {}
+        self.indexes: dict[Kind, HybridIndex] = {}
         self.moved: Callable[[], None] = lambda: None
         self.lagging: set[int] = set()
         self.revisions: dict[int, int] = {}  # of assemblies, by key: the one their composite was read at
@@ -248,7 +248,7 @@ class Follower:
         index.reserve(sum(len(each.keys) for each in told))
         for i, each in enumerate(told):
             if i:
-                breathe()
+                yield_gil()
             index.put(written_entries(each))
 
     def _apply(self, connection: Connection, space: VectorSpace, keys: list[int]) -> None:
@@ -279,7 +279,7 @@ class Follower:
         self._choose_engine(sum(counts.values()))
         for space in self.spaces.values():
             room = counts[space.kind] + counts[space.kind] // _ROOM
-            index = GraphedIndex(
+            index = HybridIndex(
                 space.space.dimension,
                 space.space.measure,
                 kind=self.options.index,
@@ -329,7 +329,7 @@ class Follower:
             "recall": None if graph is None else graph.recall,
         }
 
-    def _reason(self, index: GraphedIndex) -> str:
+    def _reason(self, index: HybridIndex) -> str:
         if index.unfit is not None:
             return index.unfit
         wanted, reason = index.wants_graph()

@@ -13,11 +13,11 @@ from sqlalchemy import Connection
 
 from memstore.config import IndexOptions
 from memstore.index import planner
-from memstore.index.hybrid import GraphedIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import NEVER, Entries, Keys
 from memstore.repository import change_log, index_snapshots, vectors
 from memstore.repository.change_log import State
-from memstore.repository.corruption import as_written
+from memstore.repository.corruption import expect_stored
 from memstore.repository.index_snapshots import BrokenSnapshotError, Header
 from memstore.repository.vector_handoff import Written
 from memstore.repository.vectors import VectorRows, VectorSpace
@@ -44,7 +44,7 @@ def usable_snapshot(
     return header
 
 
-def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state: State, header: Header | None) -> None:
+def load(connection: Connection, space: VectorSpace, index: HybridIndex, state: State, header: Header | None) -> None:
     """Fill an empty *index* with all stored vectors, in the order of the snapshot *header*, if there is one."""
     if header is not None:
         try:
@@ -69,7 +69,7 @@ def load(connection: Connection, space: VectorSpace, index: GraphedIndex, state:
 
 def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
     """Stored rows as index entries; what no verb stored is no neighbour of anything, and is left out."""
-    with as_written("a key, a namespace or an expiry"):
+    with expect_stored("a key, a namespace or an expiry"):
         keys = np.array(chunk.keys, dtype=np.int64)
         namespaces = np.array(chunk.namespaces, dtype=np.int64)
         expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
@@ -90,7 +90,7 @@ def written_entries(told: Written) -> Entries:
     return entries_of(keys, namespaces, expiries, told.blobs, [None] * len(keys), told.space)  # nobody wrote them since
 
 
-def _expect(connection: Connection, index: GraphedIndex, header: Header, gone: Keys) -> None:
+def _expect(connection: Connection, index: HybridIndex, header: Header, gone: Keys) -> None:
     """Lay *index* out for the nodes of a snapshot, of which those with a key that is *gone* are dead."""
     keys = keys_of(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
     if not index.table.expect(keys, ~np.isin(keys, gone)):

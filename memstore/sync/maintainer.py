@@ -24,7 +24,7 @@ from memstore.errors import BusyError, MemstoreError
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hnsw import Graph, GrowingGraph, scratch
-from memstore.index.hybrid import GraphedIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.index.recall import measured
 from memstore.repository import change_log, index_snapshots
 from memstore.repository.index_snapshots import Header
@@ -41,7 +41,7 @@ _REST = 60.0  # seconds after a failure in which nothing is tried again
 _log = logging.getLogger("memstore")
 
 
-class Tender:
+class IndexMaintainer:
     """Tends the indexes of one store. Made in the event loop that the store belongs to."""
 
     def __init__(self, follower: Follower, database: Database) -> None:
@@ -126,12 +126,12 @@ class Tender:
             return partial(self._fold, kind, index)
         return partial(self._write, kind, index) if self._unwritten(kind, index, whole=whole) else None
 
-    def _wanted(self, index: GraphedIndex) -> bool:
+    def _wanted(self, index: HybridIndex) -> bool:
         if not isinstance(self._follower.engine, FaissEngine) or len(index) < index.unfit_until:
             return False
         return index.wants_graph()[0]
 
-    async def _held(self, kind: Kind, index: GraphedIndex, change: Callable[[], Any]) -> Any:
+    async def _held(self, kind: Kind, index: HybridIndex, change: Callable[[], Any]) -> Any:
         """Do *change* with the indexes held alone; None where this one is not in use any more."""
 
         def step() -> Any:
@@ -140,14 +140,14 @@ class Tender:
 
         return await in_thread(step)
 
-    async def _drop(self, kind: Kind, index: GraphedIndex) -> None:
+    async def _drop(self, kind: Kind, index: HybridIndex) -> None:
         await self._held(kind, index, index.drop_graph)
 
-    async def _rebuild(self, kind: Kind, index: GraphedIndex) -> None:
+    async def _rebuild(self, kind: Kind, index: HybridIndex) -> None:
         await self._drop(kind, index)
         await self._fold(kind, index)
 
-    async def _attach(self, kind: Kind, index: GraphedIndex, header: Header) -> None:
+    async def _attach(self, kind: Kind, index: HybridIndex, header: Header) -> None:
         """Let the index have the graph that its entries were laid out for."""
         engine = self._follower.engine
         if not isinstance(engine, FaissEngine):
@@ -180,7 +180,7 @@ class Tender:
             except MemstoreError as error:
                 _log.warning("an older snapshot of the graph could not be deleted: %s", error)
 
-    async def _fold(self, kind: Kind, index: GraphedIndex) -> None:
+    async def _fold(self, kind: Kind, index: HybridIndex) -> None:
         """Link the tail into a copy of the graph, and let that take its place."""
         engine, options = self._follower.engine, self._follower.options.graph
         if not isinstance(engine, FaissEngine):
@@ -203,13 +203,13 @@ class Tender:
             return
         await self._held(kind, index, partial(index.publish, graph))
 
-    def _pinned(self, kind: Kind, index: GraphedIndex) -> int:
+    def _pinned(self, kind: Kind, index: HybridIndex) -> int:
         """How many entries the graph will cover; they keep their places from now on."""
         if index.table.storage.owner is None:
             index.move_to(self._follower.allocator(self._follower.spaces[kind])(len(index.table.storage.rows), None))
         return index.table.pin()
 
-    def _unwritten(self, kind: Kind, index: GraphedIndex, *, whole: bool) -> bool:
+    def _unwritten(self, kind: Kind, index: HybridIndex, *, whole: bool) -> bool:
         if index.graph is None or self._database.settings.read_only:
             return False
         if kind in self._given_up:
@@ -223,7 +223,7 @@ class Tender:
         grown = index.nodes >= nodes + max(planner.FOLD_LEAST, int(planner.SNAPSHOT_SHARE * nodes))
         return grown or behind > max(change_log.KEEP, index.nodes // 2)
 
-    async def _write(self, kind: Kind, index: GraphedIndex) -> None:
+    async def _write(self, kind: Kind, index: HybridIndex) -> None:
         """Write a snapshot, a chunk a transaction, and delete those it stands for."""
         space = self._follower.spaces[kind]
 
@@ -287,7 +287,7 @@ class Tender:
                 pass
 
 
-def _finished(growing: GrowingGraph, index: GraphedIndex, engine: FaissEngine) -> Graph:
+def _finished(growing: GrowingGraph, index: HybridIndex, engine: FaissEngine) -> Graph:
     storage = index.table.storage
     graph = growing.finished(storage)
     measured(graph, index, engine, storage)

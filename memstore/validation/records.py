@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
-from memstore.concurrency import SLICE, breathe
+from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.errors import InvalidError
 from memstore.models.ids import new_id, new_ids
 from memstore.models.records import Assembly, Memory, Namespace, memory
@@ -120,10 +120,10 @@ def new_memories(
     ids: list[str] = []
     ordinary = _Ordinary(namespace, space, at, ids.pop)
     for i, item in enumerate(items):
-        if i and i % SLICE == 0:
-            breathe()
+        if i and i % CHUNK_SIZE == 0:
+            yield_gil()
         if not ids:
-            ids += reversed(new_ids(min(SLICE, len(items) - i)))
+            ids += reversed(new_ids(min(CHUNK_SIZE, len(items) - i)))
         made = ordinary.memory(item)
         if made is None:
             try:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.models.records import Json
 
 MAX_TEXT_BYTES = 100_000_000
@@ -140,7 +140,9 @@ def _json(value: object, place: str, depth: int, room: _Room) -> Json:
 
 def _json_key(key: object, place: str, room: _Room) -> str:
     if type(key) is not str:
-        raise InvalidError(f"{place} has the key {shown(key)}: keys are text, JSON would silently turn others into it")
+        raise InvalidError(
+            f"{place} has the key {short_repr(key)}: keys are text, JSON would silently turn others into it"
+        )
     room.take(len(key))
     return check_json_text(key, f"a key of {place}")
 

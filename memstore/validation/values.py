@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import SupportsIndex
 
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.models.records import Namespace
 from memstore.timestamps import from_micros, to_micros
 from memstore.validation.text import check_json_text, check_text
@@ -35,7 +35,7 @@ def check_ids(values: Iterable[object], name: str = "ids") -> list[str]:
 def check_namespace(value: object) -> Namespace:
     """*value* as a namespace, else `InvalidError`: a tuple of at most 32 texts, 4,096 bytes in all."""
     if not isinstance(value, tuple) or len(value) > MAX_NAMESPACE_PARTS:
-        raise InvalidError(f"a namespace is a tuple of at most {MAX_NAMESPACE_PARTS} texts; got {shown(value)}")
+        raise InvalidError(f"a namespace is a tuple of at most {MAX_NAMESPACE_PARTS} texts; got {short_repr(value)}")
     size = sum(len(check_text("a part of a namespace", part, most=MAX_NAMESPACE_BYTES).encode()) for part in value)
     if size > MAX_NAMESPACE_BYTES:
         raise InvalidError(f"a namespace has at most {MAX_NAMESPACE_BYTES:,} bytes of UTF-8; this one has {size:,}")
@@ -45,7 +45,7 @@ def check_namespace(value: object) -> Namespace:
 def check_words(name: str, value: object) -> list[str]:
     """*value* as words in order, each once: what tags and topics are made of."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidError(f"{name} is a collection of texts, such as {{'a', 'b'}}; got {shown(value)}")
+        raise InvalidError(f"{name} is a collection of texts, such as {{'a', 'b'}}; got {short_repr(value)}")
     words: dict[str, None] = {}
     for word in value:
         words[check_text(f"one of {name}", word, least=1, most=MAX_TAG_BYTES)] = None
@@ -86,7 +86,7 @@ def check_number(name: str, value: object) -> float:
     except OverflowError:
         number = math.nan
     if math.isnan(number):
-        raise InvalidError(f"{name} is a number; got {shown(value)}")
+        raise InvalidError(f"{name} is a number; got {short_repr(value)}")
     return number
 
 
@@ -96,20 +96,20 @@ def check_time(name: str, value: object) -> datetime:
         if isinstance(value, datetime) and value.tzinfo is not None and value.utcoffset() is not None:
             return from_micros(to_micros(value))  # a plain datetime, in UTC, whatever subclass was given
     except OverflowError as error:
-        raise InvalidError(f"{name} lies outside the years 1 to 9999 in UTC; got {shown(value)}") from error
+        raise InvalidError(f"{name} lies outside the years 1 to 9999 in UTC; got {short_repr(value)}") from error
     except Exception as error:
-        raise InvalidError(f"{name} has a time zone that does not tell its offset ({shown(error)})") from error
-    raise InvalidError(f"{name} is an aware datetime, such as datetime.now(UTC); got {shown(value)}")
+        raise InvalidError(f"{name} has a time zone that does not tell its offset ({short_repr(error)})") from error
+    raise InvalidError(f"{name} is an aware datetime, such as datetime.now(UTC); got {short_repr(value)}")
 
 
 def check_ttl(value: object, since: datetime) -> datetime:
     """The end of a time to live of *value* (seconds or a timedelta) that began at *since*."""
     if not isinstance(value, int | float | timedelta) or isinstance(value, bool):
-        raise InvalidError(f"ttl is in seconds, or a timedelta; got {shown(value)}")
+        raise InvalidError(f"ttl is in seconds, or a timedelta; got {short_repr(value)}")
     try:
         return since + (value if isinstance(value, timedelta) else timedelta(seconds=value))
     except (OverflowError, ValueError) as error:
-        raise InvalidError(f"ttl {shown(value)} ends outside the years 1 to 9999") from error
+        raise InvalidError(f"ttl {short_repr(value)} ends outside the years 1 to 9999") from error
 
 
 def check_count(name: str, value: object, least: int, most: int) -> int:
@@ -123,11 +123,11 @@ def check_count(name: str, value: object, least: int, most: int) -> int:
                 return number
     except TypeError:
         pass  # an array has the method too
-    raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {shown(value)}")
+    raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {short_repr(value)}")
 
 
 def check_flag(name: str, value: object) -> bool:
     """*value* as True or False, else `InvalidError`."""
     if not isinstance(value, bool):
-        raise InvalidError(f"{name} is True or False; got {shown(value)}")
+        raise InvalidError(f"{name} is True or False; got {short_repr(value)}")
     return value

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from memstore.errors import DamagedError, DimensionError, EmbeddingError, shown
+from memstore.errors import DamagedError, DimensionError, EmbeddingError, short_repr
 from memstore.models.records import Embedding
 from memstore.vectors.space import MAX_DIMENSION
 
@@ -107,7 +107,9 @@ def _as_array(value: object, dimension: int) -> npt.NDArray[Any]:
             "an embedding is one flat sequence of real numbers; got nested ones of unequal length"
         ) from error
     except Exception as error:
-        raise EmbeddingError(f"an embedding is a sequence of real numbers; this one raises {shown(error)}") from error
+        raise EmbeddingError(
+            f"an embedding is a sequence of real numbers; this one raises {short_repr(error)}"
+        ) from error
     if masked:
         raise EmbeddingError("an embedding holds masked numbers, which are no numbers: fill them in first")
     if array is None:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from memstore.errors import InvalidError, shown
+from memstore.errors import InvalidError, short_repr
 from memstore.vectors.arrays import Real, Rows, Wide, lengths
 from memstore.vectors.space import EDGE, Ball
 
@@ -72,7 +72,9 @@ def moved(ball: Ball, rows: Real, directions: Wide, far: Wide) -> Rows:
 def _given(vectors: npt.ArrayLike, curvature: float) -> tuple[Ball, Wide, Wide]:
     """The ball, and *vectors* with their lengths, shape (…, 1)."""
     if not 0 < curvature < np.inf:
-        raise InvalidError(f"curvature is a number over 0, by minus which the ball is curved; got {shown(curvature)}")
+        raise InvalidError(
+            f"curvature is a number over 0, by minus which the ball is curved; got {short_repr(curvature)}"
+        )
     wide = np.asarray(vectors, dtype=np.float64)
     if wide.ndim not in (1, 2) or not np.isfinite(wide).all():
         raise InvalidError("vectors are finite numbers, in an array of shape (dimension,) or (n, dimension)")

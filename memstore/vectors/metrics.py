@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from memstore.errors import DimensionError, InvalidError, shown
+from memstore.errors import DimensionError, InvalidError, short_repr
 from memstore.models.records import Embedding
 from memstore.vectors.arrays import Real, Rows, Wide, lengths
 from memstore.vectors.hyperbolic import _given, _heights, into_ball
@@ -164,5 +164,6 @@ def check_weights(weights: Mapping[str, float]) -> None:
     sound = known and all(isinstance(w, int | float) and 0 <= w < np.inf for w in weights.values())
     if not sound or not any(weights.values()):
         raise InvalidError(
-            f"weights are numbers of 0 or more, not all 0, for 'l2', 'spherical' and 'hyperbolic'; got {shown(weights)}"
+            "weights are numbers of 0 or more, not all 0, for 'l2', 'spherical' and 'hyperbolic'; "
+            f"got {short_repr(weights)}"
         )

@@ -88,9 +88,9 @@ async def write_map(
     await asyncio.to_thread(_check_target, target)
     place = store.namespace(*namespace)
     chosen = _Chosen(limit, text, store.dimension)
-    memories = await place.memories.count(below=True)
+    memories = await place.memories.count(recursive=True)
     read = 0
-    async for memory in place.memories.list(below=True):
+    async for memory in place.memories.list(recursive=True):
         chosen.offer(memory)
         read += 1
         if on_progress is not None and (read % 1_000 == 0 or read == memories):
@@ -196,7 +196,7 @@ async def _groups(store: Store, place: StoreNamespace, points: list[Point]) -> l
     """The assemblies, each with those of its members that are drawn; the largest first."""
     numbers = {(point.namespace, point.id): number for number, point in enumerate(points)}
     groups = []
-    async for assembly in place.assemblies.list(below=True):
+    async for assembly in place.assemblies.list(recursive=True):
         home = store.namespace(*assembly.namespace).assemblies
         members = [
             number

@@ -48,7 +48,7 @@ async def test_an_assembly_comes_back_whole(store: Store, rng: np.random.Generat
     assert (made.name, made.description, made.topics) == ("Drinks", "what people drink", ("tea", "morning"))
     assert (made.tags, made.metadata, made.member_count) == ({"taste", "x"}, {"k": [1]}, 3)
     assert [id async for id in store.assemblies.members("asm:drinks")] == ids
-    assert [a.id for a in await store.assemblies.of("m1")] == ["asm:drinks"]
+    assert [a.id for a in await store.assemblies.containing("m1")] == ["asm:drinks"]
     await expect_composite(store, "asm:drinks", rows)
     hit = (await store.assemblies.search(made.composite))[0]
     assert hit.assembly == made
@@ -77,7 +77,7 @@ async def test_bad_members_leave_nothing(store: Store, rng: np.random.Generator)
     with pytest.raises(NotFoundError):
         [id async for id in store.assemblies.members("none")]
     with pytest.raises(NotFoundError):
-        await store.assemblies.of("none")
+        await store.assemblies.containing("none")
     with pytest.raises(DuplicateError):
         await store.assemblies.add("g")
     with pytest.raises(DuplicateError) as taken:

@@ -298,7 +298,7 @@ async def test_a_memory_is_stored_as_given_or_refused_with_nothing_stored(store:
                 await store.memories.delete_many(ids=[made[0].id])
             else:
                 assert isinstance(made, InvalidError | CallersError)
-            assert await store.memories.count(below=True) == 0
+            assert await store.memories.count(recursive=True) == 0
 
 
 async def _as_given(store: Store, memory: Memory, field: str, value: Any) -> None:
@@ -359,7 +359,7 @@ async def test_an_assembly_is_stored_as_given_or_refused_with_nothing_stored(sto
 
 
 async def _activated(store: Store, **options: Any) -> object:
-    return await store.memories.search(ONES, activate=memstore.Activation(**options))
+    return await store.memories.search(ONES, boost=memstore.AssemblyBoost(**options))
 
 
 CALLS: dict[str, tuple[Callable[[Store, Any], Any], list[Any]]] = {
@@ -387,14 +387,14 @@ CALLS: dict[str, tuple[Callable[[Store, Any], Any], list[Any]]] = {
     "add_members": (lambda s, v: s.assemblies.add_members("g", v), LISTS),
     "remove_members": (lambda s, v: s.assemblies.remove_members("g", v), LISTS),
     "members": (lambda s, v: s.assemblies.members(v), [*TEXTS, *IDS]),
-    "of": (lambda s, v: s.assemblies.of(v), [*TEXTS, *IDS]),
+    "of": (lambda s, v: s.assemblies.containing(v), [*TEXTS, *IDS]),
     "activate": (lambda s, v: s.assemblies.activate(v), LISTS),
     "level": (lambda s, v: s.assemblies.activate(["g"], v), NUMBERS),
     "levels": (lambda s, v: s.assemblies.activate({"g": v}), NUMBERS),
     "sync_state": (lambda s, v: s.assemblies.sync_state(v), [*TEXTS, *IDS]),
     "explain": (lambda s, v: s.memories.explain(ONES, v), [*TEXTS, *IDS]),
     "explain namespace": (lambda s, v: s.memories.explain(ONES, "m", namespace=v), [*TEXTS, *LISTS]),
-    "activated": (lambda s, v: s.memories.search(ONES, activate=v), [*NUMBERS, *TEXTS]),
+    "activated": (lambda s, v: s.memories.search(ONES, boost=v), [*NUMBERS, *TEXTS]),
     **{
         f"activation {name}": (lambda s, v, name=name: _activated(s, **{name: v}), values)
         for name, values in {
@@ -450,7 +450,7 @@ async def test_any_other_namespace_keeps_what_is_in_it(store: Store, value: tupl
     await store.namespace(*value).memories.add("x", id="a", embedding=ONES)
     assert await store.namespaces() == [value]
     assert (await store.namespace(*value).memories.get("a")).namespace == value
-    assert (await store.memories.search(ONES, below=True))[0].memory.namespace == value
+    assert (await store.memories.search(ONES, recursive=True))[0].memory.namespace == value
 
 
 OPENED = [

@@ -360,7 +360,7 @@ async def test_expiry_is_honoured_by_every_read(store: Store, rng: np.random.Gen
     assert await store.memories.touch(["gone"]) == 0
     assert await store.memories.delete("gone") == 0
     assert [tag async for tag in store.tags.list()] == []
-    for call in (store.memories.get, store.assemblies.of):
+    for call in (store.memories.get, store.assemblies.containing):
         with pytest.raises(NotFoundError):
             await call("gone")
     with pytest.raises(NotFoundError):
@@ -456,10 +456,10 @@ async def test_list_and_count_take_filters_tags_and_namespaces(store: Store) -> 
     await bob.memories.add("b", id="same", tags={"even"})
     await store.memories.add("root", id="same")
     assert await ada.memories.count(tags={"even"}) == 3
-    assert await store.memories.count(below=True) == 8
-    assert await store.memories.count(below=True, tags={"even"}) == 4
-    assert await store.namespace("users").memories.count(below=True, where={"content": {"$gte": "3"}}) == 4
-    assert [m.namespace async for m in store.memories.list(where={"id": "same"}, below=True, order="id")] == [
+    assert await store.memories.count(recursive=True) == 8
+    assert await store.memories.count(recursive=True, tags={"even"}) == 4
+    assert await store.namespace("users").memories.count(recursive=True, where={"content": {"$gte": "3"}}) == 4
+    assert [m.namespace async for m in store.memories.list(where={"id": "same"}, recursive=True, order="id")] == [
         ("users", "bob"),
         (),
     ]
@@ -482,8 +482,8 @@ async def test_namespaces_are_apart_whatever_their_names(store: Store, rng: np.r
         view = store.namespace(*name)
         assert [h.memory.content for h in await view.memories.search(vector)] == [str(i)]
         assert (await view.memories.get("same")).namespace == name
-        below = {j for j, other in enumerate(names) if other[: len(name)] == name}
-        assert {int(h.memory.content) for h in await view.memories.search(vector, below=True)} == below
+        recursive = {j for j, other in enumerate(names) if other[: len(name)] == name}
+        assert {int(h.memory.content) for h in await view.memories.search(vector, recursive=True)} == recursive
     assert await store.memories.search(vector) == []
     with pytest.raises(InvalidError):
         store.namespace(*["x"] * 33)

@@ -24,16 +24,16 @@ import pytest
 
 import memstore
 from memstore import (
-    Activation,
     Assemblies,
+    AssemblyBoost,
+    AssemblyForgetPolicy,
+    AssemblySuggestion,
     ForgetPolicy,
     Memories,
     MemstoreError,
     Merge,
     MergedAssembly,
     Metric,
-    Proposal,
-    PrunePolicy,
     SettingsMismatchError,
     Store,
     Tags,
@@ -145,7 +145,7 @@ READER = """
 import asyncio, json, sys
 import memstore
 
-def shown(record):
+def short_repr(record):
     vector = getattr(record, "embedding", None) if hasattr(record, "embedding") else record.composite
     times = [getattr(record, n, None) for n in ("created_at", "updated_at", "expires_at", "accessed_at")]
     assert all(t is None or t.utcoffset() is not None for t in times), "naive"
@@ -157,17 +157,17 @@ def shown(record):
         "times": [None if t is None else t.isoformat() for t in times]}
 
 async def everything(store):
-    memories = [shown(m) async for m in store.memories.list(below=True)]
+    memories = [short_repr(m) async for m in store.memories.list(recursive=True)]
     assemblies = []
-    async for assembly in store.assemblies.list(below=True):
+    async for assembly in store.assemblies.list(recursive=True):
         face = store.namespace(*assembly.namespace) if assembly.namespace else store
-        assemblies.append(shown(assembly) | {"members": [m async for m in face.assemblies.members(assembly.id)]})
+        assemblies.append(short_repr(assembly) | {"members": [m async for m in face.assemblies.members(assembly.id)]})
     return {"memories": memories, "assemblies": assemblies}
 
 async def main(path, query):
     async with asyncio.timeout(30), memstore.open(path) as store:
         state = await everything(store)
-        hits = await store.memories.search(query, limit=1000, below=True)
+        hits = await store.memories.search(query, limit=1000, recursive=True)
         state["found"] = [[h.memory.id, h.score] for h in hits]
         state["check"] = [str(f) for f in await store.check()]
         return state
@@ -309,7 +309,7 @@ async def test_any_id_is_data_and_no_file_but_sqlites_own_ever_appears(folder: P
             for id in HARD_IDS:
                 assert await bounded(again.memories.delete(id)) == 1
             assert await bounded(again.memories.count()) == 0
-            assert await bounded(again.memories.count(below=True)) == len(HARD_IDS)
+            assert await bounded(again.memories.count(recursive=True)) == len(HARD_IDS)
             await bounded(again.compact())
             assert await again.check() == []
     assert {k: after[k] for k in before} == before
@@ -426,7 +426,7 @@ async def _forgotten(face: Any) -> None:
 
 
 async def _pruned(face: Any) -> None:
-    await face.prune(await face.plan_prune(PrunePolicy(where={"id": "g:4"})))
+    await face.prune(await face.plan_prune(AssemblyForgetPolicy(where={"id": "g:4"})))
 
 
 async def _merged(face: Assemblies, ground: Ground) -> Merge:
@@ -439,7 +439,7 @@ async def _parted(face: Assemblies, ground: Ground) -> Merge:
 
 
 async def _read_merged(face: Assemblies, ground: Ground) -> MergedAssembly:
-    return await face.merged((await _merged(face, ground)).sources[0])
+    return await face.get_merged((await _merged(face, ground)).sources[0])
 
 
 async def _undone(face: Any, ground: Ground) -> None:
@@ -465,7 +465,7 @@ CASES: dict[type, dict[str, Case]] = {
         "count": lambda face, g: face.count(where={"content": {"$startswith": "m"}}),
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
-        "explain": lambda face, g: face.explain(g.vector(), "m:0", activate=Activation(threshold=-1.0)),
+        "explain": lambda face, g: face.explain(g.vector(), "m:0", boost=AssemblyBoost(threshold=-1.0)),
         "trash": lambda face, g: face.trash(),
         "restore": lambda face, g: face.restore([]),
     },
@@ -482,7 +482,7 @@ CASES: dict[type, dict[str, Case]] = {
         "add_members": lambda face, g: face.add_members("g:0", ["m:5", "m:6"]),
         "remove_members": lambda face, g: face.remove_members("g:0", ["m:6"]),
         "members": lambda face, g: face.members("g:0"),
-        "of": lambda face, g: face.of("m:0"),
+        "containing": lambda face, g: face.containing("m:0"),
         "history": lambda face, g: face.history("g:0"),
         "list": lambda face, g: face.list(),
         "count": lambda face, g: face.count(),
@@ -492,12 +492,14 @@ CASES: dict[type, dict[str, Case]] = {
         "sync_state": lambda face, g: face.sync_state("g:0"),
         "merge": lambda face, g: _merged(face, g),
         "unmerge": lambda face, g: _parted(face, g),
-        "merged": lambda face, g: _read_merged(face, g),
+        "get_merged": lambda face, g: _read_merged(face, g),
         "lineage": lambda face, g: face.lineage("g:0"),
         "merge_candidates": lambda face, g: face.merge_candidates(-1.0),
-        "propose": lambda face, g: face.propose(0.1),
-        "form": lambda face, g: face.form([Proposal(leader="m:0", members=("m:0", "m:1"), similarity=1.0, id=g.new())]),
-        "plan_prune": lambda face, g: face.plan_prune(PrunePolicy(members_below=9, older_than=0)),
+        "suggest": lambda face, g: face.suggest(0.1),
+        "create_from": lambda face, g: face.create_from(
+            [AssemblySuggestion(leader="m:0", members=("m:0", "m:1"), similarity=1.0, id=g.new())]
+        ),
+        "plan_prune": lambda face, g: face.plan_prune(AssemblyForgetPolicy(members_below=9, older_than=0)),
         "prune": lambda face, g: _pruned(face),
         "trash": lambda face, g: face.trash(),
         "restore": lambda face, g: face.restore([]),
@@ -511,12 +513,12 @@ CASES: dict[type, dict[str, Case]] = {
         "namespace": lambda face, g: face.namespace("a", "b"),
         "transaction": lambda face, g: face.transaction(),
         "load": lambda face, g: face.load(_slowly(g), chunk=2),
-        "clear": lambda face, g: face.namespace("cleared").clear(below=True),
+        "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
         "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
         "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
         "forget": lambda face, g: _forgotten(face),
-        "purge": lambda face, g: face.purge(older_than=0, below=True),
+        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
         "check": lambda face, g: face.check(),
         "repair": lambda face, g: face.repair(),
         "stats": lambda face, g: face.stats(),
@@ -528,12 +530,12 @@ CASES: dict[type, dict[str, Case]] = {
     Transaction: {
         "namespace": lambda face, g: face.namespace("a", "b"),
         "transaction": lambda face, g: face.transaction(),
-        "clear": lambda face, g: face.namespace("cleared").clear(below=True),
+        "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
         "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
         "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
         "forget": lambda face, g: _forgotten(face),
-        "purge": lambda face, g: face.purge(older_than=0, below=True),
+        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
     },
 }
 EVERY = [(noun, verb) for noun, verbs in CASES.items() for verb in verbs]

@@ -570,7 +570,7 @@ async def test_a_store_restored_with_another_curvature_is_noticed(tmp_path: Path
         await store.backup(tmp_path / "new.bak")
     async with memstore.open(old, dimension=2, metric="hyperbolic") as store:
         await store.memories.add("old", embedding=[0.9, 0.1])
-        assert (await memstore.restore(tmp_path / "new.bak", old)).curvature == 2.0
+        assert (await memstore.restore_backup(tmp_path / "new.bak", old)).curvature == 2.0
         with pytest.raises(SettingsMismatchError, match="curvature") as caught:
             await store.memories.search([0.1, 0.1])
         assert (caught.value.setting, caught.value.expected, caught.value.got) == ("curvature", 2.0, 1.0)

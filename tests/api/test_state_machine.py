@@ -199,7 +199,7 @@ searches = st.sampled_from(["memories", "memories", "assemblies"]).flatmap(
         tags=st.just(frozenset()) | words,
         where=st.none() | st.sampled_from(FILTERS[noun]),
         min_score=st.none() | st.sampled_from([-0.5, 0.1, 0.4, 1e30]),
-        below=st.booleans(),
+        recursive=st.booleans(),
     )
 )
 
@@ -238,7 +238,7 @@ deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "list_and_count": (3, {"search": searches, "number": numbers, "limit": st.none() | st.integers(1, 4)}),
     "get": (1, {"noun": st.sampled_from(NOUNS), "namespace": st.sampled_from(OFTEN), "ids": some_ids}),
     "fill": (1, {"namespace": st.sampled_from(NAMESPACES), "turn": st.integers(0, 15)}),
-    "clear": (1, {"namespace": st.sampled_from(NAMESPACES[1:]), "below": st.booleans()}),
+    "clear": (1, {"namespace": st.sampled_from(NAMESPACES[1:]), "recursive": st.booleans()}),
     "compact": (1, {}),
     "repair": (1, {}),
     "check": (1, {}),
@@ -538,11 +538,11 @@ class StoreMachine(RuleBasedStateMachine):
     def list_and_count(self, search: Search, number: int, limit: int | None) -> None:
         order = ORDERS[search.noun][number % len(ORDERS[search.noun])]
         chosen = self.model.chosen(
-            search.noun, search.namespace, below=search.below, tags=search.tags, where=search.where
+            search.noun, search.namespace, recursive=search.recursive, tags=search.tags, where=search.where
         )
         rows = {key: row for key, row in getattr(self.model, search.noun).items() if key in chosen}
         expected = [key for key, _ in by(rows, order.removeprefix("-"), descending=order.startswith("-"))]
-        asked = {"tags": search.tags, "where": search.where and search.where.where, "below": search.below}
+        asked = {"tags": search.tags, "where": search.where and search.where.where, "recursive": search.recursive}
 
         async def ask() -> None:
             verbs = getattr(at(self.store, search.namespace), search.noun)
@@ -560,13 +560,15 @@ class StoreMachine(RuleBasedStateMachine):
             assert list(found) == there
             if noun == "memories":
                 for id in there:
-                    owners = await at(self.store, namespace).assemblies.of(id)
+                    owners = await at(self.store, namespace).assemblies.containing(id)
                     assert {(o.namespace, o.id) for o in owners} == set(self.model.of((namespace, id)))
 
         self.run(ask())
 
-    def clear(self, namespace: Namespace, below: bool) -> None:
-        assert self.run(at(self.store, namespace).clear(below=below)) == self.model.clear(namespace, below=below)
+    def clear(self, namespace: Namespace, recursive: bool) -> None:
+        assert self.run(at(self.store, namespace).clear(recursive=recursive)) == self.model.clear(
+            namespace, recursive=recursive
+        )
 
     def compact(self) -> None:
         self.run(self.store.compact())
@@ -702,7 +704,7 @@ class StoreMachine(RuleBasedStateMachine):
             return
 
         async def mended() -> None:
-            hits = await self.store.memories.search(self.pool[0], limit=100, below=True)
+            hits = await self.store.memories.search(self.pool[0], limit=100, recursive=True)
             assert key not in {(hit.memory.namespace, hit.memory.id) for hit in hits}
             found = await self.store.check()
             assert {f.kind for f in found} == ({"foreign_key"} if belongings else set())
@@ -750,7 +752,7 @@ class StoreMachine(RuleBasedStateMachine):
     async def everything(self, face: Any, model: Model, *, sweeps: bool = True) -> None:
         """A search that leaves nothing out finds all there is, and nothing else."""
         for noun in NOUNS:
-            await self.right(face, Search(noun=noun, limit=100, below=True), V(5), model, sweeps=sweeps)
+            await self.right(face, Search(noun=noun, limit=100, recursive=True), V(5), model, sweeps=sweeps)
 
     @invariant()
     def the_store_is_the_model(self) -> None:
@@ -762,7 +764,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert FAILURES == [], "the graph could not be tended"
             await self.everything(self.store, self.model)
             for number, tags in ((self.looks, ()), (self.looks + 5, TAGS[:1]), (self.looks + 9, ())):
-                few = Search(noun="memories", limit=1 + number % 3, below=True, tags=frozenset(tags))
+                few = Search(noun="memories", limit=1 + number % 3, recursive=True, tags=frozenset(tags))
                 await self.right(self.store, few, V(number), self.model)
             await same(self.model, self.store, [NAMESPACES[self.looks % len(NAMESPACES)]])
 
@@ -823,9 +825,9 @@ def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot, "CHUNK", 400)
     monkeypatch.setattr(maintainer, "_log", Witness(logging.getLogger("memstore"), {}))
     monkeypatch.setattr(planner, "TRUSTED", planner.TRUSTED)  # see `StoreMachine.open`
-    take = hybrid.GraphedIndex.asked
+    take = hybrid.HybridIndex.asked
     monkeypatch.setattr(
-        hybrid.GraphedIndex,
+        hybrid.HybridIndex,
         "asked",
         lambda self, limit, effort: max(limit, min(self.nodes, take(self, limit, effort))),
     )

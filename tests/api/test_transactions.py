@@ -134,8 +134,8 @@ async def test_a_transaction_has_every_verb_of_its_namespace(store: Store) -> No
     async with store.transaction() as tx:
         await tx.namespace("a").memories.add("x")
         assert await tx.namespaces() == [("a",)]
-        assert await tx.clear(below=True) == 1
-    assert await store.memories.count(below=True) == 0
+        assert await tx.clear(recursive=True) == 1
+    assert await store.memories.count(recursive=True) == 0
 
 
 async def test_an_ended_transaction_is_not_kept_alive(path: Path) -> None:
@@ -440,20 +440,20 @@ async def test_rows_that_cannot_be_read_are_in_no_index(store: Store, path: Path
     rows = vectors(rng, 2)
     await store.memories.add("kept", id="kept", embedding=rows[0])
     await store.namespace("u").memories.add("lost", embedding=rows[1])
-    await store.memories.search(rows[0], below=True)
+    await store.memories.search(rows[0], recursive=True)
     with sqlite3.connect(path) as base:
         base.execute("DELETE FROM namespace WHERE path = 'u/'")
         base.execute("REPLACE INTO memory SELECT * FROM memory WHERE id = 'kept'")
     base.close()
     async with store.transaction() as tx:
-        assert [hit.memory.id for hit in await tx.memories.search(rows[1], below=True)] == ["kept"]
-    assert [hit.memory.id for hit in await store.memories.search(rows[1], below=True)] == ["kept"]
+        assert [hit.memory.id for hit in await tx.memories.search(rows[1], recursive=True)] == ["kept"]
+    assert [hit.memory.id for hit in await store.memories.search(rows[1], recursive=True)] == ["kept"]
     assert {finding.kind for finding in await store.check()} == {"foreign_key"}
     with sqlite3.connect(path) as base:
         base.execute("INSERT INTO namespace (pk, path) SELECT namespace_pk, 'u/' FROM memory WHERE content = 'lost'")
     base.close()
     assert (await store.repair()).remaining == []
-    assert [hit.memory.content for hit in await store.memories.search(rows[1], 1, below=True)] == ["lost"]
+    assert [hit.memory.content for hit in await store.memories.search(rows[1], 1, recursive=True)] == ["lost"]
 
 
 async def test_a_key_far_away_is_no_matter(store: Store, path: Path, rng: np.random.Generator) -> None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import memstore
 from memstore import (
+    AssemblySuggestions,
     DuplicateError,
     FilterError,
     GraphOptions,
     InvalidError,
     MergeCandidate,
-    Proposals,
     Store,
     UsageError,
 )
@@ -161,7 +161,7 @@ def by_the_rule(
     return groups, why
 
 
-def expect_no_gap(found: Proposals, everybody: set[str]) -> None:
+def expect_no_gap(found: AssemblySuggestions, everybody: set[str]) -> None:
     grouped = [id for proposal in found.groups for id in proposal.members]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) | set(found.left) == everybody
@@ -186,14 +186,14 @@ def test_groups_are_those_of_the_rule(
         rows[seed % count] = None
         async with temporary_store(dimension=DIMENSION, metric=metric) as store:
             await store.memories.add_many({"id": str(i), "content": "", "embedding": row} for i, row in enumerate(rows))
-            found = await store.assemblies.propose(threshold, min_size=min_size, max_size=min_size + more)
+            found = await store.assemblies.suggest(threshold, min_size=min_size, max_size=min_size + more)
             groups, left = by_the_rule(rows, metric, threshold, min_size, min_size + more)
             assert [[int(id) for id in proposal.members] for proposal in found.groups] == groups
             assert {int(id): why for id, why in found.left.items()} == left
             for proposal in found.groups:
                 leader, *others = [rows[int(id)] for id in proposal.members]
                 assert proposal.similarity == pytest.approx(min(score(metric, leader, row) for row in others))
-            assert found == await store.assemblies.propose(threshold, min_size=min_size, max_size=min_size + more)
+            assert found == await store.assemblies.suggest(threshold, min_size=min_size, max_size=min_size + more)
             assert await store.assemblies.count() == 0
 
     asyncio.run(run())
@@ -202,7 +202,7 @@ def test_groups_are_those_of_the_rule(
 async def test_one_dense_place_larger_than_a_group_leaves_nobody_out(store: Store, rng: np.random.Generator) -> None:
     rows = (np.ones(DIMENSION) + 0.01 * rng.standard_normal((300, DIMENSION))).astype(np.float32)
     await fill(store, rows)
-    found = await store.assemblies.propose(0.9, min_size=4, max_size=10)
+    found = await store.assemblies.suggest(0.9, min_size=4, max_size=10)
     expect_no_gap(found, {f"m{i:04}" for i in range(300)})
     assert all(4 <= len(proposal.members) <= 10 for proposal in found.groups)
     assert len(found.left) < 4  # else they would be a group
@@ -215,7 +215,7 @@ async def test_only_who_is_in_no_assembly_is_looked_at(store: Store, rng: np.ran
     await store.memories.add("no vector", id="mute")
     await store.memories.add("over", id="over", embedding=np.ones(DIMENSION), ttl=-1)
     await store.namespace("other").memories.add("elsewhere", id="far", embedding=np.ones(DIMENSION))
-    found = await store.assemblies.propose(0.7)
+    found = await store.assemblies.suggest(0.7)
     expect_no_gap(found, {f"m{i:04}" for i in range(8, 30)} | {"mute"})
     assert found.left["mute"] == "no_vector"
     assert (found.threshold, found.min_size, found.max_size) == (0.7, 3, 50)
@@ -227,9 +227,9 @@ async def test_tags_and_a_filter_narrow_who_is_looked_at(store: Store, rng: np.r
         {"id": str(i), "content": "", "embedding": row, "tags": {"odd"} if i % 2 else (), "importance": i / 12}
         for i, row in enumerate(rows)
     )
-    found = await store.assemblies.propose(0.0, tags={"odd"}, where={"importance": {"$gte": 0.25}})
+    found = await store.assemblies.suggest(0.0, tags={"odd"}, where={"importance": {"$gte": 0.25}})
     expect_no_gap(found, {"3", "5", "7", "9", "11"})
-    everyone = await store.assemblies.propose(0.0, where={})
+    everyone = await store.assemblies.suggest(0.0, where={})
     expect_no_gap(everyone, {str(i) for i in range(12)})
 
 
@@ -239,7 +239,7 @@ async def test_a_damaged_vector_is_left_with_its_reason(path: Path, rng: np.rand
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE memory_vector SET checksum = 1 WHERE memory_pk = 3")
     async with memstore.open(path) as store:
-        found = await store.assemblies.propose(0.5)
+        found = await store.assemblies.suggest(0.5)
         expect_no_gap(found, {f"m{i:04}" for i in range(6)})
         assert found.left == {"m0002": "no_vector"}
 
@@ -248,10 +248,10 @@ async def test_what_is_proposed_can_be_formed_and_names_what_it_is_about(
     store: Store, rng: np.random.Generator
 ) -> None:
     await fill(store, clustered(rng, 3, 10, spread=0.05))
-    found = await store.assemblies.propose(0.9)
+    found = await store.assemblies.suggest(0.9)
     assert [len(proposal.members) for proposal in found.groups] == [10, 10, 10]
     assert found.groups[0].name == f"memory {int(found.groups[0].leader[1:])} of many"
-    formed = await store.assemblies.form(found)
+    formed = await store.assemblies.create_from(found)
     assert len(formed.assemblies) == 3
     assert formed.stale == ()
     for id, proposal in zip(formed.assemblies, found.groups, strict=True):
@@ -259,26 +259,26 @@ async def test_what_is_proposed_can_be_formed_and_names_what_it_is_about(
         assert {member async for member in store.assemblies.members(id)} == set(proposal.members)
         assert made.name == proposal.name
         assert made.composite is not None
-    assert (await store.assemblies.propose(0.9)).groups == ()
-    assert (await store.assemblies.propose(0.9)).left == {}
+    assert (await store.assemblies.suggest(0.9)).groups == ()
+    assert (await store.assemblies.suggest(0.9)).left == {}
 
 
 async def test_a_proposal_is_changed_before_it_is_formed(store: Store, rng: np.random.Generator) -> None:
     await fill(store, clustered(rng, 2, 6, spread=0.05))
-    found = await store.assemblies.propose(0.9)
+    found = await store.assemblies.suggest(0.9)
     mine = replace(found.groups[1], id="mine", name="Mine", tags=frozenset({"t"}), topics=("b", "a"))
-    assert await store.assemblies.form([mine]) == memstore.Formed(assemblies=("mine",), stale=())
+    assert await store.assemblies.create_from([mine]) == memstore.ClusterResult(assemblies=("mine",), stale=())
     made = await store.assemblies.get("mine")
     assert (made.name, made.tags, made.topics, made.member_count) == ("Mine", {"t"}, ("b", "a"), 6)
 
 
 async def test_a_stale_proposal_is_not_formed(store: Store, rng: np.random.Generator) -> None:
     await fill(store, clustered(rng, 3, 6, spread=0.05))
-    one, two, three = (await store.assemblies.propose(0.9)).groups
+    one, two, three = (await store.assemblies.suggest(0.9)).groups
     await store.memories.delete(one.members[2])
     await store.assemblies.add("taken", members=[two.members[3]])
     twice = replace(three, id="twice")
-    formed = await store.assemblies.form([one, two, three, twice])
+    formed = await store.assemblies.create_from([one, two, three, twice])
     assert len(formed.assemblies) == 1
     assert formed.stale == (one, two, twice)
     assert await store.assemblies.count() == 2
@@ -286,7 +286,7 @@ async def test_a_stale_proposal_is_not_formed(store: Store, rng: np.random.Gener
 
 async def test_what_cannot_be_formed_leaves_nothing(store: Store, rng: np.random.Generator) -> None:
     await fill(store, clustered(rng, 2, 6, spread=0.05))
-    one, two = (await store.assemblies.propose(0.9)).groups
+    one, two = (await store.assemblies.suggest(0.9)).groups
     await store.assemblies.add("taken")
     wrong: list[tuple[Any, type[Exception]]] = [
         ([one, replace(two, id="taken")], DuplicateError),
@@ -298,9 +298,9 @@ async def test_what_cannot_be_formed_leaves_nothing(store: Store, rng: np.random
     ]
     for proposals, error in wrong:
         with pytest.raises(error):
-            await store.assemblies.form(proposals)
+            await store.assemblies.create_from(proposals)
     assert [a.id async for a in store.assemblies.list()] == ["taken"]
-    assert (await store.assemblies.form([])).assemblies == ()
+    assert (await store.assemblies.create_from([])).assemblies == ()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ async def test_what_cannot_be_formed_leaves_nothing(store: Store, rng: np.random
 )
 async def test_a_proposal_refuses_what_makes_no_sense(store: Store, wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
-        await store.assemblies.propose(**{"threshold": 0.5, **wrong})
+        await store.assemblies.suggest(**{"threshold": 0.5, **wrong})
 
 
 async def test_a_proposal_tells_how_far_it_is_and_lets_others_run(store: Store, rng: np.random.Generator) -> None:
@@ -332,7 +332,7 @@ async def test_a_proposal_tells_how_far_it_is_and_lets_others_run(store: Store, 
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    await store.assemblies.propose(0.8, on_progress=lambda *at: told.append(at))
+    await store.assemblies.suggest(0.8, on_progress=lambda *at: told.append(at))
     task.cancel()
     assert told[:5] == [(64, 300), (128, 300), (192, 300), (256, 300), (300, 300)]
     assert all(total == 300 for _, total in told[:5])
@@ -343,7 +343,7 @@ async def test_a_proposal_that_is_cancelled_stops(store: Store, rng: np.random.G
     await fill(store, clustered(rng, 10, 30))
     told: list[int] = []
     task = asyncio.create_task(
-        store.assemblies.propose(0.8, on_progress=lambda done, _: (told.append(done), task.cancel()))  # type: ignore[arg-type, func-returns-value]
+        store.assemblies.suggest(0.8, on_progress=lambda done, _: (told.append(done), task.cancel()))  # type: ignore[arg-type, func-returns-value]
     )
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -360,11 +360,11 @@ async def test_writes_go_on_between_the_searches_of_a_proposal(store: Store, rng
             tasks.append(asyncio.create_task(store.memories.delete_many(ids=[f"m{i:04}" for i in range(40, 80)])))
             tasks.append(asyncio.create_task(store.memories.add("new", id="new", embedding=np.ones(DIMENSION))))
 
-    found = await store.assemblies.propose(0.8, on_progress=meddle)
+    found = await store.assemblies.suggest(0.8, on_progress=meddle)
     await asyncio.gather(*tasks)
     names = {id for proposal in found.groups for id in proposal.members} | set(found.left)
     assert {f"m{i:04}" for i in (*range(40), *range(80, 200))} <= names
-    formed = await store.assemblies.form(found)
+    formed = await store.assemblies.create_from(found)
     left = {id for proposal in formed.stale for id in proposal.members}
     assert left <= {f"m{i:04}" for i in range(40, 80)} | {id for p in formed.stale for id in p.members}
 
@@ -374,10 +374,10 @@ async def test_a_transaction_proposes_of_what_it_holds(store: Store, rng: np.ran
     await fill(store, rows[:3])
     async with store.transaction() as tx:
         await tx.memories.add_many([{"id": f"t{i}", "content": "", "embedding": row} for i, row in enumerate(rows[3:])])
-        found = await tx.assemblies.propose(0.5)
+        found = await tx.assemblies.suggest(0.5)
         expect_no_gap(found, {"m0000", "m0001", "m0002", "t0", "t1", "t2"})
-        await tx.assemblies.form(found)
-    assert (await store.assemblies.propose(0.5)).left == {}
+        await tx.assemblies.create_from(found)
+    assert (await store.assemblies.suggest(0.5)).left == {}
 
 
 async def test_a_store_that_is_only_read_proposes_and_forms_nothing(path: Path, rng: np.random.Generator) -> None:
@@ -386,10 +386,10 @@ async def test_a_store_that_is_only_read_proposes_and_forms_nothing(path: Path, 
         await store.assemblies.add_many([{"id": "a", "members": ["m0000"]}, {"id": "b", "members": ["m0001"]}])
     async with memstore.open(path, read_only=True) as store:
         assert len(await store.assemblies.merge_candidates(0.5)) == 1
-        found = await store.assemblies.propose(0.9)
+        found = await store.assemblies.suggest(0.9)
         assert len(found.groups) == 2
         with pytest.raises(UsageError):
-            await store.assemblies.form(found)
+            await store.assemblies.create_from(found)
 
 
 async def test_through_a_graph_nothing_is_missed_or_doubled(path: Path, rng: np.random.Generator) -> None:
@@ -398,7 +398,7 @@ async def test_through_a_graph_nothing_is_missed_or_doubled(path: Path, rng: np.
     ) as store:
         await fill(store, clustered(rng, 40, 50))
         await store.optimize()
-        found = await store.assemblies.propose(0.9)
+        found = await store.assemblies.suggest(0.9)
         assert (await store.stats()).index == "graph"
         expect_no_gap(found, {f"m{i:04}" for i in range(2_000)})
         assert len(found.groups) >= 40

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import ForgetPolicy, NotFoundError, Proposal, PrunePolicy, Store, UndoError
+from memstore import AssemblyForgetPolicy, AssemblySuggestion, ConflictError, ForgetPolicy, NotFoundError, Store
 from tests.conftest import vectors
 
 
@@ -36,7 +36,7 @@ async def test_what_goes_to_the_trash_and_comes_back_is_in_the_history_with_whoe
     plan = await lived.plan_forget(ForgetPolicy(where={"id": "a"}))
     await lived.forget(plan, actor="ada", reason="old")
     gone = datetime.now(UTC)
-    with memstore.actor("bob", reason="after all"):
+    with memstore.as_actor("bob", reason="after all"):
         await lived.memories.restore(["a"])
     assert await told(lived.memories, "a") == [
         ("added", None, None),
@@ -53,9 +53,11 @@ async def test_what_goes_to_the_trash_and_comes_back_is_in_the_history_with_whoe
 
 
 async def test_who_acts_is_who_put_it_in_the_trash_unless_another_is_named(lived: Store) -> None:
-    with memstore.actor("nightly", reason="cleaning"):
+    with memstore.as_actor("nightly", reason="cleaning"):
         await lived.forget(await lived.plan_forget(ForgetPolicy(where={"id": "a"})))
-        await lived.assemblies.prune(await lived.assemblies.plan_prune(PrunePolicy(where={"id": "h"})), actor="ada")
+        await lived.assemblies.prune(
+            await lived.assemblies.plan_prune(AssemblyForgetPolicy(where={"id": "h"})), actor="ada"
+        )
     assert [lying.actor async for lying in lived.memories.trash()] == ["nightly"]
     assert [lying.actor async for lying in lived.assemblies.trash()] == ["ada"]
     assert (await told(lived.assemblies, "h"))[-1][:2] == ("forgotten", "ada")
@@ -67,7 +69,7 @@ async def test_a_merge_and_its_undoing_are_in_the_history_of_all_of_them(lived: 
     merge = await lived.assemblies.merge(["g", "h"], into="g", actor="ada", reason="one thing")
     merged = datetime.now(UTC)
     assert (await lived.assemblies.get("g", as_of=merged)).member_count == 3
-    with memstore.actor("bob"):
+    with memstore.as_actor("bob"):
         undone = await lived.assemblies.unmerge(merge)
     assert (merge.actor, undone.undone_at is not None) == ("ada", True)
     assert await told(lived.assemblies, "h") == [
@@ -91,18 +93,18 @@ async def test_a_merge_into_a_new_one_and_what_is_formed_were_added_by_whoever_a
     await lived.assemblies.unmerge("new", actor="bob")
     assert (await told(lived.assemblies, "new"))[-1][:2] == ("deleted", "bob")
     await lived.assemblies.delete("g")
-    proposal = Proposal(leader="a", members=("a", "b"), similarity=0.5, id="made")
-    await lived.assemblies.form([proposal], actor="cleo", reason="alike")
+    proposal = AssemblySuggestion(leader="a", members=("a", "b"), similarity=0.5, id="made")
+    await lived.assemblies.create_from([proposal], actor="cleo", reason="alike")
     assert await told(lived.assemblies, "made") == [("added", "cleo", "alike")]
 
 
 async def test_what_lies_in_the_trash_is_brought_back_from_there_and_not_by_undoing(lived: Store) -> None:
     await lived.forget(await lived.plan_forget(ForgetPolicy(where={"id": "a"})))
     change = (await lived.memories.history("a"))[0]
-    with pytest.raises(UndoError, match="trash"):
+    with pytest.raises(ConflictError, match="trash"):
         await lived.undo(change)
     await lived.assemblies.merge(["g", "h"], into="g")
-    with pytest.raises(UndoError, match="merge"):
+    with pytest.raises(ConflictError, match="merge"):
         await lived.undo((await lived.assemblies.history("h"))[0])
 
 

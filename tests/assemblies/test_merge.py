@@ -20,15 +20,15 @@ from sqlalchemy import Connection
 import memstore
 from memstore import (
     Assembly,
+    ConflictError,
     DuplicateError,
     ForgetPolicy,
     InvalidError,
-    Kin,
+    LineageEntry,
     MemstoreError,
     Merge,
     NotFoundError,
     Store,
-    UnmergeError,
 )
 from memstore.assemblies.merge import MAX_MERGED
 from memstore.repository import records, tombstones
@@ -126,15 +126,15 @@ async def test_what_was_merged_is_out_of_sight_and_readable(store: Store, drinks
         await store.assemblies.get("coffee")
     assert await store.assemblies.count() == 2
     assert {hit.assembly.id for hit in await store.assemblies.search(np.ones(DIMENSION), 10)} == {"tea", "juice"}
-    assert [a.id for a in await store.assemblies.of("m2")] == ["tea"]
-    was = await store.assemblies.merged("coffee")
+    assert [a.id for a in await store.assemblies.containing("m2")] == ["tea"]
+    was = await store.assemblies.get_merged("coffee")
     assert was.assembly == before
     assert list(was.members) == had
     assert was.merge == merge
     with pytest.raises(NotFoundError):
-        await store.assemblies.merged("tea")
+        await store.assemblies.get_merged("tea")
     with pytest.raises(NotFoundError):
-        await store.namespace("other").assemblies.merged("coffee")
+        await store.namespace("other").assemblies.get_merged("coffee")
 
 
 async def test_similarity_is_the_least_score_between_two(store: Store, drinks: npt.NDArray[np.float32]) -> None:
@@ -218,10 +218,10 @@ async def test_an_unmerge_gives_back_what_was(store: Store, drinks: npt.NDArray[
             after[into] = (replace(after[into][0], updated_at=before[into][0].updated_at), after[into][1])
         assert after == before
         assert await store.check() == []
-        with pytest.raises(UnmergeError, match="undone at"):
+        with pytest.raises(ConflictError, match="undone at"):
             await store.assemblies.unmerge(merge.id)
     with pytest.raises(NotFoundError):
-        await store.assemblies.merged("coffee")
+        await store.assemblies.get_merged("coffee")
 
 
 async def test_an_unmerge_notes_who_asked_and_why(store: Store, path: Path, drinks: npt.NDArray[np.float32]) -> None:
@@ -299,7 +299,7 @@ async def test_what_was_done_to_a_merge_s_own_is_not_lost_with_it(
     await store.assemblies.merge(["tea", "coffee"], into="both")
     await change(store.assemblies)
     before = await whole(store)
-    with pytest.raises(UnmergeError, match=request.node.callspec.id) as refused:
+    with pytest.raises(ConflictError, match=request.node.callspec.id) as refused:
         await store.assemblies.unmerge("both")
     assert refused.value.merge == 1
     assert await whole(store) == before
@@ -323,10 +323,10 @@ async def test_merges_are_undone_last_first(store: Store, drinks: npt.NDArray[np
     second = await store.assemblies.merge(["juice"], into="tea")
     third = await store.assemblies.merge(["tea", (await store.assemblies.add("other")).id], into="all")
     for early, late in ((first, third), (second, third), (first, third)):
-        with pytest.raises(UnmergeError, match=f"merge {late.id} "):
+        with pytest.raises(ConflictError, match=f"merge {late.id} "):
             await store.assemblies.unmerge(early)
     await store.assemblies.unmerge(third)
-    with pytest.raises(UnmergeError, match=f"merge {second.id} "):
+    with pytest.raises(ConflictError, match=f"merge {second.id} "):
         await store.assemblies.unmerge(first)
     assert (await store.assemblies.unmerge("tea")).id == second.id
     assert (await store.assemblies.unmerge("tea")).id == first.id
@@ -346,7 +346,7 @@ async def test_an_id_that_is_taken_again_stands_in_the_way(store: Store, drinks:
     assert await whole(store) == before
     # Two by one id, each merged in its turn: the later is the one that is meant, and each comes back by its own merge.
     await store.assemblies.merge(["coffee", "juice"], into="more")
-    assert (await store.assemblies.merged("coffee")).members == ("m5",)
+    assert (await store.assemblies.get_merged("coffee")).members == ("m5",)
     await store.assemblies.unmerge("both")
     assert await members(store, "coffee") == ["m1", "m2"]
     with pytest.raises(DuplicateError):
@@ -358,13 +358,13 @@ async def test_what_was_purged_cannot_come_back(store: Store, path: Path, drinks
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM tombstone WHERE id = 'tea'")
     before = await whole(store)
-    with pytest.raises(UnmergeError, match="'tea'"):
+    with pytest.raises(ConflictError, match="'tea'"):
         await store.assemblies.unmerge("both")
     assert await whole(store) == before
     kin = (await store.assemblies.lineage("both")).ancestors
     assert [k.id for k in kin] == ["tea", "coffee"]
     with pytest.raises(NotFoundError):
-        await store.assemblies.merged("tea")
+        await store.assemblies.get_merged("tea")
 
 
 async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drinks: npt.NDArray[np.float32]) -> None:
@@ -377,9 +377,9 @@ async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drink
         tombstones.set_aside(connection, ASSEMBLY, space, keys, "forgotten", at=LONG_AGO, actor=None, reason=None)
 
     await session.write(forget)
-    with pytest.raises(UnmergeError, match="restore"):
+    with pytest.raises(ConflictError, match="restore"):
         await store.assemblies.unmerge("both")
-    assert (await store.assemblies.merged("coffee")).merge.target == "both"
+    assert (await store.assemblies.get_merged("coffee")).merge.target == "both"
 
 
 async def test_an_unmerge_names_a_merge_of_its_namespace(store: Store, drinks: npt.NDArray[np.float32]) -> None:
@@ -398,7 +398,7 @@ async def test_an_unmerge_names_a_merge_of_its_namespace(store: Store, drinks: n
 # --- lineage ----------------------------------------------------------------------------------------------------------
 
 
-def told(kin: tuple[Kin, ...]) -> list[tuple[str, int, bool]]:
+def told(kin: tuple[LineageEntry, ...]) -> list[tuple[str, int, bool]]:
     return [(k.id, k.depth, k.alive) for k in kin]
 
 
@@ -548,7 +548,7 @@ async def lived(folder: Path, history: list[tuple[str, Any, Any]]) -> int:
             if step[0] == "reopen":
                 await store.close()
                 store = await memstore.open(path)
-            with suppress(NotFoundError, DuplicateError, InvalidError, UnmergeError):
+            with suppress(NotFoundError, DuplicateError, InvalidError, ConflictError):
                 await do(store, step, pool)
             with closing(sqlite3.connect(path)) as connection:
                 merges = dict.fromkeys(pk for (pk,) in connection.execute("SELECT pk FROM assembly_merge"))

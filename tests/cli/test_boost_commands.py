@@ -1,4 +1,4 @@
-"""Activation on the command line: search --activate, explain, what assemblies show, export and import."""
+"""Activation on the command line: search --boost, explain, what assemblies show, export and import."""
 
 import json
 
@@ -14,7 +14,7 @@ def test_search_with_activate_boosts_and_says_so(small):
     plain = lines("search", *QUERY, "--json", "-f", small)
     assert [line["memory"]["id"] for line in plain] == ["tea", "coffee", "walk"]
     assert all(set(line) == {"score", "memory"} for line in plain)
-    boosted = lines("search", *QUERY, "--activate", "--weight", "0.5", "--json", "-f", small)
+    boosted = lines("search", *QUERY, "--boost", "--weight", "0.5", "--json", "-f", small)
     tea, coffee, walk = boosted
     assert (tea["reason"], tea["assembly"], walk["reason"], walk["assembly"]) == (
         "boosted",
@@ -25,37 +25,37 @@ def test_search_with_activate_boosts_and_says_so(small):
     assert coffee["score"] == coffee["base_score"] + coffee["boost"]
     assert 0.25 <= coffee["boost"] < 0.5
     assert coffee["base_score"] == plain[1]["score"]
-    shown = ok("search", *QUERY, "--activate", "-f", small)
+    shown = ok("search", *QUERY, "--boost", "-f", small)
     assert "boost" in shown
     assert "drinks" in shown
     assert "boost" not in ok("search", *QUERY, "-f", small)
-    high = lines("search", *QUERY, "--activate", "--threshold", "0.99", "--json", "-f", small)
+    high = lines("search", *QUERY, "--boost", "--threshold", "0.99", "--json", "-f", small)
     assert {line["reason"] for line in high} == {"not_activated", "no_assembly"}
 
 
 def test_explain_says_why(small):
-    found = lines("explain", "coffee", *QUERY, "--activate", "--limit", "1", "--json", "-f", small)[0]
+    found = lines("explain", "coffee", *QUERY, "--boost", "--limit", "1", "--json", "-f", small)[0]
     assert (found["rank"], found["reason"], [each["cause"] for each in found["excluded"]]) == (
         None,
         "boosted",
         ["limit"],
     )
     assert found["assemblies"][0]["sync"]["synced"] is True
-    shown = ok("explain", "coffee", *QUERY, "--activate", "-f", small)
+    shown = ok("explain", "coffee", *QUERY, "--boost", "-f", small)
     assert shown.startswith("coffee: hit 2, score ")
     assert "assembly drinks: activated" in shown
     assert "kept out by tags: it lacks the tag 'x'" in ok("explain", "coffee", *QUERY, "--tag", "x", "-f", small)
     where = '{"importance": {"$gt": 0.8}}'
     assert "kept out by where" in ok("explain", "coffee", *QUERY, "--where", where, "-f", small)
     assert "not among the hits" in ok("explain", "note", *QUERY, "--in", "users/ada", "-f", small)
-    assert "note: hit" in ok("explain", "note", *QUERY, "--in", "users/ada", "--below", "-f", small)
+    assert "note: hit" in ok("explain", "note", *QUERY, "--in", "users/ada", "--recursive", "-f", small)
     assert "there is no memory 'none'" in fails("explain", "none", *QUERY, "-f", small)
     fails("explain", "coffee", "-f", small, code=2)
 
 
 def test_explain_only_looks(small, tmp_path):
     content = small.read_bytes()
-    ok("explain", "tea", *QUERY, "--activate", "-f", small)
+    ok("explain", "tea", *QUERY, "--boost", "-f", small)
     assert small.read_bytes() == content
     assert "absent.db" in fails("explain", "tea", *QUERY, "-f", tmp_path / "absent.db")
     assert not (tmp_path / "absent.db").exists()
@@ -64,7 +64,7 @@ def test_explain_only_looks(small, tmp_path):
 @pytest.mark.parametrize("command", ["search", "explain"])
 def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
     named = ["tea"] * (command == "explain")
-    for options in (["--threshold", "0.5"], ["--weight", "1"], ["--activate", "--weight", "0"]):
+    for options in (["--threshold", "0.5"], ["--weight", "1"], ["--boost", "--weight", "0"]):
         assert "activate" in fails(command, *named, *QUERY, *options, "-f", small, code=2)
     searched = {parameter.name for parameter in COMMANDS[("search",)].params}
     assert searched <= {parameter.name for parameter in COMMANDS[("explain",)].params}

@@ -396,7 +396,7 @@ def test_every_argument_of_search_counts(small):
     assert found("-w", '{"importance": {"$lt": 0.6}}') == ["coffee", "walk"]
     assert found("--min-score", "0.5") == ["tea"]
     assert found("-n", "users/ada") == ["note"]
-    assert found("--below", "-l", "2") == ["note", "tea"]
+    assert found("--recursive", "-l", "2") == ["note", "tea"]
 
 
 def test_search_needs_a_text_or_an_embedding(small):
@@ -819,8 +819,8 @@ def rich(path):
 
 
 async def everything(store):
-    memories = {(m.namespace, m.id): m async for m in store.memories.list(below=True)}
-    assemblies = {(a.namespace, a.id): a async for a in store.assemblies.list(below=True)}
+    memories = {(m.namespace, m.id): m async for m in store.memories.list(recursive=True)}
+    assemblies = {(a.namespace, a.id): a async for a in store.assemblies.list(recursive=True)}
     members = {
         key: {member async for member in store.namespace(*key[0]).assemblies.members(key[1])} for key in assemblies
     }

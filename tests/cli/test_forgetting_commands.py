@@ -57,7 +57,7 @@ def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
     assert ok("forget", "--older-than", "5w", "-f", kitchen).count("older_than") == 2
     assert "nothing would go; 4 would stay" in ok("forget", "--unused-for", "101d", "-f", kitchen)
     assert "2 memories (1 of them shown)" in ok("forget", "--older-than", "2400h", "-l", 1, "-f", kitchen)
-    assert "3 memories" in ok("forget", "--older-than", "30d", "--below", "-f", kitchen)
+    assert "3 memories" in ok("forget", "--older-than", "30d", "--recursive", "-f", kitchen)
     assert "1 memory" in ok("forget", "--older-than", "30d", "-n", "n", "-f", kitchen)
     assert "2 memories" in ok("forget", "--max-count", "2", "-f", kitchen)
     some = lines("forget", "--importance-below", ".15", "--expires-within", "1s", "--any", "--json", "-f", kitchen)
@@ -65,7 +65,7 @@ def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
         {"id": "kettle", "namespace": [], "reasons": ["importance_below"], "bytes": 28},
         {"applied": False, "forgotten": 1, "bytes": 28, "remaining": 3},
     ]
-    assert len(lines("list", "--below", "--json", "-f", kitchen)) == 5
+    assert len(lines("list", "--recursive", "--json", "-f", kitchen)) == 5
     assert ok("trash", "-f", kitchen) == "the trash is empty\n"
 
 

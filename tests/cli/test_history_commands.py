@@ -10,7 +10,7 @@ from tests.cli.test_cli import fails, lines, ok
 
 async def _filled(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
-        with memstore.actor("ada", reason="she said so"):
+        with memstore.as_actor("ada", reason="she said so"):
             await store.memories.add("Ada drinks tea", id="ada", embedding=[1.0, 0.0], tags={"taste"})
             await store.assemblies.add("drinks", name="Drinks", members=["ada"])
         await store.memories.update("ada", content="Ada drinks coffee", embedding=[0.0, 1.0], tags={"taste", "new"})

@@ -34,8 +34,8 @@ def told(report: FolderReport, outcome: str) -> set[tuple[str, str, str | None]]
 
 async def everything(store: Store) -> list[object]:
     """All records of a store, with the members of its assemblies."""
-    found: list[object] = [m async for m in store.memories.list(below=True)]
-    async for group in store.assemblies.list(below=True):
+    found: list[object] = [m async for m in store.memories.list(recursive=True)]
+    async for group in store.assemblies.list(recursive=True):
         found += [group, [id async for id in store.assemblies.members(group.id)]]
     return found
 

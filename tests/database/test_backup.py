@@ -211,7 +211,7 @@ async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: n
         last = (await store.namespace("a").assemblies.get("g")).updated_at
     content = path.read_bytes()
     found = await memstore.verify(str(path))
-    assert found == memstore.Verification(
+    assert found == memstore.VerifyReport(
         path=str(path),
         file_bytes=len(content),
         revision=HEAD,

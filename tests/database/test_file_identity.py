@@ -12,7 +12,7 @@ import memstore
 from memstore import StorageError, Store, StoreReplacedError
 from memstore.config import Settings
 from memstore.database import database
-from memstore.database.connection_thread import Driver
+from memstore.database.connection_thread import ConnectionThread
 from memstore.database.file_identity import OpenedFile
 
 VECTOR = [1.0, 0.0]
@@ -163,7 +163,7 @@ async def test_a_file_that_is_replaced_while_it_is_opened_is_noticed(
         pass
     another, connect = await other(path), database._connect
 
-    async def late(settings: Settings) -> list[Driver]:
+    async def late(settings: Settings) -> list[ConnectionThread]:
         drivers = await connect(settings)
         another.replace(path)
         return drivers

@@ -23,19 +23,19 @@ import pytest
 import memstore
 from memstore import (
     Assemblies,
+    AssemblyForgetPolicy,
     Change,
     EventLoopError,
     ForgetPlan,
     ForgetPolicy,
     ForkedStoreError,
     Memories,
-    PrunePolicy,
     Store,
     StoreNamespace,
     Tags,
     Transaction,
 )
-from memstore.concurrency import Outcome, ProcessLock
+from memstore.concurrency import ProcessLock, UncancellableFuture
 from memstore.database import fork_safety
 from memstore.testing import HashEmbedder
 
@@ -48,7 +48,7 @@ Calls = dict[str, Callable[[Any], Any]]
 
 def empty_plan(noun: Any, owner: Any) -> ForgetPlan:
     """A plan that names nothing."""
-    whole: Any = {"noun": noun, "policy": ForgetPolicy(older_than=1), "namespace": owner._namespace, "below": False}
+    whole: Any = {"noun": noun, "policy": ForgetPolicy(older_than=1), "namespace": owner._namespace, "recursive": False}
     return ForgetPlan(**whole, made_at=datetime.now(UTC), planned=(), bytes=0, remaining=0, remaining_bytes=None)
 
 
@@ -107,16 +107,16 @@ CALLS: dict[type, Calls] = {
         "add_members": lambda n: n.add_members("g", []),
         "remove_members": lambda n: n.remove_members("g", []),
         "members": lambda n: n.members("g"),
-        "of": lambda n: n.of("a"),
-        "plan_prune": lambda n: n.plan_prune(PrunePolicy(members_below=1)),
+        "containing": lambda n: n.containing("a"),
+        "plan_prune": lambda n: n.plan_prune(AssemblyForgetPolicy(members_below=1)),
         "prune": lambda n: n.prune(empty_plan("assembly", n)),
         "merge": lambda n: n.merge(["g", "h"]),
         "unmerge": lambda n: n.unmerge("g"),
-        "merged": lambda n: n.merged("g"),
+        "get_merged": lambda n: n.get_merged("g"),
         "lineage": lambda n: n.lineage("g"),
         "merge_candidates": lambda n: n.merge_candidates(0.5),
-        "propose": lambda n: n.propose(0.5),
-        "form": lambda n: n.form([]),
+        "suggest": lambda n: n.suggest(0.5),
+        "create_from": lambda n: n.create_from([]),
         "activate": lambda n: n.activate([]),
         "sync_state": lambda n: n.sync_state("g"),
     },
@@ -317,7 +317,7 @@ async def left(exit: Awaitable[object]) -> None:
 
 @forking
 async def test_what_waits_for_a_thread_can_be_cancelled_in_a_child(store) -> None:
-    waiting: Outcome[None] = Outcome()
+    waiting: UncancellableFuture[None] = UncancellableFuture()
     go = threading.Event()
     store._database._writer.driver.submit(lambda c: go.wait(60))
     adding = asyncio.ensure_future(store.memories.add("x"))

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 import memstore
 from memstore import BusyError, ClosedError, CommitUnknownError, DuplicateError, InvalidError, StorageError, Store
-from memstore.concurrency import Outcome, settle, tell
+from memstore.concurrency import UncancellableFuture, settle, tell
 from memstore.database import write_queue, writer
 from memstore.database.transactions import raw
 from memstore.repository import change_log
@@ -30,7 +30,7 @@ def _however_slow_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_LONG", 60.0)
 
 
-def on_thread(store: Store, function: Callable[[Connection], Any]) -> "Outcome[Any]":
+def on_thread(store: Store, function: Callable[[Connection], Any]) -> "UncancellableFuture[Any]":
     return store._database._writer.driver.submit(function)
 
 
@@ -542,7 +542,7 @@ async def test_one_cancelled_while_the_transaction_begins_leaves_none_open(store
 async def test_an_error_that_nobody_waits_for_is_nobodys_news() -> None:
     loop, news = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, what: news.append(what))
-    settle(Outcome(), None, ValueError("lost"))
+    settle(UncancellableFuture(), None, ValueError("lost"))
     assert news == []
 
 
@@ -573,9 +573,9 @@ async def test_one_cancelled_while_it_runs_is_waited_for_and_whole(store: Store)
 async def test_an_outcome_is_waited_for_through_cancellations_and_lets_them_out_then() -> None:
     loop = asyncio.get_running_loop()
     for value, error in ((1, None), (None, ValueError("lost"))):
-        outcome: Outcome[int] = Outcome()
+        outcome: UncancellableFuture[int] = UncancellableFuture()
 
-        async def wait(outcome: "Outcome[int]" = outcome) -> int:
+        async def wait(outcome: "UncancellableFuture[int]" = outcome) -> int:
             return await outcome
 
         tasks = await started(wait(), wait(), _within(0.01, wait()))
@@ -680,9 +680,9 @@ async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Stor
 
 async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_queue, "_AGAIN", 0.05)
-    waiting = write_queue.Line(lambda place: True)
-    waiting.enter(write_queue.Place(waiting, 60, alone=True))
-    second: write_queue.Place[None] = waiting.enter(write_queue.Place(waiting, 0.1, alone=True))
+    waiting = write_queue.WriteQueue(lambda place: True)
+    waiting.enter(write_queue.WriteRequest(waiting, 60, alone=True))
+    second: write_queue.WriteRequest[None] = waiting.enter(write_queue.WriteRequest(waiting, 0.1, alone=True))
     second.deadline = math.inf
     looked = waiting._timer
     async with asyncio.timeout(20):

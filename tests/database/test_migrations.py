@@ -589,7 +589,7 @@ async def everything(path):
         assert (group.assembly.id, group.assembly.member_count, group.assembly.topics) == ("g", 3, ("b", "a"))
         ada = await store.namespace("users", "a/d~a").memories.get("m0")
         assert ada.created_at == at
-        return [m async for m in store.memories.list(below=True)], [a async for a in store.assemblies.list()], found
+        return [m async for m in store.memories.list(recursive=True)], [a async for a in store.assemblies.list()], found
 
 
 REVISED_AWAY = ("DELETE FROM tombstone", "DELETE FROM assembly_merge", "UPDATE memory SET pinned = 0")

@@ -80,7 +80,7 @@ def told(done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 try:
-    asyncio.run(memstore.restore(backup, path, on_progress=told))
+    asyncio.run(memstore.restore_backup(backup, path, on_progress=told))
 except memstore.StorageError as error:
     print(type(error).__name__)
     sys.exit(7)
@@ -177,7 +177,7 @@ async def test_a_store_and_two_processes_that_have_the_file_open_answer_from_wha
             assert (await other("search", AXIS))[0] == ["0", "old"]
         assert (await store.memories.search(AXIS))[0].memory.content == "old"
         assert (await reader.memories.search(AXIS))[0].memory.content == "old"
-        found = await memstore.restore(new, old)
+        found = await memstore.restore_backup(new, old)
         assert (found.memories, found.assemblies, found.path, found.findings) == (7, 1, str(new), [])
         for other in others:
             answer = await other("search", AXIS)
@@ -209,7 +209,7 @@ async def test_writers_wait_while_it_is_written_and_then_write_to_what_was_resto
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(backup_module, "on_this_loop", lambda function: function)
             patch.setattr(restore_copy, "_PAGES", 5)
-            restored = asyncio.ensure_future(memstore.restore(new, old, on_progress=told))
+            restored = asyncio.ensure_future(memstore.restore_backup(new, old, on_progress=told))
             await midway.wait()
             assert (await store.memories.search(AXIS))[0].memory.content == "old", "readers read on"
             writes = [asyncio.ensure_future(store.memories.add("here", id="here", embedding=AXIS))]
@@ -227,7 +227,7 @@ async def test_writers_wait_while_it_is_written_and_then_write_to_what_was_resto
 
 async def test_progress_goes_from_nothing_to_all_of_both_copies(old: Path, new: Path) -> None:
     seen: list[tuple[int, int]] = []
-    await memstore.restore(new, old, on_progress=lambda done, total: seen.append((done, total)))
+    await memstore.restore_backup(new, old, on_progress=lambda done, total: seen.append((done, total)))
     pages = new.stat().st_size // 8_192
     assert seen[-1] == (2 * pages, 2 * pages)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
@@ -235,21 +235,21 @@ async def test_progress_goes_from_nothing_to_all_of_both_copies(old: Path, new: 
 
 async def test_a_target_that_does_not_exist_is_made(path: Path, new: Path) -> None:
     content = new.read_bytes()
-    await memstore.restore(str(new), str(path))
+    await memstore.restore_backup(str(new), str(path))
     assert beside(path) == set()
     assert await contents(path) == {"new one"}
     assert new.read_bytes() == content
     assert sql(path, "PRAGMA auto_vacuum") == [(2,)]
     empty = path.with_name("empty.db")
     empty.touch()
-    await memstore.restore(new, empty)
+    await memstore.restore_backup(new, empty)
     assert await contents(empty) == {"new one"}
 
 
 async def test_a_live_store_can_be_restored_from_without_a_backup(old: Path, new: Path) -> None:
     async with memstore.open(new) as store:
         await store.memories.add("not yet written back", embedding=AXIS)
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
         await store.memories.add("later")
     assert await contents(old) == {"new one", "not yet written back"}
 
@@ -257,7 +257,7 @@ async def test_a_live_store_can_be_restored_from_without_a_backup(old: Path, new
 async def test_an_older_backup_is_brought_up_to_date_before_anybody_sees_it(old: Path) -> None:
     oldest = of_the_first_revision(old.with_name("oldest.bak"))
     content = oldest.read_bytes()
-    found = await memstore.restore(oldest, old)
+    found = await memstore.restore_backup(oldest, old)
     assert found.revision == "0001"
     assert oldest.read_bytes() == content
     assert sql(old, f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
@@ -269,12 +269,12 @@ async def test_an_older_backup_is_brought_up_to_date_before_anybody_sees_it(old:
 
 async def test_each_time_it_is_another_history_also_of_the_same_backup(old: Path, new: Path) -> None:
     """Two restores of one backup, as many changes after each: no index of the first is taken for the second's."""
-    await memstore.restore(new, old)
+    await memstore.restore_backup(new, old)
     first = epoch(old)
     async with memstore.open(old) as store:
         await store.memories.add("first", id="after", embedding=AXIS)
         assert len(await store.memories.search(AXIS, 10)) == 8
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
         async with memstore.open(old) as other:
             await other.memories.add("second", id="after", embedding=[-n for n in AXIS])
         assert (await store.memories.search([-n for n in AXIS], 1))[0].memory.content == "second"
@@ -288,21 +288,21 @@ async def test_stored_graphs_go_on_with_the_history(old: Path, new: Path) -> Non
         "INSERT INTO index_snapshot (space_pk, epoch, seq, parameters, chunks) "
         "SELECT 1, epoch, 1, '{}', 0 FROM store_meta UNION ALL SELECT 1, 'another', 1, '{}', 0",
     )
-    await memstore.restore(new, old)
+    await memstore.restore_backup(new, old)
     assert {name for (name,) in sql(old, "SELECT epoch FROM index_snapshot")} == {epoch(old), "another"}
     assert sql(old, "SELECT write_token FROM store_meta") != sql(new, "SELECT write_token FROM store_meta")
 
 
 async def test_what_is_derived_in_a_backup_is_mended_and_what_is_stored_must_be_whole(old: Path, new: Path) -> None:
     DAMAGE["composite"](new)
-    found = await memstore.restore(new, old)
+    found = await memstore.restore_backup(new, old)
     assert {finding.kind for finding in found.findings} == {"composite", "unusable"}
     assert await contents(old) == {"new one"}
     for damage in ("checksum", "foreign_key", "integrity"):
         broken = await made(new.with_name(damage), "broken", 20)
         DAMAGE[damage](broken)
         with pytest.raises(DamagedError, match="was not restored") as caught:
-            await memstore.restore(broken, old)
+            await memstore.restore_backup(broken, old)
         assert "memstore repair" in str(caught.value)
         assert await contents(old) == {"new one"}
 
@@ -347,7 +347,7 @@ async def test_an_open_store_of_other_vectors_fails_and_writes_nothing(
     async with memstore.open(old) as store:
         if loaded:
             await store.memories.search(AXIS)
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
         before = sql(old, "SELECT * FROM memory"), sql(old, "SELECT * FROM memory_vector")
         for call in [*EVERY.values(), in_transaction, empty_transaction]:
             with pytest.raises(SettingsMismatchError, match="close it, and open it again") as caught:
@@ -377,7 +377,7 @@ async def test_an_open_store_with_another_embedder_fails_and_one_with_none_goes_
         async with memstore.open(file, embedder=Named(name)) as store:
             await store.memories.add(name, id=name)
     async with memstore.open(path, embedder=Named("one")) as store, memstore.open(path) as plain:
-        await memstore.restore(new, path)
+        await memstore.restore_backup(new, path)
         with pytest.raises(SettingsMismatchError, match="'two'") as caught:
             await store.memories.add("x")
         assert (caught.value.setting, caught.value.expected, caught.value.got) == ("embedder", "two", "one")
@@ -395,7 +395,7 @@ async def test_a_transaction_after_it_searches_what_was_restored_though_the_log_
         query = vectors(np.random.default_rng(len("next")), 5)[3]
         await store.memories.search(query)
         at = store._follower.applied
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
         assert sql(old, "SELECT seq FROM sqlite_sequence WHERE name = 'change_log'") == [(at,)]
         async with store.transaction() as tx:
             hit = (await tx.memories.search(query))[0]
@@ -409,14 +409,14 @@ async def test_a_target_that_is_no_store_is_refused_and_untouched(new: Path) -> 
     notes = new.with_name("notes.txt")
     notes.write_text("notes " * 2_000)
     with pytest.raises(ForeignFileError) as caught:
-        await memstore.restore(new, notes)
+        await memstore.restore_backup(new, notes)
     assert "-wal" in caught.value.__notes__[0]
     assert notes.read_text() == "notes " * 2_000
     other = new.with_name("other.db")
     sql(other, "CREATE TABLE theirs (x)")
     content = other.read_bytes()
     with pytest.raises(ForeignFileError, match="another application"):
-        await memstore.restore(new, other)
+        await memstore.restore_backup(new, other)
     assert other.read_bytes() == content
     assert beside(other) | beside(notes) == set()
 
@@ -424,25 +424,25 @@ async def test_a_target_that_is_no_store_is_refused_and_untouched(new: Path) -> 
 async def test_newer_files_missing_ones_and_the_file_itself_are_refused(old: Path, new: Path) -> None:
     for pair in ((old, old), (str(old), old)):
         with pytest.raises(InvalidError, match="itself"):
-            await memstore.restore(*pair)
+            await memstore.restore_backup(*pair)
     link = old.with_name("link.db")
     link.hardlink_to(old)
     with pytest.raises(InvalidError, match="itself"):
-        await memstore.restore(link, old)
+        await memstore.restore_backup(link, old)
     link.unlink()
     with pytest.raises(MissingFileError):
-        await memstore.restore(old.with_name("absent"), old)
+        await memstore.restore_backup(old.with_name("absent"), old)
     with pytest.raises(MissingFileError, match="never folders"):
-        await memstore.restore(new, old.parent / "nowhere" / "x.db")
+        await memstore.restore_backup(new, old.parent / "nowhere" / "x.db")
     with pytest.raises(InvalidError, match="timeout"):
-        await memstore.restore(new, old, timeout=-1)
+        await memstore.restore_backup(new, old, timeout=-1)
     newer = await made(new.with_name("newer"), "newer")
     sql(newer, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     content = newer.read_bytes()
     with pytest.raises(NewerFileError):
-        await memstore.restore(newer, old)
+        await memstore.restore_backup(newer, old)
     with pytest.raises(NewerFileError):
-        await memstore.restore(new, newer)
+        await memstore.restore_backup(new, newer)
     assert newer.read_bytes() == content
     assert await contents(old) == {"old"}
     made_by_sqlite = {
@@ -457,8 +457,8 @@ async def test_a_task_with_a_transaction_open_is_told_so_at_once(old: Path, new:
             await tx.memories.add("x")
             async with asyncio.timeout(BOUND / 2):
                 with pytest.raises(TransactionError, match="end it"):
-                    await memstore.restore(new, old)
-        await memstore.restore(new, old)
+                    await memstore.restore_backup(new, old)
+        await memstore.restore_backup(new, old)
         assert await store.memories.count() == 7
 
 
@@ -470,12 +470,12 @@ async def test_past_the_timeout_a_busy_target_is_left_as_it_was(old: Path, new: 
             for timeout in (0.3, 0.0):
                 async with asyncio.timeout(BOUND):
                     with pytest.raises(BusyError, match="as it was"):
-                        await memstore.restore(new, old, timeout=timeout)
+                        await memstore.restore_backup(new, old, timeout=timeout)
             other.execute("UPDATE memory SET content = 'written meanwhile' WHERE id = '4'")
             other.execute("COMMIT")
         assert epoch(old) == before
         assert {memory.content async for memory in store.memories.list()} == {"old", "written meanwhile"}
-        await memstore.restore(new, old, timeout=0.3)
+        await memstore.restore_backup(new, old, timeout=0.3)
         assert await store.memories.count() == 7
 
 
@@ -494,7 +494,7 @@ async def test_one_that_is_cancelled_in_the_middle_changes_nothing(old: Path, ne
                     loop.call_soon_threadsafe(stopped.set)
                     stopped.wait(BOUND)
 
-            restored = asyncio.ensure_future(memstore.restore(new, old, on_progress=told))
+            restored = asyncio.ensure_future(memstore.restore_backup(new, old, on_progress=told))
             with pytest.raises(asyncio.CancelledError):
                 await restored
 
@@ -504,7 +504,7 @@ async def test_one_that_is_cancelled_in_the_middle_changes_nothing(old: Path, ne
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(restore_copy, "_PAGES", 1)
         absent = old.with_name("absent.db")
-        restored = asyncio.ensure_future(memstore.restore(new, absent, on_progress=lambda *_: restored.cancel()))
+        restored = asyncio.ensure_future(memstore.restore_backup(new, absent, on_progress=lambda *_: restored.cancel()))
         with pytest.raises(asyncio.CancelledError):
             await restored
         assert not absent.exists()
@@ -531,7 +531,7 @@ async def test_files_with_other_pages_are_restored_and_those_who_have_them_open_
     folders = set(Path(restore_copy.tempfile.gettempdir()).glob("memstore-*"))
     async with memstore.open(old) as store, served(old) as other:
         assert (await other("search", AXIS))[0] == ["0", "old"]
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
         await store.memories.add_many([{"content": "new one", "embedding": AXIS} for _ in range(300)])
         assert len(await other("search", AXIS)) == 5
         assert await other("add", {"content": "new one", "id": "there"}) == "there"
@@ -547,7 +547,7 @@ async def test_a_damaged_store_is_what_a_backup_is_for(old: Path, new: Path, dam
     os.replace(old.with_name("larger"), old)
     DAMAGE[damage](old)
     assert (await memstore.verify(old)).findings != []
-    await memstore.restore(new, old)
+    await memstore.restore_backup(new, old)
     assert await contents(old) == {"new one"}
     assert (await memstore.verify(old)).findings == []
 
@@ -625,7 +625,7 @@ def replace(*arguments, really=backups.replace):
     really(*arguments)
 
 backups.replace = replace
-asyncio.run(memstore.restore(*sys.argv[1:3]))
+asyncio.run(memstore.restore_backup(*sys.argv[1:3]))
 """
 
 
@@ -643,7 +643,7 @@ async def test_a_disk_that_takes_no_more_leaves_the_old_whole_and_nothing_of_a_n
         assert await run_restore(new, absent, most=new.stat().st_size // 2) == 7
         assert not absent.exists()
         assert beside(absent) == set()
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
         assert await store.memories.count() == 1_500
     assert await contents(old) == {"large"}
 
@@ -658,6 +658,6 @@ async def test_the_error_of_a_full_disk_is_ours(old: Path, new: Path, monkeypatc
     connect = sqlite3.connect
     monkeypatch.setattr(restore_copy.sqlite3, "connect", lambda *a, **o: connect(*a, **{"factory": Full, **o}))
     with pytest.raises(StorageError, match="free some space"):
-        await memstore.restore(new, old)
+        await memstore.restore_backup(new, old)
     monkeypatch.undo()
     assert await contents(old) == {"old"}

@@ -60,7 +60,7 @@ def test_the_exact_answers_are_those_of_a_plain_loop(made: Workset, filter: str)
     elif rule.tag:
         allowed = [item for item in items if rule.tag in item.tags]
     else:
-        allowed = [item for item in items if item.metadata[rule.field] < rule.below]
+        allowed = [item for item in items if item.metadata[rule.field] < rule.recursive]
     assert judge.truth(filter).allowed == len(allowed)
     if rule is not None:
         assert abs(len(allowed) - rule.share * ROWS) <= 1

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 import memstore
 from memstore import (
+    AssemblyForgetPolicy,
     DuplicateError,
     FilterError,
     ForgetPolicy,
     InvalidError,
     Memory,
     NotFoundError,
-    PrunePolicy,
     StalePlanError,
     Store,
 )
@@ -108,7 +108,7 @@ async def test_each_says_all_the_reasons_it_meets_and_what_it_would_free(store: 
     size = {each.id: each.bytes for each in plan.planned}
     assert size == {"a": 1 + 10 + 2 + 4 * DIMENSION, "b": 23, "c": 33, "d": 43}
     assert (plan.bytes, plan.remaining, plan.remaining_bytes, len(plan)) == (sum(size.values()), 3, None, 4)
-    assert (plan.noun, plan.namespace, plan.below) == ("memory", (), False)
+    assert (plan.noun, plan.namespace, plan.recursive) == ("memory", (), False)
 
 
 BUDGETS = [
@@ -172,11 +172,11 @@ def test_a_policy_that_cannot_be_is_refused() -> None:
             ForgetPolicy(**wrong)  # type: ignore[arg-type]
     for wrong in ({}, {"members_below": 0}, {"inactive_for": -1}, {"activated_fewer_than": 0}, {"where": {}}):
         with pytest.raises(InvalidError):
-            PrunePolicy(**wrong)  # type: ignore[arg-type]
+            AssemblyForgetPolicy(**wrong)  # type: ignore[arg-type]
     with pytest.raises(FilterError):
         ForgetPolicy(where={"nope": 1})
     with pytest.raises(FilterError):
-        PrunePolicy(where={"pinned": True})
+        AssemblyForgetPolicy(where={"pinned": True})
 
 
 async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
@@ -272,13 +272,13 @@ async def test_a_plan_belongs_to_its_namespace_and_its_noun(store: Store) -> Non
     plan = await ada.plan_forget(ForgetPolicy(older_than=DAY))
     with pytest.raises(InvalidError, match="namespace"):
         await store.forget(plan)
-    prune = await ada.assemblies.plan_prune(PrunePolicy(members_below=1))
+    prune = await ada.assemblies.plan_prune(AssemblyForgetPolicy(members_below=1))
     for wrong in (prune, None, [plan]):
         with pytest.raises(InvalidError):
             await ada.forget(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidError):
         await ada.assemblies.prune(plan)
-    for wrong in (None, PrunePolicy(members_below=1)):
+    for wrong in (None, AssemblyForgetPolicy(members_below=1)):
         with pytest.raises(InvalidError):
             await ada.plan_forget(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidError):
@@ -286,7 +286,7 @@ async def test_a_plan_belongs_to_its_namespace_and_its_noun(store: Store) -> Non
     with pytest.raises(InvalidError):
         await ada.forget(plan, actor=b"x")  # type: ignore[arg-type]
 
-    whole = await store.plan_forget(ForgetPolicy(older_than=30 * DAY), below=True)
+    whole = await store.plan_forget(ForgetPolicy(older_than=30 * DAY), recursive=True)
     assert sorted((p.namespace, p.id) for p in whole.planned) == [((), "a"), ((), "b"), ((), "c"), (("ada",), "a")]
     assert whole.remaining == 4
     assert await store.forget(whole) == 4
@@ -305,7 +305,7 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     before = await store.assemblies.get("old")
 
     async def found(**policy: Any) -> dict[str, tuple[str, ...]]:
-        plan = await store.assemblies.plan_prune(PrunePolicy(**policy))
+        plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(**policy))
         assert plan.remaining == 3 - len(plan) or policy.get("where")
         return {each.id: each.reasons for each in plan.planned}
 
@@ -327,12 +327,12 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     assert (await found(activated_fewer_than=1)).keys() == {"empty", "small"}
     assert (await found(activated_fewer_than=3)).keys() == {"old", "empty", "small"}
 
-    plan = await store.assemblies.plan_prune(PrunePolicy(older_than=30 * DAY))
+    plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(older_than=30 * DAY))
     await store.assemblies.remove_members("old", ["m1"])
     with pytest.raises(StalePlanError):
         await store.assemblies.prune(plan)
     before = await store.assemblies.get("old")
-    plan = await store.assemblies.plan_prune(PrunePolicy(older_than=30 * DAY))
+    plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(older_than=30 * DAY))
     assert plan.planned[0].bytes == 3 + 2 + 5 + 4 * DIMENSION
     assert await store.assemblies.prune(plan, actor="ada") == 1
     assert await store.memories.count() == 3
@@ -383,8 +383,8 @@ async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
     await store.assemblies.add("g", created_at=ago(90))
     await store.forget(await store.plan_forget(ForgetPolicy(older_than=30 * DAY)))
     await ada.forget(await ada.plan_forget(ForgetPolicy(older_than=30 * DAY)))
-    await store.assemblies.prune(await store.assemblies.plan_prune(PrunePolicy(members_below=1)))
-    assert await store.purge(older_than=DAY, below=True) == 0
+    await store.assemblies.prune(await store.assemblies.plan_prune(AssemblyForgetPolicy(members_below=1)))
+    assert await store.purge(older_than=DAY, recursive=True) == 0
     assert await store.purge(older_than=timedelta.max) == 0
     with sqlite3.connect(store._database.settings.path) as other:
         other.execute("UPDATE tombstone SET at = at - 86400000000 * 2 WHERE id = 'b'")
@@ -398,7 +398,7 @@ async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
     assert await store.purge(older_than=0) == 3
     assert [t async for t in store.assemblies.trash()] == []
     assert [t.record.id async for t in ada.memories.trash()] == ["y"]
-    assert await store.purge(older_than=0, below=True) == 1
+    assert await store.purge(older_than=0, recursive=True) == 1
 
     await store.forget(await store.plan_forget(ForgetPolicy(older_than=0)))
     await store.memories.add("x")
@@ -418,7 +418,7 @@ async def test_what_a_merge_set_aside_is_not_in_the_trash(store: Store) -> None:
     assert (await store.stats()).trashed == 0
     with pytest.raises(NotFoundError, match="trash"):
         await store.assemblies.restore(["g"])
-    assert await store.purge(older_than=0, below=True) == 0
+    assert await store.purge(older_than=0, recursive=True) == 0
     find = tombstones.find
     assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"], "merged")) != {}
     assert await store.clear() == 0  # leaves nothing, merged or forgotten
@@ -679,7 +679,7 @@ class Life:
             await store.assemblies.remove_members(id, ids)
 
     async def prune(self, store: Store, id: str) -> None:
-        plan = await store.assemblies.plan_prune(PrunePolicy(where={"id": id}))
+        plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(where={"id": id}))
         if await store.assemblies.prune(plan):
             self.pruned.append(id)
 

@@ -111,7 +111,7 @@ async def test_an_assembly_comes_back_with_its_members_and_a_revision_it_never_h
     await aside(store, "assembly", ["a"], "merged")
     with pytest.raises(NotFoundError):
         await store.assemblies.get("a")
-    assert [g.id for g in await store.assemblies.of("m1")] == ["b"]
+    assert [g.id for g in await store.assemblies.containing("m1")] == ["b"]
     assert [hit.assembly.id for hit in await store.assemblies.search(np.ones(DIMENSION))] == ["b"]
     (lies,) = await held(store, "assembly")
     assert lies.cause == "merged"
@@ -145,7 +145,7 @@ async def test_a_membership_in_an_assembly_that_was_deleted_is_over(store: Store
     await store.assemblies.delete("a")
     await store.assemblies.add("a", members=["m0"])  # another one of the same id
     await back(store, "memory", ["m1"])
-    assert [g.id for g in await store.assemblies.of("m1")] == ["b"]
+    assert [g.id for g in await store.assemblies.containing("m1")] == ["b"]
 
 
 async def test_an_id_that_is_taken_again_is_not_brought_back(store: Store, rng: np.random.Generator) -> None:
@@ -188,7 +188,7 @@ async def test_tombstones_are_read_page_by_page_of_one_cause_and_one_namespace(s
 
     assert await store._session.read(step) == [["m0", "m5"], ["m3", "m1"]]
     assert [t.id for t in await held(store, "memory", "merged")] == ["m2"]
-    other = await store._session.read(lambda c: tombstones.page(c, noun, ("x",), None, None, 9, below=True))
+    other = await store._session.read(lambda c: tombstones.page(c, noun, ("x",), None, None, 9, recursive=True))
     assert other == []
 
 
@@ -273,7 +273,7 @@ async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
         await store.backup(path.with_suffix(".bak"))
         assert (await memstore.verify(path.with_suffix(".bak"))).findings == [finding]
         with pytest.raises(DamagedError, match="cannot be brought back, only purged"):
-            await memstore.restore(path.with_suffix(".bak"), path.with_suffix(".new"))
+            await memstore.restore_backup(path.with_suffix(".bak"), path.with_suffix(".new"))
         assert await store.purge(older_than=0) == 1
         assert await store.check() == []
 

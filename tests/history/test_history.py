@@ -171,8 +171,8 @@ async def members(noun: Any, id: str) -> list[str]:
 async def state(place: Any, as_of: datetime | None = None, **how: Any) -> dict[str, list[Any]]:
     then = {} if as_of is None else {"as_of": as_of}
     return {
-        "memories": await everything(place.memories.list(below=True, **how, **then)),
-        "assemblies": await everything(place.assemblies.list(below=True, **then)),
+        "memories": await everything(place.memories.list(recursive=True, **how, **then)),
+        "assemblies": await everything(place.assemblies.list(recursive=True, **then)),
     }
 
 
@@ -198,15 +198,15 @@ async def whatever_is_asked(store: Store, at: datetime, known: list[Memory], sal
     least = datetime.min.replace(tzinfo=UTC)
     # What was known is in the order of creation; that of equals is by key, in the direction of the list.
     here = known if where is None else [m for m in known if filters.matches(filters.parse(where, "memory"), m)]
-    listed = await everything(store.memories.list(below=True, as_of=at, where=where, order=order))
+    listed = await everything(store.memories.list(recursive=True, as_of=at, where=where, order=order))
     value = [least if getattr(m, name) is None else getattr(m, name) for m in listed]
     assert value == sorted(value, reverse=down)
     by = [(m.namespace, m.id) for m in here]
     assert sorted((m.namespace, m.id) for m in listed) == sorted(by)
     assert [
-        m.id for m in await everything(store.memories.list(below=True, as_of=at, where=where, order=order, limit=2))
+        m.id for m in await everything(store.memories.list(recursive=True, as_of=at, where=where, order=order, limit=2))
     ] == [m.id for m in listed[:2]]
-    tagged = await everything(store.memories.list(below=True, as_of=at, tags=["red"]))
+    tagged = await everything(store.memories.list(recursive=True, as_of=at, tags=["red"]))
     assert [m.id for m in tagged] == [m.id for m in known if "red" in m.tags]
 
 
@@ -228,7 +228,7 @@ def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[An
                 await here.assemblies.add("g", members=["a", "b"], tags=TAGS[:1])
             known.append((clock(), await state(store)))
             for place, some in script:
-                refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.UndoError)
+                refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.ConflictError)
                 with suppress(*refused):
                     if len(some) == 1:
                         await do(store.namespace(*place), *some[0])
@@ -317,11 +317,11 @@ async def test_use_is_no_change(store: Store, path: Path) -> None:
 
 async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_beside_it(store: Store) -> None:
     async def one(name: str) -> None:
-        with memstore.actor(name, reason=f"for {name}"):
+        with memstore.as_actor(name, reason=f"for {name}"):
             await asyncio.gather(*(store.memories.add("x", id=f"{name}{i}") for i in range(20)))
             async with store.transaction() as tx:
                 await tx.memories.update(f"{name}0", tags={"t"})
-                with memstore.actor("inner"):
+                with memstore.as_actor("inner"):
                     await tx.memories.update(f"{name}0", tags={"u"})
 
     await asyncio.gather(one("ada"), one("bob"), *(store.memories.add("x", id=f"n{i}") for i in range(20)))
@@ -331,9 +331,9 @@ async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_
             assert (added.what, added.actor) == ("added", who)
     expected = [("updated", "inner", None), ("updated", "ada", "for ada"), ("added", "ada", "for ada")]
     assert await told(store.memories, "ada0") == expected
-    with pytest.raises(memstore.InvalidError), memstore.actor(""):
+    with pytest.raises(memstore.InvalidError), memstore.as_actor(""):
         pass
-    with memstore.actor("ada"):
+    with memstore.as_actor("ada"):
         pass
     await store.memories.update("ada0", tags={"v"})
     assert (await told(store.memories, "ada0"))[0] == ("updated", None, None)
@@ -373,7 +373,7 @@ async def test_what_expires_is_a_change_of_its_own_and_is_seen_as_of_before(stor
     assert await everything(store.memories.list(as_of=between)) == []  # its time had come, whenever it was deleted
     with pytest.raises(memstore.NotFoundError):
         await store.memories.get("a", as_of=between)
-    with pytest.raises(memstore.UndoError, match="time has come"):
+    with pytest.raises(memstore.ConflictError, match="time has come"):
         await store.undo((await store.memories.history("a"))[0])
 
 
@@ -383,7 +383,7 @@ async def test_what_a_transaction_finds_expired_went_at_its_moment(store: Store,
     await store.assemblies.add("g", members=["a"])
     while clock() <= soon:
         await asyncio.sleep(0.01)
-    with memstore.actor("ada"):
+    with memstore.as_actor("ada"):
         async with store.transaction() as tx:
             await tx.memories.add("y", id="b")
     (change,) = await store.memories.history("b")
@@ -504,14 +504,14 @@ async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_fou
     assert (await store.memories.search(row, 1))[0].memory == record
     after = await store.assemblies.get("g")
     assert after.composite.tobytes() == group.composite.tobytes()
-    assert [g.id for g in await store.assemblies.of("a")] == ["g"]  # the other is gone
+    assert [g.id for g in await store.assemblies.containing("a")] == ["g"]  # the other is gone
     assert [m async for m in store.assemblies.members("g")] == ["a", "b"]  # in the order of creation still
     await store.assemblies.add("k", members=["a"])
     await store.assemblies.delete("k")
     gone = (await store.assemblies.history("k"))[0]
     assert gone.left == ("a",)
     assert (await store.undo(gone)).joined == ("a",)
-    with pytest.raises(memstore.UndoError, match="came back") as caught:
+    with pytest.raises(memstore.ConflictError, match="came back") as caught:
         await store.undo(change)
     assert caught.value.later == (undone.number,)
 
@@ -522,7 +522,7 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
     await store.memories.update("a", tags={"t"})
     await store.memories.update("a", importance=0.3, metadata={"n": 1})
     last, tagged, first, added = await store.memories.history("a")
-    with pytest.raises(memstore.UndoError, match="undo that first") as caught:
+    with pytest.raises(memstore.ConflictError, match="undo that first") as caught:
         await store.undo(first)
     assert caught.value.later == (last.number,)
     await store.undo(tagged)  # nothing depends on it
@@ -534,15 +534,15 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
         unused(await store.memories.get("a")), importance=0.1, metadata={}, tags=frozenset()
     )
     await store.assemblies.add("g", members=["a"])
-    with pytest.raises(memstore.UndoError, match="member of an assembly"):
+    with pytest.raises(memstore.ConflictError, match="member of an assembly"):
         await store.undo(added)
     await store.assemblies.delete("g")
     made = await store.undo(added)
     assert made.what == "deleted"
-    with pytest.raises(memstore.UndoError, match="went after"):
+    with pytest.raises(memstore.ConflictError, match="went after"):
         await store.undo(first)
     await store.memories.add("other", id="a")
-    with pytest.raises(memstore.UndoError, match="given to another") as caught:
+    with pytest.raises(memstore.ConflictError, match="given to another") as caught:
         await store.undo(made)
     assert caught.value.later == ((await store.memories.history("a"))[0].number,)
 
@@ -557,7 +557,7 @@ async def test_members_are_undone_one_by_one_where_they_are_there_still(store: S
     assert joined.joined == ("b", "c")
     await store.assemblies.upsert("g", members=["c"])
     assert (await store.assemblies.history("g"))[0].left == ("a", "b")
-    with pytest.raises(memstore.UndoError):
+    with pytest.raises(memstore.ConflictError):
         await store.undo(joined)
     left = (await store.assemblies.history("g"))[0]
     await store.undo(left)
@@ -567,7 +567,7 @@ async def test_members_are_undone_one_by_one_where_they_are_there_still(store: S
     await store.assemblies.remove_members("g", ["a"])
     parted = (await store.assemblies.history("g"))[0]
     await store.memories.delete("a")
-    with pytest.raises(memstore.UndoError, match="'a'"):
+    with pytest.raises(memstore.ConflictError, match="'a'"):
         await store.undo(parted)
 
 
@@ -585,7 +585,7 @@ async def test_undo_is_of_its_namespace_and_of_what_is_kept(store: Store, path: 
         await store.undo(1)  # type: ignore[arg-type]
     async with store.transaction() as tx:
         await tx.namespace("u").undo(change)
-    assert await store.memories.count(below=True) == 0
+    assert await store.memories.count(recursive=True) == 0
 
 
 # --- how much is kept -------------------------------------------------------------------------------------------------

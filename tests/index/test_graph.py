@@ -59,8 +59,8 @@ class World:
     def tagged(self, *tags: str) -> npt.NDArray[np.bool_]:
         return np.array([set(tags) <= held for held in self.tags]) & ~self.gone
 
-    def within(self, namespace: tuple[str, ...], *, below: bool) -> npt.NDArray[np.bool_]:
-        inside = [n == namespace or (below and n[: len(namespace)] == namespace) for n in self.spaces]
+    def within(self, namespace: tuple[str, ...], *, recursive: bool) -> npt.NDArray[np.bool_]:
+        inside = [n == namespace or (recursive and n[: len(namespace)] == namespace) for n in self.spaces]
         return np.array(inside) & ~self.gone
 
     def judge(
@@ -213,12 +213,12 @@ async def test_the_nearest_are_found_whatever_a_filter_leaves_of_them(
 ) -> None:
     async with world(metric, vector_type) as w:
         memories = w.store.memories
-        answers = await memories.search_many(w.queries, below=True)
+        answers = await memories.search_many(w.queries, recursive=True)
         assert set(methods(answers)) == {"graph"}, [hits.plan for hits in answers]
         assert all(hits.plan.tail > 200 and hits.plan.candidates > 0 for hits in answers)
         w.judge(answers, w.known())
         for tag, share in SHARES.items():
-            answers = await memories.search_many(w.queries, tags=[tag], below=True)
+            answers = await memories.search_many(w.queries, tags=[tag], recursive=True)
             w.judge(answers, w.tagged(tag))
             by_graph = methods(answers).count("graph")
             if share >= (0.1 if vector_type == "float32" else 0.5):
@@ -233,11 +233,11 @@ async def test_a_filter_against_the_query_costs_nothing(world: Worlds, metric: s
     async with world(metric, vector_type) as w:
         search = w.store.memories.search_many
         for share in SHARES.values():
-            answers = await search(w.towards, where={"importance": {"$lt": share}}, below=True)
+            answers = await search(w.towards, where={"importance": {"$lt": share}}, recursive=True)
             w.judge(answers, (w.importance < share) & ~w.gone, queries=w.towards)
             if share == 0.5:
                 assert {hits.plan.reason for hits in answers} == {"the graph's answer was short"}
-            answers = await search(w.towards, where={"importance": {"$gte": 1 - share}}, below=True)
+            answers = await search(w.towards, where={"importance": {"$gte": 1 - share}}, recursive=True)
             w.judge(answers, (w.importance >= 1 - share) & ~w.gone, queries=w.towards)
 
 
@@ -247,7 +247,7 @@ async def test_a_search_gives_as_many_as_are_wanted(world: Worlds, metric: str, 
         for limit in (1, 3, 60, 400):
             queries = w.queries if limit < 60 else w.queries[:10]
             for arguments, allowed in (({}, w.known()), ({"tags": ["half"]}, w.tagged("half"))):
-                answers = await w.store.memories.search_many(queries, limit, below=True, **arguments)
+                answers = await w.store.memories.search_many(queries, limit, recursive=True, **arguments)
                 w.judge(answers, allowed, limit, queries, least=0.97)
                 if limit <= 60:
                     assert methods(answers).count("graph") >= 0.9 * len(answers), answers[0].plan
@@ -259,16 +259,16 @@ async def test_every_other_argument_means_beside_a_graph_what_it_means_without(
 ) -> None:
     async with world(metric, vector_type) as w:
         for namespace in ((), ("u",), ("u", "v"), ("w",)):
-            for below in (False, True):
-                answers = await at(w.store, namespace).memories.search_many(w.queries, below=below)
-                w.judge(answers, w.within(namespace, below=below))
+            for recursive in (False, True):
+                answers = await at(w.store, namespace).memories.search_many(w.queries, recursive=recursive)
+                w.judge(answers, w.within(namespace, recursive=recursive))
                 if namespace == ("u",):
                     assert "graph" in methods(answers)
-        answers = await at(w.store, ("u",)).memories.search_many(w.queries, below=True, tags=["half"])
-        w.judge(answers, w.within(("u",), below=True) & w.tagged("half"))
+        answers = await at(w.store, ("u",)).memories.search_many(w.queries, recursive=True, tags=["half"])
+        w.judge(answers, w.within(("u",), recursive=True) & w.tagged("half"))
         for query in w.queries[:5]:
-            every = await w.store.memories.search(query, 30, below=True)
-            hits = await w.store.memories.search(query, 30, below=True, min_score=every[12].score)
+            every = await w.store.memories.search(query, 30, recursive=True)
+            hits = await w.store.memories.search(query, 30, recursive=True, min_score=every[12].score)
             assert [hit.memory.id for hit in hits] == [hit.memory.id for hit in every[:13]]
             assert hits.plan.method == "graph"
         assert await w.store.memories.search_many(np.empty((0, DIMENSION), dtype=np.float32)) == []
@@ -290,12 +290,12 @@ async def test_what_is_not_committed_is_found_in_its_transaction_alone(
             inside.gone[killed] = True
             inside.rows[moved] = -inside.rows[moved]
             await w_put(tx, inside, moved)
-            answers = await tx.memories.search_many(w.queries, below=True)
+            answers = await tx.memories.search_many(w.queries, recursive=True)
             inside.judge(answers, inside.known())
             assert "graph" in methods(answers)
             assert {hits.plan.uncommitted for hits in answers} == {len(moved)}
-            w.judge(await w.store.memories.search_many(w.queries, below=True), w.known())
-        inside.judge(await w.store.memories.search_many(w.queries, below=True), inside.known())
+            w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.known())
+        inside.judge(await w.store.memories.search_many(w.queries, recursive=True), inside.known())
 
 
 async def test_what_expires_leaves_a_graph_at_once_and_the_graph_goes_on_answering(world: Worlds) -> None:
@@ -308,10 +308,10 @@ async def test_what_expires_leaves_a_graph_at_once_and_the_graph_goes_on_answeri
                 for i in first:
                     await at(tx, w.spaces[i]).memories.update(str(i), ttl=ttl)
             if ttl == 3_600:
-                w.judge(await w.store.memories.search_many(w.queries, below=True), w.known())
+                w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.known())
         await asyncio.sleep(0.6)
         w.gone[first] = True
-        answers = await w.store.memories.search_many(w.queries, below=True)
+        answers = await w.store.memories.search_many(w.queries, recursive=True)
         w.judge(answers, w.known())
         assert methods(answers).count("graph") >= 36
 
@@ -321,8 +321,8 @@ async def test_dead_entries_are_found_by_nobody_however_many_and_near_they_are(w
     async with world("l2") as w:
         await drop(w.store, w, np.flatnonzero((w.importance > 0.85) & ~w.gone))
         w.gone |= w.importance > 0.85
-        w.judge(await w.store.memories.search_many(w.towards, below=True), w.known(), queries=w.towards)
-        answers = await w.store.memories.search_many(w.queries, below=True)
+        w.judge(await w.store.memories.search_many(w.towards, recursive=True), w.known(), queries=w.towards)
+        answers = await w.store.memories.search_many(w.queries, recursive=True)
         w.judge(answers, w.known())
         assert "graph" in methods(answers)
 

@@ -66,7 +66,7 @@ async def right(store: Store, rows: Rows, ids: Any = None) -> set[str]:
     return {hits.plan.method for hits in answers}
 
 
-def of_memories(store: Store) -> hybrid.GraphedIndex:
+def of_memories(store: Store) -> hybrid.HybridIndex:
     return store._follower.indexes["memory"]
 
 
@@ -296,9 +296,9 @@ async def test_optimize_inside_ones_own_transaction_is_refused_at_once(path: Pat
         (GrowingGraph, "link"),
         (hnsw.GraphMaker, "growing"),
         (hnsw.GraphMaker, "of"),
-        (hybrid.GraphedIndex, "publish"),
-        (hybrid.GraphedIndex, "fill_dead"),
-        (hybrid.GraphedIndex, "drop_graph"),
+        (hybrid.HybridIndex, "publish"),
+        (hybrid.HybridIndex, "fill_dead"),
+        (hybrid.HybridIndex, "drop_graph"),
     ],
     ids=lambda step: f"{step[0].__name__}.{step[1]}",
 )
@@ -583,7 +583,7 @@ async def test_a_failure_is_logged_once_not_tried_again_at_once_and_costs_no_sea
 
     rows = data(700)
     with monkeypatch.context() as patch:
-        owner: Any = {"link": GrowingGraph, "measured": maintainer, "publish": hybrid.GraphedIndex}[step]
+        owner: Any = {"link": GrowingGraph, "measured": maintainer, "publish": hybrid.HybridIndex}[step]
         patch.setattr(owner, step, fail)
         async with opened(path) as store:
             await put(store, rows[:400])

@@ -1,4 +1,4 @@
-"""FAISS beside other OpenMP runtimes, and the rule for each platform. Long form: `python -m tests.reliability.openmp`."""
+"""FAISS beside other OpenMP runtimes; `python -m tests.reliability.openmp` tries more."""
 
 import sys
 from functools import lru_cache
@@ -88,6 +88,6 @@ def test_a_runtime_is_told_by_the_name_of_its_file() -> None:
         "/a/libiomp5.so": "Intel",
         "/a/vcomp140.dll": "Microsoft",
     }
-    assert {path: runtimes.described(path) for path in made} == {p: f"{m}'s, {p}" for p, m in made.items()}
+    assert {path: runtimes.describe_runtime(path) for path in made} == {p: f"{m}'s, {p}" for p, m in made.items()}
     others = ["/a/libomptarget.so", "/a/libcomp.so", "/omp/libm.so", "/a/libgomp-1/x.so"]
     assert [path for path in [*made, *others] if runtimes._OPENMP.match(path.rsplit("/", 1)[1])] == [*made]

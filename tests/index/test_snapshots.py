@@ -53,7 +53,7 @@ class Held:
         """Every search is right; by which methods they were answered."""
         ids = list(self.vectors)
         close = closeness("cosine", self.queries, np.stack([self.vectors[id] for id in ids]))
-        answers = await store.memories.search_many(self.queries, below=True)
+        answers = await store.memories.search_many(self.queries, recursive=True)
         right = 0
         for hits, scores in zip(answers, close, strict=True):
             places = [ids.index(hit.memory.id) for hit in hits]
@@ -61,8 +61,8 @@ class Held:
             np.testing.assert_allclose([hit.score for hit in hits], scores[places], rtol=2e-6, atol=2e-7)
             right += int((scores[places] >= np.sort(scores)[-10] - 1e-6).sum())
         assert right >= least * 10 * len(answers)
-        near = await store.assemblies.search_many(self.queries, 5, below=True)
-        groups = {a.id: a.composite async for a in store.assemblies.list(below=True) if a.composite is not None}
+        near = await store.assemblies.search_many(self.queries, 5, recursive=True)
+        groups = {a.id: a.composite async for a in store.assemblies.list(recursive=True) if a.composite is not None}
         names = sorted(groups)
         close = closeness("cosine", self.queries, np.stack([groups[name] for name in names]))
         right = 0
@@ -125,7 +125,7 @@ def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: object) -> None:
         raise AssertionError("a graph was built or folded")
 
-    monkeypatch.setattr(maintainer.Tender, "_fold", refuse)
+    monkeypatch.setattr(maintainer.IndexMaintainer, "_fold", refuse)
 
 
 def nodes(store: Store) -> dict[str, int]:
@@ -238,7 +238,7 @@ async def test_a_snapshot_of_a_graph_with_dead_nodes_is_as_good(path: Path, held
         assert dead > 0
         assert "graph" in await held.judge(store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.Tender, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
         async with opened(path) as store:
             await attached(store)
             index = store._follower.indexes["memory"]
@@ -451,7 +451,7 @@ async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_built_anew(path
         await settled(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.Tender, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
         async with opened(path) as store:
             await attached(store)
             assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
@@ -781,7 +781,7 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
 ) -> None:
     monkeypatch.setattr(snapshot, "CHUNK", 1 << 18)
     grown: list[tuple[int, int]] = []
-    forget = maintainer.Tender._forget
+    forget = maintainer.IndexMaintainer._forget
 
     async def measured(self: Any, space_pk: int, kept: int | None) -> None:
         old = sql(path, "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept", kept=kept)
@@ -789,7 +789,7 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
         await forget(self, space_pk, kept)
         grown.append((old[0][0], self._database.wal_bytes() - before))
 
-    monkeypatch.setattr(maintainer.Tender, "_forget", measured)
+    monkeypatch.setattr(maintainer.IndexMaintainer, "_forget", measured)
     rows, _ = clustered(np.random.default_rng(1), 2_400)
     async with opened(path, graph=GraphOptions(m=64, ef_construction=16)) as store:
         by_hand(store)
@@ -840,7 +840,7 @@ async def test_compact_leaves_the_snapshots_that_count(path: Path, held: Held) -
         for i in range(20):
             del held.vectors[str(i)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.Tender, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
         async with opened(path) as store:
             await attached(store)
             assert "graph" in await held.judge(store)
@@ -869,7 +869,7 @@ async def test_a_backup_with_a_snapshot_in_it_opens_and_is_right(path: Path, hel
         await held.judge(store)
         assert await store.check() == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.Tender, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
         async with opened(copy) as other:
             await attached(other)
             await replace(held, vectors=ours | {"300": other_vector(copy)}).judge(other)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Activation, DamagedError, EngineError, NotFoundError, Store, SyncState
+from memstore import AssemblyBoost, DamagedError, EngineError, NotFoundError, Store, SyncState
 from memstore.database.sqlite import sqlite3
 from memstore.index.faiss_engine import FaissEngine
 from memstore.sync.follower import Follower
@@ -19,7 +19,7 @@ from tests.conftest import DIMENSION, vectors
 from tests.search.test_assembly_boost import out_of_step, unit
 from tests.support.children import Child, Link
 
-ASKED = Activation(threshold=0.5)
+ASKED = AssemblyBoost(threshold=0.5)
 
 
 def same(state: SyncState, revision: int) -> None:
@@ -31,7 +31,7 @@ def same(state: SyncState, revision: int) -> None:
 async def boost(face: Any, id: str = "a", **options: Any) -> tuple[float, str]:
     """What a memory gains in a search for its own vector."""
     (memory,) = (await face.memories.get_many([id])).values()
-    hits = await face.memories.search(memory.embedding, 50, activate=ASKED, **options)
+    hits = await face.memories.search(memory.embedding, 50, boost=ASKED, **options)
     return next((hit.boost, hit.reason) for hit in hits if hit.memory.id == id)
 
 
@@ -185,7 +185,7 @@ async def test_an_activation_that_no_verb_wrote_is_damage(path: Path, wrong: str
             await store.assemblies.get("g")
         if "count" not in wrong:
             with pytest.raises(DamagedError, match="assembly"):
-                await store.memories.search(unit(1), activate=ASKED)
+                await store.memories.search(unit(1), boost=ASKED)
         assert len(await store.memories.search(unit(1))) == 1
         await store.assemblies.activate(["g"])  # which writes all of it anew
         assert (await store.assemblies.get("g")).activation_level == 1
@@ -203,7 +203,7 @@ async def test_a_composite_s_time_that_no_verb_wrote_is_damage(path: Path, wrong
         with pytest.raises(DamagedError):
             await store.assemblies.sync_state("g")
         with pytest.raises(DamagedError):
-            await store.memories.search(unit(1), activate=ASKED)
+            await store.memories.search(unit(1), boost=ASKED)
         await store.memories.update("a", embedding=unit(1, 1))  # which computes it again
         same(await store.assemblies.sync_state("g"), (await store.assemblies.get("g")).revision)
         assert await store.check() == []
@@ -231,7 +231,7 @@ async def test_a_commit_whose_process_was_killed_before_it_was_applied_is_found(
             assert child.hear() == "ready"
             child.process.join(60)
             assert child.process.exitcode == -signal.SIGKILL
-        hits = await store.memories.search(unit(0, 1), activate=Activation(threshold=-1))  # by the next search here
+        hits = await store.memories.search(unit(0, 1), boost=AssemblyBoost(threshold=-1))  # by the next search here
         assert {hit.memory.id: hit.reason for hit in hits} == {"a": "boosted", "b": "boosted"}
         same(await store.assemblies.sync_state("g"), 2)
         assert await store.check() == []
@@ -266,7 +266,7 @@ async def test_work_done_while_no_index_can_be_had_is_applied_as_soon_as_one_can
         wanted = await store.assemblies.get("g")
         for _ in range(2):
             same(await store.assemblies.sync_state("g"), wanted.revision)  # the newest, of all that there were
-            hits = await store.memories.search(rows[5], 50, activate=Activation(threshold=-1))
+            hits = await store.memories.search(rows[5], 50, boost=AssemblyBoost(threshold=-1))
             assert {hit.memory.id for hit in hits} == {f"m{i}" for i in range(1, len(rows))}
             assert {hit.reason for hit in hits} == {"boosted"}
             (found,) = await store.assemblies.search(wanted.composite)
@@ -306,11 +306,11 @@ async def test_applying_a_change_again_changes_nothing(store: Store) -> None:
     start = follower.applied
     await store.assemblies.add_members("g", ["b"])
     await store.memories.delete("a")
-    once = await store.memories.search(unit(1), activate=ASKED)
+    once = await store.memories.search(unit(1), boost=ASKED)
     for _ in range(3):
         with follower.lock.exclusive():
             follower.applied = start
-        again = await store.memories.search(unit(1), activate=ASKED)
+        again = await store.memories.search(unit(1), boost=ASKED)
         assert (again, [(a.id, a.score) for a in again.activated]) == (once, [(a.id, a.score) for a in once.activated])
         same(await store.assemblies.sync_state("g"), (await store.assemblies.get("g")).revision)
 

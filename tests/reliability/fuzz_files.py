@@ -180,7 +180,7 @@ async def used(path: str) -> list[str]:
             told.append(f"{name}: {type(error).__name__}: {error}"[:300])
 
     await tried("verify", memstore.verify(path))
-    await tried("restore", memstore.restore(path, f"{path}.restored", timeout=2))
+    await tried("restore", memstore.restore_backup(path, f"{path}.restored", timeout=2))
     for read_only in (True, False):
         try:
             store = await memstore.open(path, read_only=read_only, timeout=2)
@@ -195,12 +195,12 @@ async def used(path: str) -> list[str]:
 
 def _calls(store: Store, *, writes: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
     ones = np.ones(store.dimension, np.float32)
-    yield "search", lambda: store.memories.search(ones, below=True)
+    yield "search", lambda: store.memories.search(ones, recursive=True)
     yield "search by tag", lambda: store.memories.search(ones, tags={"t"}, where={"metadata.i": {"$gt": 3}})
     yield "search assemblies", lambda: store.assemblies.search(ones)
-    yield "list", lambda: store.memories.list(below=True)
-    yield "list by time", lambda: store.memories.list(order="-updated_at", below=True)
-    yield "list assemblies", lambda: store.assemblies.list(below=True)
+    yield "list", lambda: store.memories.list(recursive=True)
+    yield "list by time", lambda: store.memories.list(order="-updated_at", recursive=True)
+    yield "list assemblies", lambda: store.assemblies.list(recursive=True)
     yield "members", lambda: store.assemblies.members("g:1")
     yield "tags", lambda: store.tags.list()
     yield "namespaces", lambda: store.namespaces()

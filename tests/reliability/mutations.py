@@ -137,7 +137,7 @@ TEETH: tuple[Tooth, ...] = (
         name="unbounded",
         promise="a message shows no more than the beginning of a value",
         file="memstore/cli/jsonl.py",
-        old="got {shown(namespace)}",
+        old="got {short_repr(namespace)}",
         new="got {namespace!r}",
         tests=("tests/cli/test_fuzz_commands.py",),
     ),

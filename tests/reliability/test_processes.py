@@ -270,7 +270,7 @@ async def brings_up_to_date(link: Link, path: str, timeout: float) -> str:
     try:
         async with memstore.open(path, timeout=timeout) as store:
             assert await store.check() == []
-            return str(await store.memories.count(below=True))
+            return str(await store.memories.count(recursive=True))
     except BusyError:
         return "busy"
 
@@ -306,7 +306,7 @@ def test_an_open_store_goes_on_when_another_process_finds_nothing_to_migrate(tmp
 
     async def run() -> None:
         async with memstore.open(path) as store:
-            count = await store.memories.count(below=True)
+            count = await store.memories.count(recursive=True)
             async with store.transaction() as tx:
                 await tx.memories.add("own", id="own", embedding=[1.0] * store.dimension)
                 with Child(brings_up_to_date, str(path), 0.3) as other:

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import memstore
-from memstore import Activation, BusyError, Hits, InvalidError, ReadOnlyError, Store
+from memstore import AssemblyBoost, BusyError, Hits, InvalidError, ReadOnlyError, Store
 from memstore.database.sqlite import sqlite3
 from memstore.search.activation import decayed
 from tests.conftest import DIMENSION, vectors
 
 Rows = npt.NDArray[np.float32]
-EVERY = Activation(threshold=-1e9, limit=1_000)
+EVERY = AssemblyBoost(threshold=-1e9, limit=1_000)
 """Every assembly in step activates."""
 
 
@@ -53,7 +53,7 @@ levels = st.floats(0, 1)
 def test_a_boost_is_bounded_and_grows_with_score_and_level(
     threshold: float, near: float, nearer: float, level: float, more: float, priming: float, weight: float
 ) -> None:
-    asked = Activation(threshold=threshold, weight=weight, priming=priming)
+    asked = AssemblyBoost(threshold=threshold, weight=weight, priming=priming)
     (near, nearer), (level, more) = sorted([near, nearer]), sorted([level, more])
     assert 0.5 <= asked.strength(threshold + near, level) <= 1
     assert weight / 2 <= asked.boost(threshold + near, level) <= weight
@@ -62,7 +62,7 @@ def test_a_boost_is_bounded_and_grows_with_score_and_level(
 
 
 def test_strength_is_what_the_table_says() -> None:
-    asked = Activation(threshold=0.5, weight=0.2, priming=2)
+    asked = AssemblyBoost(threshold=0.5, weight=0.2, priming=2)
     assert asked.strength(0.5, 0) == 0.5
     assert asked.strength(1.5, 0) == pytest.approx(2 / 3)
     assert asked.strength(0.5, 0.5) == pytest.approx(2 / 3)
@@ -102,14 +102,14 @@ async def expected(
     store: Store,
     query: Rows,
     limit: int,
-    asked: Activation,
+    asked: AssemblyBoost,
     *,
     tags: Iterable[str] = (),
     min_score: float = -math.inf,
-    below: bool = False,
+    recursive: bool = False,
 ) -> list[tuple[str, float, float]]:
     """Every memory and every assembly looked at: id, base score and boost of the best."""
-    groups = [group async for group in store.assemblies.list(below=below) if group.composite is not None]
+    groups = [group async for group in store.assemblies.list(recursive=recursive) if group.composite is not None]
     near = [(score(store.metric, query, group.composite), group) for group in groups]
     near = sorted((pair for pair in near if pair[0] >= asked.threshold), key=lambda pair: -pair[0])[: asked.limit]
     boosts: dict[tuple[Any, str], float] = {}
@@ -119,7 +119,7 @@ async def expected(
             key = group.namespace, member
             boosts[key] = max(boosts.get(key, 0.0), asked.weight * strength)
     found = []
-    async for memory in store.memories.list(tags=tags, below=below):
+    async for memory in store.memories.list(tags=tags, recursive=recursive):
         if memory.embedding is not None:
             base = score(store.metric, query, memory.embedding)
             if base >= min_score:
@@ -162,15 +162,15 @@ async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, 
             for options in (
                 {},
                 {"tags": {"even"}},
-                {"below": True},
-                {"below": True, "tags": {"odd"}},
+                {"recursive": True},
+                {"recursive": True, "tags": {"odd"}},
                 {"min_score": 0.2},
             ):
                 for asked in (
-                    Activation(threshold=THRESHOLDS[metric], limit=3, weight=0.5),
-                    Activation(threshold=THRESHOLDS[metric], limit=50, weight=2.0, priming=3.0),
+                    AssemblyBoost(threshold=THRESHOLDS[metric], limit=3, weight=0.5),
+                    AssemblyBoost(threshold=THRESHOLDS[metric], limit=50, weight=2.0, priming=3.0),
                 ):
-                    hits = await store.memories.search(query, 7, activate=asked, **options)
+                    hits = await store.memories.search(query, 7, boost=asked, **options)
                     wanted = await expected(store, query, 7, asked, **options)
                     assert [hit.memory.id for hit in hits] == [id for id, _, _ in wanted]
                     for hit, (_, base, boost) in zip(hits, wanted, strict=True):
@@ -181,8 +181,8 @@ async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, 
                     changed += [hit.memory.id for hit in plain] != [hit.memory.id for hit in hits]
                     assert {hit.reason for hit in plain} <= {"none"}
         assert changed > 40
-        several = await store.memories.search_many([unit(1), unit(0, 1)], activate=EVERY, below=True)
-        alone = [await store.memories.search(q, activate=EVERY, below=True) for q in (unit(1), unit(0, 1))]
+        several = await store.memories.search_many([unit(1), unit(0, 1)], boost=EVERY, recursive=True)
+        alone = [await store.memories.search(q, boost=EVERY, recursive=True) for q in (unit(1), unit(0, 1))]
         assert several == alone
         for one, other in zip(several, alone, strict=True):
             assert [(a.id, a.score) for a in one.activated] == [(a.id, a.score) for a in other.activated] != []
@@ -200,18 +200,18 @@ async def test_members_that_no_plain_search_would_return_are_found(path: Path, v
         await store.namespace("other").memories.add("o", id="other", embedding=unit(1, 1))
         await store.assemblies.add("g", members=["far", "tagged"])
         await store.namespace("other").assemblies.add("g", members=["other"])
-        asked = Activation(threshold=0.6, weight=1)
+        asked = AssemblyBoost(threshold=0.6, weight=1)
         assert not {"far", "tagged"} & by_id(await store.memories.search(unit(1), 5)).keys()
-        assert [hit.memory.id for hit in await store.memories.search(unit(1), 5, activate=asked)][:2] == [
+        assert [hit.memory.id for hit in await store.memories.search(unit(1), 5, boost=asked)][:2] == [
             "far",
             "tagged",
         ]
-        tagged = await store.memories.search(unit(1), 5, activate=asked, tags={"t"})
+        tagged = await store.memories.search(unit(1), 5, boost=asked, tags={"t"})
         assert [hit.memory.id for hit in tagged] == ["tagged"]
-        below = await store.memories.search(unit(1), 5, activate=asked, below=True)
-        assert [hit.memory.id for hit in below][:3] == ["far", "tagged", "other"]
-        assert {(each.namespace, each.id) for each in below.activated} == {((), "g"), (("other",), "g")}
-        close = await store.memories.search(unit(1), 5, activate=asked, min_score=0.9)
+        recursive = await store.memories.search(unit(1), 5, boost=asked, recursive=True)
+        assert [hit.memory.id for hit in recursive][:3] == ["far", "tagged", "other"]
+        assert {(each.namespace, each.id) for each in recursive.activated} == {((), "g"), (("other",), "g")}
+        close = await store.memories.search(unit(1), 5, boost=asked, min_score=0.9)
         assert {hit.reason for hit in close} == {"no_assembly"}, "what an assembly adds makes nothing closer"
 
 
@@ -223,7 +223,7 @@ async def test_two_memories_of_one_vector_are_told_apart_by_what_is_in_step(path
         await store.assemblies.add("synced", members=["in"])
     out_of_step(path, "unsynced")
     async with memstore.open(path, read_only=True) as store:
-        hits = await store.memories.search(unit(1, 0.5), activate=Activation())
+        hits = await store.memories.search(unit(1, 0.5), boost=AssemblyBoost())
         assert [hit.memory.id for hit in hits] == ["in", "out"]
         first, second = hits
         assert (first.reason, first.assembly, second.reason, second.assembly) == ("boosted", "synced", "stale", None)
@@ -233,7 +233,7 @@ async def test_two_memories_of_one_vector_are_told_apart_by_what_is_in_step(path
         assert first.score == first.base_score + first.boost > second.score == second.base_score
         assert [each.id for each in hits.activated] == ["synced"]
     async with memstore.open(path) as store:  # which mends it
-        hits = await store.memories.search(unit(1, 0.5), activate=Activation())
+        hits = await store.memories.search(unit(1, 0.5), boost=AssemblyBoost())
         assert [hit.memory.id for hit in hits] == ["out", "in"]
         assert {hit.reason for hit in hits} == {"boosted"}
 
@@ -246,7 +246,7 @@ async def test_every_hit_says_why(store: Store) -> None:
     await store.assemblies.add("b", members=["second"])
     await store.assemblies.add("c", members=["far"])
     await store.assemblies.add("d", members=["shared", "second"])
-    hits = by_id(await store.memories.search(unit(1), activate=Activation(threshold=0.5, limit=2)))
+    hits = by_id(await store.memories.search(unit(1), boost=AssemblyBoost(threshold=0.5, limit=2)))
     assert {id: (hit.reason, hit.assembly) for id, hit in hits.items()} == {
         "near": ("boosted", "a"),
         "shared": ("boosted", "a"),
@@ -255,9 +255,9 @@ async def test_every_hit_says_why(store: Store) -> None:
         "alone": ("no_assembly", None),
     }
     assert all((hit.boost == 0.0) == (hit.reason != "boosted") for hit in hits.values())
-    nearest = await store.memories.search(unit(1), activate=Activation(threshold=0.5, limit=1))
+    nearest = await store.memories.search(unit(1), boost=AssemblyBoost(threshold=0.5, limit=1))
     assert [each.id for each in nearest.activated] == ["a"]
-    nothing = await store.memories.search(unit(1), activate=Activation(threshold=0.9999))
+    nothing = await store.memories.search(unit(1), boost=AssemblyBoost(threshold=0.9999))
     assert nothing.activated == ()
     plain = await store.memories.search(unit(1))
     assert [(hit.score, hit.reason) for hit in plain] == [(hit.score, "none") for hit in plain]
@@ -273,7 +273,7 @@ async def test_what_is_out_of_step_takes_nobodys_place(path: Path) -> None:
             await store.assemblies.add(f"g{i}", members=[f"m{i}"])
     out_of_step(path, *(f"g{i}" for i in range(35)))
     async with memstore.open(path, read_only=True) as store:
-        hits = await store.memories.search(unit(1), 40, activate=Activation(limit=2))
+        hits = await store.memories.search(unit(1), 40, boost=AssemblyBoost(limit=2))
         assert [each.id for each in hits.activated] == ["g35", "g36"]
         reasons = {hit.memory.id: hit.reason for hit in hits}
         assert (reasons["m34"], reasons["m35"], reasons["m37"]) == ("stale", "boosted", "not_activated")
@@ -295,7 +295,7 @@ async def test_an_age_limit_suppresses_older_composites_when_it_is_asked_for(sto
     assert timedelta(minutes=60) <= state.age < timedelta(minutes=70)
     assert (await store.assemblies.sync_state("far")).age is None
     for limit in (timedelta(minutes=30), 1800, 1800.0):
-        hits = by_id(await store.memories.search(unit(1), activate=Activation(max_age=limit)))
+        hits = by_id(await store.memories.search(unit(1), boost=AssemblyBoost(max_age=limit)))
         assert {id: hit.reason for id, hit in hits.items()} == {
             "old": "stale",
             "young": "boosted",
@@ -303,14 +303,14 @@ async def test_an_age_limit_suppresses_older_composites_when_it_is_asked_for(sto
         }
         assert hits["old"].boost == 0.0
     for limit in (None, timedelta(hours=2)):
-        hits = by_id(await store.memories.search(unit(1), activate=Activation(max_age=limit)))
+        hits = by_id(await store.memories.search(unit(1), boost=AssemblyBoost(max_age=limit)))
         assert {id: hit.reason for id, hit in hits.items()} == {
             "old": "boosted",
             "young": "boosted",
             "far": "not_activated",
         }
-    older = Activation(max_age=timedelta(hours=2), threshold=-1)
-    assert (await store.memories.search(unit(-1), 1, activate=older))[0].reason == "stale", "of no known age"
+    older = AssemblyBoost(max_age=timedelta(hours=2), threshold=-1)
+    assert (await store.memories.search(unit(-1), 1, boost=older))[0].reason == "stale", "of no known age"
 
 
 # --- what is stored of it ---
@@ -321,17 +321,17 @@ async def test_a_search_writes_nothing_unless_it_is_asked_to(store: Store) -> No
         await store.memories.add(id, id=id, embedding=row)
         await store.assemblies.add(id, members=[id])
     before = [group async for group in store.assemblies.list()]
-    await store.memories.search(unit(1), activate=Activation())
+    await store.memories.search(unit(1), boost=AssemblyBoost())
     assert [group async for group in store.assemblies.list()] == before
-    await store.memories.search_many([unit(1), unit(1, 1)], activate=Activation(threshold=0.6, record=True))
+    await store.memories.search_many([unit(1), unit(1, 1)], boost=AssemblyBoost(threshold=0.6, record=True))
     after = {group.id: group async for group in store.assemblies.list()}
     assert {id: group.activation_count for id, group in after.items()} == {"a": 1, "b": 1, "c": 0}
-    strongest = Activation(threshold=0.6).strength(1.0, 0)
+    strongest = AssemblyBoost(threshold=0.6).strength(1.0, 0)
     assert after["a"].activation_level == pytest.approx(strongest)
     assert after["b"].activation_level == pytest.approx(strongest)
     assert [(g.updated_at, g.revision) for g in after.values()] == [(g.updated_at, g.revision) for g in before]
     async with store.transaction() as tx:
-        await tx.memories.search(unit(-1), activate=Activation(record=True))
+        await tx.memories.search(unit(-1), boost=AssemblyBoost(record=True))
         assert (await tx.assemblies.get("c")).activation_count == 1
     assert (await store.assemblies.get("c")).activation_count == 1
 
@@ -341,9 +341,9 @@ async def test_a_store_that_is_only_read_searches_and_refuses_to_note_it(path: P
         await store.memories.add("a", id="a", embedding=unit(1))
         await store.assemblies.add("g", members=["a"])
     async with memstore.open(path, read_only=True) as store:
-        assert (await store.memories.search(unit(1), activate=Activation()))[0].reason == "boosted"
+        assert (await store.memories.search(unit(1), boost=AssemblyBoost()))[0].reason == "boosted"
         with pytest.raises(ReadOnlyError):
-            await store.memories.search(unit(1), activate=Activation(record=True))
+            await store.memories.search(unit(1), boost=AssemblyBoost(record=True))
         with pytest.raises(ReadOnlyError):
             await store.assemblies.activate(["g"])
 
@@ -434,16 +434,16 @@ async def test_upsert_keeps_an_activation_unless_it_is_given_one(store: Store) -
 )
 def test_an_activation_that_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidError, match=said):
-        Activation(**wrong)
+        AssemblyBoost(**wrong)
 
 
 async def test_activate_is_an_activation(store: Store) -> None:
     for wrong in (True, 0.5, {"threshold": 0.5}):
         with pytest.raises(InvalidError, match="Activation"):
-            await store.memories.search(unit(1), activate=wrong)
+            await store.memories.search(unit(1), boost=wrong)
         with pytest.raises(InvalidError, match="Activation"):
-            await store.memories.explain(unit(1), "a", activate=wrong)
-    assert await store.memories.search_many([], activate=Activation()) == []
+            await store.memories.explain(unit(1), "a", boost=wrong)
+    assert await store.memories.search_many([], boost=AssemblyBoost()) == []
 
 
 async def test_noting_waits_for_the_writer_no_longer_than_the_timeout(path: Path) -> None:
@@ -452,9 +452,9 @@ async def test_noting_waits_for_the_writer_no_longer_than_the_timeout(path: Path
         await store.assemblies.add("g", members=["a"])
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("BEGIN IMMEDIATE")
-        assert (await store.memories.search(unit(1), activate=Activation()))[0].reason == "boosted"
+        assert (await store.memories.search(unit(1), boost=AssemblyBoost()))[0].reason == "boosted"
         with pytest.raises(BusyError):
-            await store.memories.search(unit(1), activate=Activation(record=True))
+            await store.memories.search(unit(1), boost=AssemblyBoost(record=True))
         writer.execute("ROLLBACK")
         writer.close()
         assert await store.check() == []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Activation, DimensionError, FilterError, NotFoundError, Store
+from memstore import AssemblyBoost, DimensionError, FilterError, NotFoundError, Store
 from memstore.database.sqlite import sqlite3
 from tests.conftest import DIMENSION, vectors
 from tests.search.test_assembly_boost import THRESHOLDS, fill, out_of_step, score, unit
@@ -24,13 +24,13 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
     if vector_type == "float16" and metric != "cosine":
         return
     rng = np.random.default_rng(9)
-    asked = Activation(threshold=THRESHOLDS[metric], limit=4, weight=0.5)
+    asked = AssemblyBoost(threshold=THRESHOLDS[metric], limit=4, weight=0.5)
     async with memstore.open(path, dimension=DIMENSION, metric=metric, vector_type=vector_type) as store:
         await fill(store, rng)
         boosted = 0
         for query in vectors(rng, 4):
             for activate in (None, asked):
-                options: dict[str, Any] = {"below": True, "tags": {"even"}, "activate": activate}
+                options: dict[str, Any] = {"recursive": True, "tags": {"even"}, "activate": activate}
                 hits = await store.memories.search(query, 12, **options)
                 for rank, hit in enumerate(hits, 1):
                     memory = hit.memory
@@ -45,7 +45,7 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
                     if activate is None:
                         assert (why.assemblies, why.boost, why.reason) == ((), 0.0, "none")
                         continue
-                    owners = await store.namespace(*memory.namespace).assemblies.of(memory.id)
+                    owners = await store.namespace(*memory.namespace).assemblies.containing(memory.id)
                     assert [each.id for each in why.assemblies] == [owner.id for owner in owners]
                     for each, owner in zip(why.assemblies, owners, strict=True):
                         near = score(metric, query, owner.composite)
@@ -66,11 +66,11 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
 
 async def test_one_that_is_not_among_the_hits_is_scored_all_the_same(store: Store, rng: np.random.Generator) -> None:
     await fill(store, rng)
-    query, asked = vectors(rng, 1)[0], Activation(threshold=0.0, limit=100)
-    every = await store.memories.search(query, 100, activate=asked)
+    query, asked = vectors(rng, 1)[0], AssemblyBoost(threshold=0.0, limit=100)
+    every = await store.memories.search(query, 100, boost=asked)
     assert sum(hit.boost > 0 for hit in every[1:25]) > 3
     for hit in every[1:25]:
-        why = await store.memories.explain(query, hit.memory.id, 1, activate=asked)
+        why = await store.memories.explain(query, hit.memory.id, 1, boost=asked)
         assert (why.rank, causes(why)) == (None, ["limit"])
         assert why.base_score == pytest.approx(hit.base_score, rel=1e-12)
         assert (why.boost, why.reason, why.assembly) == (hit.boost, hit.reason, hit.assembly)
@@ -117,7 +117,7 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
         0.0,
     )
     assert await why("there", namespace=("p",)) == ["namespace"]
-    assert await why("there", namespace=("p",), below=True) == []
+    assert await why("there", namespace=("p",), recursive=True) == []
     assert await why("late") == []
     with sqlite3.connect(path) as base:
         base.execute("UPDATE memory SET expires_at = -1 WHERE id = 'late'")
@@ -150,8 +150,8 @@ async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
         base.execute(f"UPDATE assembly_vector SET composed_at = 1 WHERE assembly_pk = {old}")
     base.close()
     async with memstore.open(path, read_only=True, activation_half_life=1e15) as store:
-        asked = Activation(threshold=0.5, limit=1, max_age=86_400, weight=0.5, priming=1)
-        why = await store.memories.explain(unit(1), "m", activate=asked)
+        asked = AssemblyBoost(threshold=0.5, limit=1, max_age=86_400, weight=0.5, priming=1)
+        why = await store.memories.explain(unit(1), "m", boost=asked)
         assert {each.id: each.outcome for each in why.assemblies} == {
             "near": "activated",
             "cancelled": "no_composite",
@@ -173,7 +173,7 @@ async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
         assert (
             "assembly behind: stale, score 1, threshold 0.5, boost 0; revision 2, composite of 1, index of 1" in shown
         )
-        lone = await store.memories.explain(unit(1), "other", 1, activate=asked)
+        lone = await store.memories.explain(unit(1), "other", 1, boost=asked)
         assert "kept out by limit" in str(lone)
         assert "assembly cancelled: no_composite, no score, boost 0" in str(lone)
 
@@ -182,15 +182,15 @@ async def test_explaining_changes_nothing_and_refuses_what_search_refuses(store:
     await store.memories.add("m", id="m", embedding=unit(1))
     await store.assemblies.add("g", members=["m"])
     before = await store.assemblies.get("g")
-    why = await store.memories.explain(unit(1), "m", activate=Activation(record=True))
+    why = await store.memories.explain(unit(1), "m", boost=AssemblyBoost(record=True))
     assert why.reason == "boosted"
     assert await store.assemblies.get("g") == before
     async with store.transaction() as tx:
         await tx.memories.add("new", id="new", embedding=unit(1, 0.1))
-        assert (await tx.memories.explain(unit(1), "new", activate=Activation())).reason == "no_assembly"
-        assert (await tx.memories.explain(unit(1), "m", activate=Activation())).reason == "boosted"
+        assert (await tx.memories.explain(unit(1), "new", boost=AssemblyBoost())).reason == "no_assembly"
+        assert (await tx.memories.explain(unit(1), "m", boost=AssemblyBoost())).reason == "boosted"
         await tx.assemblies.add_members("g", ["new"])
-        inside = await tx.memories.explain(unit(1), "m", activate=Activation())
+        inside = await tx.memories.explain(unit(1), "m", boost=AssemblyBoost())
         assert (inside.reason, inside.assemblies[0].outcome, inside.boost) == ("stale", "stale", 0.0)
     with pytest.raises(NotFoundError):
         await store.memories.explain(unit(1), "none")

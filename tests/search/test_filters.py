@@ -197,7 +197,7 @@ def test_an_unknown_field_is_refused_with_the_nearest():
 def test_namespace_is_refused_and_points_to_the_view(name):
     advice = refused({name: ["a"]})
     assert "store.namespace(...)" in advice
-    assert "below=True" in advice
+    assert "recursive=True" in advice
 
 
 @pytest.mark.parametrize("name", ["id.a", "tags.a", 'content["a"]'])

@@ -208,16 +208,16 @@ def agree_on_keys(
         pk for pk in carried if (getattr(records[pk - 1], "expires_at", None) or datetime.max.replace(tzinfo=UTC)) > NOW
     }
     # Every where of an example is asked in one way of these; the examples are many.
-    below = (number + len(records)) % 2 == 1
+    recursive = (number + len(records)) % 2 == 1
     few = [0, 1, selection.FEW][(number // 2 + len(records)) % 3]
-    chosen = selection.Selection(noun=BY_KIND[noun], namespace=(), now=NOW, below=below, tags=tags, where=node)
+    chosen = selection.Selection(noun=BY_KIND[noun], namespace=(), now=NOW, recursive=recursive, tags=tags, where=node)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "FEW", few)
         found = selection.allowed(connection, chosen)
-        assert sorted(own(found)) == sorted(carried), (node, tags, below, few)
-        assert own(selection.selected(connection, chosen)) == sorted(live), (node, tags, below, few)
+        assert sorted(own(found)) == sorted(carried), (node, tags, recursive, few)
+        assert own(selection.selected(connection, chosen)) == sorted(live), (node, tags, recursive, few)
     page, _ = record_rows.page(connection, chosen, record_rows.Order("created_at"), None, 1_000)
-    assert sorted(own(page)) == sorted(live), (node, tags, below)
+    assert sorted(own(page)) == sorted(live), (node, tags, recursive)
 
 
 def own(keys: Iterable[int]) -> list[int]:

@@ -15,7 +15,7 @@ import memstore
 from memstore import filters
 from memstore.database import raw
 from memstore.repository import key_lists, metadata_indexes, records, selection
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Noun
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
 from memstore.timestamps import now
 from tests.search.test_filters_indexed import HOSTILE, bracketed
@@ -76,11 +76,11 @@ def asked(
     where: dict[str, object] | None = None,
     *tags: str,
     namespace: tuple[str, ...] = ("main",),
-    below: bool = False,
-    noun: Noun = MEMORY,
+    recursive: bool = False,
+    noun: RecordType = MEMORY,
 ) -> Selection:
     node = filters.parse(where, noun.kind) if where else None
-    return Selection(noun=noun, namespace=namespace, now=now(), below=below, tags=frozenset(tags), where=node)
+    return Selection(noun=noun, namespace=namespace, now=now(), recursive=recursive, tags=frozenset(tags), where=node)
 
 
 def plan(connection: Connection, ask: Callable[[], object]) -> list[str]:
@@ -156,10 +156,10 @@ FORMS: dict[str, tuple[Selection, tuple[str, ...]]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("few", [0, selection.FEW])
 def test_every_form_is_served_by_its_index(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, form: str, few: int, *, below: bool
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, form: str, few: int, *, recursive: bool
 ) -> None:
     chosen, names = FORMS[form]
-    if below:
+    if recursive:
         chosen = asked_below(chosen)
     monkeypatch.setattr(selection, "FEW", few)
     check_served(plan(connection, lambda: selection.allowed(connection, chosen)), *names)
@@ -168,7 +168,7 @@ def test_every_form_is_served_by_its_index(
 
 def asked_below(chosen: Selection) -> Selection:
     return Selection(
-        noun=chosen.noun, namespace=("other",), now=chosen.now, below=True, tags=chosen.tags, where=chosen.where
+        noun=chosen.noun, namespace=("other",), now=chosen.now, recursive=True, tags=chosen.tags, where=chosen.where
     )
 
 
@@ -198,7 +198,7 @@ def test_for_a_tag_no_memory_is_looked_at(connection: Connection) -> None:
 def test_what_no_index_answers_reads_the_rows_of_its_namespaces_only_and_as_they_lie(
     connection: Connection, where: dict[str, object]
 ) -> None:
-    for chosen in (asked(where), asked(where, namespace=("other",), below=True)):
+    for chosen in (asked(where), asked(where, namespace=("other",), recursive=True)):
         lines = plan(connection, lambda chosen=chosen: selection.allowed(connection, chosen))
         read = [line for line in lines if line.startswith(("SEARCH memory ", "SCAN memory "))]
         assert any(f"{OWNED}created_at (namespace_pk=? AND created_at>?)" in line for line in read), lines

@@ -427,13 +427,13 @@ def _shape(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-async def shown(store: Store) -> Print:
+async def short_repr(store: Store) -> Print:
     """The same of what *store* shows."""
     found: Print = {}
-    async for memory in store.memories.list(below=True):
+    async for memory in store.memories.list(recursive=True):
         fields = {name: getattr(memory, name) for name in MEMORY_FIELDS}
         found["memory", memory.namespace, memory.id] = _shape(fields)
-    async for assembly in store.assemblies.list(below=True):
+    async for assembly in store.assemblies.list(recursive=True):
         fields = {name: getattr(assembly, name) for name in ("name", "tags", "metadata", "topics")}
         members = {id async for id in at(store, assembly.namespace).assemblies.members(assembly.id)}
         found["assembly", assembly.namespace, assembly.id] = _shape(fields | {"members": members})
@@ -442,7 +442,7 @@ async def shown(store: Store) -> Print:
 
 async def matched(store: Store, models: list[Model]) -> int:
     """Which of *models* the store holds; the last of several. Fails with the difference from the nearest."""
-    found = await shown(store)
+    found = await short_repr(store)
     differences = []
     for i in reversed(range(len(models))):
         expected = _print(models[i])
@@ -469,15 +469,15 @@ async def hold(store: Store, models: list[Model]) -> int:
     assert await store.check() == []
     vectors = [(key, row["embedding"]) for key, row in model.rows("memories").items() if row["embedding"] is not None]
     if vectors:
-        answers = await store.memories.search_many([vector for _, vector in vectors], limit=3, below=True)
+        answers = await store.memories.search_many([vector for _, vector in vectors], limit=3, recursive=True)
         for (key, vector), hits in zip(vectors, answers, strict=True):
-            right_hits(model, Search(noun="memories", limit=3, below=True), vector, hits)
+            right_hits(model, Search(noun="memories", limit=3, recursive=True), vector, hits)
             assert key in {(hit.memory.namespace, hit.memory.id) for hit in hits}
-    composites = [assembly.composite async for assembly in store.assemblies.list(below=True)]
+    composites = [assembly.composite async for assembly in store.assemblies.list(recursive=True)]
     for composite in composites:
         if composite is not None:
-            hits = await store.assemblies.search(composite, limit=3, below=True)
-            right_hits(model, Search(noun="assemblies", limit=3, below=True), composite, hits)
+            hits = await store.assemblies.search(composite, limit=3, recursive=True)
+            right_hits(model, Search(noun="assemblies", limit=3, recursive=True), composite, hits)
     return which
 
 

@@ -135,13 +135,13 @@ class Model:
         return {key: row for key, row in self.memories.items() if not is_past(row["expires_at"])}
 
     def chosen(
-        self, noun: str, namespace: Namespace, *, below: bool, tags: Iterable[str], where: Where | None
+        self, noun: str, namespace: Namespace, *, recursive: bool, tags: Iterable[str], where: Where | None
     ) -> list[Key]:
         depth = len(namespace)
         return [
             key
             for key, row in self.rows(noun).items()
-            if (key[0] == namespace or (below and key[0][:depth] == namespace))
+            if (key[0] == namespace or (recursive and key[0][:depth] == namespace))
             and row["tags"] >= set(tags)
             and (where is None or where.says(key, row))
         ]
@@ -256,7 +256,7 @@ class Model:
     def memories_delete_many(
         self, namespace: Namespace, moment: Moment, ids: list[str] | None = None, where: Where | None = None
     ) -> int:
-        chosen = self.chosen("memories", namespace, below=False, tags=(), where=where)
+        chosen = self.chosen("memories", namespace, recursive=False, tags=(), where=where)
         gone = [key for key in chosen if ids is None or key[1] in ids]
         for key in gone:
             self.drop_memory(key)
@@ -299,7 +299,7 @@ class Model:
         return 0 if self.assemblies.pop((namespace, id), None) is None else 1
 
     def assemblies_delete_many(self, namespace: Namespace, moment: Moment, where: Where) -> int:
-        gone = self.chosen("assemblies", namespace, below=False, tags=(), where=where)
+        gone = self.chosen("assemblies", namespace, recursive=False, tags=(), where=where)
         for key in gone:
             del self.assemblies[key]
         return len(gone)
@@ -339,9 +339,9 @@ class Model:
         every = [*self.memories.items(), *self.assemblies.items()]
         return [row for key, row in every if key[0] == namespace and tag in row["tags"]]
 
-    def clear(self, namespace: Namespace, *, below: bool) -> int:
+    def clear(self, namespace: Namespace, *, recursive: bool) -> int:
         self.purge()
-        gone = {noun: self.chosen(noun, namespace, below=below, tags=(), where=None) for noun in NOUNS}
+        gone = {noun: self.chosen(noun, namespace, recursive=recursive, tags=(), where=None) for noun in NOUNS}
         for key in gone["memories"]:
             self.drop_memory(key)
         for key in gone["assemblies"]:
@@ -396,12 +396,12 @@ def near(expected: Wide | None, actual: npt.NDArray[np.float32] | None) -> bool:
 
 async def same(model: Model, face: Any, namespaces: Collection[Namespace]) -> None:
     """Everything *face* shows of the root and below is what the model holds; members and tags of *namespaces*."""
-    memories = [record async for record in face.memories.list(below=True)]
+    memories = [record async for record in face.memories.list(recursive=True)]
     assert len({(m.namespace, m.id) for m in memories}) == len(memories)
     assert {(m.namespace, m.id) for m in memories} == model.rows("memories").keys()
     for memory in memories:
         same_memory(model, memory)
-    assemblies = [record async for record in face.assemblies.list(below=True)]
+    assemblies = [record async for record in face.assemblies.list(recursive=True)]
     assert [(a.namespace, a.id) for a in assemblies] == [key for key, _ in by(model.assemblies, "created_at")]
     for assembly in assemblies:
         same_assembly(model, assembly)
@@ -442,16 +442,18 @@ class Search:
     tags: frozenset[str] = frozenset()
     where: Where | None = None
     min_score: float | None = None
-    below: bool = False
+    recursive: bool = False
 
     def arguments(self) -> Row:
-        asked: Row = {"limit": self.limit, "tags": self.tags, "min_score": self.min_score, "below": self.below}
+        asked: Row = {"limit": self.limit, "tags": self.tags, "min_score": self.min_score, "recursive": self.recursive}
         return asked if self.where is None else asked | {"where": self.where.where}
 
 
 def right_hits(model: Model, search: Search, query: npt.NDArray[np.float32], hits: Any) -> None:
     """The hits are the nearest by float64 of all that the arguments allow; which of equals is left open."""
-    allowed = model.chosen(search.noun, search.namespace, below=search.below, tags=search.tags, where=search.where)
+    allowed = model.chosen(
+        search.noun, search.namespace, recursive=search.recursive, tags=search.tags, where=search.where
+    )
     vectors = {key: model.vector(search.noun, key) for key in allowed}
     wide = {key: vector for key, vector in vectors.items() if vector is not None}
     asked = query.astype(np.float64)

@@ -100,7 +100,7 @@ async def makes(link: Link, folder: Path, seed: int) -> None:
         for i in range(COUNT, COUNT + 5):
             await store.memories.add(**item(i, rows[i]))
             sound.late.append(((), f"memory {i}"))
-        async for memory in store.memories.list(below=True):
+        async for memory in store.memories.list(recursive=True):
             key = memory.namespace, memory.id
             sound.memories[key] = shape(memory)
             sound.vectors[memory.embedding.tobytes()] = key
@@ -165,7 +165,7 @@ class Examination:
         for key in list(self._sound.memories)[: -len(self._sound.late) : COUNT // 8]:
             face = store.namespace(*key[0]) if key[0] else store
             await self.attempt("get", lambda face=face, key=key: face.memories.get(key[1]))
-        await self.attempt("count", lambda: store.memories.count(where={"metadata.i": {"$gt": 7}}, below=True))
+        await self.attempt("count", lambda: store.memories.count(where={"metadata.i": {"$gt": 7}}, recursive=True))
         await self.attempt("tags", lambda: _drained(store.tags.list()))
         await self.attempt("namespaces", lambda: store.namespaces())
         await self.attempt("stats", lambda: store.stats())
@@ -190,7 +190,7 @@ class Examination:
         self._said.findings = {(finding.kind, finding.id) for finding in await self._store.check()}
 
     async def _search(self, limit: int, *, whole: bool = False, **arguments: Any) -> None:
-        answers = await self._store.memories.search_many(self._queries, limit, below=True, **arguments)
+        answers = await self._store.memories.search_many(self._queries, limit, recursive=True, **arguments)
         for query, hits in zip(self._queries, answers, strict=True):
             found = self._judged(query, hits)
             if whole:
@@ -233,7 +233,7 @@ class Examination:
                     self._said.wrong.append(f"{hit.assembly.id!r} was found by another composite than it has")
 
     async def _list(self) -> None:
-        memories = [memory async for memory in self._store.memories.list(below=True)]
+        memories = [memory async for memory in self._store.memories.list(recursive=True)]
         self._said.listed = {(memory.namespace, memory.id) for memory in memories}
         for memory in memories:
             if memory.embedding is not None:

@@ -3,7 +3,8 @@
 A child works on a store (`works`) or brings an old file up to date (`migrates`) until it is killed: after a delay,
 after so many acknowledgements, or after so many calls of Python functions in all its threads, so that the moment falls
 into every part of the library. Then the file is compared with what was acknowledged (`tests.support.history_checker`):
-nothing acknowledged is lost, what had begun is whole or absent, index and rows agree, SQLite finds nothing wrong. The next child goes on
+nothing acknowledged is lost, what had begun is whole or absent, index and rows agree, SQLite finds nothing wrong.
+The next child goes on
 in the same file. Every `LIVES` kills a new file is begun.
 """
 
