@@ -99,7 +99,7 @@ TEETH: tuple[Tooth, ...] = (
         file="memstore/mapping/page.py",
         old="html.escape(picture.title)",
         new="picture.title",
-        tests=("tests/test_map.py",),
+        tests=("tests/visualize/test_map.py",),
     ),
     Tooth(
         name="triggered",
