@@ -1,0 +1,42 @@
+"""The command `memstore map`."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+import memstore
+from memstore.cli.app import app
+
+
+def test_map_writes_the_page_and_reports_its_contents(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+
+    async def fill_store() -> None:
+        async with memstore.open(file, dimension=3) as store:
+            await store.memories.add_many(
+                [{"id": f"m{i}", "content": f"number {i}", "embedding": [1, i, i % 2]} for i in range(5)]
+            )
+            await store.memories.add("no vector")
+            await store.assemblies.add("g", members=["m1"])
+
+    asyncio.run(fill_store())
+    runner = CliRunner()
+    sample = runner.invoke(app, ["map", str(tmp_path / "map.html"), "--file", str(file), "--limit", "2"])
+    assert sample.exit_code == 0, sample.output
+    assert "drew 2 memories and 1 assembly" in sample.stdout
+    assert "1 memory has no vector" in sample.stdout
+    assert "a sample of 6" in sample.stdout
+    report = runner.invoke(app, ["map", str(tmp_path / "map.html"), "--file", str(file), "--json"])
+    assert json.loads(report.stdout).keys() == {
+        "memories",
+        "points",
+        "without_embedding",
+        "assemblies",
+        "variance",
+        "size",
+    }
+    overwrite = runner.invoke(app, ["map", str(file), "--file", str(file)])
+    assert overwrite.exit_code == 1
+    assert "is not replaced" in overwrite.stderr
