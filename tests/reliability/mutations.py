@@ -99,11 +99,7 @@ TEETH: tuple[Tooth, ...] = (
         file="memstore/visualize/page.py",
         old="html.escape(picture.title)",
         new="picture.title",
-<<<<<<< HEAD:tests/reliability/mutations.py
-        tests=("tests/cli/test_map.py",),
-=======
         tests=("tests/visualize/test_map.py",),
->>>>>>> integration:tests/teeth.py
     ),
     Tooth(
         name="triggered",
