@@ -333,7 +333,7 @@ class Collection(ABC, Generic[RecordT, HitT]):
         def step(connection: Connection, view: View) -> builtins.list[T]:
             at = now()
             vectors = np.stack([self._checked(query) for query in asked])
-            scope = self._scope(connection, at, node, wanted, recursive=options["below"])
+            scope = self._scope(connection, at, node, wanted, recursive=options["recursive"])
             return answered(connection, view, Asked(at, vectors, scope, least))
 
         return await self._session.search(step, kind)
