@@ -152,7 +152,7 @@ FORMS: dict[str, tuple[Selection, tuple[str, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("below", [False, True], ids=["one namespace", "below"])
+@pytest.mark.parametrize("recursive", [False, True], ids=["one namespace", "below"])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("few", [0, selection.FEW])
 def test_every_form_is_served_by_its_index(
