@@ -21,7 +21,20 @@ sys.modules["sqlite3"] = sqlite3
 
 DIMENSION = 8
 GUARD = str(Path(guard.__file__).parent)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [GUARD, os.environ.get("PYTHONPATH")]))
+if GUARD not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [GUARD, os.environ.get("PYTHONPATH")]))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker per core; none where tests are named one by one, which starts and debugs faster in one process."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a set by its sorted elements: all workers must collect the same test names."""
+    return str(sorted(val, key=repr)) if isinstance(val, set | frozenset) else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -21,8 +21,6 @@ from memstore import MemstoreError, Store
 from tests.api.test_regressions import EVERY, NAMES, Ground, bounded, ground, once, settled, threads, whole
 from tests.conftest import DIMENSION
 
-pytestmark = pytest.mark.timeout(240)
-
 ALONE = {"check", "repair", "compact", "backup", "optimize"}  # they take long: cancelled at fewer steps
 MOST = 60  # steps of a call that are tried, spread over all of them where there are more
 

@@ -327,7 +327,6 @@ async def test_a_hyperbolic_store_finds_the_nearest_and_says_how_far(path: Path,
         assert await store.check() == []
 
 
-@pytest.mark.timeout(120)
 async def test_a_graph_over_a_tree_finds_what_it_says_without_looking_at_everything(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from memstore.cli.app import app
 from tests.cli.test_cli import COMMANDS, lines, ok, rich, small
 
-pytestmark = pytest.mark.timeout(240)
 __all__ = ["rich", "small"]
 
 SOME = 4  # of the odd values, for each argument

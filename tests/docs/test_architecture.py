@@ -136,7 +136,6 @@ def test_importing_memstore_loads_no_openmp_runtime_and_changes_no_environment_v
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "command", [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["mypy"]], ids=["format", "lint", "types"]
 )

@@ -91,7 +91,6 @@ def test_what_a_filter_against_the_query_allows_lies_far_from_it(made: Workset) 
             assert sims[allowed].mean() < sims[~allowed].mean() - 0.1
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_phase_measures_what_it_is_there_for(bench: Bench, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stalls, "LOADS", ("together",))
@@ -107,7 +106,6 @@ def test_every_phase_measures_what_it_is_there_for(bench: Bench, phase: str, mon
         assert record.get("short", 0) == 0
 
 
-@pytest.mark.timeout(120)
 def test_a_memory_added_one_by_one_is_found_and_a_probe_gives_it_back(bench: Bench) -> None:
     for name in ("memstore", "faiss"):
         with bench.copied(name) as folder, bench.worker(name) as worker:
@@ -123,7 +121,6 @@ def test_a_memory_added_one_by_one_is_found_and_a_probe_gives_it_back(bench: Ben
                 assert (content, tags, metadata) == (item.content, sorted(item.tags), item.metadata)
 
 
-@pytest.mark.timeout(120)
 async def test_what_the_raw_baseline_wrote_is_a_whole_store(bench: Bench) -> None:
     import memstore
 
@@ -143,7 +140,6 @@ async def test_what_the_raw_baseline_wrote_is_a_whole_store(bench: Bench) -> Non
             assert moved[0].embedding.tobytes() == moved[1].embedding.tobytes()
 
 
-@pytest.mark.timeout(120)
 def test_the_one_command_leaves_a_file_of_which_the_page_can_be_made(tmp_path: Path) -> None:
     left, page = tmp_path / "results.json", tmp_path / "performance.md"
     asked = "--rows 200 --queries 20 --dimension 8 --synthetic --rounds 1 --systems memstore chroma --phases many"

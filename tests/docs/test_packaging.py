@@ -14,7 +14,11 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 MOST_DISTRIBUTIONS = 14
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.network(reason="pip installs from a package index")]
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("packaging"),
+    pytest.mark.network(reason="pip installs from a package index"),
+]
 
 
 def run(*command, cwd):

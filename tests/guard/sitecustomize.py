@@ -15,8 +15,15 @@ _INTERNET = {_socket.AF_INET, getattr(_socket, "AF_INET6", _socket.AF_INET)}
 _LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"}
 
 
-class NetworkForbidden(BaseException):
-    """Something reached for a network."""
+_INSTALLED = sys.modules.get("sitecustomize")
+"""This module as Python loaded it at the start of the process; None where the tests are the first to import it."""
+
+if getattr(_INSTALLED, "ALLOWED", None) == ALLOWED and __name__ != "sitecustomize":
+    NetworkForbidden: type[BaseException] = _INSTALLED.NetworkForbidden
+else:
+
+    class NetworkForbidden(BaseException):  # type: ignore[no-redef]
+        """Something reached for a network."""
 
 
 def _look(event: str, arguments: tuple[object, ...]) -> None:
@@ -35,5 +42,5 @@ def _probe() -> bool:
     )
 
 
-if hasattr(_socket, "AF_UNIX"):  # without, asyncio itself needs an address
+if NetworkForbidden.__module__ == __name__ and hasattr(_socket, "AF_UNIX"):  # without, asyncio needs an address
     sys.addaudithook(_look)

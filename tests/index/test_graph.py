@@ -31,8 +31,6 @@ FORMS = [
     ("hyperbolic", "float32"),
 ]
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:

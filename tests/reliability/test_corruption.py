@@ -20,7 +20,6 @@ def test_damage_is_found_or_does_no_harm_and_crashes_nothing(tmp_path: Path) -> 
     )
 
 
-@pytest.mark.timeout(300)
 def test_vectors_that_were_trusted_would_be_found_out(tmp_path: Path) -> None:
     tally = corrupted(20, SEED, tmp_path, trusting=True)
     assert any("has a vector that nobody stored" in failure for failure in tally.failures)

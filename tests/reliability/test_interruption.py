@@ -20,7 +20,6 @@ import memstore
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "memstore.cli.main"]
-pytestmark = pytest.mark.timeout(300)
 
 # -- the end of an interpreter
 

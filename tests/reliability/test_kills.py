@@ -22,7 +22,6 @@ def test_nothing_acknowledged_is_lost_by_a_hundred_kills(tmp_path: Path) -> None
     assert tally.caught["a migration, at 0001"] + tally.caught["a migration, at 0002"] >= 3
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("broken", "found"),
     [
