@@ -69,8 +69,10 @@ def nearest(query: Rows, rows: Rows) -> npt.NDArray[np.float64]:
 
 async def measured(folder: Path, rows: Rows, queries: Rows, truth: list[Any], index: Any) -> str:
     """One line of the table: recall, and milliseconds of processor time a search."""
-    options = {"dimension": rows.shape[1], "metric": "hyperbolic", "index": index, "durability": "relaxed"}
-    async with memstore.open(folder / f"{index}.db", engine="faiss", **options) as store:
+    options = {"dimension": rows.shape[1], "metric": "hyperbolic", "durability": "relaxed"}
+    async with memstore.open(
+        folder / f"{index}.db", **options, index=memstore.IndexOptions(kind=index, engine="faiss")
+    ) as store:
         await store.load({"content": "", "embedding": row} for row in rows)
         if index == "graph":
             await store.optimize()

@@ -7,7 +7,8 @@ index that cannot drift from it. Asyncio-native.
         ada = await store.memories.add("Ada prefers green tea", embedding=vector, tags={"preference"})
         hits = await store.memories.search(query, limit=5, tags={"preference"})
 
-Importing it loads no OpenMP runtime and sets no environment variable.
+Records that only some verbs return are in `memstore.models`. Importing the package loads no OpenMP runtime and sets no
+environment variable.
 """
 
 from memstore.actor import as_actor
@@ -16,7 +17,7 @@ from memstore.api.memories import Memories
 from memstore.api.open import open
 from memstore.api.store import Store, StoreNamespace, Transaction
 from memstore.api.tags import Tags
-from memstore.config import Durability, Engine, GraphOptions, IndexKind, VectorType
+from memstore.config import GraphOptions, IndexOptions
 from memstore.database import migrate
 from memstore.embedders.bound import Embedder
 from memstore.errors import (
@@ -50,16 +51,13 @@ from memstore.errors import (
     TransactionError,
     UsageError,
 )
-from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetCandidate, ForgetPlan, ForgetPolicy, TrashEntry
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
 from memstore.maintenance.backup import restore_backup, verify
-from memstore.models.activation import SyncState
-from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
-from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation
+from memstore.models.explanation import Explanation
 from memstore.models.history import Change
-from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
+from memstore.models.merging import Merge
 from memstore.models.records import Assembly, Embedding, Memory, Tag
-from memstore.models.reports import Finding, RepairReport, Stats, VerifyReport
-from memstore.models.search import Activated, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
+from memstore.models.search import AssemblyHit, Hit, Hits
 from memstore.schema.tables import include_object
 from memstore.search.activation import AssemblyBoost
 from memstore.search.rerank import rerank
@@ -68,38 +66,28 @@ from memstore.vectors.space import Metric
 __version__ = "0.1.0"
 
 __all__ = [
-    "Activated",
     "Assemblies",
     "Assembly",
     "AssemblyBoost",
-    "AssemblyExplanation",
     "AssemblyForgetPolicy",
     "AssemblyHit",
-    "AssemblySuggestion",
-    "AssemblySuggestions",
     "BusyError",
     "Change",
     "ClosedError",
-    "ClusterResult",
     "CommitUnknownError",
     "ConflictError",
     "DamagedError",
     "DimensionError",
     "DuplicateError",
-    "Durability",
     "Embedder",
     "EmbedderError",
     "Embedding",
     "EmbeddingError",
-    "Engine",
     "EngineError",
     "EventLoopError",
-    "Exclusion",
     "Explanation",
     "FilterError",
-    "Finding",
     "ForeignFileError",
-    "ForgetCandidate",
     "ForgetPlan",
     "ForgetPolicy",
     "ForkedStoreError",
@@ -107,42 +95,30 @@ __all__ = [
     "HistoryError",
     "Hit",
     "Hits",
-    "IndexKind",
+    "IndexOptions",
     "InvalidError",
-    "Lineage",
-    "LineageEntry",
     "LoadError",
     "Memories",
     "Memory",
     "MemstoreError",
     "Merge",
-    "MergeCandidate",
-    "MergedAssembly",
     "Metric",
     "MissingFileError",
     "NewerFileError",
     "NotFoundError",
     "OpenError",
     "ReadOnlyError",
-    "RepairReport",
-    "ScoreBoost",
-    "SearchPlan",
     "SettingsMismatchError",
     "StalePlanError",
-    "Stats",
     "StorageError",
     "Store",
     "StoreNamespace",
     "StoreReplacedError",
-    "SyncState",
     "Tag",
     "Tags",
     "Transaction",
     "TransactionError",
-    "TrashEntry",
     "UsageError",
-    "VectorType",
-    "VerifyReport",
     "as_actor",
     "include_object",
     "migrate",

@@ -1,8 +1,8 @@
 """One validated settings record; the part that gives data its meaning is stored in the file.
 
 `Settings` is what the caller asked for. `Space` is what the file says its vectors are; it never changes after the
-file is made, and a store whose caller asks for something else is not opened. `IndexOptions` say how the vectors are
-searched: the file remembers them, and they may change whenever it is opened.
+file is made, and a store whose caller asks for something else is not opened. `IndexSettings` say how the vectors are
+searched: they are stored in the file, and each open may change them by `IndexOptions`.
 """
 
 import os
@@ -47,34 +47,67 @@ class GraphOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexOptions:
-    """How vectors are searched.
+    """How vectors are searched: the argument `index` of `memstore.open`.
+
+    Every attribute but `engine` is stored in the file. None means the stored value; a new file starts with
+    `kind="auto"`, `vector_type="float32"` and `GraphOptions()`.
 
     Attributes:
-        index: `"exact"` compares every allowed vector; `"graph"` walks a graph; `"auto"` is
-            exact until exact search takes about a millisecond.
-        graph: the graph's parameters.
-        vector_type: how the index keeps vectors in memory; the rows are float32 in any case.
+        kind: `"exact"` compares the query with every allowed vector. `"graph"` walks a graph (FAISS's HNSW).
+            `"auto"` is exact until an exact search takes about a millisecond, then uses the graph where it is faster.
+        engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
+        vector_type: how the index stores vectors in memory. `"float16"` halves the memory and needs the cosine or the
+            spherical metric. Rows are float32 in both cases, and hits are scored by the rows.
+        graph: the parameters of the graph.
     """
 
-    index: IndexKind = "auto"
+    kind: IndexKind | None = None
+    engine: Engine = "auto"
+    vector_type: VectorType | None = None
+    graph: GraphOptions | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, (*get_args(IndexKind), None))
+        _one_of("engine", self.engine, get_args(Engine))
+        _one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
+        if self.graph is not None and not isinstance(self.graph, GraphOptions):
+            raise InvalidError(
+                f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {short_repr(self.graph)}"
+            )
+        if self.kind == "graph" and self.engine == "numpy":
+            raise InvalidError("the graph needs FAISS: leave out engine='numpy', or use kind='exact'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """The index options of an open store, all of them known. The file stores them as JSON.
+
+    Attributes:
+        kind: see `IndexOptions`.
+        graph: see `IndexOptions`.
+        vector_type: see `IndexOptions`.
+    """
+
+    kind: IndexKind = "auto"
     graph: GraphOptions = field(default_factory=GraphOptions)
     vector_type: VectorType = "float32"
 
     def __post_init__(self) -> None:
-        _one_of("index", self.index, get_args(IndexKind))
+        _one_of("kind", self.kind, get_args(IndexKind))
         _one_of("vector_type", self.vector_type, get_args(VectorType))
 
     @classmethod
-    def stored(cls, values: dict[str, Any] | None) -> "IndexOptions":
-        """What `as_stored` made *values* of; None, and what cannot be read, is the default."""
+    def stored(cls, values: dict[str, Any] | None) -> "IndexSettings":
+        """The settings of which `as_stored` made *values*; the defaults for None and for unreadable values."""
         try:
-            return cls(**{**(values or {}), "graph": GraphOptions(**(values or {}).get("graph", {}))})
-        except (TypeError, ValueError):
+            fields = {"kind" if name == "index" else name: value for name, value in (values or {}).items()}
+            return cls(**{**fields, "graph": GraphOptions(**fields.get("graph", {}))})
+        except (TypeError, ValueError, AttributeError):
             return cls()
 
     def as_stored(self) -> dict[str, Any]:
-        """It as JSON."""
-        return asdict(self)
+        """The settings as JSON."""
+        return {"index": self.kind, "graph": asdict(self.graph), "vector_type": self.vector_type}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,10 +122,7 @@ class Settings:
         timeout: seconds a write waits for other writers.
         durability: `"full"` syncs every commit to the disk; `"relaxed"` may lose the last commits at a power cut.
         read_only: refuse every write.
-        engine: what computes distances; `"auto"` chooses.
-        index: see `IndexOptions`; None, here and in the next two, means as the file was last opened.
-        graph: see `IndexOptions`.
-        vector_type: see `IndexOptions`.
+        index: how vectors are searched.
         history: how much of its past the file keeps; None means as the file was last opened.
         indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
         half_life: seconds in which the activation of an assembly comes down to half.
@@ -105,10 +135,7 @@ class Settings:
     timeout: float = 30.0
     durability: Durability = "full"
     read_only: bool = False
-    engine: Engine = "auto"
-    index: IndexKind | None = None
-    graph: GraphOptions | None = None
-    vector_type: VectorType | None = None
+    index: IndexOptions = field(default_factory=IndexOptions)
     history: Keep | None = None
     indexed_metadata: tuple[tuple[str, ...], ...] = ()
     half_life: float = 86_400.0
@@ -116,15 +143,6 @@ class Settings:
     def __post_init__(self) -> None:
         _one_of("metric", self.metric, (*get_args(Metric), None))
         _one_of("durability", self.durability, get_args(Durability))
-        _one_of("engine", self.engine, get_args(Engine))
-        _one_of("index", self.index, (*get_args(IndexKind), None))
-        _one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
-        if self.graph is not None and not isinstance(self.graph, GraphOptions):
-            raise InvalidError(
-                f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {short_repr(self.graph)}"
-            )
-        if self.index == "graph" and self.engine == "numpy":
-            raise InvalidError("the graph is FAISS's: leave out engine='numpy', or use index='exact'")
         if self.dimension is not None:
             check_dimension(self.dimension)
         if self.curvature is not None:
@@ -139,19 +157,29 @@ class Settings:
         curvature = 1.0 if self.curvature is None else float(self.curvature)
         return Space(dimension=dimension, metric=metric, curvature=curvature if metric == "hyperbolic" else None)
 
-    def index_options(self, stored: IndexOptions, metric: Metric) -> IndexOptions:
-        """What was asked for, the rest as *stored*. Raises `InvalidError` where *metric* does not allow it."""
-        options = IndexOptions(
-            index=self.index or stored.index,
-            graph=self.graph or stored.graph,
-            vector_type=self.vector_type or (stored.vector_type if metric in DIRECTIONS else "float32"),
-        )
-        if options.vector_type == "float16" and metric not in DIRECTIONS:
+    def index_settings(self, stored: IndexSettings, metric: Metric) -> IndexSettings:
+        """The options asked for, and the *stored* ones for the rest.
+
+        Raises:
+            InvalidError: *metric* does not allow the vector type.
+        """
+        vector_type = self.index.vector_type or (stored.vector_type if metric in DIRECTIONS else "float32")
+        if vector_type == "float16" and metric not in DIRECTIONS:
             raise InvalidError(
-                "vector_type='float16' needs the cosine metric or spherical, of vectors of length 1: with this one's, "
-                f"{metric}, a vector may lie beyond float16: leave it at float32"
+                "vector_type='float16' needs the cosine metric or spherical, whose vectors have length 1: under "
+                f"{metric} a component may exceed the range of float16. Use vector_type='float32'"
             )
-        return options
+        return IndexSettings(
+            kind=self.index.kind or stored.kind, graph=self.index.graph or stored.graph, vector_type=vector_type
+        )
+
+
+def check_index(index: object) -> IndexOptions:
+    """*index*, a kind or `IndexOptions` or None, as `IndexOptions`, else `InvalidError`."""
+    if isinstance(index, IndexOptions):
+        return index
+    _one_of("index", index, (*get_args(IndexKind), None))
+    return IndexOptions(kind=index)  # type: ignore[arg-type]
 
 
 def check_keep(history: object) -> Keep | None:

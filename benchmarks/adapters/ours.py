@@ -29,7 +29,7 @@ class Memstore(System):
     packages = ("memstore", "sqlalchemy", "aiosqlite", "numpy", "faiss-cpu")
 
     async def open(self, folder: Path) -> None:
-        asked = {name: self.options[name] for name in ("index", "vector_type") if name in self.options}
+        index = memstore.IndexOptions(kind=self.options.get("index"), vector_type=self.options.get("vector_type"))
         if self.options.get("held"):
             planner.FOLD_LEAST = planner.FOLD_MOST = 1_000_000_000  # there is no other way to look at a tail for long
         new = not (folder / FILE).exists()
@@ -38,7 +38,7 @@ class Memstore(System):
             dimension=self.made.dimension,
             indexed_metadata=SELECTED if self.options.get("indexed", True) else (),
             history="off",  # no other system here keeps a past; what it costs is measured by `benchmarks.history`
-            **asked,
+            index=index,
         )
         if new:  # loads the index, so that it follows every commit from now on
             await self.store.memories.search(self.made.queries[0])

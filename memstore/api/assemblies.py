@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from memstore.api.collection import LIVE, PAGE
 from memstore.api.grouping import Grouping
-from memstore.api.trash import Pruning
 from memstore.errors import DuplicateError, NotFoundError
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.activation import SyncState
 from memstore.models.records import Assembly, Embedding, Json
 from memstore.models.search import AssemblyHit
@@ -28,10 +28,11 @@ from memstore.validation.values import check_id, check_ids, check_share
 _KEPT = frozenset({"created_at", "activation_level", "activated_at", "activation_count"})  # by upsert, unless named
 
 
-class Assemblies(Grouping, Pruning[AssemblyHit]):
+class Assemblies(Grouping):
     """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches go over their composites."""
 
     _noun: ClassVar[RecordType] = ASSEMBLY
+    _policy: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = AssemblyForgetPolicy
     _orders: ClassVar[frozenset[str]] = frozenset(
         {"created_at", "updated_at", "id", "name", "revision", "activated_at", "activation_count"}
     )

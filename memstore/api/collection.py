@@ -6,7 +6,7 @@ Each verb checks its arguments, then runs one function of a connection in the se
 import builtins
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
@@ -14,15 +14,19 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
+from memstore.actor import checked
 from memstore.concurrency import CHUNK_SIZE
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
 from memstore.filters import Where
+from memstore.forgetting import apply, planner, trash
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, span
 from memstore.history import as_of as as_of_module
 from memstore.index.protocol import DriftError, Found, Scope
+from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
-from memstore.models.records import Embedding, Namespace
+from memstore.models.records import Assembly, Embedding, Memory, Namespace
 from memstore.models.search import Hits, SearchPlan
-from memstore.repository import history_writer, namespaces, selection
+from memstore.repository import history_writer, namespaces, selection, tombstones
 from memstore.repository import records as record_rows
 from memstore.repository.corruption import only
 from memstore.repository.record_types import Kind, RecordType
@@ -36,8 +40,9 @@ from memstore.validation.arguments import list_of_ids, listed
 from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags
 from memstore.vectors.encoding import EmbeddingLike, as_embedding
 
-RecordT = TypeVar("RecordT")
+RecordT = TypeVar("RecordT", bound=Memory | Assembly)
 HitT = TypeVar("HitT")
+PolicyT = TypeVar("PolicyT", bound=ForgetPolicy | AssemblyForgetPolicy)
 T = TypeVar("T")
 
 PAGE = 100
@@ -58,11 +63,12 @@ class Asked(NamedTuple):
     min_score: float | None
 
 
-class Collection(ABC, Generic[RecordT, HitT]):
+class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
     """One noun of one namespace, in one session."""
 
     _noun: ClassVar[RecordType]
     _orders: ClassVar[frozenset[str]]
+    _policy: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]]
 
     def __init__(self, session: Session, namespace: Namespace) -> None:
         self._session = session
@@ -309,6 +315,129 @@ class Collection(ABC, Generic[RecordT, HitT]):
 
         options = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
         return await self._asked(queries, limit, answered, self._noun.kind, **options)
+
+    async def plan_forget(self, policy: PolicyT, *, recursive: bool = False) -> ForgetPlan:
+        """Select the records that *policy* forgets, with the reasons. Changes nothing; `forget` applies the plan.
+
+        Args:
+            policy: a `memstore.ForgetPolicy` for memories, a `memstore.AssemblyForgetPolicy` for assemblies.
+            recursive: also from all namespaces below this one.
+
+        Raises:
+            InvalidError: *policy* is of another type.
+        """
+        if not isinstance(policy, self._policy):
+            raise InvalidError(
+                f"plan_forget of {self._noun.kind} records takes a memstore.{self._policy.__name__}; "
+                f"got {type(policy).__name__}"
+            )
+        place = planner.Place(self._session.spaces, self._namespace, recursive)
+        return await self._session.read(lambda connection: planner.plan(connection, place, policy))
+
+    async def forget(self, plan: ForgetPlan, *, actor: str | None = None, reason: str | None = None) -> int:
+        """Move the records of *plan* to the trash. Takes the writer lock; one transaction, all or nothing.
+
+        Forgotten records are invisible to every search, list, count and get. Composites are recomputed without
+        forgotten memories; the members of a forgotten assembly stay. `trash` lists forgotten records, `recover` brings
+        them back, `purge` deletes them. Memories that expired after the plan was made are skipped.
+
+        Args:
+            plan: a plan that `plan_forget` made for these records in this namespace.
+            actor: who forgets them; stored with each record.
+            reason: why; stored with each record. None stores the names of the criteria that the record met.
+
+        Returns:
+            How many records were moved.
+
+        Raises:
+            StalePlanError: a record has changed since the plan was made. An assembly also changes with its members.
+            InvalidError: *plan* is for another namespace or for the other kind of records.
+        """
+        if not isinstance(plan, ForgetPlan) or plan.noun != self._noun.kind:
+            raise InvalidError(f"forget of {self._noun.kind} records takes a plan that their plan_forget made")
+        if plan.namespace != self._namespace:
+            raise InvalidError(
+                f"the plan is for namespace {plan.namespace!r}, and this is {self._namespace!r}: apply it there"
+            )
+        by, spaces = checked(actor, reason), self._session.spaces
+        return await self._session.write(
+            lambda connection: apply.carry_out(connection, spaces, plan, actor=by.actor, reason=by.reason), batch=True
+        )
+
+    async def trash(self) -> AsyncIterator[TrashEntry[RecordT]]:
+        """Every forgotten record of this namespace, latest first, read page by page."""
+        before: int | None = None
+        while True:
+            page, before = await self._session.read(
+                partial(
+                    trash.page, noun=self._noun, space=self._space, namespace=self._namespace, before=before, limit=PAGE
+                )
+            )
+            for entry in page:
+                yield cast("TrashEntry[RecordT]", entry)
+                self._session.check_usable()
+            if before is None:
+                return
+
+    async def recover(
+        self, ids: Iterable[str], *, actor: str | None = None, reason: str | None = None
+    ) -> builtins.list[RecordT]:
+        """Bring forgotten records back from the trash. Takes the writer lock; one transaction, all or nothing.
+
+        A recovered record has every field and the exact vector it had. Its memberships are recovered if the other end
+        exists; if the other end is in the trash too, they are recovered with it. If several records were forgotten
+        under one id, the latest is recovered.
+
+        Args:
+            ids: ids of forgotten records.
+            actor: who recovers them, for the history.
+            reason: why, for the history.
+
+        Returns:
+            The records, in the order of *ids*.
+
+        Raises:
+            NotFoundError: the trash of this namespace does not contain one of *ids*.
+            DuplicateError: another record has one of the ids.
+            InvalidError: one of the memories expired in the trash.
+        """
+        unchecked, by = list_of_ids(ids), checked(actor, reason)
+
+        def step(connection: Connection) -> builtins.list[RecordT]:
+            keys = trash.recover(
+                connection,
+                self._session.spaces,
+                self._noun,
+                self._namespace,
+                check_ids(unchecked),
+                actor=by.actor,
+                reason=by.reason,
+            )
+            return self._read(connection, keys, now())
+
+        return await self._session.write(step, batch=len(unchecked) > CHUNK_SIZE)
+
+    async def purge(self, *, older_than: timedelta | float, recursive: bool = False) -> int:
+        """Delete records that have been in the trash for longer than *older_than*. Takes the writer lock.
+
+        Purged records cannot be recovered. `Store.compact` then returns their space to the disk.
+
+        Args:
+            older_than: a timedelta, or seconds; 0 deletes all of them.
+            recursive: also in all namespaces below this one.
+
+        Returns:
+            How many records were deleted.
+        """
+        length = span("older_than", older_than)
+
+        def step(connection: Connection) -> int:
+            until = planner.ago(now(), length) if length else None
+            return tombstones.purge(
+                connection, until, "forgotten", self._namespace, recursive=recursive, nouns=(self._noun,)
+            )
+
+        return await self._session.write(step, batch=True)
 
     async def _asked(
         self,

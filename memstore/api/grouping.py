@@ -10,6 +10,7 @@ from memstore.assemblies import lineage as lineage_module
 from memstore.assemblies import merge as merge_module
 from memstore.errors import InvalidError, short_repr
 from memstore.filters import EVERYTHING, Where, parse
+from memstore.forgetting.policies import AssemblyForgetPolicy
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
 from memstore.models.merging import Lineage, Merge, MergeCandidate, MergedAssembly
 from memstore.models.records import Assembly
@@ -24,7 +25,7 @@ from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_n
 Progress = Callable[[int, int], None]
 
 
-class Grouping(Collection[Assembly, AssemblyHit]):
+class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
     """The part of `Assemblies` that makes them of memories, and one of several."""
 
     async def merge(

@@ -11,12 +11,10 @@ from sqlalchemy import Connection
 
 from memstore.api.collection import LIVE, embed
 from memstore.api.searches import MemorySearches
-from memstore.api.trash import Recoverable
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
 from memstore.errors import DuplicateError, InvalidError
 from memstore.models.records import Json, Memory
-from memstore.models.search import Hit
 from memstore.repository import history_writer, memories
 from memstore.repository import records as record_rows
 from memstore.repository.corruption import only
@@ -33,7 +31,7 @@ _KEPT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
 """What upsert leaves as it was, unless it is named."""
 
 
-class Memories(MemorySearches, Recoverable[Memory, Hit]):
+class Memories(MemorySearches):
     """The memories of one namespace: `store.memories`, or `tx.memories`."""
 
     _orders: ClassVar[frozenset[str]] = frozenset(

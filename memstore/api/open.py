@@ -14,12 +14,11 @@ from memstore.api.store import Store, close_after
 from memstore.concurrency import finished
 from memstore.config import (
     Durability,
-    Engine,
-    GraphOptions,
     IndexKind,
     IndexOptions,
+    IndexSettings,
     Settings,
-    VectorType,
+    check_index,
     check_keep,
     path_text,
 )
@@ -70,10 +69,7 @@ def open(
     timeout: float = 30.0,
     durability: Durability = "full",
     read_only: bool = False,
-    engine: Engine = "auto",
-    index: IndexKind | None = None,
-    graph: GraphOptions | None = None,
-    vector_type: VectorType | None = None,
+    index: IndexKind | IndexOptions | None = None,
     indexed_metadata: Iterable[str] | None = None,
     activation_half_life: float = HALF_LIFE,
     history: Literal["full", "off"] | timedelta | None = None,
@@ -94,14 +90,11 @@ def open(
         durability: `"full"`: what was committed survives a power cut. `"relaxed"`: the last commits may not, the
             file does.
         read_only: every write raises `ReadOnlyError`; the file must exist.
-        engine: `"numpy"`, `"faiss"`, or `"auto"`: FAISS from 5,000 vectors on where it can be loaded safely.
-        index: `"exact"` compares every allowed vector. `"graph"` walks a graph (FAISS's HNSW), under a filter only
-            where that can be trusted and is quicker. `"auto"` is exact until exact search takes about a millisecond
-            (10 million numbers: 26,042 vectors of dimension 384), then a graph wherever that is quicker. The file
-            remembers this, `graph` and `vector_type`; None means as it was last opened, at first `"auto"`.
-        graph: the graph's parameters, a `memstore.GraphOptions`.
-        vector_type: how the index keeps vectors in memory: `"float32"`, or, under cosine and spherical, `"float16"`:
-            half the memory; what it finds is scored by the stored float32 vectors.
+        index: how vectors are searched: a `memstore.IndexOptions`, or only its `kind`. `"exact"` compares the query
+            with every allowed vector. `"graph"` walks a graph (FAISS's HNSW), under a filter only where that is
+            reliable and faster. `"auto"` is exact until an exact search takes about a millisecond (10 million
+            numbers: 26,042 vectors of dimension 384), then uses the graph where it is faster. None means as stored,
+            and `"auto"` for a new file.
         indexed_metadata: values in the metadata of memories by which filters are quick, written as in a filter after
             `metadata.`: `("user_id", "source.kind")`. They add to those the file has, which stay; None and `()` ask
             for none. A new one is built now, under the writer lock, at 0.2 s for 100,000 memories; every later write
@@ -130,10 +123,7 @@ def open(
         timeout=timeout,
         durability=durability,
         read_only=read_only,
-        engine=engine,
-        index=index,
-        graph=graph,
-        vector_type=vector_type,
+        index=check_index(index),
         history=check_keep(history),
         indexed_metadata=filters.indexed(indexed_metadata),
         half_life=check_half_life(activation_half_life),
@@ -147,7 +137,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
         history = History(spaces, None if embedder is None else embedder.name)
         await database.read(history.check)
-        follower = Follower(spaces, history, settings.engine, await _index_options(database, settings, spaces))
+        follower = Follower(spaces, history, settings.index.engine, await _index_settings(database, settings, spaces))
         await _index_metadata(database, settings)
         await _keep_history(database, settings)
         tender = IndexMaintainer(follower, database)
@@ -162,12 +152,12 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     return Store(session, tender)
 
 
-async def _index_options(database: Database, settings: Settings, spaces: dict[Kind, VectorSpace]) -> IndexOptions:
+async def _index_settings(database: Database, settings: Settings, spaces: dict[Kind, VectorSpace]) -> IndexSettings:
     """How vectors are searched: as asked for, the rest as the file remembers; what is new is written down."""
     stored = await database.read(store_meta.index_options)
-    options = settings.index_options(IndexOptions.stored(stored), spaces["memory"].space.metric)
-    if options != IndexOptions.stored(stored) and not settings.read_only:
-        graph = options.index != "exact"
+    options = settings.index_settings(IndexSettings.stored(stored), spaces["memory"].space.metric)
+    if options != IndexSettings.stored(stored) and not settings.read_only:
+        graph = options.kind != "exact"
         await database.write(lambda c: store_meta.remember_index(c, options.as_stored(), graph=graph), batch=True)
     return options
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from memstore.api.collection import Asked, Collection, Query
 from memstore.errors import NotFoundError
 from memstore.filters import Where
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.explanation import Explanation
 from memstore.models.records import Embedding, Memory, Namespace
 from memstore.models.search import Hit, Hits
@@ -27,10 +28,11 @@ from memstore.validation.values import check_id, check_namespace, check_tags
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
-class MemorySearches(Collection[Memory, Hit]):
+class MemorySearches(Collection[Memory, Hit, ForgetPolicy]):
     """What `Memories` can be asked; the verbs that change them stand there."""
 
     _noun: ClassVar[RecordType] = MEMORY
+    _policy: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = ForgetPolicy
 
     async def search(
         self,

@@ -15,7 +15,6 @@ from memstore import filters
 from memstore.api.assemblies import Assemblies
 from memstore.api.memories import Memories
 from memstore.api.tags import Tags
-from memstore.api.trash import Forgetting
 from memstore.database import raw
 from memstore.database.driver_errors import translated
 from memstore.database.inspect import HEAD
@@ -58,7 +57,7 @@ VACUUM_PAGES = 1_000
 """Pages that `compact` frees in one transaction: other writers come in between."""
 
 
-class _Nouns(Forgetting):
+class _Nouns:
     """Memories, assemblies and tags of one namespace, in one session."""
 
     _session: Session

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from memstore import Assembly, NotFoundError, SyncState
+from memstore import Assembly, NotFoundError
 from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import (
     AsJson,
@@ -39,6 +39,7 @@ from memstore.cli.output import (
     vector_text,
 )
 from memstore.cli.stores import changing, looking, searching
+from memstore.models import SyncState
 
 SHOWN_MEMBERS = 20
 

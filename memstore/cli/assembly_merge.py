@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from memstore import LineageEntry, Merge
+from memstore import Merge
 from memstore.cli.assemblies import app
 from memstore.cli.jsonl import as_json
 from memstore.cli.options import AsJson, File, InNamespace, Limit, Tagged, Where, namespace_of, where_of
 from memstore.cli.output import clean, number, progress, say, say_json, show_table, snippet, table
 from memstore.cli.stores import changing, looking
+from memstore.models import LineageEntry
 
 Id = Annotated[str, typer.Argument(help="The assembly's id, or that of one that was merged.", show_default=False)]
 Actor = Annotated[str | None, typer.Option("--actor", help="Who asks for it; kept with the merge.")]

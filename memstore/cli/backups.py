@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import memstore
-from memstore import InvalidError, MemstoreError, MissingFileError, VerifyReport
+from memstore import InvalidError, MemstoreError, MissingFileError
 from memstore.cli.jsonl import as_json
 from memstore.cli.maintenance import FOUND_SOMETHING
 from memstore.cli.options import AsJson, File
@@ -20,6 +20,7 @@ from memstore.config import path_text
 from memstore.database.inspect import HEAD, inspect
 from memstore.database.restore_copy import occupied
 from memstore.maintenance.backup import backup as copy
+from memstore.models import VerifyReport
 
 T = TypeVar("T")
 

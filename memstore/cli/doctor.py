@@ -165,7 +165,7 @@ def _faiss() -> Iterator[Fact]:
     done = subprocesses.run("memstore.cli.doctor_probe")
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        advice = "install faiss-cpu again; until then open stores with engine='numpy'"
+        advice = "install faiss-cpu again; until then open stores with index=IndexOptions(engine='numpy')"
         yield Fact(section=here, name="FAISS", value=f"loading it failed: {last[0]}", state="problem", advice=advice)
         return
     found = jsons.loads(done.stdout)
@@ -187,7 +187,11 @@ def _faiss() -> Iterator[Fact]:
     if carries_llvm():
         advice = "FAISS brings an LLVM runtime here, and a second one ends the process; NumPy searches instead"
         yield Fact(
-            section=here, name="loads by itself", value="no, only with engine='faiss'", state="note", advice=advice
+            section=here,
+            name="loads by itself",
+            value="no, only with engine='faiss'",
+            state="note",
+            advice=advice,
         )
     else:
         yield Fact(

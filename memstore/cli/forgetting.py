@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from memstore import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, Store, StoreNamespace, TrashEntry
+from memstore import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, Store, StoreNamespace
 from memstore.cli.jsonl import as_json, brief
 from memstore.cli.options import AsJson, Below, File, InNamespace, Where, namespace_of, refuse, where_of
 from memstore.cli.output import assembly_text, clean, memory_text, number, say, say_json, show_table, size_text, table
 from memstore.cli.stores import changing, looking
+from memstore.models import TrashEntry
 
 SHOWN = 50
 
@@ -77,10 +78,10 @@ def forget(
     )
 
     async def plan(place: StoreNamespace) -> ForgetPlan:
-        return await place.plan_forget(policy, recursive=recursive)
+        return await place.memories.plan_forget(policy, recursive=recursive)
 
     async def carry_out(place: StoreNamespace, plan: ForgetPlan) -> int:
-        return await place.forget(plan, actor=actor, reason=reason)
+        return await place.memories.forget(plan, actor=actor, reason=reason)
 
     asyncio.run(_planned(_opened(file, apply), namespace, plan, carry_out if apply else None, limit, json=json))
 
@@ -121,10 +122,10 @@ def prune(
     )
 
     async def plan(place: StoreNamespace) -> ForgetPlan:
-        return await place.assemblies.plan_prune(policy, recursive=recursive)
+        return await place.assemblies.plan_forget(policy, recursive=recursive)
 
     async def carry_out(place: StoreNamespace, plan: ForgetPlan) -> int:
-        return await place.assemblies.prune(plan, actor=actor, reason=reason)
+        return await place.assemblies.forget(plan, actor=actor, reason=reason)
 
     asyncio.run(_planned(_opened(file, apply), namespace, plan, carry_out if apply else None, limit, json=json))
 
@@ -246,7 +247,7 @@ def untrash(
         async with changing(file) as store:
             place = store.namespace(*namespace_of(namespace))
             noun: Any = place.assemblies if assemblies else place.memories
-            return list(await noun.restore(ids))
+            return list(await noun.recover(ids))
 
     back = asyncio.run(run())
     if json:
@@ -274,7 +275,8 @@ def purge(
     async def run() -> int:
         async with changing(file) as store:
             place = store.namespace(*namespace_of(namespace))
-            return await place.purge(older_than=length or 0, recursive=recursive)
+            memories = await place.memories.purge(older_than=length or 0, recursive=recursive)
+            return memories + await place.assemblies.purge(older_than=length or 0, recursive=recursive)
 
     gone = asyncio.run(run())
     if json:

@@ -6,13 +6,14 @@ import math
 import numpy as np
 import typer
 
-from memstore import Finding, MissingFileError, RepairReport, Stats, Store
+from memstore import MissingFileError, Store
 from memstore import migrate as bring_up_to_date
 from memstore.cli.jsonl import as_json
 from memstore.cli.options import AsJson, File, namespace_text
 from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text, space_text
 from memstore.cli.stores import changing, looking
 from memstore.database.inspect import inspect
+from memstore.models import Finding, RepairReport, Stats
 
 FOUND_SOMETHING = 3
 SHOWN_NAMESPACES = 8

@@ -16,8 +16,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 from rich.text import Text
 
-from memstore import Assembly, AssemblyHit, Embedding, Finding, Hit, Hits, Memory, Stats, VerifyReport
+from memstore import Assembly, AssemblyHit, Embedding, Hit, Hits, Memory
 from memstore.cli.options import namespace_text
+from memstore.models import Finding, Stats, VerifyReport
 
 SNIPPET = 220
 _LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}

@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 from memstore.concurrency import chunks
 from memstore.errors import StalePlanError
 from memstore.forgetting.planner import Spaces
-from memstore.forgetting.policies import ForgetCandidate, ForgetPlan
+from memstore.forgetting.policies import ForgetPlan
+from memstore.models.forgetting import ForgetCandidate
 from memstore.repository import forget_candidates, tombstones
 from memstore.repository.forget_candidates import EXPIRES
 from memstore.repository.record_types import BY_KIND, MEMORY, RecordType

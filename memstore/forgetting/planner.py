@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from memstore import filters
 from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.filters.nodes import FIELDS, And, Compare, Field, IsIn, Node, Or, Order, Scalar
-from memstore.forgetting.policies import AssemblyForgetPolicy, Criterion, ForgetCandidate, ForgetPlan, ForgetPolicy
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
+from memstore.models.forgetting import Criterion, ForgetCandidate
 from memstore.models.records import Namespace
 from memstore.repository import forget_candidates, selection
 from memstore.repository.forget_candidates import (
@@ -72,6 +73,13 @@ class _Test(NamedTuple):
     name: Criterion
     node: Node | None
     holds: Callable[[State], bool]
+
+
+def plan(connection: Connection, place: Place, policy: ForgetPolicy | AssemblyForgetPolicy) -> ForgetPlan:
+    """The records of *place* that *policy* selects now."""
+    if isinstance(policy, ForgetPolicy):
+        return plan_memories(connection, place, policy)
+    return plan_assemblies(connection, place, policy)
 
 
 def plan_memories(connection: Connection, place: Place, policy: ForgetPolicy) -> ForgetPlan:

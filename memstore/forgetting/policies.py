@@ -6,31 +6,16 @@ making one changes nothing.
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from typing import Generic, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 from memstore import filters
 from memstore.errors import InvalidError, short_repr
 from memstore.filters import Where
-from memstore.models.records import Assembly, Memory, Namespace
+from memstore.models.forgetting import ForgetCandidate
+from memstore.models.records import Namespace
 from memstore.validation.values import check_count, check_importance
 
 Match = Literal["all", "any"]
-
-Criterion = Literal[
-    "older_than",
-    "unused_for",
-    "importance_below",
-    "expires_within",
-    "max_count",
-    "max_bytes",
-    "inactive_for",
-    "activated_fewer_than",
-    "members_below",
-    "where",
-]
-"""Why a record would go: the name of the policy's argument. `where` stands alone, where nothing else was asked for."""
-
-RecordT = TypeVar("RecordT", bound=Memory | Assembly)
 
 _MOST = 2**62
 
@@ -113,28 +98,6 @@ class AssemblyForgetPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetCandidate:
-    """A record that a plan would have forgotten.
-
-    Attributes:
-        id: its id.
-        namespace: where it lives.
-        reasons: the criteria it meets, by the names of the policy's arguments.
-        bytes: of its id, texts and metadata in UTF-8, and of its vector: about what the file would have free once it
-            was purged from the trash.
-        key: its key in the file.
-        state: what the plan took it to be; it is compared with what it is when the plan is done.
-    """
-
-    id: str
-    namespace: Namespace
-    reasons: tuple[Criterion, ...]
-    bytes: int
-    key: int = field(repr=False)
-    state: tuple[object, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetPlan:
     """What a policy would take from a store as it was at one moment. Nothing has been changed.
 
@@ -162,23 +125,6 @@ class ForgetPlan:
 
     def __len__(self) -> int:
         return len(self.planned)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrashEntry(Generic[RecordT]):
-    """A record in the trash.
-
-    Attributes:
-        record: as it was when it was forgotten.
-        at: when that was, UTC.
-        actor: who asked for it.
-        reason: why; where nobody said, the criteria it met.
-    """
-
-    record: RecordT
-    at: datetime
-    actor: str | None
-    reason: str | None
 
 
 def span(name: str, value: object) -> timedelta:

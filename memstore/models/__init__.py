@@ -1,5 +1,50 @@
 """The frozen records that callers receive.
 
 They compare by all fields and hold no connection.
-May import `errors` and `vectors`.
+May import `errors`, `concurrency` and `vectors`.
 """
+
+from memstore.models.activation import SyncState
+from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
+from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation
+from memstore.models.forgetting import Criterion, ForgetCandidate, TrashEntry
+from memstore.models.history import Change
+from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
+from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace, Tag
+from memstore.models.reports import Finding, RepairReport, Stats, VerifyReport
+from memstore.models.search import Activated, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
+
+__all__ = [
+    "Activated",
+    "Assembly",
+    "AssemblyExplanation",
+    "AssemblyHit",
+    "AssemblySuggestion",
+    "AssemblySuggestions",
+    "Change",
+    "ClusterResult",
+    "Criterion",
+    "Embedding",
+    "Exclusion",
+    "Explanation",
+    "Finding",
+    "ForgetCandidate",
+    "Hit",
+    "Hits",
+    "Json",
+    "Lineage",
+    "LineageEntry",
+    "Memory",
+    "Merge",
+    "MergeCandidate",
+    "MergedAssembly",
+    "Namespace",
+    "RepairReport",
+    "ScoreBoost",
+    "SearchPlan",
+    "Stats",
+    "SyncState",
+    "Tag",
+    "TrashEntry",
+    "VerifyReport",
+]

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
 from memstore.config import Engine as EngineName
-from memstore.config import IndexOptions
+from memstore.config import IndexSettings
 from memstore.database.transactions import carried, snapshot
 from memstore.errors import EngineError
 from memstore.index.exact import ExactIndex
@@ -129,7 +129,7 @@ class Follower:
     """The indexes of a store, one a kind. They are loaded when first needed, not when the store is opened."""
 
     def __init__(
-        self, spaces: dict[Kind, VectorSpace], history: History, engine: EngineName, options: IndexOptions
+        self, spaces: dict[Kind, VectorSpace], history: History, engine: EngineName, options: IndexSettings
     ) -> None:
         self.spaces = spaces
         self.history = history
@@ -282,7 +282,7 @@ class Follower:
             index = HybridIndex(
                 space.space.dimension,
                 space.space.measure,
-                kind=self.options.index,
+                kind=self.options.kind,
                 room=room,
                 allocate=self.allocator(space),
             )
@@ -307,7 +307,7 @@ class Follower:
         metric, dimension, vector_type = space.space.measure, space.space.dimension, self.options.vector_type
 
         def allocate(room: int, short: Storage | None = None) -> Storage:
-            if isinstance(self.engine, FaissEngine) and (self.options.index != "exact" or vector_type == "float16"):
+            if isinstance(self.engine, FaissEngine) and (self.options.kind != "exact" or vector_type == "float16"):
                 return self.engine.graphs.storage(metric, dimension, vector_type, room)
             return plain(vector_type, dimension, room, short)
 
@@ -355,13 +355,13 @@ class Follower:
             self.engine_reason = (
                 "this platform's FAISS brings an OpenMP runtime of its own: ask for it by engine='faiss'"
             )
-        elif vectors < FAISS_FROM and self.options.index != "graph":
+        elif vectors < FAISS_FROM and self.options.kind != "graph":
             self.engine_reason = f"fewer than {FAISS_FROM:,} vectors: NumPy is as quick"
         else:
             try:
                 self.engine = FaissEngine.load()
                 self.engine_reason = (
-                    "the graph needs it" if self.options.index == "graph" else f"{FAISS_FROM:,} vectors or more"
+                    "the graph needs it" if self.options.kind == "graph" else f"{FAISS_FROM:,} vectors or more"
                 )
             except EngineError as error:
                 self._wanted = "numpy"

@@ -11,7 +11,7 @@ from itertools import compress
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.config import IndexOptions
+from memstore.config import IndexSettings
 from memstore.index import planner
 from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import NEVER, Entries, Keys
@@ -31,10 +31,10 @@ _log = logging.getLogger("memstore")
 
 
 def usable_snapshot(
-    connection: Connection, space: VectorSpace, state: State, options: IndexOptions, count: int
+    connection: Connection, space: VectorSpace, state: State, options: IndexSettings, count: int
 ) -> Header | None:
     """The newest snapshot of the graph that is wanted for *count* vectors, if the log says all that happened since."""
-    if not planner.wanted(options.index, count, space.space.dimension, had=True)[0]:
+    if not planner.wanted(options.kind, count, space.space.dimension, had=True)[0]:
         return None
     header = index_snapshots.latest(connection, space.pk, state.top)
     if header is None or header.epoch != state.epoch or header.seq < state.floor:

@@ -10,9 +10,10 @@ import pytest
 
 import memstore
 from memstore import GraphOptions, InvalidError
-from memstore.config import IndexOptions
+from memstore.config import IndexSettings
 from memstore.repository import change_log
 from tests.support.clusters import DIMENSION, by_hand, closeness, clustered, settled, small_graphs, sql
+from tests.support.index_options import with_index
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(path: Path, **options: Any) -> Any:
-    return memstore.open(path, **({"dimension": DIMENSION, "durability": "relaxed"} | options))
+    return memstore.open(path, **with_index({"dimension": DIMENSION, "durability": "relaxed", **options}))
 
 
 def remembered(path: Path) -> Any:
@@ -54,19 +55,25 @@ async def right(store: memstore.Store) -> set[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"index": "hnsw"}, "index is one of 'auto', 'exact', 'graph'; got 'hnsw'"),
-        ({"index": True}, "index is one of 'auto', 'exact', 'graph'; got True"),
+        ({"index": "hnsw"}, "kind is one of 'auto', 'exact', 'graph'; got 'hnsw'"),
+        ({"index": True}, "kind is one of 'auto', 'exact', 'graph'; got True"),
         ({"vector_type": "int8"}, "vector_type is one of 'float32', 'float16'; got 'int8'"),
         ({"graph": {"m": 16}}, "graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {'m': 16}"),
         ({"graph": 16}, "graph is a memstore.GraphOptions"),
-        ({"index": "graph", "engine": "numpy"}, "the graph is FAISS's: leave out engine='numpy', or use index='exact'"),
+        ({"index": "graph", "engine": "numpy"}, "the graph needs FAISS: leave out engine='numpy', or use kind='exact'"),
     ],
 )
 def test_what_is_no_option_is_refused_at_the_call(path: Path, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        memstore.open(path, dimension=3, **arguments)
+        memstore.open(path, dimension=3, **with_index(arguments))
     assert str(caught.value).startswith(said)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("index", ["hnsw", True, GraphOptions(), {"kind": "graph"}])
+def test_an_index_that_is_neither_a_kind_nor_options_is_refused(path: Path, index: Any) -> None:
+    with pytest.raises(InvalidError, match=r"^index is one of 'auto', 'exact', 'graph'; got "):
+        memstore.open(path, dimension=3, index=index)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +134,21 @@ async def test_the_file_remembers_what_was_asked_for(path: Path) -> None:
     options = GraphOptions(m=8, ef_search=50)
     async with opened(path, index="graph", graph=options, vector_type="float16"):
         pass
-    assert IndexOptions.stored(remembered(path)) == IndexOptions(index="graph", graph=options, vector_type="float16")
+    assert IndexSettings.stored(remembered(path)) == IndexSettings(kind="graph", graph=options, vector_type="float16")
     for asked, expected in (
         ({}, {}),
-        ({"index": "exact"}, {"index": "exact"}),
-        ({"vector_type": "float32"}, {"index": "exact", "vector_type": "float32"}),
-        ({"index": "auto"}, {"vector_type": "float32", "index": "auto"}),
-        ({"graph": GraphOptions()}, {"graph": GraphOptions(), "vector_type": "float32", "index": "auto"}),
+        ({"index": "exact"}, {"kind": "exact"}),
+        ({"vector_type": "float32"}, {"kind": "exact", "vector_type": "float32"}),
+        ({"index": "auto"}, {"vector_type": "float32", "kind": "auto"}),
+        ({"graph": GraphOptions()}, {"graph": GraphOptions(), "vector_type": "float32", "kind": "auto"}),
     ):
         async with opened(path, **asked) as store:
-            is_now = IndexOptions(**({"index": "graph", "graph": options, "vector_type": "float16"} | expected))
+            is_now = IndexSettings(**({"kind": "graph", "graph": options, "vector_type": "float16"} | expected))
             assert store._follower.options == is_now
-        assert IndexOptions.stored(remembered(path)) == is_now
+        assert IndexSettings.stored(remembered(path)) == is_now
     async with opened(path, read_only=True, index="graph") as store:
-        assert store._follower.options.index == "graph"
-    assert IndexOptions.stored(remembered(path)).index == "auto", "a reader changes nothing"
+        assert store._follower.options.kind == "graph"
+    assert IndexSettings.stored(remembered(path)).kind == "auto", "a reader changes nothing"
 
 
 async def test_a_graph_of_other_options_is_built_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -226,11 +233,11 @@ async def test_what_the_file_remembers_and_nobody_can_read_is_the_default(path: 
         await store.memories.add("", id="0", embedding=ROWS[0])
     sql(path, "UPDATE store_meta SET index_options = :text", text=garbage)
     async with opened(path) as store:
-        assert store._follower.options == IndexOptions()
+        assert store._follower.options == IndexSettings()
         assert [hit.memory.id for hit in await store.memories.search(ROWS[0])] == ["0"]
     async with opened(path, index="graph"):
         pass
-    assert IndexOptions.stored(remembered(path)) == IndexOptions(index="graph")
+    assert IndexSettings.stored(remembered(path)) == IndexSettings(kind="graph")
 
 
 @pytest.mark.parametrize("garbage", ["", "{graph", "\x00", '{"vector_type": "float16"}'])

@@ -27,18 +27,17 @@ from memstore import (
     Assemblies,
     AssemblyBoost,
     AssemblyForgetPolicy,
-    AssemblySuggestion,
     ForgetPolicy,
     Memories,
     MemstoreError,
     Merge,
-    MergedAssembly,
     Metric,
     SettingsMismatchError,
     Store,
     Tags,
     Transaction,
 )
+from memstore.models import AssemblySuggestion, MergedAssembly
 from memstore.testing import Damage, HashEmbedder, damage
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import placed, score
@@ -421,12 +420,8 @@ async def _slowly(ground: Ground) -> AsyncIterator[dict[str, Any]]:
         yield ground.item()
 
 
-async def _forgotten(face: Any) -> None:
-    await face.forget(await face.plan_forget(ForgetPolicy(where={"id": "m:4"})))
-
-
-async def _pruned(face: Any) -> None:
-    await face.prune(await face.plan_prune(AssemblyForgetPolicy(where={"id": "g:4"})))
+async def _forgotten(face: Any, policy: ForgetPolicy | AssemblyForgetPolicy) -> None:
+    await face.forget(await face.plan_forget(policy))
 
 
 async def _merged(face: Assemblies, ground: Ground) -> Merge:
@@ -467,7 +462,10 @@ CASES: dict[type, dict[str, Case]] = {
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
         "explain": lambda face, g: face.explain(g.vector(), "m:0", boost=AssemblyBoost(threshold=-1.0)),
         "trash": lambda face, g: face.trash(),
-        "restore": lambda face, g: face.restore([]),
+        "recover": lambda face, g: face.recover([]),
+        "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
+        "forget": lambda face, g: _forgotten(face, ForgetPolicy(where={"id": "m:4"})),
+        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
     },
     Assemblies: {
         "add": lambda face, g: face.add(g.new(), members=["m:0", "m:5"]),
@@ -499,10 +497,11 @@ CASES: dict[type, dict[str, Case]] = {
         "create_from": lambda face, g: face.create_from(
             [AssemblySuggestion(leader="m:0", members=("m:0", "m:1"), similarity=1.0, id=g.new())]
         ),
-        "plan_prune": lambda face, g: face.plan_prune(AssemblyForgetPolicy(members_below=9, older_than=0)),
-        "prune": lambda face, g: _pruned(face),
+        "plan_forget": lambda face, g: face.plan_forget(AssemblyForgetPolicy(members_below=9, older_than=0)),
+        "forget": lambda face, g: _forgotten(face, AssemblyForgetPolicy(where={"id": "g:4"})),
         "trash": lambda face, g: face.trash(),
-        "restore": lambda face, g: face.restore([]),
+        "recover": lambda face, g: face.recover([]),
+        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
     },
     Tags: {
         "list": lambda face, g: face.list(),
@@ -516,9 +515,6 @@ CASES: dict[type, dict[str, Case]] = {
         "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
         "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
-        "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
-        "forget": lambda face, g: _forgotten(face),
-        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
         "check": lambda face, g: face.check(),
         "repair": lambda face, g: face.repair(),
         "stats": lambda face, g: face.stats(),
@@ -533,9 +529,6 @@ CASES: dict[type, dict[str, Case]] = {
         "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
         "undo": lambda face, g: _undone(face, g),
         "namespaces": lambda face, g: face.namespaces(),
-        "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
-        "forget": lambda face, g: _forgotten(face),
-        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
     },
 }
 EVERY = [(noun, verb) for noun, verbs in CASES.items() for verb in verbs]

@@ -443,7 +443,9 @@ async def test_an_embedder_that_leaves_the_ball_is_named(path: Path) -> None:
 
 
 async def test_zero_has_no_place_on_the_sphere(path: Path) -> None:
-    async with memstore.open(path, dimension=2, metric="spherical", vector_type="float16") as store:
+    async with memstore.open(
+        path, dimension=2, metric="spherical", index=memstore.IndexOptions(vector_type="float16")
+    ) as store:
         with pytest.raises(EmbeddingError, match="direction"):
             await store.memories.add("x", embedding=[0, 0])
         await store.memories.add("x", embedding=[3, 4])

@@ -41,6 +41,7 @@ from memstore.schema.namespace_path import namespace_path
 from memstore.sync import maintainer, snapshot
 from memstore.vectors.space import DIRECTIONS
 from tests.support.clusters import small_graphs
+from tests.support.index_options import with_index
 from tests.support.model import NOUNS, Command, Key, Model, Moment, Namespace, Search, Where, at, by, right_hits, same
 from tests.support.spaces import placed
 
@@ -329,10 +330,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.path,
             dimension=DIMENSION,
             metric=self.model.metric,
-            engine=self.engines[which],
             durability="relaxed",
             timeout=BOUND / 2,
-            **self.possible(which),
+            **with_index({"engine": self.engines[which], **self.possible(which)}),
         )
 
     def possible(self, which: int) -> dict[str, Any]:

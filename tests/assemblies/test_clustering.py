@@ -16,17 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import memstore
-from memstore import (
-    AssemblySuggestions,
-    DuplicateError,
-    FilterError,
-    GraphOptions,
-    InvalidError,
-    MergeCandidate,
-    Store,
-    UsageError,
-)
+from memstore import DuplicateError, FilterError, GraphOptions, InvalidError, Store, UsageError
 from memstore.assemblies.cluster import MAX_GROUP
+from memstore.models import AssemblySuggestions, MergeCandidate
 from memstore.testing import temporary_store
 from memstore.vectors import metrics
 from tests.conftest import DIMENSION
@@ -267,7 +259,7 @@ async def test_a_proposal_is_changed_before_it_is_formed(store: Store, rng: np.r
     await fill(store, clustered(rng, 2, 6, spread=0.05))
     found = await store.assemblies.suggest(0.9)
     mine = replace(found.groups[1], id="mine", name="Mine", tags=frozenset({"t"}), topics=("b", "a"))
-    assert await store.assemblies.create_from([mine]) == memstore.ClusterResult(assemblies=("mine",), stale=())
+    assert await store.assemblies.create_from([mine]) == memstore.models.ClusterResult(assemblies=("mine",), stale=())
     made = await store.assemblies.get("mine")
     assert (made.name, made.tags, made.topics, made.member_count) == ("Mine", {"t"}, ("b", "a"), 6)
 
@@ -394,7 +386,9 @@ async def test_a_store_that_is_only_read_proposes_and_forms_nothing(path: Path, 
 
 async def test_through_a_graph_nothing_is_missed_or_doubled(path: Path, rng: np.random.Generator) -> None:
     async with memstore.open(
-        path, dimension=DIMENSION, index="graph", graph=GraphOptions(m=8, ef_construction=40)
+        path,
+        dimension=DIMENSION,
+        index=memstore.IndexOptions(kind="graph", graph=GraphOptions(m=8, ef_construction=40)),
     ) as store:
         await fill(store, clustered(rng, 40, 50))
         await store.optimize()

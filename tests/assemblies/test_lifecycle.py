@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import AssemblyForgetPolicy, AssemblySuggestion, ConflictError, ForgetPolicy, NotFoundError, Store
+from memstore import AssemblyForgetPolicy, ConflictError, ForgetPolicy, NotFoundError, Store
+from memstore.models import AssemblySuggestion
 from tests.conftest import vectors
 
 
@@ -33,11 +34,11 @@ async def members(store: Store, id: str) -> list[str]:
 async def test_what_goes_to_the_trash_and_comes_back_is_in_the_history_with_whoever_asked(lived: Store) -> None:
     a = await lived.memories.get("a")
     before = datetime.now(UTC)
-    plan = await lived.plan_forget(ForgetPolicy(where={"id": "a"}))
-    await lived.forget(plan, actor="ada", reason="old")
+    plan = await lived.memories.plan_forget(ForgetPolicy(where={"id": "a"}))
+    await lived.memories.forget(plan, actor="ada", reason="old")
     gone = datetime.now(UTC)
     with memstore.as_actor("bob", reason="after all"):
-        await lived.memories.restore(["a"])
+        await lived.memories.recover(["a"])
     assert await told(lived.memories, "a") == [
         ("added", None, None),
         ("forgotten", "ada", "old"),
@@ -54,9 +55,9 @@ async def test_what_goes_to_the_trash_and_comes_back_is_in_the_history_with_whoe
 
 async def test_who_acts_is_who_put_it_in_the_trash_unless_another_is_named(lived: Store) -> None:
     with memstore.as_actor("nightly", reason="cleaning"):
-        await lived.forget(await lived.plan_forget(ForgetPolicy(where={"id": "a"})))
-        await lived.assemblies.prune(
-            await lived.assemblies.plan_prune(AssemblyForgetPolicy(where={"id": "h"})), actor="ada"
+        await lived.memories.forget(await lived.memories.plan_forget(ForgetPolicy(where={"id": "a"})))
+        await lived.assemblies.forget(
+            await lived.assemblies.plan_forget(AssemblyForgetPolicy(where={"id": "h"})), actor="ada"
         )
     assert [lying.actor async for lying in lived.memories.trash()] == ["nightly"]
     assert [lying.actor async for lying in lived.assemblies.trash()] == ["ada"]
@@ -99,7 +100,7 @@ async def test_a_merge_into_a_new_one_and_what_is_formed_were_added_by_whoever_a
 
 
 async def test_what_lies_in_the_trash_is_brought_back_from_there_and_not_by_undoing(lived: Store) -> None:
-    await lived.forget(await lived.plan_forget(ForgetPolicy(where={"id": "a"})))
+    await lived.memories.forget(await lived.memories.plan_forget(ForgetPolicy(where={"id": "a"})))
     change = (await lived.memories.history("a"))[0]
     with pytest.raises(ConflictError, match="trash"):
         await lived.undo(change)
@@ -116,9 +117,9 @@ async def test_a_store_without_a_past_forgets_merges_and_brings_back(path, rng: 
         )
         await store.assemblies.add("g", members=["a"])
         await store.assemblies.add("h", members=["b"])
-        await store.forget(await store.plan_forget(ForgetPolicy(where={"id": "a"})), actor="ada")
+        await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(where={"id": "a"})), actor="ada")
         assert [lying.actor async for lying in store.memories.trash()] == ["ada"]
-        await store.memories.restore(["a"])
+        await store.memories.recover(["a"])
         merge = await store.assemblies.merge(["g", "h"])
         await store.assemblies.unmerge(merge)
         assert await members(store, "g") == ["a"]

@@ -24,13 +24,13 @@ from memstore import (
     DuplicateError,
     ForgetPolicy,
     InvalidError,
-    LineageEntry,
     MemstoreError,
     Merge,
     NotFoundError,
     Store,
 )
 from memstore.assemblies.merge import MAX_MERGED
+from memstore.models import LineageEntry
 from memstore.repository import records, tombstones
 from memstore.repository.record_types import ASSEMBLY
 from tests.api.test_assemblies import add, expect_composite
@@ -260,9 +260,9 @@ async def test_what_lies_in_the_trash_while_a_merge_is_undone_comes_back_to_wher
 ) -> None:
     before = await members(store, "tea")
     await store.assemblies.merge(["tea", "coffee"], into="tea")
-    await store.forget(await store.plan_forget(ForgetPolicy(where={"id": {"$in": ["m0", "m2"]}})))
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(where={"id": {"$in": ["m0", "m2"]}})))
     await store.assemblies.unmerge("tea")
-    await store.memories.restore(["m2", "m0"])
+    await store.memories.recover(["m2", "m0"])
     assert await members(store, "tea") == before
     assert await members(store, "coffee") == ["m1", "m2"]
     await expect_composite(store, "coffee", drinks[[1, 2]])

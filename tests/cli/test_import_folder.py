@@ -468,7 +468,7 @@ def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_l
     assert {entry["id"] for entry in told["left_out"]} >= {"nan", "wide", "gone", "mem:1"}
     assert all(set(entry) == {"what", "place", "id", "reason"} for entry in told["left_out"] + told["mended"])
 
-    async def stats() -> memstore.Stats:
+    async def stats() -> memstore.models.Stats:
         async with memstore.open(file) as store:
             return await store.stats()
 

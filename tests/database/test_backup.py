@@ -211,7 +211,7 @@ async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: n
         last = (await store.namespace("a").assemblies.get("g")).updated_at
     content = path.read_bytes()
     found = await memstore.verify(str(path))
-    assert found == memstore.VerifyReport(
+    assert found == memstore.models.VerifyReport(
         path=str(path),
         file_bytes=len(content),
         revision=HEAD,
@@ -305,7 +305,7 @@ async def test_a_verification_that_is_cancelled_ends(small: Path, monkeypatch: p
     began, ended = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
-    def lengthy(connection: Any, spaces: Any) -> list[memstore.Finding]:
+    def lengthy(connection: Any, spaces: Any) -> list[memstore.models.Finding]:
         loop.call_soon_threadsafe(began.set)
         connection.exec_driver_sql(
             "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t LIMIT 50000000) SELECT max(n) FROM t"

@@ -81,16 +81,14 @@ COLLECTION: Calls = {
     "add_many": lambda n: n.add_many([]),
     "upsert_many": lambda n: n.upsert_many([]),
     "trash": lambda n: n.trash(),
-    "restore": lambda n: n.restore([]),
+    "recover": lambda n: n.recover([]),
+    "purge": lambda n: n.purge(older_than=0),
 }
 NAMESPACE: Calls = {
     "clear": lambda s: s.clear(),
     "undo": lambda s: s.undo(CHANGE),
     "namespaces": lambda s: s.namespaces(),
     "transaction": lambda s: s.transaction(),
-    "plan_forget": lambda s: s.plan_forget(ForgetPolicy(older_than=1)),
-    "forget": lambda s: s.forget(empty_plan("memory", s)),
-    "purge": lambda s: s.purge(older_than=0),
 }
 CALLS: dict[type, Calls] = {
     Memories: {
@@ -99,6 +97,8 @@ CALLS: dict[type, Calls] = {
         "upsert": lambda n: n.upsert("a text", id="a"),
         "touch": lambda n: n.touch([]),
         "explain": lambda n: n.explain("a text", "a"),
+        "plan_forget": lambda n: n.plan_forget(ForgetPolicy(older_than=1)),
+        "forget": lambda n: n.forget(empty_plan("memory", n)),
     },
     Assemblies: {
         **COLLECTION,
@@ -108,8 +108,8 @@ CALLS: dict[type, Calls] = {
         "remove_members": lambda n: n.remove_members("g", []),
         "members": lambda n: n.members("g"),
         "containing": lambda n: n.containing("a"),
-        "plan_prune": lambda n: n.plan_prune(AssemblyForgetPolicy(members_below=1)),
-        "prune": lambda n: n.prune(empty_plan("assembly", n)),
+        "plan_forget": lambda n: n.plan_forget(AssemblyForgetPolicy(members_below=1)),
+        "forget": lambda n: n.forget(empty_plan("assembly", n)),
         "merge": lambda n: n.merge(["g", "h"]),
         "unmerge": lambda n: n.unmerge("g"),
         "get_merged": lambda n: n.get_merged("g"),
@@ -188,7 +188,9 @@ async def opened(path: Path, monkeypatch: pytest.MonkeyPatch):
     """A store that has used all its threads, an open transaction of it, and iterations that have begun."""
     monkeypatch.chdir(path.parent)  # a backup that is not refused is made there
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(memstore.open(path, embedder=HashEmbedder(8), engine="faiss"))
+        store = await stack.enter_async_context(
+            memstore.open(path, embedder=HashEmbedder(8), index=memstore.IndexOptions(engine="faiss"))
+        )
         await store.memories.add_many([{"content": f"text {i}", "id": str(i), "tags": {"t", "u"}} for i in range(3)])
         await store.assemblies.add("g", name="G", members=["0", "1", "2"])
         await store.memories.search("text")
@@ -502,7 +504,7 @@ def test_what_a_child_commits_to_the_same_file_outlives_its_parents_close(path: 
 EXIT = """
 import asyncio, gc, os, sys, memstore
 path, runner = sys.argv[1], asyncio.Runner()
-store = runner.run(memstore.open(path, dimension=2, engine="faiss").__aenter__())
+store = runner.run(memstore.open(path, dimension=2, index=memstore.IndexOptions(engine="faiss")).__aenter__())
 runner.run(store.memories.add("parent's", embedding=[1, 2]))
 runner.run(store.memories.search([1, 2]))
 if (pid := os.fork()) == 0:
@@ -539,7 +541,7 @@ flat.add(rows)
 flat.search(rows, 5)  # on all the threads of this process
 
 async def use(file):
-    async with memstore.open(file, dimension=32, engine="faiss") as store:
+    async with memstore.open(file, dimension=32, index=memstore.IndexOptions(engine="faiss")) as store:
         if not await store.memories.count():
             await store.memories.add_many([{"content": "x", "id": str(i), "embedding": r} for i, r in enumerate(rows)])
         hits = await store.memories.search(rows[17], limit=1)

@@ -53,8 +53,13 @@ async def fill(store: Store) -> None:
     )
 
 
+async def purged(store: Store, **arguments: Any) -> int:
+    """Purge memories, then assemblies; how many records were deleted."""
+    return await store.memories.purge(**arguments) + await store.assemblies.purge(**arguments)
+
+
 async def planned(store: Store, **policy: Any) -> dict[str, tuple[str, ...]]:
-    plan = await store.plan_forget(ForgetPolicy(**policy))
+    plan = await store.memories.plan_forget(ForgetPolicy(**policy))
     return {each.id: each.reasons for each in plan.planned}
 
 
@@ -96,7 +101,7 @@ async def test_a_policy_takes_what_it_says_and_nothing_pinned(
 
 async def test_each_says_all_the_reasons_it_meets_and_what_it_would_free(store: Store) -> None:
     await fill(store)
-    plan = await store.plan_forget(
+    plan = await store.memories.plan_forget(
         ForgetPolicy(older_than=30 * DAY, unused_for=30 * DAY, importance_below=0.5, match="any")
     )
     assert {each.id: each.reasons for each in plan.planned} == {
@@ -130,7 +135,7 @@ async def test_a_budget_takes_the_least_important_then_the_longest_unused(
     store: Store, policy: dict[str, Any], expected: str, remaining: int
 ) -> None:
     await fill(store)
-    plan = await store.plan_forget(ForgetPolicy(**policy))
+    plan = await store.memories.plan_forget(ForgetPolicy(**policy))
     assert "".join(each.id for each in plan.planned) == expected
     assert plan.remaining == remaining
 
@@ -140,7 +145,7 @@ async def test_a_budget_takes_the_least_important_then_the_longest_unused(
 )
 async def test_a_budget_of_bytes_takes_no_more_than_it_must(store: Store, most: int, expected: str) -> None:
     await fill(store)
-    plan = await store.plan_forget(ForgetPolicy(max_bytes=most))
+    plan = await store.memories.plan_forget(ForgetPolicy(max_bytes=most))
     assert "".join(each.id for each in plan.planned) == expected
     assert plan.remaining_bytes == 341 - plan.bytes
     assert all(each.reasons == ("max_bytes",) for each in plan.planned)
@@ -185,9 +190,9 @@ async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
     await fill(store)
     await store.assemblies.add("g", members=["a", "c"])
     before = await store.memories.get_many(list("abc"))
-    plan = await store.plan_forget(ForgetPolicy(older_than=30 * DAY))
+    plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))
     start = datetime.now(UTC)
-    assert await store.forget(plan, actor="ada", reason="spring") == 3
+    assert await store.memories.forget(plan, actor="ada", reason="spring") == 3
     assert await store.memories.get_many(list("abc")) == {}
     assert await store.memories.count() == 4
     assert await store.memories.search(np.ones(DIMENSION)) == []
@@ -199,7 +204,7 @@ async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
     assert {(t.actor, t.reason) for t in lying.values()} == {("ada", "spring")}
     assert all(start <= t.at <= datetime.now(UTC) for t in lying.values())
 
-    assert await store.memories.restore(["c", "a"]) == [before["c"], before["a"]]
+    assert await store.memories.recover(["c", "a"]) == [before["c"], before["a"]]
     assert await store.memories.get_many(list("abc")) == {"a": before["a"], "c": before["c"]}
     assert (await store.memories.search(np.ones(DIMENSION), 1))[0].memory == before["a"]
     assert [t.record.id async for t in store.memories.trash()] == ["b"]
@@ -211,7 +216,7 @@ async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
 async def test_without_a_reason_each_keeps_those_of_the_plan(store: Store) -> None:
     await fill(store)
     policy = ForgetPolicy(older_than=30 * DAY, importance_below=0.5, match="any")
-    assert await store.forget(await store.plan_forget(policy)) == 4
+    assert await store.memories.forget(await store.memories.plan_forget(policy)) == 4
     reasons = {t.record.id: t.reason async for t in store.memories.trash()}
     both = "older_than, importance_below"
     assert reasons == {"a": both, "b": both, "c": "older_than", "d": "importance_below"}
@@ -230,37 +235,37 @@ CHANGES: dict[str, Callable[[Store], Any]] = {
 @pytest.mark.parametrize("change", CHANGES)
 async def test_a_plan_that_went_stale_says_so_and_moves_nothing(store: Store, change: str) -> None:
     await fill(store)
-    plan = await store.plan_forget(ForgetPolicy(older_than=30 * DAY))
+    plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))
     await CHANGES[change](store)
     before = await store.memories.get_many(list("abcdefp"))
     with pytest.raises(StalePlanError, match="plan again") as caught:
-        await store.forget(plan)
+        await store.memories.forget(plan)
     assert caught.value.ids == ["b"]
     assert await store.memories.get_many(list("abcdefp")) == before
     assert [t async for t in store.memories.trash()] == []
-    assert await store.forget(await store.plan_forget(ForgetPolicy(older_than=30 * DAY))) >= 2
+    assert await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))) >= 2
 
 
 async def test_a_plan_done_twice_or_after_its_record_was_made_anew_is_stale(store: Store) -> None:
     await fill(store)
-    plan = await store.plan_forget(ForgetPolicy(older_than=30 * DAY))
+    plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))
     await store.memories.add("of no concern")
-    assert await store.forget(plan) == 3
+    assert await store.memories.forget(plan) == 3
     with pytest.raises(StalePlanError, match="memory 'a', 'b', 'c' were") as caught:
-        await store.forget(plan)
+        await store.memories.forget(plan)
     assert sorted(caught.value.ids) == ["a", "b", "c"]
-    await store.memories.restore(["a", "b", "c"])
-    assert await store.forget(plan) == 3  # they are what they were
+    await store.memories.recover(["a", "b", "c"])
+    assert await store.memories.forget(plan) == 3  # they are what they were
 
 
 async def test_what_has_expired_since_is_no_reason_to_stop(store: Store) -> None:
     await store.memories.add("x", id="soon", ttl=0.3)
     await store.memories.add("x", id="later", ttl=DAY)
-    plan = await store.plan_forget(ForgetPolicy(expires_within=2 * DAY))
+    plan = await store.memories.plan_forget(ForgetPolicy(expires_within=2 * DAY))
     assert len(plan) == 2
     while await store.memories.count() == 2:
         await asyncio.sleep(0.01)
-    assert await store.forget(plan) == 1
+    assert await store.memories.forget(plan) == 1
     assert [t.record.id async for t in store.memories.trash()] == ["later"]
 
 
@@ -269,30 +274,30 @@ async def test_a_plan_belongs_to_its_namespace_and_its_noun(store: Store) -> Non
     ada = store.namespace("ada")
     await ada.memories.add("hers", id="a", created_at=ago(90))
     await ada.assemblies.add("g")
-    plan = await ada.plan_forget(ForgetPolicy(older_than=DAY))
+    plan = await ada.memories.plan_forget(ForgetPolicy(older_than=DAY))
     with pytest.raises(InvalidError, match="namespace"):
-        await store.forget(plan)
-    prune = await ada.assemblies.plan_prune(AssemblyForgetPolicy(members_below=1))
+        await store.memories.forget(plan)
+    prune = await ada.assemblies.plan_forget(AssemblyForgetPolicy(members_below=1))
     for wrong in (prune, None, [plan]):
         with pytest.raises(InvalidError):
-            await ada.forget(wrong)  # type: ignore[arg-type]
+            await ada.memories.forget(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidError):
-        await ada.assemblies.prune(plan)
+        await ada.assemblies.forget(plan)
     for wrong in (None, AssemblyForgetPolicy(members_below=1)):
         with pytest.raises(InvalidError):
-            await ada.plan_forget(wrong)  # type: ignore[arg-type]
+            await ada.memories.plan_forget(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidError):
-        await ada.assemblies.plan_prune(ForgetPolicy(older_than=1))  # type: ignore[arg-type]
+        await ada.assemblies.plan_forget(ForgetPolicy(older_than=1))  # type: ignore[arg-type]
     with pytest.raises(InvalidError):
-        await ada.forget(plan, actor=b"x")  # type: ignore[arg-type]
+        await ada.memories.forget(plan, actor=b"x")  # type: ignore[arg-type]
 
-    whole = await store.plan_forget(ForgetPolicy(older_than=30 * DAY), recursive=True)
+    whole = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY), recursive=True)
     assert sorted((p.namespace, p.id) for p in whole.planned) == [((), "a"), ((), "b"), ((), "c"), (("ada",), "a")]
     assert whole.remaining == 4
-    assert await store.forget(whole) == 4
+    assert await store.memories.forget(whole) == 4
     assert [t.record.namespace async for t in ada.memories.trash()] == [("ada",)]
     assert len([t async for t in store.memories.trash()]) == 3
-    assert (await ada.memories.restore(["a"]))[0].content == "hers"
+    assert (await ada.memories.recover(["a"]))[0].content == "hers"
 
 
 async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(store: Store) -> None:
@@ -305,7 +310,7 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     before = await store.assemblies.get("old")
 
     async def found(**policy: Any) -> dict[str, tuple[str, ...]]:
-        plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(**policy))
+        plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(**policy))
         assert plan.remaining == 3 - len(plan) or policy.get("where")
         return {each.id: each.reasons for each in plan.planned}
 
@@ -327,52 +332,52 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     assert (await found(activated_fewer_than=1)).keys() == {"empty", "small"}
     assert (await found(activated_fewer_than=3)).keys() == {"old", "empty", "small"}
 
-    plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(older_than=30 * DAY))
+    plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(older_than=30 * DAY))
     await store.assemblies.remove_members("old", ["m1"])
     with pytest.raises(StalePlanError):
-        await store.assemblies.prune(plan)
+        await store.assemblies.forget(plan)
     before = await store.assemblies.get("old")
-    plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(older_than=30 * DAY))
+    plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(older_than=30 * DAY))
     assert plan.planned[0].bytes == 3 + 2 + 5 + 4 * DIMENSION
-    assert await store.assemblies.prune(plan, actor="ada") == 1
+    assert await store.assemblies.forget(plan, actor="ada") == 1
     assert await store.memories.count() == 3
     assert "old" not in await store.assemblies.get_many(["old"])
     (lying,) = [t async for t in store.assemblies.trash()]
     assert (lying.record, lying.actor, lying.reason) == (before, "ada", "older_than")
-    (after,) = await store.assemblies.restore(["old"])
+    (after,) = await store.assemblies.recover(["old"])
     assert replace(after, revision=before.revision) == before
     assert await store.assemblies.get("old") == after
 
 
 async def test_restore_is_all_or_nothing(store: Store) -> None:
     await fill(store)
-    await store.forget(await store.plan_forget(ForgetPolicy(older_than=30 * DAY)))
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY)))
     for ids, error in ((["a", "nope"], NotFoundError), (["a", "f"], NotFoundError)):
         with pytest.raises(error, match="trash"):
-            await store.memories.restore(ids)
+            await store.memories.recover(ids)
     await store.memories.add("again", id="b")
     with pytest.raises(DuplicateError, match="exists again"):
-        await store.memories.restore(["a", "b"])
+        await store.memories.recover(["a", "b"])
     with pytest.raises(InvalidError):
-        await store.memories.restore("a")
+        await store.memories.recover("a")
     with pytest.raises(NotFoundError):
-        await store.namespace("other").memories.restore(["a"])
+        await store.namespace("other").memories.recover(["a"])
     with pytest.raises(NotFoundError):
-        await store.assemblies.restore(["a"])
+        await store.assemblies.recover(["a"])
     assert await store.memories.count() == 5
     assert len([t async for t in store.memories.trash()]) == 3
-    assert await store.memories.restore([]) == []
-    assert [m.id for m in await store.memories.restore(["a", "a"])] == ["a"]
+    assert await store.memories.recover([]) == []
+    assert [m.id for m in await store.memories.recover(["a", "a"])] == ["a"]
 
 
 async def test_what_expired_in_the_trash_is_not_brought_back_to_vanish(store: Store) -> None:
     await store.memories.add("x", id="a", ttl=0.2)
-    await store.forget(await store.plan_forget(ForgetPolicy(expires_within=DAY)))
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(expires_within=DAY)))
     (lying,) = [t async for t in store.memories.trash()]
     while datetime.now(UTC) <= lying.record.expires_at:  # type: ignore[operator]
         await asyncio.sleep(0.01)
     with pytest.raises(InvalidError, match="expired in the trash"):
-        await store.memories.restore(["a"])
+        await store.memories.recover(["a"])
     assert [t.record async for t in store.memories.trash()] == [lying.record]
 
 
@@ -381,26 +386,28 @@ async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
     ada = store.namespace("ada")
     await ada.memories.add("x", id="y", created_at=ago(90))
     await store.assemblies.add("g", created_at=ago(90))
-    await store.forget(await store.plan_forget(ForgetPolicy(older_than=30 * DAY)))
-    await ada.forget(await ada.plan_forget(ForgetPolicy(older_than=30 * DAY)))
-    await store.assemblies.prune(await store.assemblies.plan_prune(AssemblyForgetPolicy(members_below=1)))
-    assert await store.purge(older_than=DAY, recursive=True) == 0
-    assert await store.purge(older_than=timedelta.max) == 0
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY)))
+    await ada.memories.forget(await ada.memories.plan_forget(ForgetPolicy(older_than=30 * DAY)))
+    await store.assemblies.forget(await store.assemblies.plan_forget(AssemblyForgetPolicy(members_below=1)))
+    assert await purged(store, older_than=DAY, recursive=True) == 0
+    assert await purged(store, older_than=timedelta.max) == 0
     with sqlite3.connect(store._database.settings.path) as other:
         other.execute("UPDATE tombstone SET at = at - 86400000000 * 2 WHERE id = 'b'")
     other.close()
-    assert await store.purge(older_than=DAY) == 1
+    assert await purged(store, older_than=DAY) == 1
     with pytest.raises(NotFoundError):
-        await store.memories.restore(["b"])
+        await store.memories.recover(["b"])
     for wrong in (-1, "1", None):
         with pytest.raises(InvalidError):
-            await store.purge(older_than=wrong)  # type: ignore[arg-type]
-    assert await store.purge(older_than=0) == 3
+            await store.memories.purge(older_than=wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidError):
+            await store.assemblies.purge(older_than=wrong)  # type: ignore[arg-type]
+    assert await purged(store, older_than=0) == 3
     assert [t async for t in store.assemblies.trash()] == []
     assert [t.record.id async for t in ada.memories.trash()] == ["y"]
-    assert await store.purge(older_than=0, recursive=True) == 1
+    assert await purged(store, older_than=0, recursive=True) == 1
 
-    await store.forget(await store.plan_forget(ForgetPolicy(older_than=0)))
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=0)))
     await store.memories.add("x")
     assert await store.clear() == 2  # the pinned one, and the new one
     assert [t async for t in store.memories.trash()] == []
@@ -417,8 +424,8 @@ async def test_what_a_merge_set_aside_is_not_in_the_trash(store: Store) -> None:
     assert [t async for t in store.assemblies.trash()] == []
     assert (await store.stats()).trashed == 0
     with pytest.raises(NotFoundError, match="trash"):
-        await store.assemblies.restore(["g"])
-    assert await store.purge(older_than=0, recursive=True) == 0
+        await store.assemblies.recover(["g"])
+    assert await purged(store, older_than=0, recursive=True) == 0
     find = tombstones.find
     assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"], "merged")) != {}
     assert await store.clear() == 0  # leaves nothing, merged or forgotten
@@ -429,15 +436,15 @@ async def test_a_transaction_forgets_and_restores_with_all_it_does(store: Store)
     await fill(store)
     with pytest.raises(ZeroDivisionError):
         async with store.transaction() as tx:
-            assert await tx.forget(await tx.plan_forget(ForgetPolicy(older_than=30 * DAY))) == 3
+            assert await tx.memories.forget(await tx.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))) == 3
             assert [t.record.id async for t in tx.memories.trash()] != []
             assert await tx.memories.search(np.ones(DIMENSION)) == []
             raise ZeroDivisionError
     assert await store.memories.count() == 7
     assert [t async for t in store.memories.trash()] == []
     async with store.transaction() as tx:
-        await tx.forget(await tx.plan_forget(ForgetPolicy(older_than=30 * DAY)))
-        (back,) = await tx.memories.restore(["a"])
+        await tx.memories.forget(await tx.memories.plan_forget(ForgetPolicy(older_than=30 * DAY)))
+        (back,) = await tx.memories.recover(["a"])
         assert (await tx.memories.search(np.ones(DIMENSION)))[0].memory == back
     assert (await store.memories.search(np.ones(DIMENSION)))[0].memory == back
     assert sorted([t.record.id async for t in store.memories.trash()]) == ["b", "c"]
@@ -445,7 +452,7 @@ async def test_a_transaction_forgets_and_restores_with_all_it_does(store: Store)
 
 async def test_the_trash_is_read_page_by_page(store: Store) -> None:
     await store.memories.add_many([{"id": f"{i:03}", "content": "x"} for i in range(250)])
-    await store.forget(await store.plan_forget(ForgetPolicy(older_than=0)))
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=0)))
     found = [t.record.id async for t in store.memories.trash()]
     assert found == [f"{i:03}" for i in reversed(range(250))]
 
@@ -453,12 +460,14 @@ async def test_the_trash_is_read_page_by_page(store: Store) -> None:
 async def test_a_graph_that_has_the_dead_finds_what_was_restored(path: Path, rng: np.random.Generator) -> None:
     rows = vectors(rng, 6_000)
     options = memstore.GraphOptions()
-    async with memstore.open(path, dimension=DIMENSION, index="graph", graph=options) as store:
+    async with memstore.open(
+        path, dimension=DIMENSION, index=memstore.IndexOptions(kind="graph", graph=options)
+    ) as store:
         await store.load({"id": str(i), "content": "x", "embedding": row} for i, row in enumerate(rows))
         await store.optimize()
         ids = [str(i) for i in range(0, 6_000, 5)]
-        await store.forget(await store.plan_forget(ForgetPolicy(where={"id": {"$in": ids[:1_000]}})))
-        await store.memories.restore(ids[:500])
+        await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(where={"id": {"$in": ids[:1_000]}})))
+        await store.memories.recover(ids[:500])
         for i in (0, 5, 995, 2_495):
             assert (await store.memories.search(rows[i], 1))[0].memory.id == str(i)
         assert (await store.memories.search(rows[4_000], 1))[0].memory.id != "4000"
@@ -558,7 +567,7 @@ def test_a_plan_is_what_the_documentation_says(
             start = datetime.now(UTC)
             made = await store.memories.add_many([row(i, item, start) for i, item in enumerate(items)])
             for policy in (ForgetPolicy(**named) for named in policies):
-                plan = await store.plan_forget(policy)
+                plan = await store.memories.plan_forget(policy)
                 assert sorted(each.id for each in plan.planned) == expected(made, policy, plan.made_at)
 
     asyncio.run(run())
@@ -646,8 +655,8 @@ class Life:
             self.live[id] = await store.memories.update(id, embedding=vectors(self.rng, 1)[0])
 
     async def forget(self, store: Store, ids: list[str]) -> None:
-        plan = await store.plan_forget(ForgetPolicy(where={"id": {"$in": ids}}))
-        assert await store.forget(plan) == len(self.live.keys() & set(ids))
+        plan = await store.memories.plan_forget(ForgetPolicy(where={"id": {"$in": ids}}))
+        assert await store.memories.forget(plan) == len(self.live.keys() & set(ids))
         for id in [each.id for each in plan.planned]:
             self.trash.append(self.live.pop(id))
 
@@ -660,12 +669,12 @@ class Life:
         lying = {record.id: record for record in self.trash}
         if not set(ids) <= lying.keys():
             with pytest.raises(NotFoundError):
-                await store.memories.restore(ids)
+                await store.memories.recover(ids)
         elif set(ids) & self.live.keys():
             with pytest.raises(DuplicateError):
-                await store.memories.restore(ids)
+                await store.memories.recover(ids)
         else:
-            assert await store.memories.restore(ids) == [lying[id] for id in ids]
+            assert await store.memories.recover(ids) == [lying[id] for id in ids]
             for id in ids:
                 self.live[id] = lying[id]
                 self.trash.remove(lying[id])
@@ -679,14 +688,14 @@ class Life:
             await store.assemblies.remove_members(id, ids)
 
     async def prune(self, store: Store, id: str) -> None:
-        plan = await store.assemblies.plan_prune(AssemblyForgetPolicy(where={"id": id}))
-        if await store.assemblies.prune(plan):
+        plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(where={"id": id}))
+        if await store.assemblies.forget(plan):
             self.pruned.append(id)
 
     async def regroup(self, store: Store, id: str) -> None:
         if id in self.pruned and not await store.assemblies.count(where={"id": id}):
             lying = next(t.record for t in [t async for t in store.assemblies.trash()] if t.record.id == id)
-            (back,) = await store.assemblies.restore([id])
+            (back,) = await store.assemblies.recover([id])
             self.pruned.remove(id)
             assert (back.topics, back.created_at, back.updated_at) == (
                 lying.topics,
@@ -696,7 +705,7 @@ class Life:
             assert back.revision > lying.revision
 
     async def purge(self, store: Store) -> None:
-        assert await store.purge(older_than=0) == len(self.trash) + len(self.pruned)
+        assert await purged(store, older_than=0) == len(self.trash) + len(self.pruned)
         self.trash, self.pruned = [], []
 
     async def look(self, store: Store) -> None:

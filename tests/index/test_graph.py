@@ -18,6 +18,7 @@ import memstore
 from memstore import Hit, Hits, Store
 from memstore.index import planner
 from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, small_graphs
+from tests.support.index_options import with_index
 from tests.support.spaces import placed
 
 COUNT, TAIL, CLUSTERS = 3_000, 90, 60
@@ -118,7 +119,11 @@ async def made(path: Path, metric: Any, vector_type: Any) -> World:
     """A graph of most, then a tail, and dead ones in both: deleted, or given another vector."""
     w, rng = imagined(metric), np.random.default_rng(11)
     async with memstore.open(
-        path, dimension=DIMENSION, metric=metric, vector_type=vector_type, engine="faiss", durability="relaxed"
+        path,
+        dimension=DIMENSION,
+        metric=metric,
+        durability="relaxed",
+        index=memstore.IndexOptions(vector_type=vector_type, engine="faiss"),
     ) as store:
         by_hand(store)
         await w_put(store, w, range(COUNT))
@@ -163,7 +168,7 @@ def world(worlds: dict[tuple[str, str], tuple[Path, World]], path: Path, monkeyp
         shutil.copyfile(source, path)
         for name in ("FOLD_LEAST", "FOLD_MOST", "DEAD_LEAST"):
             monkeypatch.setattr(planner, name, 10**6)  # the graph is as it was left, and stays so
-        async with memstore.open(path, engine="faiss", durability="relaxed", **options) as store:
+        async with memstore.open(path, durability="relaxed", **with_index({"engine": "faiss", **options})) as store:
             await attached(store)
             stats = await store.stats()
             assert (stats.index, stats.graph_nodes) == ("graph", COUNT)
@@ -328,7 +333,9 @@ async def test_dead_entries_are_found_by_nobody_however_many_and_near_they_are(w
 async def test_a_graph_of_assemblies_is_searched_as_one_of_memories(path: Path) -> None:
     rng = np.random.default_rng(6)
     rows, _ = clustered(rng, 600)
-    async with memstore.open(path, dimension=DIMENSION, engine="faiss", durability="relaxed") as store:
+    async with memstore.open(
+        path, dimension=DIMENSION, durability="relaxed", index=memstore.IndexOptions(engine="faiss")
+    ) as store:
         by_hand(store)
         await put(store, rows)
         async with store.transaction() as tx:
@@ -360,7 +367,9 @@ async def test_a_graph_of_assemblies_is_searched_as_one_of_memories(path: Path) 
 async def test_vectors_beyond_float32_products_are_left_to_the_exact_search(path: Path) -> None:
     rng = np.random.default_rng(9)
     rows, _ = clustered(rng, 500)
-    async with memstore.open(path, dimension=DIMENSION, metric="l2", engine="faiss", durability="relaxed") as store:
+    async with memstore.open(
+        path, dimension=DIMENSION, metric="l2", durability="relaxed", index=memstore.IndexOptions(engine="faiss")
+    ) as store:
         by_hand(store)
         await put(store, rows)
         await store.memories.add("huge", id="huge", embedding=np.full(DIMENSION, 3e38))
@@ -378,7 +387,10 @@ async def test_equal_vectors_are_all_found(path: Path, m: int) -> None:
     """Many of the same vector: whichever come, as many as wanted, and none twice."""
     rows = np.repeat(np.eye(DIMENSION, dtype=np.float32)[:20], 30, axis=0)
     async with memstore.open(
-        path, dimension=DIMENSION, engine="faiss", index="graph", graph=memstore.GraphOptions(m=m), durability="relaxed"
+        path,
+        dimension=DIMENSION,
+        durability="relaxed",
+        index=memstore.IndexOptions(engine="faiss", kind="graph", graph=memstore.GraphOptions(m=m)),
     ) as store:
         by_hand(store)
         await put(store, rows)
@@ -393,7 +405,9 @@ async def test_the_effort_that_was_asked_for_is_the_one_that_is_used(path: Path)
     rng = np.random.default_rng(3)
     rows, _ = clustered(rng, 800)
     options = memstore.GraphOptions(m=8, ef_construction=40, ef_search=33)
-    async with memstore.open(path, dimension=DIMENSION, index="graph", graph=options, durability="relaxed") as store:
+    async with memstore.open(
+        path, dimension=DIMENSION, durability="relaxed", index=memstore.IndexOptions(kind="graph", graph=options)
+    ) as store:
         by_hand(store)
         await put(store, rows)
         await store.optimize()
@@ -427,9 +441,11 @@ async def test_what_float16_cannot_tell_apart_is_told_apart_by_the_stored_vector
     centres = rng.standard_normal((15, DIMENSION))
     rows = (np.repeat(centres, 40, axis=0) + 0.02 * rng.standard_normal((600, DIMENSION))).astype(np.float32)
     async with memstore.open(
-        path, dimension=DIMENSION, vector_type="float16", index="graph", durability="relaxed",
-        graph=memstore.GraphOptions(ef_search=100),
-    ) as store:  # fmt: skip
+        path,
+        dimension=DIMENSION,
+        durability="relaxed",
+        index=memstore.IndexOptions(vector_type="float16", kind="graph", graph=memstore.GraphOptions(ef_search=100)),
+    ) as store:
         by_hand(store)
         await put(store, rows)
         await store.optimize()
@@ -479,9 +495,10 @@ def near(rng):
 
 async def main():
     held, published, grown = {}, set(), set()
+    faiss = memstore.IndexOptions(engine="faiss")
     async with (
-        memstore.open(path, dimension=D, metric=metric, engine="faiss", durability="relaxed") as one,
-        memstore.open(path, engine="faiss", durability="relaxed") as two,
+        memstore.open(path, dimension=D, metric=metric, durability="relaxed", index=faiss) as one,
+        memstore.open(path, durability="relaxed", index=faiss) as two,
     ):
         stop, counts = asyncio.Event(), {"search": 0, "write": 0}
 

@@ -346,7 +346,9 @@ def test_memory_is_made_longer_where_it_is_unless_somebody_looks_at_it(dtype: st
 async def test_memory_that_grows_after_faiss_was_loaded_is_what_faiss_can_compare(
     path: Path, rng: np.random.Generator
 ) -> None:
-    async with memstore.open(path, dimension=DIMENSION, vector_type="float16", index="exact") as store:
+    async with memstore.open(
+        path, dimension=DIMENSION, index=memstore.IndexOptions(vector_type="float16", kind="exact")
+    ) as store:
         await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 100)])
         await store.memories.search(np.ones(DIMENSION, np.float32))
         assert store._follower.indexes["memory"].table.storage.scan is None
@@ -936,7 +938,8 @@ import numpy as np
 import memstore
 
 async def main(path, engine, count):
-    async with memstore.open(path, dimension=4, engine=engine, durability="relaxed") as store:
+    index = memstore.IndexOptions(engine=engine)
+    async with memstore.open(path, dimension=4, durability="relaxed", index=index) as store:
         rows = np.random.default_rng(1).standard_normal((count, 4))
         await store.memories.add_many([{"content": "x", "embedding": row} for row in rows])
         assert "faiss" not in sys.modules, "a write loaded it"

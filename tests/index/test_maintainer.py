@@ -26,6 +26,7 @@ from memstore.repository import change_log
 from memstore.sync import maintainer, snapshot
 from memstore.sync.snapshot import Contents
 from tests.support.clusters import DIMENSION, Rows, by_hand, closeness, clustered, settled, small_graphs, sql
+from tests.support.index_options import with_index
 from tests.support.spaces import placed
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(path: Path, **options: Any) -> Any:
-    return memstore.open(path, **({"dimension": DIMENSION, "durability": "relaxed", "timeout": 10} | options))
+    return memstore.open(
+        path, **with_index({"dimension": DIMENSION, "durability": "relaxed", "timeout": 10, **options})
+    )
 
 
 def data(count: int, seed: int = 1, dimension: int = DIMENSION) -> Rows:

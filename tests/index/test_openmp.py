@@ -12,6 +12,7 @@ from memstore.index import openmp as runtimes
 from memstore.index.faiss_engine import FaissEngine
 from memstore.sync import follower
 from tests.reliability import openmp
+from tests.support.index_options import with_index
 
 
 @lru_cache
@@ -46,7 +47,7 @@ def llvm(monkeypatch):
 
 
 async def hits(path, **options):
-    async with memstore.open(path, dimension=2, **options) as store:
+    async with memstore.open(path, dimension=2, **with_index(options)) as store:
         await store.memories.upsert_many(
             [{"content": "x", "id": str(i), "embedding": [1, i]} for i in range(follower.FAISS_FROM + 1)]
         )

@@ -29,6 +29,7 @@ from memstore.repository.index_snapshots import Header
 from memstore.sync import maintainer, snapshot
 from memstore.sync.snapshot import GONE
 from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, settled, small_graphs, sql
+from tests.support.index_options import with_index
 
 COUNT, GROUPS, M = 320, 130, 8
 CHUNK = 4_096
@@ -76,7 +77,7 @@ class Held:
 
 
 def opened(path: Path, **options: Any) -> Any:
-    return memstore.open(path, dimension=DIMENSION, durability="relaxed", timeout=10, **options)
+    return memstore.open(path, dimension=DIMENSION, durability="relaxed", timeout=10, **with_index(options))
 
 
 async def saved(path: Path) -> Held:

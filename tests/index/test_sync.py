@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import AssemblyBoost, DamagedError, EngineError, NotFoundError, Store, SyncState
+from memstore import AssemblyBoost, DamagedError, EngineError, NotFoundError, Store
 from memstore.database.sqlite import sqlite3
 from memstore.index.faiss_engine import FaissEngine
+from memstore.models import SyncState
 from memstore.sync.follower import Follower
 from memstore.testing import damage
 from tests.conftest import DIMENSION, vectors
@@ -249,7 +250,7 @@ async def test_work_done_while_no_index_can_be_had_is_applied_as_soon_as_one_can
     def unavailable() -> FaissEngine:
         raise EngineError("no engine today")
 
-    async with memstore.open(path, dimension=DIMENSION, engine="faiss") as store:
+    async with memstore.open(path, dimension=DIMENSION, index=memstore.IndexOptions(engine="faiss")) as store:
         monkeypatch.setattr(FaissEngine, "load", unavailable)
         await store.assemblies.add("g")
         for i, row in enumerate(rows):  # far more often than anybody would try again

@@ -360,7 +360,7 @@ async def test_members_that_are_new_move_their_assembly(loaded: Store, rng: np.r
 async def test_an_index_of_float16_takes_in_what_was_inserted(
     path: Path, rng: np.random.Generator, read_back: list[int]
 ) -> None:
-    async with memstore.open(path, dimension=DIMENSION, vector_type="float16") as store:
+    async with memstore.open(path, dimension=DIMENSION, index=memstore.IndexOptions(vector_type="float16")) as store:
         await store.memories.search(np.ones(DIMENSION, np.float32))
         added = await store.memories.add_many(items(rng, 300))
         assert read_back == []

@@ -50,7 +50,9 @@ def made(path: Path) -> None:
     async def fill() -> None:
         rows = np.random.default_rng(1).standard_normal((400, DIMENSION)).astype(np.float32)
         async with memstore.open(
-            path, dimension=DIMENSION, index="graph", graph=GraphOptions(m=4), engine="faiss"
+            path,
+            dimension=DIMENSION,
+            index=memstore.IndexOptions(kind="graph", graph=GraphOptions(m=4), engine="faiss"),
         ) as store:
             await store.memories.add_many(
                 [{"content": f"m {i}", "id": f"m:{i}", "embedding": row, "tags": {"t", f"t{i % 3}"}, "metadata": {"i": i}}

@@ -73,7 +73,7 @@ IDENT = Ident(0, 2, 0, 0, b";tests;openmp;1;1;;")
 ROWS = numpy.random.default_rng(5).standard_normal((6_000, 32)).astype("float32")
 
 async def search(path):
-    async with memstore.open(path, dimension=32, engine="faiss") as store:
+    async with memstore.open(path, dimension=32, index=memstore.IndexOptions(engine="faiss")) as store:
         if not await store.memories.count():
             await store.load({"content": "x", "id": str(i), "embedding": row} for i, row in enumerate(ROWS))
         hits = await store.memories.search(ROWS[17], limit=1)

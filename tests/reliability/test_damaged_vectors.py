@@ -11,6 +11,7 @@ import pytest
 import memstore
 from memstore import DamagedError, Store
 from tests.conftest import DIMENSION, vectors
+from tests.support.index_options import with_index
 
 OTHERS = ["0", "1", "3", "4", "5", "6", "7", "8"]
 WRONG = np.eye(DIMENSION, dtype=np.float32)[0]
@@ -32,7 +33,7 @@ def damage(path: Path, id: str, vector: bytes = WRONG.tobytes(), *, noun: str = 
 
 
 async def filled(path: Path, rows: np.ndarray, **options: object) -> None:
-    async with memstore.open(path, dimension=DIMENSION, **options) as store:
+    async with memstore.open(path, dimension=DIMENSION, **with_index(options)) as store:
         await store.memories.add_many([{"content": "x", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
         await store.assemblies.add("few", members=["1", "2", "3"])
         await store.assemblies.add("other", members=["4", "5"])

@@ -33,7 +33,7 @@ planner.FOLD_LEAST = 50
 
 async def main():
     global store, kept
-    store = await memstore.open({path!r}, dimension=8, index="graph", engine="faiss", timeout=5)
+    store = await memstore.open({path!r}, dimension=8, timeout=5, index=memstore.IndexOptions(kind="graph", engine="faiss"))
     rows = np.random.default_rng(1).standard_normal((3_000, 8)).astype("f4")
     await store.memories.add_many([{{"content": "x", "id": str(i), "embedding": r}} for i, r in enumerate(rows)])
     print("ready", flush=True)

@@ -193,7 +193,7 @@ async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, 
 async def test_members_that_no_plain_search_would_return_are_found(path: Path, vector_type: Any) -> None:
     rng = np.random.default_rng(3)
     near = unit(1) + 0.3 * vectors(rng, 500) / 3
-    async with memstore.open(path, dimension=DIMENSION, vector_type=vector_type) as store:
+    async with memstore.open(path, dimension=DIMENSION, index=memstore.IndexOptions(vector_type=vector_type)) as store:
         await store.memories.add_many([{"id": f"n{i}", "content": "", "embedding": row} for i, row in enumerate(near)])
         for id, more in {"far": {}, "tagged": {"tags": {"t"}}, "gone": {"ttl": 1e-6}}.items():
             await store.memories.add(id, id=id, embedding=unit(1, 1), **more)

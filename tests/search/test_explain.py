@@ -25,7 +25,9 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
         return
     rng = np.random.default_rng(9)
     asked = AssemblyBoost(threshold=THRESHOLDS[metric], limit=4, weight=0.5)
-    async with memstore.open(path, dimension=DIMENSION, metric=metric, vector_type=vector_type) as store:
+    async with memstore.open(
+        path, dimension=DIMENSION, metric=metric, index=memstore.IndexOptions(vector_type=vector_type)
+    ) as store:
         await fill(store, rng)
         boosted = 0
         for query in vectors(rng, 4):
