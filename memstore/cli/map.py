@@ -1,4 +1,4 @@
-"""The command that draws a store."""
+"""The command `map`."""
 
 import asyncio
 from pathlib import Path
@@ -10,29 +10,29 @@ from memstore.cli.jsonl import as_json
 from memstore.cli.options import AsJson, File, InNamespace, namespace_of
 from memstore.cli.output import number, progress, say, say_json, size_text
 from memstore.cli.stores import looking
-from memstore.visualize import MAX_POINTS, Drawn, write_map
+from memstore.visualize import MAX_POINTS, MapReport, write_map
 
 
 def map_(
     target: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.", show_default=False)],
     file: File,
     limit: Annotated[
-        int, typer.Option("--limit", "-l", min=1, max=1_000_000, help="Memories drawn at most: a sample, if need be.")
+        int, typer.Option("--limit", "-l", min=1, max=1_000_000, help="Show at most this many memories: a sample.")
     ] = MAX_POINTS,
-    text: Annotated[
-        int, typer.Option("--text", min=0, max=10_000, help="Characters of each memory that the page holds.")
+    text_limit: Annotated[
+        int, typer.Option("--text-limit", min=0, max=10_000, help="Characters of each memory on the page.")
     ] = 160,
     namespace: InNamespace = "",
     json: AsJson = False,
 ) -> None:
-    """Draw the store as one page to look at in a browser: memories as points, assemblies as groups.
+    """Write a map of the store, to open in a browser: memories as points, assemblies as groups of one colour.
 
-    The page holds the first words of every memory it draws, and needs no network. An older page is replaced, any other
-    file is not. --json prints {"memories", "points", "without_embedding", "assemblies", "variance", "size"}.
+    The page needs no network. It contains the first words of every memory on it. A map at this path is replaced; any
+    other file is not. --json prints {"memories", "points", "without_embedding", "assemblies", "variance", "size"}.
     """
     path = namespace_of(namespace)
 
-    async def run() -> Drawn:
+    async def run() -> MapReport:
         async with looking(file) as store:
             with progress() as bar:
                 task = bar.add_task("reading", total=None)
@@ -41,17 +41,17 @@ def map_(
                     target,
                     namespace=path,
                     limit=limit,
-                    text=text,
-                    on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                    text_limit=text_limit,
+                    on_progress=lambda count, total: bar.update(task, completed=count, total=total),
                 )
 
-    drawn = asyncio.run(run())
+    report = asyncio.run(run())
     if json:
-        say_json(as_json(drawn))
+        say_json(as_json(report))
         return
-    points, groups = number(drawn.points, "memory", "memories"), number(drawn.assemblies, "assembly", "assemblies")
-    say(f"drew {points} and {groups} in {target}, {size_text(drawn.size)}")
-    if drawn.without_embedding:
-        say(f"{number(drawn.without_embedding, 'memory has', 'memories have')} no vector, and so no place on it")
-    if drawn.points < drawn.memories - drawn.without_embedding:
-        say(f"that is a sample of {drawn.memories:,}, the same each time: --limit draws more")
+    points, groups = number(report.points, "memory", "memories"), number(report.assemblies, "assembly", "assemblies")
+    say(f"Wrote {target} ({size_text(report.size)}): {points} and {groups}.")
+    if report.without_embedding:
+        say(f"Not on the map: {number(report.without_embedding, 'memory', 'memories')} without a vector.")
+    if report.points < report.memories - report.without_embedding:
+        say(f"The map shows a sample of {report.memories:,} memories. Use --limit to show more.")

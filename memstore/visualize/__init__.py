@@ -1,8 +1,9 @@
-"""A store drawn as one page of HTML: memories as points, assemblies as groups, to be looked at in any browser.
+"""The map: a store as one HTML page, with memories as points and assemblies as groups of one colour.
 
-The page needs nothing but itself: no network, no server, no other file.
+A page is one file and uses no network; it contains the texts of the memories that it shows.
+May import `api` and what `api` imports.
 """
 
-from memstore.visualize.drawing import MAX_POINTS, Drawn, write_map
+from memstore.visualize.writer import MAX_POINTS, MapReport, write_map
 
-__all__ = ["MAX_POINTS", "Drawn", "write_map"]
+__all__ = ["MAX_POINTS", "MapReport", "write_map"]

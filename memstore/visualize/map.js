@@ -3,571 +3,639 @@
 (async () => {
   const $ = id => document.getElementById(id);
 
-  // ---- the data -----------------------------------------------------------------------------------------------
-  async function unpacked() {
-    const text = $("data").textContent;
-    const packed = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  // ---- data ---------------------------------------------------------------------------------------------------
+  // The format is that of memstore/visualize/page.py: a header of JSON, then typed arrays, compressed by gzip.
+  async function decodeData() {
+    const compressed = Uint8Array.from(atob($("data").textContent), c => c.charCodeAt(0));
+    const stream = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("gzip"));
     const bytes = await new Response(stream).arrayBuffer();
     $("data").textContent = "";
     const size = new DataView(bytes).getUint32(0, true);
-    const head = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, size)));
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(bytes, 4, size)));
     const start = Math.ceil((4 + size) / 8) * 8;
-    const kinds = { f4: Float32Array, f8: Float64Array, u4: Uint32Array };
-    for (const [name, kind, offset, length] of head.arrays)
-      head[name] = new kinds[kind](bytes, start + offset, length);
-    return head;
+    const types = { f4: Float32Array, f8: Float64Array, u4: Uint32Array };
+    for (const [name, type, offset, length] of header.arrays)
+      header[name] = new types[type](bytes, start + offset, length);
+    return header;
   }
 
-  const data = await unpacked();
+  const data = await decodeData();
   const n = data.x.length;
-  const groups = data.groups;
-  const count = k => k.toLocaleString("en");
-  const noun = (k, one, many) => `${count(k)} ${k === 1 ? one : many}`;
-  const tagsOf = i => Array.from(data.tag.subarray(i ? data.tagEnd[i - 1] : 0, data.tagEnd[i]), t => data.tags[t]);
-  const membersOf = g => data.member.subarray(g ? data.memberEnd[g - 1] : 0, data.memberEnd[g]);
-  const day = s => { const d = new Date(s * 1000); return isNaN(d) ? "?" : d.toISOString().slice(0, 10); };
-  const minute = s => { const d = new Date(s * 1000); return isNaN(d) ? "?" : d.toISOString().slice(0, 16).replace("T", " "); };
+  const groups = data.groups; // the largest first
+  const slice = (values, ends, k) => values.subarray(k ? ends[k - 1] : 0, ends[k]);
+  const membersOf = g => slice(data.memberIndexes, data.memberEnds, g);
+  const tagsOf = i => Array.from(slice(data.tagIndexes, data.tagEnds, i), t => data.tags[t]);
+  const textOf = i => data.texts[i] || "(no text)";
 
-  // A point has the colour of the smallest of its assemblies: the one that says most about it.
-  const home = new Int32Array(n).fill(-1);
-  const groupsOf = new Map();
-  for (let g = 0; g < groups.length; g++) // the largest first
+  // A point has the colour of the smallest of its assemblies, which is the most specific one.
+  const mainGroup = new Int32Array(n).fill(-1);
+  const pointGroups = new Map();
+  for (let g = 0; g < groups.length; g++)
     for (const i of membersOf(g)) {
-      home[i] = g;
-      const of = groupsOf.get(i);
-      if (of) of.push(g); else groupsOf.set(i, [g]);
+      mainGroup[i] = g;
+      const list = pointGroups.get(i);
+      if (list) list.push(g); else pointGroups.set(i, [g]);
     }
+  const groupsOf = i => pointGroups.get(i) || [];
+
+  // ---- texts and elements -------------------------------------------------------------------------------------
+  const count = k => k.toLocaleString("en");
+  const noun = (k, singular, plural) => `${count(k)} ${k === 1 ? singular : plural}`;
+  const timeFormat = (from, to) => s => {
+    const date = new Date(s * 1000);
+    return isNaN(date) ? "?" : date.toISOString().slice(from, to).replace("T", " ");
+  };
+  const day = timeFormat(0, 10), minute = timeFormat(0, 16), second = timeFormat(0, 19);
+
+  function element(name, text = "", ...children) {
+    const node = document.createElement(name);
+    if (text) node.textContent = text; // never innerHTML: texts of records are data, not markup
+    node.append(...children);
+    return node;
+  }
+
+  function button(onclick, text, ...children) {
+    const node = element("button", text, ...children);
+    node.type = "button";
+    node.onclick = onclick;
+    return node;
+  }
 
   // ---- colours ------------------------------------------------------------------------------------------------
   const DARK = ["#5aa9ff", "#ffb02e", "#45d08e", "#ff6b9a", "#a98bff", "#35d0d0", "#e5d33a", "#ff8a66", "#a3d34b", "#d79bff"];
   const LIGHT = ["#1f6fd1", "#c77700", "#1e8f55", "#c73668", "#6b46c9", "#0f8a8a", "#8c7a00", "#cf4520", "#5c8a14", "#9447d1"];
   let light = matchMedia("(prefers-color-scheme: light)").matches;
-  let colours = [], loose = [], ground = [];
+  let groupColours = [], ungroupedColour = [], background = [];
 
   function rgb(text) {
     if (text[0] === "#") return [1, 3, 5].map(k => parseInt(text.slice(k, k + 2), 16));
     const [h, s, l] = text.match(/[\d.]+/g).map(Number), a = s / 100 * Math.min(l, 100 - l) / 100;
-    return [0, 8, 4].map(k => Math.round(255 * (l / 100 - a * Math.max(-1, Math.min((k + h / 30) % 12 - 3, 9 - (k + h / 30) % 12, 1)))));
+    const channel = k => l / 100 - a * Math.max(-1, Math.min((k + h / 30) % 12 - 3, 9 - (k + h / 30) % 12, 1));
+    return [0, 8, 4].map(k => Math.round(255 * channel(k)));
   }
+  const css = (colour, alpha = 1) => `rgba(${colour[0]},${colour[1]},${colour[2]},${alpha})`;
+  const colourOf = i => colourGroup[i] < 0 ? ungroupedColour : groupColours[colourGroup[i]];
 
-  function paint() {
+  function applyTheme() {
     document.documentElement.classList.toggle("light", light);
-    $("theme").textContent = light ? "dark" : "light";
-    const base = light ? LIGHT : DARK;
-    // Beyond the first ten, hues a golden angle apart, so that neighbours in the list differ.
-    colours = groups.map((_, g) => rgb(base[g] || `hsl(${(g * 137.508) % 360} 62% ${light ? 42 : 66}%)`));
-    loose = rgb(light ? "#6d7788" : "#8d99ad");
-    ground = rgb(light ? "#fbfbf8" : "#0e1116");
-    for (const dot of document.querySelectorAll("i[data-group]")) dot.style.background = css(colours[dot.dataset.group]);
-    draw();
-    drawBars();
+    $("theme").textContent = light ? "Dark" : "Light";
+    const palette = light ? LIGHT : DARK;
+    // Beyond the palette, hues are a golden angle apart, so that neighbours in the list differ.
+    groupColours = groups.map((_, g) => rgb(palette[g] || `hsl(${(g * 137.508) % 360} 62% ${light ? 42 : 66}%)`));
+    ungroupedColour = rgb(light ? "#6d7788" : "#8d99ad");
+    background = rgb(light ? "#fbfbf8" : "#0e1116");
+    for (const dot of document.querySelectorAll("i[data-group]")) dot.style.background = css(groupColours[dot.dataset.group]);
+    requestDraw();
+    drawHistogram();
   }
-  const css = (c, a = 1) => `rgba(${c[0]},${c[1]},${c[2]},${a})`;
 
-  // ---- what is shown ------------------------------------------------------------------------------------------
-  const shown = new Uint8Array(n).fill(1);
-  const tint = home.slice(), matches = new Uint32Array(groups.length);
-  let shownCount = n, chosen = new Set(), hay = null, narrowed = false;
-  let first = Infinity, last = -Infinity;
-  for (const t of data.created) { first = Math.min(first, t); last = Math.max(last, t); }
+  // ---- filter -------------------------------------------------------------------------------------------------
+  const visible = new Uint8Array(n).fill(1), colourGroup = mainGroup.slice();
+  const groupMatches = new Uint32Array(groups.length), groupSelection = new Set();
+  let visibleCount = n, filterActive = false, searchTexts = null;
+  let firstTime = Infinity, lastTime = -Infinity;
+  for (const t of data.created) { firstTime = Math.min(firstTime, t); lastTime = Math.max(lastTime, t); }
   const byTime = Uint32Array.from({ length: n }, (_, i) => i).sort((a, b) => data.created[a] - data.created[b] || a - b);
-  const timeAt = value => first + (last - first) * value / 1000;
+  const timeAt = position => firstTime + (lastTime - firstTime) * position / 1000;
+  const duration = lastTime - firstTime;
+  const sliderTime = duration < 3600 ? second : duration < 2 * 86400 ? minute : day;
 
-  function filter() {
-    const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const plain = words.filter(w => w[0] !== "#" || w.length === 1);
-    const tags = words.filter(w => w[0] === "#" && w.length > 1)
-      .map(w => new Set(data.tags.flatMap((t, k) => t.toLowerCase().startsWith(w.slice(1)) ? [k] : [])));
-    if (plain.length && !hay)
-      hay = data.texts.map((t, i) => `${t}\n${data.ids[i]}\n${tagsOf(i).join("\n")}`.toLowerCase());
-    const low = timeAt(+$("low").value), high = timeAt(+$("high").value);
-    const all = +$("low").value === 0 && +$("high").value === 1000;
-    let member = null;
-    if (chosen.size) {
-      member = new Uint8Array(n);
-      for (const g of chosen) for (const i of membersOf(g)) member[i] = 1;
-    }
-    shownCount = 0;
-    tint.set(home);
-    for (const g of chosen) for (const i of membersOf(g)) tint[i] = g; // what was asked for shows in its own colour
+  function hasTag(i, tagSet) {
+    for (let k = i ? data.tagEnds[i - 1] : 0; k < data.tagEnds[i]; k++) if (tagSet.has(data.tagIndexes[k])) return true;
+    return false;
+  }
+
+  function applyFilter() {
+    const terms = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = terms.filter(term => term[0] !== "#" || term.length === 1);
+    const tagSets = terms.filter(term => term[0] === "#" && term.length > 1)
+      .map(term => new Set(data.tags.flatMap((tag, t) => tag.toLowerCase().startsWith(term.slice(1)) ? [t] : [])));
+    if (words.length && !searchTexts)
+      searchTexts = data.texts.map((text, i) => `${text}\n${data.ids[i]}\n${tagsOf(i).join("\n")}`.toLowerCase());
+    const start = +$("rangeStart").value, end = +$("rangeEnd").value;
+    const allTimes = start === 0 && end === 1000, startTime = timeAt(start), endTime = timeAt(end);
+    const isMember = groupSelection.size ? new Uint8Array(n) : null;
+    colourGroup.set(mainGroup);
+    for (const g of groupSelection) // members have the colour of the selected assembly
+      for (const i of membersOf(g)) { isMember[i] = 1; colourGroup[i] = g; }
+    visibleCount = 0;
     for (let i = 0; i < n; i++) {
-      let ok = (all || data.created[i] >= low && data.created[i] <= high) && (!member || member[i])
-        && plain.every(w => hay[i].includes(w));
-      for (let t = 0; ok && t < tags.length; t++) {
-        ok = false;
-        for (let k = i ? data.tagEnd[i - 1] : 0; k < data.tagEnd[i]; k++) if (tags[t].has(data.tag[k])) { ok = true; break; }
-      }
-      shown[i] = ok ? 1 : 0;
-      shownCount += shown[i];
+      const match = (allTimes || data.created[i] >= startTime && data.created[i] <= endTime)
+        && (!isMember || isMember[i])
+        && (!words.length || words.every(word => searchTexts[i].includes(word)))
+        && (!tagSets.length || tagSets.every(tagSet => hasTag(i, tagSet)));
+      visible[i] = match ? 1 : 0;
+      visibleCount += visible[i];
     }
-    narrowed = words.length > 0 || chosen.size > 0 || !all;
-    for (let g = 0; g < groups.length; g++) matches[g] = membersOf(g).reduce((k, i) => k + shown[i], 0);
-    $("status").textContent = narrowed ? `${count(shownCount)} of ${noun(n, "memory", "memories")} match` : "";
-    const when = last - first < 2 * 86400 ? minute : day;
-    $("from").textContent = when(low);
-    $("to").textContent = when(high);
-    list(words.length || chosen.size);
-    draw();
-    drawBars();
+    filterActive = terms.length > 0 || groupSelection.size > 0 || !allTimes;
+    for (let g = 0; g < groups.length; g++) groupMatches[g] = membersOf(g).reduce((k, i) => k + visible[i], 0);
+    $("status").textContent = filterActive ? `${count(visibleCount)} of ${noun(n, "memory", "memories")} match` : "";
+    $("startLabel").textContent = sliderTime(startTime);
+    $("endLabel").textContent = sliderTime(endTime);
+    listResults(terms.length || groupSelection.size ? 50 : 0);
+    requestDraw();
+    drawHistogram();
   }
 
-  function list(asked) {
+  /** List the newest visible memories. */
+  function listResults(limit) {
     const rows = [];
-    for (let k = n - 1; asked && k >= 0 && rows.length < 50; k--) if (shown[byTime[k]]) rows.push(row(byTime[k]));
-    $("found").replaceChildren(...rows);
+    for (let k = n - 1; k >= 0 && rows.length < limit; k--) if (visible[byTime[k]]) rows.push(resultRow(byTime[k]));
+    $("results").replaceChildren(...rows);
   }
 
-  function row(i) {
-    const button = make("button", "", make("i"), make("span", data.texts[i] || data.ids[i]));
-    button.type = "button";
-    button.firstChild.style.background = css(colourOf(i));
-    button.onclick = () => { select(i); centre(i); };
-    return make("li", "", button);
+  function resultRow(i) {
+    const dot = element("i");
+    dot.style.background = css(colourOf(i));
+    return element("li", "", button(() => { showDetails(i); centreOn(i); }, "", dot, element("span", data.texts[i] || data.ids[i])));
   }
 
-  function make(name, text = "", ...children) {
-    const made = document.createElement(name);
-    if (text) made.textContent = text;
-    made.append(...children);
-    return made;
-  }
-  const colourOf = i => tint[i] < 0 ? loose : colours[tint[i]];
+  // ---- view: from coordinates of the plane to pixels of the screen --------------------------------------------
+  const canvas = $("points"), overlay = $("overlay");
+  const pointsPen = canvas.getContext("2d", { alpha: false }), overlayPen = overlay.getContext("2d");
+  let width = 1, height = 1, ratio = 1, image = null; // device pixels, and how many of them a CSS pixel has
+  let scale = 1, fitScale = 1, centreX = 0, centreY = 0;
+  let hoverPoint = -1, detailPoint = -1, legendGroup = -1;
+  let namesOn = true, outlinesOn = groups.length > 0 && groups.length <= 6;
 
-  // ---- the view -----------------------------------------------------------------------------------------------
-  const canvas = $("points"), over = $("over");
-  const pen = canvas.getContext("2d", { alpha: false }), top = over.getContext("2d");
-  let W = 1, H = 1, ratio = 1, scale = 1, fitted = 1, cx = 0, cy = 0, image = null;
-  let hover = -1, selected = -1, lit = -1, named = true, outlined = groups.length > 0 && groups.length <= 6;
+  const screenX = x => (x - centreX) * scale + width / 2;
+  const screenY = y => (centreY - y) * scale + height / 2;
 
-  const sx = i => (data.x[i] - cx) * scale + W / 2;
-  const sy = i => (cy - data.y[i]) * scale + H / 2;
-
-  function room() { // what panels leave free, in device pixels
-    const side = $("side").hidden ? null : $("side").getBoundingClientRect(), wide = innerWidth > 640;
+  /** The margins that the panels cover, in device pixels. */
+  function margins() {
+    const panel = $("panel").hidden ? null : $("panel").getBoundingClientRect(), wide = innerWidth > 640;
     return {
-      left: (side && wide ? side.right + 12 : 12) * ratio,
+      left: (panel && wide ? panel.right + 12 : 12) * ratio,
       right: 12 * ratio,
-      top: (side && !wide ? side.bottom + 12 : 48) * ratio,
-      bottom: ($("times").hidden ? 12 : 80) * ratio,
+      top: (panel && !wide ? panel.bottom + 12 : 48) * ratio,
+      bottom: ($("timeline").hidden ? 12 : 80) * ratio,
     };
   }
 
   function extent(values) {
     const sorted = Float32Array.from(values).sort();
-    const cut = n > 1000 ? Math.floor(n * 0.001) : 0; // a few far off must not make a speck of all others
+    const cut = n > 1000 ? Math.floor(n * 0.001) : 0; // a few outliers would make the rest too small
     return [sorted[cut], sorted[n - 1 - cut]];
   }
 
-  function fit() {
-    const r = room();
-    const w = Math.max(60, W - r.left - r.right), h = Math.max(60, H - r.top - r.bottom);
-    const [x0, x1] = n ? extent(data.x) : [0, 0], [y0, y1] = n ? extent(data.y) : [0, 0];
-    scale = fitted = 0.94 * Math.min(w / (x1 - x0 || 1e-9), h / (y1 - y0 || 1e-9), 1e9);
-    if (x1 === x0 && y1 === y0) scale = fitted = Math.min(w, h);
-    cx = (x0 + x1) / 2 - (r.left - r.right) / 2 / scale;
-    cy = (y0 + y1) / 2 - (r.bottom - r.top) / 2 / scale;
-    draw();
+  /** Put a position of the plane in the middle of the area that no panel covers. */
+  function centreAt(x, y) {
+    const m = margins();
+    centreX = x - (m.left - m.right) / 2 / scale;
+    centreY = y - (m.bottom - m.top) / 2 / scale;
+    requestDraw();
   }
+  const centreOn = i => centreAt(data.x[i], data.y[i]);
 
-  function centre(i) {
-    const r = room();
-    cx = data.x[i] - (r.left - r.right) / 2 / scale;
-    cy = data.y[i] - (r.bottom - r.top) / 2 / scale;
-    draw();
+  function showAll() {
+    const m = margins();
+    const w = Math.max(60, width - m.left - m.right), h = Math.max(60, height - m.top - m.bottom);
+    const [left, right] = n ? extent(data.x) : [0, 0], [bottom, top] = n ? extent(data.y) : [0, 0];
+    scale = fitScale = 0.94 * Math.min(w / (right - left || 1e-9), h / (top - bottom || 1e-9), 1e9);
+    if (right === left && top === bottom) scale = fitScale = Math.min(w, h);
+    centreAt((left + right) / 2, (bottom + top) / 2);
   }
 
   function resize() {
     ratio = Math.min(2, devicePixelRatio || 1);
-    W = Math.max(1, Math.round(innerWidth * ratio));
-    H = Math.max(1, Math.round(innerHeight * ratio));
-    for (const c of [canvas, over]) { c.width = W; c.height = H; }
-    image = pen.createImageData(W, H);
-    fit();
-    drawBars();
+    width = Math.max(1, Math.round(innerWidth * ratio));
+    height = Math.max(1, Math.round(innerHeight * ratio));
+    for (const c of [canvas, overlay]) { c.width = width; c.height = height; }
+    image = pointsPen.createImageData(width, height);
+    showAll();
+    drawHistogram();
   }
 
   // ---- drawing ------------------------------------------------------------------------------------------------
-  let asked = false;
-  function draw() {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => { asked = false; drawPoints(); drawOver(); });
+  let drawPending = false;
+  function requestDraw() {
+    if (drawPending) return;
+    drawPending = true;
+    requestAnimationFrame(() => { drawPending = false; drawPoints(); drawOverlay(); });
   }
 
-  function radius() {
+  function pointRadius() {
     const base = n <= 300 ? 5 : n <= 3000 ? 4 : n <= 20000 ? 2.6 : 1.5;
-    return Math.min(6.5, base * Math.max(1, scale / fitted) ** 0.3) * ratio;
+    return Math.min(6.5, base * Math.max(1, scale / fitScale) ** 0.3) * ratio;
   }
 
-  /** The pixels of a disc, as steps in the image and coverage, 0 to 256. */
-  function disc(r, alpha) {
-    const steps = [], cover = [], reach = Math.ceil(r + 0.5);
+  /** The pixels of a disc, as offsets into the image data, and their coverage, 0 to 256. */
+  function disc(radius, alpha) {
+    const offsets = [], coverage = [], reach = Math.ceil(radius + 0.5);
     for (let dy = -reach; dy <= reach; dy++)
       for (let dx = -reach; dx <= reach; dx++) {
-        const c = Math.max(0, Math.min(1, r + 0.5 - Math.hypot(dx, dy)));
-        if (c > 0.02) { steps.push((dy * W + dx) * 4); cover.push(Math.round(256 * c * alpha)); }
+        const c = Math.max(0, Math.min(1, radius + 0.5 - Math.hypot(dx, dy)));
+        if (c > 0.02) { offsets.push((dy * width + dx) * 4); coverage.push(Math.round(256 * c * alpha)); }
       }
-    return { steps: Int32Array.from(steps), cover: Int32Array.from(cover), reach };
+    return { offsets: Int32Array.from(offsets), coverage: Int32Array.from(coverage), reach };
   }
 
-  // Pixels are blended here, not by the canvas: 100,000 discs take it ten times as long.
+  // Pixels are blended here, not by the canvas: its arc() and fill() take ten times as long for 100,000 discs.
   function drawPoints() {
-    const pixels = image.data, whole = new Uint32Array(pixels.buffer);
-    const probe = new Uint8Array([...ground, 255]);
-    whole.fill(new Uint32Array(probe.buffer)[0]);
-    const r = radius(), near = Math.max(1, scale / fitted);
-    const alpha = Math.min(0.95, (n <= 3000 ? 0.85 : n <= 20000 ? 0.6 : 0.42) * near ** 0.25);
-    const full = disc(r, shownCount < n / 4 ? Math.max(alpha, 0.8) : alpha);
-    const faint = disc(Math.max(1, r * 0.7), light ? 0.13 : 0.16);
-    for (let pass = 0; pass < 3; pass++) { // what does not match, what is in no assembly, what is in one
-      const { steps, cover, reach } = pass ? full : faint;
+    const pixels = image.data, pixel = new Uint8Array([...background, 255]);
+    new Uint32Array(pixels.buffer).fill(new Uint32Array(pixel.buffer)[0]);
+    const radius = pointRadius(), zoomed = Math.max(1, scale / fitScale);
+    const alpha = Math.min(0.95, (n <= 3000 ? 0.85 : n <= 20000 ? 0.6 : 0.42) * zoomed ** 0.25);
+    const full = disc(radius, visibleCount < n / 4 ? Math.max(alpha, 0.8) : alpha);
+    const faint = disc(Math.max(1, radius * 0.7), light ? 0.13 : 0.16);
+    for (let pass = 0; pass < 3; pass++) { // filtered out, then in no assembly, then in an assembly: the last on top
+      const { offsets, coverage, reach } = pass ? full : faint;
       for (let i = 0; i < n; i++) {
-        if (pass === 0 ? shown[i] : !shown[i] || (tint[i] < 0) !== (pass === 1)) continue;
-        const x = Math.round(sx(i)), y = Math.round(sy(i));
-        if (!(x >= reach && y >= reach && x < W - reach && y < H - reach)) continue;
-        const [red, green, blue] = pass === 0 ? loose : colourOf(i);
-        const at = (y * W + x) * 4;
-        for (let k = 0; k < steps.length; k++) {
-          const p = at + steps[k], c = cover[k];
+        if (pass === 0 ? visible[i] : !visible[i] || (colourGroup[i] < 0) !== (pass === 1)) continue;
+        const x = Math.round(screenX(data.x[i])), y = Math.round(screenY(data.y[i]));
+        if (!(x >= reach && y >= reach && x < width - reach && y < height - reach)) continue;
+        const [red, green, blue] = pass === 0 ? ungroupedColour : colourOf(i);
+        const start = (y * width + x) * 4;
+        for (let k = 0; k < offsets.length; k++) {
+          const p = start + offsets[k], c = coverage[k];
           pixels[p] += ((red - pixels[p]) * c) >> 8;
           pixels[p + 1] += ((green - pixels[p + 1]) * c) >> 8;
           pixels[p + 2] += ((blue - pixels[p + 2]) * c) >> 8;
         }
       }
     }
-    pen.putImageData(image, 0, 0);
+    pointsPen.putImageData(image, 0, 0);
   }
 
-  const middles = groups.map((_, g) => {
-    const of = membersOf(g);
-    if (!of.length) return null;
-    const mid = values => Float32Array.from(of, i => values[i]).sort()[of.length >> 1];
-    return [mid(data.x), mid(data.y)];
+  const groupCentres = groups.map((_, g) => {
+    const members = membersOf(g);
+    if (!members.length) return null;
+    const median = values => Float32Array.from(members, i => values[i]).sort()[members.length >> 1];
+    return [median(data.x), median(data.y)];
   });
-  const hulls = new Map();
+  const hullCache = new Map();
 
-  /** The convex outline of an assembly, without the tenth of its members that lies farthest out. */
+  /** The convex hull of an assembly, without the tenth of its members that is farthest from its centre. */
   function hull(g) {
-    if (hulls.has(g)) return hulls.get(g);
-    const [mx, my] = middles[g];
-    let of = Array.from(membersOf(g), i => [data.x[i], data.y[i]]);
-    of.sort((a, b) => Math.hypot(a[0] - mx, a[1] - my) - Math.hypot(b[0] - mx, b[1] - my));
-    if (of.length >= 10) of = of.slice(0, Math.ceil(of.length * 0.9));
-    of.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    const half = list => {
-      const made = [];
+    if (hullCache.has(g)) return hullCache.get(g);
+    const [x, y] = groupCentres[g], distance = p => Math.hypot(p[0] - x, p[1] - y);
+    let points = Array.from(membersOf(g), i => [data.x[i], data.y[i]]).sort((a, b) => distance(a) - distance(b));
+    if (points.length >= 10) points = points.slice(0, Math.ceil(points.length * 0.9));
+    points.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    const halfHull = list => { // Andrew's monotone chain
+      const chain = [];
       for (const p of list) {
-        while (made.length > 1) {
-          const [a, b] = made.slice(-2);
+        while (chain.length > 1) {
+          const [a, b] = chain.slice(-2);
           if ((b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0]) > 0) break;
-          made.pop();
+          chain.pop();
         }
-        made.push(p);
+        chain.push(p);
       }
-      return made.slice(0, -1);
+      return chain.slice(0, -1);
     };
-    const made = of.length < 2 ? of : [...half(of), ...half(of.reverse())];
-    hulls.set(g, made);
-    return made;
+    hullCache.set(g, points.length < 2 ? points : [...halfHull(points), ...halfHull(points.reverse())]);
+    return hullCache.get(g);
   }
 
   function drawHull(g, strong) {
-    const path = hull(g).map(([x, y]) => [(x - cx) * scale + W / 2, (cy - y) * scale + H / 2]);
-    top.beginPath();
-    path.forEach(([x, y], k) => k ? top.lineTo(x, y) : top.moveTo(x, y));
-    top.closePath();
-    top.lineJoin = "round";
-    top.strokeStyle = css(colours[g], strong ? 0.9 : 0.35);
-    top.lineWidth = (strong ? 2 : 1.2) * ratio;
-    top.fillStyle = css(colours[g], strong ? 0.1 : 0.04);
-    top.fill();
-    top.stroke();
+    overlayPen.beginPath();
+    hull(g).forEach(([x, y], k) => overlayPen[k ? "lineTo" : "moveTo"](screenX(x), screenY(y)));
+    overlayPen.closePath();
+    overlayPen.lineJoin = "round";
+    overlayPen.strokeStyle = css(groupColours[g], strong ? 0.9 : 0.35);
+    overlayPen.lineWidth = (strong ? 2 : 1.2) * ratio;
+    overlayPen.fillStyle = css(groupColours[g], strong ? 0.1 : 0.04);
+    overlayPen.fill();
+    overlayPen.stroke();
   }
 
-  function drawOver() {
-    top.clearRect(0, 0, W, H);
-    const strong = new Set(chosen);
-    if (lit >= 0) strong.add(lit);
-    for (const i of [hover, selected]) if (i >= 0 && home[i] >= 0) strong.add(home[i]);
-    if (outlined && !chosen.size) for (let g = 0; g < Math.min(40, groups.length); g++) if (middles[g] && !strong.has(g)) drawHull(g, false);
-    for (const g of strong) if (middles[g]) drawHull(g, true);
-    const taken = [];
-    for (const g of strong) label(g, taken, true);
-    if (named && !chosen.size) for (let g = 0; g < Math.min(120, groups.length) && taken.length < 36; g++) if (!strong.has(g) && !(narrowed && !matches[g])) label(g, taken, false);
-    for (const [i, wide] of [[selected, 3], [hover, 2]]) {
+  const MAX_OUTLINES = 40, MAX_LABELS = 36, MAX_LABEL_GROUPS = 120;
+
+  function drawOverlay() {
+    overlayPen.clearRect(0, 0, width, height);
+    const strongGroups = new Set(groupSelection);
+    if (legendGroup >= 0) strongGroups.add(legendGroup);
+    for (const i of [hoverPoint, detailPoint]) if (i >= 0 && mainGroup[i] >= 0) strongGroups.add(mainGroup[i]);
+    const otherGroups = groupSelection.size ? [] : groups.map((_, g) => g).filter(g => groupCentres[g] && !strongGroups.has(g));
+    if (outlinesOn) for (const g of otherGroups) if (g < MAX_OUTLINES) drawHull(g, false);
+    for (const g of strongGroups) if (groupCentres[g]) drawHull(g, true);
+    const boxes = [];
+    for (const g of strongGroups) if (groupCentres[g]) drawLabel(g, boxes, true);
+    if (namesOn)
+      for (const g of otherGroups) {
+        if (g >= MAX_LABEL_GROUPS || boxes.length >= MAX_LABELS) break;
+        if (!filterActive || groupMatches[g]) drawLabel(g, boxes, false);
+      }
+    for (const [i, lineWidth] of [[detailPoint, 3], [hoverPoint, 2]]) {
       if (i < 0) continue;
-      top.beginPath();
-      top.arc(sx(i), sy(i), radius() + 4 * ratio, 0, 7);
-      top.strokeStyle = light ? "#111" : "#fff";
-      top.lineWidth = wide * ratio;
-      top.stroke();
+      overlayPen.beginPath();
+      overlayPen.arc(screenX(data.x[i]), screenY(data.y[i]), pointRadius() + 4 * ratio, 0, 2 * Math.PI);
+      overlayPen.strokeStyle = light ? "#111" : "#fff";
+      overlayPen.lineWidth = lineWidth * ratio;
+      overlayPen.stroke();
     }
   }
 
-  function label(g, taken, strong) {
-    if (!middles[g]) return;
+  /** Draw the name of an assembly where no other name is: a few lines lower, or not at all. */
+  function drawLabel(g, boxes, strong) {
     const name = groups[g].name.length > 34 ? groups[g].name.slice(0, 33) + "…" : groups[g].name;
-    top.font = `${strong ? 600 : 500} ${(strong ? 14 : 12.5) * ratio}px system-ui, "Segoe UI", "DejaVu Sans", sans-serif`;
-    const w = top.measureText(name).width, h = 17 * ratio, r = room();
-    let x = (middles[g][0] - cx) * scale + W / 2, y = (cy - middles[g][1]) * scale + H / 2;
-    if (!strong && (x - w / 2 < r.left || x + w / 2 > W - r.right || y < r.top || y > H - r.bottom)) return;
-    for (let tries = 0; taken.some(t => Math.abs(t[0] - x) < (t[2] + w) / 2 + 6 && Math.abs(t[1] - y) < h); tries++) {
-      if (tries === (strong ? 8 : 2)) return;
+    overlayPen.font = `${strong ? 600 : 500} ${(strong ? 14 : 12.5) * ratio}px system-ui, "Segoe UI", "DejaVu Sans", sans-serif`;
+    const w = overlayPen.measureText(name).width, h = 17 * ratio, m = margins();
+    const x = screenX(groupCentres[g][0]);
+    let y = screenY(groupCentres[g][1]);
+    if (!strong && (x - w / 2 < m.left || x + w / 2 > width - m.right || y < m.top || y > height - m.bottom)) return;
+    const overlaps = box => Math.abs(box.x - x) < (box.w + w) / 2 + 6 && Math.abs(box.y - y) < h;
+    for (let attempts = 0; boxes.some(overlaps); attempts++) {
+      if (attempts === (strong ? 8 : 2)) return;
       y += h;
     }
-    taken.push([x, y, w]);
-    top.textAlign = "center";
-    top.textBaseline = "middle";
-    top.lineJoin = "round";
-    top.lineWidth = 4 * ratio;
-    top.strokeStyle = css(ground, 0.85);
-    top.strokeText(name, x, y);
-    top.fillStyle = css(colours[g].map(c => light ? c * 0.8 : 255 - (255 - c) * 0.7));
-    top.fillText(name, x, y);
+    boxes.push({ x, y, w });
+    overlayPen.textAlign = "center";
+    overlayPen.textBaseline = "middle";
+    overlayPen.lineJoin = "round";
+    overlayPen.lineWidth = 4 * ratio;
+    overlayPen.strokeStyle = css(background, 0.85);
+    overlayPen.strokeText(name, x, y);
+    overlayPen.fillStyle = css(groupColours[g].map(c => light ? c * 0.8 : 255 - (255 - c) * 0.7));
+    overlayPen.fillText(name, x, y);
   }
 
-  // ---- what lies under the pointer: a grid over the plane -----------------------------------------------------
+  // ---- the point under the pointer: a grid over the plane -----------------------------------------------------
   const CELLS = Math.max(1, Math.min(512, Math.ceil(Math.sqrt(n))));
-  let x0 = Infinity, x1 = -Infinity, y0 = Infinity, y1 = -Infinity;
+  let minX = Infinity, maxX = -Infinity, minY = Infinity, maxY = -Infinity;
   for (let i = 0; i < n; i++) {
-    x0 = Math.min(x0, data.x[i]); x1 = Math.max(x1, data.x[i]);
-    y0 = Math.min(y0, data.y[i]); y1 = Math.max(y1, data.y[i]);
+    minX = Math.min(minX, data.x[i]); maxX = Math.max(maxX, data.x[i]);
+    minY = Math.min(minY, data.y[i]); maxY = Math.max(maxY, data.y[i]);
   }
-  const cell = (v, from, to) => Math.max(0, Math.min(CELLS - 1, Math.floor((v - from) / (to - from || 1) * CELLS)));
-  const ends = new Uint32Array(CELLS * CELLS + 1), inside = new Uint32Array(n);
-  {
-    const of = Uint32Array.from({ length: n }, (_, i) => cell(data.y[i], y0, y1) * CELLS + cell(data.x[i], x0, x1));
-    for (const c of of) ends[c + 1]++;
-    for (let c = 0; c < CELLS * CELLS; c++) ends[c + 1] += ends[c];
-    const next = ends.slice();
-    for (let i = 0; i < n; i++) inside[next[of[i]]++] = i;
+  const cell = (value, min, max) => Math.max(0, Math.min(CELLS - 1, Math.floor((value - min) / (max - min || 1) * CELLS)));
+  const column = x => cell(x, minX, maxX), row = y => cell(y, minY, maxY);
+  const cellStarts = new Uint32Array(CELLS * CELLS + 1), cellPoints = new Uint32Array(n);
+  { // a counting sort of the points by their cell
+    const cells = Uint32Array.from({ length: n }, (_, i) => row(data.y[i]) * CELLS + column(data.x[i]));
+    for (const c of cells) cellStarts[c + 1]++;
+    for (let c = 0; c < CELLS * CELLS; c++) cellStarts[c + 1] += cellStarts[c];
+    const next = cellStarts.slice();
+    for (let i = 0; i < n; i++) cellPoints[next[cells[i]]++] = i;
   }
 
-  function under(px, py) {
-    const x = (px * ratio - W / 2) / scale + cx, y = cy - (py * ratio - H / 2) / scale;
-    const reach = (radius() + 5 * ratio) / scale;
-    let best = -1, nearest = reach * reach;
-    for (let v = cell(y - reach, y0, y1); v <= cell(y + reach, y0, y1); v++)
-      for (let k = ends[v * CELLS + cell(x - reach, x0, x1)]; k < ends[v * CELLS + cell(x + reach, x0, x1) + 1]; k++) {
-        const i = inside[k], d = (data.x[i] - x) ** 2 + (data.y[i] - y) ** 2;
-        if (shown[i] && d <= nearest) { nearest = d; best = i; }
+  /** The visible point nearest to a position of the screen, in CSS pixels; -1 if none is close. */
+  function pointAt(clientX, clientY) {
+    const x = (clientX * ratio - width / 2) / scale + centreX, y = centreY - (clientY * ratio - height / 2) / scale;
+    const reach = (pointRadius() + 5 * ratio) / scale;
+    let nearest = -1, minimum = reach * reach;
+    for (let r = row(y - reach); r <= row(y + reach); r++)
+      for (let k = cellStarts[r * CELLS + column(x - reach)]; k < cellStarts[r * CELLS + column(x + reach) + 1]; k++) {
+        const i = cellPoints[k], distance = (data.x[i] - x) ** 2 + (data.y[i] - y) ** 2;
+        if (visible[i] && distance <= minimum) { minimum = distance; nearest = i; }
       }
-    return best;
+    return nearest;
   }
 
-  // ---- text beside the points ---------------------------------------------------------------------------------
-  function tip(i, px, py) {
-    const box = $("tip");
+  // ---- tooltip and details ------------------------------------------------------------------------------------
+  function showTooltip(i, clientX, clientY) {
+    const box = $("tooltip");
     box.hidden = i < 0;
     if (i < 0) return;
-    const small = [minute(data.created[i]), ...(groupsOf.get(i) || []).slice(-2).map(g => groups[g].name), ...tagsOf(i).slice(0, 5).map(t => "#" + t)];
-    box.replaceChildren(make("div", data.texts[i] || "(no text)"), make("div", small.join(" · ")));
-    box.lastChild.className = "soft";
-    box.style.left = Math.max(8, Math.min(px + 14, innerWidth - box.offsetWidth - 8)) + "px";
-    box.style.top = (py + 18 + box.offsetHeight > innerHeight - 8 ? Math.max(8, py - 12 - box.offsetHeight) : py + 18) + "px";
+    const names = groupsOf(i).slice(-2).map(g => groups[g].name), tags = tagsOf(i).slice(0, 5).map(tag => "#" + tag);
+    box.replaceChildren(element("div", textOf(i)), element("div", [minute(data.created[i]), ...names, ...tags].join(" · ")));
+    box.lastChild.className = "muted";
+    const below = clientY + 18, above = Math.max(8, clientY - 12 - box.offsetHeight);
+    box.style.left = Math.max(8, Math.min(clientX + 14, innerWidth - box.offsetWidth - 8)) + "px";
+    box.style.top = (below + box.offsetHeight > innerHeight - 8 ? above : below) + "px";
   }
 
-  function select(i) {
-    selected = i;
-    const card = $("card");
-    card.hidden = i < 0;
+  /** Show the details of a point; hide them for -1. */
+  function showDetails(i) {
+    detailPoint = i;
+    $("details").hidden = i < 0;
     if (i >= 0) {
-      const close = make("button", "×");
+      const close = button(() => { showDetails(-1); overlay.focus(); }, "×");
       close.className = "close";
-      close.type = "button";
       close.setAttribute("aria-label", "Close");
-      close.onclick = () => { select(-1); over.focus(); };
-      const text = make("p", data.texts[i] || "(no text)"), facts = make("dl");
+      const text = element("p", textOf(i)), fields = element("dl"), namespace = data.namespaces[data.namespaceIndexes[i]];
       text.className = "text";
-      const fact = (name, ...values) => values.length && facts.append(make("dt", name), make("dd", "", ...values));
-      const press = (label, act) => { const b = make("button", label); b.type = "button"; b.onclick = act; return b; };
-      fact("id", data.ids[i]);
-      if (data.spaces[data.space[i]]) fact("namespace", data.spaces[data.space[i]]);
-      fact("created", minute(data.created[i]) + " UTC");
-      fact("importance", String(Math.round(data.importance[i] * 1000) / 1000));
-      fact("tags", ...tagsOf(i).map(t => press("#" + t, () => { $("search").value = "#" + t; filter(); })));
-      fact("in", ...(groupsOf.get(i) || []).map(g => press(groups[g].name, () => choose(g, true))));
-      card.replaceChildren(close, text, facts);
+      const add = (name, ...values) => values.length && fields.append(element("dt", name), element("dd", "", ...values));
+      add("id", data.ids[i]);
+      if (namespace) add("namespace", namespace);
+      add("created", minute(data.created[i]) + " UTC");
+      add("importance", String(Math.round(data.importance[i] * 1000) / 1000));
+      add("tags", ...tagsOf(i).map(tag => button(() => { $("search").value = "#" + tag; applyFilter(); }, "#" + tag)));
+      add("assemblies", ...groupsOf(i).map(g => button(() => selectGroups([g]), groups[g].name)));
+      $("details").replaceChildren(close, text, fields);
     }
-    draw();
+    requestDraw();
   }
 
-  function step(by) {
-    if (!shownCount) return;
-    let k = selected < 0 ? (by > 0 ? -1 : 0) : byTime.indexOf(selected);
-    do k = (k + by + n) % n; while (!shown[byTime[k]]);
-    select(byTime[k]);
-    centre(byTime[k]);
+  /** Show the details of the next visible memory in order of time, or of the previous one. */
+  function step(direction) {
+    if (!visibleCount) return;
+    let k = detailPoint < 0 ? (direction > 0 ? -1 : 0) : byTime.indexOf(detailPoint);
+    do k = (k + direction + n) % n; while (!visible[byTime[k]]);
+    showDetails(byTime[k]);
+    centreOn(byTime[k]);
   }
 
   // ---- assemblies ---------------------------------------------------------------------------------------------
-  const LISTED = 300;
-  function choose(g, only) {
-    if (only) chosen = new Set([g]);
-    else if (!chosen.delete(g)) chosen.add(g);
-    for (const b of $("groups").querySelectorAll("button")) b.setAttribute("aria-pressed", String(chosen.has(+b.dataset.group)));
-    filter();
+  const LEGEND_ROWS = 300;
+
+  function selectGroups(numbers) {
+    groupSelection.clear();
+    for (const g of numbers) groupSelection.add(g);
+    for (const b of $("groups").querySelectorAll("button"))
+      b.setAttribute("aria-pressed", String(groupSelection.has(+b.dataset.group)));
+    applyFilter();
   }
 
-  function legend() {
+  function toggleGroup(g) {
+    selectGroups(groupSelection.has(g) ? [...groupSelection].filter(other => other !== g) : [...groupSelection, g]);
+  }
+
+  function legendRow(group, g) {
+    const dot = element("i"), points = membersOf(g).length;
+    dot.dataset.group = g;
+    const size = points === group.size ? count(points) : `${count(points)} of ${count(group.size)}`;
+    const node = button(() => toggleGroup(g), "", dot, element("span", group.name), element("small", size));
+    node.dataset.group = g;
+    node.title = [group.name, ...group.tags.map(tag => "#" + tag)].join(" ");
+    node.setAttribute("aria-pressed", "false");
+    node.onpointerenter = node.onfocus = () => { legendGroup = g; requestDraw(); };
+    node.onpointerleave = node.onblur = () => { legendGroup = -1; requestDraw(); };
+    return element("li", "", node);
+  }
+
+  function fillLegend() {
     $("legend").hidden = !groups.length;
-    $("legendHead").textContent = noun(groups.length, "assembly", "assemblies");
-    $("groups").append(...groups.slice(0, LISTED).map((group, g) => {
-      const dot = make("i"), drawn = membersOf(g).length;
-      dot.dataset.group = g;
-      const button = make("button", "", dot, make("span", group.name), make("small", drawn === group.size ? count(drawn) : `${count(drawn)} of ${count(group.size)}`));
-      button.type = "button";
-      button.dataset.group = g;
-      button.title = [group.name, ...group.tags.map(t => "#" + t)].join(" ");
-      button.setAttribute("aria-pressed", "false");
-      button.onclick = () => choose(g, false);
-      button.onpointerenter = button.onfocus = () => { lit = g; draw(); };
-      button.onpointerleave = button.onblur = () => { lit = -1; draw(); };
-      return make("li", "", button);
-    }));
-    const alone = home.reduce((k, g) => k + (g < 0), 0);
-    const more = groups.length > LISTED ? `the ${LISTED} largest are listed. ` : "";
-    $("loose").textContent = more + (alone ? `${noun(alone, "memory is", "memories are")} in none` : "");
+    $("legendTitle").textContent = noun(groups.length, "assembly (a group of memories)", "assemblies (groups of memories)");
+    $("groups").append(...groups.slice(0, LEGEND_ROWS).map(legendRow));
+    const ungrouped = mainGroup.reduce((k, g) => k + (g < 0), 0);
+    $("ungrouped").textContent = [
+      ...(groups.length > LEGEND_ROWS ? [`The list has the ${LEGEND_ROWS} largest.`] : []),
+      ...(ungrouped ? [`${noun(ungrouped, "memory is", "memories are")} in no assembly.`] : []),
+    ].join(" ");
   }
 
   // ---- time ---------------------------------------------------------------------------------------------------
   const BARS = 120;
-  function drawBars() {
-    const c = $("bars"), box = c.getBoundingClientRect();
+
+  function drawHistogram() {
+    const bars = $("bars"), box = bars.getBoundingClientRect();
     if (!box.width) return;
-    c.width = box.width * ratio;
-    c.height = box.height * ratio;
-    const all = new Float64Array(BARS), some = new Float64Array(BARS);
+    bars.width = box.width * ratio;
+    bars.height = box.height * ratio;
+    const totals = new Float64Array(BARS), matches = new Float64Array(BARS);
     for (let i = 0; i < n; i++) {
-      const k = Math.min(BARS - 1, Math.floor((data.created[i] - first) / (last - first || 1) * BARS));
-      all[k]++;
-      some[k] += shown[i];
+      const k = Math.min(BARS - 1, Math.floor((data.created[i] - firstTime) / (duration || 1) * BARS));
+      totals[k]++;
+      matches[k] += visible[i];
     }
-    // Square roots, so that one busy day does not flatten the rest.
-    const most = Math.sqrt(Math.max(...all)) || 1, p = c.getContext("2d"), w = c.width / BARS;
-    for (const [bars, alpha] of [[all, 0.25], [some, 0.85]]) {
-      p.fillStyle = css(loose, alpha);
-      bars.forEach((v, k) => { const h = Math.sqrt(v) / most * c.height; p.fillRect(k * w, c.height - h, Math.max(1, w - ratio), h); });
+    // The height is the square root of the count, so that one busy day does not flatten the rest.
+    const peak = Math.sqrt(Math.max(...totals)) || 1, pen = bars.getContext("2d"), w = bars.width / BARS;
+    for (const [counts, alpha] of [[totals, 0.25], [matches, 0.85]]) {
+      pen.fillStyle = css(ungroupedColour, alpha);
+      counts.forEach((value, k) => {
+        const h = Math.sqrt(value) / peak * bars.height;
+        pen.fillRect(k * w, bars.height - h, Math.max(1, w - ratio), h);
+      });
     }
   }
 
-  let playing = 0;
+  let playFrame = 0;
+
+  function stop() {
+    cancelAnimationFrame(playFrame);
+    playFrame = 0;
+    $("play").textContent = "Play";
+  }
+
   function play() {
-    if (playing) { cancelAnimationFrame(playing); playing = 0; $("play").textContent = "play"; return; }
-    const from = +$("high").value >= 1000 ? +$("low").value : +$("high").value, began = performance.now();
-    $("play").textContent = "stop";
-    const tick = at => {
-      const value = Math.min(1000, from + (at - began) / 12);
-      $("high").value = value;
-      filter();
-      if (value < 1000) playing = requestAnimationFrame(tick); else { playing = 1; play(); }
+    const end = $("rangeEnd"), from = +end.value >= 1000 ? +$("rangeStart").value : +end.value, startTime = performance.now();
+    $("play").textContent = "Stop";
+    const tick = now => {
+      end.value = Math.min(1000, from + (now - startTime) / 12);
+      applyFilter();
+      if (+end.value < 1000) playFrame = requestAnimationFrame(tick); else stop();
     };
-    playing = requestAnimationFrame(tick);
+    playFrame = requestAnimationFrame(tick);
   }
 
-  // ---- hands --------------------------------------------------------------------------------------------------
-  function zoom(by, px, py) {
-    const r = room(); // without a place, about the middle of what panels leave free
-    const dx = px === undefined ? (r.left - r.right) / 2 : px * ratio - W / 2;
-    const dy = py === undefined ? (r.top - r.bottom) / 2 : py * ratio - H / 2;
-    const to = Math.max(fitted / 4, Math.min(fitted * 4000, scale * by));
-    cx += dx / scale - dx / to;
-    cy -= dy / scale - dy / to;
-    scale = to;
-    draw();
+  // ---- pointer and keyboard -----------------------------------------------------------------------------------
+  /** Zoom around a position of the screen; without one, around the middle of the area that no panel covers. */
+  function zoom(factor, clientX, clientY) {
+    const m = margins();
+    const dx = clientX === undefined ? (m.left - m.right) / 2 : clientX * ratio - width / 2;
+    const dy = clientY === undefined ? (m.top - m.bottom) / 2 : clientY * ratio - height / 2;
+    const newScale = Math.max(fitScale / 4, Math.min(fitScale * 4000, scale * factor));
+    centreX += dx / scale - dx / newScale;
+    centreY -= dy / scale - dy / newScale;
+    scale = newScale;
+    requestDraw();
   }
 
-  const fingers = new Map();
-  let moved = 0;
-  over.onpointerdown = e => { over.setPointerCapture(e.pointerId); fingers.set(e.pointerId, [e.clientX, e.clientY]); moved = 0; };
-  over.onpointermove = e => {
-    const before = fingers.get(e.pointerId);
-    if (!before) {
-      const i = under(e.clientX, e.clientY);
-      if (i !== hover) { hover = i; draw(); }
-      tip(i, e.clientX, e.clientY);
+  function pan(dx, dy) {
+    centreX -= dx * ratio / scale;
+    centreY += dy * ratio / scale;
+    requestDraw();
+  }
+
+  function hover(i) {
+    if (i !== hoverPoint) { hoverPoint = i; requestDraw(); }
+  }
+
+  const pointers = new Map(); // of each pressed pointer its last position
+  let dragDistance = 0;
+  overlay.onpointerdown = e => {
+    overlay.setPointerCapture(e.pointerId);
+    pointers.set(e.pointerId, [e.clientX, e.clientY]);
+    dragDistance = 0;
+  };
+  overlay.onpointermove = e => {
+    const last = pointers.get(e.pointerId), x = e.clientX, y = e.clientY;
+    if (!last) {
+      hover(pointAt(x, y));
+      showTooltip(hoverPoint, x, y);
       return;
     }
-    const other = [...fingers].find(([id]) => id !== e.pointerId);
+    const other = [...pointers].find(([id]) => id !== e.pointerId);
     if (other) {
-      const [, [ox, oy]] = other;
-      zoom(Math.hypot(e.clientX - ox, e.clientY - oy) / (Math.hypot(before[0] - ox, before[1] - oy) || 1), (e.clientX + ox) / 2, (e.clientY + oy) / 2);
+      const [ox, oy] = other[1];
+      zoom(Math.hypot(x - ox, y - oy) / (Math.hypot(last[0] - ox, last[1] - oy) || 1), (x + ox) / 2, (y + oy) / 2);
     } else {
-      cx -= (e.clientX - before[0]) * ratio / scale;
-      cy += (e.clientY - before[1]) * ratio / scale;
-      draw();
+      pan(x - last[0], y - last[1]);
     }
-    moved += Math.hypot(e.clientX - before[0], e.clientY - before[1]);
-    fingers.set(e.pointerId, [e.clientX, e.clientY]);
-    tip(-1);
+    dragDistance += Math.hypot(x - last[0], y - last[1]);
+    pointers.set(e.pointerId, [x, y]);
+    showTooltip(-1);
   };
-  over.onpointerup = over.onpointercancel = e => {
-    if (fingers.delete(e.pointerId) && moved < 5 && e.type === "pointerup") select(under(e.clientX, e.clientY));
+  overlay.onpointerup = overlay.onpointercancel = e => {
+    const click = pointers.delete(e.pointerId) && dragDistance < 5 && e.type === "pointerup";
+    if (click) showDetails(pointAt(e.clientX, e.clientY));
   };
-  over.onpointerleave = () => { hover = -1; tip(-1); draw(); };
-  over.addEventListener("wheel", e => { e.preventDefault(); zoom(Math.exp(-e.deltaY * (e.deltaMode ? 0.05 : 0.0016)), e.clientX, e.clientY); }, { passive: false });
-  over.ondblclick = e => zoom(2, e.clientX, e.clientY);
+  overlay.onpointerleave = () => { hover(-1); showTooltip(-1); };
+  overlay.addEventListener("wheel", e => {
+    e.preventDefault();
+    zoom(Math.exp(-e.deltaY * (e.deltaMode ? 0.05 : 0.0016)), e.clientX, e.clientY);
+  }, { passive: false });
+  overlay.ondblclick = e => zoom(2, e.clientX, e.clientY);
 
-  const far = 60;
+  const PAN = 60; // CSS pixels a key press
   const KEYS = {
-    ArrowLeft: () => { cx -= far * ratio / scale; draw(); }, ArrowRight: () => { cx += far * ratio / scale; draw(); },
-    ArrowUp: () => { cy += far * ratio / scale; draw(); }, ArrowDown: () => { cy -= far * ratio / scale; draw(); },
-    "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), "0": fit, n: () => step(1), p: () => step(-1),
+    ArrowLeft: () => pan(PAN, 0), ArrowRight: () => pan(-PAN, 0), ArrowUp: () => pan(0, PAN), ArrowDown: () => pan(0, -PAN),
+    "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), "0": showAll, n: () => step(1), p: () => step(-1),
   };
   addEventListener("keydown", e => {
     if (e.ctrlKey || e.metaKey || e.altKey) return;
     const typing = e.target.tagName === "INPUT";
     if (e.key === "Escape") {
-      if (selected >= 0) select(-1);
-      else { $("search").value = ""; chosen.clear(); for (const b of $("groups").querySelectorAll("button")) b.setAttribute("aria-pressed", "false"); filter(); }
-      over.focus();
-    } else if (e.key === "/" && !typing) { e.preventDefault(); $("side").hidden = false; $("search").focus(); }
-    else if (!typing && KEYS[e.key]) { e.preventDefault(); KEYS[e.key](); }
+      if (detailPoint >= 0) showDetails(-1); else { $("search").value = ""; selectGroups([]); }
+      overlay.focus();
+    } else if (e.key === "/" && !typing) {
+      e.preventDefault();
+      $("panel").hidden = false;
+      $("search").focus();
+    } else if (!typing && KEYS[e.key]) {
+      e.preventDefault();
+      KEYS[e.key]();
+    }
   });
 
-  let waiting = 0;
-  $("search").oninput = () => { clearTimeout(waiting); waiting = setTimeout(filter, n > 20000 ? 120 : 0); };
-  $("low").oninput = () => { if (+$("low").value > +$("high").value) $("low").value = $("high").value; filter(); };
-  $("high").oninput = () => { if (+$("high").value < +$("low").value) $("high").value = $("low").value; filter(); };
-  $("play").onclick = play;
-  $("theme").onclick = () => { light = !light; paint(); };
+  let searchTimer = 0;
+  $("search").oninput = () => { clearTimeout(searchTimer); searchTimer = setTimeout(applyFilter, n > 20000 ? 120 : 0); };
+  $("rangeStart").oninput = e => { e.target.value = Math.min(+e.target.value, +$("rangeEnd").value); applyFilter(); };
+  $("rangeEnd").oninput = e => { e.target.value = Math.max(+e.target.value, +$("rangeStart").value); applyFilter(); };
+  $("play").onclick = () => playFrame ? stop() : play();
+  $("theme").onclick = () => { light = !light; applyTheme(); };
   const toggle = (id, get, set) => {
     $(id).setAttribute("aria-pressed", String(get()));
-    $(id).onclick = () => { set(!get()); $(id).setAttribute("aria-pressed", String(get())); draw(); };
+    $(id).onclick = () => { set(!get()); $(id).setAttribute("aria-pressed", String(get())); requestDraw(); };
   };
-  toggle("names", () => named, v => { named = v; });
-  toggle("outlines", () => outlined, v => { outlined = v; });
-  $("fold").onclick = () => { $("side").hidden = !$("side").hidden; $("fold").setAttribute("aria-expanded", String(!$("side").hidden)); fit(); };
+  toggle("names", () => namesOn, value => { namesOn = value; });
+  toggle("outlines", () => outlinesOn, value => { outlinesOn = value; });
+  $("togglePanel").onclick = () => {
+    $("panel").hidden = !$("panel").hidden;
+    $("togglePanel").setAttribute("aria-expanded", String(!$("panel").hidden));
+    showAll();
+  };
   addEventListener("resize", resize);
 
-  // ---- the first look -----------------------------------------------------------------------------------------
+  // ---- start --------------------------------------------------------------------------------------------------
   $("title").textContent = data.title;
-  const capped = data.memories - data.without - n;
+  const omittedCount = data.memories - data.withoutEmbedding - n;
   $("facts").textContent = [
     noun(data.memories, "memory", "memories"),
-    ...(data.without ? [`${count(data.without)} without a vector ${data.without === 1 ? "is" : "are"} not on the map`] : []),
-    ...(capped > 0 ? [`a sample of ${count(n)} is drawn, the same each time`] : []),
+    ...(data.withoutEmbedding ? [`${count(data.withoutEmbedding)} without a vector, not on the map`] : []),
+    ...(omittedCount > 0 ? [`a sample of ${count(n)} on the map`] : []),
   ].join(" · ");
-  $("fine").textContent = `Near means alike: a plane through ${data.metric} space that shows ${(data.variance * 100).toFixed(data.variance < 0.1 ? 1 : 0)} % of the variance. `
-    + `Texts are cut at ${count(data.textLimit)} characters.`;
-  $("fine").hidden = n < 2;
+  $("about").textContent = "Close points often have similar vectors. The map is a projection to two dimensions "
+    + `that keeps ${(data.variance * 100).toFixed(data.variance < 0.1 ? 1 : 0)} % of the variance (metric: ${data.metric}). `
+    + `Texts are cut to ${count(data.textLimit)} characters.`;
+  $("about").hidden = n < 2;
   const tagCounts = new Uint32Array(data.tags.length);
-  for (const t of data.tag) tagCounts[t]++;
-  const common = Array.from(tagCounts.keys()).sort((a, b) => tagCounts[b] - tagCounts[a]).slice(0, 200);
-  $("tags").append(...common.map(t => { const o = make("option"); o.value = "#" + data.tags[t]; return o; }));
-  $("times").hidden = !(last > first);
-  $("empty").hidden = n > 0;
-  $("empty").textContent = data.memories ? "No memory in this store has a vector, so there is no map to draw." : "This store is empty.";
-  for (const id of ["asking", "legend", "keys", "outlines", "names"]) $(id).hidden = !n;
-  if (n) legend();
+  for (const t of data.tagIndexes) tagCounts[t]++;
+  const frequentTags = Array.from(tagCounts.keys()).sort((a, b) => tagCounts[b] - tagCounts[a]).slice(0, 200);
+  $("tags").append(...frequentTags.map(t => { const option = element("option"); option.value = "#" + data.tags[t]; return option; }));
+  $("timeline").hidden = !(lastTime > firstTime);
+  $("message").hidden = n > 0;
+  $("message").textContent = data.memories ? "No memory in this store has a vector, so the map is empty." : "This store is empty.";
+  for (const id of ["searchBox", "legend", "help", "outlines", "names"]) $(id).hidden = !n;
+  if (n) fillLegend();
   resize();
-  paint();
-  filter();
+  applyTheme();
+  applyFilter();
   document.documentElement.dataset.ready = "true";
 })().catch(error => {
-  const said = document.getElementById("empty");
-  said.hidden = false;
-  said.textContent = `This page could not be drawn; it needs a browser of 2023 or later. (${error})`;
+  const message = document.getElementById("message");
+  message.hidden = false;
+  message.textContent = `Cannot draw this page. It needs a browser released in 2023 or later, and a complete file. (${error})`;
   throw error;
 });

@@ -1,9 +1,9 @@
-"""The page itself: a frame, a style, a script, and the data packed so that nothing in them can be read as HTML.
+"""The HTML page: a frame, a style sheet, a script, and the data.
 
-The data are one block: the length of a JSON text (uint32), the text, then arrays, each at a multiple of 8 bytes,
-little-endian; compressed by gzip, and written in base64, whose alphabet has no character that means anything in HTML.
-A policy in the page allows its own script and style, by their digests, and nothing else: no other script runs, and
-nothing is fetched.
+The data are one block: the length of a JSON header (uint32), the header, then arrays, each at a multiple of 8 bytes,
+little-endian. The block is compressed by gzip and encoded in base64, which has no character with a meaning in HTML: so
+texts of records cannot become part of the page. The page's Content-Security-Policy allows its own script and style, by
+their digests, and nothing else: no other script runs, and nothing is fetched.
 """
 
 import base64
@@ -22,16 +22,21 @@ import numpy.typing as npt
 
 from memstore.models.records import Namespace
 
-MARK = b"<!DOCTYPE html>\n<!-- memstore map -->\n"
-"""What every page begins with."""
+PAGE_PREFIX = b"<!DOCTYPE html>\n<!-- memstore map -->\n"
+"""The first bytes of every page; `write_map` recognises a page by them."""
 
-_PARTS = Path(__file__).parent
-_ALIGNED = 8
+_FOLDER = Path(__file__).parent
+_ALIGNMENT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """A memory on the page: its text cut, its time in seconds since 1970."""
+    """A memory on the map.
+
+    Attributes:
+        text: the content, cut to the text limit.
+        created: time of creation in seconds since 1970, UTC.
+    """
 
     id: str
     namespace: Namespace
@@ -43,7 +48,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """An assembly on the page: `members` are numbers of points, `size` counts all it has."""
+    """An assembly on the map.
+
+    Attributes:
+        size: number of all members.
+        members: indexes of the members that are on the map, in the sequence of points.
+    """
 
     id: str
     name: str
@@ -53,94 +63,102 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """All that a page shows; `places` is float32, shape (number of points, 2)."""
+class MapData:
+    """Everything that a page shows.
+
+    Attributes:
+        memories: number of all memories, on the map or not.
+        without_embedding: number of memories without a vector.
+        variance: share of the variance that the positions keep, 0 to 1.
+        positions: float32, shape (points, 2).
+        groups: the largest first.
+    """
 
     title: str
     metric: str
     memories: int
     without_embedding: int
     variance: float
-    text: int
+    text_limit: int
     points: Sequence[Point]
-    places: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.float32]
     groups: Sequence[Group]
 
 
-def page(picture: Picture) -> bytes:
-    """The page, as UTF-8."""
-    style, script, frame = (_part(name) for name in ("map.css", "map.js", "map.html"))
-    policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'"
-    parts = {
-        "policy": policy,
-        "title": html.escape(picture.title),
+def render_page(data: MapData) -> bytes:
+    """The page, encoded as UTF-8."""
+    style, script, frame = (_read(name) for name in ("map.css", "map.js", "map.html"))
+    values = {
+        "policy": f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'",
+        "title": html.escape(data.title),
         "style": style,
         "script": script,
-        "data": base64.b64encode(gzip.compress(_packed(picture), compresslevel=6, mtime=0)).decode(),
+        "data": base64.b64encode(gzip.compress(_pack(data), compresslevel=6, mtime=0)).decode(),
     }
-    # One pass over the frame, so that nothing that is put in is looked at again.
-    pieces = frame.split("%%")
-    return MARK + "".join(parts[piece] if odd % 2 else piece for odd, piece in enumerate(pieces)).encode()
+    # The frame is split once, so a placeholder inside a value is not replaced.
+    parts = frame.split("%%")
+    return PAGE_PREFIX + "".join(values[part] if k % 2 else part for k, part in enumerate(parts)).encode()
 
 
-def _part(name: str) -> str:
-    return (_PARTS / name).read_text(encoding="utf-8")
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _packed(picture: Picture) -> bytes:
-    points = picture.points
-    tags, tag_numbers = _numbered(tag for point in points for tag in point.tags)
-    spaces, space_numbers = _numbered("/".join(point.namespace) for point in points)
-    arrays = {
-        "x": picture.places[:, 0],
-        "y": picture.places[:, 1],
-        "created": np.array([point.created for point in points], dtype="<f8"),
-        "importance": np.array([point.importance for point in points], dtype="<f4"),
-        "space": np.array(space_numbers, dtype="<u4"),
-        "tagEnd": np.cumsum([len(point.tags) for point in points], dtype="<u4"),
-        "tag": np.array(tag_numbers, dtype="<u4"),
-        "memberEnd": np.cumsum([len(group.members) for group in picture.groups], dtype="<u4"),
-        "member": np.array([number for group in picture.groups for number in group.members], dtype="<u4"),
-    }
-    body, layout = _laid_out(arrays)
-    head = {
-        "title": picture.title,
-        "metric": picture.metric,
-        "memories": picture.memories,
-        "without": picture.without_embedding,
-        "variance": picture.variance,
-        "textLimit": picture.text,
+def _pack(data: MapData) -> bytes:
+    points = data.points
+    tags, tag_indexes = _index_words(tag for point in points for tag in point.tags)
+    namespaces, namespace_indexes = _index_words("/".join(point.namespace) for point in points)
+    body, layout = _pack_arrays(
+        {
+            "x": data.positions[:, 0],
+            "y": data.positions[:, 1],
+            "created": np.array([point.created for point in points], dtype="<f8"),
+            "importance": np.array([point.importance for point in points], dtype="<f4"),
+            "namespaceIndexes": np.array(namespace_indexes, dtype="<u4"),
+            "tagEnds": np.cumsum([len(point.tags) for point in points], dtype="<u4"),
+            "tagIndexes": np.array(tag_indexes, dtype="<u4"),
+            "memberEnds": np.cumsum([len(group.members) for group in data.groups], dtype="<u4"),
+            "memberIndexes": np.array([index for group in data.groups for index in group.members], dtype="<u4"),
+        }
+    )
+    header = {
+        "title": data.title,
+        "metric": data.metric,
+        "memories": data.memories,
+        "withoutEmbedding": data.without_embedding,
+        "variance": data.variance,
+        "textLimit": data.text_limit,
         "texts": [point.text for point in points],
         "ids": [point.id for point in points],
         "tags": tags,
-        "spaces": spaces,
-        "groups": [{"id": g.id, "name": g.name, "tags": g.tags, "size": g.size} for g in picture.groups],
+        "namespaces": namespaces,
+        "groups": [{"id": g.id, "name": g.name, "tags": g.tags, "size": g.size} for g in data.groups],
         "arrays": layout,
     }
-    text = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
-    return _padded(struct.pack("<I", len(text)) + text) + body
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return _pad(struct.pack("<I", len(text)) + text) + body
 
 
-def _numbered(words: Iterable[str]) -> tuple[list[str], list[int]]:
-    """The different words, and for each of *words* its number among them."""
+def _index_words(words: Iterable[str]) -> tuple[list[str], list[int]]:
+    """The distinct words, and the index of each of *words* among them."""
     numbers: dict[str, int] = {}
-    found = [numbers.setdefault(word, len(numbers)) for word in words]
-    return list(numbers), found
+    indexes = [numbers.setdefault(word, len(numbers)) for word in words]
+    return list(numbers), indexes
 
 
-def _laid_out(arrays: dict[str, npt.NDArray[Any]]) -> tuple[bytes, list[tuple[str, str, int, int]]]:
-    """Arrays one after the other, and of each its name, type, place in bytes, and length."""
+def _pack_arrays(arrays: dict[str, npt.NDArray[Any]]) -> tuple[bytes, list[tuple[str, str, int, int]]]:
+    """The bytes of the arrays, and the layout: name, type, offset in bytes and length of each array."""
     body, layout = bytearray(), []
     for name, array in arrays.items():
-        kind = array.dtype.newbyteorder("<")
-        layout.append((name, kind.str[1:], len(body), len(array)))
-        body += _padded(array.astype(kind).tobytes())
+        dtype = array.dtype.newbyteorder("<")
+        layout.append((name, dtype.str[1:], len(body), len(array)))
+        body += _pad(array.astype(dtype).tobytes())
     return bytes(body), layout
 
 
-def _padded(data: bytes) -> bytes:
-    return data + b"\0" * (-len(data) % _ALIGNED)
+def _pad(data: bytes) -> bytes:
+    return data + b"\0" * (-len(data) % _ALIGNMENT)

@@ -25,8 +25,8 @@ def test_map_writes_the_page_and_reports_its_contents(tmp_path: Path) -> None:
     runner = CliRunner()
     sample = runner.invoke(app, ["map", str(tmp_path / "map.html"), "--file", str(file), "--limit", "2"])
     assert sample.exit_code == 0, sample.output
-    assert "drew 2 memories and 1 assembly" in sample.stdout
-    assert "1 memory has no vector" in sample.stdout
+    assert "2 memories and 1 assembly" in sample.stdout
+    assert "1 memory without a vector" in sample.stdout
     assert "a sample of 6" in sample.stdout
     report = runner.invoke(app, ["map", str(tmp_path / "map.html"), "--file", str(file), "--json"])
     assert json.loads(report.stdout).keys() == {

@@ -97,8 +97,8 @@ TEETH: tuple[Tooth, ...] = (
         name="unescaped",
         promise="nothing in a record becomes part of a page",
         file="memstore/visualize/page.py",
-        old="html.escape(picture.title)",
-        new="picture.title",
+        old="html.escape(data.title)",
+        new="data.title",
         tests=("tests/visualize/test_map.py",),
     ),
     Tooth(

@@ -17,8 +17,8 @@ import pytest
 
 from memstore import InvalidError, MissingFileError, Store
 from memstore.testing import temporary_store
-from memstore.visualize import drawing, write_map
-from memstore.visualize.projection import plane
+from memstore.visualize import write_map, writer
+from memstore.visualize.projection import project_to_plane
 from tests.visualize.hostile_text import SCRIPT_TEXT
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -86,19 +86,23 @@ async def test_the_page_contains_the_memories_and_assemblies_of_the_store(tmp_pa
         await store.assemblies.add("g", name="Group", members=["a", "b", "c"], tags={"u"}, topics=["v"])
         await store.assemblies.add("h", members=["a"])
         await store.namespace("n", "m").assemblies.add("g", members=["a"])
-        report = await write_map(store, tmp_path / "map.html", text=20)
+        report = await write_map(store, tmp_path / "map.html", text_limit=20)
         data = page_data(tmp_path / "map.html")
     assert (report.memories, report.points, report.without_embedding, report.assemblies) == (4, 3, 1, 3)
     assert report.size == (tmp_path / "map.html").stat().st_size
     assert data["texts"] == ["tea in the morning", "x" * 20 + "…", "below"]
     assert data["ids"] == ["a", "b", "a"]
-    assert [data["spaces"][k] for k in data["space"]] == ["", "", "n/m"]
-    assert [[data["tags"][k] for k in tags] for tags in split_at(data["tag"], data["tagEnd"])] == [["s", "t"], [], []]
+    assert [data["namespaces"][k] for k in data["namespaceIndexes"]] == ["", "", "n/m"]
+    assert [[data["tags"][k] for k in tags] for tags in split_at(data["tagIndexes"], data["tagEnds"])] == [
+        ["s", "t"],
+        [],
+        [],
+    ]
     assert data["created"][0] == START.timestamp()
     assert data["importance"].tolist() == [0.5, 0.25, 0.5]
     groups = [(group["name"], group["size"], group["tags"]) for group in data["groups"]]
     assert groups == [("Group", 3, ["u", "v"]), ("g", 1, []), ("h", 1, [])]
-    assert split_at(data["member"], data["memberEnd"]) == [[0, 1], [2], [0]]
+    assert split_at(data["memberIndexes"], data["memberEnds"]) == [[0, 1], [2], [0]]
     assert data["title"] == "store.db"
     assert data["variance"] == pytest.approx(1.0)  # three points are in one plane
     points = np.stack([data["x"], data["y"]], axis=1)
@@ -158,7 +162,7 @@ async def test_a_sample_is_repeatable_and_part_of_every_larger_sample(tmp_path: 
     # Every point has the position of its own vector, although the sample reuses rows of its array of vectors.
     sample = np.stack([vectors[id] for id in medium["ids"]]).astype(np.float32)
     sample /= np.linalg.norm(sample, axis=1, keepdims=True)
-    np.testing.assert_allclose(np.stack([medium["x"], medium["y"]], axis=1), plane(sample)[0], atol=1e-5)
+    np.testing.assert_allclose(np.stack([medium["x"], medium["y"]], axis=1), project_to_plane(sample)[0], atol=1e-5)
 
 
 async def test_texts_of_records_cannot_add_elements_to_the_page(tmp_path: Path) -> None:
@@ -209,7 +213,7 @@ async def test_only_a_map_is_replaced_and_the_replacement_is_atomic(
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(drawing.Path, "replace", fail_without_space)
+            patch.setattr(writer.Path, "replace", fail_without_space)
             with pytest.raises(OSError, match="No space"):
                 await write_map(store, tmp_path / "map.html")
         assert (tmp_path / "map.html").read_bytes() == before
@@ -218,7 +222,9 @@ async def test_only_a_map_is_replaced_and_the_replacement_is_atomic(
         assert len(page_data(tmp_path / "map.html")["ids"]) == 3
 
 
-@pytest.mark.parametrize(("name", "value"), [("limit", 0), ("limit", 1_000_001), ("text", -1), ("text", 10_001)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("limit", 0), ("limit", 1_000_001), ("text_limit", -1), ("text_limit", 10_001)]
+)
 async def test_limits_are_checked(tmp_path: Path, name: str, value: int) -> None:
     async with temporary_store(dimension=3) as store:
         with pytest.raises(InvalidError, match=name):

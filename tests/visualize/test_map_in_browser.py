@@ -19,7 +19,7 @@ import pytest_asyncio
 
 import memstore
 from memstore.visualize import write_map
-from memstore.visualize.page import Group, Picture, Point, page
+from memstore.visualize.page import Group, MapData, Point, render_page
 from tests.visualize.hostile_text import SCRIPT_TEXT
 
 playwright_api = pytest.importorskip(
@@ -99,7 +99,7 @@ class MapPage:
         """The middle of the part of the map that no panel covers: `n` and `p` move a memory there."""
         x, y = await self.evaluate(
             "[(314 + innerWidth - 12) / 2,"
-            " (48 + innerHeight - (document.getElementById('times').hidden ? 12 : 80)) / 2]"
+            " (48 + innerHeight - (document.getElementById('timeline').hidden ? 12 : 80)) / 2]"
         )
         return x, y
 
@@ -178,20 +178,20 @@ async def test_the_page_loads_without_errors_and_requests_nothing_else(shop: Map
 
 
 async def test_hovering_shows_the_start_of_a_memory_and_clicking_shows_its_details(shop: MapPage) -> None:
-    await expect(shop.locator("#tip")).to_be_hidden()
+    await expect(shop.locator("#tooltip")).to_be_hidden()
     await shop.press("n")  # selects the oldest memory and moves it to the centre
     await shop.press("Escape")
     x, y = await shop.centre()
     await shop.move(x, y)
-    tip = await shop.locator("#tip").inner_text()
+    tip = await shop.locator("#tooltip").inner_text()
     assert re.match(r"(tea|rain) of day 0\n2024-01-01 00:00 · All (tea|rain) · #", tip)
-    await expect(shop.locator("#card")).to_be_hidden()
+    await expect(shop.locator("#details")).to_be_hidden()
     await shop.mouse.click(x, y)
-    card = await shop.locator("#card").inner_text()
+    card = await shop.locator("#details").inner_text()
     assert re.search(r"(tea|rain) of day 0", card)
     assert re.search(r"id\s+(tea|rain):0", card)
     await shop.move(700, 60)
-    await expect(shop.locator("#tip")).to_be_hidden()
+    await expect(shop.locator("#tooltip")).to_be_hidden()
 
 
 async def test_dragging_moves_the_map_and_the_wheel_zooms_around_the_pointer(shop: MapPage) -> None:
@@ -202,11 +202,11 @@ async def test_dragging_moves_the_map_and_the_wheel_zooms_around_the_pointer(sho
     await shop.mouse.wheel(0, -800)
     await shop.next_frame()
     await shop.move(x + 1, y)
-    await expect(shop.locator("#tip")).to_be_visible()  # zooming did not move the memory under the pointer
+    await expect(shop.locator("#tooltip")).to_be_visible()  # zooming did not move the memory under the pointer
     await shop.drag((x + 1, y), (x + 151, y + 50))
-    await expect(shop.locator("#card")).to_be_hidden()  # a drag is not a click
+    await expect(shop.locator("#details")).to_be_hidden()  # a drag is not a click
     await shop.move(x + 151, y + 51)
-    await expect(shop.locator("#tip")).to_contain_text("of day 0")
+    await expect(shop.locator("#tooltip")).to_contain_text("of day 0")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ async def test_the_search_box_matches_texts_and_tags(shop: MapPage, words: str, 
     pixels = await shop.coloured_pixels()
     await shop.search(words)
     await expect(shop.locator("#status")).to_have_text(re.compile(f"^{count} of 41 "))
-    await expect(shop.locator("#found > *")).to_have_count(count)
+    await expect(shop.locator("#results > *")).to_have_count(count)
     await shop.next_frame()
     assert await shop.coloured_pixels() < pixels
     # The other memories are faint, not removed: the channels of the background differ by 8.
@@ -228,10 +228,10 @@ async def test_the_search_box_matches_texts_and_tags(shop: MapPage, words: str, 
 
 
 async def test_the_time_slider_keeps_the_memories_between_its_handles(shop: MapPage) -> None:
-    box = await shop.locator("#low").bounding_box()
+    box = await shop.locator("#rangeStart").bounding_box()
     left, right, y = box["x"] + 8, box["x"] + box["width"] - 8, box["y"] + box["height"] - 8
     await shop.drag((left, y), (left + (right - left) * 0.525, y))
-    await expect(shop.locator("#from")).to_have_text("2024-01-11")
+    await expect(shop.locator("#startLabel")).to_have_text("2024-01-11")
     await expect(shop.locator("#status")).to_have_text("19 of 41 memories match")  # days 11 to 19 twice, and day 20
     await shop.drag((right, y), (left + (right - left) * 0.775, y))
     await expect(shop.locator("#status")).to_have_text("10 of 41 memories match")  # days 11 to 15, twice
@@ -239,10 +239,10 @@ async def test_the_time_slider_keeps_the_memories_between_its_handles(shop: MapP
 
 async def test_clicking_an_assembly_shows_its_members_only(shop: MapPage) -> None:
     assert (await shop.locator("#groups").inner_text()).split("\n") == ["All rain", "20", "All tea", "20"]
-    await expect(shop.locator("#loose")).to_have_text("1 memory is in none")
+    await expect(shop.locator("#ungrouped")).to_have_text("1 memory is in no assembly.")
     await shop.locator("#groups li:nth-child(2) button").click()
     await expect(shop.locator("#status")).to_have_text("20 of 41 memories match")
-    rows = (await shop.locator("#found").inner_text()).split("\n")
+    rows = (await shop.locator("#results").inner_text()).split("\n")
     assert all("tea" in row for row in rows if row)
     await shop.locator("#groups li:nth-child(1) button").click()
     await expect(shop.locator("#status")).to_have_text("40 of 41 memories match")
@@ -251,21 +251,21 @@ async def test_clicking_an_assembly_shows_its_members_only(shop: MapPage) -> Non
 async def test_keys_select_the_memories_in_order_of_time(shop: MapPage) -> None:
     await shop.search("#tea")
     await expect(shop.locator("#status")).to_have_text(re.compile("^20 "))
-    await shop.locator("#over").focus()
+    await shop.locator("#overlay").focus()
     ids = []
     for key in "nnnp":
         await shop.press(key)
-        ids.append(re.search(r"tea:\d+", await shop.locator("#card").inner_text())[0])  # type: ignore[index]
+        ids.append(re.search(r"tea:\d+", await shop.locator("#details").inner_text())[0])  # type: ignore[index]
     assert ids == ["tea:0", "tea:1", "tea:2", "tea:1"]
 
 
 async def test_a_text_with_a_script_in_it_is_displayed_and_not_executed(shop: MapPage) -> None:
     await shop.search("struck")
-    await expect(shop.locator("#found > *")).to_have_count(1)
-    await shop.locator("#found button").click()
-    await expect(shop.locator("#card")).to_contain_text("</script><script>window.struck = 1</script><img src=x")
+    await expect(shop.locator("#results > *")).to_have_count(1)
+    await shop.locator("#results button").click()
+    await expect(shop.locator("#details")).to_contain_text("</script><script>window.struck = 1</script><img src=x")
     assert await shop.evaluate("typeof window.struck") == "undefined"
-    assert await shop.locator("img, #card script").count() == 0
+    assert await shop.locator("img, #details script").count() == 0
     # The page's policy would not execute a script that somehow got into the document.
     await shop.evaluate(
         "(s => { s.textContent = 'window.struck = 1'; document.body.append(s); })(document.createElement('script'))"
@@ -275,8 +275,8 @@ async def test_a_text_with_a_script_in_it_is_displayed_and_not_executed(shop: Ma
     assert any("Content Security Policy" in error for error in shop.errors)
 
 
-def picture_of(count: int, **fields: Any) -> Picture:
-    """A picture of *count* points, in twelve groups where there are two or more."""
+def map_data(count: int, **fields: Any) -> MapData:
+    """A map of *count* points, in twelve groups where there are two or more."""
     rng = np.random.default_rng(count)
     labels = rng.integers(0, 12, count)
     points = [
@@ -302,57 +302,57 @@ def picture_of(count: int, **fields: Any) -> Picture:
         "memories": count,
         "without_embedding": 0,
         "variance": 0.5,
-        "text": 160,
+        "text_limit": 160,
         "points": points,
-        "places": (centres[labels] + rng.standard_normal((count, 2))).astype(np.float32),
+        "positions": (centres[labels] + rng.standard_normal((count, 2))).astype(np.float32),
         "groups": groups,
     }
-    return Picture(**{**defaults, **fields})
+    return MapData(**{**defaults, **fields})
 
 
 @functools.cache
 def page_of(count: int) -> bytes:
-    return page(picture_of(count))
+    return render_page(map_data(count))
 
 
 @pytest.mark.parametrize("map_page", ["dark", "light"], indirect=True)
 @pytest.mark.parametrize("count", [0, 1, 700, 100_000])
 async def test_a_page_of_any_size_loads_and_responds(map_page: MapPage, tmp_path: Path, count: int) -> None:
-    data = page_of(count)
-    (tmp_path / "map.html").write_bytes(data)
-    assert len(data) < 45_000 + 60 * count  # bytes
+    page = page_of(count)
+    (tmp_path / "map.html").write_bytes(page)
+    assert len(page) < 45_000 + 60 * count  # bytes
     await map_page.load(tmp_path / "map.html")
     assert map_page.errors == []
     assert len(map_page.requests) == 1
     if not count:
-        await expect(map_page.locator("#empty")).to_have_text("This store is empty.")
+        await expect(map_page.locator("#message")).to_have_text("This store is empty.")
         return
-    await expect(map_page.locator("#empty")).to_be_hidden()
+    await expect(map_page.locator("#message")).to_be_hidden()
     await map_page.press("n")
     await map_page.press("Escape")
     await map_page.move(*await map_page.centre())
-    await expect(map_page.locator("#tip")).to_contain_text("memory number")
+    await expect(map_page.locator("#tooltip")).to_contain_text("memory number")
     await map_page.search(f"number {count - 1} ")
-    await expect(map_page.locator("#found > *")).to_have_count(1)
+    await expect(map_page.locator("#results > *")).to_have_count(1)
     assert map_page.errors == []
 
 
 async def test_a_page_with_corrupt_data_shows_an_error(map_page: MapPage, tmp_path: Path) -> None:
-    data = page(picture_of(3))
-    offset = data.index(b'octet-stream">') + 200
-    (tmp_path / "map.html").write_bytes(data[:offset] + b"AAAA" + data[offset + 4 :])
+    page = render_page(map_data(3))
+    offset = page.index(b'octet-stream">') + 200
+    (tmp_path / "map.html").write_bytes(page[:offset] + b"AAAA" + page[offset + 4 :])
     await map_page.page.goto((tmp_path / "map.html").as_uri())
-    await expect(map_page.locator("#empty")).to_have_text(re.compile("^This page could not be drawn"))
+    await expect(map_page.locator("#message")).to_have_text(re.compile("^Cannot draw this page"))
     assert await map_page.evaluate("document.documentElement.dataset.ready") is None
     assert len(map_page.errors) == 1
 
 
 async def test_the_page_counts_the_memories_that_it_does_not_show(map_page: MapPage, tmp_path: Path) -> None:
-    (tmp_path / "map.html").write_bytes(page(picture_of(5, memories=1_000, without_embedding=1)))
+    (tmp_path / "map.html").write_bytes(render_page(map_data(5, memories=1_000, without_embedding=1)))
     await map_page.load(tmp_path / "map.html")
     await expect(map_page.locator("#facts")).to_have_text(
-        "1,000 memories · 1 without a vector is not on the map · a sample of 5 is drawn, the same each time"
+        "1,000 memories · 1 without a vector, not on the map · a sample of 5 on the map"
     )
-    (tmp_path / "map.html").write_bytes(page(picture_of(0, memories=3, without_embedding=3)))
+    (tmp_path / "map.html").write_bytes(render_page(map_data(0, memories=3, without_embedding=3)))
     await map_page.load(tmp_path / "map.html")
-    await expect(map_page.locator("#empty")).to_have_text(re.compile("^No memory in this store has a vector"))
+    await expect(map_page.locator("#message")).to_have_text(re.compile("^No memory in this store has a vector"))
