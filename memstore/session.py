@@ -21,10 +21,11 @@ from memstore.database.writer import BatchableOperation, WriteSession
 from memstore.embedders.bound import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
 from memstore.index.protocol import DriftError
-from memstore.repository import change_log, history_writer, records
-from memstore.repository.change_log import State
+from memstore.models.records import RecordKind
+from memstore.repository import history_writer, records
 from memstore.repository.history_writer import TransactionTime
-from memstore.repository.record_types import Kind
+from memstore.repository.sqlite_only import change_log
+from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
 from memstore.sync.follower import Follower, View
@@ -41,7 +42,7 @@ _log = logging.getLogger("memstore")
 class Session(Protocol):
     """Where verbs run. Functions given to it are plain, and run whole on a thread of the database's."""
 
-    spaces: dict[Kind, VectorSpace]
+    spaces: dict[RecordKind, VectorSpace]
     embedder: BoundEmbedder | None
     half_life: float
 
@@ -63,7 +64,7 @@ class Session(Protocol):
         """
         ...
 
-    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
+    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
         """Run *function*, a search for records of *kind*, in a read transaction that the indexes equal."""
         ...
 
@@ -100,7 +101,7 @@ class Autocommit:
         self,
         database: Database,
         follower: Follower,
-        spaces: dict[Kind, VectorSpace],
+        spaces: dict[RecordKind, VectorSpace],
         embedder: BoundEmbedder | None,
     ) -> None:
         self.database = database
@@ -121,7 +122,7 @@ class Autocommit:
             await self.database.read(self.follower.history.check)
             raise
 
-    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
+    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
         """See `Session.search`. Composites that raw SQL or time left behind are mended first, if nobody is writing."""
 
         def step(connection: Connection, view: View) -> tuple[T, bool]:
@@ -228,7 +229,7 @@ class OpenTransaction:
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""
         return await self._run(function)
 
-    async def search(self, function: Callable[[Connection, View], T], kind: Kind = "memory") -> T:
+    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
         """See `Session.search`."""
         if kind == "assembly":
             await self.write(lambda connection: None)  # noqa: ARG005 - what has expired leaves its assemblies

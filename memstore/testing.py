@@ -18,8 +18,9 @@ from memstore.api.store import Store
 from memstore.errors import InvalidError
 from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import NEVER, Entries
+from memstore.models.records import RecordKind
 from memstore.repository import records
-from memstore.repository.record_types import BY_KIND, Kind
+from memstore.repository.record_types import BY_KIND
 from memstore.timestamps import now
 
 Damage = Literal["missing", "ghost", "stale", "swapped", "wrong_dimension"]
@@ -65,7 +66,7 @@ async def temporary_store(**options: Any) -> AsyncIterator[Store]:
             yield store
 
 
-async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: Kind = "memory") -> list[str]:
+async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: RecordKind = "memory") -> list[str]:
     """Damage the index in memory, on purpose, so that `check` and `repair` can be shown to work. The file is untouched.
 
     Args:
@@ -108,13 +109,13 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: K
             return [f"key {int(ghost[0])}"]
         else:
             wider = np.pad(index.entries().rows, ((0, 0), (0, 1)))
-            other = HybridIndex(wider.shape[1], follower.spaces[noun].space.measure)
+            other = HybridIndex(wider.shape[1], follower.spaces[noun].measure)
             other.put(index.entries()._replace(rows=wider))
             follower.indexes[noun] = other
     return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted
 
 
-async def _all_ids(store: Store, noun: Kind) -> list[str]:
+async def _all_ids(store: Store, noun: RecordKind) -> list[str]:
     if noun == "memory":
         return [memory.id async for memory in store.memories.list(recursive=True) if memory.embedding is not None]
     return [assembly.id async for assembly in store.assemblies.list(recursive=True) if assembly.composite is not None]

@@ -24,12 +24,12 @@ from memstore.history import as_of as as_of_module
 from memstore.index.protocol import DriftError, Found, Scope
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
-from memstore.models.records import Assembly, Embedding, Memory, Namespace
+from memstore.models.records import Assembly, Embedding, Memory, Namespace, RecordKind
 from memstore.models.search import Hits, SearchPlan
 from memstore.repository import history_writer, namespaces, selection, tombstones
 from memstore.repository import records as record_rows
 from memstore.repository.corruption import only
-from memstore.repository.record_types import Kind, RecordType
+from memstore.repository.record_types import RecordType
 from memstore.repository.records import Order, Place
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
@@ -444,7 +444,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]],
         limit: int,
         answered: Callable[[Connection, View, "Asked"], builtins.list[T]],
-        kind: Kind,
+        kind: RecordKind,
         **options: Any,
     ) -> builtins.list[T]:
         """What *answered* makes of queries, once they and the *options* of a search are checked.
@@ -503,7 +503,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         )
 
     def _checked(self, query: object) -> np.ndarray[Any, np.dtype[np.float32]]:
-        space = self._space.space
+        space = self._space
         return as_embedding(query, space.dimension, zero_ok=space.zero_ok, within=space.within)
 
     async def _vectors(self, queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]]) -> Sequence[object]:
@@ -568,4 +568,4 @@ async def embed(session: Session, texts: list[str]) -> Sequence[object]:
     session.check_usable()  # before the embedder's thread is: a forked child has none
     if session.embedder is None:
         raise EmbedderError("this store has no embedder to turn text into a vector: open it with one, or give a vector")
-    return await session.embedder.embed(texts, session.spaces["memory"].space)
+    return await session.embedder.embed(texts, session.spaces["memory"])

@@ -220,7 +220,7 @@ class Memories(MemorySearches):
 
         def step(connection: Connection) -> Memory:
             at = now()
-            fields = memory_changes(changes, self._space.space, at)
+            fields = memory_changes(changes, self._space, at)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, LIVE)
             with history_writer.changing(connection, MEMORY, [key]):
@@ -260,4 +260,4 @@ class Memories(MemorySearches):
         return prepared
 
     def _new(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Memory]:
-        return new_memories(items, self._namespace, self._space.space, now())
+        return new_memories(items, self._namespace, self._space, now())

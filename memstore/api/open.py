@@ -26,9 +26,10 @@ from memstore.database import Database
 from memstore.database.inspect import no_dimension
 from memstore.embedders.bound import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
-from memstore.repository import history_retention, metadata_indexes, store_meta, vectors
-from memstore.repository.record_types import Kind
-from memstore.repository.space_guard import History
+from memstore.models.records import RecordKind
+from memstore.repository import history_retention, store_meta, vectors
+from memstore.repository.sqlite_only import metadata_indexes
+from memstore.repository.sqlite_only.space_guard import History
 from memstore.repository.vectors import VectorSpace
 from memstore.search.activation import HALF_LIFE, check_half_life
 from memstore.session import Autocommit
@@ -152,17 +153,19 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     return Store(session, tender)
 
 
-async def _index_settings(database: Database, settings: Settings, spaces: dict[Kind, VectorSpace]) -> IndexSettings:
+async def _index_settings(
+    database: Database, settings: Settings, spaces: dict[RecordKind, VectorSpace]
+) -> IndexSettings:
     """How vectors are searched: as asked for, the rest as the file remembers; what is new is written down."""
     stored = await database.read(store_meta.index_options)
-    options = settings.index_settings(IndexSettings.stored(stored), spaces["memory"].space.metric)
+    options = settings.index_settings(IndexSettings.stored(stored), spaces["memory"].metric)
     if options != IndexSettings.stored(stored) and not settings.read_only:
         graph = options.kind != "exact"
         await database.write(lambda c: store_meta.remember_index(c, options.as_stored(), graph=graph), batch=True)
     return options
 
 
-async def _spaces(database: Database, settings: Settings) -> dict[Kind, VectorSpace]:
+async def _spaces(database: Database, settings: Settings) -> dict[RecordKind, VectorSpace]:
     spaces = await database.read(store_meta.spaces)
     if spaces:
         return spaces
@@ -202,7 +205,7 @@ async def _drop_history(database: Database) -> None:
         left = await database.write(history_retention.drop_some, batch=True)
 
 
-def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpace]:
+def _settle(connection: Connection, settings: Settings) -> dict[RecordKind, VectorSpace]:
     """Fix what the vectors of a new file are; another process may have done it just before."""
     if not store_meta.spaces(connection):
         if settings.dimension is None:
@@ -213,10 +216,10 @@ def _settle(connection: Connection, settings: Settings) -> dict[Kind, VectorSpac
 
 
 async def _agreed(
-    database: Database, spaces: dict[Kind, VectorSpace], settings: Settings, embedder: BoundEmbedder | None
-) -> dict[Kind, VectorSpace]:
+    database: Database, spaces: dict[RecordKind, VectorSpace], settings: Settings, embedder: BoundEmbedder | None
+) -> dict[RecordKind, VectorSpace]:
     """The spaces of the file, if they are what was asked for. An embedder nobody named yet is named now."""
-    stored = spaces["memory"].space
+    stored = spaces["memory"]
     asked = {
         "dimension": settings.dimension,
         "metric": settings.metric,
@@ -231,7 +234,7 @@ async def _agreed(
     if embedder is None or stored.embedder is not None or settings.read_only:
         return spaces
 
-    def name(connection: Connection) -> dict[Kind, VectorSpace]:
+    def name(connection: Connection) -> dict[RecordKind, VectorSpace]:
         store_meta.name_embedder(connection, embedder.name)
         return store_meta.spaces(connection)
 

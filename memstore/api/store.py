@@ -27,11 +27,8 @@ from memstore.models.history import Change
 from memstore.models.records import Namespace
 from memstore.models.reports import Finding, RepairReport, Stats
 from memstore.repository import (
-    change_log,
     history_retention,
     history_writer,
-    index_snapshots,
-    metadata_indexes,
     namespaces,
     records,
     selection,
@@ -40,6 +37,7 @@ from memstore.repository import (
     vectors,
 )
 from memstore.repository.record_types import RECORD_TYPES
+from memstore.repository.sqlite_only import change_log, index_snapshots, metadata_indexes
 from memstore.session import Autocommit, OpenTransaction, Session
 from memstore.sync.maintainer import IndexMaintainer
 from memstore.timestamps import now
@@ -180,7 +178,7 @@ class StoreNamespace(_Nouns):
             LoadError: it stopped partway. `stored` says how many are stored, the cause why it stopped.
         """
         if chunk is None:
-            chunk = max(1_000, min(5_000, CHUNK_BYTES // (4 * self._session.spaces["memory"].space.dimension)))
+            chunk = max(1_000, min(5_000, CHUNK_BYTES // (4 * self._session.spaces["memory"].dimension)))
         check_count("chunk", chunk, 1, MAX_CHUNK)
         self._session.check_usable()  # before anything is taken from *items*
         store = self.memories.upsert_many if upsert else self.memories.add_many
@@ -210,17 +208,17 @@ class Store(StoreNamespace):
     @property
     def dimension(self) -> int:
         """Numbers per embedding."""
-        return self._session.spaces["memory"].space.dimension
+        return self._session.spaces["memory"].dimension
 
     @property
     def metric(self) -> Metric:
         """How embeddings are compared."""
-        return self._session.spaces["memory"].space.metric
+        return self._session.spaces["memory"].metric
 
     @property
     def curvature(self) -> float | None:
         """Of a hyperbolic store, by minus which its space is curved; None under every other metric."""
-        return self._session.spaces["memory"].space.curvature
+        return self._session.spaces["memory"].curvature
 
     async def check(self) -> list[Finding]:
         """Compare everything with everything, by content, and change nothing; empty when all is well.
@@ -266,7 +264,7 @@ class Store(StoreNamespace):
 
     def _stats(self, connection: Connection) -> Stats:
         self._follower.history.check(connection)
-        settings, space = self._database.settings, self._session.spaces["memory"].space
+        settings, space = self._database.settings, self._session.spaces["memory"]
         at = now()
         counts = {
             noun.kind: selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, recursive=True))

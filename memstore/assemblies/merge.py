@@ -17,12 +17,12 @@ from memstore.concurrency import yield_gil
 from memstore.errors import ConflictError, InvalidError, NotFoundError, short_repr
 from memstore.models.ids import new_id
 from memstore.models.merging import Merge, MergedAssembly
-from memstore.models.records import Assembly, Json, Memory, Namespace
+from memstore.models.records import Assembly, Json, Memory, Namespace, RecordKind
 from memstore.repository import assemblies, history_writer, merges, recalled, tombstones
 from memstore.repository import records as record_rows
 from memstore.repository.corruption import corrupt_value, only
 from memstore.repository.merges import Stored
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind
+from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.types import json_text
 from memstore.validation.text import check_metadata
@@ -32,7 +32,7 @@ from memstore.vectors.metrics import index_form, scores
 MAX_MERGED = 1_000
 """Assemblies in one merge: each is compared with every other."""
 
-Spaces = Mapping[Kind, VectorSpace]
+Spaces = Mapping[RecordKind, VectorSpace]
 
 
 def check_sources(ids: object) -> list[str]:
@@ -123,7 +123,7 @@ def least_score(space: VectorSpace, records: Sequence[Assembly]) -> float | None
     held = [record.composite for record in records if record.composite is not None]
     if len(held) < 2:
         return None
-    metric = space.space.measure
+    metric = space.measure
     form = index_form(metric, np.stack(held))
     least = np.inf
     for i in range(len(form) - 1):

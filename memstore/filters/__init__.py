@@ -58,7 +58,7 @@ each one inside a list or an object, and every `{}`).
 
 from memstore.filters.evaluator import matches
 from memstore.filters.json_paths import Path, indexed, written
-from memstore.filters.nodes import EVERYTHING, Node, Noun
+from memstore.filters.nodes import EVERYTHING, Node
 from memstore.filters.parser import MAX_LEVELS, MAX_OPERANDS, Where, parse
 from memstore.filters.sql import condition
 
@@ -67,7 +67,6 @@ __all__ = [
     "MAX_LEVELS",
     "MAX_OPERANDS",
     "Node",
-    "Noun",
     "Path",
     "Where",
     "condition",

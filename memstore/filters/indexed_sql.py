@@ -19,7 +19,6 @@ from memstore.filters.nodes import (
     Field,
     IsIn,
     Node,
-    Noun,
     Operand,
     Or,
     Order,
@@ -28,6 +27,7 @@ from memstore.filters.nodes import (
     kind_of,
     prefix_end,
 )
+from memstore.models.records import RecordKind
 from memstore.schema import tables as tables_module
 from memstore.timestamps import to_micros
 
@@ -49,14 +49,16 @@ Owners = int | Sql
 """The namespaces a statement is about: the key of one, or a condition on `namespace.path`."""
 
 
-def _indexed_fields(noun: Noun) -> frozenset[str]:
-    table = tables_module.metadata.tables[noun]
+def _indexed_fields(record_kind: RecordKind) -> frozenset[str]:
+    table = tables_module.metadata.tables[record_kind]
     keys = [*table.indexes, *table.constraints]
     columns = [[column.name for column in key.columns] for key in keys if hasattr(key, "columns")]
     return frozenset(names[1] for names in columns if len(names) == 2 and names[0] == "namespace_pk")
 
 
-_FIELDS: Final[dict[Noun, frozenset[str]]] = {noun: _indexed_fields(noun) for noun in ("memory", "assembly")}
+_FIELDS: Final[dict[RecordKind, frozenset[str]]] = {
+    record_kind: _indexed_fields(record_kind) for record_kind in ("memory", "assembly")
+}
 
 
 def by_kind(test: Node) -> Node:
@@ -71,14 +73,14 @@ def by_kind(test: Node) -> Node:
     return Or(tuple(replace(test, values=tuple(values)) for values in kinds.values()))
 
 
-def is_served(test: Node, noun: Noun, paths: Container[Path]) -> bool:
-    """Whether an index answers *test* by itself; *paths* are those in the metadata of *noun* that have one."""
+def is_served(test: Node, record_kind: RecordKind, paths: Container[Path]) -> bool:
+    """Whether an index answers *test* by itself; *paths* are those in the metadata of *record_kind* that have one."""
     match test:
         case Contains(field=field):
             return field.kind == "tags"
         case Exists(field=field) | IsIn(field=field) | Compare(field=field) | StartsWith(field=field):
             json = field.kind == "json"
-            there = field.name == "metadata" and field.keys in paths if json else field.name in _FIELDS[noun]
+            there = field.name == "metadata" and field.keys in paths if json else field.name in _FIELDS[record_kind]
             return there and _kinds_suit(test, json=json)
         case _:
             return False
@@ -97,24 +99,24 @@ def _kinds_suit(test: Sortable, *, json: bool) -> bool:
             return json or test.field.kind == "text"
 
 
-def in_range(noun: Noun, owners: Owners, tests: Iterable[Sortable]) -> Sql:
+def in_range(record_kind: RecordKind, owners: Owners, tests: Iterable[Sortable]) -> Sql:
     """The keys of the records that pass *tests*, all of one field."""
     if isinstance(owners, int):
-        tables, owned = str(noun), Sql("namespace_pk = ?", (owners,))
+        tables, owned = str(record_kind), Sql("namespace_pk = ?", (owners,))
     else:  # one namespace after the other: CROSS keeps SQLite to that
-        tables = f"namespace CROSS JOIN {noun}"
+        tables = f"namespace CROSS JOIN {record_kind}"
         owned = Sql(f"{owners.text} AND namespace_pk = namespace.pk", owners.values)
     pieces = [owned, *(piece for test in tests for piece in _pieces(test))]
     holds = " AND ".join(text for text, _ in pieces)
-    text = f"SELECT {noun}.pk AS pk FROM {tables} WHERE {holds}"  # noqa: S608 - values are bound, paths are quoted
+    text = f"SELECT {record_kind}.pk AS pk FROM {tables} WHERE {holds}"  # noqa: S608 - values are bound, paths are quoted
     return Sql(text, tuple(value for _, values in pieces for value in values))
 
 
-def tagged(noun: Noun, owners: Owners, name: str) -> Sql:
+def tagged(record_kind: RecordKind, owners: Owners, name: str) -> Sql:
     """The keys of the records that carry a tag of one of the namespaces, where the records themselves are too."""
-    owner, (owned, values) = f"{noun}_pk", _compared_with(owners)
+    owner, (owned, values) = f"{record_kind}_pk", _compared_with(owners)
     tag = f"SELECT pk FROM tag WHERE namespace_pk {owned} AND name = ?"  # noqa: S608 - as above
-    return Sql(f"SELECT {owner} AS pk FROM {noun}_tag WHERE tag_pk IN ({tag})", (*values, name))  # noqa: S608
+    return Sql(f"SELECT {owner} AS pk FROM {record_kind}_tag WHERE tag_pk IN ({tag})", (*values, name))  # noqa: S608
 
 
 def _compared_with(owners: Owners) -> Sql:

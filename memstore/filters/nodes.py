@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-Noun = Literal["memory", "assembly"]
+from memstore.models.records import RecordKind
+
 FieldKind = Literal["text", "number", "boolean", "time", "json", "tags", "vector"]
 ValueKind = Literal["null", "boolean", "number", "text", "time", "list", "object", "other"]
 Order = Literal["$gt", "$gte", "$lt", "$lte"]
 Operand = None | bool | int | float | str | datetime | list["Operand"] | dict[str, "Operand"]
 Scalar = bool | int | float | str | datetime
 
-FIELDS: dict[Noun, dict[str, FieldKind]] = {
+FIELDS: dict[RecordKind, dict[str, FieldKind]] = {
     "memory": {
         "id": "text",
         "content": "text",

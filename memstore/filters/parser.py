@@ -21,13 +21,13 @@ from memstore.filters.nodes import (
     IsIn,
     Node,
     Not,
-    Noun,
     Operand,
     Or,
     Order,
     Scalar,
     StartsWith,
 )
+from memstore.models.records import RecordKind
 from memstore.validation.values import check_time
 
 MAX_LEVELS = 20
@@ -45,13 +45,13 @@ _ALLOWED: dict[FieldKind, frozenset[str]] = {
 _INT64 = range(-(2**63), 2**63)
 
 
-def parse(where: Where, noun: Noun) -> Node:
-    """Check a filter over records of one *noun*.
+def parse(where: Where, record_kind: RecordKind) -> Node:
+    """Check a filter over records of one *record_kind*.
 
     Raises:
         FilterError: the language does not have it; the message says what to write instead.
     """
-    return _Parser(noun).filter(where, 1)
+    return _Parser(record_kind).filter(where, 1)
 
 
 def _all_of(parts: Iterable[Node]) -> Node:
@@ -66,10 +66,10 @@ def _negated(node: Node) -> Node:
 
 
 class _Parser:
-    """One run of `parse`: it knows the noun, and counts the operands."""
+    """One run of `parse`: it knows the record_kind, and counts the operands."""
 
-    def __init__(self, noun: Noun) -> None:
-        self._noun = noun
+    def __init__(self, record_kind: RecordKind) -> None:
+        self._noun = record_kind
         self._operands = 0
 
     def filter(self, where: object, level: int) -> Node:

@@ -51,7 +51,6 @@ from memstore.filters.nodes import (
     IsIn,
     Node,
     Not,
-    Noun,
     Operand,
     Or,
     Order,
@@ -62,6 +61,7 @@ from memstore.filters.nodes import (
     kind_of,
     prefix_end,
 )
+from memstore.models.records import RecordKind
 from memstore.schema import tables, types
 
 Clause = ColumnElement[bool]
@@ -74,8 +74,8 @@ Owned = Callable[[ColumnElement[int]], Clause]
 """Given the key of a namespace, the condition that it is one of those a statement is about."""
 
 
-def condition(node: Node, noun: Noun, now: datetime | None = None, owned: Owned | None = None) -> Clause:
-    """The filter as an expression for a WHERE over `schema.memory` or `schema.assembly`, whichever *noun* names.
+def condition(node: Node, record_kind: RecordKind, now: datetime | None = None, owned: Owned | None = None) -> Clause:
+    """The filter as an expression for a WHERE over `schema.memory` or `schema.assembly`, whichever *record_kind* names.
 
     The table is the plain one, not an alias. A record's tags are taken to be of its own namespace. Members that have
     expired at *now* do not count; without it all do.
@@ -83,7 +83,7 @@ def condition(node: Node, noun: Noun, now: datetime | None = None, owned: Owned 
     With *owned*, the carriers of a tag are found once, from the tag; without it, the tag is looked up for each record,
     which is quicker where there are few.
     """
-    _, clause = _compile(node, _Rows(noun, now, owned), wanted=True)
+    _, clause = _compile(node, _Rows(record_kind, now, owned), wanted=True)
     return clause
 
 
@@ -172,15 +172,15 @@ class _Json:
 
 
 class _Rows:
-    """The records of one noun as SQL: where each field is stored."""
+    """The records of one record_kind as SQL: where each field is stored."""
 
-    def __init__(self, noun: Noun, now: datetime | None, owned: Owned | None) -> None:
+    def __init__(self, record_kind: RecordKind, now: datetime | None, owned: Owned | None) -> None:
         self._now = now
         self._owned = owned
-        self._table: Table = getattr(tables, noun)
-        self._tags: Table = getattr(tables, f"{noun}_tag")
-        self._vectors: Table = getattr(tables, f"{noun}_vector")
-        self._owner = f"{noun}_pk"
+        self._table: Table = getattr(tables, record_kind)
+        self._tags: Table = getattr(tables, f"{record_kind}_tag")
+        self._vectors: Table = getattr(tables, f"{record_kind}_vector")
+        self._owner = f"{record_kind}_pk"
 
     def test(self, test: Test) -> Clause:
         match test.field.kind:

@@ -18,7 +18,7 @@ from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.filters.nodes import FIELDS, And, Compare, Field, IsIn, Node, Or, Order, Scalar
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
 from memstore.models.forgetting import Criterion, ForgetCandidate
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository import forget_candidates, selection
 from memstore.repository.forget_candidates import (
     ACCESSED,
@@ -30,12 +30,12 @@ from memstore.repository.forget_candidates import (
     PINNED,
     State,
 )
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.timestamps import now, to_micros
 
-Spaces = Mapping[Kind, VectorSpace]
+Spaces = Mapping[RecordKind, VectorSpace]
 
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)

@@ -12,7 +12,7 @@ from memstore import filters
 from memstore.errors import InvalidError, short_repr
 from memstore.filters import Where
 from memstore.models.forgetting import ForgetCandidate
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.validation.values import check_count, check_importance
 
 Match = Literal["all", "any"]
@@ -143,7 +143,7 @@ def _span(name: str, value: object) -> timedelta | None:
     return None if value is None else span(name, value)
 
 
-def _check(policy: ForgetPolicy | AssemblyForgetPolicy, noun: filters.Noun) -> None:
+def _check(policy: ForgetPolicy | AssemblyForgetPolicy, noun: RecordKind) -> None:
     if policy.match not in get_args(Match):
         raise InvalidError(f"match is 'all' or 'any'; got {short_repr(policy.match)}")
     where = None if policy.where is None else filters.parse(policy.where, noun)

@@ -8,9 +8,9 @@ from sqlalchemy import Connection
 from memstore.concurrency import chunks
 from memstore.errors import InvalidError, NotFoundError
 from memstore.models.forgetting import TrashEntry
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository import history_writer, recalled, tombstones
-from memstore.repository.record_types import ASSEMBLY, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, RecordType
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
 from memstore.timestamps import from_micros, now, to_micros
@@ -41,7 +41,7 @@ def page(
 
 def recover(
     connection: Connection,
-    spaces: dict[Kind, VectorSpace],
+    spaces: dict[RecordKind, VectorSpace],
     noun: RecordType,
     namespace: Namespace,
     ids: Sequence[str],

@@ -20,13 +20,13 @@ from memstore import filters
 from memstore.concurrency import chunks, yield_gil
 from memstore.errors import NotFoundError
 from memstore.models.history import Change, Value
-from memstore.models.records import Assembly, Memory, Namespace
+from memstore.models.records import Assembly, Memory, Namespace, RecordKind
 from memstore.repository import history_reader, history_writer, namespaces, selection
 from memstore.repository import records as record_rows
 from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.history_reader import Entry
 from memstore.repository.history_writer import RowVersion
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.records import Order, Place
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
@@ -37,7 +37,7 @@ from memstore.vectors.encoding import decode
 from memstore.vectors.mean import Mean
 
 RecordT = TypeVar("RecordT", Memory, Assembly)
-Spaces = Mapping[Kind, VectorSpace]
+Spaces = Mapping[RecordKind, VectorSpace]
 
 _TIMES = frozenset({"created_at", "updated_at", "expires_at", "accessed_at", "activated_at"})
 _FIELDS = {
@@ -254,7 +254,7 @@ def _public(noun: RecordType, was: RowVersion, spaces: Spaces, only: Iterable[st
         if "tags" in wanted:
             found["tags"] = was.tags
         if "embedding" in wanted:
-            dimension = spaces["memory"].space.dimension
+            dimension = spaces["memory"].dimension
             what = f"memory {id!r} as it was"
             found["embedding"] = None if was.vector is None else decode(was.vector, dimension, what, was.checksum)
     return found
@@ -283,7 +283,7 @@ _TYPES: dict[str, type] = {
 
 def _composed(connection: Connection, spaces: Spaces, key: int, number: int, at: datetime) -> dict[str, Any]:
     """How many members an assembly had, and their mean."""
-    space = spaces["memory"].space
+    space = spaces["memory"]
     mean, count = Mean(np.zeros(space.dimension)), 0
     for some in chunks(sorted(history_reader.members(connection, key, number))):
         here = _records(connection, spaces, MEMORY, some, number, at)

@@ -11,16 +11,16 @@ from sqlalchemy import Connection
 from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError, short_repr
 from memstore.history import as_of
 from memstore.models.history import Change
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository import assemblies, history_reader, history_retention, history_writer, record_tags, records
 from memstore.repository import row_restore as statements
 from memstore.repository.history_reader import GONE, Entry
-from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RecordType
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
 from memstore.timestamps import EPOCH, now, to_micros
 
-Spaces = dict[Kind, VectorSpace]
+Spaces = dict[RecordKind, VectorSpace]
 
 
 def undo(connection: Connection, spaces: Spaces, namespace: Namespace, change: object) -> Change:

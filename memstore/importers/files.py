@@ -16,20 +16,20 @@ from typing import Any, Literal, NamedTuple
 from memstore.config import path_text
 from memstore.errors import InvalidError, short_repr
 from memstore.importers.report import Remark, Remarks
+from memstore.models.records import RecordKind
 
 INDEX = "memory_index.json"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Of one file of the folder: JSON of the longest text a memory can have, with room for a vector."""
 
-Kind = Literal["memory", "assembly"]
-FOLDERS: dict[Kind, str] = {"memory": "memories", "assembly": "assemblies"}
+FOLDERS: dict[RecordKind, str] = {"memory": "memories", "assembly": "assemblies"}
 _DERIVED = re.compile(r"faiss|mapping|\.index$|\.npy$", re.IGNORECASE)
 
 
 class Named(NamedTuple):
     """What the index says of a record."""
 
-    kind: Kind
+    kind: RecordKind
     id: str
     file: str
     timestamp: object
@@ -47,7 +47,7 @@ class Source:
         remarks: what there is to say of it.
     """
 
-    kind: Kind
+    kind: RecordKind
     name: str
     size: int
     values: dict[str, Any] | None
@@ -66,11 +66,11 @@ class Folder:
     """
 
     path: Path
-    files: dict[Kind, list[str]] = field(default_factory=dict)
-    named: dict[tuple[Kind, str], list[Named]] = field(default_factory=dict)
+    files: dict[RecordKind, list[str]] = field(default_factory=dict)
+    named: dict[tuple[RecordKind, str], list[Named]] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
-    def sources(self, kind: Kind) -> Iterator[Source]:
+    def sources(self, kind: RecordKind) -> Iterator[Source]:
         """The files of one kind, each read when it is asked for."""
         for name in self.files[kind]:
             place = f"{FOLDERS[kind]}/{name}"
@@ -82,7 +82,7 @@ class Folder:
                 remarks.add("left_out", kind, found)
             yield Source(kind, name, size, None if isinstance(found, str) else found, remarks)
 
-    def indexed(self, kind: Kind, name: str) -> list[Named]:
+    def indexed(self, kind: RecordKind, name: str) -> list[Named]:
         """What the index names in a file."""
         return self.named.get((kind, name), [])
 
@@ -116,7 +116,7 @@ def vector_sizes(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
     return sorted(sizes.items(), key=lambda found: (-found[1], -found[0]))
 
 
-def _names(folder: Folder, kind: Kind, path: Path) -> list[str]:
+def _names(folder: Folder, kind: RecordKind, path: Path) -> list[str]:
     if not path.is_dir():
         return []
     names = []
@@ -179,7 +179,7 @@ def _named(id: str, entry: object) -> Named | None:
         return None
     said = entry.get("path")
     parts = re.split(r"[\\/]", said) if isinstance(said, str) and said else [f"{id}.json"]
-    kind: Kind = "memory"
+    kind: RecordKind = "memory"
     if "assembl" in str(entry.get("type", "")).lower() or FOLDERS["assembly"] in parts[:-1]:
         kind = "assembly"
     return Named(kind, id, parts[-1].replace(":", "-"), entry.get("timestamp"))

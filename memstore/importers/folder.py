@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from memstore.api.store import Store, StoreNamespace, Transaction
 from memstore.errors import DimensionError, EmbeddingError, InvalidError, short_repr
 from memstore.importers.fields import NO_VECTOR, assembly_of, members_of, memory_of, time_of, usable_id
-from memstore.importers.files import FOLDERS, INDEX, Folder, Kind, Named, Source, look_through
+from memstore.importers.files import FOLDERS, INDEX, Folder, Named, Source, look_through
 from memstore.importers.report import FolderReport, Remark, Remarks
+from memstore.models.records import RecordKind
 
 CHUNK = 500
 """Files a transaction, at most."""
@@ -93,7 +94,7 @@ class _Import:
         self._folder = folder
         self._upsert = upsert
         self._remarks = list(folder.remarks)
-        self._claimed: dict[Kind, dict[str, str]] = {"memory": {}, "assembly": {}}
+        self._claimed: dict[RecordKind, dict[str, str]] = {"memory": {}, "assembly": {}}
         self._counts = dict.fromkeys(
             (
                 "memories",

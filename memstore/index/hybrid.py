@@ -13,7 +13,7 @@ from memstore.index.exact import ExactIndex
 from memstore.index.hnsw import Graph
 from memstore.index.protocol import Engine, Entries, Found, How, Keys, Mask, Scope, Storage
 from memstore.index.vector_table import Allocate
-from memstore.repository.index_snapshots import Header
+from memstore.repository.sqlite_only.index_snapshots import Header
 from memstore.vectors.arrays import Rows
 from memstore.vectors.space import Ball, Measure
 

@@ -25,8 +25,9 @@ from memstore.database.transactions import begin_write, commit, snapshot
 from memstore.errors import DamagedError, InvalidError, MissingFileError
 from memstore.maintenance import check as checks
 from memstore.models.reports import Finding, VerifyReport
-from memstore.repository import integrity, selection, store_meta
+from memstore.repository import selection, store_meta
 from memstore.repository.record_types import RECORD_TYPES
+from memstore.repository.sqlite_only import integrity
 from memstore.session import refuse_inside_own
 from memstore.timestamps import now
 
@@ -199,7 +200,7 @@ def _examined(connection: Connection, path: str, revision: str) -> VerifyReport:
         spaces = store_meta.spaces(connection)
         if not spaces:
             raise MissingFileError(f"{path!r} holds no store yet: nobody has said what its vectors are")
-        space, at = spaces["memory"].space, now()
+        space, at = spaces["memory"], now()
         memories, assemblies = (
             selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, recursive=True))
             for noun in RECORD_TYPES

@@ -17,11 +17,12 @@ from memstore.database.transactions import snapshot
 from memstore.errors import DamagedError
 from memstore.index.hnsw import BrokenLinksError
 from memstore.index.hybrid import HybridIndex
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.models.reports import Finding, FindingKind
-from memstore.repository import change_log, index_snapshots, integrity, recalled, tombstones, vectors
-from memstore.repository.index_snapshots import BrokenSnapshotError
-from memstore.repository.record_types import BY_KIND, Kind
+from memstore.repository import recalled, tombstones, vectors
+from memstore.repository.record_types import BY_KIND
+from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
+from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
 from memstore.repository.vectors import VectorRows, VectorSpace
 from memstore.sync import composites
 from memstore.sync.follower import Follower
@@ -83,14 +84,14 @@ def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     for key, blob, written in integrity.stored_vectors(connection, space):
         if type(blob) is not bytes:
             wrong[key] = ("wrong_dimension", f"its stored vector is no bytes but {type(blob).__name__}")
-        elif len(blob) != space.space.dimension * 4:
+        elif len(blob) != space.dimension * 4:
             wrong[key] = (
                 "wrong_dimension",
-                f"its stored vector has {len(blob)} bytes, not {space.space.dimension * 4}",
+                f"its stored vector has {len(blob)} bytes, not {space.dimension * 4}",
             )
         elif written is not None and checksum(blob) != written:
             wrong[key] = ("checksum", "its stored vector is not what was written")
-        elif not usable(space.space.measure, decode_rows([blob], space.space.dimension))[0]:
+        elif not usable(space.measure, decode_rows([blob], space.dimension))[0]:
             wrong[key] = ("unusable", f"its stored vector is not finite, or {_NOWHERE}: no search finds it")
     names = integrity.names(connection, space.kind, wrong)
     for key, (kind, detail) in wrong.items():
@@ -114,17 +115,17 @@ def _composites(connection: Connection, memories: VectorSpace, assemblies: Vecto
 
 
 def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
-    fresh = mean.vector(space.space.measure)
-    if blob is not None and (type(blob) is not bytes or len(blob) != space.space.dimension * 4):
+    fresh = mean.vector(space.measure)
+    if blob is not None and (type(blob) is not bytes or len(blob) != space.dimension * 4):
         return None  # reported as wrong_dimension
-    kept = None if blob is None else decode(blob, space.space.dimension, "", None)
+    kept = None if blob is None else decode(blob, space.dimension, "", None)
     if fresh is None or kept is None:
         # Sums in another order may end on the two sides of the limit at which members cancel out.
         if fresh is kept or _near_limit(mean):
             return None
         return "it has a composite, but its members have no mean" if fresh is None else "it has no composite"
     distance = float(np.linalg.norm(fresh.astype(np.float64) - kept))
-    if distance <= TOLERANCE * resolution(space.space.measure, fresh):
+    if distance <= TOLERANCE * resolution(space.measure, fresh):
         return None
     return f"its composite is {distance:.3g} away from the mean of its members"
 
@@ -218,7 +219,7 @@ class _Comparison:
         self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
 
     def findings(self) -> Iterator[Finding]:
-        dimension, held = self._space.space.dimension, self._table.rows.shape[1]
+        dimension, held = self._space.dimension, self._table.rows.shape[1]
         if held != dimension:
             for key in self._table.keys[self._table.live].tolist():
                 self._wrong[key] = ("wrong_dimension", f"the index has a vector of dimension {held}, not {dimension}")
@@ -283,7 +284,9 @@ def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, deta
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
 
 
-def mend(connection: Connection, spaces: dict[Kind, VectorSpace], findings: list[Finding]) -> tuple[int, int, int]:
+def mend(
+    connection: Connection, spaces: dict[RecordKind, VectorSpace], findings: list[Finding]
+) -> tuple[int, int, int]:
     """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
 
     How many of each. Runs inside a write transaction.

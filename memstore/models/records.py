@@ -6,6 +6,7 @@ Arrays in records are read-only float32. Times are aware datetimes in UTC. Metad
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 """What metadata is made of."""
 
 Namespace = tuple[str, ...]
+
+RecordKind = Literal["memory", "assembly"]
 
 
 class _Record:

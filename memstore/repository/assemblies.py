@@ -163,7 +163,7 @@ def read(
 
 
 def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace, active: float) -> Assembly:
-    vector, dimension = row["vector"], space.space.dimension
+    vector, dimension = row["vector"], space.dimension
     texts = {type(row[name]) for name in ("id", "name", "description")}
     if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
         raise corrupt_value(f"the texts, topics and revision of assembly {short_repr(row['id'])}", dict(row))

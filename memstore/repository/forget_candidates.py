@@ -6,22 +6,22 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, LargeBinary, bindparam, cast, func, select
 
 from memstore.concurrency import chunks
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import assembly_member, namespace
 
-STATE: dict[Kind, tuple[str, ...]] = {
+STATE: dict[RecordKind, tuple[str, ...]] = {
     "memory": ("created_at", "updated_at", "expires_at", "accessed_at", "access_count", "importance", "pinned"),
     "assembly": ("created_at", "updated_at", "revision", "activated_at", "activation_count"),
 }
 """The columns that say whether a record is still what a plan took it to be: times as they are stored."""
 
-_TEXTS: dict[Kind, tuple[str, ...]] = {
+_TEXTS: dict[RecordKind, tuple[str, ...]] = {
     "memory": ("id", "content", "metadata"),
     "assembly": ("id", "name", "description", "topics", "metadata"),
 }

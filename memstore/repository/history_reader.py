@@ -16,12 +16,13 @@ from memstore.concurrency import chunks, yield_gil
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError, HistoryError
 from memstore.models.history import What
+from memstore.models.records import RecordKind
 from memstore.repository import history_retention
 from memstore.repository import history_writer as writing
 from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.history_writer import COLUMNS, RowVersion
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import assembly_member, journal
 from memstore.timestamps import from_micros
@@ -74,7 +75,7 @@ class Entry:
     """A row of the journal; times as stored. `old` is None where nothing is known of what was there."""
 
     number: int
-    kind: Kind
+    kind: RecordKind
     namespace_pk: int
     first: int
     key: int

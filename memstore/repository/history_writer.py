@@ -25,11 +25,12 @@ from memstore.concurrency import chunks
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError
 from memstore.models.history import What
+from memstore.models.records import RecordKind
 from memstore.repository import history_retention, record_tags, records
 from memstore.repository.corruption import expect_stored
 from memstore.repository.history_retention import Kept
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import MEMORY, RECORD_TYPES, Kind, RecordType
+from memstore.repository.record_types import MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import Prepared, Wide
 from memstore.schema.tables import assembly, assembly_member, journal, memory, memory_vector
 from memstore.schema.types import json_text
@@ -127,7 +128,7 @@ class TransactionTime:
 
 
 class _Row(NamedTuple):
-    kind: Kind
+    kind: RecordKind
     namespace_pk: int
     key: int
     id: str | None

@@ -20,10 +20,11 @@ from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, short_repr
 from memstore.models.records import Json, Memory, Namespace, remember
 from memstore.models.records import memory as memory_record
-from memstore.repository import change_log, history_writer, namespaces, record_tags, records, vector_handoff
+from memstore.repository import history_writer, namespaces, record_tags, records
 from memstore.repository.corruption import corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import MEMORY
+from memstore.repository.sqlite_only import change_log, vector_handoff
 from memstore.repository.statements import Among, Prepared, Wide
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
@@ -207,7 +208,7 @@ def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple
 def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes]) -> None:
     """Store vectors in place of those that there are."""
     if keys:
-        most = max(1, _WIDE_BYTES // (4 * space.space.dimension))
+        most = max(1, _WIDE_BYTES // (4 * space.dimension))
         checksums = [checksum(data) for data in vectors]
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 
@@ -364,7 +365,7 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         id,
         namespace_parts(path),
         content,
-        None if vector is None else decode(vector, space.space.dimension, f"memory {id!r}", vector_handoff),
+        None if vector is None else decode(vector, space.dimension, f"memory {id!r}", vector_handoff),
         frozenset(tags.get(pk, ())),
         _metadata(metadata, id),
         importance,

@@ -6,9 +6,9 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
-from memstore.models.records import Assembly, Memory
+from memstore.models.records import Assembly, Memory, RecordKind
 from memstore.repository.corruption import expect_stored
-from memstore.repository.record_types import BY_KIND, MEMORY, Kind
+from memstore.repository.record_types import BY_KIND, MEMORY
 from memstore.repository.tombstones import Tombstone
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.types import JsonText, UtcTime
@@ -24,7 +24,7 @@ def record_of(each: Tombstone, space: VectorSpace) -> Memory | Assembly:
         for name in each.record.keys() & BY_KIND[each.noun.kind].table.c.keys():
             values[name] = _decoder(each.noun.kind, name)(each.record[name])
         blob = each.vector
-        made = None if blob is None else decode(blob, space.space.dimension, what, each.checksum)
+        made = None if blob is None else decode(blob, space.dimension, what, each.checksum)
         if each.noun is MEMORY:
             return Memory(embedding=made, **{name: v for name, v in values.items() if name in _MEMORY_FIELDS})
         values |= {"topics": tuple(values["topics"]), "member_count": len(each.partners), "composite": made}
@@ -36,7 +36,7 @@ _ASSEMBLY_FIELDS = frozenset(f.name for f in fields(Assembly))
 
 
 @lru_cache(64)
-def _decoder(kind: Kind, name: str) -> Callable[[Any], Any]:
+def _decoder(kind: RecordKind, name: str) -> Callable[[Any], Any]:
     """What turns a stored value of a column into a record's."""
     column = BY_KIND[kind].table.c[name]
     if isinstance(column.type, UtcTime):

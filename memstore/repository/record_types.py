@@ -1,20 +1,18 @@
 """What memories and assemblies have in common: a table, a table of vectors, a table of tags."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import Column, Table
 
+from memstore.models.records import RecordKind
 from memstore.schema import tables
-
-Kind = Literal["memory", "assembly"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordType:
     """One kind of record, as tables."""
 
-    kind: Kind
+    kind: RecordKind
     table: Table
     vectors: Table
     vector_owner: Column[int]
@@ -42,4 +40,4 @@ ASSEMBLY = RecordType(
     expires=False,
 )
 RECORD_TYPES = (MEMORY, ASSEMBLY)
-BY_KIND: dict[Kind, RecordType] = {noun.kind: noun for noun in RECORD_TYPES}
+BY_KIND: dict[RecordKind, RecordType] = {noun.kind: noun for noun in RECORD_TYPES}

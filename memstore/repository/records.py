@@ -28,11 +28,11 @@ from sqlalchemy.types import NullType
 
 from memstore.errors import DuplicateError
 from memstore.models.records import Namespace
-from memstore.repository.change_log import sqlite_sequence
 from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import RECORD_TYPES, RecordType
 from memstore.repository.selection import Selection, condition
+from memstore.repository.sqlite_only.change_log import sqlite_sequence
 from memstore.repository.statements import Among, Prepared
 from memstore.schema import tables
 from memstore.schema.namespace_path import namespace_path

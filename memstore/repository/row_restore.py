@@ -9,9 +9,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore.database.driver_errors import translated
+from memstore.models.records import RecordKind
 from memstore.repository.history_writer import RowVersion
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind, RecordType
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES, RecordType
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import memory_vector
@@ -59,12 +60,12 @@ def there(connection: Connection, noun: RecordType, keys: Iterable[int]) -> list
 
 
 @lru_cache(16)
-def _insert(kind: Kind, names: tuple[str, ...]) -> Prepared:
+def _insert(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
     return Prepared(insert(BY_KIND[kind].table).values({name: bindparam(name, type_=NullType()) for name in names}))
 
 
 @lru_cache(256)
-def _update(kind: Kind, names: tuple[str, ...]) -> Prepared:
+def _update(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
     table = BY_KIND[kind].table
     values = [(table.c[name], bindparam(f"new_{name}", type_=NullType())) for name in names]
     return Prepared(update(table).where(table.c.pk == bindparam("row")).ordered_values(*values))

@@ -20,9 +20,10 @@ from memstore.database import raw
 from memstore.filters.indexed_sql import Owners, Sortable, Sql, by_kind, in_range, is_served, tagged
 from memstore.filters.nodes import And, Compare, Contains, Exists, Field, IsIn, Node, Or, StartsWith
 from memstore.models.records import Namespace
-from memstore.repository import metadata_indexes, namespaces
+from memstore.repository import namespaces
 from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
 from memstore.repository.record_types import MEMORY, RecordType
+from memstore.repository.sqlite_only import metadata_indexes
 from memstore.repository.statements import Prepared
 from memstore.schema import tables
 from memstore.schema.namespace_path import below_end, namespace_path

@@ -1,7 +1,7 @@
 """Facts about the file: vector spaces, index options, epoch."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 from sqlalchemy import (
@@ -14,10 +14,11 @@ from sqlalchemy import (
     update,
 )
 
-from memstore.repository import index_snapshots
-from memstore.repository.change_log import top
+from memstore.models.records import RecordKind
 from memstore.repository.corruption import corrupt_value
-from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES
+from memstore.repository.sqlite_only import index_snapshots
+from memstore.repository.sqlite_only.change_log import top
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import store_meta, vector_space
@@ -34,10 +35,10 @@ def epoch(connection: Connection) -> str:
     return row[0]
 
 
-def spaces(connection: Connection) -> dict[Kind, VectorSpace]:
+def spaces(connection: Connection) -> dict[RecordKind, VectorSpace]:
     """What the vectors of this file are, by kind; empty for a file nobody has opened as a store yet."""
     rows = connection.execute(select(vector_space).where(vector_space.c.name == literal(""))).all()
-    found: dict[Kind, VectorSpace] = {}
+    found: dict[RecordKind, VectorSpace] = {}
     for r in rows:
         sound = type(r.dimension) is int and 0 < r.dimension <= MAX_DIMENSION and r.metric in get_args(Metric)
         if (
@@ -48,11 +49,11 @@ def spaces(connection: Connection) -> dict[Kind, VectorSpace]:
         ):
             raise corrupt_value("what its vectors are", tuple(r))
         found[r.kind] = VectorSpace(
-            r.pk,
-            r.kind,
-            Space(dimension=r.dimension, metric=r.metric, embedder=r.embedder, curvature=r.curvature),
+            pk=r.pk, kind=r.kind, dimension=r.dimension, metric=r.metric, embedder=r.embedder, curvature=r.curvature
         )
-    if found and (len(found) < len(RECORD_TYPES) or len({s.space for s in found.values()}) > 1):
+    if found and (
+        len(found) < len(RECORD_TYPES) or len({replace(space, pk=0, kind="memory") for space in found.values()}) > 1
+    ):
         raise corrupt_value("what the vectors of each kind are", sorted(found))
     return found
 

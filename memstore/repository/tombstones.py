@@ -37,11 +37,11 @@ from sqlalchemy.types import NullType
 from memstore.actor import Actor
 from memstore.concurrency import chunks
 from memstore.errors import DuplicateError, short_repr
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository import history_writer, namespaces, record_tags, records
 from memstore.repository.corruption import corrupt_value, expect_stored, only, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_TYPES, Kind, RecordType
+from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import Among, Prepared, Wide
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
@@ -53,7 +53,7 @@ from memstore.vectors.encoding import decode
 Cause = Literal["forgotten", "merged"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
-PARTNERS: dict[Kind, str] = {"memory": "assemblies", "assembly": "members"}
+PARTNERS: dict[RecordKind, str] = {"memory": "assemblies", "assembly": "members"}
 """Where, in a tombstone's record, keys and ids of the other ends of its memberships stand."""
 
 _APART = ("pk", "namespace_pk", "id")  # columns of a record that a tombstone has as columns of its own
@@ -144,7 +144,7 @@ def _bury(
     said: Actor,
 ) -> None:
     gone = sorted(set(keys))
-    most = max(1, min(_WIDTH, _WIDE_BYTES // (4 * space.space.dimension)))
+    most = max(1, min(_WIDTH, _WIDE_BYTES // (4 * space.dimension)))
     for some in chunks(gone):
         held = list(_encoded(connection, noun, space, some))
         if len(held) < len(some):
@@ -177,7 +177,7 @@ def _encoded(
 
 
 def bring_back(
-    connection: Connection, noun: RecordType, spaces: Mapping[Kind, VectorSpace], tombstones: Sequence[int]
+    connection: Connection, noun: RecordType, spaces: Mapping[RecordKind, VectorSpace], tombstones: Sequence[int]
 ) -> list[int]:
     """Make records of *tombstones*, as they were; their keys, in that order. The tombstones go.
 
@@ -236,7 +236,7 @@ def _put_vectors(connection: Connection, space: VectorSpace, found: Sequence[Tom
     held = []
     for each in found:
         if each.vector is not None:
-            decode(each.vector, space.space.dimension, f"memory {each.id!r}, which was set aside,", each.checksum)
+            decode(each.vector, space.dimension, f"memory {each.id!r}, which was set aside,", each.checksum)
             held.append((each.record_pk, space.pk, each.vector, each.checksum))
     _PUT_VECTOR.many(connection, held)
 
@@ -410,7 +410,7 @@ def _partners_of(noun: RecordType) -> Prepared:
 
 
 @lru_cache(16)
-def _insert(kind: Kind, names: tuple[str, ...]) -> Prepared:
+def _insert(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
     """The INSERT of a record's row with the columns *names*; those it does not name have their default."""
     values = {name: bindparam(name, type_=NullType()) for name in (*_APART, *names)}
     return Prepared(insert(BY_KIND[kind].table).values(values))

@@ -1,6 +1,7 @@
 """Stored vectors: rows of memory_vector and assembly_vector."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from sqlalchemy import (
 )
 
 from memstore.concurrency import yield_gil
+from memstore.models.records import RecordKind
 from memstore.repository.corruption import expect_stored
 from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
-from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind, RecordType
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES, RecordType
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import assembly, assembly_vector, memory, namespace
 from memstore.vectors.space import Space
@@ -34,12 +36,17 @@ _COMPOSED = Prepared(_composed)
 _COMPOSED_AMONG = Prepared(_composed.where(assembly_vector.c.assembly_pk.in_(select(keys_in().c.value))))
 
 
-class VectorSpace(NamedTuple):
-    """A row of `vector_space`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorSpace(Space):
+    """A row of `vector_space`: the vectors of one kind of record.
+
+    Attributes:
+        pk: the row's key.
+        kind: the kind of record whose vectors they are.
+    """
 
     pk: int
-    kind: Kind
-    space: Space
+    kind: RecordKind
 
 
 class VectorRows(NamedTuple):

@@ -11,9 +11,8 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.index.protocol import Keys, Scope
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository import namespaces, vectors
-from memstore.repository.record_types import Kind
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
 from memstore.sync.follower import View
@@ -40,7 +39,7 @@ class Neighbors(NamedTuple):
 
 async def near(
     session: Session,
-    kind: Kind,
+    kind: RecordKind,
     namespace: Namespace,
     keys: Keys,
     *,
@@ -80,7 +79,7 @@ async def near(
 
 def _stored(connection: Connection, space: VectorSpace, keys: list[int]) -> tuple[list[int], Rows]:
     """The vectors of *keys* as they are stored, those that a search could not be made of left out."""
-    size, dimension = 4 * space.space.dimension, space.space.dimension
+    size, dimension = 4 * space.dimension, space.dimension
     asked: list[int] = []
     blobs: list[bytes] = []
     for chunk in vectors.vectors(connection, space, keys):
@@ -89,7 +88,7 @@ def _stored(connection: Connection, space: VectorSpace, keys: list[int]) -> tupl
                 asked.append(key)
                 blobs.append(blob)
     rows = decode_rows(blobs, dimension)
-    good = usable(space.space.measure, rows)
+    good = usable(space.measure, rows)
     return [key for key, fit in zip(asked, good.tolist(), strict=True) if fit], rows[good]
 
 

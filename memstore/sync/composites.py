@@ -14,11 +14,11 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
-from memstore.models.records import Embedding
-from memstore.repository import assemblies, change_log
+from memstore.models.records import Embedding, RecordKind
+from memstore.repository import assemblies
 from memstore.repository import vectors as vector_rows
 from memstore.repository.assemblies import Composite
-from memstore.repository.record_types import Kind
+from memstore.repository.sqlite_only import change_log
 from memstore.repository.vectors import VectorSpace
 from memstore.timestamps import now
 from memstore.vectors.arrays import Rows
@@ -29,7 +29,7 @@ from memstore.vectors.metrics import usable
 _CHUNK = 500  # members' vectors summed before others may run
 
 
-def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) -> int:
+def follow(connection: Connection, spaces: dict[RecordKind, VectorSpace], since: int) -> int:
     """Bring up to date every composite that a change after *since* left behind; where the log stands then."""
     top, changed = change_log.changed_since(connection, since, spaces["assembly"])
     if not changed:
@@ -38,7 +38,7 @@ def follow(connection: Connection, spaces: dict[Kind, VectorSpace], since: int) 
     return change_log.top(connection)
 
 
-def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Iterable[int]) -> None:
+def recompute(connection: Connection, spaces: dict[RecordKind, VectorSpace], keys: Iterable[int]) -> None:
     """Compute composites again from their members."""
     for key in keys:
         mean, _ = computed(connection, spaces["memory"], key)
@@ -47,11 +47,11 @@ def recompute(connection: Connection, spaces: dict[Kind, VectorSpace], keys: Ite
 
 def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean, int]:
     """The mean of an assembly's members as they now are, and how many are not in it because they are damaged."""
-    mean = Mean(np.zeros(space.space.dimension))
+    mean = Mean(np.zeros(space.dimension))
     return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
 
 
-def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, members: Sequence[int]) -> set[int]:
+def extend(connection: Connection, spaces: dict[RecordKind, VectorSpace], key: int, members: Sequence[int]) -> set[int]:
     """Add new *members* to an assembly, in the database and to its sum; those it has are left alone. Which are new."""
     space = spaces["memory"]
     before = assemblies.revision(connection, key)
@@ -68,18 +68,18 @@ def extend(connection: Connection, spaces: dict[Kind, VectorSpace], key: int, me
 
 def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
     """The sum of a composite, to be added to; None where the composite is not of it: one of them is damaged."""
-    if type(stored.sum) is not bytes or len(stored.sum) != 8 * space.space.dimension:
+    if type(stored.sum) is not bytes or len(stored.sum) != 8 * space.dimension:
         return None
     if type(stored.length) is not float or type(stored.count) is not int:
         return None
     mean = Mean(np.frombuffer(stored.sum, "<f8").astype(np.float64), stored.length, stored.count)
-    vector = mean.vector(space.space.measure)
+    vector = mean.vector(space.measure)
     return mean if (None if vector is None else encode(vector)) == stored.vector else None
 
 
 def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | None]]) -> int:
     """Take *vectors*, with their checksums, into *mean*; how many are not what was written, and left out."""
-    size, metric = 4 * space.space.dimension, space.space.measure
+    size, metric = 4 * space.dimension, space.measure
     blobs: list[bytes] = []
     damaged = 0
     for blob, written in vectors:
@@ -99,16 +99,16 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
 def take_in(mean: Mean, space: VectorSpace, vectors: Sequence[Embedding]) -> None:
     """Take members' vectors into *mean*, but for those that no composite has in it."""
     if vectors:
-        mean.add(space.space.measure, _usable([encode(vector) for vector in vectors], space))
+        mean.add(space.measure, _usable([encode(vector) for vector in vectors], space))
 
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:
-    rows = decode_rows(blobs, space.space.dimension)
-    return rows[usable(space.space.measure, rows)]
+    rows = decode_rows(blobs, space.dimension)
+    return rows[usable(space.measure, rows)]
 
 
 def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> None:
-    vector = mean.vector(space.space.measure)
+    vector = mean.vector(space.measure)
     data = None if vector is None else encode(vector)
     made = Composite(
         sum=mean.total.astype("<f8").tobytes(),

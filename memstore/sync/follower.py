@@ -29,12 +29,12 @@ from memstore.index.openmp import carries_llvm
 from memstore.index.protocol import DriftError, Engine, Found, Keys, Scope, Storage
 from memstore.index.rwlock import FairLock
 from memstore.index.vector_table import Allocate, plain
-from memstore.repository import change_log, vector_handoff
+from memstore.models.records import RecordKind
 from memstore.repository import vectors as vector_rows
-from memstore.repository.change_log import State
-from memstore.repository.record_types import Kind
-from memstore.repository.space_guard import History
-from memstore.repository.vector_handoff import Written
+from memstore.repository.sqlite_only import change_log, vector_handoff
+from memstore.repository.sqlite_only.change_log import State
+from memstore.repository.sqlite_only.space_guard import History
+from memstore.repository.sqlite_only.vector_handoff import Written
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import loader
 from memstore.sync.loader import as_entries, written_entries
@@ -63,7 +63,7 @@ class View:
         self,
         follower: "Follower",
         connection: Connection,
-        overlays: dict[Kind, tuple[list[int], ExactIndex]] | None = None,
+        overlays: dict[RecordKind, tuple[list[int], ExactIndex]] | None = None,
     ) -> None:
         self._follower = follower
         self._connection = connection
@@ -74,7 +74,7 @@ class View:
         """What compares vectors."""
         return self._follower.engine
 
-    def rows(self, kind: Kind) -> int:
+    def rows(self, kind: RecordKind) -> int:
         """Vectors held."""
         return len(self._follower.indexes[kind])
 
@@ -82,9 +82,9 @@ class View:
         """Of which revision of the assembly *key* its entry in the shared index is; None where it has none there."""
         return self._follower.revision(key)
 
-    def search(self, kind: Kind, queries: Rows, limit: int, scope: Scope) -> list[tuple[Found, int]]:
+    def search(self, kind: RecordKind, queries: Rows, limit: int, scope: Scope) -> list[tuple[Found, int]]:
         """For each query what is found, and how many uncommitted vectors were among those allowed."""
-        prepared = index_form(self._follower.spaces[kind].space.measure, queries)
+        prepared = index_form(self._follower.spaces[kind].measure, queries)
         changed, overlay = self._overlays.get(kind, ((), None))
         if overlay is None or not changed:
             return [(found, 0) for found in self._stored(kind, prepared, limit, scope)]
@@ -93,7 +93,7 @@ class View:
         own = overlay.search(self.engine, prepared, limit, scope)
         return [(_merged(a, b, limit), b.allowed) for a, b in zip(stored, own, strict=True)]
 
-    def _stored(self, kind: Kind, queries: Rows, limit: int, scope: Scope) -> list[Found]:
+    def _stored(self, kind: RecordKind, queries: Rows, limit: int, scope: Scope) -> list[Found]:
         """What the shared index finds; where it keeps float16, scored again by the vectors as they are stored."""
         index = self._follower.indexes[kind]
         if self._follower.options.vector_type == "float32":
@@ -101,7 +101,7 @@ class View:
         more = index.search(self.engine, queries, limit * SPARE_SHARE + SPARE, scope)
         return [self._rescored(kind, query, found, limit) for query, found in zip(queries, more, strict=True)]
 
-    def _rescored(self, kind: Kind, query: Rows, found: Found, limit: int) -> Found:
+    def _rescored(self, kind: RecordKind, query: Rows, found: Found, limit: int) -> Found:
         space = self._follower.spaces[kind]
         read = [as_entries(chunk, space) for chunk in vector_rows.vectors(self._connection, space, found.keys.tolist())]
         if sum(len(entries.keys) for entries in read) < len(found.keys):
@@ -109,7 +109,7 @@ class View:
         if not read:
             return found
         keys = np.concatenate([entries.keys for entries in read])
-        values = scores(space.space.measure, query, np.concatenate([entries.rows for entries in read]))
+        values = scores(space.measure, query, np.concatenate([entries.rows for entries in read]))
         order = np.lexsort((keys, -values))[:limit]
         return found._replace(keys=keys[order], scores=values[order])
 
@@ -129,13 +129,13 @@ class Follower:
     """The indexes of a store, one a kind. They are loaded when first needed, not when the store is opened."""
 
     def __init__(
-        self, spaces: dict[Kind, VectorSpace], history: History, engine: EngineName, options: IndexSettings
+        self, spaces: dict[RecordKind, VectorSpace], history: History, engine: EngineName, options: IndexSettings
     ) -> None:
         self.spaces = spaces
         self.history = history
         self.options = options
         self.lock = FairLock()
-        self.indexes: dict[Kind, HybridIndex] = {}
+        self.indexes: dict[RecordKind, HybridIndex] = {}
         self.moved: Callable[[], None] = lambda: None
         self.lagging: set[int] = set()
         self.revisions: dict[int, int] = {}  # of assemblies, by key: the one their composite was read at
@@ -280,8 +280,8 @@ class Follower:
         for space in self.spaces.values():
             room = counts[space.kind] + counts[space.kind] // _ROOM
             index = HybridIndex(
-                space.space.dimension,
-                space.space.measure,
+                space.dimension,
+                space.measure,
                 kind=self.options.kind,
                 room=room,
                 allocate=self.allocator(space),
@@ -297,14 +297,14 @@ class Follower:
 
     def _built(self, connection: Connection, space: VectorSpace, keys: list[int]) -> ExactIndex:
         """An index of the vectors that *keys* now have: what lies over the shared one in a transaction."""
-        index = ExactIndex(space.space.dimension, space.space.measure, room=len(keys))
+        index = ExactIndex(space.dimension, space.measure, room=len(keys))
         for chunk in vector_rows.vectors(connection, space, keys):
             index.put(as_entries(chunk, space))
         return index
 
     def allocator(self, space: VectorSpace) -> Allocate:
         """Makes memory for vectors of *space*: FAISS's where a graph may be built over it."""
-        metric, dimension, vector_type = space.space.measure, space.space.dimension, self.options.vector_type
+        metric, dimension, vector_type = space.measure, space.dimension, self.options.vector_type
 
         def allocate(room: int, short: Storage | None = None) -> Storage:
             if isinstance(self.engine, FaissEngine) and (self.options.kind != "exact" or vector_type == "float16"):
@@ -313,7 +313,7 @@ class Follower:
 
         return allocate
 
-    def described(self, kind: Kind) -> dict[str, Any]:
+    def described(self, kind: RecordKind) -> dict[str, Any]:
         """What `Stats` says of the index of *kind*."""
         index = self.indexes.get(kind)
         graph = None if index is None else index.graph

@@ -15,11 +15,12 @@ from memstore.config import IndexSettings
 from memstore.index import planner
 from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import NEVER, Entries, Keys
-from memstore.repository import change_log, index_snapshots, vectors
-from memstore.repository.change_log import State
+from memstore.repository import vectors
 from memstore.repository.corruption import expect_stored
-from memstore.repository.index_snapshots import BrokenSnapshotError, Header
-from memstore.repository.vector_handoff import Written
+from memstore.repository.sqlite_only import change_log, index_snapshots
+from memstore.repository.sqlite_only.change_log import State
+from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError, Header
+from memstore.repository.sqlite_only.vector_handoff import Written
 from memstore.repository.vectors import VectorRows, VectorSpace
 from memstore.sync.snapshot import GONE, fits, keys_of
 from memstore.vectors.encoding import decode_rows, intact
@@ -34,12 +35,12 @@ def usable_snapshot(
     connection: Connection, space: VectorSpace, state: State, options: IndexSettings, count: int
 ) -> Header | None:
     """The newest snapshot of the graph that is wanted for *count* vectors, if the log says all that happened since."""
-    if not planner.wanted(options.kind, count, space.space.dimension, had=True)[0]:
+    if not planner.wanted(options.kind, count, space.dimension, had=True)[0]:
         return None
     header = index_snapshots.latest(connection, space.pk, state.top)
     if header is None or header.epoch != state.epoch or header.seq < state.floor:
         return None
-    if not fits(header.parameters, options.graph, space.space) or header.parameters["nodes"] > _MOST * count:
+    if not fits(header.parameters, options.graph, space) or header.parameters["nodes"] > _MOST * count:
         return None
     return header
 
@@ -107,12 +108,12 @@ def entries_of(
     space: VectorSpace,
 ) -> Entries:
     """Columns of stored rows as index entries, as `as_entries`."""
-    size, metric = 4 * space.space.dimension, space.space.measure
+    size, metric = 4 * space.dimension, space.measure
     whole = [intact(blob, written) and len(blob) == size for blob, written in zip(blobs, checksums, strict=True)]
     if not all(whole):
         blobs = list(compress(blobs, whole))
         keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]
-    rows = decode_rows(blobs, space.space.dimension)
+    rows = decode_rows(blobs, space.dimension)
     good, form = usable_form(metric, rows)
     if not good.all():
         keys, namespaces, expiries = keys[good], namespaces[good], expiries[good]

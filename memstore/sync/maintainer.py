@@ -26,9 +26,9 @@ from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hnsw import Graph, GrowingGraph, scratch
 from memstore.index.hybrid import HybridIndex
 from memstore.index.recall import measured
-from memstore.repository import change_log, index_snapshots
-from memstore.repository.index_snapshots import Header
-from memstore.repository.record_types import Kind
+from memstore.models.records import RecordKind
+from memstore.repository.sqlite_only import change_log, index_snapshots
+from memstore.repository.sqlite_only.index_snapshots import Header
 from memstore.sync.follower import Follower
 from memstore.sync.snapshot import GONE, Contents, chunks, fits, links_of
 from memstore.vectors.space import Space
@@ -52,7 +52,7 @@ class IndexMaintainer:
         self._stopping = False
         self._again = False
         self._not_before = 0.0
-        self._given_up: set[Kind] = set()  # whose snapshots could not be written this time
+        self._given_up: set[RecordKind] = set()  # whose snapshots could not be written this time
         moved = weakref.WeakMethod(self._moved)  # a thread may hold the follower: it must not hold a forgotten store
         follower.moved = lambda: told() if (told := moved()) is not None else None
 
@@ -108,7 +108,7 @@ class IndexMaintainer:
                 raise
             _log.exception("the graph could not be tended; it is tried again in %.0f s at the earliest", _REST)
 
-    def _next(self, kind: Kind, *, whole: bool) -> Callable[[], Any] | None:
+    def _next(self, kind: RecordKind, *, whole: bool) -> Callable[[], Any] | None:
         """What is to be done first; with *whole* even if it hardly pays."""
         index = self._follower.indexes.get(kind)
         if index is None or self._follower.applied is None:
@@ -131,7 +131,7 @@ class IndexMaintainer:
             return False
         return index.wants_graph()[0]
 
-    async def _held(self, kind: Kind, index: HybridIndex, change: Callable[[], Any]) -> Any:
+    async def _held(self, kind: RecordKind, index: HybridIndex, change: Callable[[], Any]) -> Any:
         """Do *change* with the indexes held alone; None where this one is not in use any more."""
 
         def step() -> Any:
@@ -140,14 +140,14 @@ class IndexMaintainer:
 
         return await in_thread(step)
 
-    async def _drop(self, kind: Kind, index: HybridIndex) -> None:
+    async def _drop(self, kind: RecordKind, index: HybridIndex) -> None:
         await self._held(kind, index, index.drop_graph)
 
-    async def _rebuild(self, kind: Kind, index: HybridIndex) -> None:
+    async def _rebuild(self, kind: RecordKind, index: HybridIndex) -> None:
         await self._drop(kind, index)
         await self._fold(kind, index)
 
-    async def _attach(self, kind: Kind, index: HybridIndex, header: Header) -> None:
+    async def _attach(self, kind: RecordKind, index: HybridIndex, header: Header) -> None:
         """Let the index have the graph that its entries were laid out for."""
         engine = self._follower.engine
         if not isinstance(engine, FaissEngine):
@@ -180,7 +180,7 @@ class IndexMaintainer:
             except MemstoreError as error:
                 _log.warning("an older snapshot of the graph could not be deleted: %s", error)
 
-    async def _fold(self, kind: Kind, index: HybridIndex) -> None:
+    async def _fold(self, kind: RecordKind, index: HybridIndex) -> None:
         """Link the tail into a copy of the graph, and let that take its place."""
         engine, options = self._follower.engine, self._follower.options.graph
         if not isinstance(engine, FaissEngine):
@@ -203,13 +203,13 @@ class IndexMaintainer:
             return
         await self._held(kind, index, partial(index.publish, graph))
 
-    def _pinned(self, kind: Kind, index: HybridIndex) -> int:
+    def _pinned(self, kind: RecordKind, index: HybridIndex) -> int:
         """How many entries the graph will cover; they keep their places from now on."""
         if index.table.storage.owner is None:
             index.move_to(self._follower.allocator(self._follower.spaces[kind])(len(index.table.storage.rows), None))
         return index.table.pin()
 
-    def _unwritten(self, kind: Kind, index: HybridIndex, *, whole: bool) -> bool:
+    def _unwritten(self, kind: RecordKind, index: HybridIndex, *, whole: bool) -> bool:
         if index.graph is None or self._database.settings.read_only:
             return False
         if kind in self._given_up:
@@ -223,7 +223,7 @@ class IndexMaintainer:
         grown = index.nodes >= nodes + max(planner.FOLD_LEAST, int(planner.SNAPSHOT_SHARE * nodes))
         return grown or behind > max(change_log.KEEP, index.nodes // 2)
 
-    async def _write(self, kind: Kind, index: HybridIndex) -> None:
+    async def _write(self, kind: RecordKind, index: HybridIndex) -> None:
         """Write a snapshot, a chunk a transaction, and delete those it stands for."""
         space = self._follower.spaces[kind]
 
@@ -236,7 +236,7 @@ class IndexMaintainer:
                 keys = np.where(table.live[: graph.nodes], table.keys[: graph.nodes], GONE)
                 epoch = self._follower.epoch
             contents = Contents(keys, graph.links(), graph)
-            parameters = contents.parameters(space.space)
+            parameters = contents.parameters(space)
             return Header(0, space.pk, epoch, seq, parameters, chunks(parameters)), contents
 
         made = await in_thread(copied)
@@ -244,7 +244,7 @@ class IndexMaintainer:
             return
         header, contents = made
         try:
-            written = await self._stored(space.space, header, contents)
+            written = await self._stored(space, header, contents)
             if written is None:
                 self._given_up.add(kind)
                 return

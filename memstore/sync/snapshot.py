@@ -12,7 +12,7 @@ import numpy as np
 from memstore.config import GraphOptions
 from memstore.index.hnsw import BrokenLinksError, Graph, Links
 from memstore.index.protocol import Keys
-from memstore.repository.index_snapshots import CHUNK, BrokenSnapshotError
+from memstore.repository.sqlite_only.index_snapshots import CHUNK, BrokenSnapshotError
 from memstore.vectors.space import Space
 
 FORMAT = 1

@@ -11,7 +11,7 @@ import pytest
 import memstore
 from memstore import GraphOptions, InvalidError
 from memstore.config import IndexSettings
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from tests.support.clusters import DIMENSION, by_hand, closeness, clustered, settled, small_graphs, sql
 from tests.support.index_options import with_index
 

@@ -36,7 +36,7 @@ from hypothesis.stateful import (
 import memstore
 from memstore import GraphOptions, MemstoreError, Metric, Store
 from memstore.index import hnsw, hybrid, planner
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from memstore.schema.namespace_path import namespace_path
 from memstore.sync import maintainer, snapshot
 from memstore.vectors.space import DIRECTIONS

@@ -21,7 +21,7 @@ from memstore import BusyError, ClosedError, CommitUnknownError, DuplicateError,
 from memstore.concurrency import UncancellableFuture, settle, tell
 from memstore.database import write_queue, writer
 from memstore.database.transactions import raw
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from tests.conftest import DIMENSION, vectors
 
 

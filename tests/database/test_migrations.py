@@ -39,7 +39,7 @@ from memstore.errors import (
     StorageError,
     TransactionError,
 )
-from memstore.repository import metadata_indexes
+from memstore.repository.sqlite_only import metadata_indexes
 from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE, include_object, metadata
 from memstore.schema.triggers import TRIGGERS
 

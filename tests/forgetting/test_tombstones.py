@@ -13,15 +13,18 @@ import pytest
 import memstore
 from memstore import DamagedError, DuplicateError, NotFoundError, Store
 from memstore.database.sqlite import sqlite3
+from memstore.models.records import RecordKind
 from memstore.repository import recalled, records, tombstones
-from memstore.repository.record_types import BY_KIND, Kind
+from memstore.repository.record_types import BY_KIND
 from memstore.repository.tombstones import Cause, Tombstone
 from tests.conftest import DIMENSION, vectors
 
 AT = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
 
 
-async def aside(store: Store, kind: Kind, ids: Iterable[str], cause: Cause = "forgotten", at: datetime = AT) -> None:
+async def aside(
+    store: Store, kind: RecordKind, ids: Iterable[str], cause: Cause = "forgotten", at: datetime = AT
+) -> None:
     noun = BY_KIND[kind]
 
     def step(connection: Any) -> None:
@@ -32,7 +35,7 @@ async def aside(store: Store, kind: Kind, ids: Iterable[str], cause: Cause = "fo
     await store._session.write(step)
 
 
-async def back(store: Store, kind: Kind, ids: Iterable[str]) -> list[int]:
+async def back(store: Store, kind: RecordKind, ids: Iterable[str]) -> list[int]:
     noun = BY_KIND[kind]
 
     def step(connection: Any) -> list[int]:
@@ -42,7 +45,7 @@ async def back(store: Store, kind: Kind, ids: Iterable[str]) -> list[int]:
     return await store._session.write(step)
 
 
-async def held(store: Store, kind: Kind, cause: Cause | None = None) -> list[Tombstone]:
+async def held(store: Store, kind: RecordKind, cause: Cause | None = None) -> list[Tombstone]:
     noun = BY_KIND[kind]
     return await store._session.read(lambda c: tombstones.page(c, noun, (), cause, None, 100))
 

@@ -22,7 +22,7 @@ import memstore
 from memstore import BusyError, GraphOptions, Metric, Store, TransactionError
 from memstore.index import hnsw, hybrid, planner, recall
 from memstore.index.hnsw import GrowingGraph
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from memstore.sync import maintainer, snapshot
 from memstore.sync.snapshot import Contents
 from tests.support.clusters import DIMENSION, Rows, by_hand, closeness, clustered, settled, small_graphs, sql

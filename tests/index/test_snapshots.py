@@ -24,8 +24,8 @@ import memstore
 from memstore import GraphOptions, Store
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hnsw import BrokenLinksError, Links
-from memstore.repository import change_log, index_snapshots
-from memstore.repository.index_snapshots import Header
+from memstore.repository.sqlite_only import change_log, index_snapshots
+from memstore.repository.sqlite_only.index_snapshots import Header
 from memstore.sync import maintainer, snapshot
 from memstore.sync.snapshot import GONE
 from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, settled, small_graphs, sql

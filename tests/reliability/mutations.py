@@ -120,7 +120,7 @@ TEETH: tuple[Tooth, ...] = (
     Tooth(
         name="owned",
         promise="what has no key for an owner keeps nothing else from being checked",
-        file="memstore/repository/integrity.py",
+        file="memstore/repository/sqlite_only/integrity.py",
         old='owned = func.typeof(c.assembly_pk) == "integer"',
         new="owned = c.assembly_pk.is_not(None)",
         tests=("tests/reliability/test_fuzz_files.py",),
@@ -128,7 +128,7 @@ TEETH: tuple[Tooth, ...] = (
     Tooth(
         name="ages",
         promise="a time beyond all years is damage that verify names",
-        file="memstore/repository/integrity.py",
+        file="memstore/repository/sqlite_only/integrity.py",
         old='    with as_written("the time of an update"):\n',
         new="    if True:\n",
         tests=("tests/reliability/test_fuzz_files.py",),

@@ -19,7 +19,7 @@ import pytest
 import memstore
 from memstore import BusyError, Hit, Store
 from memstore.database.inspect import HEAD
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from tests.database.test_migrations import frozen
 from tests.support.children import Child, Link, children, context
 

@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import Connection, StaticPool, create_engine, insert, select
 
 from memstore.errors import FilterError
-from memstore.filters import EVERYTHING, MAX_OPERANDS, Noun, condition, matches, parse
-from memstore.models.records import Assembly, Json, Memory
+from memstore.filters import EVERYTHING, MAX_OPERANDS, condition, matches, parse
+from memstore.models.records import Assembly, Json, Memory, RecordKind
 from memstore.schema import tables
 
 T0 = datetime(2024, 5, 17, 12, 30, 15, 123456, tzinfo=UTC)
@@ -91,7 +91,7 @@ def noted(**values: Json) -> list[Memory]:
 
 def found(where: Mapping[str, object], records: list[Memory] | list[Assembly]) -> set[str]:
     """The ids of the records that the filter selects, by SQL and by the evaluator."""
-    noun: Noun = "assembly" if isinstance(records[0], Assembly) else "memory"
+    noun: RecordKind = "assembly" if isinstance(records[0], Assembly) else "memory"
     node = parse(where, noun)
     table = tables.metadata.tables[noun]
     connection = open_file()
@@ -107,7 +107,7 @@ def found(where: Mapping[str, object], records: list[Memory] | list[Assembly]) -
     return by_sql
 
 
-def refused(where: object, noun: Noun = "memory") -> str:
+def refused(where: object, noun: RecordKind = "memory") -> str:
     """The advice with which the filter is refused."""
     with pytest.raises(FilterError) as caught:
         parse(where, noun)  # type: ignore[arg-type]

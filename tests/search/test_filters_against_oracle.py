@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
-from memstore.filters import Node, Noun, condition, matches, parse
-from memstore.models.records import Assembly, Memory
-from memstore.repository import metadata_indexes, selection
+from memstore.filters import Node, condition, matches, parse
+from memstore.models.records import Assembly, Memory, RecordKind
 from memstore.repository import records as record_rows
+from memstore.repository import selection
 from memstore.repository.record_types import BY_KIND
+from memstore.repository.sqlite_only import metadata_indexes
 from memstore.schema import tables
 from tests.search.test_filters import assembly, memory, open_file, write
 
@@ -109,7 +110,7 @@ operands = json_values(KEYS) | field_texts | times.flatmap(_moved)
 orderable = st.sampled_from([True, False, 0, 1]) | st.sampled_from(NUMBERS) | field_texts | times.flatmap(_moved)
 
 
-def operators_of(field: str, noun: Noun) -> st.SearchStrategy[dict[str, object]]:
+def operators_of(field: str, noun: RecordKind) -> st.SearchStrategy[dict[str, object]]:
     """One or two operators that the field takes, or one of them negated."""
     collections = words.map(list) | words | st.sampled_from([[], ["a"], ["b"]])
     if field == "tags":
@@ -134,7 +135,7 @@ def operators_of(field: str, noun: Noun) -> st.SearchStrategy[dict[str, object]]
     return st.one_of(one, st.tuples(one, one).map(lambda two: two[0] | two[1]), one.map(lambda test: {"$not": test}))
 
 
-def filters(noun: Noun) -> st.SearchStrategy[dict[str, object]]:
+def filters(noun: RecordKind) -> st.SearchStrategy[dict[str, object]]:
     if noun == "memory":
         plain = [
             "id",
@@ -179,7 +180,9 @@ def connection(request: pytest.FixtureRequest) -> Iterator[Connection]:
     connection.engine.dispose()
 
 
-def agree(connection: Connection, noun: Noun, records: list[Memory] | list[Assembly], wheres: list[dict[str, object]]):
+def agree(
+    connection: Connection, noun: RecordKind, records: list[Memory] | list[Assembly], wheres: list[dict[str, object]]
+):
     table = tables.metadata.tables[noun]
     with connection.begin() as transaction:
         for pk, record in enumerate(records, start=1):
@@ -196,7 +199,7 @@ def agree(connection: Connection, noun: Noun, records: list[Memory] | list[Assem
 
 def agree_on_keys(
     connection: Connection,
-    noun: Noun,
+    noun: RecordKind,
     records: list[Memory] | list[Assembly],
     node: Node,
     matching: set[int],

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import memstore
 from memstore import DamagedError, InvalidError, filters
 from memstore.filters.json_paths import MAX_INDEXED, from_json_path, json_path, keys
-from memstore.repository import metadata_indexes
+from memstore.repository.sqlite_only import metadata_indexes
 
 HOSTILE = (
     "it's",

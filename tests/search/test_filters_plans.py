@@ -14,9 +14,10 @@ from sqlalchemy import Connection, NullPool, create_engine
 import memstore
 from memstore import filters
 from memstore.database import raw
-from memstore.repository import key_lists, metadata_indexes, records, selection
+from memstore.repository import key_lists, records, selection
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
+from memstore.repository.sqlite_only import metadata_indexes
 from memstore.timestamps import now
 from tests.search.test_filters_indexed import HOSTILE, bracketed
 

@@ -13,7 +13,7 @@ import pytest
 
 from memstore import Store
 from memstore.index import planner
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from memstore.sync import follower
 from tests.support.spaces import angles, ball_distances, placed
 

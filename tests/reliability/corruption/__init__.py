@@ -25,7 +25,7 @@ import numpy.typing as npt
 import memstore
 from memstore import Hits, Memory, MemstoreError, Store
 from memstore.index import planner
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from memstore.sync import follower, loader, snapshot
 from memstore.vectors import encoding
 from tests.support.children import Child, Link

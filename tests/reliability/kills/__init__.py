@@ -29,7 +29,7 @@ import memstore
 from memstore import Store
 from memstore.database import database, raw, transactions
 from memstore.index import planner
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from memstore.sync.follower import Follower
 from tests.database.test_migrations import everything, frozen
 from tests.support.children import Child, Link

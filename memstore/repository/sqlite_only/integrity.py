@@ -8,11 +8,11 @@ from sqlalchemy import Connection, delete, func, select, update
 from memstore.concurrency import yield_gil
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.models.reports import Finding
 from memstore.repository.corruption import expect_stored
 from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import BY_KIND, RECORD_TYPES, Kind
+from memstore.repository.record_types import BY_KIND, RECORD_TYPES
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts, namespace_path
 from memstore.schema.tables import assembly_vector, metadata, namespace, tombstone
@@ -74,7 +74,7 @@ def changed_at(connection: Connection) -> datetime | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def tombstones(connection: Connection, kind: Kind) -> list[tuple[int, str, Namespace]]:
+def tombstones(connection: Connection, kind: RecordKind) -> list[tuple[int, str, Namespace]]:
     """Key, id and namespace of every tombstone of a kind. Of those without a namespace `orphans` tells."""
     held = select(tombstone.c.pk, tombstone.c.id, namespace.c.path)
     owned = held.join(namespace, namespace.c.pk == tombstone.c.namespace_pk).where(tombstone.c.kind == kind)
@@ -82,7 +82,7 @@ def tombstones(connection: Connection, kind: Kind) -> list[tuple[int, str, Names
         return [(pk, str(id), namespace_parts(path)) for pk, id, path in connection.execute(owned)]
 
 
-def names(connection: Connection, kind: Kind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:
+def names(connection: Connection, kind: RecordKind, keys: Iterable[int]) -> dict[int, tuple[str, Namespace]]:
     """Id and namespace of the records of *keys* that exist."""
     table = BY_KIND[kind].table
     query = (

@@ -15,9 +15,9 @@ from sqlalchemy import (
 )
 
 from memstore.concurrency import yield_gil
-from memstore.repository import index_snapshots
 from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import keys_joined
+from memstore.repository.sqlite_only import index_snapshots
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import VectorSpace, count_memories
 from memstore.schema.tables import change_log, store_meta

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, bindparam, or_, select, type_coerce
 from sqlalchemy.types import NullType
 
 from memstore.database.transactions import carried, raw
-from memstore.repository import change_log
+from memstore.repository.sqlite_only import change_log
 from memstore.repository.statements import Prepared, of_schema
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import memory
@@ -102,7 +102,7 @@ def hand_over_changed(
 
 
 def _tell(connection: Connection, told: Written) -> None:
-    carried(connection).add(told, 4 * told.space.space.dimension * len(told.keys))
+    carried(connection).add(told, 4 * told.space.dimension * len(told.keys))
 
 
 def _has_hosts_triggers(connection: Connection) -> bool:

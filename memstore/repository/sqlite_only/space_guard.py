@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from sqlalchemy import Connection
 
 from memstore.errors import SettingsMismatchError
+from memstore.models.records import RecordKind
 from memstore.repository import store_meta
-from memstore.repository.record_types import Kind
 from memstore.repository.vectors import VectorSpace
 
 
@@ -23,7 +23,7 @@ class History:
         embedder: the name of what makes them for it; None where nothing does.
     """
 
-    def __init__(self, spaces: Mapping[Kind, VectorSpace], embedder: str | None) -> None:
+    def __init__(self, spaces: Mapping[RecordKind, VectorSpace], embedder: str | None) -> None:
         self._spaces = spaces
         self._embedder = embedder
         self._epoch: str | None = None
@@ -35,9 +35,9 @@ class History:
             return
         found = store_meta.spaces(connection)
         for kind, known in self._spaces.items():
-            space = found[kind].space if kind in found else None
+            space = found.get(kind)
             for setting in ("dimension", "metric", "curvature"):
-                got = getattr(known.space, setting)
+                got = getattr(known, setting)
                 if getattr(space, setting, None) != got:
                     raise SettingsMismatchError(setting, expected=getattr(space, setting, None), got=got, restored=True)
             if space is not None and None not in (self._embedder, space.embedder) and self._embedder != space.embedder:
