@@ -7,7 +7,10 @@ True of every file, whoever writes to it (the triggers see raw SQL too):
 * a change of an assembly's members, or of a member's vector, raises `assembly.revision`;
 * a vector that is changed without its checksum loses its checksum.
 
-A key of `memory` or `assembly` is never handed out twice. Live tables hold live rows only.
+A key of `memory` or `assembly` is never assigned twice. Live tables contain live rows only.
+
+Within a table, constraints are declared in the order in which the migrations create them, so that a new file and a
+migrated file have the same `sqlite_master`.
 """
 
 from datetime import datetime
@@ -21,6 +24,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -44,6 +48,8 @@ FORMAT = 1
 
 Key = BigInteger().with_variant(Integer, "sqlite")
 
+ADDED = {"added": True}
+"""`Column.info` of a column that a migration added to an existing table; see `memstore.schema.ddl`."""
 
 metadata = MetaData(
     naming_convention={
@@ -69,8 +75,8 @@ store_meta = Table(
     Column("format", Integer, nullable=False),
     Column("log_floor", Key, nullable=False, server_default=text("0")),
     Column("write_token", LargeBinary),
-    Column("index_options", JsonText),
-    Column("history_options", JsonText),
+    Column("index_options", JsonText, info=ADDED),
+    Column("history_options", JsonText, info=ADDED),
     CheckConstraint("pk = 1", name="one_row"),
 )
 
@@ -91,17 +97,17 @@ vector_space = Table(
     Column("dimension", Integer, nullable=False),
     Column("metric", Text, nullable=False),
     Column("embedder", Text),
-    Column("curvature", Float),
-    UniqueConstraint("kind", "name"),
+    Column("curvature", Float, info=ADDED),
     CheckConstraint("kind IN ('memory', 'assembly')", name="kind"),
     CheckConstraint("dimension > 0", name="dimension"),
+    UniqueConstraint("kind", "name"),
 )
 
 memory = Table(
     "memory",
     metadata,
     Column("pk", Key, primary_key=True),
-    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("namespace_pk", Key, nullable=False),
     Column("id", Text, nullable=False),
     Column("content", Text, nullable=False),
     Column("metadata", JsonText, nullable=False),
@@ -111,10 +117,11 @@ memory = Table(
     Column("expires_at", UtcTime),
     Column("accessed_at", UtcTime),
     Column("access_count", Key, nullable=False),
-    Column("pinned", Integer, nullable=False, server_default=text("0")),
-    UniqueConstraint("namespace_pk", "id"),
+    Column("pinned", Integer, nullable=False, server_default=text("0"), info=ADDED),
     CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance"),
+    ForeignKeyConstraint(["namespace_pk"], ["namespace.pk"]),
+    UniqueConstraint("namespace_pk", "id"),
     # For filters and for lists in this order. Every insert pays for them: about 1 µs for a time and up to 3 µs for an
     # importance, of 25 µs in a bulk load. `accessed_at` and `access_count` have none: every touch would move an entry.
     Index(None, "namespace_pk", "created_at"),
@@ -139,7 +146,7 @@ assembly = Table(
     "assembly",
     metadata,
     Column("pk", Key, primary_key=True),
-    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("namespace_pk", Key, nullable=False),
     Column("id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("description", Text, nullable=False),
@@ -148,12 +155,13 @@ assembly = Table(
     Column("revision", Key, nullable=False, server_default=text("0")),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
-    Column("activation", Float, nullable=False, server_default=text("0")),
-    Column("activated_at", UtcTime),
-    Column("activation_count", Key, nullable=False, server_default=text("0")),
-    UniqueConstraint("namespace_pk", "id"),
+    Column("activation", Float, nullable=False, server_default=text("0"), info=ADDED),
+    Column("activated_at", UtcTime, info=ADDED),
+    Column("activation_count", Key, nullable=False, server_default=text("0"), info=ADDED),
     CheckConstraint("json_type(metadata) = 'object'", name="metadata"),
     CheckConstraint("json_type(topics) = 'array'", name="topics"),
+    ForeignKeyConstraint(["namespace_pk"], ["namespace.pk"]),
+    UniqueConstraint("namespace_pk", "id"),
     Index(None, "namespace_pk", "created_at"),
     Index(None, "namespace_pk", "updated_at"),
     sqlite_autoincrement=True,
@@ -170,7 +178,7 @@ assembly_vector = Table(
     Column("vector", LargeBinary),
     Column("checksum", Key),
     Column("revision", Key, nullable=False),
-    Column("composed_at", UtcTime),
+    Column("composed_at", UtcTime, info=ADDED),
     PrimaryKeyConstraint("assembly_pk", "space_pk"),
     CheckConstraint("vector IS NULL OR (typeof(vector) = 'blob' AND length(vector) % 4 = 0)", name="vector"),
 )
@@ -179,8 +187,9 @@ tag = Table(
     "tag",
     metadata,
     Column("pk", Key, primary_key=True),
-    Column("namespace_pk", Key, ForeignKey("namespace.pk"), nullable=False),
+    Column("namespace_pk", Key, nullable=False),
     Column("name", Text, nullable=False),
+    ForeignKeyConstraint(["namespace_pk"], ["namespace.pk"]),
     UniqueConstraint("namespace_pk", "name"),
 )
 

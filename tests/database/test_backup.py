@@ -24,7 +24,7 @@ from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE
 from tests.conftest import DIMENSION, vectors
 
 ROOT = Path(__file__).parents[2]
-OLDEST = ROOT / "tests" / "stores" / "0001.sql"
+OLDEST = ROOT / "tests" / "database" / "stores" / "0001.sql"
 BATCH = 20
 
 WRITE = """

@@ -66,11 +66,11 @@ asyncio.run(serve(sys.argv[1]))
 RESTORE = """
 import asyncio, os, resource, signal, sys
 import memstore
-from memstore import backups
-from memstore.database import restoring
+from memstore.database import restore_copy
+from memstore.maintenance import backup as backups
 
 backups.on_this_loop = lambda told: told  # where the work is done, so that it ends in the middle of it
-restoring._PAGES = 1
+restore_copy._PAGES = 1
 backup, path, page, most = sys.argv[1:3] + [int(n) for n in sys.argv[3:]]
 if most:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -525,10 +525,12 @@ def laid_out(path: Path, page: int, vacuum: int) -> None:
 @pytest.mark.parametrize("page", [512, 4_096, 65_536])
 @pytest.mark.parametrize("which", ["backup", "target"])
 async def test_files_with_other_pages_are_restored_and_those_who_have_them_open_go_on(
-    old: Path, new: Path, page: int, which: str
+    old: Path, new: Path, page: int, which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     laid_out(new if which == "backup" else old, page, 0)
-    folders = set(Path(restore_copy.tempfile.gettempdir()).glob("memstore-*"))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(restore_copy.tempfile, "tempdir", str(folder))
     async with memstore.open(old) as store, served(old) as other:
         assert (await other("search", AXIS))[0] == ["0", "old"]
         await memstore.restore_backup(new, old)
@@ -537,7 +539,7 @@ async def test_files_with_other_pages_are_restored_and_those_who_have_them_open_
         assert await other("add", {"content": "new one", "id": "there"}) == "there"
         await store.memories.delete_many(where={"id": {"$gt": "3"}})
         assert await store.check() == []
-    assert set(Path(restore_copy.tempfile.gettempdir()).glob("memstore-*")) <= folders
+    assert list(folder.iterdir()) == []
     assert await contents(old) == {"new one"}
 
 
@@ -618,7 +620,7 @@ async def test_killed_at_any_moment_it_has_done_all_or_nothing(old: Path, new: P
 STARTED = """
 import asyncio, sys
 import memstore
-from memstore import backups
+from memstore.maintenance import backup as backups
 
 def replace(*arguments, really=backups.replace):
     print("writing", flush=True)
