@@ -1,7 +1,8 @@
-"""Who acts, and why: what the history of a store says of a change besides what was changed.
+"""Who makes a change, and why: the actor and the reason that a store records with each change.
 
-It is a matter of the task, not of a store: whoever takes a request says once whose it is, and everything done for it,
-in whatever store, transaction or task that it starts, is said to be theirs.
+The actor is a context variable. It belongs to the task, not to a store: it applies to every store, transaction and
+task that is used or started inside the block. Verbs with `actor=` and `reason=` enter it for their own duration, and a
+session reads it once for each write.
 """
 
 from collections.abc import Iterator
@@ -16,48 +17,47 @@ MAX_REASON_BYTES = 65_536
 
 
 class Actor(NamedTuple):
-    """Who made a change, and why; None where nobody said."""
+    """Who makes a change, and why; None where it is not given."""
 
-    actor: str | None = None
+    name: str | None = None
     reason: str | None = None
 
 
 @contextmanager
-def as_actor(actor: str, *, reason: str | None = None) -> Iterator[None]:
-    """Have the history say that what the block changes was changed by *actor*, for *reason*.
+def as_actor(actor: str | None, *, reason: str | None = None) -> Iterator[None]:
+    """Record *actor* and *reason* with every change that is made inside the block.
 
-    It holds for everything the block calls and for tasks that it starts, on every store; tasks that run beside it are
-    not touched. An inner block takes the place of an outer one.
+    Applies to everything the block calls and to tasks it starts, on every store; tasks that run beside the block are
+    not affected. An inner block replaces the reason of an outer one, and its actor too unless *actor* is None.
 
     Args:
-        actor: who, 1 to 1,024 bytes of UTF-8.
-        reason: why, at most 65,536 bytes of UTF-8.
+        actor: who makes the changes, 1 to 1,024 bytes of UTF-8. None keeps the actor of the surrounding block.
+        reason: why, at most 65,536 bytes of UTF-8. Without an actor and a reason the block changes nothing.
 
     Raises:
-        InvalidError: one of them is no such text.
+        InvalidError: *actor* or *reason* is not such a text.
     """
-    token = _acting.set(author(actor, reason))
+    token = _current.set(_combined(actor, reason))
     try:
         yield
     finally:
-        _acting.reset(token)
+        _current.reset(token)
 
 
-def author(actor: str | None = None, reason: str | None = None) -> Actor:
-    """Who acts here and now: whom a caller named, else whom the block of `as_actor` around it names."""
+def current_actor() -> Actor:
+    """The actor of the innermost `as_actor` block of this task."""
+    return _current.get()
+
+
+def _combined(actor: object, reason: object) -> Actor:
+    outer = _current.get()
     if actor is None and reason is None:
-        return _acting.get()
-    actor, reason = checked(actor, reason)
-    return Actor(_acting.get().actor if actor is None else actor, reason)
-
-
-def checked(actor: object, reason: object) -> Actor:
-    """Who asks for a change and why, in the caller's words or None, else `InvalidError`."""
+        return outer
     return Actor(
-        None if actor is None else check_text("actor", actor, least=1, most=MAX_ACTOR_BYTES),
+        outer.name if actor is None else check_text("actor", actor, least=1, most=MAX_ACTOR_BYTES),
         None if reason is None else check_text("reason", reason, most=MAX_REASON_BYTES),
     )
 
 
 _NOBODY = Actor()
-_acting: ContextVar[Actor] = ContextVar("memstore_acting", default=_NOBODY)
+_current: ContextVar[Actor] = ContextVar("memstore_actor", default=_NOBODY)

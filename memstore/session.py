@@ -1,8 +1,8 @@
-"""Sessions: where a verb's statements run, and what surrounds them.
+"""Sessions: the transaction that surrounds a verb.
 
-`Autocommit` gives every write a transaction of its own. `OpenTransaction` is one that the caller opened: every verb
-in a savepoint, its searches seeing what it has changed. Both end every write in the same way (`_step`): expired
-memories are deleted first, composites follow last.
+`Autocommit` gives every write a transaction of its own. `OpenTransaction` is a transaction that the caller opened:
+each verb runs in a savepoint, and its searches see the uncommitted changes. Every write, in both, starts with the
+deletion of expired memories and ends with the update of composites, so that no verb has to do either (`_run_write`).
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.actor import Actor, author
+from memstore.actor import Actor, current_actor
 from memstore.database import Database
 from memstore.database.transactions import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
 from memstore.database.writer import BatchableOperation, WriteSession
@@ -23,7 +23,7 @@ from memstore.errors import BusyError, DamagedError, StorageError, TransactionEr
 from memstore.index.protocol import DriftError
 from memstore.models.records import RecordKind
 from memstore.repository import history_writer, records
-from memstore.repository.history_writer import TransactionTime
+from memstore.repository.context import TransactionTime, WriteContext
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.vectors import VectorSpace
@@ -34,13 +34,13 @@ from memstore.timestamps import now
 S = TypeVar("S")
 T = TypeVar("T")
 
-_MOMENT = 0.1  # seconds; a chunk of a snapshot takes a few hundredths
+_REPAIR_WAIT = 0.1  # seconds to wait for the writer; a chunk of an index snapshot takes a few hundredths
 
 _log = logging.getLogger("memstore")
 
 
 class Session(Protocol):
-    """Where verbs run. Functions given to it are plain, and run whole on a thread of the database's."""
+    """Where verbs run. The functions it is given are synchronous, and run as a whole on a thread of the database."""
 
     spaces: dict[RecordKind, VectorSpace]
     embedder: BoundEmbedder | None
@@ -55,47 +55,44 @@ class Session(Protocol):
         ...
 
     async def write(
-        self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None, batch: bool = False
+        self, function: Callable[[WriteContext], T], *, before: Callable[[], None] | None = None, batch: bool = False
     ) -> T:
-        """Run *function* so that all it does is done, or nothing; *before* it, what needs no transaction.
+        """Run *function* in a write transaction: all of its changes are stored, or none.
 
-        A *batch* takes long enough to hold up other writes that would share its transaction: they do not. One that is
-        `BatchableOperation` others may be done together with them.
+        Args:
+            function: the write step. A `BatchableOperation` may be run together with others of its kind.
+            before: preparation that needs no transaction; runs first.
+            batch: the write takes long, so it shares its transaction with no other.
         """
         ...
 
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
-        """Run *function*, a search for records of *kind*, in a read transaction that the indexes equal."""
+        """Run *function*, a search for records of *kind*, in a read transaction whose state the indexes equal."""
         ...
 
 
-def _step(
-    connection: Connection,
-    follower: Follower,
-    function: Callable[[Connection], T],
-    unread: int | None,
-    by: Actor,
-    moment: TransactionTime,
+def _run_write(
+    context: WriteContext, follower: Follower, function: Callable[[WriteContext], T], first_unread: int | None
 ) -> T:
-    """One write. What the log says after *unread* is still to be read, and kept; None: what it says after this began.
+    """Run one write step with what surrounds it.
 
-    The transaction may hold more than this write, and all that it changed is to be read after COMMIT. What it changes
-    is *by* somebody, at the *moment* of the transaction.
+    The change log is trimmed at most up to *first_unread*, the last change that the index has read; None: up to the
+    beginning of this write.
     """
+    connection = context.connection
     follower.history.check(connection)
-    since = change_log.top(connection)
-    with history_writer.written_by(connection, by, moment):
-        history_writer.purge_expired(connection, now())
-        result = function(connection)
-        history_writer.trim(connection, moment)
-    top = composites.follow(connection, follower.spaces, since)
-    if top // change_log.KEEP != since // change_log.KEEP:
-        change_log.trim(connection, since if unread is None else min(since, unread))
+    start = change_log.top(connection)
+    history_writer.delete_expired(context)
+    result = function(context)
+    history_writer.trim(context)
+    end = composites.follow(context, start)
+    if end // change_log.KEEP != start // change_log.KEEP:
+        change_log.trim(connection, start if first_unread is None else min(start, first_unread))
     return result
 
 
 class Autocommit:
-    """Every write is a transaction of its own, from BEGIN to the index."""
+    """Every write is a transaction of its own, from BEGIN to the update of the index."""
 
     def __init__(
         self,
@@ -118,101 +115,103 @@ class Autocommit:
         """See `Session.read`."""
         try:
             return await self.database.read(function)
-        except DamagedError:  # a vector of another length: is it damaged, or are all of them other ones by now?
+        except DamagedError:
+            # A vector of another length: either it is damaged, or the file was replaced by one of another dimension.
             await self.database.read(self.follower.history.check)
             raise
 
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
-        """See `Session.search`. Composites that raw SQL or time left behind are mended first, if nobody is writing."""
+        """See `Session.search`. Composites that raw SQL or expiry made stale are updated first if nobody writes."""
 
         def step(connection: Connection, view: View) -> tuple[T, bool]:
-            behind = kind == "assembly" and (bool(self.follower.lagging) or records.any_expired(connection, now()))
-            return function(connection, view), behind
+            stale = kind == "assembly" and (bool(self.follower.lagging) or records.any_expired(connection, now()))
+            return function(connection, view), stale
 
-        found, behind = await healed(self.follower, self.database, lambda: self._searched(step))
-        if behind and not self._inside_own() and await self.mend_composites():
-            found = await self._searched(function)
-        return found
+        result, stale = await search_or_rebuild(self.follower, self.database, lambda: self._search(step))
+        if stale and not self._has_open_transaction() and await self.update_composites():
+            result = await self._search(function)
+        return result
 
-    async def _searched(self, function: Callable[[Connection, View], T]) -> T:
+    async def _search(self, function: Callable[[Connection, View], T]) -> T:
         return await self.database.call(lambda connection: self.follower.consistent(connection, function))
 
-    async def mend_composites(self) -> bool:
-        """Compute again every composite that is not of its assembly's present revision; False if not just now.
+    async def update_composites(self) -> bool:
+        """Recompute every composite that is older than its assembly's revision; False if that is not possible now.
 
-        Reads call this: it waits for no more than a piece of the store's own upkeep, and what keeps it from writing is
-        no error of theirs.
+        Reads call this, so it waits only briefly for the writer, and a failure to write is not raised.
         """
         if self.database.settings.read_only:
             return False
         try:
-            await self.database.write(self._mend, wait=_MOMENT)
+            await self.database.write(self._update_stale, wait=_REPAIR_WAIT)
         except (BusyError, StorageError) as error:
-            _log.info("composites that are out of date could not be computed again just now: %s", error)
+            _log.info("stale composites were not recomputed, the next search tries again: %s", error)
             return False
         return True
 
-    def _mend(self, connection: Connection, moment: TransactionTime | None = None) -> State:
+    def _update_stale(self, connection: Connection, transaction: TransactionTime | None = None) -> State:
+        """Delete expired memories and recompute stale composites; the state of the file before that."""
         self.follower.history.check(connection)
         base = change_log.state(connection)
-        with history_writer.written_by(connection, Actor(), moment or TransactionTime()):
-            history_writer.purge_expired(connection, now())
-        composites.recompute(connection, self.spaces, self.follower.lagging_now(connection))
+        context = WriteContext(connection, self.spaces, now(), Actor(), transaction or TransactionTime())
+        history_writer.delete_expired(context)
+        composites.recompute(context, self.follower.lagging_now(connection))
         return base
 
     async def write(
-        self, function: Callable[[Connection], T], *, before: Callable[[], None] | None = None, batch: bool = False
+        self, function: Callable[[WriteContext], T], *, before: Callable[[], None] | None = None, batch: bool = False
     ) -> T:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
-        self.refuse_inside_own()
-        by = author()
+        self.check_no_open_transaction()
+        actor = current_actor()
 
-        def around(connection: Connection, function: Callable[[Connection], S]) -> S:
-            return _step(connection, self.follower, function, self.follower.applied, by, TransactionTime())
+        def run(connection: Connection, step: Callable[[WriteContext], S]) -> S:
+            context = WriteContext(connection, self.spaces, now(), actor)
+            return _run_write(context, self.follower, step, self.follower.applied)
 
-        step: Callable[[Connection], T]
-        step = (
-            function.inside(around, by) if isinstance(function, BatchableOperation) else lambda c: around(c, function)
-        )
-        return await self.database.write(step, before=before, batch=batch)
+        if isinstance(function, BatchableOperation):
+            operation: Callable[[Connection], T] = function.inside(run, actor)
+            return await self.database.write(operation, before=before, batch=batch)
+        return await self.database.write(lambda connection: run(connection, function), before=before, batch=batch)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
-        """Open a transaction of the caller's; it is committed if the block ends well, rolled back if it raises."""
-        self.refuse_inside_own()
+        """Open a transaction for the caller; it is committed if the block ends, rolled back if it raises."""
+        self.check_no_open_transaction()
         async with self.database.session() as session:
-            moment = TransactionTime()
-            base = await session.run(lambda connection: self._mend(connection, moment))
-            opened = OpenTransaction(self, session, base, moment)
-            _of_this_task.set((*_of_this_task.get(), opened))
+            time = TransactionTime()
+            base = await session.run(lambda connection: self._update_stale(connection, time))
+            opened = OpenTransaction(self, session, base, time)
+            _open_transactions.set((*_open_transactions.get(), opened))
             try:
                 yield opened
                 opened.check_usable()
                 await session.commit()
             finally:
                 opened.ended = True
-                _of_this_task.set(tuple(t for t in _of_this_task.get() if not t.ended))
+                _open_transactions.set(tuple(t for t in _open_transactions.get() if not t.ended))
 
-    def _inside_own(self) -> bool:
-        return any(t.database is self.database and not t.ended for t in _of_this_task.get())
+    def _has_open_transaction(self) -> bool:
+        return any(t.database is self.database and not t.ended for t in _open_transactions.get())
 
-    def refuse_inside_own(self) -> None:
-        """Raise `TransactionError` in a task whose own transaction on this store is open: it would wait for itself."""
+    def check_no_open_transaction(self) -> None:
+        """Raise `TransactionError` in a task that has a transaction open on this store: it would wait for itself."""
         self.database.check_usable()
-        if self._inside_own():
+        if self._has_open_transaction():
             raise TransactionError(
-                "this task, or the one that started it, has a transaction open on this store, and would wait for it: "
-                "use tx"
+                "This task, or the task that started it, has a transaction open on this store, so the call would wait "
+                "for itself. Call the method on the transaction (tx), or end the transaction first."
             )
 
 
 class OpenTransaction:
-    """A transaction of the caller's, for one task at a time.
+    """A transaction that the caller opened, for one task at a time.
 
-    Nothing of it is in the shared indexes: its searches lay over them what the change log says it has changed.
+    The shared indexes hold committed data only; searches add the changes that the change log shows for this
+    transaction.
     """
 
-    def __init__(self, owner: Autocommit, session: WriteSession, base: State, moment: TransactionTime) -> None:
+    def __init__(self, owner: Autocommit, session: WriteSession, base: State, time: TransactionTime) -> None:
         self.database = owner.database
         self.spaces = owner.spaces
         self.embedder = owner.embedder
@@ -222,8 +221,8 @@ class OpenTransaction:
         self._session = session
         self._base = base
         self._busy = False
-        self._marks = itertools.count()
-        self._moment = moment
+        self._savepoint_numbers = itertools.count()
+        self._time = time
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""
@@ -232,65 +231,70 @@ class OpenTransaction:
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
         """See `Session.search`."""
         if kind == "assembly":
-            await self.write(lambda connection: None)  # noqa: ARG005 - what has expired leaves its assemblies
-        return await healed(self._owner.follower, self.database, lambda: self._searched(function))
+            await self.write(lambda context: None)  # noqa: ARG005 - deletes expired memories and updates composites
+        return await search_or_rebuild(self._owner.follower, self.database, lambda: self._search(function))
 
-    async def _searched(self, function: Callable[[Connection, View], T]) -> T:
+    async def _search(self, function: Callable[[Connection, View], T]) -> T:
         follower = self._owner.follower
         for _ in range(2):
-            found = await self._run(lambda connection: (follower.at(connection, self._base, _boxed(function)),))
-            if found[0] is not None:
-                return found[0][0]
-            # The indexes are not loaded, or behind. A reader sees just what was committed when this began.
+            result = await self._run(lambda connection: (follower.at(connection, self._base, _boxed(function)),))
+            if result[0] is not None:
+                return result[0][0]
+            # The indexes are not loaded, or are behind. A reader brings them to the state this transaction began in.
             await self.database.call(lambda connection: follower.consistent(connection, lambda c, v: None))  # noqa: ARG005
-        raise TransactionError("the index could not be brought to the state this transaction began in: try again")
+        raise TransactionError(
+            "The index could not be brought to the state in which this transaction began. Start the transaction again."
+        )
 
     async def write(
         self,
-        function: Callable[[Connection], T],
+        function: Callable[[WriteContext], T],
         *,
         before: Callable[[], None] | None = None,
-        batch: bool = False,  # noqa: ARG002 - it has the writer to itself
+        batch: bool = False,  # noqa: ARG002 - the transaction has the writer to itself
     ) -> T:
-        """See `Session.write`: in a savepoint of its own; if it raises, the transaction may go on without it."""
-        by = author()
+        """See `Session.write`: in a savepoint; if it raises, the transaction can continue without it."""
+        actor = current_actor()
 
         def step(connection: Connection) -> T:
             if before is not None:
                 before()
             with savepoint(connection, "verb"):
-                return _step(connection, self._owner.follower, function, self._base.top, by, self._moment)
+                context = WriteContext(connection, self.spaces, now(), actor, self._time)
+                return _run_write(context, self._owner.follower, function, self._base.top)
 
         return await self._run(step)
 
     @asynccontextmanager
     async def nested(self) -> AsyncIterator[None]:
-        """A part of the transaction that is undone alone if its block raises."""
-        mark = f"nested_{next(self._marks)}"
+        """A part of the transaction that is rolled back alone if its block raises."""
+        name = f"nested_{next(self._savepoint_numbers)}"
         begun = False
 
         def begin(connection: Connection) -> None:
             nonlocal begun
-            begin_savepoint(connection, mark)
+            begin_savepoint(connection, name)
             begun = True
 
         try:
             await self._run(begin)
             yield
-            await self._run(lambda connection: end_savepoint(connection, mark))
+            await self._run(lambda connection: end_savepoint(connection, name))
         except BaseException:
             if begun and not self.ended:
-                # Straight to the thread, behind whatever another task has there: it must be undone in any case.
-                await self._session.run(lambda connection: undo_savepoint(connection, mark))
+                # Not by `_run`: the rollback must happen even while another task uses the transaction.
+                await self._session.run(lambda connection: undo_savepoint(connection, name))
             raise
 
     def check_usable(self) -> None:
         """Raise `TransactionError` where the transaction cannot be used."""
         self.database.check_usable()
         if self.ended:
-            raise TransactionError("this transaction has ended: open another")
+            raise TransactionError("This transaction has ended. Open a new one.")
         if self._busy:
-            raise TransactionError("this transaction is in use by another task: one task at a time may use it")
+            raise TransactionError(
+                "This transaction is in use by another task. Use a transaction from one task at a time."
+            )
 
     async def _run(self, function: Callable[[Connection], T]) -> T:
         self.check_usable()
@@ -298,7 +302,8 @@ class OpenTransaction:
         def step(connection: Connection) -> T:
             if not in_write(connection):
                 raise TransactionError(
-                    "SQLite gave this transaction up after a failure: nothing of it was stored, start again"
+                    "SQLite rolled this transaction back after a failure, and nothing of it was stored. "
+                    "Start the transaction again."
                 )
             return function(connection)
 
@@ -309,29 +314,34 @@ class OpenTransaction:
             self._busy = False
 
 
-def refuse_inside_own(path: str) -> None:
-    """Raise `TransactionError` in a task whose own transaction on a store in the file *path* is open."""
-    if any(t.database.settings.path == path and not t.ended for t in _of_this_task.get()):
+def check_no_open_transaction(path: str) -> None:
+    """Raise `TransactionError` in a task that has a transaction open on a store in the file *path*."""
+    if any(t.database.settings.path == path and not t.ended for t in _open_transactions.get()):
         raise TransactionError(
-            f"this task, or the one that started it, has a transaction open on {path!r}, and would wait for it: end it"
+            f"This task, or the task that started it, has a transaction open on {path!r}, so the call would wait for "
+            "itself. End the transaction first."
         )
 
 
 def _boxed(function: Callable[[Connection, View], T]) -> Callable[[Connection, View], tuple[T]]:
+    """*function* with its result in a tuple, so that a result of None differs from no result."""
     return lambda connection, view: (function(connection, view),)
 
 
-async def healed(follower: Follower, database: Database, search: Callable[[], Awaitable[T]]) -> T:
-    """The outcome of *search*; where the index names a record that does not exist it is built anew, once."""
+async def search_or_rebuild(follower: Follower, database: Database, search: Callable[[], Awaitable[T]]) -> T:
+    """The result of *search*; if the index names a record that does not exist, the index is rebuilt once first."""
     try:
         return await search()
     except DriftError:
-        _log.error("the index named a record that does not exist: it is built anew from the rows")
+        _log.error("the index names a record that does not exist: it is rebuilt from the rows")
         await database.call(lambda _: follower.drop())
     try:
         return await search()
     except DriftError:
-        raise DamagedError("the file has vectors of records that cannot be read: see what `check` finds") from None
+        raise DamagedError(
+            "The file has vectors of records that cannot be read. Run `memstore check` to list them, or restore "
+            "a backup."
+        ) from None
 
 
-_of_this_task: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("memstore_transactions", default=())
+_open_transactions: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("memstore_transactions", default=())

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Connection
 
-from memstore.api.collection import LIVE, PAGE
+from memstore.api.collection import PAGE
 from memstore.api.grouping import Grouping
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
@@ -15,6 +15,7 @@ from memstore.models.activation import SyncState
 from memstore.models.records import Assembly, Embedding, Json
 from memstore.models.search import AssemblyHit
 from memstore.repository import assemblies, assembly_activation, history_writer, records
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.search.assembly_boost import sync_state
@@ -84,26 +85,26 @@ class Assemblies(Grouping):
         """Store assemblies, all or none: mappings with the argument names of `add`. Equal ids raise."""
         prepared = _mappings(items)
 
-        def step(connection: Connection) -> list[Assembly]:
+        def step(context: WriteContext) -> list[Assembly]:
             drafts = self._drafts(prepared)
             seen: set[str] = set()
             for draft, _ in drafts:
                 if draft.record.id in seen:
                     raise DuplicateError("assembly", draft.record.id, given_twice=True)
                 seen.add(draft.record.id)
-            return self._inserted(connection, drafts)
+            return self._inserted(context, drafts)
 
         return await self._session.write(step)
 
-    def _inserted(self, connection: Connection, drafts: Sequence[tuple[Draft[Assembly], list[str]]]) -> list[Assembly]:
+    def _inserted(self, context: WriteContext, drafts: Sequence[tuple[Draft[Assembly], list[str]]]) -> list[Assembly]:
         if not drafts:
             return []
-        at = now()
+        connection = context.connection
         keys = assemblies.insert_new(connection, self._namespace, [draft.record for draft, _ in drafts])
         for key, (_, members) in zip(keys, drafts, strict=True):
-            self._extend(connection, key, members)
-        history_writer.added(connection, ASSEMBLY, assemblies.owner(connection, keys[0]), keys)
-        return self._read(connection, keys, at)
+            self._extend(context, key, members)
+        history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, keys[0]), keys)
+        return self._read(connection, keys, context.now)
 
     async def upsert(
         self,
@@ -131,20 +132,20 @@ class Assemblies(Grouping):
         """Upsert assemblies, all or none; of equal ids in one call the last wins. One record an item, in order."""
         prepared = _mappings(items)
 
-        def step(connection: Connection) -> list[Assembly]:
-            at = now()
+        def step(context: WriteContext) -> list[Assembly]:
+            connection, at = context.connection, context.now
             drafts = self._drafts(prepared)
             last = {draft.record.id: (draft, members) for draft, members in drafts}
-            keys = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
-            self._inserted(connection, [pair for id, pair in last.items() if id not in keys])
+            keys = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
+            self._inserted(context, [pair for id, pair in last.items() if id not in keys])
             for id, key in keys.items():
                 draft, members = last[id]
-                with history_writer.changing(connection, ASSEMBLY, [key]) as noted:
+                with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
                     assemblies.change(connection, self._namespace, key, _replacement(draft))
                     if "members" in draft.named:
                         gone = assemblies.drop_members(connection, key)
-                        noted.members(key, joined=self._extend(connection, key, members), left=gone)
-            every = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), LIVE)
+                        noted.note(key, added=self._extend(context, key, members), removed=gone)
+            every = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
             stored = {a.id: a for a in self._read(connection, list(every.values()), at)}
             return [stored[draft.record.id] for draft, _ in drafts]
 
@@ -174,12 +175,12 @@ class Assemblies(Grouping):
         named = {k: v for k, v in locals().items() if k not in ("self", "id")}
         changes = given(**named)
 
-        def step(connection: Connection) -> Assembly:
-            at = now()
+        def step(context: WriteContext) -> Assembly:
+            connection, at = context.connection, context.now
             fields = assembly_changes(changes)
             fields.setdefault("updated_at", at)
             key = self._key(connection, id, at)
-            with history_writer.changing(connection, ASSEMBLY, [key]):
+            with history_writer.record_update(context, ASSEMBLY, [key]):
                 assemblies.change(connection, self._namespace, key, fields)
             return only(self._read(connection, [key], at))
 
@@ -197,11 +198,11 @@ class Assemblies(Grouping):
         check_id(id)
         asked = list_of_ids(ids)
 
-        def step(connection: Connection) -> Assembly:
-            at = now()
+        def step(context: WriteContext) -> Assembly:
+            connection, at = context.connection, context.now
             key = self._key(connection, id, at)
-            with history_writer.changing(connection, ASSEMBLY, [key]) as noted:
-                noted.members(key, joined=self._extend(connection, key, check_ids(asked)))
+            with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
+                noted.note(key, added=self._extend(context, key, check_ids(asked)))
                 assemblies.stamp(connection, key, at)
             return only(self._read(connection, [key], at))
 
@@ -219,15 +220,15 @@ class Assemblies(Grouping):
         check_id(id)
         asked = list_of_ids(ids)
 
-        def step(connection: Connection) -> Assembly:
-            at = now()
+        def step(context: WriteContext) -> Assembly:
+            connection, at = context.connection, context.now
             key = self._key(connection, id, at)
-            members = records.keys_of(connection, MEMORY, self._namespace, check_ids(asked), LIVE)
-            with history_writer.changing(connection, ASSEMBLY, [key]) as noted:
+            members = records.keys_of(connection, MEMORY, self._namespace, check_ids(asked), at)
+            with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
                 gone = assemblies.remove_members(connection, key, sorted(members.values()))
                 if gone:
-                    noted.members(key, joined=set(), left=gone)
-                    composites.recompute(connection, self._session.spaces, [key])
+                    noted.note(key, added=set(), removed=gone)
+                    composites.recompute(context, [key])
                     assemblies.stamp(connection, key, at)
             return only(self._read(connection, [key], at))
 
@@ -290,11 +291,12 @@ class Assemblies(Grouping):
         given = dict(ids) if isinstance(ids, Mapping) else None
         asked: list[object] = list(given) if given is not None else list_of_ids(ids)
 
-        def step(connection: Connection) -> int:
+        def step(context: WriteContext) -> int:
+            connection = context.connection
             wanted = check_ids(asked)
             levels = {id: check_share("level", level if given is None else given[id]) for id in wanted}
-            keys = records.keys_of(connection, ASSEMBLY, self._namespace, wanted, LIVE)
-            assembly_activation.activate(connection, {key: levels[id] for id, key in keys.items()}, now())
+            keys = records.keys_of(connection, ASSEMBLY, self._namespace, wanted, context.now)
+            assembly_activation.activate(connection, {key: levels[id] for id, key in keys.items()}, context.now)
             return len(keys)
 
         return await self._session.write(step)
@@ -321,13 +323,13 @@ class Assemblies(Grouping):
 
         return await self._session.search(step)
 
-    def _extend(self, connection: Connection, key: int, ids: Sequence[str]) -> set[int]:
+    def _extend(self, context: WriteContext, key: int, ids: Sequence[str]) -> set[int]:
         """Make memories members; the keys of those that were not."""
-        found = records.keys_of(connection, MEMORY, self._namespace, ids, LIVE)
+        found = records.keys_of(context.connection, MEMORY, self._namespace, ids, context.now)
         for id in ids:
             if id not in found:
                 raise NotFoundError("memory", id, self._namespace)
-        return composites.extend(connection, self._session.spaces, key, sorted(found.values()))
+        return composites.extend(context, key, sorted(found.values()))
 
     def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[tuple[Draft[Assembly], list[str]]]:
         at = now()

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
-from memstore.actor import checked
+from memstore.actor import as_actor
 from memstore.concurrency import CHUNK_SIZE
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
 from memstore.filters import Where
@@ -26,8 +26,9 @@ from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
 from memstore.models.records import Assembly, Embedding, Memory, Namespace, RecordKind
 from memstore.models.search import Hits, SearchPlan
-from memstore.repository import history_writer, namespaces, selection, tombstones
+from memstore.repository import history_writer, namespaces, selection
 from memstore.repository import records as record_rows
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import RecordType
 from memstore.repository.records import Order, Place
@@ -35,7 +36,7 @@ from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
 from memstore.sync.follower import View
-from memstore.timestamps import EPOCH, now, to_micros
+from memstore.timestamps import now, to_micros
 from memstore.validation.arguments import list_of_ids, listed
 from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags
 from memstore.vectors.encoding import EmbeddingLike, as_embedding
@@ -48,9 +49,6 @@ T = TypeVar("T")
 PAGE = 100
 """Records read at a time by `list`: each page is one read transaction, and none is held between pages."""
 
-
-LIVE = EPOCH
-"""The time by which a write looks rows up: all that is there counts, because what has expired was deleted first."""
 Query = str | EmbeddingLike
 
 
@@ -144,15 +142,14 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         if node == filters.EVERYTHING:
             raise FilterError("an empty filter would delete everything here: use clear() for that")
 
-        def step(connection: Connection) -> int:
-            at = now()
+        def step(context: WriteContext) -> int:
+            connection = context.connection
             if asked is None:
-                keys = selection.selected(connection, self._selection(at, where=node))
+                keys = selection.selected(connection, self._selection(context.now, where=node))
             else:
-                keys = list(
-                    record_rows.keys_of(connection, self._noun, self._namespace, check_ids(asked), LIVE).values()
-                )
-            history_writer.delete_keys(connection, self._noun, keys)
+                ids = check_ids(asked)
+                keys = list(record_rows.keys_of(connection, self._noun, self._namespace, ids, context.now).values())
+            history_writer.delete_records(context, self._noun, keys)
             return len(keys)
 
         return await self._session.write(step, batch=asked is None or len(asked) > CHUNK_SIZE)
@@ -344,7 +341,8 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         Args:
             plan: a plan that `plan_forget` made for these records in this namespace.
             actor: who forgets them; stored with each record.
-            reason: why; stored with each record. None stores the names of the criteria that the record met.
+            reason: why; stored with each record. None takes the reason of `memstore.as_actor`; without one, the names
+                of the criteria that the record met are stored.
 
         Returns:
             How many records were moved.
@@ -359,10 +357,8 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             raise InvalidError(
                 f"the plan is for namespace {plan.namespace!r}, and this is {self._namespace!r}: apply it there"
             )
-        by, spaces = checked(actor, reason), self._session.spaces
-        return await self._session.write(
-            lambda connection: apply.carry_out(connection, spaces, plan, actor=by.actor, reason=by.reason), batch=True
-        )
+        with as_actor(actor, reason=reason):
+            return await self._session.write(lambda context: apply.forget(context, plan), batch=True)
 
     async def trash(self) -> AsyncIterator[TrashEntry[RecordT]]:
         """Every forgotten record of this namespace, latest first, read page by page."""
@@ -401,21 +397,14 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             DuplicateError: another record has one of the ids.
             InvalidError: one of the memories expired in the trash.
         """
-        unchecked, by = list_of_ids(ids), checked(actor, reason)
+        unchecked = list_of_ids(ids)
 
-        def step(connection: Connection) -> builtins.list[RecordT]:
-            keys = trash.recover(
-                connection,
-                self._session.spaces,
-                self._noun,
-                self._namespace,
-                check_ids(unchecked),
-                actor=by.actor,
-                reason=by.reason,
-            )
-            return self._read(connection, keys, now())
+        def step(context: WriteContext) -> builtins.list[RecordT]:
+            keys = trash.recover(context, self._noun, self._namespace, check_ids(unchecked))
+            return self._read(context.connection, keys, context.now)
 
-        return await self._session.write(step, batch=len(unchecked) > CHUNK_SIZE)
+        with as_actor(actor, reason=reason):
+            return await self._session.write(step, batch=len(unchecked) > CHUNK_SIZE)
 
     async def purge(self, *, older_than: timedelta | float, recursive: bool = False) -> int:
         """Delete records that have been in the trash for longer than *older_than*. Takes the writer lock.
@@ -429,15 +418,10 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         Returns:
             How many records were deleted.
         """
-        length = span("older_than", older_than)
-
-        def step(connection: Connection) -> int:
-            until = planner.ago(now(), length) if length else None
-            return tombstones.purge(
-                connection, until, "forgotten", self._namespace, recursive=recursive, nouns=(self._noun,)
-            )
-
-        return await self._session.write(step, batch=True)
+        age = span("older_than", older_than)
+        return await self._session.write(
+            lambda context: trash.purge(context, self._noun, self._namespace, age, recursive=recursive), batch=True
+        )
 
     async def _asked(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from memstore.actor import checked
+from memstore.actor import as_actor
 from memstore.api.collection import Collection
 from memstore.assemblies import cluster
 from memstore.assemblies import lineage as lineage_module
@@ -71,23 +71,19 @@ class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             merge_module.check_similarity("threshold", threshold),
         )
         title = None if name is None else check_text("name", name)
-        who, why = checked(actor, reason)
-        return await self._session.write(
-            lambda connection: merge_module.merge(
-                connection,
-                self._session.spaces,
-                self._namespace,
-                merge_module.check_sources(asked),
-                into=target,
-                name=title,
-                similarity=like,
-                threshold=least,
-                actor=who,
-                reason=why,
-                at=now(),
-            ),
-            batch=True,
-        )
+        with as_actor(actor, reason=reason):
+            return await self._session.write(
+                lambda context: merge_module.merge(
+                    context,
+                    self._namespace,
+                    merge_module.check_sources(asked),
+                    into=target,
+                    name=title,
+                    similarity=like,
+                    threshold=least,
+                ),
+                batch=True,
+            )
 
     async def unmerge(self, merge: Merge | int | str, *, actor: str | None = None, reason: str | None = None) -> Merge:
         """Undo a merge. Takes the writer lock; one transaction, all or nothing.
@@ -112,13 +108,10 @@ class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         """
         which = merge.id if isinstance(merge, Merge) else merge
         which = check_id(which) if isinstance(which, str) else check_count("the number of a merge", which, 1, 2**62)
-        who, why = checked(actor, reason)
-        return await self._session.write(
-            lambda connection: merge_module.unmerge(
-                connection, self._session.spaces, self._namespace, which, actor=who, reason=why, at=now()
-            ),
-            batch=True,
-        )
+        with as_actor(actor, reason=reason):
+            return await self._session.write(
+                lambda context: merge_module.unmerge(context, self._namespace, which), batch=True
+            )
 
     async def get_merged(self, id: str) -> MergedAssembly:
         """The assembly that last went by *id* into another, as it was.
@@ -249,8 +242,7 @@ class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         for each in asked:
             if not isinstance(each, AssemblySuggestion):
                 raise InvalidError(f"form takes proposals, as propose gives them; got {short_repr(each)}")
-        who, why = checked(actor, reason)
-        return await self._session.write(
-            lambda connection: cluster.create_from(connection, self._namespace, asked, actor=who, reason=why),
-            batch=True,
-        )
+        with as_actor(actor, reason=reason):
+            return await self._session.write(
+                lambda context: cluster.create_from(context, self._namespace, asked), batch=True
+            )

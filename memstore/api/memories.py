@@ -7,9 +7,7 @@ from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar, cast
 
-from sqlalchemy import Connection
-
-from memstore.api.collection import LIVE, embed
+from memstore.api.collection import embed
 from memstore.api.searches import MemorySearches
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
@@ -17,6 +15,7 @@ from memstore.errors import DuplicateError, InvalidError
 from memstore.models.records import Json, Memory
 from memstore.repository import history_writer, memories
 from memstore.repository import records as record_rows
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
 from memstore.repository.record_types import MEMORY
@@ -113,12 +112,12 @@ class Memories(MemorySearches):
         return await self._session.write(step, before=before, batch=many)
 
     def _inserted(
-        self, connection: Connection, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
+        self, context: WriteContext, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
     ) -> list[list[Memory]]:
         """Store what one or several calls of `add_many` bring; what each returns."""
         encoded = calls[0][1] or list(memories.batches(chain.from_iterable(new.values() for new, _ in calls)))
         if encoded:
-            memories.insert_new(connection, self._space, self._namespace, encoded)
+            memories.insert_new(context, self._namespace, encoded)
         return [list(records.values()) for records, _ in calls]
 
     async def upsert(
@@ -159,23 +158,23 @@ class Memories(MemorySearches):
                 last[record.id] = Draft(record, frozenset(named))
             encoded.extend(memories.batches(draft.record for draft in last.values()))
 
-        def step(connection: Connection) -> list[Memory]:
+        def step(context: WriteContext) -> list[Memory]:
             for batch in encoded:
-                self._upserted(connection, batch, last)
+                self._upserted(context, batch, last)
             return [last[id].record for id in ids]
 
         return await self._session.write(step, before=before, batch=len(prepared) > CHUNK_SIZE)
 
-    def _upserted(self, connection: Connection, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
+    def _upserted(self, context: WriteContext, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
         """Store a batch, whose memories are those of *drafts*; those that were there keep their history."""
-        there = memories.standing(connection, self._namespace, batch.ids)
+        there = memories.standing(context.connection, self._namespace, batch.ids)
         if len(there) < len(batch):
             fresh = batch.only(i for i, id in enumerate(batch.ids) if id not in there)
-            memories.insert_new(connection, self._space, self._namespace, [fresh])
+            memories.insert_new(context, self._namespace, [fresh])
             batch = batch.only(i for i, id in enumerate(batch.ids) if id in there)
         if there:
             memories.keep(batch, [drafts[id] for id in batch.ids], there)
-            memories.replace(connection, self._space, self._namespace, batch, there)
+            memories.replace(context, self._namespace, batch, there)
 
     async def update(
         self,
@@ -218,12 +217,12 @@ class Memories(MemorySearches):
                 )
             changes["embedding"] = (await embed(self._session, [cast("str", changes["content"])]))[0]
 
-        def step(connection: Connection) -> Memory:
-            at = now()
-            fields = memory_changes(changes, self._space, at)
-            fields.setdefault("updated_at", at)
-            key = self._key(connection, id, LIVE)
-            with history_writer.changing(connection, MEMORY, [key]):
+        def step(context: WriteContext) -> Memory:
+            connection = context.connection
+            fields = memory_changes(changes, self._space, context.now)
+            fields.setdefault("updated_at", context.now)
+            key = self._key(connection, id, context.now)
+            with history_writer.record_update(context, MEMORY, [key]):
                 memories.change(connection, self._space, self._namespace, key, fields)
             return only(memories.read(connection, self._space, [key]))
 
@@ -236,9 +235,9 @@ class Memories(MemorySearches):
         """
         asked = list_of_ids(ids)
 
-        def step(connection: Connection) -> int:
-            keys = record_rows.keys_of(connection, MEMORY, self._namespace, check_ids(asked), LIVE)
-            memories.touch(connection, sorted(keys.values()), now())
+        def step(context: WriteContext) -> int:
+            keys = record_rows.keys_of(context.connection, MEMORY, self._namespace, check_ids(asked), context.now)
+            memories.touch(context.connection, sorted(keys.values()), context.now)
             return len(keys)
 
         return await self._session.write(step)

@@ -146,7 +146,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(vectors.lagging)
         if lagging:
-            await session.mend_composites()
+            await session.update_composites()
     except BaseException:
         await finished(asyncio.ensure_future(database.close()))  # a second cancellation leaves no thread behind either
         raise
@@ -193,16 +193,16 @@ async def _keep_history(database: Database, settings: Settings) -> None:
     if stored is None or stored.keep != wanted:
         if wanted != "off":
             await _drop_history(database)  # a process may have ended before all was gone
-        await database.write(lambda connection: history_retention.remember(connection, wanted))
+        await database.write(lambda connection: history_retention.set_keep(connection, wanted))
     if wanted == "off":
         await _drop_history(database)
 
 
 async def _drop_history(database: Database) -> None:
     """Delete what a file that keeps nothing of its past kept before, in transactions between which others come."""
-    left = await database.read(history_retention.to_drop)
+    left = await database.read(history_retention.has_unwanted_rows)
     while left:
-        left = await database.write(history_retention.drop_some, batch=True)
+        left = await database.write(history_retention.delete_unwanted_rows, batch=True)
 
 
 def _settle(connection: Connection, settings: Settings) -> dict[RecordKind, VectorSpace]:
@@ -211,7 +211,7 @@ def _settle(connection: Connection, settings: Settings) -> dict[RecordKind, Vect
         if settings.dimension is None:
             raise no_dimension(settings.path)
         store_meta.add_spaces(connection, settings.new_space(settings.dimension))
-        history_retention.remember(connection, settings.history or "full")
+        history_retention.set_keep(connection, settings.history or "full")
     return store_meta.spaces(connection)
 
 

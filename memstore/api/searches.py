@@ -22,7 +22,6 @@ from memstore.search.activation import AssemblyBoost, check_boost
 from memstore.search.assembly_boost import Boosted, Boosting
 from memstore.search.explain import Explainer
 from memstore.sync.follower import View
-from memstore.timestamps import now
 from memstore.validation.values import check_id, check_namespace, check_tags
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
@@ -102,7 +101,7 @@ class MemorySearches(Collection[Memory, Hit, ForgetPolicy]):
         options = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
         hits = await self._asked(queries, limit, answered, "assembly", **options)
         if boost.record and activated:
-            await self._session.write(lambda connection: stored.activate(connection, activated, now()))
+            await self._session.write(lambda context: stored.activate(context.connection, activated, context.now))
         return hits
 
     def _boosted(

@@ -36,6 +36,7 @@ from memstore.repository import (
     tombstones,
     vectors,
 )
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import RECORD_TYPES
 from memstore.repository.sqlite_only import change_log, index_snapshots, metadata_indexes
 from memstore.session import Autocommit, OpenTransaction, Session
@@ -73,13 +74,13 @@ class _Nouns:
         What lies in the trash goes too, and is not counted: nothing is left. Takes the writer lock. All or nothing.
         """
 
-        def step(connection: Connection) -> int:
-            at = now()
+        def step(context: WriteContext) -> int:
+            connection = context.connection
             deleted = 0
             for noun in RECORD_TYPES:
-                chosen = selection.Selection(noun=noun, namespace=self._namespace, now=at, recursive=recursive)
+                chosen = selection.Selection(noun=noun, namespace=self._namespace, now=context.now, recursive=recursive)
                 keys = selection.selected(connection, chosen)
-                history_writer.delete_keys(connection, noun, keys)
+                history_writer.delete_records(context, noun, keys)
                 deleted += len(keys)
             for cause in tombstones.CAUSES:
                 tombstones.purge(connection, None, cause, self._namespace, recursive=recursive)
@@ -100,7 +101,7 @@ class _Nouns:
             UndoError: something later depends on it; its `later` says what. Nothing was written.
             HistoryError: the change is not kept any more.
         """
-        return await self._session.write(lambda c: undo_module.undo(c, self._session.spaces, self._namespace, change))
+        return await self._session.write(lambda context: undo_module.undo(context, self._namespace, change))
 
     async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
         """The namespaces at and below *prefix*, itself below this one, that hold anything; sorted."""
@@ -244,9 +245,7 @@ class Store(StoreNamespace):
         found = await self.check()
         for finding in found:
             _log.warning("repair found %s", finding)
-        orphans, filled, recomposed = await self._session.write(
-            lambda c: checks.mend(c, self._session.spaces, found), batch=True
-        )
+        orphans, filled, recomposed = await self._session.write(lambda context: checks.mend(context, found), batch=True)
         await self._database.call(lambda _: self._follower.drop())
         reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in RECORD_TYPES))
         return RepairReport(
@@ -307,7 +306,7 @@ class Store(StoreNamespace):
         spares the next open the work. Does nothing where searches are to be exact. Takes the writer lock for each
         megabyte of the snapshot.
         """
-        self._session.refuse_inside_own()
+        self._session.check_no_open_transaction()
         await self._session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
         await self._tender.optimize()
 
@@ -317,7 +316,8 @@ class Store(StoreNamespace):
         Takes the writer lock. Expired memories, unused tags and the older part of the change log go too.
         """
 
-        def tidy(connection: Connection) -> None:
+        def tidy(context: WriteContext) -> None:
+            connection = context.connection
             history_retention.trim_all(connection)
             tags.drop_unused(connection)
             change_log.trim(connection, change_log.top(connection))
@@ -373,7 +373,7 @@ class Store(StoreNamespace):
             TransactionError: this task has a transaction open on it.
         """
         if not self._database.closed:
-            self._session.refuse_inside_own()
+            self._session.check_no_open_transaction()
         try:
             await self._tender.stop()
             await self._database.close()

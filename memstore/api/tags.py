@@ -10,6 +10,7 @@ from memstore.api.collection import PAGE
 from memstore.errors import NotFoundError
 from memstore.models.records import Namespace, Tag
 from memstore.repository import history_writer, tags
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import RECORD_TYPES
 from memstore.session import Session
 from memstore.timestamps import now
@@ -50,14 +51,15 @@ class Tags:
         _check_tag(old)
         _check_tag(new)
 
-        def step(connection: Connection) -> int:
+        def step(context: WriteContext) -> int:
+            connection = context.connection
             key = tags.find(connection, self._namespace, old)
             carried = 0 if key is None else _carried(connection, key)
             if key is None or not carried:
                 raise NotFoundError("tag", old, self._namespace)
             if old != new:
-                _note(connection, key, old, new)
-                tags.rename(connection, self._namespace, key, new, now())
+                _note(context, key, old, new)
+                tags.rename(connection, self._namespace, key, new, context.now)
             return carried
 
         return await self._session.write(step)
@@ -66,13 +68,14 @@ class Tags:
         """Take a tag from whatever carries it; how many records were changed. Takes the writer lock."""
         _check_tag(tag)
 
-        def step(connection: Connection) -> int:
+        def step(context: WriteContext) -> int:
+            connection = context.connection
             key = tags.find(connection, self._namespace, tag)
             if key is None:
                 return 0
             carried = _carried(connection, key)
-            _note(connection, key, tag, None)
-            tags.drop(connection, key, now())
+            _note(context, key, tag, None)
+            tags.drop(connection, key, context.now)
             return carried
 
         return await self._session.write(step)
@@ -82,9 +85,9 @@ def _check_tag(value: object) -> str:
     return check_text("a tag", value, least=1, most=MAX_TAG_BYTES)
 
 
-def _note(connection: Connection, key: int, old: str, new: str | None) -> None:
+def _note(context: WriteContext, key: int, old: str, new: str | None) -> None:
     for noun in RECORD_TYPES:
-        history_writer.retagging(connection, noun, tags.carriers(connection, noun, key), old, new)
+        history_writer.record_tag_change(context, noun, tags.carriers(context.connection, noun, key), old, new)
 
 
 def _carried(connection: Connection, key: int) -> int:

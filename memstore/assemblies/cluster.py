@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from memstore.api.collection import LIVE
 from memstore.concurrency import CHUNK_SIZE, Stopping, in_thread_until_stopped, yield_gil
 from memstore.errors import DuplicateError, InvalidError
 from memstore.index.protocol import Keys, Mask
@@ -28,6 +27,7 @@ from memstore.models.ids import new_id
 from memstore.models.merging import MergeCandidate
 from memstore.models.records import Assembly, Namespace
 from memstore.repository import assemblies, history_writer, merges, records, selection
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.selection import Selection
 from memstore.search.neighbors import BATCH, near
@@ -260,16 +260,9 @@ def _why(count: int) -> LeftReason:
     return "no_vector" if count < 0 else "too_few" if count else "no_neighbour"
 
 
-def create_from(
-    connection: Connection,
-    path: Namespace,
-    proposals: Sequence[AssemblySuggestion],
-    *,
-    actor: str | None = None,
-    reason: str | None = None,
-) -> ClusterResult:
-    """Make the assemblies of *proposals*: see `Assemblies.form`."""
-    at = now()
+def create_from(context: WriteContext, path: Namespace, proposals: Sequence[AssemblySuggestion]) -> ClusterResult:
+    """Make the assemblies of *proposals*: see `Assemblies.create_from`."""
+    connection, at = context.connection, context.now
     given: set[str] = set()
     for id in (check_id(proposal.id) for proposal in proposals if proposal.id is not None):
         if id in given:
@@ -277,7 +270,7 @@ def create_from(
         given.add(id)
     asked = [(proposal, check_ids(proposal.members, "members")) for proposal in proposals]
     wanted = list(dict.fromkeys(id for _, ids in asked for id in ids))
-    keys = records.keys_of(connection, MEMORY, path, wanted, LIVE)
+    keys = records.keys_of(connection, MEMORY, path, wanted, at)
     taken = set(merges.assigned(connection, np.array(sorted(keys.values()), dtype=np.int64)).tolist())
     made: list[Assembly] = []
     members: list[list[int]] = []
@@ -298,6 +291,5 @@ def create_from(
             yield_gil()
         assemblies.add_members(connection, key, found)  # every write ends with the composites that it left behind
     if new:
-        with history_writer.said_by(connection, actor, reason):
-            history_writer.added(connection, ASSEMBLY, assemblies.owner(connection, new[0]), new)
+        history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, new[0]), new)
     return ClusterResult(assemblies=tuple(assembly.id for assembly in made), stale=tuple(stale))

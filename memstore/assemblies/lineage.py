@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
-from memstore.api.collection import LIVE
 from memstore.concurrency import yield_gil
 from memstore.errors import NotFoundError
 from memstore.models.merging import Lineage, LineageEntry, Merge
 from memstore.models.records import Namespace
 from memstore.repository import merges, records
 from memstore.repository.record_types import ASSEMBLY
+from memstore.timestamps import EPOCH
 
 _Step = Callable[[Sequence[int]], list[tuple[int, str, Merge]]]
 """From the keys of some assemblies to those one merge away: key, id, the merge."""
@@ -18,7 +18,7 @@ _Step = Callable[[Sequence[int]], list[tuple[int, str, Merge]]]
 
 def lineage(connection: Connection, path: Namespace, id: str) -> Lineage:
     """What the assembly *id* came of and became: see `Assemblies.lineage`."""
-    key = records.key_of(connection, ASSEMBLY, path, id, LIVE)
+    key = records.key_of(connection, ASSEMBLY, path, id, EPOCH)
     there = key is not None
     if key is None:
         key = merges.named(connection, path, id)

@@ -6,13 +6,11 @@ It is undone last first, and only where nothing that was done since would be los
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.api.collection import LIVE
 from memstore.concurrency import yield_gil
 from memstore.errors import ConflictError, InvalidError, NotFoundError, short_repr
 from memstore.models.ids import new_id
@@ -20,6 +18,7 @@ from memstore.models.merging import Merge, MergedAssembly
 from memstore.models.records import Assembly, Json, Memory, Namespace, RecordKind
 from memstore.repository import assemblies, history_writer, merges, recalled, tombstones
 from memstore.repository import records as record_rows
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, only
 from memstore.repository.merges import Stored
 from memstore.repository.record_types import ASSEMBLY, MEMORY
@@ -52,8 +51,7 @@ def check_similarity(name: str, value: object) -> float | None:
 
 
 def merge(
-    connection: Connection,
-    spaces: Spaces,
+    context: WriteContext,
     path: Namespace,
     ids: Sequence[str],
     *,
@@ -61,21 +59,19 @@ def merge(
     name: str | None,
     similarity: float | None,
     threshold: float | None,
-    actor: str | None,
-    reason: str | None,
-    at: datetime,
 ) -> Merge:
     """Merge the assemblies *ids*: see `Assemblies.merge`."""
-    keys = record_rows.keys_of(connection, ASSEMBLY, path, ids, LIVE)
+    connection, at = context.connection, context.now
+    keys = record_rows.keys_of(connection, ASSEMBLY, path, ids, at)
     for id in ids:
         if id not in keys:
             raise NotFoundError("assembly", id, path)
-    target = None if into is None else record_rows.key_of(connection, ASSEMBLY, path, into, LIVE)
+    target = None if into is None else record_rows.key_of(connection, ASSEMBLY, path, into, at)
     going = [id for id in ids if id != into]
     if len(going) + (target is not None) < 2:
         raise InvalidError("a merge takes two assemblies or more: give the ids of those that are to be one")
     sources = [keys[id] for id in going]
-    space = spaces["assembly"]
+    space = context.spaces["assembly"]
     records = assemblies.read(connection, space, sources if target is None else [target, *sources], at)
     if similarity is None:
         similarity = least_score(space, records)
@@ -85,9 +81,8 @@ def merge(
     before = Assembly(id=into or new_id(), namespace=path, created_at=at, updated_at=at)
     before = before if target is None else records[0]
     after = _united(before, records, name)
-    with history_writer.said_by(connection, actor, reason) as said:
-        tombstones.set_aside(connection, ASSEMBLY, space, sources, "merged", at=at, actor=actor, reason=reason)
-        key = _put(connection, path, target, after, came, at)
+    tombstones.archive(context, ASSEMBLY, sources, "merged")
+    key = _put(context, path, target, after, came)
     made = Merge(
         id=0,
         namespace=path,
@@ -96,25 +91,24 @@ def merge(
         at=at,
         similarity=similarity,
         threshold=threshold,
-        actor=said.actor,
-        reason=said.reason,
+        actor=context.actor.name,
+        reason=context.actor.reason,
     )
     number = merges.add(connection, made, key, sources, _brought(before, after, came, made=target is None))
     return only(merges.read(connection, [number])).merge
 
 
-def _put(
-    connection: Connection, path: Namespace, target: int | None, after: Assembly, came: Sequence[int], at: datetime
-) -> int:
+def _put(context: WriteContext, path: Namespace, target: int | None, after: Assembly, came: Sequence[int]) -> int:
     """Store the one that a merge makes, or what it makes of *target*; its key."""
+    connection = context.connection
     if target is None:
         (key,) = assemblies.insert_new(connection, path, [after])
         assemblies.add_members(connection, key, came)  # every write ends with the composites that it left behind
-        history_writer.added(connection, ASSEMBLY, assemblies.owner(connection, key), [key])
+        history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, key), [key])
         return key
-    with history_writer.changing(connection, ASSEMBLY, [target]) as noted:
-        assemblies.change(connection, path, target, {**_fields(after), "updated_at": at})
-        noted.members(target, joined=set(assemblies.add_members(connection, target, came)))
+    with history_writer.record_update(context, ASSEMBLY, [target]) as noted:
+        assemblies.change(connection, path, target, {**_fields(after), "updated_at": context.now})
+        noted.note(target, set(assemblies.add_members(connection, target, came)))
     return target
 
 
@@ -175,17 +169,9 @@ def _brought(before: Assembly, after: Assembly, came: Sequence[int], *, made: bo
     }
 
 
-def unmerge(
-    connection: Connection,
-    spaces: Spaces,
-    path: Namespace,
-    which: int | str,
-    *,
-    actor: str | None,
-    reason: str | None,
-    at: datetime,
-) -> Merge:
+def unmerge(context: WriteContext, path: Namespace, which: int | str) -> Merge:
     """Undo a merge: see `Assemblies.unmerge`."""
+    connection = context.connection
     found = merges.latest(connection, path, which) if isinstance(which, str) else merges.one(connection, path, which)
     if found is None:
         raise NotFoundError("merge", str(which), path)
@@ -194,14 +180,13 @@ def unmerge(
     lost = [id for key, id in zip(found.sources, found.merge.sources, strict=True) if key not in gone]
     if lost:
         raise _conflict(found.merge.id, f"what it merged was purged, {short_repr(lost[0])} for one: make it anew")
-    with history_writer.said_by(connection, actor, reason) as said:
-        if merges.alive(connection, [found.target]):
-            if found.brought["made"]:
-                _remove(connection, spaces, found, at)
-            else:
-                _take_out(connection, spaces, found, at)
-        tombstones.bring_back(connection, ASSEMBLY, spaces, [gone[key] for key in found.sources])
-    merges.undo(connection, found.merge.id, at, *said)
+    if merges.alive(connection, [found.target]):
+        if found.brought["made"]:
+            _remove(context, found)
+        else:
+            _take_out(context, found)
+    tombstones.restore(context, ASSEMBLY, [gone[key] for key in found.sources])
+    merges.mark_undone(context, found.merge.id)
     return only(merges.read(connection, [found.merge.id])).merge
 
 
@@ -224,9 +209,10 @@ def _refuse_later(connection: Connection, found: Stored) -> None:
         raise _conflict(number, f"{short_repr(found.merge.target)} was forgotten since: restore it first")
 
 
-def _remove(connection: Connection, spaces: Spaces, found: Stored, at: datetime) -> None:
+def _remove(context: WriteContext, found: Stored) -> None:
     """Delete the assembly that a merge made, unless it holds what did not come with the merge."""
-    record = only(assemblies.read(connection, spaces["assembly"], [found.target], at))
+    connection = context.connection
+    record = only(assemblies.read(connection, context.spaces["assembly"], [found.target], context.now))
     brought = found.brought
     own = len(set(merges.members(connection, [found.target])).difference(brought["members"]))
     changed = ["members"] * bool(own)
@@ -240,14 +226,15 @@ def _remove(connection: Connection, spaces: Spaces, found: Stored, at: datetime)
             f"{', '.join(changed)} of {short_repr(found.merge.target)}, which it made, changed since: "
             "delete that assembly, then undo the merge",
         )
-    history_writer.delete_keys(connection, ASSEMBLY, [found.target])
+    history_writer.delete_records(context, ASSEMBLY, [found.target])
 
 
-def _take_out(connection: Connection, spaces: Spaces, found: Stored, at: datetime) -> None:
+def _take_out(context: WriteContext, found: Stored) -> None:
     """Take out of the target what only the merge brought; what somebody gave another value since stays."""
-    record = only(assemblies.read(connection, spaces["assembly"], [found.target], at))
+    connection = context.connection
+    record = only(assemblies.read(connection, context.spaces["assembly"], [found.target], context.now))
     brought = found.brought
-    changes: dict[str, Any] = {"updated_at": at}
+    changes: dict[str, Any] = {"updated_at": context.now}
     for name in ("name", "description"):
         before, after = brought[name]
         if getattr(record, name) == after:
@@ -259,11 +246,11 @@ def _take_out(connection: Connection, spaces: Spaces, found: Stored, at: datetim
         for key, value in record.metadata.items()
         if key not in brought["metadata"] or json_text(value) != json_text(brought["metadata"][key])
     }
-    with history_writer.changing(connection, ASSEMBLY, [found.target]) as noted:
+    with history_writer.record_update(context, ASSEMBLY, [found.target]) as noted:
         gone = assemblies.remove_members(connection, found.target, brought["members"])
         away = sorted(set(brought["members"]) - gone)  # in the trash, say: they are not to come back into it
         tombstones.part(connection, MEMORY, away, found.target)
-        noted.members(found.target, joined=set(), left=gone)
+        noted.note(found.target, added=set(), removed=gone)
         assemblies.change(connection, found.merge.namespace, found.target, changes)
 
 

@@ -30,6 +30,7 @@ from memstore.database.write_queue import WriteQueue, WriteRequest
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
 
 T = TypeVar("T")
+TargetT = TypeVar("TargetT")
 PartT = TypeVar("PartT")
 
 MOST = 64
@@ -43,7 +44,7 @@ _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in
 _log = logging.getLogger("memstore")
 
 
-class BatchableOperation(Generic[PartT, T]):
+class BatchableOperation(Generic[TargetT, PartT, T]):
     """A step that can be done together with others of its *kind*, for less than one after the other.
 
     Args:
@@ -56,24 +57,24 @@ class BatchableOperation(Generic[PartT, T]):
     __slots__ = ("kind", "part", "run", "size")
 
     def __init__(
-        self, kind: Hashable, run: Callable[[Connection, Sequence[PartT]], Sequence[T]], part: PartT, size: int
+        self, kind: Hashable, run: Callable[[TargetT, Sequence[PartT]], Sequence[T]], part: PartT, size: int
     ) -> None:
         self.kind = kind
         self.run = run
         self.part = part
         self.size = size
 
-    def __call__(self, connection: Connection) -> T:
+    def __call__(self, target: TargetT) -> T:
         """Do it alone."""
-        return self.run(connection, [self.part])[0]
+        return self.run(target, [self.part])[0]
 
     def inside(
-        self, around: Callable[[Connection, Step[Sequence[T]]], Sequence[T]], by: Hashable
-    ) -> "BatchableOperation[PartT, T]":
+        self, around: Callable[[Connection, Callable[[TargetT], Sequence[T]]], Sequence[T]], by: Hashable
+    ) -> "BatchableOperation[Connection, PartT, T]":
         """The same step, but that *around* runs it, once however many *by* the same are done together."""
 
         def run(connection: Connection, parts: Sequence[PartT]) -> Sequence[T]:
-            return around(connection, lambda connection: self.run(connection, parts))
+            return around(connection, lambda target: self.run(target, parts))
 
         return BatchableOperation((self.kind, by), run, self.part, self.size)
 
@@ -350,7 +351,9 @@ def _neighbours(jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
 
 def _together(connection: Connection, jobs: Sequence[Job[Any]]) -> bool:
     """Do jobs that are alike by one call; False where it failed, and left nothing."""
-    steps: list[BatchableOperation[Any, Any]] = [cast("BatchableOperation[Any, Any]", job.function) for job in jobs]
+    steps: list[BatchableOperation[Any, Any, Any]] = [
+        cast("BatchableOperation[Any, Any, Any]", job.function) for job in jobs
+    ]
     try:
         with transactions.savepoint(connection, "job"):
             values = steps[0].run(connection, [step.part for step in steps])

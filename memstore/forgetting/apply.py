@@ -1,45 +1,47 @@
-"""Applying a forget plan: the records move to the trash."""
-
-from datetime import datetime
-
-from sqlalchemy import Connection
+"""Applying a forget plan: its records move to the trash, all or none."""
 
 from memstore.concurrency import chunks
 from memstore.errors import StalePlanError
-from memstore.forgetting.planner import Spaces
 from memstore.forgetting.policies import ForgetPlan
 from memstore.models.forgetting import ForgetCandidate
 from memstore.repository import forget_candidates, tombstones
+from memstore.repository.context import WriteContext
 from memstore.repository.forget_candidates import EXPIRES
 from memstore.repository.record_types import BY_KIND, MEMORY, RecordType
-from memstore.timestamps import now, to_micros
+from memstore.timestamps import to_micros
 
 
-def carry_out(
-    connection: Connection, spaces: Spaces, plan: ForgetPlan, *, actor: str | None, reason: str | None
-) -> int:
-    """Move what *plan* names to the trash; how many. Raises `StalePlanError`."""
-    noun, at = BY_KIND[plan.noun], now()
-    space = spaces[noun.kind]
+def forget(context: WriteContext, plan: ForgetPlan) -> int:
+    """Move the records of *plan* to the trash; how many.
+
+    The stored reason is the actor's; without one, the criteria that each record met. A memory that has expired since
+    the plan was made is deleted already, and not counted.
+
+    Raises:
+        StalePlanError: a record has changed since the plan was made.
+    """
+    record_type = BY_KIND[plan.noun]
+    space = context.spaces[record_type.kind]
     stale: list[ForgetCandidate] = []
-    going: dict[str, list[int]] = {}
-    for some in chunks(plan.planned):
-        there = {
-            state.pk: state.values for state in forget_candidates.states(connection, noun, space, [p.key for p in some])
-        }
-        for each in some:
-            if there.get(each.key) == each.state:
-                going.setdefault(", ".join(each.reasons) if reason is None else reason, []).append(each.key)
-            elif each.key in there or not _has_expired(noun, each, at):
-                stale.append(each)
+    keys_by_reason: dict[str, list[int]] = {}
+    for chunk in chunks(plan.planned):
+        states = forget_candidates.states(context.connection, record_type, space, [planned.key for planned in chunk])
+        values = {state.pk: state.values for state in states}
+        for candidate in chunk:
+            if values.get(candidate.key) == candidate.state:
+                criteria = ", ".join(candidate.reasons)
+                reason = criteria if context.actor.reason is None else context.actor.reason
+                keys_by_reason.setdefault(reason, []).append(candidate.key)
+            elif candidate.key in values or not _has_expired(context, record_type, candidate):
+                stale.append(candidate)
     if stale:
-        raise StalePlanError(noun.kind, [each.id for each in stale])
-    for why, keys in going.items():
-        tombstones.set_aside(connection, noun, space, keys, "forgotten", at=at, actor=actor, reason=why)
-    return sum(map(len, going.values()))
+        raise StalePlanError(record_type.kind, [candidate.id for candidate in stale])
+    for reason, keys in keys_by_reason.items():
+        tombstones.archive(context.with_reason(reason), record_type, keys, "forgotten")
+    return sum(map(len, keys_by_reason.values()))
 
 
-def _has_expired(noun: RecordType, each: ForgetCandidate, at: datetime) -> bool:
-    """Whether a memory is not there any more because its time has come: that is no reason to stop."""
-    expires = each.state[EXPIRES] if noun is MEMORY else None
-    return isinstance(expires, int) and expires <= to_micros(at)
+def _has_expired(context: WriteContext, record_type: RecordType, candidate: ForgetCandidate) -> bool:
+    """Whether *candidate* is a memory that does not exist any more because it expired."""
+    expires_at = candidate.state[EXPIRES] if record_type is MEMORY else None
+    return isinstance(expires_at, int) and expires_at <= to_micros(context.now)

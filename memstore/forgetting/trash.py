@@ -1,19 +1,22 @@
-"""The trash: its pages, and the way back into the live tables."""
+"""The trash: its pages, recovery of forgotten records, and their final deletion."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
 from memstore.concurrency import chunks
 from memstore.errors import InvalidError, NotFoundError
+from memstore.forgetting import planner
 from memstore.models.forgetting import TrashEntry
-from memstore.models.records import Namespace, RecordKind
-from memstore.repository import history_writer, recalled, tombstones
+from memstore.models.records import Namespace
+from memstore.repository import recalled, tombstones
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, RecordType
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
-from memstore.timestamps import from_micros, now, to_micros
+from memstore.timestamps import from_micros, to_micros
 
 
 def page(
@@ -39,16 +42,7 @@ def page(
     return entries, rows[-1].pk if len(rows) == limit else None
 
 
-def recover(
-    connection: Connection,
-    spaces: dict[RecordKind, VectorSpace],
-    noun: RecordType,
-    namespace: Namespace,
-    ids: Sequence[str],
-    *,
-    actor: str | None,
-    reason: str | None,
-) -> list[int]:
+def recover(context: WriteContext, record_type: RecordType, namespace: Namespace, ids: Sequence[str]) -> list[int]:
     """Move the records *ids* from the trash back into their tables; see `Collection.recover`.
 
     Returns:
@@ -59,22 +53,35 @@ def recover(
         DuplicateError: another record has one of the ids.
         InvalidError: one of them has expired.
     """
-    at = now()
-    keys = tombstones.find(connection, noun, namespace, ids, "forgotten")
+    connection = context.connection
+    tombstone_keys = tombstones.find(connection, record_type, namespace, ids, "forgotten")
     for id in ids:
-        if id not in keys:
-            raise NotFoundError(noun.kind, id, namespace, trash=True)
-    ordered = [keys[id] for id in ids]
-    for part in chunks(ordered):
-        for row in tombstones.read(connection, noun, part):
-            expires = row.record.get("expires_at")
-            if expires is not None and expires <= to_micros(at):
+        if id not in tombstone_keys:
+            raise NotFoundError(record_type.kind, id, namespace, trash=True)
+    ordered = [tombstone_keys[id] for id in ids]
+    for chunk in chunks(ordered):
+        for row in tombstones.read(connection, record_type, chunk):
+            expires_at = row.record.get("expires_at")
+            if expires_at is not None and expires_at <= to_micros(context.now):
                 raise InvalidError(
-                    f"memory {row.id!r} expired in the trash, at {from_micros(expires)}, so it cannot be recovered: "
-                    "read its record from trash(), and add it again with another expires_at"
+                    f"Memory {row.id!r} expired in the trash at {from_micros(expires_at)}, so it cannot be recovered. "
+                    "Read its record from trash(), and add it again with another expires_at."
                 )
-    with history_writer.said_by(connection, actor, reason):
-        recovered = tombstones.bring_back(connection, noun, spaces, ordered)
-    if noun is ASSEMBLY:  # the caller reads the records before the end of the write recomputes composites
-        composites.recompute(connection, spaces, recovered)
-    return recovered
+    keys = tombstones.restore(context, record_type, ordered)
+    if record_type is ASSEMBLY:  # the caller reads the records before the end of the write recomputes composites
+        composites.recompute(context, keys)
+    return keys
+
+
+def purge(
+    context: WriteContext, record_type: RecordType, namespace: Namespace, older_than: timedelta, *, recursive: bool
+) -> int:
+    """Delete what has been in the trash of *namespace* for longer than *older_than*, or all of it where that is 0.
+
+    Returns:
+        How many records were deleted.
+    """
+    before = planner.ago(context.now, older_than) if older_than else None
+    return tombstones.purge(
+        context.connection, before, "forgotten", namespace, recursive=recursive, nouns=(record_type,)
+    )

@@ -297,7 +297,7 @@ def _changes(
     connection: Connection, spaces: Spaces, noun: RecordType, name: tuple[Namespace, str], key: int, limit: int | None
 ) -> Iterator[Change]:
     """What happened to the record of a key, the latest first."""
-    after = history_writer.standing(connection, noun, [key]).get(key)
+    after = history_writer.current_versions(connection, noun, [key]).get(key)
     count = 0
     for each in history_reader.entries(connection, noun, [key]):
         before = history_reader.before(each, after)

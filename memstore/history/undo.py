@@ -11,33 +11,31 @@ from sqlalchemy import Connection
 from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError, short_repr
 from memstore.history import as_of
 from memstore.models.history import Change
-from memstore.models.records import Namespace, RecordKind
+from memstore.models.records import Namespace
 from memstore.repository import assemblies, history_reader, history_retention, history_writer, record_tags, records
 from memstore.repository import row_restore as statements
+from memstore.repository.context import WriteContext
 from memstore.repository.history_reader import GONE, Entry
 from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RecordType
-from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
-from memstore.timestamps import EPOCH, now, to_micros
-
-Spaces = dict[RecordKind, VectorSpace]
+from memstore.timestamps import EPOCH, to_micros
 
 
-def undo(connection: Connection, spaces: Spaces, namespace: Namespace, change: object) -> Change:
+def undo(context: WriteContext, namespace: Namespace, change: object) -> Change:
     """Undo *change*, which is of *namespace* or of one below it; what was changed by that."""
     if not isinstance(change, Change):
         raise InvalidError(f"undo takes a memstore.Change, such as history() gives; got {short_repr(change)}")
     if change.namespace[: len(namespace)] != namespace:
         raise NotFoundError(change.noun, change.id, namespace)
-    noun = BY_KIND[change.noun]
+    connection, noun = context.connection, BY_KIND[change.noun]
     entry, key = _found(connection, noun, change)
     if entry.what in GONE:
-        _bring_back(connection, spaces, noun, entry, change)
+        _bring_back(context, noun, entry, change)
     elif entry.born:
-        _remove(connection, noun, entry, key, change)
+        _remove(context, noun, entry, key, change)
     else:
-        _take_back(connection, spaces, noun, entry, change)
-    made = as_of.history(connection, spaces, noun, change.namespace, change.id, 1)[0]
+        _take_back(context, noun, entry, change)
+    made = as_of.history(connection, context.spaces, noun, change.namespace, change.id, 1)[0]
     if made.undoes != entry.number:
         raise _refuse(change, "everything is as it was before it already")
     return made
@@ -49,7 +47,7 @@ def _found(connection: Connection, noun: RecordType, change: Change) -> tuple[En
     known = as_of.keys(connection, noun, change.namespace, change.id)
     keys = [] if entry is None or entry.kind != noun.kind else [k for k in known if entry.first <= k <= entry.key]
     if entry is None or not keys:
-        since = history_retention.kept(connection).since
+        since = history_retention.read(connection).since
         raise HistoryError(
             f"change {change.number} of {change.noun} {change.id!r} is not in this file's history, or not any more: "
             "ask history() what is",
@@ -79,8 +77,9 @@ def _refuse(change: Change, why: str, later: Iterable[int] = ()) -> ConflictErro
     return ConflictError(f"{of} cannot be undone: {why}{named}", later=numbers)
 
 
-def _remove(connection: Connection, noun: RecordType, entry: Entry, key: int, change: Change) -> None:
+def _remove(context: WriteContext, noun: RecordType, entry: Entry, key: int, change: Change) -> None:
     """Undo that a record came: it goes."""
+    connection = context.connection
     later = [each.number for each in _later(connection, noun, key, entry)]
     if later:
         raise _refuse(change, "the record was changed after that", later)
@@ -88,7 +87,7 @@ def _remove(connection: Connection, noun: RecordType, entry: Entry, key: int, ch
         joined = {n for owner in assemblies.owners(connection, key) for n in _joins(connection, owner, key)}
         if any(number > entry.number for number in joined):
             raise _refuse(change, "the memory became a member of an assembly after that", joined)
-    history_writer.delete_keys(connection, noun, [key], undoes=entry.number)
+    history_writer.delete_records(context, noun, [key], undoes=entry.number)
 
 
 def _joins(connection: Connection, owner: int, key: int) -> list[int]:
@@ -100,8 +99,9 @@ def _joins(connection: Connection, owner: int, key: int) -> list[int]:
     return [] if run is None else [run.number]
 
 
-def _bring_back(connection: Connection, spaces: Spaces, noun: RecordType, entry: Entry, change: Change) -> None:
+def _bring_back(context: WriteContext, noun: RecordType, entry: Entry, change: Change) -> None:
     """Undo that a record went: it is there again under its key, with all that it had and can have still."""
+    connection = context.connection
     if entry.what == "forgotten":
         raise _refuse(change, "what was forgotten lies in the trash: bring it back by restore()")
     if entry.what == "merged":
@@ -117,24 +117,25 @@ def _bring_back(connection: Connection, spaces: Spaces, noun: RecordType, entry:
     if was is None:
         raise ConflictError(f"change {entry.number} says nothing of what was there")
     expires = was.columns.get("expires_at")
-    if expires is not None and expires <= to_micros(now()):
+    if expires is not None and expires <= to_micros(context.now):
         raise _refuse(change, "the memory's time has come, so it would be deleted at once: add it anew")
-    as_of.check(noun, was, spaces)
+    as_of.check(noun, was, context.spaces)
     statements.insert_again(connection, noun, was)
     record_tags.add_tags(connection, noun, was.namespace_pk, [(was.pk, was.tags)])
     if was.vector is not None:
-        statements.put_vector(connection, spaces["memory"], was.pk, was.vector, was.checksum)
+        statements.put_vector(connection, context.spaces["memory"], was.pk, was.vector, was.checksum)
     if noun is ASSEMBLY:
         members = statements.there(connection, MEMORY, entry.pairs("members"))
-        composites.extend(connection, spaces, was.pk, members)
+        composites.extend(context, was.pk, members)
     else:
         for owner in statements.there(connection, ASSEMBLY, entry.pairs("assemblies")):
-            composites.extend(connection, spaces, owner, [was.pk])
-    history_writer.returned(connection, noun, [was.pk], undoes=entry.number)
+            composites.extend(context, owner, [was.pk])
+    history_writer.record_restoration(context, noun, [was.pk], undoes=entry.number)
 
 
-def _take_back(connection: Connection, spaces: Spaces, noun: RecordType, entry: Entry, change: Change) -> None:
+def _take_back(context: WriteContext, noun: RecordType, entry: Entry, change: Change) -> None:
     """Undo that a record was changed."""
+    connection = context.connection
     later = _later(connection, noun, entry.key, entry)
     if not statements.there(connection, noun, [entry.key]):
         raise _refuse(change, "the record went after that", [each.number for each in later if each.what in GONE][:1])
@@ -149,24 +150,24 @@ def _take_back(connection: Connection, spaces: Spaces, noun: RecordType, entry: 
         named = ", ".join(repr(went[key]) for key in sorted(missing))
         raise _refuse(change, f"memories that it would make members again are not there any more: {named}")
     stamped = any("updated_at" in each.known() for each in later)
-    with history_writer.changing(connection, noun, [entry.key], undoes=entry.number) as noted:
+    with history_writer.record_update(context, noun, [entry.key], undoes=entry.number) as noted:
         values = {name: value for name, value in old.items() if name in history_writer.COLUMNS[noun.kind]}
         if stamped and "updated_at" in values:
-            values["updated_at"] = to_micros(now())  # of another change after it, which stays
+            values["updated_at"] = to_micros(context.now)  # of another change after it, which stays
         statements.change(connection, noun, entry.key, values)
         if "embedding" in old:
-            statements.put_vector(connection, spaces["memory"], entry.key, entry.vector, entry.checksum)
-        _take_back_tags(connection, noun, entry)
+            statements.put_vector(connection, context.spaces["memory"], entry.key, entry.vector, entry.checksum)
+        _take_back_tags(context, noun, entry)
         if came or went:
             ended = assemblies.remove_members(connection, entry.key, sorted(came))
-            noted.members(entry.key, composites.extend(connection, spaces, entry.key, sorted(went)), ended)
+            noted.note(entry.key, composites.extend(context, entry.key, sorted(went)), ended)
 
 
-def _take_back_tags(connection: Connection, noun: RecordType, entry: Entry) -> None:
+def _take_back_tags(context: WriteContext, noun: RecordType, entry: Entry) -> None:
     came, went = entry.tags()
     if came or went:
-        was = history_writer.standing(connection, noun, [entry.key])[entry.key]
-        record_tags.replace_tags(connection, noun, was.namespace_pk, {was.pk: (was.tags - came) | went})
+        was = history_writer.current_versions(context.connection, noun, [entry.key])[entry.key]
+        record_tags.replace_tags(context.connection, noun, was.namespace_pk, {was.pk: (was.tags - came) | went})
 
 
 def _meet(one: Entry, later: Entry) -> bool:

@@ -26,9 +26,10 @@ from memstore.errors import DamagedError, InvalidError, MissingFileError
 from memstore.maintenance import check as checks
 from memstore.models.reports import Finding, VerifyReport
 from memstore.repository import selection, store_meta
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import RECORD_TYPES
 from memstore.repository.sqlite_only import integrity
-from memstore.session import refuse_inside_own
+from memstore.session import check_no_open_transaction
 from memstore.timestamps import now
 
 Progress = Callable[[int, int], None]
@@ -112,7 +113,7 @@ async def restore_backup(
     """
     source, target = path_text(backup), path_text(path)
     wait = check_timeout(timeout)
-    refuse_inside_own(target)
+    check_no_open_transaction(target)
     told = _untold if on_progress is None else on_this_loop(on_progress)
     return await in_thread_until_stopped(lambda stopping: _restored(source, target, wait, Watch(stopping, told)))
 
@@ -240,6 +241,6 @@ def _made_its_own(connection: Connection, findings: list[Finding]) -> None:
         raw(connection).execute("PRAGMA foreign_keys=ON")
         begin_write(connection, 0.0)
         if findings:
-            checks.mend(connection, store_meta.spaces(connection), findings)
+            checks.mend(WriteContext(connection, store_meta.spaces(connection), now()), findings)
         renew(raw(connection))
         commit(connection)

@@ -17,9 +17,10 @@ from memstore.database.transactions import snapshot
 from memstore.errors import DamagedError
 from memstore.index.hnsw import BrokenLinksError
 from memstore.index.hybrid import HybridIndex
-from memstore.models.records import Namespace, RecordKind
+from memstore.models.records import Namespace
 from memstore.models.reports import Finding, FindingKind
 from memstore.repository import recalled, tombstones, vectors
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
@@ -284,21 +285,20 @@ def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, deta
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
 
 
-def mend(
-    connection: Connection, spaces: dict[RecordKind, VectorSpace], findings: list[Finding]
-) -> tuple[int, int, int]:
+def mend(context: WriteContext, findings: list[Finding]) -> tuple[int, int, int]:
     """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
 
     How many of each. Runs inside a write transaction.
     """
+    connection = context.connection
     if any(finding.kind == "integrity" for finding in findings):
         integrity.reindex(connection)
     if any(finding.kind == "snapshot" for finding in findings):
         index_snapshots.drop_older(connection, change_log.top(connection) + 1)
     orphans = integrity.remove_orphans(connection)
-    filled = sum(integrity.fill_checksums(connection, space) for space in spaces.values())
+    filled = sum(integrity.fill_checksums(connection, space) for space in context.spaces.values())
     stored_wrong = {"composite", "checksum", "unusable"}
     keys = integrity.keys(connection, [f for f in findings if f.noun == "assembly" and f.kind in stored_wrong])
     wrong = sorted({*keys, *vectors.lagging(connection)})
-    composites.recompute(connection, spaces, wrong)
+    composites.recompute(context, wrong)
     return orphans, filled, len(wrong)

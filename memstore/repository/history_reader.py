@@ -155,7 +155,7 @@ def after(connection: Connection, at: int) -> int:
 
 def check_known(connection: Connection, at: int) -> None:
     """Raise `HistoryError` where what was there at the moment *at* is not known, or not any more."""
-    since = history_retention.kept(connection).since
+    since = history_retention.read(connection).since
     if since is None or at < since:
         raise HistoryError.before(None if since is None else moment(since))
 
@@ -224,7 +224,7 @@ def states(connection: Connection, noun: RecordType, keys: Sequence[int], number
     """The records of *keys* as they were before change *number*, by key; what was not there is left out."""
     found: dict[int, RowVersion] = {}
     for some in chunks(keys):
-        here: dict[int, RowVersion | None] = dict(writing.standing(connection, noun, some))
+        here: dict[int, RowVersion | None] = dict(writing.current_versions(connection, noun, some))
         for each in entries(connection, noun, some, number):
             here[each.key] = before(each, here.get(each.key))
         for key in born_since(connection, noun, some, number):
@@ -275,7 +275,7 @@ def members(connection: Connection, key: int, number: int) -> set[int]:
 def ids(connection: Connection, keys: Iterable[int]) -> dict[int, str]:
     """Ids by key of memories, of those that went too, as far as the journal knows of them; in order of their keys."""
     wanted = sorted(keys)
-    found = writing.ids(connection, wanted)
+    found = writing.memory_ids(connection, wanted)
     gone = [key for key in wanted if key not in found]
     for each in entries(connection, MEMORY, gone):
         if each.id is not None:

@@ -21,6 +21,7 @@ from memstore.errors import DamagedError, short_repr
 from memstore.models.records import Json, Memory, Namespace, remember
 from memstore.models.records import memory as memory_record
 from memstore.repository import history_writer, namespaces, record_tags, records
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import MEMORY
@@ -177,8 +178,9 @@ def _micros(times: list[datetime | None]) -> list[int | None]:
     return [None if when is None else to_micros(when) for when in times]
 
 
-def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new: Sequence[Batch]) -> None:
+def insert_new(context: WriteContext, path: Namespace, new: Sequence[Batch]) -> None:
     """Store memories whose ids are not taken. Raises `DuplicateError` naming the first that is."""
+    connection, space = context.connection, context.spaces["memory"]
     owner = namespaces.key_made(connection, path)
     first = pk = records.next_key(connection, MEMORY)
     try:
@@ -191,7 +193,7 @@ def insert_new(connection: Connection, space: VectorSpace, path: Namespace, new:
             vector_handoff.hand_over_new(connection, space, before, held, blobs, owner)
             record_tags.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
-        history_writer.added(connection, MEMORY, owner, range(first, pk))
+        history_writer.record_addition(context, MEMORY, owner, range(first, pk))
     except sqlite3.IntegrityError as error:
         ids = [id for batch in new for id in batch.ids]
         raise records.taken(connection, MEMORY, path, ids, first) or error from error
@@ -271,13 +273,12 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
         remember(new, created, accessed, count, pinned)
 
 
-def replace(
-    connection: Connection, space: VectorSpace, path: Namespace, batch: Batch, there: Mapping[str, Standing]
-) -> None:
+def replace(context: WriteContext, path: Namespace, batch: Batch, there: Mapping[str, Standing]) -> None:
     """Give memories that are *there* every field that *batch* says of them."""
+    connection, space = context.connection, context.spaces["memory"]
     found = [there[id] for id in batch.ids]
     keys = [old.pk for old in found]
-    history_writer.replacing(connection, keys, batch.columns, batch.tags, batch.vectors)
+    history_writer.record_replacement(context, keys, batch.columns, batch.tags, batch.vectors)
     differing: dict[str, list[bool]] = {}
     for name, column in ((name, batch.columns[name]) for name in _SELDOM):
         had = [getattr(old, name) for old in found]

@@ -7,7 +7,6 @@ was made, so that no way along them comes back to where it began.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 from memstore.models.merging import Merge
 from memstore.models.records import Namespace
 from memstore.repository import namespaces
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.key_lists import Keys, keys_in, keys_json
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
@@ -146,10 +146,10 @@ def _standing(connection: Connection, which: ColumnElement[bool], keys: Sequence
     return [each for some in _parts(sorted(merges)) for each in read(connection, some)]
 
 
-def undo(connection: Connection, pk: int, at: datetime, actor: str | None, reason: str | None) -> None:
-    """Note that a merge was undone."""
-    values = {"undone_at": at, "undone_by": actor, "undone_reason": reason}
-    connection.execute(update(assembly_merge).where(assembly_merge.c.pk == pk).values(values))
+def mark_undone(context: WriteContext, pk: int) -> None:
+    """Store that the merge *pk* was undone, when, by whom and why."""
+    values = {"undone_at": context.now, "undone_by": context.actor.name, "undone_reason": context.actor.reason}
+    context.connection.execute(update(assembly_merge).where(assembly_merge.c.pk == pk).values(values))
 
 
 def named(connection: Connection, path: Namespace, id: str) -> int | None:

@@ -34,11 +34,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import NullType
 
-from memstore.actor import Actor
 from memstore.concurrency import chunks
 from memstore.errors import DuplicateError, short_repr
 from memstore.models.records import Namespace, RecordKind
 from memstore.repository import history_writer, namespaces, record_tags, records
+from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_TYPES, RecordType
@@ -105,44 +105,12 @@ class Tombstone(NamedTuple):
         return sorted((key, id) for key, id in self.record[PARTNERS[self.noun.kind]])
 
 
-def set_aside(
-    connection: Connection,
-    noun: RecordType,
-    space: VectorSpace,
-    keys: Iterable[int],
-    cause: Cause,
-    *,
-    at: datetime,
-    actor: str | None,
-    reason: str | None,
-) -> None:
-    """Make tombstones of the records *keys*, and delete their rows, which the journal notes. Raises `DamagedError`.
+def archive(context: WriteContext, noun: RecordType, keys: Iterable[int], cause: Cause) -> None:
+    """Move the records *keys*, which exist, to tombstones; the history records their deletion.
 
-    Composites are not followed here: every write ends with that.
-
-    Args:
-        connection: in a write transaction.
-        noun: what kind of records.
-        space: of that kind's vectors.
-        keys: of records that exist.
-        cause: why they go.
-        at: when, aware.
-        actor: who asked for it; None, for both, for what the journal says.
-        reason: why, in their words.
+    Composites are not updated here: every write ends with that. Raises `DamagedError`.
     """
-    with history_writer.said_by(connection, actor, reason) as said:
-        _bury(connection, noun, space, keys, cause, at, said)
-
-
-def _bury(
-    connection: Connection,
-    noun: RecordType,
-    space: VectorSpace,
-    keys: Iterable[int],
-    cause: Cause,
-    at: datetime,
-    said: Actor,
-) -> None:
+    connection, space = context.connection, context.spaces[noun.kind]
     gone = sorted(set(keys))
     most = max(1, min(_WIDTH, _WIDE_BYTES // (4 * space.dimension)))
     for some in chunks(gone):
@@ -150,9 +118,9 @@ def _bury(
         if len(held) < len(some):
             only([])
         owners, ids, own, *rest = map(list, zip(*held, strict=True))
-        about = [[value] * len(held) for value in (noun.kind, cause, to_micros(at), *said)]
+        about = [[value] * len(held) for value in (noun.kind, cause, to_micros(context.now), *context.actor)]
         _INSERT.insert(connection, [about[0], owners, ids, own, *about[1:], *rest], most)
-    history_writer.delete_keys(connection, noun, gone, cause)
+    history_writer.delete_records(context, noun, gone, cause)
 
 
 def _encoded(
@@ -176,10 +144,8 @@ def _encoded(
             yield namespace_pk, id, pk, json_text(record), vector, written
 
 
-def bring_back(
-    connection: Connection, noun: RecordType, spaces: Mapping[RecordKind, VectorSpace], tombstones: Sequence[int]
-) -> list[int]:
-    """Make records of *tombstones*, as they were; their keys, in that order. The tombstones go.
+def restore(context: WriteContext, noun: RecordType, tombstones: Sequence[int]) -> list[int]:
+    """Make records of *tombstones*, as they were; their keys, in that order. The tombstones are deleted.
 
     An assembly's revision goes on from where it was, so that no revision ever stands for two memberships. Composites
     are not followed here: every write ends with that.
@@ -188,6 +154,7 @@ def bring_back(
         DuplicateError: the id of one is taken again, or two are of one id.
         DamagedError: one is not what was written.
     """
+    connection = context.connection
     keys: list[int] = []
     handed: dict[int, list[tuple[int, str]]] = {}
     for some in chunks(tombstones):
@@ -198,7 +165,7 @@ def bring_back(
         for each in found:
             _put_row(connection, each)
         if noun is MEMORY:
-            _put_vectors(connection, spaces["memory"], found)
+            _put_vectors(connection, context.spaces["memory"], found)
         for owner in {each.owner for each in found}:
             own = [each for each in found if each.owner == owner]
             record_tags.add_tags(
@@ -209,7 +176,7 @@ def bring_back(
     for partner, ends in handed.items():
         _hand_over(connection, _other(noun), partner, ends)
     _drop(connection, tombstones)
-    history_writer.returned(connection, noun, keys)
+    history_writer.record_restoration(context, noun, keys)
     return keys
 
 

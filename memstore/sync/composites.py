@@ -14,13 +14,13 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
-from memstore.models.records import Embedding, RecordKind
+from memstore.models.records import Embedding
 from memstore.repository import assemblies
 from memstore.repository import vectors as vector_rows
 from memstore.repository.assemblies import Composite
+from memstore.repository.context import WriteContext
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.vectors import VectorSpace
-from memstore.timestamps import now
 from memstore.vectors.arrays import Rows
 from memstore.vectors.encoding import checksum, decode_rows, encode, intact
 from memstore.vectors.mean import Mean
@@ -29,20 +29,21 @@ from memstore.vectors.metrics import usable
 _CHUNK = 500  # members' vectors summed before others may run
 
 
-def follow(connection: Connection, spaces: dict[RecordKind, VectorSpace], since: int) -> int:
-    """Bring up to date every composite that a change after *since* left behind; where the log stands then."""
-    top, changed = change_log.changed_since(connection, since, spaces["assembly"])
+def follow(context: WriteContext, since: int) -> int:
+    """Update every composite that a change after *since* made stale; the top of the change log then."""
+    connection = context.connection
+    top, changed = change_log.changed_since(connection, since, context.spaces["assembly"])
     if not changed:
         return top
-    recompute(connection, spaces, vector_rows.lagging(connection, changed))
+    recompute(context, vector_rows.lagging(connection, changed))
     return change_log.top(connection)
 
 
-def recompute(connection: Connection, spaces: dict[RecordKind, VectorSpace], keys: Iterable[int]) -> None:
-    """Compute composites again from their members."""
+def recompute(context: WriteContext, keys: Iterable[int]) -> None:
+    """Compute the composites of the assemblies *keys* from all their members."""
     for key in keys:
-        mean, _ = computed(connection, spaces["memory"], key)
-        _store(connection, spaces["assembly"], key, mean)
+        mean, _ = computed(context.connection, context.spaces["memory"], key)
+        _store(context, key, mean)
 
 
 def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean, int]:
@@ -51,19 +52,19 @@ def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean
     return mean, _add(mean, space, assemblies.member_vectors(connection, space, key))
 
 
-def extend(connection: Connection, spaces: dict[RecordKind, VectorSpace], key: int, members: Sequence[int]) -> set[int]:
-    """Add new *members* to an assembly, in the database and to its sum; those it has are left alone. Which are new."""
-    space = spaces["memory"]
+def extend(context: WriteContext, key: int, members: Sequence[int]) -> set[int]:
+    """Add *members* to an assembly, in the database and to its sum; the keys of those that were not members."""
+    connection, space = context.connection, context.spaces["memory"]
     before = assemblies.revision(connection, key)
-    fresh = assemblies.add_members(connection, key, members)
-    stored = assemblies.composite(connection, spaces["assembly"], key)
+    added = assemblies.add_members(connection, key, members)
+    stored = assemblies.composite(connection, context.spaces["assembly"], key)
     mean = None if stored is None or stored.revision != before else _summed(stored, space)
     if mean is None:  # there is no sum, or it is of another membership
-        recompute(connection, spaces, [key])
-        return set(fresh)
-    _add(mean, space, assemblies.some_vectors(connection, space, fresh))
-    _store(connection, spaces["assembly"], key, mean)
-    return set(fresh)
+        recompute(context, [key])
+        return set(added)
+    _add(mean, space, assemblies.some_vectors(connection, space, added))
+    _store(context, key, mean)
+    return set(added)
 
 
 def _summed(stored: Composite, space: VectorSpace) -> Mean | None:
@@ -107,7 +108,8 @@ def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:
     return rows[usable(space.measure, rows)]
 
 
-def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> None:
+def _store(context: WriteContext, key: int, mean: Mean) -> None:
+    connection, space = context.connection, context.spaces["assembly"]
     vector = mean.vector(space.measure)
     data = None if vector is None else encode(vector)
     made = Composite(
@@ -118,4 +120,4 @@ def _store(connection: Connection, space: VectorSpace, key: int, mean: Mean) -> 
         checksum=None if data is None else checksum(data),
         revision=assemblies.revision(connection, key),
     )
-    assemblies.put_composite(connection, space, key, made, now())
+    assemblies.put_composite(connection, space, key, made, context.now)

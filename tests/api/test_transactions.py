@@ -272,9 +272,9 @@ async def test_a_writer_waits_for_another_and_gives_up_in_time(path: Path) -> No
 
 
 async def _add(store: Store) -> None:
-    from memstore.session import _of_this_task
+    from memstore.session import _open_transactions
 
-    _of_this_task.set(())  # a task that was not started by the block
+    _open_transactions.set(())  # a task that was not started by the block
     await store.memories.add("x")
 
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
 
 import memstore
 from memstore import (
@@ -32,6 +31,7 @@ from memstore import (
 from memstore.assemblies.merge import MAX_MERGED
 from memstore.models import LineageEntry
 from memstore.repository import records, tombstones
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY
 from tests.api.test_assemblies import add, expect_composite
 from tests.conftest import DIMENSION, vectors
@@ -371,10 +371,9 @@ async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drink
     await store.assemblies.merge(["tea", "coffee"], into="both")
     session = store.assemblies._session
 
-    def forget(connection: Connection) -> None:
-        keys = records.keys_of(connection, ASSEMBLY, (), ["both"], LONG_AGO).values()
-        space = session.spaces["assembly"]
-        tombstones.set_aside(connection, ASSEMBLY, space, keys, "forgotten", at=LONG_AGO, actor=None, reason=None)
+    def forget(context: WriteContext) -> None:
+        keys = records.keys_of(context.connection, ASSEMBLY, (), ["both"], LONG_AGO).values()
+        tombstones.archive(replace(context, now=LONG_AGO), ASSEMBLY, keys, "forgotten")
 
     await session.write(forget)
     with pytest.raises(ConflictError, match="restore"):

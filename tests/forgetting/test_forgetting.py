@@ -27,6 +27,7 @@ from memstore import (
 )
 from memstore.database.sqlite import sqlite3
 from memstore.repository import tombstones
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import mean
@@ -416,9 +417,8 @@ async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
 async def test_what_a_merge_set_aside_is_not_in_the_trash(store: Store) -> None:
     await store.assemblies.add("g")
 
-    def merged(connection: Any) -> None:
-        space = store._session.spaces["assembly"]
-        tombstones.set_aside(connection, ASSEMBLY, space, [1], "merged", at=ago(1), actor=None, reason=None)
+    def merged(context: WriteContext) -> None:
+        tombstones.archive(replace(context, now=ago(1)), ASSEMBLY, [1], "merged")
 
     await store._session.write(merged)
     assert [t async for t in store.assemblies.trash()] == []

@@ -12,9 +12,11 @@ import pytest
 
 import memstore
 from memstore import DamagedError, DuplicateError, NotFoundError, Store
+from memstore.actor import Actor
 from memstore.database.sqlite import sqlite3
 from memstore.models.records import RecordKind
 from memstore.repository import recalled, records, tombstones
+from memstore.repository.context import WriteContext
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.tombstones import Cause, Tombstone
 from tests.conftest import DIMENSION, vectors
@@ -27,10 +29,9 @@ async def aside(
 ) -> None:
     noun = BY_KIND[kind]
 
-    def step(connection: Any) -> None:
-        keys = records.keys_of(connection, noun, (), list(ids), AT)
-        space = store._session.spaces[kind]
-        tombstones.set_aside(connection, noun, space, keys.values(), cause, at=at, actor="ada", reason="old")
+    def step(context: WriteContext) -> None:
+        keys = records.keys_of(context.connection, noun, (), list(ids), AT)
+        tombstones.archive(replace(context, now=at, actor=Actor("ada", "old")), noun, keys.values(), cause)
 
     await store._session.write(step)
 
@@ -38,9 +39,9 @@ async def aside(
 async def back(store: Store, kind: RecordKind, ids: Iterable[str]) -> list[int]:
     noun = BY_KIND[kind]
 
-    def step(connection: Any) -> list[int]:
-        found = tombstones.find(connection, noun, (), list(ids))
-        return tombstones.bring_back(connection, noun, store._session.spaces, list(found.values()))
+    def step(context: WriteContext) -> list[int]:
+        found = tombstones.find(context.connection, noun, (), list(ids))
+        return tombstones.restore(context, noun, list(found.values()))
 
     return await store._session.write(step)
 
@@ -169,7 +170,7 @@ async def test_of_one_id_the_newest_tombstone_is_found_and_two_do_not_come_back_
     lying = [each.pk for each in await held(store, "memory")]
     assert lying == sorted(lying, reverse=True)
     with pytest.raises(DuplicateError, match="twice"):
-        await store._session.write(lambda c: tombstones.bring_back(c, BY_KIND["memory"], store._session.spaces, lying))
+        await store._session.write(lambda context: tombstones.restore(context, BY_KIND["memory"], lying))
     await back(store, "memory", ["m"])
     assert (await store.memories.get("m")).content == "second"
 
@@ -201,9 +202,9 @@ async def test_a_purge_ends_what_went_before_a_time_and_leaves_other_causes(stor
         at = AT + timedelta(days=i)
         await aside(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at)
     until = AT + timedelta(days=2)
-    assert await store._session.write(lambda c: tombstones.purge(c, until, "forgotten")) == 1
+    assert await store._session.write(lambda context: tombstones.purge(context.connection, until, "forgotten")) == 1
     assert [t.id for t in await held(store, "memory")] == ["m3", "m2", "m0"]
-    assert await store._session.write(lambda c: tombstones.purge(c, None, "forgotten")) == 2
+    assert await store._session.write(lambda context: tombstones.purge(context.connection, None, "forgotten")) == 2
     assert [t.id for t in await held(store, "memory")] == ["m0"]
 
 
@@ -212,29 +213,20 @@ async def test_a_namespace_in_which_nothing_lives_but_the_dead_survives_compact(
         view = store.namespace("users", "ada")
         await view.memories.add("x", id="m", embedding=np.ones(DIMENSION))
 
-        def step(connection: Any) -> None:
+        def step(context: WriteContext) -> None:
             noun = BY_KIND["memory"]
-            keys = records.keys_of(connection, noun, ("users", "ada"), ["m"], AT)
-            tombstones.set_aside(
-                connection,
-                noun,
-                store._session.spaces["memory"],
-                keys.values(),
-                "forgotten",
-                at=AT,
-                actor=None,
-                reason=None,
-            )
+            keys = records.keys_of(context.connection, noun, ("users", "ada"), ["m"], AT)
+            tombstones.archive(replace(context, now=AT), noun, keys.values(), "forgotten")
 
         await store._session.write(step)
         await store.compact()
         assert await store.namespaces() == []
         assert await store.check() == []
 
-        def restored(connection: Any) -> list[int]:
+        def restored(context: WriteContext) -> list[int]:
             noun = BY_KIND["memory"]
-            found = tombstones.find(connection, noun, ("users", "ada"), ["m"], "forgotten")
-            return tombstones.bring_back(connection, noun, store._session.spaces, list(found.values()))
+            found = tombstones.find(context.connection, noun, ("users", "ada"), ["m"], "forgotten")
+            return tombstones.restore(context, noun, list(found.values()))
 
         await store._session.write(restored)
         assert (await view.memories.get("m")).content == "x"
@@ -265,7 +257,7 @@ async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
         other.close()
         noun = BY_KIND["memory"]
         with pytest.raises(DamagedError, match="set aside"):
-            await store._session.write(lambda c: tombstones.bring_back(c, noun, store._session.spaces, [pk]))
+            await store._session.write(lambda context: tombstones.restore(context, noun, [pk]))
         with pytest.raises(DamagedError, match="set aside"):
             assert [t async for t in store.memories.trash()]
         assert await store.memories.count() == 5

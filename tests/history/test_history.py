@@ -615,7 +615,7 @@ async def test_a_file_remembers_how_much_it_keeps_and_nothing_is_written_where_i
 
 
 async def test_what_is_older_than_is_kept_goes_in_pieces_and_never_what_is_not(path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(history_writer, "TRIMMED", 10)
+    monkeypatch.setattr(history_writer, "TRIM_AT_ONCE", 10)
     async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
         await store.memories.add("x", id="a")
         for i in range(30):
@@ -741,5 +741,5 @@ def test_what_cannot_be_read_of_how_much_is_kept_is_nothing() -> None:
         '{"keep": 0, "since": 5}',
         '{"keep": "all", "since": 5}',
     ):
-        assert history_retention._kept(text) == history_retention.Kept("off", None), text
-    assert history_retention._kept('{"keep": 60, "since": 5}') == history_retention.Kept(60, 5)
+        assert history_retention._parse(text) == history_retention.RetentionSettings("off", None), text
+    assert history_retention._parse('{"keep": 60, "since": 5}') == history_retention.RetentionSettings(60, 5)

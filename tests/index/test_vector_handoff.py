@@ -18,6 +18,7 @@ from memstore.database import transactions
 from memstore.database.transactions import raw, snapshot
 from memstore.repository import memories
 from memstore.repository import vectors as vector_rows
+from memstore.repository.context import WriteContext
 from memstore.repository.memories import batches
 from memstore.vectors.encoding import checksum
 from tests.conftest import DIMENSION, vectors
@@ -117,7 +118,7 @@ async def test_keys_that_a_savepoint_gave_back_have_the_vectors_of_whoever_got_t
         if handed:
             await tx.memories.add_many(items(rng, 3))
         else:
-            await tx._opened.write(lambda c: inserted_by_hand(c, 6, blob(rng)))
+            await tx._opened.write(lambda context: inserted_by_hand(context.connection, 6, blob(rng)))
 
 
 def inserted_by_hand(connection: Connection, key: int, data: bytes) -> None:
@@ -136,11 +137,10 @@ def inserted_by_hand(connection: Connection, key: int, data: bytes) -> None:
 async def test_a_verb_that_raises_after_it_inserted_leaves_nothing_to_the_index(
     loaded: Store, rng: np.random.Generator
 ) -> None:
-    space = loaded._session.spaces["memory"]
     made = await loaded.namespace("other").memories.add_many(items(rng, 3))
 
-    def inserts_and_fails(connection: Connection) -> None:
-        memories.insert_new(connection, space, ("failed",), list(batches(iter(made))))
+    def inserts_and_fails(context: WriteContext) -> None:
+        memories.insert_new(context, ("failed",), list(batches(iter(made))))
         raise ZeroDivisionError
 
     with busy_thread(loaded):
@@ -164,7 +164,7 @@ async def test_a_transaction_that_is_rolled_back_leaves_nothing_to_the_index(
         async with loaded.transaction() as tx:
             await tx.memories.add_many(items(rng, 4))
             raise ZeroDivisionError
-    await loaded._session.write(lambda c: inserted_by_hand(c, 6, blob(rng)))
+    await loaded._session.write(lambda context: inserted_by_hand(context.connection, 6, blob(rng)))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_what_was_inserted_and_then_changed_in_one_transaction_is_read_bac
         await tx.memories.add("another", embedding=vectors(rng, 1)[0])  # 7
         await tx.memories.add("without a vector", embedding=None)  # 8
         await tx.memories.add_many(items(rng, 2))
-        await tx._opened.write(lambda c: raw(c).execute(statement))
+        await tx._opened.write(lambda context: raw(context.connection).execute(statement))
     assert set(read_back) == ({7, 8} if "= 8" in statement else {7})
     assert await loaded.check() == []
 

@@ -1,0 +1,79 @@
+"""What a write receives: its connection, the vector spaces, its time, and its actor.
+
+A session makes one `WriteContext` for each write and passes it to the write step. The history writer takes the time
+and the actor of every history row from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+
+from memstore.actor import Actor
+from memstore.models.records import RecordKind
+from memstore.repository import history_retention
+from memstore.repository.history_retention import RetentionSettings
+from memstore.repository.statements import Prepared
+from memstore.repository.vectors import VectorSpace
+from memstore.schema.tables import journal
+from memstore.timestamps import now, to_micros
+
+_LAST_TIME = Prepared(select(journal.c.at).order_by(journal.c.pk.desc()).limit(1))
+
+
+class TransactionTime:
+    """The time that all history rows of one transaction share, and how many rows it has written.
+
+    The first row sets the time: it is never earlier than the last row of the file, so that a time can be found by
+    binary search.
+
+    Attributes:
+        at: microseconds since the epoch; 0 before the first row.
+        retention: the settings of the file; None before the first row.
+        row_count: history rows that the transaction has written.
+    """
+
+    __slots__ = ("at", "retention", "row_count")
+
+    def __init__(self) -> None:
+        self.retention: RetentionSettings | None = None
+        self.at = 0
+        self.row_count = 0
+
+    def start(self, connection: Connection) -> bool:
+        """Whether the file keeps a history; the first call sets the time."""
+        if self.retention is None:
+            self.retention = history_retention.read(connection)
+            if self.retention.keep != "off":
+                row = _LAST_TIME.run(connection).fetchone()
+                last = row[0] if row is not None and type(row[0]) is int else 0
+                self.at = max(to_micros(now()), last)
+        return self.retention.keep != "off"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteContext:
+    """What every function of one write receives.
+
+    Attributes:
+        connection: inside the write transaction.
+        spaces: the vector space of each kind of record.
+        now: the time of the write, UTC. Memories that have expired by then are deleted before the write begins.
+        actor: who makes the change, and why.
+        transaction: the time of the transaction's history rows; all writes of a transaction share it.
+    """
+
+    connection: Connection
+    spaces: Mapping[RecordKind, VectorSpace]
+    now: datetime
+    actor: Actor = field(default_factory=Actor)
+    transaction: TransactionTime = field(default_factory=TransactionTime)
+
+    def keeps_history(self) -> bool:
+        """Whether the file keeps a history."""
+        return self.transaction.start(self.connection)
+
+    def with_reason(self, reason: str) -> "WriteContext":
+        """The same context with another reason."""
+        return replace(self, actor=self.actor._replace(reason=reason))
