@@ -200,7 +200,7 @@ class Autocommit:
         if self._has_open_transaction():
             raise TransactionError(
                 "This task, or the task that started it, has a transaction open on this store, so the call would wait "
-                "for itself. Call the method on the transaction (tx), or end the transaction first."
+                "for itself: use tx, the open transaction, or end it first."
             )
 
 
