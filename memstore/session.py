@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from memstore.actor import Actor, current_actor
 from memstore.database import Database
-from memstore.database.transactions import begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
+from memstore.database.transactions import GIVEN_UP, begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
 from memstore.database.writer import BatchableOperation, WriteSession
 from memstore.embedders.bound import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
@@ -301,10 +301,7 @@ class OpenTransaction:
 
         def step(connection: Connection) -> T:
             if not in_write(connection):
-                raise TransactionError(
-                    "SQLite rolled this transaction back after a failure, and nothing of it was stored. "
-                    "Start the transaction again."
-                )
+                raise TransactionError(GIVEN_UP)
             return function(connection)
 
         self._busy = True
