@@ -70,7 +70,7 @@ async def run(vectors: npt.NDArray[np.float32], index: Literal["auto", "exact", 
             async with measured("propose"):
                 found = await store.assemblies.suggest(threshold)
             sizes = sorted(len(proposal.members) for proposal in found.groups)
-            counted = f"{sum(sizes):,} memories in them, {len(found.left):,} left"
+            counted = f"{sum(sizes):,} memories in them, {len(found.unassigned):,} left"
             print(f"  {len(sizes):,} groups of {sizes[:1]} to {sizes[-1:]}, {counted}")
             async with measured("form"):
                 formed = await store.assemblies.create_from(found)

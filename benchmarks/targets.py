@@ -72,7 +72,7 @@ def _asking(results: Results) -> Iterator[Line]:
     yield _at_most("search, times Chroma", ratio, 1.0, "below 1")
     ratio = results.pair(("tail", "memstore-graph", "tail"), ("tail", "memstore-graph", "folded"), "p50_ms")
     record = _done(results.get("tail", "memstore-graph", "tail"))
-    tail = (record or {}).get("state", {}).get("tail")
+    tail = (record or {}).get("state", {}).get("unindexed")
     said = f"search with {tail:,} vectors not in the graph" if tail is not None else "search with a tail"
     yield _at_most(f"{said}, times all in it", ratio, 3.0, "at most 3")
     what, asked = "100 queries by `search_many`, times faster than 100 searches", "at least 2"

@@ -481,8 +481,8 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             engine=view.engine.name,
             rows=view.rows(self._noun.kind),
             allowed=found.allowed,
-            candidates=found.how.candidates,
-            tail=found.how.tail,
+            ef_search=found.how.candidates,
+            unindexed=found.how.tail,
             uncommitted=own,
         )
 

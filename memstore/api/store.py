@@ -249,7 +249,7 @@ class Store(StoreNamespace):
         await self._database.call(lambda _: self._follower.drop())
         reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in RECORD_TYPES))
         return RepairReport(
-            found=found,
+            findings=found,
             remaining=await self.check(),
             reindexed=reindexed,
             recomposed=recomposed,

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from memstore.concurrency import CHUNK_SIZE, Stopping, in_thread_until_stopped, yield_gil
 from memstore.errors import DuplicateError, InvalidError
 from memstore.index.protocol import Keys, Mask
-from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, LeftReason
+from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
 from memstore.models.ids import new_id
 from memstore.models.merging import MergeCandidate
 from memstore.models.records import Assembly, Namespace
@@ -247,7 +247,7 @@ async def _described(
         left = {ids[key]: _why(counts[p]) for p, key in zip(places, keys[places].tolist(), strict=True) if key in ids}
         return AssemblySuggestions(
             groups=tuple(proposals),
-            left=left,
+            unassigned=left,
             threshold=threshold,
             min_size=min_size,
             max_size=max_size,
@@ -256,7 +256,7 @@ async def _described(
     return await session.read(step)
 
 
-def _why(count: int) -> LeftReason:
+def _why(count: int) -> UnassignedReason:
     return "no_vector" if count < 0 else "too_few" if count else "no_neighbour"
 
 

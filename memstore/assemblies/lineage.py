@@ -35,7 +35,7 @@ def lineage(connection: Connection, path: Namespace, id: str) -> Lineage:
     return Lineage(
         id=id,
         namespace=path,
-        alive=there,
+        exists=there,
         ancestors=_walked(connection, key, up),
         descendants=_walked(connection, key, down),
     )
@@ -56,4 +56,4 @@ def _walked(connection: Connection, start: int, step: _Step) -> tuple[LineageEnt
         met += fresh.values()
         yield_gil()
     alive = merges.alive(connection, [key for key, *_ in met])
-    return tuple(LineageEntry(id=id, depth=deep, alive=key in alive, merge=by) for key, id, by, deep in met)
+    return tuple(LineageEntry(id=id, depth=deep, exists=key in alive, merge=by) for key, id, by, deep in met)

@@ -142,7 +142,7 @@ def form(
     """Group the memories that are in no assembly by nearness; with --create, make assemblies of the groups.
 
     --json prints a line a group: leader, members, similarity and name; with --create one line: the ids of the new
-    assemblies, and how many groups went stale meanwhile. {"left": {id: reason}} is the last line.
+    assemblies, and how many groups went stale meanwhile. {"unassigned": {id: reason}} is the last line.
     """
     filter = where_of(where)
 
@@ -166,7 +166,7 @@ def form(
                     say_json({key: line[key] for key in ("leader", "members", "similarity", "name")})
             else:
                 say_json({"assemblies": list(formed.assemblies), "stale": len(formed.stale)})
-            say_json({"left": found.left})
+            say_json({"unassigned": found.unassigned})
             return
         made = table(">members", ">score", "group around")
         for group in found.groups:
@@ -175,7 +175,7 @@ def form(
             made.add_row(f"{len(group.members):,}", f"{group.similarity:.3f}", about)
         if found.groups:
             show_table(made)
-        say(f"{number(len(found.groups), 'group')}; {_left(found.left.values())}", style="dim")
+        say(f"{number(len(found.groups), 'group')}; {_left(found.unassigned.values())}", style="dim")
         if formed is None:
             say("nothing was written: --create makes them assemblies", style="dim")
         else:
@@ -195,9 +195,9 @@ def lineage(id: Id, file: File, namespace: InNamespace = "", json: AsJson = Fals
             found = await store.namespace(*namespace_of(namespace)).assemblies.lineage(id)
         if json:
             kin = {name: [_kin(each) for each in getattr(found, name)] for name in ("ancestors", "descendants")}
-            say_json({"id": found.id, "namespace": list(found.namespace), "alive": found.alive, **kin})
+            say_json({"id": found.id, "namespace": list(found.namespace), "exists": found.exists, **kin})
             return
-        say(f"{found.id}{'' if found.alive else ' (gone)'}")
+        say(f"{found.id}{'' if found.exists else ' (gone)'}")
         for title, some in (("came of", found.ancestors), ("went into", found.descendants)):
             if some:
                 made = table(title, "by merge", "when (UTC)", ">alike", "asked by")
@@ -213,7 +213,7 @@ def lineage(id: Id, file: File, namespace: InNamespace = "", json: AsJson = Fals
 def _row(kin: LineageEntry) -> tuple[str | Text, ...]:
     merge = kin.merge
     name = Text("  " * (kin.depth - 1) + clean(kin.id))
-    if not kin.alive:
+    if not kin.exists:
         name.append(" (gone)", style="dim")
     asked = " - ".join(clean(word) for word in (merge.actor, merge.reason) if word)
     alike = "" if merge.similarity is None else f"{merge.similarity:.3f}"
@@ -221,7 +221,7 @@ def _row(kin: LineageEntry) -> tuple[str | Text, ...]:
 
 
 def _kin(kin: LineageEntry) -> dict[str, Any]:
-    return {"id": kin.id, "depth": kin.depth, "alive": kin.alive, "merge": as_json(kin.merge)}
+    return {"id": kin.id, "depth": kin.depth, "exists": kin.exists, "merge": as_json(kin.merge)}
 
 
 def _left(reasons: Iterable[str]) -> str:

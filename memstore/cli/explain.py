@@ -55,7 +55,7 @@ def explain(
 
     Takes the options of search, and does that search once more.
 
-    --json prints one object: rank, base_score, boost and score, reason, assemblies, excluded, activated and plan.
+    --json prints one object: rank, base_score, boost and score, reason, assemblies, exclusions, activated and plan.
     """
     filter, activation = where_of(where), activation_of(boost, threshold, weight)
 

@@ -150,7 +150,7 @@ async def _planned(
         rows = [] if json else await _rows(store, plan, limit)
         gone = None if carry_out is None else await carry_out(place, plan)
     if json:
-        for each in plan.planned:
+        for each in plan.candidates:
             say_json({"id": each.id, "namespace": each.namespace, "reasons": each.reasons, "bytes": each.bytes})
         summary = {"forgotten": len(plan) if gone is None else gone, "bytes": plan.bytes, "remaining": plan.remaining}
         say_json({"applied": gone is not None, **summary})
@@ -165,7 +165,7 @@ async def _planned(
 
 async def _rows(store: Store, plan: ForgetPlan, limit: int) -> list[tuple[Text, str, str]]:
     rows = []
-    for each in plan.planned[:limit]:
+    for each in plan.candidates[:limit]:
         place = store.namespace(*each.namespace)
         if plan.noun == "memory":
             shown = [memory_text(record) for record in (await place.memories.get_many([each.id])).values()]

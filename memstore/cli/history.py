@@ -32,7 +32,8 @@ def history(
 ) -> None:
     """Show what happened to a memory or an assembly, the latest first.
 
-    --json prints a line each: number, noun, id, namespace, what, at, actor, reason, undoes, old, new, joined, left.
+    --json prints a line each: number, noun, id, namespace, kind, at, actor, reason, undoes, old,
+    new, members_added, members_removed.
     """
 
     async def run() -> list[Change]:
@@ -94,7 +95,7 @@ def _show(changes: Iterable[Change]) -> None:
 
 def _what(change: Change) -> Text:
     undoes = "" if change.undoes is None else f" (undoes {change.undoes})"
-    text = Text(change.what + undoes, style="bold")
+    text = Text(change.kind + undoes, style="bold")
     for name in sorted({*change.old, *change.new} - _UNSAID):
         old, new = (_shown(values[name]) if name in values else None for values in (change.old, change.new))
         if not old and not new:
@@ -103,7 +104,7 @@ def _what(change: Change) -> Text:
         if name == "embedding" and old == new:
             said = f"{new}, others than before"
         text.append(f"\n{name}: {said}", style="not bold")
-    for what, ids in (("joined", change.joined), ("left", change.left)):
+    for what, ids in (("added", change.members_added), ("removed", change.members_removed)):
         if ids:
             named = ", ".join(snippet(id, _SHORT) for id in ids[:5])
             text.append(f"\n{what}: {named}{', …' * (len(ids) > 5)}", style="not bold")

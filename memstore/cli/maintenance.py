@@ -63,9 +63,9 @@ _UNLOADED = {
     "index_reason",
     "index_bytes",
     "graph_nodes",
-    "graph_dead",
+    "graph_deleted",
     "graph_bytes",
-    "tail",
+    "unindexed",
     "ef_search",
     "recall",
 }
@@ -106,7 +106,7 @@ async def _load_index(store: Store) -> None:
 def repair(file: File, json: AsJson = False) -> None:
     """Build the index anew and mend in the file what can be mended; nothing is invented, nothing that is whole is lost.
 
-    Exit code 3 if something remains. --json prints one object: found, remaining, and how many of each were mended.
+    Exit code 3 if something remains. --json prints one object: findings, remaining, and how many of each were mended.
     """
 
     async def run() -> RepairReport:
@@ -115,14 +115,14 @@ def repair(file: File, json: AsJson = False) -> None:
 
     done = asyncio.run(run())
     if json:
-        lists = {name: [as_json(finding) for finding in getattr(done, name)] for name in ("found", "remaining")}
+        lists = {name: [as_json(finding) for finding in getattr(done, name)] for name in ("findings", "remaining")}
         say_json({**as_json(done), **lists})
     else:
-        if done.found:
-            show_findings(done.found)
+        if done.findings:
+            show_findings(done.findings)
         show_fields(
             {
-                "found": number(len(done.found), "finding"),
+                "findings": number(len(done.findings), "finding"),
                 "reindexed": number(done.reindexed, "vector"),
                 "recomposed": number(done.recomposed, "composite"),
                 "checksums": f"{number(done.checksums, 'unknown one')} filled in",

@@ -139,7 +139,7 @@ def search(
         if not json:
             show_hits(hits)
         for hit in hits if json else ():
-            gain = {} if hit.gain is None else as_json(hit.gain)
+            gain = {} if hit.score_boost is None else as_json(hit.score_boost)
             say_json({"score": hit.score, **gain, "memory": brief(hit.memory)})
 
     asyncio.run(run())

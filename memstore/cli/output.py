@@ -137,7 +137,7 @@ def show_memories(memories: Iterable[Memory]) -> int:
 
 def show_hits(hits: Hits[Hit]) -> None:
     """Print what a search of memories found."""
-    boosted = any(hit.gain is not None for hit in hits)
+    boosted = any(hit.score_boost is not None for hit in hits)
     made = table(">score", *(">boost",) * boosted, "memory", *("by",) * boosted)
     for hit in hits:
         row = [_score(hit.score), memory_text(hit.memory)]

@@ -24,7 +24,7 @@ def forget(context: WriteContext, plan: ForgetPlan) -> int:
     space = context.spaces[record_type.kind]
     stale: list[ForgetCandidate] = []
     keys_by_reason: dict[str, list[int]] = {}
-    for chunk in chunks(plan.planned):
+    for chunk in chunks(plan.candidates):
         states = forget_candidates.states(context.connection, record_type, space, [planned.key for planned in chunk])
         values = {state.pk: state.values for state in states}
         for candidate in chunk:

@@ -106,8 +106,8 @@ class ForgetPlan:
         policy: what was asked for.
         namespace: where.
         recursive: whether also in all namespaces below.
-        made_at: when, UTC.
-        planned: what would go, in the order in which a budget takes memories; assemblies by age, the oldest first.
+        created_at: when, UTC.
+        candidates: what would go, in the order in which a budget takes memories; assemblies by age, the oldest first.
         bytes: what all of it holds.
         remaining: how many records there would be after it, of those that the policy's `where` speaks of.
         remaining_bytes: what they would hold; None where the policy has no budget, and nobody has looked.
@@ -117,14 +117,14 @@ class ForgetPlan:
     policy: ForgetPolicy | AssemblyForgetPolicy
     namespace: Namespace
     recursive: bool
-    made_at: datetime
-    planned: tuple[ForgetCandidate, ...] = field(repr=False)
+    created_at: datetime
+    candidates: tuple[ForgetCandidate, ...] = field(repr=False)
     bytes: int
     remaining: int
     remaining_bytes: int | None
 
     def __len__(self) -> int:
-        return len(self.planned)
+        return len(self.candidates)
 
 
 def span(name: str, value: object) -> timedelta:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from memstore import filters
 from memstore.concurrency import chunks, yield_gil
 from memstore.errors import NotFoundError
-from memstore.models.history import Change, Value
+from memstore.models.history import Change, FieldValue
 from memstore.models.records import Assembly, Memory, Namespace, RecordKind
 from memstore.repository import history_reader, history_writer, namespaces, selection
 from memstore.repository import records as record_rows
@@ -260,7 +260,7 @@ def _public(noun: RecordType, was: RowVersion, spaces: Spaces, only: Iterable[st
     return found
 
 
-def _value(name: str, stored: Any) -> Value:
+def _value(name: str, stored: Any) -> FieldValue:
     """The value of a field, *stored* in its column. Raises `DamagedError`."""
     if name in _TIMES:
         return None if stored is None else from_micros(stored)
@@ -268,10 +268,10 @@ def _value(name: str, stored: Any) -> Value:
         value = json.loads(stored)
         if not isinstance(value, dict if name == "metadata" else list):
             raise corrupt_value(f"the {name} of a record as it was", stored)
-        return tuple(value) if name == "topics" else cast("Value", value)
+        return tuple(value) if name == "topics" else cast("FieldValue", value)
     if not isinstance(stored, _TYPES.get(name, int | float | str)):
         raise corrupt_value(f"the {name} of a record as it was", stored)
-    return bool(stored) if name == "pinned" else cast("Value", stored)
+    return bool(stored) if name == "pinned" else cast("FieldValue", stored)
 
 
 _TYPES: dict[str, type] = {
@@ -333,13 +333,13 @@ def _change(
         noun=noun.kind,
         id=name[1],
         namespace=name[0],
-        what=entry.what,
+        kind=entry.what,
         at=at,
         actor=entry.actor,
         reason=entry.reason,
         undoes=entry.undoes,
         old={} if before is None else _public(noun, before, spaces, only),
         new={} if after is None else _public(noun, after, spaces, only),
-        joined=tuple(joined.values()),
-        left=tuple(left.values()),
+        members_added=tuple(joined.values()),
+        members_removed=tuple(left.values()),
     )

@@ -12,10 +12,10 @@ from memstore.models.history import Change
 from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
 from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace, Tag
 from memstore.models.reports import Finding, RepairReport, Stats, VerifyReport
-from memstore.models.search import Activated, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
+from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
 
 __all__ = [
-    "Activated",
+    "ActivatedAssembly",
     "Assembly",
     "AssemblyExplanation",
     "AssemblyHit",

@@ -1,4 +1,4 @@
-"""The sync state of an assembly's composite."""
+"""The record of how an assembly's composite agrees with the index."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,15 +6,14 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncState:
-    """Whether the index has the composite of an assembly's present members: by revisions, never by the clock.
+    """Whether the composite in the index is that of the assembly's current members. Compares revisions, not times.
 
     Attributes:
-        revision: the assembly's: it grows whenever the members or their vectors change.
-        composite_revision: the one that the stored composite is of; None where none was ever computed.
-        indexed_revision: the one that the composite in this process's index is of; None where that has none, as of an
-            assembly without a composite.
-        synced: whether they are one. An assembly whose members have no mean has nothing to be in the index.
-        age: how long ago the composite was computed, for display; None where that is not known.
+        revision: the revision of the assembly. It grows whenever the members or their vectors change.
+        composite_revision: the revision of the stored composite; None if it was never computed.
+        indexed_revision: the revision of the composite in the index of this process; None if the index has none.
+        synced: whether all three agree. An assembly whose members have no mean has no composite to index.
+        age: time since the composite was computed; None if unknown.
     """
 
     revision: int

@@ -1,23 +1,23 @@
-"""Records of clustering: suggested assemblies and the ones created from them."""
+"""The records of clustering: suggested assemblies, and the assemblies created from them."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-LeftReason = Literal["no_vector", "no_neighbour", "too_few"]
+UnassignedReason = Literal["no_vector", "no_neighbour", "too_few"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssemblySuggestion:
-    """An assembly that could be formed. Change it with `dataclasses.replace` before it is.
+    """A suggested assembly. Change it with `dataclasses.replace` before `create_from` creates it.
 
     Attributes:
-        leader: the id of the memory whose neighbourhood it is; a member.
-        members: ids of the memories it would have, the leader first, then those nearest to it.
-        similarity: the least score between the leader and another member; higher is closer.
-        id: what the assembly's id is to be; None for a new one.
-        name: what its name is to be: the beginning of what the leader says.
-        tags: what it is to be tagged.
-        topics: what its topics are to be.
+        leader: id of the memory whose neighbours form the group; it is a member.
+        members: ids of the member memories: the leader, then the others by falling similarity to it.
+        similarity: the lowest score between the leader and another member, by the store's metric; higher is closer.
+        id: id of the new assembly; None for a generated id.
+        name: name of the new assembly; by default the first characters of the leader's content.
+        tags: tags of the new assembly.
+        topics: topics of the new assembly.
     """
 
     leader: str
@@ -31,19 +31,19 @@ class AssemblySuggestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssemblySuggestions:
-    """What could be formed of the memories that are in no assembly.
+    """The assemblies suggested for the memories that are members of none.
 
     Attributes:
-        groups: the assemblies, in the order in which they were found: where memories lie most densely, first.
-        left: ids of the memories that are in none of them, each with the reason: `no_vector` (no search finds it),
-            `no_neighbour` (none of the others is near enough), `too_few` (not enough are that are in no other group).
-        threshold: the least score between the leader of a group and another of its members.
-        min_size: how many members a group has at least.
-        max_size: how many it has at most.
+        groups: the suggestions, densest neighbourhood first.
+        unassigned: ids of the memories in no suggestion, each with the reason: `no_vector` (no search finds it),
+            `no_neighbour` (no other memory reaches the threshold), `too_few` (too few neighbours are unassigned).
+        threshold: the lowest score allowed between a leader and another member.
+        min_size: the lowest number of members of a suggestion.
+        max_size: the highest number of members of a suggestion.
     """
 
     groups: tuple[AssemblySuggestion, ...]
-    left: dict[str, LeftReason] = field(default_factory=dict)
+    unassigned: dict[str, UnassignedReason] = field(default_factory=dict)
     threshold: float
     min_size: int
     max_size: int
@@ -51,11 +51,11 @@ class AssemblySuggestions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterResult:
-    """What became of proposals.
+    """The result of `create_from`.
 
     Attributes:
-        assemblies: ids of the assemblies that were made, in the order of their proposals.
-        stale: the proposals of which none was made, because a member is gone, or in an assembly by now.
+        assemblies: ids of the new assemblies, in the order of their suggestions.
+        stale: suggestions that created nothing, because a member was deleted or joined an assembly in the meantime.
     """
 
     assemblies: tuple[str, ...]

@@ -1,49 +1,50 @@
-"""Why a memory has its rank: the parts of its score, and what excluded it."""
+"""Why a memory has its rank in a search: the parts of its score, and what excluded it from the hits."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from memstore.models.activation import SyncState
 from memstore.models.records import Namespace
-from memstore.models.search import Activated, Reason, SearchPlan
+from memstore.models.search import ActivatedAssembly, BoostReason, SearchPlan
 
-Cause = Literal["namespace", "expired", "tags", "where", "no_embedding", "min_score", "limit"]
-Outcome = Literal["activated", "below_threshold", "beyond_limit", "stale", "too_old", "no_composite"]
+ExclusionCause = Literal["namespace", "expired", "tags", "where", "no_embedding", "min_score", "limit"]
+ActivationOutcome = Literal["activated", "below_threshold", "beyond_limit", "stale", "too_old", "no_composite"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exclusion:
-    """One thing that kept a memory out of the hits.
+    """One reason why a memory is not among the hits.
 
     Attributes:
-        cause: `namespace`: it is in none that was searched; `expired`; `tags`: it lacks one; `where`: a clause of the
-            filter does not match; `no_embedding`: it has none, and no search finds it; `min_score`: its base score is
-            less; `limit`: nothing but that others come first.
-        detail: which tag or clause, or the figures, in words.
+        cause: `namespace`: its namespace was not searched; `expired`: it has expired; `tags`: it lacks a tag;
+            `where`: a clause of the filter does not match; `no_embedding`: it has no vector; `min_score`: its base
+            score is too low; `limit`: nothing excludes it, but other memories rank higher.
+        detail: the tag, the clause or the numbers, as a sentence.
     """
 
-    cause: Cause
+    cause: ExclusionCause
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssemblyExplanation:
-    """What came of one assembly that the memory is a member of.
+    """What one assembly contributed to the score of a memory that is a member of it.
 
     Attributes:
-        id: the assembly's, of the memory's namespace.
-        outcome: `activated`; `below_threshold`; `beyond_limit`: near enough, but others are nearer; `stale`: out of
-            step with the index; `too_old`: its composite is older than was asked for; `no_composite`: it has none.
-        score: of its composite in the index against the query; None where that has none.
-        threshold: what the score had to reach.
-        level: its stored activation, decayed to the moment of the search.
-        strength: how strongly it was activated; 0.0 where it was not.
-        boost: what its members gained by it; exactly 0.0 where it was not activated.
-        sync: its revisions, in the file and in the index.
+        id: its id; its namespace is that of the memory.
+        outcome: `activated`; `below_threshold`: its score is too low; `beyond_limit`: `AssemblyBoost.limit` other
+            assemblies score higher; `stale`: its composite in the index is of an older revision; `too_old`: its
+            composite is older than `AssemblyBoost.max_age`; `no_composite`: it has none.
+        score: the score of its indexed composite against the query; None without a composite.
+        threshold: the lowest score that activates.
+        level: its stored activation, decayed to the time of the search, 0 to 1.
+        strength: its activation strength, 0.5 to 1; 0.0 if it was not activated.
+        boost: what its members gain; exactly 0.0 if it was not activated.
+        sync: its revisions in the file and in the index.
     """
 
     id: str
-    outcome: Outcome
+    outcome: ActivationOutcome
     score: float | None
     threshold: float
     level: float
@@ -54,21 +55,21 @@ class AssemblyExplanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a memory ranks where it does in one search.
+    """Why a memory has its rank in one search.
 
     Attributes:
-        id: the memory's.
-        namespace: where it lives.
-        rank: its place among the hits, 1 is the first; None where it is not among them.
-        base_score: as a plain search scores it, whatever excluded it; None where it has no embedding.
+        id: id of the memory.
+        namespace: namespace of the memory.
+        rank: its rank among the hits, 1 for the first; None if it is not among them.
+        base_score: its score in a search without boost, even if it is excluded; None without an embedding.
         boost: what an assembly adds; exactly 0.0 unless the reason is `boosted`.
-        score: both together.
-        reason: why that boost; see `memstore.Gain`.
-        assembly: which one gave it.
-        assemblies: what came of each it is a member of, in order of their creation; empty where the search used none.
-        excluded: what kept it out of the hits; empty where it is among them.
-        activated: the assemblies that the search used, whether it is a member or not, nearest first.
-        plan: how the search was answered.
+        score: the base score plus the boost.
+        reason: why it has that boost; see `ScoreBoost`.
+        assembly: id of the assembly that gave the boost; None without one.
+        assemblies: what each assembly of the memory contributed, in order of creation; empty without `boost=`.
+        exclusions: what excluded it from the hits; empty if it is among them.
+        activated: the assemblies that the query activated, nearest first.
+        plan: how the search was executed.
     """
 
     id: str
@@ -77,25 +78,26 @@ class Explanation:
     base_score: float | None
     boost: float
     score: float | None
-    reason: Reason
+    reason: BoostReason
     assembly: str | None
     assemblies: tuple[AssemblyExplanation, ...]
-    excluded: tuple[Exclusion, ...]
-    activated: tuple[Activated, ...]
+    exclusions: tuple[Exclusion, ...]
+    activated: tuple[ActivatedAssembly, ...]
     plan: SearchPlan
 
     def __str__(self) -> str:
-        found = f"hit {self.rank}" if self.rank is not None else "not among the hits"
-        scored = "" if self.score is None else f", score {self.score:.6g} = {self.base_score:.6g} + {self.boost:.6g}"
-        lines = [f"{self.id}: {found}{scored}"]
-        lines += [f"kept out by {each.cause}: {each.detail}" for each in self.excluded]
+        rank = f"hit {self.rank}" if self.rank is not None else "not among the hits"
+        score = "" if self.score is None else f", score {self.score:.6g} = {self.base_score:.6g} + {self.boost:.6g}"
+        lines = [f"{self.id}: {rank}{score}"]
+        lines += [f"excluded by {exclusion.cause}: {exclusion.detail}" for exclusion in self.exclusions]
         if self.reason != "none":
             lines.append(f"boost: {self.reason}" + (f" by {self.assembly}" if self.assembly is not None else ""))
-        for each in self.assemblies:
-            near = "no score" if each.score is None else f"score {each.score:.6g}, threshold {each.threshold:.6g}"
-            sync = each.sync
+        for assembly in self.assemblies:
+            score = "no score" if assembly.score is None else f"score {assembly.score:.6g}"
+            sync = assembly.sync
             lines.append(
-                f"assembly {each.id}: {each.outcome}, {near}, boost {each.boost:.6g}; revision {sync.revision}, "
-                f"composite of {sync.composite_revision}, index of {sync.indexed_revision}"
+                f"assembly {assembly.id}: {assembly.outcome}, {score}, threshold {assembly.threshold:.6g}, "
+                f"boost {assembly.boost:.6g}; revision {sync.revision}, composite of {sync.composite_revision}, "
+                f"index of {sync.indexed_revision}"
             )
         return "\n".join(lines)

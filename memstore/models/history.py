@@ -1,4 +1,4 @@
-"""The record of one change, as the history of a memory or an assembly gives it."""
+"""The record of one change of a memory or an assembly."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 
 from memstore.models.records import Embedding, Json, Namespace
 
-What = Literal["added", "updated", "deleted", "expired", "forgotten", "merged", "restored"]
-Value = str | int | float | bool | datetime | frozenset[str] | tuple[str, ...] | dict[str, Json] | Embedding | None
-"""What a field of a record holds."""
+ChangeKind = Literal["added", "updated", "deleted", "expired", "forgotten", "merged", "restored"]
+FieldValue = str | int | float | bool | datetime | frozenset[str] | tuple[str, ...] | dict[str, Json] | Embedding | None
+"""ChangeKind a field of a record holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -19,41 +19,46 @@ class Change:
     """One change of one memory or assembly.
 
     Attributes:
-        number: of the change in its file; later ones are higher. Records that one write added share one.
-        noun: of what.
-        id: of the record.
-        namespace: of the record.
-        what: `added`; `updated`; `deleted`; `expired` (deleted because its time had come); `forgotten`; `merged`;
-            `restored` (there again, with the fields it had).
-        at: when, UTC; never earlier than the change before. All changes of a transaction have one time.
-        actor: who, if anybody said so.
-        reason: why, if anybody said so.
-        undoes: the number of the change that this one undid.
-        old: the fields that were changed, as they were; all of a record that went, none of one that came.
-        new: the same fields as they were then; all of a record that came, none of one that went.
-        joined: ids of the memories that became members of the assembly.
-        left: ids of those that ended being members.
+        number: number of the change in its file; later changes have higher numbers. Records that one write added
+            share a number.
+        noun: `"memory"` or `"assembly"`.
+        id: id of the record.
+        namespace: namespace of the record.
+        kind: `added`; `updated`; `deleted`; `expired` (deleted because it expired); `forgotten` (moved to the trash);
+            `merged` (merged into another assembly); `restored` (back, with all its fields).
+        at: time of the change, UTC; never before the change with the number below. All changes of one transaction
+            have the same time.
+        actor: who made the change; None if unknown.
+        reason: why; None if unknown.
+        undoes: number of the change that this change undid; None for any other change.
+        old: the changed fields before the change: all fields if the record was removed, none if it was added.
+        new: the changed fields after the change: all fields if the record was added, none if it was removed.
+        members_added: ids of the memories that became members of the assembly.
+        members_removed: ids of the memories whose membership ended.
     """
 
     number: int
     noun: Literal["memory", "assembly"]
     id: str
     namespace: Namespace
-    what: What
+    kind: ChangeKind
     at: datetime
     actor: str | None
     reason: str | None
     undoes: int | None
-    old: Mapping[str, Value]
-    new: Mapping[str, Value]
-    joined: tuple[str, ...]
-    left: tuple[str, ...]
+    old: Mapping[str, FieldValue]
+    new: Mapping[str, FieldValue]
+    members_added: tuple[str, ...]
+    members_removed: tuple[str, ...]
 
     def _values(self) -> tuple[object, ...]:
-        fields = [
-            {k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in m.items()} for m in (self.old, self.new)
+        """Every field but the actor, the reason and the undone change, with arrays as bytes."""
+        versions = [
+            {name: value.tobytes() if isinstance(value, np.ndarray) else value for name, value in version.items()}
+            for version in (self.old, self.new)
         ]
-        return (self.number, self.noun, self.id, self.namespace, self.what, self.at, *fields, self.joined, self.left)
+        members = (self.members_added, self.members_removed)
+        return (self.number, self.noun, self.id, self.namespace, self.kind, self.at, *versions, *members)
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Change) else NotImplemented

@@ -1,4 +1,4 @@
-"""The records of how assemblies become one, and of how memories become assemblies."""
+"""The records of merging: merges, merged assemblies, lineage and merge candidates."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,17 +11,17 @@ class Merge:
     """One merge of assemblies.
 
     Attributes:
-        id: its number; later ones are higher.
-        namespace: where the assemblies live.
-        target: the id of the assembly that the others went into.
-        sources: the ids of those that went, in the order in which they were named.
-        at: when, UTC.
-        similarity: how alike they were: the least score between two of their composites, or what the caller said;
-            None where fewer than two had a composite.
-        threshold: what the caller asked of the similarity; None for nothing.
-        actor: who asked for it, in the caller's words.
-        reason: why, in the caller's words.
-        undone_at: when it was undone, UTC; None for a merge that stands.
+        id: number of the merge; later merges have higher numbers.
+        namespace: namespace of the assemblies.
+        target: id of the assembly that the sources were merged into.
+        sources: ids of the merged assemblies, in the order in which the caller gave them.
+        at: time of the merge, UTC.
+        similarity: the lowest score between two of their composites, or the value the caller gave; None if fewer than
+            two had a composite.
+        threshold: the lowest similarity the caller allowed; None for any.
+        actor: who merged them; None if unknown.
+        reason: why; None if unknown.
+        undone_at: time at which the merge was undone, UTC; None if it was not.
     """
 
     id: int
@@ -38,12 +38,12 @@ class Merge:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedAssembly:
-    """An assembly that was merged into another, as it was.
+    """An assembly that was merged into another, as it was before the merge.
 
     Attributes:
-        assembly: the record, its composite as it was stored.
-        members: ids of the memories that were its members, in order of their creation.
-        merge: the merge that it went by.
+        assembly: the record, with its stored composite.
+        members: ids of its member memories, in order of creation.
+        merge: the merge that merged it.
     """
 
     assembly: Assembly
@@ -53,36 +53,36 @@ class MergedAssembly:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineageEntry:
-    """An assembly that another came of, or went into.
+    """An ancestor or descendant of an assembly through merges.
 
     Attributes:
-        id: the id it has, or had.
-        depth: over how many merges, 1 or more; the least, where several ways lead there.
-        alive: whether it is an assembly still; one that is not was merged or deleted.
-        merge: the merge nearest to it on the way.
+        id: its id.
+        depth: number of merges between the two, 1 or more; the lowest if there are several paths.
+        exists: whether the assembly still exists; otherwise it was merged or deleted.
+        merge: the merge next to it on that path.
     """
 
     id: str
     depth: int
-    alive: bool
+    exists: bool
     merge: Merge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """What an assembly came of, and what became of it, by the merges that stand.
+    """The ancestors and descendants of an assembly through merges that were not undone.
 
     Attributes:
-        id: the assembly's.
-        namespace: where it lives.
-        alive: whether it is an assembly still.
-        ancestors: those that were merged into it, and into those, nearest first; each once.
-        descendants: what it was merged into, and what that was merged into, nearest first; each once.
+        id: id of the assembly.
+        namespace: its namespace.
+        exists: whether it still exists.
+        ancestors: the assemblies merged into it, directly or indirectly, nearest first; each once.
+        descendants: the assemblies it was merged into, directly or indirectly, nearest first; each once.
     """
 
     id: str
     namespace: Namespace = ()
-    alive: bool
+    exists: bool
     ancestors: tuple[LineageEntry, ...] = ()
     descendants: tuple[LineageEntry, ...] = ()
 
@@ -92,9 +92,9 @@ class MergeCandidate:
     """Two assemblies whose composites are near each other.
 
     Attributes:
-        a: the id of the one that was added first.
-        b: the id of the other.
-        similarity: the metric's score between their composites (see `memstore.geometry`); higher is closer.
+        a: id of the older assembly.
+        b: id of the other one.
+        similarity: the score between their composites, by the store's metric; higher is closer.
     """
 
     a: str

@@ -1,7 +1,7 @@
-"""The records callers receive: frozen, complete, and equal when every field is.
+"""The records `Memory`, `Assembly` and `Tag`: frozen, complete, and equal if all their fields are equal.
 
-Arrays in records are read-only float32. Times are aware datetimes in UTC. Metadata is made of plain
-`dict`, `list`, `str`, `int`, `float`, `bool` and None, and is the caller's own copy.
+Arrays are read-only float32. Times are aware datetimes in UTC. Metadata consists of plain `dict`, `list`, `str`, `int`,
+`float`, `bool` and None, and is the caller's own copy.
 """
 
 from dataclasses import dataclass, field, fields
@@ -15,15 +15,16 @@ Embedding = npt.NDArray[np.float32]
 """A vector as memstore returns it: float32, shape (dimension,), read-only."""
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
-"""What metadata is made of."""
+"""A value of metadata."""
 
 Namespace = tuple[str, ...]
+"""The path of a namespace; `()` is the root."""
 
 RecordKind = Literal["memory", "assembly"]
 
 
 class _Record:
-    """Equality by every field (arrays by their bytes), and a hash by identity in the store."""
+    """Equality by all fields (arrays by their bytes); a hash by type, namespace and id."""
 
     __slots__ = ()
 
@@ -45,19 +46,19 @@ class Memory(_Record):
     """One memory.
 
     Attributes:
-        id: unique in its namespace.
-        namespace: where it lives; `()` is the root.
+        id: unique among the memories of its namespace.
+        namespace: its namespace; `()` is the root.
         content: its text.
-        embedding: float32, shape (dimension,), read-only, as it was given; None for a memory that no search finds.
-        tags: a set of words.
+        embedding: float32, shape (dimension,), read-only, as the caller gave it; None if no search finds the memory.
+        tags: its tags.
         metadata: a JSON object.
         importance: 0 to 1.
-        created_at: when it was added, UTC.
-        updated_at: when a verb last changed it, UTC.
-        expires_at: from when on no read sees it, UTC; None for never.
-        accessed_at: when `touch` last named it, UTC; None for never.
-        access_count: how often `touch` named it.
-        pinned: whether no policy may ever forget it.
+        created_at: time of creation, UTC.
+        updated_at: time of the last change, UTC.
+        expires_at: time from which on the memory is invisible to every read, UTC; None for never.
+        accessed_at: time of the last `touch`, UTC; None for never.
+        access_count: number of calls of `touch`.
+        pinned: whether no policy ever forgets the memory.
     """
 
     id: str
@@ -80,25 +81,25 @@ class Assembly(_Record):
     """A group of memories of one namespace, with the mean of their vectors.
 
     Attributes:
-        id: unique in its namespace among assemblies; memories have ids of their own.
-        namespace: where it and its members live; `()` is the root.
+        id: unique among the assemblies of its namespace.
+        namespace: namespace of the assembly and of its members; `()` is the root.
         name: a title.
         description: a text.
-        tags: a set of words.
+        tags: its tags.
         topics: words in the caller's order.
         metadata: a JSON object.
-        member_count: how many members it has.
-        composite: float32, shape (dimension,), read-only: the mean of the members' vectors (under cosine and
-            spherical of their directions, at length 1; under hyperbolic the Einstein midpoint). None when no
-            member has a vector, or when they cancel out.
+        member_count: number of members.
+        composite: float32, shape (dimension,), read-only: the mean of the members' vectors. Under cosine and spherical
+            it is the mean of their directions at length 1, under hyperbolic the Einstein midpoint. None if no member
+            has a vector, or if the vectors cancel out.
         revision: a number that grows whenever the members or their vectors change.
-        created_at: when it was added, UTC.
-        updated_at: when a verb last changed it or its membership, UTC.
-        activation: how active it was when it was read, 0 to 1: `activation_level`, decayed since `activated_at` by the
-            store's half-life. Two readings of one assembly are equal whatever it is.
-        activation_level: how active it was when it was last activated.
-        activated_at: when that was, UTC; None for never.
-        activation_count: how often it was.
+        created_at: time of creation, UTC.
+        updated_at: time of the last change of the assembly or of its membership, UTC.
+        activation: its activation when it was read, 0 to 1: `activation_level`, decayed since `activated_at` with the
+            store's half-life. Not compared by `==`.
+        activation_level: its activation when it was last activated, 0 to 1.
+        activated_at: time of the last activation, UTC; None for never.
+        activation_count: number of activations.
     """
 
     id: str
@@ -121,7 +122,7 @@ class Assembly(_Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tag:
-    """A tag in use in one namespace, with how many memories and assemblies carry it."""
+    """A tag of one namespace, with the number of memories and assemblies that have it."""
 
     name: str
     memory_count: int
@@ -143,33 +144,35 @@ def memory(
     access_count: int,
     pinned: bool,
 ) -> Memory:
-    """`Memory(...)` in less than half the time: a frozen dataclass looks up by name every field that it sets."""
-    made = _new(Memory)
-    _set_id(made, id)
-    _set_namespace(made, namespace)
-    _set_content(made, content)
-    _set_embedding(made, embedding)
-    _set_tags(made, tags)
-    _set_metadata(made, metadata)
-    _set_importance(made, importance)
-    _set_created_at(made, created_at)
-    _set_updated_at(made, updated_at)
-    _set_expires_at(made, expires_at)
-    _set_accessed_at(made, accessed_at)
-    _set_access_count(made, access_count)
-    _set_pinned(made, pinned)
-    return made
+    """`Memory(...)` in less than half the time: a frozen dataclass looks up every field by name to set it."""
+    record = _new(Memory)
+    _set_id(record, id)
+    _set_namespace(record, namespace)
+    _set_content(record, content)
+    _set_embedding(record, embedding)
+    _set_tags(record, tags)
+    _set_metadata(record, metadata)
+    _set_importance(record, importance)
+    _set_created_at(record, created_at)
+    _set_updated_at(record, updated_at)
+    _set_expires_at(record, expires_at)
+    _set_accessed_at(record, accessed_at)
+    _set_access_count(record, access_count)
+    _set_pinned(record, pinned)
+    return record
 
 
-def remember(made: Memory, created_at: datetime, accessed_at: datetime | None, access_count: int, pinned: bool) -> None:
-    """Give a memory that nobody was handed yet the history of the one it replaces, in place.
+def set_kept_fields(
+    record: Memory, created_at: datetime, accessed_at: datetime | None, access_count: int, pinned: bool
+) -> None:
+    """Set in place what an upsert keeps of the replaced memory. No caller has received *record* yet.
 
-    Only the rows know it, and a second record would cost four times as much.
+    Only the rows contain these values, and a second record would cost four times as much.
     """
-    _set_created_at(made, created_at)
-    _set_accessed_at(made, accessed_at)
-    _set_access_count(made, access_count)
-    _set_pinned(made, pinned)
+    _set_created_at(record, created_at)
+    _set_accessed_at(record, accessed_at)
+    _set_access_count(record, access_count)
+    _set_pinned(record, pinned)
 
 
 _new = object.__new__

@@ -1,4 +1,4 @@
-"""What maintenance returns: findings, repair and verify reports, statistics."""
+"""The records of maintenance: findings, repair and verify reports, statistics."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,23 +25,21 @@ FindingKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that `check` found wrong.
+    """One defect that `check` or `verify` found.
 
     Attributes:
-        kind: `missing` (a stored vector is not in the index), `ghost` (the index has a vector that is not stored),
-            `stale` (the index has another vector, scope or expiry than is stored), `swapped` (the index has another
-            record's vector), `wrong_dimension` (a vector that is not of the store's dimension, in the index or
-            stored), `checksum` (a stored vector that is not what was written), `unusable` (a stored vector that is
-            not finite, or without a place in the metric), `composite` (an assembly's vector is
-            not the mean of its members'), `foreign_key` (a row whose owner does not exist), `integrity` (SQLite's
-            own integrity check), `graph` (the search graph's links are not those it was made with), `snapshot` (the
-            stored copy of the graph is not what was written), `tombstone` (a record that was set aside is not what was
-            written, and cannot be brought back).
+        kind: `missing` (the index lacks a stored vector), `ghost` (the index has a vector that is not stored),
+            `stale` (the index has another vector, namespace or expiry than the row), `swapped` (the index has the
+            vector of another record), `wrong_dimension` (a vector in the index or the file has another dimension),
+            `checksum` (a stored vector does not match its checksum), `unusable` (a stored vector is not finite or not
+            valid under the metric), `composite` (a composite is not the mean of the members' vectors), `foreign_key`
+            (a row refers to a row that does not exist), `integrity` (SQLite's integrity check failed), `graph` (the
+            links of the search graph changed after it was built), `snapshot` (the stored copy of the graph does not
+            match its checksum), `tombstone` (an archived record is damaged and cannot be recovered).
         noun: `"memory"`, `"assembly"` or `"file"`.
-        id: the record's id; for a ghost, whose record does not exist, the key it had in the file; empty for what is
-            not of one record.
-        namespace: the record's namespace.
-        detail: what was compared, in words.
+        id: id of the record; the key in the file for a ghost, which has no record; empty for a defect of the file.
+        namespace: namespace of the record.
+        detail: what was compared, as a sentence.
     """
 
     kind: FindingKind
@@ -57,18 +55,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """What `repair` did.
+    """The result of `repair`.
 
     Attributes:
-        found: what was wrong before.
-        remaining: what is wrong still; empty unless stored data itself is damaged.
-        reindexed: vectors loaded into the new index.
-        recomposed: assemblies whose composite was computed again.
-        checksums: unknown checksums filled in.
-        orphans: rows removed whose owner did not exist.
+        findings: the defects before the repair.
+        remaining: the defects after it; empty unless stored data itself is damaged.
+        reindexed: number of vectors loaded into the new index.
+        recomposed: number of assemblies whose composite was recomputed.
+        checksums: number of missing checksums computed.
+        orphans: number of rows deleted because they referred to a row that does not exist.
     """
 
-    found: list[Finding]
+    findings: list[Finding]
     remaining: list[Finding]
     reindexed: int
     recomposed: int
@@ -78,21 +76,21 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What `verify` found a file to be. Counts are of the whole file, expired memories left out.
+    """The result of `verify`. Counts are of the whole file, without expired memories.
 
     Attributes:
         path: the file.
-        file_bytes: its size.
-        revision: its schema revision; an older one than this release's is brought up to date when it is opened.
+        file_bytes: its size in bytes.
+        revision: its schema revision. Opening a file of an older revision migrates it.
         dimension: numbers per embedding.
-        metric: how embeddings are compared.
-        curvature: by minus which a hyperbolic space is curved; None under every other metric.
-        embedder: the name of what makes them; None where none is named.
-        memories: how many.
-        assemblies: how many.
-        changed_at: when a memory or an assembly was last added or updated; None where there is none.
-        findings: what is wrong; empty for a file that is whole. A file that is damaged too badly to be read further
-            has one of kind `integrity`, and None or 0 in the fields before.
+        metric: the metric of the embeddings.
+        curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None under other metrics.
+        embedder: name of the embedder of the file; None if none is stored.
+        memories: number of memories.
+        assemblies: number of assemblies.
+        changed_at: time of the last change of a memory or an assembly, UTC; None if the file contains none.
+        findings: the defects; empty for a sound file. If the damage prevents further reading, there is one finding of
+            kind `integrity`, and the fields above it are None or 0.
     """
 
     path: str
@@ -110,19 +108,44 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """What a store holds and how. Sizes in bytes; counts are of the whole file, expired memories left out.
+    """The contents and the state of a store. Counts are of the whole file, without expired memories.
 
-    Of the index of memories: `index` says by what it answers now (`"exact"` or `"graph"`), `index_reason` why;
-    `graph_nodes` vectors are in the graph, `graph_dead` of them of records that are gone, and `tail` are not in it yet;
-    `ef_search` is the effort of a search for ten, `recall` the share of the nearest ten that a sample of the vectors
-    found at it (None where there is no graph). `index_bytes` is all memory of the indexes, `graph_bytes` the graph's
-    share; `snapshot_bytes` is what the graph takes in the file.
-
-    `trashed` is how many memories and assemblies lie in the trash; they are in none of the other counts.
-
-    `sqlite` is the version of the SQLite in use, `sqlite_source` where it comes from: `"sqlite3"` is Python's own,
-    `"pysqlite3"` that of the extra; `wal_reset_bug` says whether that version can lose commits to the checkpoints of
-    other programs.
+    Attributes:
+        path: the file.
+        dimension: numbers per embedding.
+        metric: the metric of the embeddings.
+        curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None under other metrics.
+        embedder: name of the embedder of the file; None if none is stored.
+        durability: `"full"` or `"relaxed"`.
+        revision: the schema revision.
+        sqlite: version of the SQLite library in use.
+        sqlite_source: `"sqlite3"` for Python's own SQLite, `"pysqlite3"` for that of the extra `sqlite`.
+        wal_reset_bug: whether that version can lose commits to the checkpoints of other programs.
+        memories: number of memories.
+        assemblies: number of assemblies.
+        tags: number of tags in use.
+        namespaces: number of namespaces in use.
+        vectors: number of memories with an embedding.
+        trashed: number of memories and assemblies in the trash; no other count includes them.
+        file_bytes: size of the database file in bytes.
+        wal_bytes: size of the write-ahead log in bytes.
+        engine: `"faiss"` or `"numpy"`, which computes distances.
+        engine_reason: why that engine.
+        indexed: number of vectors in the indexes.
+        index_bytes: memory of all indexes in bytes.
+        index_loaded: whether the indexes are loaded.
+        index: how the index of memories answers searches now: `"exact"` or `"graph"`.
+        index_reason: why.
+        vector_type: how the index stores vectors in memory.
+        graph_nodes: number of vectors in the search graph.
+        graph_deleted: how many of them belong to deleted records.
+        unindexed: number of vectors that are not in the graph yet; they are compared one by one.
+        graph_bytes: memory of the graph in bytes, a part of `index_bytes`.
+        ef_search: HNSW's ef for a search of ten; None without a graph.
+        recall: share of the ten nearest vectors that the graph finds at this ef, measured on a sample, 0 to 1; None
+            without a graph.
+        snapshot_bytes: size of the stored copy of the graph in the file, in bytes.
+        indexed_metadata: paths in metadata that have an index.
     """
 
     path: str
@@ -152,8 +175,8 @@ class Stats:
     index_reason: str
     vector_type: Literal["float32", "float16"]
     graph_nodes: int
-    graph_dead: int
-    tail: int
+    graph_deleted: int
+    unindexed: int
     graph_bytes: int
     ef_search: int | None
     recall: float | None

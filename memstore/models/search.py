@@ -1,4 +1,4 @@
-"""What a search returns: hits, how they were found, and what assemblies added to them."""
+"""The records of a search: hits, the plan that found them, and the boosts that assemblies added."""
 
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -7,7 +7,7 @@ from memstore.models.records import Assembly, Memory, Namespace
 
 HitT = TypeVar("HitT")
 
-Reason = Literal["none", "no_assembly", "not_activated", "stale", "boosted"]
+BoostReason = Literal["none", "no_assembly", "not_activated", "stale", "boosted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,32 +15,31 @@ class ScoreBoost:
     """What assemblies added to the score of one hit.
 
     Attributes:
-        base_score: its score as a plain search gives it.
-        boost: what was added to it, 0 or more; exactly 0.0 unless the reason is `boosted`.
-        assembly: the id of the assembly that gave the boost, which is in the memory's own namespace; None where
-            there was none.
-        reason: `boosted`; `no_assembly`: the memory is a member of none; `not_activated`: of none that was near
-            enough, or among the nearest; `stale`: one it is a member of is out of step with the index, or older than
-            was asked for, and none that is in step boosted it; `none`: the search used no assemblies.
+        base_score: the score without a boost.
+        boost: what was added, 0 or more; exactly 0.0 unless the reason is `boosted`.
+        assembly: id of the assembly that gave the boost, in the namespace of the memory; None without a boost.
+        reason: `boosted`; `no_assembly`: the memory is a member of none; `not_activated`: the query activated none of
+            its assemblies; `stale`: no assembly boosted it, and the composite of one of its assemblies is out of date
+            in the index or older than `AssemblyBoost.max_age`; `none`: the search had no `boost=`.
     """
 
     base_score: float
     boost: float
     assembly: str | None
-    reason: Reason
+    reason: BoostReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Activated:
-    """An assembly that was near enough to a query to boost its members.
+class ActivatedAssembly:
+    """An assembly that a query activated.
 
     Attributes:
         id: its id.
-        namespace: where it lives.
-        score: of its composite against the query, by the store's metric.
-        strength: how strongly it was activated, 0.5 to 1 (see `memstore.Activation`).
-        boost: what each of its members gained by it.
-        level: its stored activation, decayed to the moment of the search.
+        namespace: its namespace.
+        score: the score of its composite against the query, by the store's metric; higher is closer.
+        strength: its activation strength, 0.5 to 1; see `memstore.search.activation`.
+        boost: what each of its members gains.
+        level: its stored activation, decayed to the time of the search, 0 to 1.
     """
 
     id: str
@@ -53,39 +52,47 @@ class Activated:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A memory a search found. Higher *score* is closer; its range is the metric's (see `memstore.geometry`).
+    """A memory that a search found.
 
-    *gain* says what assemblies added to the score, where the search used them.
+    Attributes:
+        memory: the memory.
+        score: its score with the boost; higher is closer. The metric sets its range (see `memstore.vectors.metrics`).
+        score_boost: what assemblies added to the score; None without `boost=`.
     """
 
     memory: Memory
     score: float
-    gain: ScoreBoost | None = None
+    score_boost: ScoreBoost | None = None
 
     @property
     def base_score(self) -> float:
-        """Its score without a boost."""
-        return self.score if self.gain is None else self.gain.base_score
+        """The score without a boost."""
+        return self.score if self.score_boost is None else self.score_boost.base_score
 
     @property
     def boost(self) -> float:
-        """What was added to that; exactly 0.0 unless the reason is `boosted`."""
-        return 0.0 if self.gain is None else self.gain.boost
+        """What an assembly added to the score; exactly 0.0 unless the reason is `boosted`."""
+        return 0.0 if self.score_boost is None else self.score_boost.boost
 
     @property
     def assembly(self) -> str | None:
-        """The id of the assembly that gave the boost, of the memory's namespace; None where none did."""
-        return None if self.gain is None else self.gain.assembly
+        """Id of the assembly that gave the boost, in the namespace of the memory; None without a boost."""
+        return None if self.score_boost is None else self.score_boost.assembly
 
     @property
-    def reason(self) -> Reason:
-        """Why so; see `memstore.ScoreBoost`."""
-        return "none" if self.gain is None else self.gain.reason
+    def reason(self) -> BoostReason:
+        """Why the hit has that boost; see `ScoreBoost`."""
+        return "none" if self.score_boost is None else self.score_boost.reason
 
 
 @dataclass(frozen=True, slots=True)
 class AssemblyHit:
-    """An assembly a search found by its composite. Higher *score* is closer."""
+    """An assembly that a search found by its composite.
+
+    Attributes:
+        assembly: the assembly.
+        score: the score of its composite by the store's metric; higher is closer.
+    """
 
     assembly: Assembly
     score: float
@@ -93,18 +100,18 @@ class AssemblyHit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchPlan:
-    """How a search was answered.
+    """How a search was executed.
 
     Attributes:
-        method: `"exact"`: every allowed vector was compared. `"graph"`: a graph was walked, and what is not in it yet
-            compared; it finds the share of the neighbours that `Stats.recall` says.
-        reason: why so, in words.
+        method: `"exact"`: every allowed vector was compared. `"graph"`: a graph was searched, and vectors that are not
+            in it yet were compared; `Stats.recall` is its recall.
+        reason: why this method.
         engine: `"faiss"` or `"numpy"`, which computed the distances.
-        rows: vectors the index held.
-        allowed: vectors that scope, expiry and filter left to find.
-        candidates: how many the graph was asked to keep (HNSW's ef); 0 when it was not asked.
-        tail: how many of the allowed ones were not in the graph, and compared one by one beside it.
-        uncommitted: vectors of the caller's own open transaction among the allowed ones.
+        rows: number of vectors in the index.
+        allowed: number of vectors that namespace, expiry and filter allow.
+        ef_search: HNSW's ef in this search; 0 if the graph was not searched.
+        unindexed: number of allowed vectors that are not in the graph and were compared one by one.
+        uncommitted: number of allowed vectors that the caller's own open transaction wrote.
     """
 
     method: Literal["exact", "graph"]
@@ -112,20 +119,22 @@ class SearchPlan:
     engine: Literal["faiss", "numpy"]
     rows: int
     allowed: int
-    candidates: int = 0
-    tail: int = 0
+    ef_search: int = 0
+    unindexed: int = 0
     uncommitted: int = 0
 
 
 class Hits(list[HitT], Generic[HitT]):
-    """The hits of one search, best first, with the plan by which they were found.
+    """The hits of one search, best first.
 
-    *activated* are the assemblies that the search used, nearest first.
+    Attributes:
+        plan: how the search was executed.
+        activated: the assemblies that the query activated, nearest first; empty without `boost=`.
     """
 
     __slots__ = ("activated", "plan")
 
-    def __init__(self, hits: list[HitT], plan: SearchPlan, activated: tuple[Activated, ...] = ()) -> None:
+    def __init__(self, hits: list[HitT], plan: SearchPlan, activated: tuple[ActivatedAssembly, ...] = ()) -> None:
         super().__init__(hits)
         self.plan = plan
         self.activated = activated

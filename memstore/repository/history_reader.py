@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, func, select, text
 from memstore.concurrency import chunks, yield_gil
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError, HistoryError
-from memstore.models.history import What
+from memstore.models.history import ChangeKind
 from memstore.models.records import RecordKind
 from memstore.repository import history_retention
 from memstore.repository import history_writer as writing
@@ -80,7 +80,7 @@ class Entry:
     first: int
     key: int
     id: str | None
-    what: What
+    what: ChangeKind
     at: int
     actor: str | None
     reason: str | None
@@ -294,7 +294,20 @@ def _as_entry(row: Sequence[Any]) -> Entry:
         if not isinstance(undoes, int | None) or what not in _WHAT or not isinstance(checksum, int | None):
             raise corrupt_value("a change", row[:10])
         return Entry(
-            number, kind, owner, first, key, id, cast("What", what), at, actor, reason, undoes, said, vector, checksum
+            number,
+            kind,
+            owner,
+            first,
+            key,
+            id,
+            cast("ChangeKind", what),
+            at,
+            actor,
+            reason,
+            undoes,
+            said,
+            vector,
+            checksum,
         )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.types import NullType
 from memstore.concurrency import chunks
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError
-from memstore.models.history import What
+from memstore.models.history import ChangeKind
 from memstore.models.records import RecordKind
 from memstore.repository import history_retention, record_tags, records
 from memstore.repository.context import WriteContext
@@ -108,7 +108,7 @@ class _HistoryRow(NamedTuple):
     namespace_pk: int
     key: int
     id: str | None
-    what: What
+    what: ChangeKind
     old: str | None
     vector: bytes | None = None
     checksum: int | None = None
@@ -128,7 +128,7 @@ def delete_records(
     context: WriteContext,
     record_type: RecordType,
     keys: Sequence[int],
-    what: What = "deleted",
+    what: ChangeKind = "deleted",
     undoes: int | None = None,
 ) -> None:
     """Delete records, and record them whole."""
@@ -149,7 +149,7 @@ def record_deletion(
     context: WriteContext,
     record_type: RecordType,
     keys: Sequence[int],
-    what: What = "deleted",
+    what: ChangeKind = "deleted",
     undoes: int | None = None,
 ) -> None:
     """Record whole the records that are about to be deleted, and that their assemblies lose them."""

@@ -18,7 +18,7 @@ from sqlalchemy.types import NullType
 from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, short_repr
-from memstore.models.records import Json, Memory, Namespace, remember
+from memstore.models.records import Json, Memory, Namespace, set_kept_fields
 from memstore.models.records import memory as memory_record
 from memstore.repository import history_writer, namespaces, record_tags, records
 from memstore.repository.context import WriteContext
@@ -270,7 +270,7 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
             columns["access_count"][i] = count = old.access_count
         if "pinned" not in named:
             columns["pinned"][i] = pinned = bool(old.pinned)
-        remember(new, created, accessed, count, pinned)
+        set_kept_fields(new, created, accessed, count, pinned)
 
 
 def replace(context: WriteContext, path: Namespace, batch: Batch, there: Mapping[str, Standing]) -> None:

@@ -95,7 +95,7 @@ def check_boost(value: object) -> AssemblyBoost:
     """*value* as an `AssemblyBoost`, else `InvalidError`."""
     if not isinstance(value, AssemblyBoost):
         raise InvalidError(
-            f"activate is a memstore.AssemblyBoost, such as Activation(threshold=0.6); got {short_repr(value)}"
+            f"boost is a memstore.AssemblyBoost, such as AssemblyBoost(threshold=0.6); got {short_repr(value)}"
         )
     return value
 

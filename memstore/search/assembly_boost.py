@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from memstore.api.collection import Asked
 from memstore.index.protocol import Found, Scope
 from memstore.models.activation import SyncState
-from memstore.models.search import Activated, Hit, Hits, Reason, ScoreBoost
+from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
 from memstore.repository import assembly_activation as stored
 from memstore.repository.assembly_activation import Standing
 from memstore.repository.key_lists import Keys
@@ -47,7 +47,7 @@ class Group:
     """An activated assembly, and the keys of its members."""
 
     key: int
-    said: Activated
+    said: ActivatedAssembly
     members: Keys
 
 
@@ -59,7 +59,7 @@ class Near:
     too_old: set[int]
 
     @property
-    def activated(self) -> tuple[Activated, ...]:
+    def activated(self) -> tuple[ActivatedAssembly, ...]:
         """What is said of them."""
         return tuple(group.said for group in self.groups)
 
@@ -156,7 +156,7 @@ class Boosting:
 
     def _group(self, standing: Standing, score: float) -> Group:
         level = self.level(standing)
-        said = Activated(
+        said = ActivatedAssembly(
             id=standing.id,
             namespace=standing.namespace,
             score=score,
@@ -231,12 +231,12 @@ class Boosting:
         for key, value, giver, boost in zip(
             keys.tolist(), values.tolist(), givers.tolist(), boosts.tolist(), strict=True
         ):
-            reason: Reason = "boosted" if giver >= 0 else self._reason(owners.get(key, []), near)
+            reason: BoostReason = "boosted" if giver >= 0 else self._reason(owners.get(key, []), near)
             assembly = near.groups[giver].said.id if giver >= 0 else None
             made.append(ScoreBoost(base_score=value, boost=boost, assembly=assembly, reason=reason))
         return made
 
-    def _reason(self, owners: list[int], near: Near) -> Reason:
+    def _reason(self, owners: list[int], near: Near) -> BoostReason:
         """Why a memory of these assemblies, none of which boosted it, gains nothing."""
         if not owners:
             return "no_assembly"

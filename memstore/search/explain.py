@@ -16,7 +16,7 @@ from memstore.errors import short_repr
 from memstore.filters import Where
 from memstore.index.protocol import Scope
 from memstore.models.activation import SyncState
-from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation, Outcome
+from memstore.models.explanation import ActivationOutcome, AssemblyExplanation, Exclusion, Explanation
 from memstore.models.records import Memory
 from memstore.models.search import Hit, Hits, ScoreBoost
 from memstore.repository import assembly_activation as stored
@@ -50,17 +50,18 @@ class Explainer:
         """Why it ranks where it does."""
         rank = next((i for i, hit in enumerate(self.hits, 1) if hit.memory == self.record), None)
         score, gain = self._figures(rank)
+        base_score = None if score is None else gain.base_score
         return Explanation(
             id=self.record.id,
             namespace=self.record.namespace,
             rank=rank,
-            base_score=gain.base_score if score is not None else None,
+            base_score=base_score,
             boost=gain.boost,
             score=score,
             reason=gain.reason,
             assembly=gain.assembly,
             assemblies=self._assemblies(),
-            excluded=() if rank is not None else tuple(self._excluded(gain.base_score if score is not None else None)),
+            exclusions=() if rank is not None else tuple(self._excluded(base_score)),
             activated=self.hits.activated,
             plan=self.hits.plan,
         )
@@ -155,7 +156,7 @@ class Explainer:
         return selection.holds(self.connection, asked, self.key)
 
 
-def _outcome(boosting: Boosting, score: float | None, state: SyncState) -> Outcome:
+def _outcome(boosting: Boosting, score: float | None, state: SyncState) -> ActivationOutcome:
     """Why an assembly that a memory is a member of was not activated."""
     if not state.synced:
         return "stale"

@@ -387,7 +387,7 @@ CALLS: dict[str, tuple[Callable[[Store, Any], Any], list[Any]]] = {
     "add_members": (lambda s, v: s.assemblies.add_members("g", v), LISTS),
     "remove_members": (lambda s, v: s.assemblies.remove_members("g", v), LISTS),
     "members": (lambda s, v: s.assemblies.members(v), [*TEXTS, *IDS]),
-    "of": (lambda s, v: s.assemblies.containing(v), [*TEXTS, *IDS]),
+    "containing": (lambda s, v: s.assemblies.containing(v), [*TEXTS, *IDS]),
     "activate": (lambda s, v: s.assemblies.activate(v), LISTS),
     "level": (lambda s, v: s.assemblies.activate(["g"], v), NUMBERS),
     "levels": (lambda s, v: s.assemblies.activate({"g": v}), NUMBERS),

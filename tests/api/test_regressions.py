@@ -108,7 +108,7 @@ async def test_drift_is_found_and_named_and_the_search_for_it_changes_nothing(
     assert arrays(store) == held
 
     repaired = await bounded(store.repair())
-    assert repaired.found == findings
+    assert repaired.findings == findings
     assert repaired.remaining == []
     assert await store.check() == []
 
@@ -337,7 +337,7 @@ async def test_repair_restores_every_id_with_its_own_vector(
         else:
             await damage(store, kind, ids[5:12])
         repaired = await bounded(store.repair())
-        assert repaired.found != []
+        assert repaired.findings != []
         assert repaired.remaining == []
         assert repaired.reindexed == 40
         assert repaired.orphans == 0

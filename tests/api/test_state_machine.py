@@ -576,7 +576,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def repair(self) -> None:
         repaired = self.run(self.store.repair())
-        assert repaired.found == repaired.remaining == []
+        assert repaired.findings == repaired.remaining == []
         self.model.purge()
 
     def reopen(self, options: dict[str, Any]) -> None:

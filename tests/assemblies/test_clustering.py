@@ -156,8 +156,8 @@ def by_the_rule(
 def expect_no_gap(found: AssemblySuggestions, everybody: set[str]) -> None:
     grouped = [id for proposal in found.groups for id in proposal.members]
     assert len(grouped) == len(set(grouped))
-    assert set(grouped) | set(found.left) == everybody
-    assert not set(grouped) & set(found.left)
+    assert set(grouped) | set(found.unassigned) == everybody
+    assert not set(grouped) & set(found.unassigned)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -181,7 +181,7 @@ def test_groups_are_those_of_the_rule(
             found = await store.assemblies.suggest(threshold, min_size=min_size, max_size=min_size + more)
             groups, left = by_the_rule(rows, metric, threshold, min_size, min_size + more)
             assert [[int(id) for id in proposal.members] for proposal in found.groups] == groups
-            assert {int(id): why for id, why in found.left.items()} == left
+            assert {int(id): why for id, why in found.unassigned.items()} == left
             for proposal in found.groups:
                 leader, *others = [rows[int(id)] for id in proposal.members]
                 assert proposal.similarity == pytest.approx(min(score(metric, leader, row) for row in others))
@@ -197,8 +197,8 @@ async def test_one_dense_place_larger_than_a_group_leaves_nobody_out(store: Stor
     found = await store.assemblies.suggest(0.9, min_size=4, max_size=10)
     expect_no_gap(found, {f"m{i:04}" for i in range(300)})
     assert all(4 <= len(proposal.members) <= 10 for proposal in found.groups)
-    assert len(found.left) < 4  # else they would be a group
-    assert set(found.left.values()) <= {"too_few"}
+    assert len(found.unassigned) < 4  # else they would be a group
+    assert set(found.unassigned.values()) <= {"too_few"}
 
 
 async def test_only_who_is_in_no_assembly_is_looked_at(store: Store, rng: np.random.Generator) -> None:
@@ -209,7 +209,7 @@ async def test_only_who_is_in_no_assembly_is_looked_at(store: Store, rng: np.ran
     await store.namespace("other").memories.add("elsewhere", id="far", embedding=np.ones(DIMENSION))
     found = await store.assemblies.suggest(0.7)
     expect_no_gap(found, {f"m{i:04}" for i in range(8, 30)} | {"mute"})
-    assert found.left["mute"] == "no_vector"
+    assert found.unassigned["mute"] == "no_vector"
     assert (found.threshold, found.min_size, found.max_size) == (0.7, 3, 50)
 
 
@@ -233,7 +233,7 @@ async def test_a_damaged_vector_is_left_with_its_reason(path: Path, rng: np.rand
     async with memstore.open(path) as store:
         found = await store.assemblies.suggest(0.5)
         expect_no_gap(found, {f"m{i:04}" for i in range(6)})
-        assert found.left == {"m0002": "no_vector"}
+        assert found.unassigned == {"m0002": "no_vector"}
 
 
 async def test_what_is_proposed_can_be_formed_and_names_what_it_is_about(
@@ -252,7 +252,7 @@ async def test_what_is_proposed_can_be_formed_and_names_what_it_is_about(
         assert made.name == proposal.name
         assert made.composite is not None
     assert (await store.assemblies.suggest(0.9)).groups == ()
-    assert (await store.assemblies.suggest(0.9)).left == {}
+    assert (await store.assemblies.suggest(0.9)).unassigned == {}
 
 
 async def test_a_proposal_is_changed_before_it_is_formed(store: Store, rng: np.random.Generator) -> None:
@@ -354,7 +354,7 @@ async def test_writes_go_on_between_the_searches_of_a_proposal(store: Store, rng
 
     found = await store.assemblies.suggest(0.8, on_progress=meddle)
     await asyncio.gather(*tasks)
-    names = {id for proposal in found.groups for id in proposal.members} | set(found.left)
+    names = {id for proposal in found.groups for id in proposal.members} | set(found.unassigned)
     assert {f"m{i:04}" for i in (*range(40), *range(80, 200))} <= names
     formed = await store.assemblies.create_from(found)
     left = {id for proposal in formed.stale for id in proposal.members}
@@ -369,7 +369,7 @@ async def test_a_transaction_proposes_of_what_it_holds(store: Store, rng: np.ran
         found = await tx.assemblies.suggest(0.5)
         expect_no_gap(found, {"m0000", "m0001", "m0002", "t0", "t1", "t2"})
         await tx.assemblies.create_from(found)
-    assert (await store.assemblies.suggest(0.5)).left == {}
+    assert (await store.assemblies.suggest(0.5)).unassigned == {}
 
 
 async def test_a_store_that_is_only_read_proposes_and_forms_nothing(path: Path, rng: np.random.Generator) -> None:

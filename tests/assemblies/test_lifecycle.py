@@ -24,7 +24,7 @@ async def lived(store: Store, rng: np.random.Generator) -> Store:
 
 
 async def told(noun: memstore.Memories | memstore.Assemblies, id: str) -> list[tuple[str, str | None, str | None]]:
-    return [(change.what, change.actor, change.reason) for change in (await noun.history(id))[::-1]]
+    return [(change.kind, change.actor, change.reason) for change in (await noun.history(id))[::-1]]
 
 
 async def members(store: Store, id: str) -> list[str]:
@@ -44,7 +44,10 @@ async def test_what_goes_to_the_trash_and_comes_back_is_in_the_history_with_whoe
         ("forgotten", "ada", "old"),
         ("restored", "bob", "after all"),
     ]
-    assert [(c.joined, c.left) for c in await lived.assemblies.history("g")][:2] == [(("a",), ()), ((), ("a",))]
+    assert [(c.members_added, c.members_removed) for c in await lived.assemblies.history("g")][:2] == [
+        (("a",), ()),
+        ((), ("a",)),
+    ]
     assert await lived.memories.get("a", as_of=before) == a
     with pytest.raises(NotFoundError):
         await lived.memories.get("a", as_of=gone)
@@ -79,8 +82,8 @@ async def test_a_merge_and_its_undoing_are_in_the_history_of_all_of_them(lived: 
         ("restored", "bob", None),
     ]
     (after, into, _) = await lived.assemblies.history("g")
-    assert (into.what, into.actor, into.joined, into.left) == ("updated", "ada", ("c",), ())
-    assert (after.what, after.actor, after.joined, after.left) == ("updated", "bob", (), ("c",))
+    assert (into.kind, into.actor, into.members_added, into.members_removed) == ("updated", "ada", ("c",), ())
+    assert (after.kind, after.actor, after.members_added, after.members_removed) == ("updated", "bob", (), ("c",))
     then = await lived.assemblies.get("g", as_of=before)
     assert (then.name, then.tags, then.member_count) == (was.name, was.tags, was.member_count)
     assert np.array_equal(then.composite, was.composite)
@@ -90,7 +93,7 @@ async def test_a_merge_into_a_new_one_and_what_is_formed_were_added_by_whoever_a
     await lived.assemblies.merge(["g", "h"], into="new", actor="ada")
     assert await told(lived.assemblies, "new") == [("added", "ada", None)]
     (added,) = await lived.assemblies.history("new")
-    assert added.joined == ("a", "b", "c")
+    assert added.members_added == ("a", "b", "c")
     await lived.assemblies.unmerge("new", actor="bob")
     assert (await told(lived.assemblies, "new"))[-1][:2] == ("deleted", "bob")
     await lived.assemblies.delete("g")

@@ -398,7 +398,7 @@ async def test_an_unmerge_names_a_merge_of_its_namespace(store: Store, drinks: n
 
 
 def told(kin: tuple[LineageEntry, ...]) -> list[tuple[str, int, bool]]:
-    return [(k.id, k.depth, k.alive) for k in kin]
+    return [(k.id, k.depth, k.exists) for k in kin]
 
 
 async def test_a_lineage_tells_all_that_went_in_and_where_it_went(store: Store) -> None:
@@ -408,24 +408,24 @@ async def test_a_lineage_tells_all_that_went_in_and_where_it_went(store: Store) 
     three = await store.assemblies.merge(["ab", "d"], into="abcd")
     four = await store.assemblies.merge(["abcd", "e"], into="f")
     up = await store.assemblies.lineage("f")
-    assert (up.id, up.namespace, up.alive, up.descendants) == ("f", (), True, ())
+    assert (up.id, up.namespace, up.exists, up.descendants) == ("f", (), True, ())
     assert told(up.ancestors) == [
         ("abcd", 1, False), ("e", 1, False), ("ab", 2, False), ("d", 2, False), ("a", 3, False), ("b", 3, False),
         ("c", 3, False),
     ]  # fmt: skip
     assert [k.merge for k in up.ancestors] == [four, four, three, three, one, one, two]
     down = await store.assemblies.lineage("a")
-    assert (down.alive, down.ancestors) == (False, ())
+    assert (down.exists, down.ancestors) == (False, ())
     assert told(down.descendants) == [("ab", 1, False), ("abcd", 2, False), ("f", 3, True)]
     middle = await store.assemblies.lineage("abcd")
     assert (len(middle.ancestors), told(middle.descendants)) == (5, [("f", 1, True)])
     await store.assemblies.unmerge(four)
     again = await store.assemblies.lineage("abcd")
-    assert (again.alive, again.descendants) == (True, ())
+    assert (again.exists, again.descendants) == (True, ())
     assert (await store.assemblies.lineage("f")).ancestors == ()
     await store.assemblies.delete("abcd")
     gone = await store.assemblies.lineage("abcd")
-    assert (gone.alive, told(gone.ancestors[:1])) == (False, [("ab", 1, False)])
+    assert (gone.exists, told(gone.ancestors[:1])) == (False, [("ab", 1, False)])
     for nobody in ("none", "A"):
         with pytest.raises(NotFoundError):
             await store.assemblies.lineage(nobody)

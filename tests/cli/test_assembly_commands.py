@@ -40,9 +40,9 @@ def test_assemblies_are_merged_traced_and_parted(shelf):
     assert ok("lineage", "leaves", "-f", shelf).startswith("leaves (gone)\nwent into")
     assert "no merge that stands" in ok("lineage", "walks", "-f", shelf)
     (line,) = lines("lineage", "leaves", "--json", "-f", shelf)
-    assert (line["id"], line["alive"], line["ancestors"]) == ("leaves", False, [])
+    assert (line["id"], line["exists"], line["ancestors"]) == ("leaves", False, [])
     (kin,) = line["descendants"]
-    assert (kin["id"], kin["depth"], kin["alive"]) == ("tea", 1, True)
+    assert (kin["id"], kin["depth"], kin["exists"]) == ("tea", 1, True)
     assert (kin["merge"]["sources"], kin["merge"]["actor"], kin["merge"]["reason"]) == (["leaves"], "ada", "one")
     assert ok("assemblies", "unmerge", "tea", "-f", shelf) == "merge 1 is undone: leaves came back out of tea\n"
     assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "leaves", "walks"]
@@ -88,14 +88,14 @@ def test_groups_are_shown_and_made_only_when_asked(shelf):
     assert "--create" in shown
     group, left = lines("assemblies", "form", "-s", "0.8", "--json", "-f", shelf)
     assert sorted(group["members"]) == ["f0", "f1", "f2", "f3"]
-    assert left == {"left": {"f4": "no_neighbour"}}
+    assert left == {"unassigned": {"f4": "no_neighbour"}}
     assert len(lines("assemblies", "list", "--json", "-f", shelf)) == 3
     assert (
-        lines("assemblies", "form", "-s", "0.8", "--min-size", "5", "--json", "-f", shelf)[-1]["left"]["f1"]
+        lines("assemblies", "form", "-s", "0.8", "--min-size", "5", "--json", "-f", shelf)[-1]["unassigned"]["f1"]
         == "too_few"
     )
     assert lines("assemblies", "form", "-s", "0.8", "-w", '{"id": {"$in": ["f0"]}}', "--json", "-f", shelf) == [
-        {"left": {"f0": "no_neighbour"}}
+        {"unassigned": {"f0": "no_neighbour"}}
     ]
     made, _ = lines("assemblies", "form", "-s", "0.8", "--create", "--json", "-f", shelf)
     assert (len(made["assemblies"]), made["stale"]) == (1, 0)

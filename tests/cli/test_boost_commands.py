@@ -35,7 +35,7 @@ def test_search_with_activate_boosts_and_says_so(small):
 
 def test_explain_says_why(small):
     found = lines("explain", "coffee", *QUERY, "--boost", "--limit", "1", "--json", "-f", small)[0]
-    assert (found["rank"], found["reason"], [each["cause"] for each in found["excluded"]]) == (
+    assert (found["rank"], found["reason"], [each["cause"] for each in found["exclusions"]]) == (
         None,
         "boosted",
         ["limit"],
@@ -44,9 +44,9 @@ def test_explain_says_why(small):
     shown = ok("explain", "coffee", *QUERY, "--boost", "-f", small)
     assert shown.startswith("coffee: hit 2, score ")
     assert "assembly drinks: activated" in shown
-    assert "kept out by tags: it lacks the tag 'x'" in ok("explain", "coffee", *QUERY, "--tag", "x", "-f", small)
+    assert "excluded by tags: it lacks the tag 'x'" in ok("explain", "coffee", *QUERY, "--tag", "x", "-f", small)
     where = '{"importance": {"$gt": 0.8}}'
-    assert "kept out by where" in ok("explain", "coffee", *QUERY, "--where", where, "-f", small)
+    assert "excluded by where" in ok("explain", "coffee", *QUERY, "--where", where, "-f", small)
     assert "not among the hits" in ok("explain", "note", *QUERY, "--in", "users/ada", "-f", small)
     assert "note: hit" in ok("explain", "note", *QUERY, "--in", "users/ada", "--recursive", "-f", small)
     assert "there is no memory 'none'" in fails("explain", "none", *QUERY, "-f", small)
@@ -65,7 +65,7 @@ def test_explain_only_looks(small, tmp_path):
 def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
     named = ["tea"] * (command == "explain")
     for options in (["--threshold", "0.5"], ["--weight", "1"], ["--boost", "--weight", "0"]):
-        assert "activate" in fails(command, *named, *QUERY, *options, "-f", small, code=2)
+        assert "boost" in fails(command, *named, *QUERY, *options, "-f", small, code=2)
     searched = {parameter.name for parameter in COMMANDS[("search",)].params}
     assert searched <= {parameter.name for parameter in COMMANDS[("explain",)].params}
 

@@ -33,16 +33,16 @@ def test_history_is_shown_and_undone_by_its_numbers(tmp_path: Path) -> None:
     ):
         assert said in shown, shown
     deleted, updated, added = lines("history", "ada", "-f", path, "--json")
-    assert (deleted["what"], deleted["old"]["content"], deleted["new"]) == ("deleted", "Ada drinks coffee", {})
+    assert (deleted["kind"], deleted["old"]["content"], deleted["new"]) == ("deleted", "Ada drinks coffee", {})
     assert updated["old"]["embedding"] == [1.0, 0.0]
     assert (added["actor"], added["reason"]) == ("ada", "she said so")
     assert len(lines("history", "ada", "-f", path, "--json", "--limit", "1")) == 1
     (of_group, _) = lines("history", "drinks", "--assembly", "-f", path, "--json")
-    assert of_group["left"] == ["ada"]
-    assert "left: ada" in ok("history", "drinks", "-a", "-f", path)
+    assert of_group["members_removed"] == ["ada"]
+    assert "removed: ada" in ok("history", "drinks", "-a", "-f", path)
 
     (made,) = lines("undo", str(deleted["number"]), "ada", "-f", path, "--json", "--actor", "bob", "--reason", "slip")
-    assert (made["what"], made["undoes"], made["actor"], made["reason"]) == (
+    assert (made["kind"], made["undoes"], made["actor"], made["reason"]) == (
         "restored",
         deleted["number"],
         "bob",

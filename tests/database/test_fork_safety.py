@@ -49,7 +49,7 @@ Calls = dict[str, Callable[[Any], Any]]
 def empty_plan(noun: Any, owner: Any) -> ForgetPlan:
     """A plan that names nothing."""
     whole: Any = {"noun": noun, "policy": ForgetPolicy(older_than=1), "namespace": owner._namespace, "recursive": False}
-    return ForgetPlan(**whole, made_at=datetime.now(UTC), planned=(), bytes=0, remaining=0, remaining_bytes=None)
+    return ForgetPlan(**whole, created_at=datetime.now(UTC), candidates=(), bytes=0, remaining=0, remaining_bytes=None)
 
 
 CHANGE = Change(
@@ -57,15 +57,15 @@ CHANGE = Change(
     noun="memory",
     id="a",
     namespace=(),
-    what="added",
+    kind="added",
     at=datetime(2024, 1, 1, tzinfo=UTC),
     actor=None,
     reason=None,
     undoes=None,
     old={},
     new={},
-    joined=(),
-    left=(),
+    members_added=(),
+    members_removed=(),
 )
 COLLECTION: Calls = {
     "get": lambda n: n.get("a"),

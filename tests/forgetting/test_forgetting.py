@@ -61,7 +61,7 @@ async def purged(store: Store, **arguments: Any) -> int:
 
 async def planned(store: Store, **policy: Any) -> dict[str, tuple[str, ...]]:
     plan = await store.memories.plan_forget(ForgetPolicy(**policy))
-    return {each.id: each.reasons for each in plan.planned}
+    return {each.id: each.reasons for each in plan.candidates}
 
 
 @pytest.mark.parametrize(
@@ -105,13 +105,13 @@ async def test_each_says_all_the_reasons_it_meets_and_what_it_would_free(store: 
     plan = await store.memories.plan_forget(
         ForgetPolicy(older_than=30 * DAY, unused_for=30 * DAY, importance_below=0.5, match="any")
     )
-    assert {each.id: each.reasons for each in plan.planned} == {
+    assert {each.id: each.reasons for each in plan.candidates} == {
         "a": ("older_than", "unused_for", "importance_below"),
         "b": ("older_than", "importance_below"),
         "c": ("older_than", "unused_for"),
         "d": ("unused_for", "importance_below"),
     }
-    size = {each.id: each.bytes for each in plan.planned}
+    size = {each.id: each.bytes for each in plan.candidates}
     assert size == {"a": 1 + 10 + 2 + 4 * DIMENSION, "b": 23, "c": 33, "d": 43}
     assert (plan.bytes, plan.remaining, plan.remaining_bytes, len(plan)) == (sum(size.values()), 3, None, 4)
     assert (plan.noun, plan.namespace, plan.recursive) == ("memory", (), False)
@@ -137,7 +137,7 @@ async def test_a_budget_takes_the_least_important_then_the_longest_unused(
 ) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(ForgetPolicy(**policy))
-    assert "".join(each.id for each in plan.planned) == expected
+    assert "".join(each.id for each in plan.candidates) == expected
     assert plan.remaining == remaining
 
 
@@ -147,9 +147,9 @@ async def test_a_budget_takes_the_least_important_then_the_longest_unused(
 async def test_a_budget_of_bytes_takes_no_more_than_it_must(store: Store, most: int, expected: str) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(ForgetPolicy(max_bytes=most))
-    assert "".join(each.id for each in plan.planned) == expected
+    assert "".join(each.id for each in plan.candidates) == expected
     assert plan.remaining_bytes == 341 - plan.bytes
-    assert all(each.reasons == ("max_bytes",) for each in plan.planned)
+    assert all(each.reasons == ("max_bytes",) for each in plan.candidates)
     both = await planned(store, max_bytes=most, max_count=5)
     assert both == {
         id: ("max_count",) * (id in "ad") + ("max_bytes",) * (id in expected)
@@ -293,7 +293,7 @@ async def test_a_plan_belongs_to_its_namespace_and_its_noun(store: Store) -> Non
         await ada.memories.forget(plan, actor=b"x")  # type: ignore[arg-type]
 
     whole = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY), recursive=True)
-    assert sorted((p.namespace, p.id) for p in whole.planned) == [((), "a"), ((), "b"), ((), "c"), (("ada",), "a")]
+    assert sorted((p.namespace, p.id) for p in whole.candidates) == [((), "a"), ((), "b"), ((), "c"), (("ada",), "a")]
     assert whole.remaining == 4
     assert await store.memories.forget(whole) == 4
     assert [t.record.namespace async for t in ada.memories.trash()] == [("ada",)]
@@ -313,7 +313,7 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     async def found(**policy: Any) -> dict[str, tuple[str, ...]]:
         plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(**policy))
         assert plan.remaining == 3 - len(plan) or policy.get("where")
-        return {each.id: each.reasons for each in plan.planned}
+        return {each.id: each.reasons for each in plan.candidates}
 
     assert await found(older_than=30 * DAY) == {"old": ("older_than",)}
     assert (await found(members_below=1)).keys() == {"empty"}
@@ -339,7 +339,7 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
         await store.assemblies.forget(plan)
     before = await store.assemblies.get("old")
     plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(older_than=30 * DAY))
-    assert plan.planned[0].bytes == 3 + 2 + 5 + 4 * DIMENSION
+    assert plan.candidates[0].bytes == 3 + 2 + 5 + 4 * DIMENSION
     assert await store.assemblies.forget(plan, actor="ada") == 1
     assert await store.memories.count() == 3
     assert "old" not in await store.assemblies.get_many(["old"])
@@ -568,7 +568,7 @@ def test_a_plan_is_what_the_documentation_says(
             made = await store.memories.add_many([row(i, item, start) for i, item in enumerate(items)])
             for policy in (ForgetPolicy(**named) for named in policies):
                 plan = await store.memories.plan_forget(policy)
-                assert sorted(each.id for each in plan.planned) == expected(made, policy, plan.made_at)
+                assert sorted(each.id for each in plan.candidates) == expected(made, policy, plan.created_at)
 
     asyncio.run(run())
 
@@ -657,7 +657,7 @@ class Life:
     async def forget(self, store: Store, ids: list[str]) -> None:
         plan = await store.memories.plan_forget(ForgetPolicy(where={"id": {"$in": ids}}))
         assert await store.memories.forget(plan) == len(self.live.keys() & set(ids))
-        for id in [each.id for each in plan.planned]:
+        for id in [each.id for each in plan.candidates]:
             self.trash.append(self.live.pop(id))
 
     async def delete(self, store: Store, ids: list[str]) -> None:

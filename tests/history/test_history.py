@@ -149,7 +149,7 @@ async def undone(place: Any, noun: Any, id: str, number: int) -> None:
         return
     made = await place.undo(change[0])
     assert made.undoes == change[0].number
-    if change[0].what == "added":
+    if change[0].kind == "added":
         with pytest.raises(memstore.NotFoundError):
             await noun.get(id)
         return
@@ -159,9 +159,9 @@ async def undone(place: Any, noun: Any, id: str, number: int) -> None:
             continue
         new = getattr(record, name)
         assert new.tobytes() == old.tobytes() if isinstance(new, np.ndarray) else new == old, name
-    if change[0].what == "updated":
+    if change[0].kind == "updated":
         assert change[0].old.get("tags", frozenset()) - change[0].new.get("tags", frozenset()) <= record.tags
-    assert not {*change[0].joined} & {*await members(noun, id)} or change[0].what != "updated"
+    assert not {*change[0].members_added} & {*await members(noun, id)} or change[0].kind != "updated"
 
 
 async def members(noun: Any, id: str) -> list[str]:
@@ -251,7 +251,7 @@ def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[An
 
 
 async def told(noun: Any, id: str) -> list[tuple[str, str | None, str | None]]:
-    return [(change.what, change.actor, change.reason) for change in await noun.history(id)]
+    return [(change.kind, change.actor, change.reason) for change in await noun.history(id)]
 
 
 async def test_all_that_one_write_added_is_one_row_however_much_it_is(store: Store, path: Path, rng: Any) -> None:
@@ -264,7 +264,7 @@ async def test_all_that_one_write_added_is_one_row_however_much_it_is(store: Sto
         (2_501, 2_501, None, None, None),
     ]
     (change,) = await store.memories.history("m1234")
-    assert (change.number, change.what, change.new["content"]) == (1, "added", "x")
+    assert (change.number, change.kind, change.new["content"]) == (1, "added", "x")
 
 
 async def test_only_what_differs_is_written_down_and_the_old_vector_once(store: Store, path: Path, rng: Any) -> None:
@@ -328,7 +328,7 @@ async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_
     for i in range(20):
         for name, who in (("ada", "ada"), ("bob", "bob"), ("n", None)):
             added = (await store.memories.history(f"{name}{i}"))[-1]
-            assert (added.what, added.actor) == ("added", who)
+            assert (added.kind, added.actor) == ("added", who)
     expected = [("updated", "inner", None), ("updated", "ada", "for ada"), ("added", "ada", "for ada")]
     assert await told(store.memories, "ada0") == expected
     with pytest.raises(memstore.InvalidError), memstore.as_actor(""):
@@ -345,7 +345,7 @@ async def test_a_history_goes_on_across_a_deletion_and_another_record_of_the_id(
     assert [what for what, *_ in await told(store.memories, "a")] == ["deleted", "added"]
     await store.memories.add("second", id="a")
     changes = await store.memories.history("a")
-    assert [change.what for change in changes] == ["added", "deleted", "added"]
+    assert [change.kind for change in changes] == ["added", "deleted", "added"]
     assert [change.new.get("content") for change in changes] == ["second", None, "first"]
     assert [change.number for change in await store.memories.history("a", limit=2)] == [3, 2]
     assert changes[0] == (await store.memories.history("a"))[0] != changes[1]
@@ -409,7 +409,7 @@ async def test_a_transaction_is_of_one_moment_and_leaves_nothing_if_it_is_undone
         await tx.memories.update("a", importance=0.1)
         between = clock()
         await tx.memories.update("a", importance=0.2)
-        assert [change.what for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
+        assert [change.kind for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
         assert (await tx.memories.get("a", as_of=between)).importance == 0.2
     assert len(set(rows(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
     then = (await store.memories.history("a"))[0].at
@@ -499,7 +499,7 @@ async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_fou
     await store.assemblies.delete("h")
     change = (await store.memories.history("a"))[0]
     undone = await store.undo(change)
-    assert (undone.what, undone.undoes) == ("restored", change.number)
+    assert (undone.kind, undone.undoes) == ("restored", change.number)
     assert await store.memories.get("a") == record
     assert (await store.memories.search(row, 1))[0].memory == record
     after = await store.assemblies.get("g")
@@ -509,8 +509,8 @@ async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_fou
     await store.assemblies.add("k", members=["a"])
     await store.assemblies.delete("k")
     gone = (await store.assemblies.history("k"))[0]
-    assert gone.left == ("a",)
-    assert (await store.undo(gone)).joined == ("a",)
+    assert gone.members_removed == ("a",)
+    assert (await store.undo(gone)).members_added == ("a",)
     with pytest.raises(memstore.ConflictError, match="came back") as caught:
         await store.undo(change)
     assert caught.value.later == (undone.number,)
@@ -538,7 +538,7 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
         await store.undo(added)
     await store.assemblies.delete("g")
     made = await store.undo(added)
-    assert made.what == "deleted"
+    assert made.kind == "deleted"
     with pytest.raises(memstore.ConflictError, match="went after"):
         await store.undo(first)
     await store.memories.add("other", id="a")
@@ -554,9 +554,9 @@ async def test_members_are_undone_one_by_one_where_they_are_there_still(store: S
     await store.assemblies.add("g", members=["a"])
     await store.assemblies.add_members("g", ["a", "b", "c"])
     joined = (await store.assemblies.history("g"))[0]
-    assert joined.joined == ("b", "c")
+    assert joined.members_added == ("b", "c")
     await store.assemblies.upsert("g", members=["c"])
-    assert (await store.assemblies.history("g"))[0].left == ("a", "b")
+    assert (await store.assemblies.history("g"))[0].members_removed == ("a", "b")
     with pytest.raises(memstore.ConflictError):
         await store.undo(joined)
     left = (await store.assemblies.history("g"))[0]

@@ -129,7 +129,7 @@ async def made(path: Path, metric: Any, vector_type: Any) -> World:
         await w_put(store, w, range(COUNT))
         await store.optimize()
         stats = await store.stats()
-        assert (stats.index, stats.graph_nodes, stats.tail, stats.graph_dead) == ("graph", COUNT, 0, 0)
+        assert (stats.index, stats.graph_nodes, stats.unindexed, stats.graph_deleted) == ("graph", COUNT, 0, 0)
         assert stats.recall is not None
         assert stats.recall > 0.99
         await w_put(store, w, range(COUNT, COUNT + TAIL))
@@ -172,8 +172,8 @@ def world(worlds: dict[tuple[str, str], tuple[Path, World]], path: Path, monkeyp
             await attached(store)
             stats = await store.stats()
             assert (stats.index, stats.graph_nodes) == ("graph", COUNT)
-            assert stats.graph_dead > 250
-            assert stats.tail > 200
+            assert stats.graph_deleted > 250
+            assert stats.unindexed > 200
             yield replace(w, store=store, rows=w.rows.copy(), gone=w.gone.copy())
             assert await store.check() == []
 
@@ -218,7 +218,7 @@ async def test_the_nearest_are_found_whatever_a_filter_leaves_of_them(
         memories = w.store.memories
         answers = await memories.search_many(w.queries, recursive=True)
         assert set(methods(answers)) == {"graph"}, [hits.plan for hits in answers]
-        assert all(hits.plan.tail > 200 and hits.plan.candidates > 0 for hits in answers)
+        assert all(hits.plan.unindexed > 200 and hits.plan.ef_search > 0 for hits in answers)
         w.judge(answers, w.known())
         for tag, share in SHARES.items():
             answers = await memories.search_many(w.queries, tags=[tag], recursive=True)
@@ -413,7 +413,7 @@ async def test_the_effort_that_was_asked_for_is_the_one_that_is_used(path: Path)
         await store.optimize()
         stats = await store.stats()
         assert stats.ef_search == 33
-        assert (await store.memories.search(rows[0], 5)).plan.candidates == planner.effort_for(33, 5)
+        assert (await store.memories.search(rows[0], 5)).plan.ef_search == planner.effort_for(33, 5)
 
 
 @pytest.mark.parametrize("together", [600, 1_200])
@@ -563,7 +563,7 @@ async def main():
                     right += hit.score >= best - 1e-6
             assert right >= 390, right
             stats = await store.stats()
-            print(plans.count("graph"), "by graph;", stats.graph_nodes, stats.graph_dead, stats.tail)
+            print(plans.count("graph"), "by graph;", stats.graph_nodes, stats.graph_deleted, stats.unindexed)
         print(counts, len(published), "graphs", len(grown), "sizes")
 
 asyncio.run(main())

@@ -91,11 +91,11 @@ async def test_a_graph_is_built_folded_and_written_by_itself(path: Path) -> None
         await put(store, rows[400:460], 400)
         await settled(store)
         stats = await store.stats()
-        assert (stats.graph_nodes, stats.tail) == (400, 60), "a tail so short is not folded"
+        assert (stats.graph_nodes, stats.unindexed) == (400, 60), "a tail so short is not folded"
         await put(store, rows[460:], 460)
         await settled(store)
         stats = await store.stats()
-        assert (stats.graph_nodes, stats.tail) == (900, 0)
+        assert (stats.graph_nodes, stats.unindexed) == (900, 0)
         assert stats.snapshot_bytes > 50_000
         assert await right(store, rows) == {"graph"}
         assert await store.check() == []
@@ -120,11 +120,11 @@ async def test_enough_dead_entries_have_the_graph_built_anew(path: Path) -> None
         await settled(store)
         await store.memories.delete_many(ids=[str(i) for i in range(250)])
         await settled(store)
-        assert (await store.stats()).graph_dead == 250
+        assert (await store.stats()).graph_deleted == 250
         await store.memories.delete_many(ids=[str(i) for i in range(250, 300)])
         await settled(store)
         stats = await store.stats()
-        assert (stats.graph_dead, stats.graph_nodes, stats.tail) == (0, 600, 0)
+        assert (stats.graph_deleted, stats.graph_nodes, stats.unindexed) == (0, 600, 0)
         assert await right(store, rows[300:], [str(i) for i in range(300, 900)]) == {"graph"}
         assert await store.check() == []
 
@@ -140,7 +140,7 @@ async def test_a_store_that_shrinks_below_half_has_no_graph_any_more(path: Path)
         await store.memories.delete_many(ids=[str(i) for i in range(99, 180)])
         await settled(store)
         stats = await store.stats()
-        assert (stats.index, stats.graph_nodes, stats.graph_dead, stats.tail) == ("exact", 0, 0, 99)
+        assert (stats.index, stats.graph_nodes, stats.graph_deleted, stats.unindexed) == ("exact", 0, 0, 99)
         assert await right(store, rows[:99]) == {"exact"}
         assert await store.check() == []
         await store.clear()
@@ -234,7 +234,7 @@ async def test_optimize_builds_the_graph_that_was_asked_for_however_small(path: 
                 await put(store, rows)
             await store.optimize()
             stats = await store.stats()
-            assert (stats.index, stats.graph_nodes, stats.tail) == ("graph", count, 0)
+            assert (stats.index, stats.graph_nodes, stats.unindexed) == ("graph", count, 0)
             assert stats.recall == pytest.approx(1.0, abs=0.01)
             assert await right(store, rows) == ({"graph"} if count > 100 else {"exact"})
             assert await store.check() == []
@@ -250,7 +250,7 @@ async def test_optimize_leaves_no_tail_no_dead_and_a_snapshot_of_all(path: Path)
         await store.memories.delete_many(ids=[str(i) for i in range(200)])
         await store.optimize()
         stats = await store.stats()
-        assert (stats.graph_nodes, stats.tail, stats.graph_dead) == (300, 0, 0)
+        assert (stats.graph_nodes, stats.unindexed, stats.graph_deleted) == (300, 0, 0)
         assert sql(path, "SELECT json_extract(parameters, '$.nodes') FROM index_snapshot") == [(300,)]
         assert await right(store, rows[200:], [str(i) for i in range(200, 500)]) == {"graph"}
 

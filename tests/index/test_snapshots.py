@@ -148,7 +148,7 @@ async def test_the_next_open_finds_the_graphs_of_memories_and_assemblies_in_the_
         await settled(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
         stats = await store.stats()
-        assert (stats.graph_nodes, stats.tail, stats.graph_dead, stats.index) == (COUNT, 0, 0, "graph")
+        assert (stats.graph_nodes, stats.unindexed, stats.graph_deleted, stats.index) == (COUNT, 0, 0, "graph")
         assert stats.recall is not None
         assert stats.ef_search is not None
         assert stats.snapshot_bytes == sql(path, "SELECT sum(length(data)) FROM index_chunk")[0][0]
@@ -414,7 +414,7 @@ async def test_repair_takes_a_damaged_snapshot_out_of_the_file(path: Path, held:
     async with opened(path) as store:
         by_hand(store)
         repaired = await store.repair()
-        assert {finding.kind for finding in repaired.found} == {"snapshot"}
+        assert {finding.kind for finding in repaired.findings} == {"snapshot"}
         assert repaired.remaining == []
         assert generations(path) == []
         assert await held.judge(store) == {"exact"}

@@ -133,7 +133,7 @@ async def test_a_damaged_composite_is_named_and_mended(path: Path, rng: np.rando
         with pytest.raises(DamagedError, match="assembly 'few'"):
             await store.assemblies.get("few")
         report = await store.repair()
-        assert ("checksum", "few") in {(finding.kind, finding.id) for finding in report.found}
+        assert ("checksum", "few") in {(finding.kind, finding.id) for finding in report.findings}
         assert report.remaining == []
         assert len(await store.assemblies.search(WRONG)) == 2
 

@@ -262,7 +262,9 @@ async def test_every_hit_says_why(store: Store) -> None:
     plain = await store.memories.search(unit(1))
     assert [(hit.score, hit.reason) for hit in plain] == [(hit.score, "none") for hit in plain]
     assert plain.activated == ()
-    assert all((hit.base_score, hit.boost, hit.assembly, hit.gain) == (hit.score, 0.0, None, None) for hit in plain)
+    assert all(
+        (hit.base_score, hit.boost, hit.assembly, hit.score_boost) == (hit.score, 0.0, None, None) for hit in plain
+    )
     assert [hit.memory.id for hit in nothing] == [hit.memory.id for hit in plain]
 
 
@@ -439,9 +441,9 @@ def test_an_activation_that_makes_no_sense_is_refused(wrong: dict[str, Any], sai
 
 async def test_activate_is_an_activation(store: Store) -> None:
     for wrong in (True, 0.5, {"threshold": 0.5}):
-        with pytest.raises(InvalidError, match="Activation"):
+        with pytest.raises(InvalidError, match="AssemblyBoost"):
             await store.memories.search(unit(1), boost=wrong)
-        with pytest.raises(InvalidError, match="Activation"):
+        with pytest.raises(InvalidError, match="AssemblyBoost"):
             await store.memories.explain(unit(1), "a", boost=wrong)
     assert await store.memories.search_many([], boost=AssemblyBoost()) == []
 

@@ -15,7 +15,7 @@ from tests.search.test_assembly_boost import THRESHOLDS, fill, out_of_step, scor
 
 
 def causes(why: memstore.Explanation) -> list[str]:
-    return [each.cause for each in why.excluded]
+    return [each.cause for each in why.exclusions]
 
 
 @pytest.mark.parametrize("metric", THRESHOLDS)
@@ -31,20 +31,20 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
         await fill(store, rng)
         boosted = 0
         for query in vectors(rng, 4):
-            for activate in (None, asked):
-                options: dict[str, Any] = {"recursive": True, "tags": {"even"}, "activate": activate}
+            for boost in (None, asked):
+                options: dict[str, Any] = {"recursive": True, "tags": {"even"}, "boost": boost}
                 hits = await store.memories.search(query, 12, **options)
                 for rank, hit in enumerate(hits, 1):
                     memory = hit.memory
                     why = await store.memories.explain(query, memory.id, 12, namespace=memory.namespace, **options)
-                    assert (why.id, why.namespace, why.rank, why.excluded) == (memory.id, memory.namespace, rank, ())
+                    assert (why.id, why.namespace, why.rank, why.exclusions) == (memory.id, memory.namespace, rank, ())
                     assert (why.score, why.base_score, why.boost) == (hit.score, hit.base_score, hit.boost)
                     assert (why.reason, why.assembly) == (hit.reason, hit.assembly)
                     assert (why.plan, [a.id for a in why.activated]) == (hits.plan, [a.id for a in hits.activated])
                     # and by hand
                     assert why.base_score == pytest.approx(score(metric, query, memory.embedding), rel=1e-5, abs=1e-6)
                     assert why.score == why.base_score + why.boost
-                    if activate is None:
+                    if boost is None:
                         assert (why.assemblies, why.boost, why.reason) == ((), 0.0, "none")
                         continue
                     owners = await store.namespace(*memory.namespace).assemblies.containing(memory.id)
@@ -77,7 +77,7 @@ async def test_one_that_is_not_among_the_hits_is_scored_all_the_same(store: Stor
         assert why.base_score == pytest.approx(hit.base_score, rel=1e-12)
         assert (why.boost, why.reason, why.assembly) == (hit.boost, hit.reason, hit.assembly)
         assert why.score == why.base_score + why.boost
-        assert f"others come first: 1, the last of them with {every[0].score:.6g}" in why.excluded[0].detail
+        assert f"others come first: 1, the last of them with {every[0].score:.6g}" in why.exclusions[0].detail
 
 
 async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: Path) -> None:
@@ -90,7 +90,7 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
 
     async def why(id: str, **options: Any) -> list[str]:
         found = await store.memories.explain(query, id, **options)
-        assert (found.rank is None) == bool(found.excluded)
+        assert (found.rank is None) == bool(found.exclusions)
         hits = await store.memories.search(query, **{k: v for k, v in options.items() if k != "namespace"})
         ids = [(hit.memory.namespace, hit.memory.id) for hit in hits]
         assert ((found.namespace, id) in ids) == (found.rank is not None)
@@ -105,7 +105,7 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
     where = {"importance": {"$gt": 0.4}, "metadata.k": 2, "$or": [{"content": "two"}, {"id": "two"}]}
     assert await why("one", where=where, tags={"b"}, min_score=0.9) == ["tags", "where", "where", "min_score"]
     full = await store.memories.explain(query, "one", where=where, tags={"b"})
-    assert [each.detail for each in full.excluded] == [
+    assert [each.detail for each in full.exclusions] == [
         "it lacks the tag 'b'",
         "{'metadata.k': 2} does not match",
         "{'$or': [{'content': 'two'}, {'id': 'two'}]} does not match",
@@ -127,7 +127,7 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
     expired = await store.memories.explain(query, "late", tags={"a"})
     assert causes(expired) == ["expired", "tags"]
     assert expired.base_score == pytest.approx(score("cosine", query, unit(1, -0.1)))
-    assert expired.excluded[0].detail == "it expired at 1969-12-31T23:59:59.999999+00:00"
+    assert expired.exclusions[0].detail == "it expired at 1969-12-31T23:59:59.999999+00:00"
 
 
 async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
@@ -176,8 +176,8 @@ async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
             "assembly behind: stale, score 1, threshold 0.5, boost 0; revision 2, composite of 1, index of 1" in shown
         )
         lone = await store.memories.explain(unit(1), "other", 1, boost=asked)
-        assert "kept out by limit" in str(lone)
-        assert "assembly cancelled: no_composite, no score, boost 0" in str(lone)
+        assert "excluded by limit" in str(lone)
+        assert "assembly cancelled: no_composite, no score, threshold 0.5, boost 0" in str(lone)
 
 
 async def test_explaining_changes_nothing_and_refuses_what_search_refuses(store: Store) -> None:
