@@ -1,4 +1,4 @@
-"""How many of the nearest a hyperbolic store finds: `python -m benchmarks.spaces`, its table for `docs/spaces.md`.
+"""How many of the nearest a hyperbolic store finds: `python -m benchmarks.spaces`, its table for `docs/metrics.md`.
 
 Two kinds of data: clusters of unlike sizes taken into the ball by `into_ball`, as embeddings of texts would be, and a
 tree whose nodes lie at the distance 2 from their parents, as embeddings that were trained in the ball do. Queries are
