@@ -13,12 +13,12 @@ format:
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
 
-peers:          ## what the benchmarks compare with
+peers:          ## installs the other stores of the benchmarks
 	$(PYTHON) -m benchmarks.peers install all
 
 bench:          ## some minutes, on 20,000 memories
 	$(PYTHON) -m benchmarks
 
 bench-page:     ## docs/performance.md
-	$(PYTHON) -m benchmarks --rows 100000 --work benchmarks/results --json benchmarks/results/results.json
+	$(PYTHON) -m benchmarks --rows 100000 --rounds 3 --work benchmarks/results --json benchmarks/results/results.json
 	$(PYTHON) -m benchmarks.report benchmarks/results/results.json

@@ -1,4 +1,4 @@
-"""The same work on memstore, on the limits of what it is built of, and on its peers.
+"""Measures memstore against its storage limits and against other embedded stores.
 
-Run it with `python -m benchmarks`. It measures and prints; nothing here passes or fails.
+Run `python -m benchmarks`. It records times and ratios and asserts nothing about speed.
 """

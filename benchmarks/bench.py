@@ -1,4 +1,4 @@
-"""What the phases share: the workset, filled stores to copy, workers that take turns, and the machine's own noise."""
+"""One run: the workset, the filled stores, the workers that take turns, and the records."""
 
 import hashlib
 import json
@@ -16,26 +16,30 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adapters import SYSTEMS
-from benchmarks.adapters.raw import EMPTY, TEMPLATE
-from benchmarks.data import Judge
+from benchmarks.adapters.raw import EMPTY, FILE, TEMPLATE
+from benchmarks.ground_truth import GroundTruth
 from benchmarks.worker import ROOT, Skipped, Worker
 from benchmarks.workset import Workset
 
 Record = dict[str, Any]
-"""One result: `phase`, `system`, `case`, then either `rounds` (a list of figures) and more, or `skipped` (why)."""
+"""One result: `phase`, `system`, `case`, then figures and `rounds` (figures of each), or `skipped` (the reason)."""
+
+TRIAL_ROWS = 2_000
+"""Rows of a peer's first bulk, which predicts the time of the full bulk."""
+
+STREAMED_ROWS = 200_000
+"""Larger stores of memstore are filled with `load`, because `add_many` takes all rows in one list."""
 
 
-TRIAL = 2_000
-"""Rows of a peer's first bulk, by which it is foreseen how long all of them would take."""
+class TooSlow(Skipped):
+    """A peer would take longer than the time limit to store all rows."""
 
-
-class Slow(Skipped):
-    """A peer is too slow to be filled: it stored *rows* in *seconds*."""
-
-    def __init__(self, rows: int, seconds: float, wanted: int) -> None:
-        rate = rows / seconds
-        super().__init__(f"{rate:,.0f} rows/s in its first {rows:,}: {wanted:,} would take {wanted / rate:,.0f} s")
-        self.rows_per_second = rate
+    def __init__(self, trial_seconds: float, rows: int) -> None:
+        self.rows_per_second = TRIAL_ROWS / trial_seconds
+        seconds = rows / self.rows_per_second
+        super().__init__(
+            f"{self.rows_per_second:,.0f} rows/s in the first {TRIAL_ROWS:,}; {rows:,} would take {seconds:,.0f} s"
+        )
 
 
 @dataclass(kw_only=True)
@@ -43,52 +47,57 @@ class Bench:
     """One run.
 
     Attributes:
-        made: the workset.
-        work: a folder on a real disk: filled stores, and copies of them to spoil.
-        systems: names of those to measure.
-        rounds: how often each takes its turn.
-        patience: seconds one command of a worker may take.
-        seconds: the least an event-loop load lasts.
-        records: what was measured so far.
-        calibration: seconds of a fixed piece of work, taken at the start of every round: the machine's noise.
+        workset: the data.
+        work: a folder on a real disk for filled stores and their copies.
+        systems: names of the systems to measure.
+        rounds: how often each system takes its turn.
+        time_limit: seconds for one command of a worker.
+        seconds: least duration of an event-loop load.
+        records: the results.
+        calibration: seconds of a fixed piece of work at the start of every round, the noise of the machine.
     """
 
-    made: Workset
+    workset: Workset
     work: Path
     systems: Sequence[str]
     rounds: int
-    patience: float
+    time_limit: float
     seconds: float
     records: list[Record] = field(default_factory=list)
     calibration: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.judge = Judge(self.made)
-        self._built = self.work / "built"
-        self._unfillable: dict[str, Slow] = {}
-        key = json.dumps({"sources": _sources(), "workset": self.made.facts})
-        kept = self._built / "key.json"
-        if not kept.is_file() or kept.read_text(encoding="utf-8") != key:
-            shutil.rmtree(self._built, ignore_errors=True)
-            (self.made.folder / TEMPLATE).unlink(missing_ok=True)
-            self._built.mkdir(parents=True)
-            kept.write_text(key, encoding="utf-8")
+        self.truth = GroundTruth(self.workset)
+        self._stores = self.work / "stores"
+        self._too_slow: dict[str, TooSlow] = {}
+        key = json.dumps({"sources": _source_digest(), "workset": self.workset.facts})
+        key_file = self._stores / "key.json"
+        if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
+            shutil.rmtree(self._stores, ignore_errors=True)
+            (self.workset.folder / TEMPLATE).unlink(missing_ok=True)
+            self._stores.mkdir(parents=True)
+            key_file.write_text(key, encoding="utf-8")
 
-    def among(self, *names: str) -> list[str]:
-        """Those of *names* that are to be measured, in that order."""
-        return [name for name in names if name in self.systems]
+    def select(self, *names: str) -> list[str]:
+        """The systems of *names* that this run measures, in that order. Writes the template of the raw baseline."""
+        selection = [name for name in names if name in self.systems]
+        if "raw" in selection:
+            self.write_template()
+        return selection
 
     def worker(self, system: str, *, traced: bool = False, **options: object) -> Worker:
-        """A fresh process."""
-        return Worker(system, self.made.folder, patience=self.patience, traced=traced, **options)
+        """A new worker process."""
+        return Worker(system, self.workset.folder, time_limit=self.time_limit, traced=traced, **options)
 
-    def record(self, phase: str, system: str, case: str = "", **more: Any) -> None:
-        """Keep one result and show that it is there."""
-        self.records.append({"phase": phase, "system": system, "case": case, **more})
-        print(f"  {phase}: {SYSTEMS[system].label}{', ' + case if case else ''}: {_brief(more)}", flush=True)
+    def record(self, phase: str, system: str, case: str = "", **figures: Any) -> None:
+        """Keep one result and print it."""
+        self.records.append({"phase": phase, "system": system, "case": case, **figures})
+        numbers = ", ".join(f"{key} {value:,.4g}" for key, value in figures.items() if isinstance(value, int | float))
+        text = f"skipped, {figures['skipped']}" if "skipped" in figures else numbers
+        print(f"  {phase}: {SYSTEMS[system].label}{', ' + case if case else ''}: {text}", flush=True)
 
-    def round(self) -> None:
-        """Begin a round: measure how fast the machine is just now."""
+    def start_round(self) -> None:
+        """Measure the present speed of the machine."""
         start = time.perf_counter()
         total = 0
         for i in range(1_000_000):
@@ -97,152 +106,146 @@ class Bench:
         self.calibration.append(time.perf_counter() - start)
 
     @contextmanager
-    def fresh(self) -> Iterator[Path]:
-        """An empty folder, gone afterwards; nothing is left to write back from before."""
-        with tempfile.TemporaryDirectory(prefix="fresh-", dir=self.work) as made:
+    def empty_folder(self) -> Iterator[Path]:
+        """A temporary folder. Earlier writes are flushed to disk first."""
+        with tempfile.TemporaryDirectory(prefix="store-", dir=self.work) as folder:
             os.sync()
-            yield Path(made)
+            yield Path(folder)
 
     @contextmanager
-    def copied(self, system: str) -> Iterator[Path]:
+    def store_copy(self, system: str) -> Iterator[Path]:
         """A copy of the system's filled store."""
-        with self.fresh() as folder:
-            shutil.copytree(self.built(system), folder, dirs_exist_ok=True)
+        source = self.filled_store(system)
+        with self.empty_folder() as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
             os.sync()
             yield folder
 
-    def keep(self, system: str, folder: Path) -> None:
-        """Keep a filled and closed store."""
-        place = self._built / system
-        shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(folder, place)
+    def has_store(self, system: str) -> bool:
+        """Whether a filled store of the system exists."""
+        return (self._stores / system).exists()
 
-    def built(self, system: str) -> Path:
-        """The folder of the system's store, filled, settled and closed. Filled now if it was not yet.
+    def keep_store(self, system: str, folder: Path) -> None:
+        """Keep a filled and closed store for later phases."""
+        shutil.rmtree(self._stores / system, ignore_errors=True)
+        shutil.copytree(folder, self._stores / system)
 
-        Nothing opens it: take a copy.
+    def filled_store(self, system: str) -> Path:
+        """The folder of the system's filled, settled and closed store, made at the first call. Open only copies of it.
 
         Raises:
             Skipped: it cannot be filled.
         """
-        place = self._built / system
-        if place.exists():
-            return place
-        if system in self._unfillable:
-            raise self._unfillable[system]
-        base = "memstore" if system in ("memstore-exact", "memstore-graph") else None
-        with self.copied(base) if base else self.fresh() as folder, self.worker(system) as worker:
-            worker.ask("open", folder=str(folder))
-            if base is None:
-                self.filled(worker)
-            worker.ask("settle")
-            worker.ask("close")
-            self.keep(system, folder)
-        return place
+        if not self.has_store(system):
+            base = SYSTEMS[system].base
+            with self.store_copy(base) if base else self.empty_folder() as folder, self.worker(system) as worker:
+                worker.call("open", folder=str(folder))
+                if not base:
+                    self.fill(worker)
+                worker.call("settle")
+                worker.call("close")
+                self.keep_store(system, folder)
+        return self._stores / system
 
-    def filled(self, worker: Worker) -> float:
-        """Put all rows into the open store; how many seconds the storing took.
+    def fill(self, worker: Worker) -> float:
+        """Store all rows; return the seconds of the bulk.
 
         Raises:
-            Slow: a peer that stored the first of them so slowly that all would take longer than `patience`.
+            TooSlow: the first rows predict more than the time limit.
+            Skipped: the system's documentation recommends smaller stores.
         """
-        rows, stored = self.made.rows, 0
-        if worker.system.startswith("memstore") and rows > 200_000:
-            return float(worker.ask("load", rows=rows)["seconds"])  # a million mappings are no one's input
-        seconds = 0.0
-        if SYSTEMS[worker.system].peer and rows > TRIAL:
-            worker.ask("prepare", start=0, stop=TRIAL)
-            seconds, stored = float(worker.ask("bulk")["seconds"]), TRIAL
-            if seconds * rows / TRIAL > self.patience:
-                self._unfillable[worker.system] = Slow(TRIAL, seconds, rows)
-                raise self._unfillable[worker.system]
-        worker.ask("prepare", start=stored, stop=rows)
-        return seconds + float(worker.ask("bulk")["seconds"])
+        rows, spec = self.workset.rows, SYSTEMS[worker.system]
+        if spec.most_rows is not None and rows > spec.most_rows:
+            raise Skipped(f"its documentation recommends at most {spec.most_rows:,} rows")
+        if worker.system in self._too_slow:
+            raise self._too_slow[worker.system]
+        if worker.system.startswith("memstore") and rows > STREAMED_ROWS:
+            return float(worker.call("load", rows=rows)["seconds"])
+        seconds, start = 0.0, 0
+        if spec.peer and rows > TRIAL_ROWS:
+            worker.call("prepare", start=0, stop=TRIAL_ROWS)
+            seconds, start = float(worker.call("bulk")["seconds"]), TRIAL_ROWS
+            if seconds * rows / TRIAL_ROWS > self.time_limit:
+                self._too_slow[worker.system] = TooSlow(seconds, rows)
+                raise self._too_slow[worker.system]
+        worker.call("prepare", start=start, stop=rows)
+        return seconds + float(worker.call("bulk")["seconds"])
 
-    def template(self) -> None:
-        """The ready-made rows of the raw baseline: a store that memstore filled with every row, and an empty one."""
-        place = self.made.folder / TEMPLATE
-        if place.exists():
+    def write_template(self) -> None:
+        """Write the rows of the raw baseline: an empty store, and one that memstore filled with every row."""
+        template = self.workset.folder / TEMPLATE
+        if template.exists():
             return
-        with self.fresh() as folder, self.worker("memstore") as worker:
-            worker.ask("open", folder=str(folder))
-            worker.ask("close")
-            shutil.copyfile(folder / "memories.db", self.made.folder / EMPTY)
-            worker.ask("open", folder=str(folder))
-            worker.ask("load", rows=self.made.rows + self.made.extra)
-            worker.ask("close")
-            base = sqlite3.connect(folder / "memories.db")
-            strays = base.execute("SELECT count(*) FROM memory WHERE pk != json_extract(metadata, '$.row') + 1")
-            if strays.fetchone()[0]:
-                raise RuntimeError("keys do not follow the order of adding: the raw baseline cannot take its rows")
-            base.close()
-            shutil.copyfile(folder / "memories.db", place)
+        with self.empty_folder() as folder, self.worker("memstore") as worker:
+            worker.call("open", folder=str(folder))
+            worker.call("close")
+            shutil.copyfile(folder / FILE, self.workset.folder / EMPTY)
+            worker.call("open", folder=str(folder))
+            worker.call("load", rows=self.workset.rows + self.workset.extra_rows)
+            worker.call("close")
+            connection = sqlite3.connect(folder / FILE)
+            statement = "SELECT count(*) FROM memory WHERE pk != json_extract(metadata, '$.row') + 1"
+            (mismatches,) = connection.execute(statement).fetchone()
+            connection.close()
+            if mismatches:
+                raise RuntimeError(f"{mismatches} primary keys do not follow the order of insertion.")
+            shutil.copyfile(folder / FILE, template)
 
-    def turns(
+    def take_turns(
         self,
+        phase: str,
         workers: dict[str, Worker],
-        do: Callable[[str, Worker, int], dict[str, Any]],
-        skipped: Callable[[str, str], object],
+        turn: Callable[[str, Worker, int], dict[str, Any]],
+        *,
+        case: str = "",
         rounds: int | None = None,
     ) -> dict[str, list[dict[str, Any]]]:
-        """Every worker in every round, each round beginning with another; what *do* gave, round by round.
+        """Call *turn* for every worker in every round, and return its results round by round.
 
-        A worker that cannot is left out from then on, and *skipped* is told its name and the reason.
+        Every round starts with another worker. A worker that raises `Skipped` is recorded and left out from then on.
         """
-        told: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
         order = list(workers)
         for number in range(rounds or self.rounds):
-            self.round()
-            for name in order[number % len(order) :] + order[: number % len(order)] if order else []:
-                if name not in told:
+            self.start_round()
+            shift = number % len(order) if order else 0
+            for name in order[shift:] + order[:shift]:
+                if name not in results:
                     continue
                 try:
-                    told[name].append(do(name, workers[name], number))
-                except Skipped as why:
-                    del told[name]
-                    skipped(name, str(why))
-        return told
+                    results[name].append(turn(name, workers[name], number))
+                except Skipped as reason:
+                    del results[name]
+                    self.record(phase, name, case, skipped=str(reason))
+        return results
 
     @contextmanager
     def opened(self, phase: str, systems: Sequence[str]) -> Iterator[dict[str, Worker]]:
-        """Workers of these systems, each with a copy of its filled store open; those that cannot are recorded."""
+        """Workers of these systems, each with a copy of its filled store open; failures are recorded."""
         with ExitStack() as stack:
             workers = {}
             for name in systems:
                 try:
-                    folder = stack.enter_context(self.copied(name))
+                    folder = stack.enter_context(self.store_copy(name))
                     worker = stack.enter_context(self.worker(name))
-                    worker.ask("open", folder=str(folder))
+                    worker.call("open", folder=str(folder))
                     workers[name] = worker
-                except Skipped as why:
-                    self.record(phase, name, skipped=str(why))
+                except Skipped as reason:
+                    self.record(phase, name, skipped=str(reason))
             yield workers
 
 
-def _sources() -> str:
-    """What the code of memstore and of the adapters is, so that no store of older code is taken for one of this."""
-    mark = hashlib.sha256()
+def _source_digest() -> str:
+    """A digest of the code that writes the stores, so that stores of other code are not reused."""
+    digest = hashlib.sha256()
     for folder in ("memstore", "migrations", "benchmarks/adapters", "benchmarks/requirements"):
         for file in sorted((ROOT / folder).rglob("*")):
             if file.suffix in (".py", ".txt"):
-                mark.update(file.read_bytes())
-    return mark.hexdigest()
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def _brief(more: dict[str, Any]) -> str:
-    if "skipped" in more:
-        return f"skipped, {more['skipped']}"
-    shown = {
-        key: value for key, value in more.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return ", ".join(f"{key} {value:,.4g}" for key, value in shown.items())
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The *share* quantile of *values*."""
-    return float(np.quantile(np.asarray(values), share))
-
-
-def milliseconds(times: Sequence[float]) -> dict[str, float]:
-    """Of times in seconds: `p50_ms`, `p99_ms`, `n`."""
-    return {"p50_ms": quantile(times, 0.5) * 1e3, "p99_ms": quantile(times, 0.99) * 1e3, "n": len(times)}
+def milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    """`p50_ms`, `p99_ms` and the count `n` of times in seconds."""
+    p50, p99 = np.quantile(np.asarray(seconds), [0.5, 0.99]) * 1e3
+    return {"p50_ms": float(p50), "p99_ms": float(p99), "n": len(seconds)}

@@ -1,7 +1,7 @@
-"""The peers' own virtual environments: `python -m benchmarks.peers install chroma lancedb`, or `install all`.
+"""The peers' virtual environments: `python -m benchmarks.peers install chroma lancedb`, or `install all`.
 
-Each has its own list of pinned packages in `requirements/`, so no two peers, and no peer and memstore, share a
-package. They lie in the cache folder of the user, or where MEMSTORE_BENCHMARK_PEERS says.
+Each has its own list of pinned packages in `requirements/`, so no peer shares a package with memstore or with another
+peer. The environments are in the user's cache folder, or in the folder MEMSTORE_BENCHMARK_PEERS.
 """
 
 import argparse
@@ -13,58 +13,55 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 NAMES = ("usearch", "chroma", "lancedb", "sqlite-vec", "qdrant", "langgraph")
-_DONE = "installed.txt"
+_MARKER = "installed.txt"
 
 
-def folder() -> Path:
-    """Where the environments lie."""
+def _environment(peer: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("MEMSTORE_BENCHMARK_PEERS") or cache / "memstore-benchmarks" / "peers")
+    return Path(os.environ.get("MEMSTORE_BENCHMARK_PEERS") or cache / "memstore-benchmarks" / "peers") / peer
+
+
+def _executable(peer: str) -> Path:
+    return _environment(peer) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def python(peer: str) -> Path | None:
     """The peer's Python; None if the peer is not installed."""
-    place = folder() / peer
-    found = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    return found if (place / _DONE).is_file() else None
+    return _executable(peer) if (_environment(peer) / _MARKER).is_file() else None
 
 
 def install(peer: str) -> None:
-    """Make the peer's environment anew from its list, unless it is there and the list has not changed."""
-    wanted = (REQUIREMENTS / f"{peer}.txt").read_text(encoding="utf-8")
-    place = folder() / peer
-    done = place / _DONE
-    if done.is_file() and done.read_text(encoding="utf-8") == wanted:
-        print(f"{peer}: there already, {place}")
-        return
-    done.unlink(missing_ok=True)
-    venv.create(place, with_pip=True, clear=True)
-    at = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    subprocess.run([at, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS / f"{peer}.txt"], check=True)
-    done.write_text(wanted, encoding="utf-8")
-    print(f"{peer}: installed in {place}")
+    """Create the peer's environment from its list, unless it exists and the list is unchanged."""
+    requirements = REQUIREMENTS / f"{peer}.txt"
+    marker = _environment(peer) / _MARKER
+    if not marker.is_file() or marker.read_text(encoding="utf-8") != requirements.read_text(encoding="utf-8"):
+        marker.unlink(missing_ok=True)
+        venv.create(_environment(peer), with_pip=True, clear=True)
+        subprocess.run([_executable(peer), "-m", "pip", "install", "--quiet", "-r", requirements], check=True)
+        marker.write_text(requirements.read_text(encoding="utf-8"), encoding="utf-8")
+    print(f"{peer}: installed in {_environment(peer)}")
 
 
 def main() -> None:
-    """Install, or say what is installed."""
+    """Install peers, or list which are installed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("do", choices=("install", "list"))
+    parser.add_argument("action", choices=("install", "list"))
     parser.add_argument("peers", nargs="*", metavar="PEER", help=f"all, or some of {', '.join(NAMES)}")
     options = parser.parse_args()
-    asked = NAMES if options.peers in ([], ["all"]) else tuple(options.peers)
-    if wrong := set(asked) - set(NAMES):
-        parser.error(f"no such peer: {', '.join(sorted(wrong))}")
-    failed = []
-    for peer in asked:
-        if options.do == "list":
+    selection = NAMES if options.peers in ([], ["all"]) else tuple(options.peers)
+    if unknown := set(selection) - set(NAMES):
+        parser.error(f"unknown peer: {', '.join(sorted(unknown))}")
+    failures = 0
+    for peer in selection:
+        if options.action == "list":
             print(f"{peer}: {python(peer) or 'not installed'}")
             continue
         try:
             install(peer)
         except (subprocess.CalledProcessError, OSError) as error:
             print(f"{peer}: not installed: {error}", file=sys.stderr)
-            failed.append(peer)
-    sys.exit(1 if failed else 0)
+            failures += 1
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

@@ -1,131 +1,115 @@
-"""The page: `python -m benchmarks.report results.json more.json` writes `docs/performance.md` and its pictures.
+"""The page: `python -m benchmarks.report results.json more.json` writes `docs/performance.md` and its charts.
 
-Several files are put together: what a later one measured replaces what an earlier one did. A ratio is always of one
-run, whose rounds are pairs.
+A later file replaces what an earlier one measured. The text of the page is `page.md`.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from string import Template
 from typing import Any
 
-from benchmarks import plots, targets
 from benchmarks.adapters import SYSTEMS
-from benchmarks.pictures import PICTURES
+from benchmarks.charts import write_charts
 from benchmarks.results import Results, read
-from benchmarks.tables import SECTIONS, table
+from benchmarks.tables import SECTIONS, markdown, section
+from benchmarks.targets import target_table
 from benchmarks.worker import ROOT
 
 PAGE = ROOT / "docs" / "performance.md"
-TEXTS = Path(__file__).parent / "page"
+_TEMPLATE = Path(__file__).parent / "page.md"
+_BUSY_LOAD = 1.5
+"""Load average per core above which the page warns."""
 
 
 def main() -> None:
-    """Write the page and its pictures; or with `--merge` one file of several."""
+    """Write the page and its charts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="what `python -m benchmarks --json` wrote")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where the page goes (default docs/performance.md)")
-    parser.add_argument("--merge", type=Path, metavar="FILE", help="also write all runs into one JSON file")
+    parser.add_argument("files", nargs="+", type=Path, help="files written by `python -m benchmarks --json`")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page (default docs/performance.md)")
     options = parser.parse_args()
-    runs = read(options.files)
-    if options.merge:
-        options.merge.write_text(json.dumps({"format": 1, "runs": runs}, indent=1), encoding="utf-8")
-    write(runs, options.page)
+    write(read(options.files), options.page)
     print(f"written: {options.page}")
 
 
 def write(runs: Sequence[dict[str, Any]], page: Path) -> None:
-    """The page of these runs at *page*, its pictures beside it. The size with the most records comes first."""
+    """Write the page of these runs, and its charts beside it. The store size with the most records comes first."""
     counts: dict[int, int] = {}
     for run in runs:
-        rows = run["facts"]["rows"]
-        counts[rows] = counts.get(rows, 0) + len(run["records"])
-    sizes = [Results(runs, rows) for rows in sorted(counts, key=lambda rows: -counts[rows])]
-    main, others = sizes[0], sizes[1:]
-    pictures = {name: picture for name, made in PICTURES.items() if (picture := made(main)) is not None}
-    for name, picture in pictures.items():
-        (page.parent / f"{page.stem}-{name}.svg").write_text(plots.svg(picture), encoding="utf-8")
-    parts = [
-        _text("opening").format(rows=f"{main.rows:,}", data=main.facts["data"], size=main.rows),
-        _busy(main),
-        *(f"![{picture.title}]({page.stem}-{name}.svg)\n" for name, picture in pictures.items()),
-        "## Targets\n\n" + _targets(main),
-        *_sections(main, "##"),
-    ]
-    for other in others:
-        parts += [f"## At {other.rows:,} memories\n\n" + _targets(other), *_sections(other, "###")]
-    parts += [_run(main), _text("closing")]
-    page.write_text("\n".join(part.strip("\n") + "\n" for part in parts if part), encoding="utf-8")
-
-
-def _busy(results: Results) -> str:
-    """A warning, where a phase began on a machine that had more to do than our own work makes."""
-    cores = results.facts["cores"] or 1
-    most = max((about.get("load_before") or 0 for run in results.runs for about in run["phases"].values()), default=0)
-    if most <= 1.5 * cores:
-        return ""
-    return (
-        f"**The machine had other work to do** (load average up to {most:.1f} on {cores} cores): absolute times, worst "
-        "cases and event-loop gaps say little here, and ratios only as much as their spread allows.\n"
+        counts[run["facts"]["rows"]] = counts.get(run["facts"]["rows"], 0) + len(run["records"])
+    results, *other_sizes = (Results(runs, rows) for rows in sorted(counts, key=lambda rows: -counts[rows]))
+    charts = "\n\n".join(f"![{title}]({name})" for name, title in write_charts(results, page).items())
+    text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
+        {phase: section(results, phase) or "Not measured." for phase in SECTIONS},
+        rows=f"{results.rows:,}",
+        row_count=results.rows,
+        data=results.facts["data"],
+        busy=_busy_warning(results),
+        charts=charts,
+        targets=_targets(results),
+        other_sizes="\n\n".join(_other_size(other) for other in other_sizes),
+        runs="\n\n".join(_run(number, run) for number, run in enumerate(results.runs, 1)),
+        versions=_versions(results),
     )
-
-
-def _text(name: str) -> str:
-    return (TEXTS / f"{name}.md").read_text(encoding="utf-8")
+    lines = text.split("\n")
+    squeezed = [line for number, line in enumerate(lines) if line or (number and lines[number - 1])]
+    page.write_text("\n".join(squeezed).strip("\n") + "\n", encoding="utf-8")
 
 
 def _targets(results: Results) -> str:
-    said = {True: "reached", False: "**missed**", None: "-"}
-    rows = [(line.what, line.asked, line.reached, said[line.met]) for line in targets.lines(results)]
-    met = sum(row[3] == "reached" for row in rows)
-    measured = sum(row[3] != "-" for row in rows)
-    return f"{met} of {measured} measured targets reached.\n\n" + table(("what", "asked", "reached", ""), rows)
+    table = target_table(results)
+    met, measured = (table["result"] == "met").sum(), (table["result"] != "").sum()
+    return f"{met} of {measured} measured targets are met.\n\n{markdown(table)}".strip("\n")
 
 
-def _sections(results: Results, mark: str) -> list[str]:
-    made = []
-    for title, note, section in SECTIONS:
-        table = section(results)
-        if table:
-            made.append(f"{mark} {title}\n\n{_text(note)}\n{table}")
-    return made
+def _other_size(results: Results) -> str:
+    tables = [text for phase in SECTIONS if (text := section(results, phase))]
+    return "\n\n".join([f"## At {results.rows:,} memories", _targets(results), *tables])
 
 
-def _run(results: Results) -> str:
-    lines = ["## The machine, the versions, the noise\n"]
-    for number, run in enumerate(results.runs, 1):
-        facts = run["facts"]
-        told = [f"{key.replace('_', ' ')} {value}" for key, value in facts.items() if key != "command"]
-        lines.append(f"Run {number}: {'; '.join(told)}.\nMade by `{facts['command']}`.\n")
-        noise = [
-            (
-                phase,
-                f"{about['seconds']:,.0f} s",
-                "" if about.get("load_before") is None else f"{about['load_before']:.2f}",
-                _noise(about["calibration"]),
-            )
-            for phase, about in run["phases"].items()
-        ]
-        lines.append(table(("phase", "took", "load average before", "fixed loop, ms: median (least to most)"), noise))
-        if run.get("skipped"):
-            names = ", ".join(SYSTEMS[name].label for name in run["skipped"])
-            lines.append(f"Skipped, because not installed: {names}.\n")
-    versions = {}
-    for record in [*results.of("search"), *results.of("bulk")]:
-        if "facts" in record:
-            told = record["facts"]
-            packages = ", ".join(f"{name} {value}" for name, value in told["versions"].items())
-            versions[SYSTEMS[record["system"]].label] = (packages, told["python"], told["sqlite"])
-    lines.append(table(("system", "packages", "Python", "SQLite"), [(name, *told) for name, told in versions.items()]))
-    return "\n".join(lines)
-
-
-def _noise(times: Sequence[float]) -> str:
-    if not times:
+def _busy_warning(results: Results) -> str:
+    """A warning, if a phase started on a machine with other work."""
+    cores = results.facts["cores"] or 1
+    load = max((phase["load_before"] or 0 for run in results.runs for phase in run["phases"].values()), default=0)
+    if load <= _BUSY_LOAD * cores:
         return ""
-    return f"{median(times) * 1e3:.0f} ({min(times) * 1e3:.0f} to {max(times) * 1e3:.0f})"
+    return (
+        f"**The machine had other work** (load average up to {load:.1f} on {cores} cores): absolute times,\n"
+        "worst cases and event-loop delays are unreliable, and ratios only as good as their spread."
+    )
+
+
+def _run(number: int, run: dict[str, Any]) -> str:
+    facts = "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in run["facts"].items() if key != "command")
+    lines = [
+        (
+            name,
+            f"{phase['seconds']:,.0f} s",
+            "" if phase["load_before"] is None else f"{phase['load_before']:.2f}",
+            _noise(phase),
+        )
+        for name, phase in run["phases"].items()
+    ]
+    table = markdown(lines, ("phase", "duration", "load average before", "fixed loop, ms: median (least to most)"))
+    missing = ", ".join(SYSTEMS[name].label for name in run["missing"])
+    note = f"\nNot installed: {missing}.\n" if missing else ""
+    return f"Run {number}: {facts}.\nCommand: `{run['facts']['command']}`.\n\n{table}{note}".strip("\n")
+
+
+def _noise(phase: dict[str, Any]) -> str:
+    times = [seconds * 1e3 for seconds in phase["calibration"]]
+    return f"{median(times):.0f} ({min(times):.0f} to {max(times):.0f})" if times else ""
+
+
+def _versions(results: Results) -> str:
+    lines = {}
+    for phase in ("search", "bulk"):
+        for record in results.phase(phase).itertuples():
+            packages = ", ".join(f"{name} {version}" for name, version in record.facts["versions"].items())
+            label = SYSTEMS[record.system].label
+            lines[label] = (label, packages, record.facts["python"], record.facts["sqlite"])
+    return markdown(lines.values(), ("system", "packages", "Python", "SQLite")).strip("\n") if lines else ""
 
 
 if __name__ == "__main__":

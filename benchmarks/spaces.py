@@ -1,15 +1,14 @@
-"""How many of the nearest a hyperbolic store finds: `python -m benchmarks.spaces`, its table for `docs/metrics.md`.
+"""Recall of searches in hyperbolic space: `python -m benchmarks.spaces` prints the table of `docs/metrics.md`.
 
-Two kinds of data: clusters of unlike sizes taken into the ball by `into_ball`, as embeddings of texts would be, and a
-tree whose nodes lie at the distance 2 from their parents, as embeddings that were trained in the ball do. Queries are
-held out. The truth is brute force in float64 by the textbook formula.
+Two kinds of data: clusters of different sizes mapped into the ball by `into_ball`, like embeddings of texts, and a tree
+whose nodes have the distance 2 to their parents, like embeddings trained in the ball. Queries are held out. The ground
+truth is brute force in float64 with the textbook formula.
 """
 
 import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,97 +16,92 @@ import numpy as np
 import numpy.typing as npt
 
 import memstore
+from benchmarks.workset import Vectors
 from memstore.vectors.hyperbolic import into_ball
 
-Rows = npt.NDArray[np.float32]
 LIMIT = 10
 QUERIES = 200
 
 
-def clusters(count: int, dimension: int, rng: np.random.Generator) -> Rows:
-    """Vectors of lengths around 1 about many centres, in the ball."""
-    centres = rng.standard_normal((200, dimension))
-    weights = rng.dirichlet(np.full(200, 0.5))
-    rows = centres[rng.choice(200, count, p=weights)] + 0.7 * rng.standard_normal((count, dimension))
+def clusters(count: int, dimension: int, random: np.random.Generator) -> Vectors:
+    """Vectors of length about 1 around many centres, mapped into the ball."""
+    centres = random.standard_normal((200, dimension))
+    weights = random.dirichlet(np.full(200, 0.5))
+    rows = centres[random.choice(200, count, p=weights)] + 0.7 * random.standard_normal((count, dimension))
     return into_ball(rows / np.sqrt(1.5 * dimension))
 
 
-def tree(count: int, dimension: int, rng: np.random.Generator) -> Rows:
-    """Nodes of a tree of eight children each, every one 2 away from its parent."""
+def tree(count: int, dimension: int, random: np.random.Generator) -> Vectors:
+    """Nodes of a tree with eight children each, every node at distance 2 from its parent."""
     rows = np.zeros((count, dimension))
-    for start, stop in _generations(count):
-        parents = rows[(np.arange(start, stop) - 1) // 8]
-        steps = rng.standard_normal(parents.shape)
-        steps *= np.tanh(1.0) / np.linalg.norm(steps, axis=1, keepdims=True)
-        rows[start:stop] = _moved(parents, steps)
-    longest = 1 - 1.1e-5
-    return (rows * np.minimum(1, longest / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))).astype("f4")
-
-
-def _generations(count: int) -> Iterator[tuple[int, int]]:
     start = 1
     while start < count:
-        stop = min(8 * start + 1, count)
-        yield start, stop
+        stop = min(8 * start + 1, count)  # one generation
+        parents = rows[(np.arange(start, stop) - 1) // 8]
+        steps = random.standard_normal(parents.shape)
+        steps *= np.tanh(1.0) / np.linalg.norm(steps, axis=1, keepdims=True)
+        rows[start:stop] = _mobius_addition(parents, steps)
         start = stop
+    largest = 1 - 1.1e-5
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows * np.minimum(1, largest / np.maximum(norms, 1e-9))).astype(np.float32)
 
 
-def _moved(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Möbius addition, row by row: y as seen from x."""
+def _mobius_addition(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Möbius addition in the unit ball, row by row."""
     xy, xx, yy = ((a * b).sum(axis=1, keepdims=True) for a, b in ((x, y), (x, x), (y, y)))
-    moved: npt.NDArray[np.float64] = ((1 + 2 * xy + yy) * x + (1 - xx) * y) / (1 + 2 * xy + xx * yy)
-    return moved
+    total: npt.NDArray[np.float64] = ((1 + 2 * xy + yy) * x + (1 - xx) * y) / (1 + 2 * xy + xx * yy)
+    return total
 
 
-def nearest(query: Rows, rows: Rows) -> npt.NDArray[np.float64]:
-    """The hyperbolic distances of the ten nearest, ascending."""
-    wide, asked = rows.astype(np.float64), query.astype(np.float64)
-    apart = ((wide - asked) ** 2).sum(axis=1) / ((1 - asked @ asked) * (1 - (wide**2).sum(axis=1)))
-    distances: npt.NDArray[np.float64] = np.arccosh(1 + 2 * np.sort(apart)[:LIMIT])
+def _nearest_distances(query: Vectors, rows: Vectors) -> npt.NDArray[np.float64]:
+    """The hyperbolic distances of the ten nearest rows, ascending."""
+    x, y = rows.astype(np.float64), query.astype(np.float64)
+    ratios = ((x - y) ** 2).sum(axis=1) / ((1 - y @ y) * (1 - (x**2).sum(axis=1)))
+    distances: npt.NDArray[np.float64] = np.arccosh(1 + 2 * np.sort(ratios)[:LIMIT])
     return distances
 
 
-async def measured(folder: Path, rows: Rows, queries: Rows, truth: list[Any], index: Any) -> str:
-    """One line of the table: recall, and milliseconds of processor time a search."""
+async def measure(folder: Path, rows: Vectors, queries: Vectors, truth: list[Any], index: str) -> str:
+    """One line of the table: recall, and milliseconds of processor time per search."""
     options = {"dimension": rows.shape[1], "metric": "hyperbolic", "durability": "relaxed"}
-    async with memstore.open(
-        folder / f"{index}.db", **options, index=memstore.IndexOptions(kind=index, engine="faiss")
-    ) as store:
+    options["index"] = memstore.IndexOptions(kind=index, engine="faiss")
+    async with memstore.open(folder / f"{index}.db", **options) as store:
         await store.load({"content": "", "embedding": row} for row in rows)
         if index == "graph":
             await store.optimize()
         await store.memories.search(queries[0], LIMIT)
-        found, methods, started = 0, set(), time.process_time()
+        start = time.process_time()
         answers = [await store.memories.search(query, LIMIT) for query in queries]
-        each = (time.process_time() - started) / len(queries)
-        for hits, best in zip(answers, truth, strict=True):
-            methods.add(hits.plan.method)
-            found += sum(1 / hit.score - 1 <= best[-1] * (1 + 1e-9) + 1e-12 for hit in hits)
+        milliseconds = 1e3 * (time.process_time() - start) / len(queries)
+        near = 0
+        for hits, distances in zip(answers, truth, strict=True):
+            near += sum(1 / hit.score - 1 <= distances[-1] * (1 + 1e-9) + 1e-12 for hit in hits)
         stats = await store.stats()
-        said = "" if stats.recall is None else f"{stats.recall:.4f} at ef {stats.ef_search}"
-        recall = found / (LIMIT * len(queries))
-        return f"{index} ({', '.join(sorted(methods))}) | {recall:.4f} | {said} | {1e3 * each:.2f}"
+        estimate = "" if stats.recall is None else f"{stats.recall:.4f} at ef {stats.ef_search}"
+        methods = ", ".join(sorted({hits.plan.method for hits in answers}))
+        return f"{index} ({methods}) | {near / (LIMIT * len(queries)):.4f} | {estimate} | {milliseconds:.2f}"
 
 
 async def main(count: int, dimension: int) -> None:
     """Print the table."""
-    print("| data | vectors | index | recall@10 | as `stats` says | processor ms a search |")
+    print("| data | vectors | index | recall@10 | according to `stats` | processor ms per search |")
     print("|---|---|---|---|---|---|")
-    for name, make, width in (("clusters", clusters, dimension), ("tree", tree, 16)):
-        rng = np.random.default_rng(3)
-        both = make(count + QUERIES, width, rng)
-        chosen = rng.choice(len(both), QUERIES, replace=False)
-        queries, rows = both[chosen], np.delete(both, chosen, axis=0)
-        truth = [nearest(query, rows) for query in queries]
+    for name, generate, width in (("clusters", clusters, dimension), ("tree", tree, 16)):
+        random = np.random.default_rng(3)
+        vectors = generate(count + QUERIES, width, random)
+        query_rows = random.choice(len(vectors), QUERIES, replace=False)
+        queries, rows = vectors[query_rows], np.delete(vectors, query_rows, axis=0)
+        truth = [_nearest_distances(query, rows) for query in queries]
         for index in ("exact", "graph"):
             with tempfile.TemporaryDirectory(prefix="memstore-spaces-") as folder:
-                line = await measured(Path(folder), rows, queries, truth, index)
+                line = await measure(Path(folder), rows, queries, truth, index)
             print(f"| {name}, dimension {width} | {len(rows):,} | {line} |", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000, help="vectors of each kind")
-    parser.add_argument("--dimension", type=int, default=384, help="of the clusters")
-    given = parser.parse_args()
-    asyncio.run(main(given.count, given.dimension))
+    parser.add_argument("--dimension", type=int, default=384, help="dimension of the clusters")
+    arguments = parser.parse_args()
+    asyncio.run(main(arguments.count, arguments.dimension))

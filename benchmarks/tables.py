@@ -1,298 +1,271 @@
-"""The tables of the page: one function a phase, from what runs left to Markdown. "" where nothing was measured."""
+"""The tables of the page: one function per phase, from records to Markdown."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
-from benchmarks import targets
+import pandas as pd
+
 from benchmarks.adapters import SYSTEMS
-from benchmarks.phases.opening import CACHED, UNCACHED
-from benchmarks.phases.stalls import LOADS, UNFROZEN
-from benchmarks.results import Record, Results
+from benchmarks.results import Ratio, Results
 from benchmarks.workset import FILTERS
 
+_OPEN_CASES = {
+    "cached": "open to first hit, file in the page cache",
+    "uncached": "open to first hit, file not in the page cache",
+    "read": "bare read of the same vectors, cached",
+    "read uncached": "bare read of the same vectors, not cached",
+}
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
-    return "\n".join(lines) + "\n"
+
+def markdown(lines: Iterable[Sequence[object]] | pd.DataFrame, columns: Sequence[str] = ()) -> str:
+    """A Markdown table; empty cells for None."""
+    table = lines if isinstance(lines, pd.DataFrame) else pd.DataFrame(list(lines), columns=list(columns))
+    cells = table.map(lambda value: "" if value is None else str(value).replace("|", "/"))
+    return cells.to_markdown(index=False, disable_numparse=True) + "\n"
 
 
-def _name(record: Record) -> str:
-    label = SYSTEMS[record["system"]].label
-    return f"**{label}**" if record["system"] == "memstore" else label
+def bulk_label(system: str, case: str) -> str:
+    """The name of a system with its way of bulk add."""
+    verb = {"": "add_many", "load": "load"}[case]
+    return f"{SYSTEMS[system].label}, {verb}" if system == "memstore" else SYSTEMS[system].label
+
+
+def _name(system: str, label: str = "") -> str:
+    label = label or SYSTEMS[system].label
+    return f"**{label}**" if system == "memstore" else label
 
 
 def _ms(value: float) -> str:
+    value = max(0.0, value)
     return f"{value:,.3f}" if value < 1 else f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def split(records: Sequence[Record]) -> tuple[list[Record], str]:
-    """Those that were measured, and a sentence about those that were not."""
-    done = [record for record in records if "skipped" not in record]
+def _optional(value: float | None, format: str) -> str:
+    return "" if value is None or pd.isna(value) else format.format(value)
+
+
+def _ratio(
+    results: Results, phase: str, numerator: tuple[str, str], denominator: tuple[str, str], figure: str
+) -> Ratio | None:
+    return results.ratio((phase, *numerator), (phase, *denominator), figure)
+
+
+def skipped(results: Results, phase: str) -> str:
+    """A sentence about what was not measured, or ""."""
+    records = results.skipped[results.skipped["phase"] == phase]
     reasons: dict[str, list[str]] = {}
-    for record in records:
-        if "skipped" in record:
-            name = SYSTEMS[record["system"]].label + (f" ({record['case']})" if record["case"] else "")
-            reasons.setdefault(record["skipped"].replace("|", "/").replace("<", "&lt;")[:160], []).append(name)
-    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
-    return done, f"\nNot measured: {said}.\n" if said else ""
+    for record in records.itertuples():
+        name = SYSTEMS[record.system].label + (f" ({record.case})" if record.case else "")
+        reasons.setdefault(record.skipped.replace("<", "&lt;")[:160], []).append(name)
+    text = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    return f"\nNot measured: {text}.\n" if text else ""
 
 
-def _bulk(results: Results) -> str:
-    done, skipped = split(results.of("bulk"))
-    rows = []
-    for record in done:
-        way = {"": " (`add_many`)", "load": " (`load`)"}[record["case"]] if record["system"] == "memstore" else ""
-        ratio = results.pair(("bulk", "raw", ""), ("bulk", record["system"], record["case"]), "seconds")
-        size = f"{record['bytes'] / 1e6:,.0f} MB" if "bytes" in record else ""
-        settled = f"{record['settle_seconds']:.1f} s" if record.get("settle_seconds", 0) >= 0.05 else ""
-        facts = record.get("facts", {})
-        recall = f"{record['recall']:.3f}" if record.get("recall") is not None else ""
-        rows.append(
+def bulk(results: Results) -> str:
+    lines = []
+    for record in results.phase("bulk").itertuples():
+        settle = record.settle_seconds
+        if pd.isna(settle) and not record.case:  # the memory phase settled the same store
+            settle = results.figure(("memory", record.system, ""), "build_seconds")
+        lines.append(
             (
-                _name(record) + way,
-                f"{record['rows_per_second']:,.0f}",
-                str(ratio) if ratio else "",
-                recall,
-                settled,
-                size,
-                facts["durability"] + (f"; {record['partial']}" if "partial" in record else ""),
+                _name(record.system, bulk_label(record.system, record.case)),
+                f"{record.rows_per_second:,.0f}",
+                _ratio(results, "bulk", ("raw", ""), (record.system, record.case), "seconds"),
+                _optional(record.recall, "{:.3f}"),
+                _optional(settle, "{:.1f} s"),
+                f"{record.bytes / 1e6:,.0f} MB",
+                record.facts["durability"],
             )
         )
-    head = (
+    columns = (
         "system",
         "rows/s",
-        "of the raw baseline",
-        "recall@10 right after",
-        "then settling",
+        "share of the raw baseline",
+        "recall@10 after it",
+        "settling",
         "on disk",
         "durability",
     )
-    return table(head, rows) + skipped if rows else ""
+    return markdown(lines, columns)
 
 
-def _add(results: Results) -> str:
-    done, skipped = split(results.of("add"))
-    rows = []
-    for record in done:
-        ratio = results.pair(("add", record["system"], ""), ("add", "raw", ""), "p50_ms")
-        fsyncs = "" if record["fsyncs"] is None else f"{record['fsyncs']:.1f}"
-        rows.append(
-            (
-                _name(record),
-                _ms(record["p50_ms"]),
-                _ms(record["p99_ms"]),
-                str(ratio or ""),
-                fsyncs,
-                record["facts"]["durability"],
-            )
+def add(results: Results) -> str:
+    lines = [
+        (
+            _name(record.system),
+            _ms(record.p50_ms),
+            _ms(record.p99_ms),
+            _ratio(results, "add", (record.system, ""), ("raw", ""), "p50_ms"),
+            _optional(record.fsyncs, "{:.1f}"),
+            record.facts["durability"],
         )
-    head = ("system", "p50 ms", "p99 ms", "times raw", "fsyncs an add", "durability")
-    text = table(head, rows) + skipped if rows else ""
-    for record in split(results.of("concurrent"))[0]:
-        case = f" ({record['case']})" if record["case"] else ""
-        text += (
-            f"\n{record['adds']} concurrent adds{case} take {_ms(record['concurrent_ms'])} ms, as many in a row "
-            f"{_ms(record['alone_ms'])} ms: {record['share']:.0%}.\n"
+        for record in results.phase("add").itertuples()
+    ]
+    return markdown(lines, ("system", "p50 ms", "p99 ms", "times raw", "fsyncs per add", "durability"))
+
+
+def concurrent(results: Results) -> str:
+    lines = [
+        (_name(r.system), f"{r.adds:.0f}", _ms(r.concurrent_ms), _ms(r.sequential_ms), f"{r.share:.0%}")
+        for r in results.phase("concurrent").itertuples()
+    ]
+    return markdown(lines, ("system", "adds", "concurrent, ms", "in a row, ms", "share"))
+
+
+def change(results: Results) -> str:
+    lines = [
+        (
+            record.case,
+            _name(record.system),
+            f"{record.rows_per_second:,.0f}",
+            _ratio(results, "change", ("raw", record.case), (record.system, record.case), "seconds"),
         )
-    return text
+        for record in results.phase("change").sort_values("case", ascending=False, kind="stable").itertuples()
+    ]
+    return markdown(lines, ("verb", "system", "rows/s", "share of the raw baseline"))
 
 
-def _search(results: Results) -> str:
-    done, skipped = split(results.of("search"))
-    rows = []
-    for record in done:
-        ratio = results.pair(("search", record["system"], ""), ("search", "usearch", ""), "p50_ms")
-        index = record["facts"]["index"] + (f"; effort {record['effort']}" if "effort" in record else "")
-        plan = record["state"].get("plan")
-        if plan:
-            index = f"{plan['method']}, {plan['engine']}"
-        rows.append(
+def search(results: Results) -> str:
+    lines = []
+    for record in results.phase("search").itertuples():
+        index = record.facts["index"] + _optional(record.effort, "; effort {:.0f}")
+        if isinstance(record.plan, dict):
+            index = f"{record.plan['method']}, {record.plan['engine']}"
+        lines.append(
             (
-                _name(record),
-                _ms(record["p50_ms"]),
-                _ms(record["p99_ms"]),
-                f"{record['recall']:.4f}",
-                f"{record['n']:,}",
-                str(ratio or ""),
+                _name(record.system),
+                _ms(record.p50_ms),
+                _ms(record.p99_ms),
+                f"{record.recall:.4f}",
+                f"{record.n:,.0f}",
+                _ratio(results, "search", (record.system, ""), ("usearch", ""), "p50_ms"),
                 index,
             )
         )
-    head = ("system", "p50 ms", "p99 ms", "recall@10", "searches", "times usearch by hand", "index")
-    return table(head, rows) + skipped if rows else ""
+    return markdown(lines, ("system", "p50 ms", "p99 ms", "recall@10", "searches", "times usearch by hand", "index"))
 
 
-def _tail(results: Results) -> str:
-    done, skipped = split(results.of("tail"))
-    rows = []
-    for record in done:
-        state = record["state"]
-        plan = state.get("plan", {})
-        rows.append(
-            (
-                "all in the graph" if record["case"] == "folded" else "with a tail",
-                f"{state.get('graph_nodes', 0):,}",
-                f"{state.get('tail', 0):,}",
-                _ms(record["p50_ms"]),
-                _ms(record["p99_ms"]),
-                f"{record['recall']:.4f}",
-                str(plan.get("method", "")),
-            )
-        )
-    head = ("store", "in the graph", "not in it", "p50 ms", "p99 ms", "recall@10", "method")
-    return table(head, rows) + skipped if rows else skipped
-
-
-def _filters(results: Results) -> str:
-    tables = []
-    for kind in ("tag", "metadata", "against"):
-        names = [name for name in FILTERS if name.startswith(kind)]
-        cells: dict[str, dict[str, Record]] = {}
-        for name in names:
-            for record in split(results.of("filters", name))[0]:
-                cells.setdefault(record["system"], {})[name] = record
-        if not cells:
-            continue
-        allowed = {name: next(r[name]["allowed"] for r in cells.values() if name in r) for name in names}
-        head = ["system", *(f"{name}: {allowed[name]:,} rows" for name in names), "short of limit"]
-        rows = []
-        for records in cells.values():
-            first = next(iter(records.values()))
-            short = f"{sum(r['short'] for r in records.values())} of {sum(r['n'] for r in records.values()):,}"
-            each = [_filtered(results, records[name]) if name in records else "" for name in names]
-            rows.append((_name(first), *each, short))
-        tables.append(table(head, rows))
-    if not tables:
-        return ""
-    how = split(results.of("filters"))[1]
-    return "Each cell: p50 / p99 in milliseconds, recall@10, times FAISS flat by hand.\n\n" + "\n".join(tables) + how
-
-
-def _filtered(results: Results, record: Record) -> str:
-    name = record["case"]
-    ratio = results.pair(("filters", record["system"], name), ("filters", "faiss", name), "p50_ms")
-    times = f", {ratio.value:.1f}x" if ratio and record["system"] != "faiss" else ""
-    return f"{_ms(record['p50_ms'])} / {_ms(record['p99_ms'])}, {record['recall']:.3f}{times}"
-
-
-def _many(results: Results) -> str:
-    done, skipped = split(results.of("many"))
-    rows = [
+def unindexed(results: Results) -> str:
+    lines = [
         (
-            _name(record),
-            _ms(record["together_ms"]),
-            _ms(record["alone_ms"]),
-            f"{record['times_faster']:.2f}",
-            f"{record['recall']:.4f}",
+            r.case,
+            f"{r.graph_nodes:,.0f}",
+            f"{r.unindexed:,.0f}",
+            _ms(r.p50_ms),
+            _ms(r.p99_ms),
+            f"{r.recall:.4f}",
+            r.method,
         )
-        for record in done
+        for r in results.phase("unindexed").itertuples()
     ]
-    head = ("system", "100 in one call, ms", "one by one, ms", "times faster", "recall@10")
-    return table(head, rows) + skipped if rows else ""
+    return markdown(lines, ("graph", "vectors in it", "outside", "p50 ms", "p99 ms", "recall@10", "method"))
 
 
-def _open(results: Results) -> str:
-    done, skipped = split(results.of("open"))
-    said = {
-        CACHED: "open to first hit, file in the page cache",
-        UNCACHED: "open to first hit, file not in the page cache",
-        "read": "bare read of the same file's vectors, cached",
-        "read uncached": "bare read of the same file's vectors, not cached",
-    }
-    rows = []
-    for case, words in said.items():
-        for record in done:
-            if record["case"] == case:
-                seconds = [told["seconds"] for told in record["rounds"]]
-                spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
-                imported = [told["import_seconds"] for told in record["rounds"] if "import_seconds" in told]
-                before = f"{median(imported):.2f}" if imported else ""
-                rows.append((words, _name(record), f"{record['seconds']:.3f}", spread, before))
-    head = ("what", "system", "seconds", "rounds", "its imports before, s")
-    return table(head, rows) + skipped if rows else ""
+def filters(results: Results) -> str:
+    """One table for each kind of filter."""
+    records = results.phase("filters")
+    tables = []
+    for kind in ("tag", "metadata", "adverse"):
+        group = records[records["case"].str.startswith(kind)]
+        if group.empty:
+            continue
+        cells = group.assign(cell=[_filter_cell(results, record) for record in group.itertuples()])
+        table = cells.pivot_table(index="system", columns="case", values="cell", aggfunc="first", sort=False).fillna("")
+        table = table[[name for name in FILTERS if name in table]]
+        counts = group.groupby("system")[["short", "n"]].sum()
+        matches = group.groupby("case")["matches"].first()
+        table = table.rename(columns={name: f"{name}: {matches[name]:,.0f} rows" for name in table})
+        table["too few hits"] = [f"{counts.short[name]:,.0f} of {counts.n[name]:,.0f}" for name in table.index]
+        table.insert(0, "system", [_name(name) for name in table.index])
+        tables.append(markdown(table))
+    return "\n".join(tables)
 
 
-def _change(results: Results) -> str:
-    done, skipped = split(results.of("change"))
-    rows = []
-    for verb in ("upsert", "delete"):
-        for record in done:
-            if record["case"] == verb:
-                ratio = results.pair(("change", "raw", verb), ("change", record["system"], verb), "seconds")
-                rows.append((verb, _name(record), f"{record['rows_per_second']:,.0f}", str(ratio or "")))
-    return table(("verb", "system", "rows/s", "of raw sqlite3"), rows) + skipped if rows else ""
+def _filter_cell(results: Results, record: object) -> str:
+    ratio = _ratio(results, "filters", (record.system, record.case), ("faiss", record.case), "p50_ms")
+    factor = f", {ratio.value:.1f}x" if ratio and record.system != "faiss" else ""
+    return f"{_ms(record.p50_ms)} / {_ms(record.p99_ms)}, {record.recall:.3f}{factor}"
 
 
-def _gaps(results: Results) -> str:
-    done, skipped = split(results.of("gaps"))
-    order = [*LOADS, *(load + UNFROZEN for load in LOADS)]
-    rows = [_gap(record) for record in sorted(done, key=lambda record: order.index(record["case"]))]
-    head = ("load", "p50 ms", "p99 ms", "worst ms", "worst of a round, median", "beats", "idle loop: p99 / worst")
-    return table(head, rows) + skipped if rows else ""
+def many(results: Results) -> str:
+    lines = [
+        (_name(r.system), _ms(r.together_ms), _ms(r.single_ms), f"{r.speedup:.2f}", f"{r.recall:.4f}")
+        for r in results.phase("many").itertuples()
+    ]
+    return markdown(lines, ("system", "100 in one call, ms", "one by one, ms", "times faster", "recall@10"))
 
 
-def _gap(record: Record) -> tuple[str, ...]:
-    load = record["case"].removesuffix(UNFROZEN)
-    return (
-        f"`{load}`{record['case'].removeprefix(load)}",
-        _ms(max(0.0, record["p50_ms"])),
-        _ms(record["p99_ms"]),
-        _ms(record["max_ms"]),
-        _ms(record["median_max_ms"]),
-        f"{record['beats']:,}",
-        f"{_ms(max(0.0, record['idle_p99_ms']))} / {_ms(record['idle_max_ms'])}",
-    )
+def open_store(results: Results) -> str:
+    lines = []
+    records = results.phase("open")
+    for case, words in _OPEN_CASES.items():
+        for record in records[records["case"] == case].itertuples():
+            seconds = [result["seconds"] for result in record.rounds]
+            imports = [result["import_seconds"] for result in record.rounds if "import_seconds" in result]
+            spread = f"{min(seconds):.3f} to {max(seconds):.3f}"
+            before = f"{median(imports):.2f}" if imports else ""
+            lines.append((words, _name(record.system), f"{record.seconds:.3f}", spread, before))
+    return markdown(lines, ("what", "system", "seconds", "rounds", "imports before, s"))
 
 
-def _memory(results: Results) -> str:
-    done, skipped = split(results.of("memory"))
+def gaps(results: Results) -> str:
+    lines = [
+        (
+            r.case,
+            _ms(r.p50_ms),
+            _ms(r.p99_ms),
+            _ms(r.max_ms),
+            f"{r.ticks:,.0f}",
+            f"{_ms(r.idle_p99_ms)} / {_ms(r.idle_max_ms)}",
+        )
+        for r in results.phase("gaps").itertuples()
+    ]
+    return markdown(lines, ("load", "p50 ms", "p99 ms", "worst ms", "ticks", "idle loop: p99 / worst"))
 
+
+def memory(results: Results) -> str:
     def mib(value: float) -> str:
         return f"{value / 2**20:,.0f}"
 
-    rows = []
-    for record in done:
-        folding = mib(record["fold_peak"] - record["start"]) if "fold_peak" in record else "no graph"
-        seconds = f"{record['load_seconds']:,.1f} / " + (
-            f"{record['fold_seconds']:,.1f}" if "fold_seconds" in record else "-"
+    lines = [
+        (
+            _name(r.system),
+            mib(r.start),
+            mib(r.load_peak - r.start),
+            mib(r.build_peak - r.start),
+            mib(r.reopen_peak - r.reopen_start),
+            mib(r.index_bytes),
+            mib(max(r.load_peak, r.build_peak, r.reopen_peak)),
+            f"{r.load_seconds:,.1f} / {r.build_seconds:,.1f}",
+            f"{r.p50_ms:.2f}, recall {r.recall:.4f}",
         )
-        rows.append(
-            (
-                _name(record),
-                mib(record["start"]),
-                mib(record["load_peak"] - record["start"]),
-                folding,
-                mib(record["reopen_peak"] - record["reopen_start"]),
-                mib(record["index_bytes"]),
-                mib(targets.peak_bytes(record)),
-                seconds,
-                f"{record['p50_ms']:.2f}, recall {record['recall']:.4f}",
-            )
-        )
-    head = (
-        "system",
-        "process before, MiB",
-        "peak over it: loading",
-        "building the graph",
-        "reopened and searching",
-        "the index itself",
-        "most of all",
-        "load / build, s",
-        "search p50 ms",
-    )
-    return table(head, rows) + skipped if rows else ""
+        for r in results.phase("memory").itertuples()
+    ]
+    columns = (
+        "system", "process before, MiB", "peak over it: loading", "building the graph", "reopened and searching",
+        "the index itself", "largest total", "load / build, s", "search p50 ms",
+    )  # fmt: skip
+    return markdown(lines, columns)
 
 
-SECTIONS: tuple[tuple[str, str, Callable[[Results], str]], ...] = (
-    ("Bulk add", "bulk", _bulk),
-    ("One durable add", "add", _add),
-    ("One search", "search", _search),
-    ("Vectors not yet in the graph", "tail", _tail),
-    ("Under a filter", "filters", _filters),
-    ("Many queries at once", "many", _many),
-    ("Cold open", "open", _open),
-    ("Delete and upsert", "change", _change),
-    ("Event-loop gaps", "gaps", _gaps),
-    ("Memory", "memory", _memory),
-)
+SECTIONS = {
+    "bulk": bulk,
+    "add": add,
+    "concurrent": concurrent,
+    "change": change,
+    "search": search,
+    "unindexed": unindexed,
+    "filters": filters,
+    "many": many,
+    "open": open_store,
+    "gaps": gaps,
+    "memory": memory,
+}
+"""For each phase the function that makes its table."""
+
+
+def section(results: Results, phase: str) -> str:
+    """The table of a phase with a sentence about what was not measured; "" if the phase did not run."""
+    table = "" if results.phase(phase).empty else SECTIONS[phase](results)
+    return (table + skipped(results, phase)).strip("\n")

@@ -1,165 +1,201 @@
-"""What memstore's speed is to be, and whether a run reached it."""
+"""The speed targets of memstore, and whether the runs met them: in the default configuration, and in a variant."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
 
-from benchmarks.phases.stalls import LOADS
-from benchmarks.results import Ratio, Record, Results
+import pandas as pd
+
+from benchmarks.adapters import SYSTEMS
+from benchmarks.event_loop import LOADS
+from benchmarks.results import Ratio, Results
 from benchmarks.workset import FILTERS
-
-MS = 0.3
-"""Milliseconds that a search under the narrowest filter may take beyond one and a half times the one by hand."""
 
 MILLION = 1_000_000
 _LARGE = 500_000
+_SINGLE_LOADS = tuple(load for load in LOADS if load != "combined")
+
+Measure = Callable[[Results, str], Ratio | float | None]
+"""A figure of a system; None if it was not measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the table. *met* is None where nothing was measured."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One target.
+
+    Attributes:
+        what: the figure, in words.
+        measure: computes the figure.
+        least: the lower bound, or None.
+        most: the upper bound, or None.
+        format: how to write the figure and the bound.
+        system: the system that the target is for.
+        variant: another configuration to compare with the bound, or "".
+    """
 
     what: str
-    asked: str
-    reached: str
-    met: bool | None
+    measure: Measure
+    least: float | None = None
+    most: float | None = None
+    format: str = "{:.2f}"
+    system: str = "memstore"
+    variant: str = ""
+
+    @property
+    def bound(self) -> str:
+        """The bound in words."""
+        word, value = ("at most", self.most) if self.least is None else ("at least", self.least)
+        return f"{word} {self.format.format(value)}"
+
+    def evaluate(self, results: Results, system: str) -> tuple[str, bool | None]:
+        """The figure as text, and whether it meets the bound; None if it was not measured."""
+        figure = self.measure(results, system)
+        if figure is None:
+            return "not measured", None
+        value = figure.value if isinstance(figure, Ratio) else figure
+        text = str(figure) if isinstance(figure, Ratio) else self.format.format(figure)
+        return text, value >= self.least if self.least is not None else value <= self.most
 
 
-def lines(results: Results) -> list[Line]:
-    """Every target with what was reached, in the order of the phases."""
-    return [line for part in _PARTS for line in part(results)]
+def target_table(results: Results) -> pd.DataFrame:
+    """Every target with its bound, the figure of its system and whether it is met, and the figure of the variant."""
+    words = {True: "met", False: "**missed**", None: ""}
+    lines = []
+    for target in targets(results.rows):
+        text, met = target.evaluate(results, target.system)
+        variant = ""
+        if target.variant:
+            variant_text, variant_met = target.evaluate(results, target.variant)
+            label = SYSTEMS[target.variant].label.removeprefix("memstore, ")
+            variant = f"{label}: {variant_text}" + (f", {words[variant_met]}" if words[variant_met] else "")
+        lines.append((target.what, target.bound, text, words[met], variant))
+    return pd.DataFrame(lines, columns=["target", "bound", "default", "result", "variant"])
 
 
-def _missing(what: str, asked: str) -> Line:
-    return Line(what, asked, "not measured", None)
+def targets(rows: int) -> Iterator[Target]:
+    """The targets for stores of this size."""
+    yield from _write_targets()
+    yield from _search_targets(rows)
+    yield from _filter_targets()
+    yield from _resource_targets(rows)
 
 
-def _at_least(what: str, ratio: Ratio | None, bound: float, asked: str) -> Line:
-    return _missing(what, asked) if ratio is None else Line(what, asked, str(ratio), ratio.value >= bound)
+def _ratio(
+    numerator: str, denominator: str, phase: str, case: str, figure: str, results: Results, name: str
+) -> Ratio | None:
+    """The ratio of two systems; "" stands for the system under test."""
+    keys = [(phase, system or name, case) for system in (numerator, denominator)]
+    return results.ratio(keys[0], keys[1], figure)
 
 
-def _at_most(what: str, ratio: Ratio | None, bound: float, asked: str) -> Line:
-    return _missing(what, asked) if ratio is None else Line(what, asked, str(ratio), ratio.value <= bound)
+def _figure(phase: str, case: str, figure: str, results: Results, name: str) -> float | None:
+    return results.figure((phase, name, case), figure)
 
 
-def _done(record: Record | None) -> Record | None:
-    return None if record is None or "skipped" in record else record
+def _write_targets() -> Iterator[Target]:
+    variant = "memstore-no-history"
+    share = "share of the raw baseline's rows/s"
+    for case, verb in (("", "add_many"), ("load", "load")):
+        # seconds of the baseline over seconds of memstore are the inverse ratio of their rates
+        measure = partial(_ratio, "raw", "", "bulk", case, "seconds") if not case else _load_ratio
+        yield Target(what=f"bulk, `{verb}`, {share}", measure=measure, least=0.7, variant="" if case else variant)
+    yield Target(what="bulk, times Chroma's rows/s", measure=_chroma_ratio, least=20, variant=variant)
+    measure = partial(_ratio, "", "raw", "add", "", "p50_ms")
+    yield Target(what="one add, times a raw FULL commit of the same rows", measure=measure, most=2.2, variant=variant)
+    measure = partial(_figure, "concurrent", "", "share")
+    what = "50 concurrent adds, share of the time of 50 in a row"
+    yield Target(what=what, measure=measure, most=0.15, format="{:.0%}", variant=variant)
+    for verb in ("upsert", "delete"):
+        measure = partial(_ratio, "raw", "", "change", verb, "seconds")
+        yield Target(what=f"{verb}, {share}", measure=measure, least=0.8, variant=variant)
 
 
-def _adding(results: Results) -> Iterator[Line]:
-    raw, chroma = ("bulk", "raw", ""), ("bulk", "chroma", "")
-    for case, name in (("", "add_many"), ("load", "load")):
-        ours = ("bulk", "memstore", case)
-        inverse = results.pair(raw, ours, "seconds")  # seconds of the one are a rate of the other
-        yield _at_least(f"bulk, `{name}`, of the raw baseline's rows/s", inverse, 0.7, "at least 0.7")
-    yield _at_least("bulk, times Chroma's rows/s", results.rates(("bulk", "memstore", ""), chroma), 20, "at least 20")
-    ratio = results.pair(("add", "memstore", ""), ("add", "raw", ""), "p50_ms")
-    yield _at_most("one add, times a raw FULL commit of the same rows", ratio, 2.2, "at most 2.2")
-    what, asked = "50 concurrent adds, of the time of 50 in a row", "at most 15 %"
-    record = _done(results.get("concurrent", "memstore"))
-    yield Line(what, asked, f"{record['share']:.0%}", record["share"] <= 0.15) if record else _missing(what, asked)
+def _load_ratio(results: Results, name: str) -> Ratio | None:
+    return results.ratio(("bulk", "raw", ""), ("bulk", name, "load"), "seconds")
 
 
-def _asking(results: Results) -> Iterator[Line]:
-    ours, what = ("search", "memstore", ""), "search, recall@10"
-    record = _done(results.get(*ours))
-    bound = 0.95 if results.rows >= _LARGE else 0.99
-    asked = f"at least {bound}"
-    yield Line(what, asked, f"{record['recall']:.4f}", record["recall"] >= bound) if record else _missing(what, asked)
-    ratio = results.pair(ours, ("search", "usearch", ""), "p50_ms")
-    yield _at_most("search, times usearch + sqlite3 by hand", ratio, 1.3, "at most 1.3")
-    ratio = results.pair(ours, ("search", "chroma", ""), "p50_ms")
-    yield _at_most("search, times Chroma", ratio, 1.0, "below 1")
-    ratio = results.pair(("tail", "memstore-graph", "tail"), ("tail", "memstore-graph", "folded"), "p50_ms")
-    record = _done(results.get("tail", "memstore-graph", "tail"))
-    tail = (record or {}).get("state", {}).get("unindexed")
-    said = f"search with {tail:,} vectors not in the graph" if tail is not None else "search with a tail"
-    yield _at_most(f"{said}, times all in it", ratio, 3.0, "at most 3")
-    what, asked = "100 queries by `search_many`, times faster than 100 searches", "at least 2"
-    record = _done(results.get("many", "memstore"))
-    faster = record["times_faster"] if record else 0.0
-    yield Line(what, asked, f"{faster:.2f}", faster >= 2) if record else _missing(what, asked)
+def _chroma_ratio(results: Results, name: str) -> float | None:
+    rates = [results.figure(("bulk", system, ""), "rows_per_second") for system in (name, "chroma")]
+    return None if None in rates else rates[0] / rates[1]
 
 
-def _filtered(results: Results) -> Iterator[Line]:
+def _search_targets(rows: int) -> Iterator[Target]:
+    recall = 0.95 if rows >= _LARGE else 0.99
+    variant = "memstore-no-history"
+    measure = partial(_figure, "search", "", "recall")
+    yield Target(what="search, recall@10", measure=measure, least=recall, format="{:.4f}", variant=variant)
+    for peer, name, bound in (("usearch", "usearch + sqlite3 by hand", 1.3), ("chroma", "Chroma", 1.0)):
+        measure = partial(_ratio, "", peer, "search", "", "p50_ms")
+        yield Target(what=f"search, times {name}", measure=measure, most=bound, variant=variant)
+    what = "search with vectors outside the graph, times all inside it"
+    yield Target(what=what, measure=_unindexed_ratio, most=3, system="memstore-graph")
+    measure = partial(_figure, "many", "", "speedup")
+    yield Target(what="100 queries by `search_many`, times faster than 100 searches", measure=measure, least=2)
+
+
+def _unindexed_ratio(results: Results, name: str) -> Ratio | None:
+    return results.ratio(("unindexed", name, "unindexed"), ("unindexed", name, "complete"), "p50_ms")
+
+
+def _filter_targets() -> Iterator[Target]:
+    variant = "memstore-indexed"
     for name, rule in FILTERS.items():
-        ours, theirs = ("filters", "memstore", name), ("filters", "faiss", name)
-        if rule.against:
+        if rule.adverse:
             continue
         if rule.share >= 0.01:
-            ratio = results.pair(ours, theirs, "p50_ms")
-            yield _at_most(f"{name}, times FAISS flat by hand", ratio, 1.5, "at most 1.5")
-            continue
-        mine, hand = _done(results.get(*ours)), _done(results.get(*theirs))
-        what, asked = f"{name}, beyond 1.5 times FAISS flat by hand", f"at most {MS} ms"
-        if mine is None or hand is None:
-            yield _missing(what, asked)
-            continue
-        beyond = median(a["p50_ms"] - 1.5 * b["p50_ms"] for a, b in zip(mine["rounds"], hand["rounds"], strict=False))
-        yield Line(what, asked, f"{beyond:.2f} ms", beyond <= MS)
-    records = [record for name in FILTERS if (record := _done(results.get("filters", "memstore", name)))]
-    if len(records) < len(FILTERS):
-        yield _missing("filters, least recall@10 of all", "at least 0.99")
-        yield _missing("filters, answers short of limit", "none")
-        return
-    worst = min(records, key=lambda record: float(record["recall"]))
-    yield Line(
-        "filters, least recall@10 of all, those against the query too",
-        "at least 0.99",
-        f"{worst['recall']:.4f} ({worst['case']})",
-        worst["recall"] >= 0.99,
-    )
-    short = sum(record["short"] for record in records)
-    yield Line("filters, answers short of limit", "none", f"{short:,}", short == 0)
+            measure = partial(_ratio, "", "faiss", "filters", name, "p50_ms")
+            yield Target(what=f"{name}, times FAISS flat by hand", measure=measure, most=1.5, variant=variant)
+        else:
+            what = f"{name}, time beyond 1.5 times FAISS flat by hand"
+            measure = partial(_time_beyond, name)
+            yield Target(what=what, measure=measure, most=0.3, format="{:.2f} ms", variant=variant)
+    least_recall, short = partial(_over_filters, "recall", min), partial(_over_filters, "short", sum)
+    what = "filters, least recall@10, adverse filters included"
+    yield Target(what=what, measure=least_recall, least=0.99, format="{:.4f}", variant=variant)
+    yield Target(what="filters, answers with too few hits", measure=short, most=0, format="{:.0f}", variant=variant)
 
 
-def _opening(results: Results) -> Iterator[Line]:
-    bound = 4.0 if results.rows >= _LARGE else 0.4
-    what, asked = "cold open to first hit, file in the page cache", f"at most {bound} s"
-    opened, reopened = _done(results.get("open", "memstore", "cached")), _done(results.get("memory", "memstore"))
-    seconds = opened["seconds"] if opened else reopened["reopen_seconds"] if reopened else None
-    yield _missing(what, asked) if seconds is None else Line(what, asked, f"{seconds:.2f} s", seconds <= bound)
-    ratio = results.pair(("open", "memstore", "uncached"), ("open", "memstore", "read uncached"), "seconds")
-    yield _at_most("the same, not in the page cache, times reading the table raw", ratio, 1.5, "at most 1.5")
-    for verb in ("delete", "upsert"):
-        ours, raw = ("change", "memstore", verb), ("change", "raw", verb)
-        ratio = results.pair(raw, ours, "seconds")
-        yield _at_least(f"{verb}, of raw sqlite3's rows/s", ratio, 0.8, "at least 0.8")
+def _time_beyond(filter: str, results: Results, name: str) -> float | None:
+    times = [results.figure(("filters", system, filter), "p50_ms") for system in (name, "faiss")]
+    return None if None in times else times[0] - 1.5 * times[1]
 
 
-def _stalls(results: Results) -> Iterator[Line]:
-    for load in LOADS:
-        both = load == "together"
-        bound = 8.0 if both else 5.0
-        what = "fold, bulk and searches together" if both else f"`{load}`"
-        record = _done(results.get("gaps", "memstore", load))
-        asked = f"p99 at most {bound:.0f} ms" + ("" if both else ", worst 30 ms")
-        if record is None:
-            yield _missing(f"loop gaps, {what}", asked)
-            continue
-        reached = f"p99 {record['p99_ms']:.1f} ms, worst {record['max_ms']:.1f} ms"
-        met = record["p99_ms"] <= bound and (both or record["max_ms"] <= 30)
-        yield Line(f"loop gaps, {what}", asked, reached, met)
+def _over_filters(figure: str, reduce: Callable[[list[float]], float], results: Results, name: str) -> float | None:
+    figures = [results.figure(("filters", name, filter), figure) for filter in FILTERS]
+    return None if None in figures else reduce(figures)
 
 
-def _memory(results: Results) -> Iterator[Line]:
-    if results.rows < MILLION:
-        return
-    for system, bound in (("memstore", 6), ("memstore-float16", 4)):
-        record = _done(results.get("memory", system))
-        what = f"{results.rows:,} built, closed, reopened, searched: {system}"
-        asked = f"within {bound} GiB, recall@10 at least 0.95"
-        if record is None:
-            yield _missing(what, asked)
-            continue
-        peak = peak_bytes(record) / 2**30
-        met = peak <= bound and record["recall"] >= 0.95
-        yield Line(what, asked, f"{peak:.2f} GiB, recall {record['recall']:.4f}", met)
+def _resource_targets(rows: int) -> Iterator[Target]:
+    what = "cold open to first hit, file in the page cache"
+    measure = partial(_figure, "open", "cached", "seconds")
+    yield Target(what=what, measure=measure, most=4.0 if rows >= _LARGE else 0.4, format="{:.2f} s")
+    what = "the same, not in the page cache, times a bare read of the vectors"
+    yield Target(what=what, measure=_uncached_ratio, most=1.5)
+    for figure, bound in (("p99_ms", 5), ("max_ms", 30)):
+        what = f"event-loop delay under one load, {'p99' if figure == 'p99_ms' else 'worst'}, largest of all loads"
+        yield Target(what=what, measure=partial(_largest_delay, figure), most=bound, format="{:.1f} ms")
+    what, measure = "event-loop delay under the combined load, p99", partial(_figure, "gaps", "combined", "p99_ms")
+    yield Target(what=what, measure=measure, most=8, format="{:.1f} ms")
+    if rows >= MILLION:
+        for system, bound in (("memstore", 6), ("memstore-float16", 4)):
+            what = f"peak memory, built, reopened and searched, {SYSTEMS[system].label}"
+            yield Target(what=what, measure=_peak_gib, most=bound, format="{:.2f} GiB", system=system)
+            what, measure = (
+                f"recall@10 of the same store, {SYSTEMS[system].label}",
+                partial(_figure, "memory", "", "recall"),
+            )
+            yield Target(what=what, measure=measure, least=0.95, format="{:.4f}", system=system)
 
 
-def peak_bytes(record: Record) -> int:
-    """The most memory any process of the memory phase took, its own start included."""
-    return max(int(record[key]) for key in ("load_peak", "fold_peak", "settled_peak", "reopen_peak") if key in record)
+def _uncached_ratio(results: Results, name: str) -> Ratio | None:
+    return results.ratio(("open", name, "uncached"), ("open", name, "read uncached"), "seconds")
 
 
-_PARTS = (_adding, _asking, _filtered, _opening, _stalls, _memory)
+def _largest_delay(figure: str, results: Results, name: str) -> float | None:
+    delays = [results.figure(("gaps", name, load), figure) for load in _SINGLE_LOADS]
+    return None if None in delays else max(delays)
+
+
+def _peak_gib(results: Results, name: str) -> float | None:
+    peaks = [results.figure(("memory", name, ""), figure) for figure in ("load_peak", "build_peak", "reopen_peak")]
+    return None if None in peaks else max(peaks) / 2**30

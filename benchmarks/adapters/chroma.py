@@ -1,4 +1,4 @@
-"""Chroma's persistent client: batches as large as it allows, cosine, its HNSW defaults, arrays of tags in metadata."""
+"""Chroma's persistent client: the largest batches it allows, cosine, its HNSW defaults, tags as a metadata array."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,15 @@ import chromadb
 import numpy as np
 from chromadb.config import Settings
 
-from benchmarks.adapters import Found, Item, System
-from benchmarks.workset import LIMIT, Filter
+from benchmarks.adapters import Hit, Item, System
+from benchmarks.workset import LIMIT, Filter, item_key
 
 
 class Chroma(System):
-    """Documents with embeddings given, so that no model is loaded."""
+    """Documents with their embeddings, so that Chroma loads no model."""
 
     durability = "its own SQLite file, with fsyncs for every batch; the HNSW files are written every 1,000 rows"
-    kept = "fsync a batch"
+    durability_label = "fsync a batch"
     index = "HNSW, its defaults: 16 neighbours, ef 100 when building and searching"
     packages = ("chromadb",)
 
@@ -24,12 +24,14 @@ class Chroma(System):
         self._memories = self._client.get_or_create_collection(
             "memories", configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
         )
-        self._batch = self._client.get_max_batch_size()
+        self._batch_size = self._client.get_max_batch_size()
 
     def prepare(self, items: list[Item]) -> list[dict[str, Any]]:
-        return [self._batched(items[start : start + self._batch]) for start in range(0, len(items), self._batch)]
+        return [
+            self._batch(items[start : start + self._batch_size]) for start in range(0, len(items), self._batch_size)
+        ]
 
-    def _batched(self, items: list[Item]) -> dict[str, Any]:
+    def _batch(self, items: list[Item]) -> dict[str, Any]:
         return {
             "ids": [item.key for item in items],
             "embeddings": np.stack([item.vector for item in items]),
@@ -37,32 +39,32 @@ class Chroma(System):
             "metadatas": [item.metadata | {"tags": item.tags} for item in items],
         }
 
-    async def bulk(self, prepared: list[dict[str, Any]]) -> None:
-        for batch in prepared:
+    async def bulk(self, rows: list[dict[str, Any]]) -> None:
+        for batch in rows:
             self._memories.add(**batch)
 
-    async def search(self, query: int, filter: Filter | None = None) -> list[Found]:
+    async def search(self, query: int, filter: Filter | None = None) -> list[Hit]:
         answer = self._memories.query(
-            query_embeddings=self.made.queries[query : query + 1],
+            query_embeddings=self.workset.queries[query : query + 1],
             n_results=LIMIT,
             where=_where(filter),
             include=["documents", "metadatas"],
         )
         hits = zip(answer["documents"][0], answer["metadatas"][0], strict=True)
         return [
-            Found(told["row"], text, told["tags"], {k: v for k, v in told.items() if k != "tags"})
-            for text, told in hits
+            Hit(metadata["row"], content, metadata["tags"], {k: v for k, v in metadata.items() if k != "tags"})
+            for content, metadata in hits
         ]
 
-    def rows_for_changes(self, start: int, stop: int) -> Any:
-        new = self._batched(list(self.made.items(self.made.rows - stop, self.made.rows - start)))
-        return new | {"ids": [f"m-{row:07d}" for row in range(start, stop)]}
+    def prepare_changes(self, start: int, stop: int) -> Any:
+        replacements = self._batch(list(self.workset.items(self.workset.rows - stop, self.workset.rows - start)))
+        return replacements | {"ids": [item_key(row) for row in range(start, stop)]}
 
-    async def delete(self, prepared: Any) -> None:
-        self._memories.delete(ids=prepared["ids"])
+    async def delete(self, changes: Any) -> None:
+        self._memories.delete(ids=changes["ids"])
 
-    async def upsert(self, prepared: Any) -> None:
-        self._memories.upsert(**prepared)
+    async def upsert(self, changes: Any) -> None:
+        self._memories.upsert(**changes)
 
     async def close(self) -> None:
         self._client.close()

@@ -1,4 +1,4 @@
-"""Qdrant's client in its local mode, `QdrantClient(path=...)`: what is embedded, not its server."""
+"""Qdrant's client in its local mode, `QdrantClient(path=...)`: the embedded library, not the server."""
 
 import warnings
 from pathlib import Path
@@ -6,27 +6,27 @@ from typing import Any
 
 from qdrant_client import QdrantClient, models
 
-from benchmarks.adapters import Found, Item, System
+from benchmarks.adapters import Hit, Item, System
 from benchmarks.workset import LIMIT, Filter
 
 _BATCH = 1_000
 _NAME = "memories"
-warnings.filterwarnings("ignore", message=".*more than 20,000 points.*")  # the page says what the local mode is
+warnings.filterwarnings("ignore", message=".*more than 20,000 points.*")
 
 
 class Qdrant(System):
-    """Points with payloads; the local mode has no indexes of payloads."""
+    """Points with payloads. The local mode has no payload indexes."""
 
     durability = "its own SQLite file, rollback journal, synchronous=FULL: a commit for every point"
-    kept = "fsync a row"
-    index = "local mode: NumPy, exact, every vector is compared"
+    durability_label = "fsync a row"
+    index = "local mode: NumPy, exact, compares every vector"
     packages = ("qdrant-client", "numpy")
 
     async def open(self, folder: Path) -> None:
         self._client = QdrantClient(path=str(folder))
         if not self._client.collection_exists(_NAME):
             self._client.create_collection(
-                _NAME, vectors_config=models.VectorParams(size=self.made.dimension, distance=models.Distance.COSINE)
+                _NAME, vectors_config=models.VectorParams(size=self.workset.dimension, distance=models.Distance.COSINE)
             )
 
     def prepare(self, items: list[Item]) -> list[list[models.PointStruct]]:
@@ -38,29 +38,25 @@ class Qdrant(System):
         payload = item.metadata | {"content": item.content, "tags": item.tags}
         return models.PointStruct(id=key, vector=item.vector.tolist(), payload=payload)
 
-    async def bulk(self, prepared: list[list[models.PointStruct]]) -> None:
-        for batch in prepared:
+    async def bulk(self, rows: list[list[models.PointStruct]]) -> None:
+        for batch in rows:
             self._client.upsert(_NAME, batch)
 
-    async def search(self, query: int, filter: Filter | None = None) -> list[Found]:
+    async def search(self, query: int, filter: Filter | None = None) -> list[Hit]:
         answer = self._client.query_points(
-            _NAME, query=self.made.queries[query], limit=LIMIT, query_filter=_where(filter), with_payload=True
+            _NAME, query=self.workset.queries[query], limit=LIMIT, query_filter=_where(filter), with_payload=True
         )
-        found = []
-        for point in answer.points:
-            told = dict(point.payload)
-            found.append(Found(told["row"], told.pop("content"), told.pop("tags"), told))
-        return found
+        return [_hit(dict(point.payload)) for point in answer.points]
 
-    def rows_for_changes(self, start: int, stop: int) -> Any:
-        new = self.made.items(self.made.rows - stop, self.made.rows - start)
-        return [self._point(item, row) for row, item in zip(range(start, stop), new, strict=True)]
+    def prepare_changes(self, start: int, stop: int) -> Any:
+        replacements = self.workset.items(self.workset.rows - stop, self.workset.rows - start)
+        return [self._point(item, row) for row, item in zip(range(start, stop), replacements, strict=True)]
 
-    async def delete(self, prepared: Any) -> None:
-        self._client.delete(_NAME, points_selector=[point.id for point in prepared])
+    async def delete(self, changes: Any) -> None:
+        self._client.delete(_NAME, points_selector=[point.id for point in changes])
 
-    async def upsert(self, prepared: Any) -> None:
-        self._client.upsert(_NAME, prepared)
+    async def upsert(self, changes: Any) -> None:
+        self._client.upsert(_NAME, changes)
 
     async def close(self) -> None:
         self._client.close()
@@ -74,3 +70,7 @@ def _where(filter: Filter | None) -> models.Filter | None:
     else:
         condition = models.FieldCondition(key=filter.field, range=models.Range(lt=filter.below))
     return models.Filter(must=[condition])
+
+
+def _hit(payload: dict[str, Any]) -> Hit:
+    return Hit(payload["row"], payload.pop("content"), payload.pop("tags"), payload)

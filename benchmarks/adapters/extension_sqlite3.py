@@ -1,6 +1,6 @@
-"""A `sqlite3` that can load extensions, for the peers that live on sqlite-vec; many Pythons are built without.
+"""A `sqlite3` that can load extensions, for the peers that use sqlite-vec. Many Pythons are built without.
 
-Imported before anything that imports `sqlite3`.
+Import it before any module that imports `sqlite3`.
 """
 
 import sqlite3
