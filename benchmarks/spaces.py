@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 import memstore
 from benchmarks.workset import Vectors
-from memstore.vectors.hyperbolic import into_ball
+from memstore.vectors import into_ball
 
 LIMIT = 10
 QUERIES = 200

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 
 from memstore.errors import InvalidError, short_repr
-from memstore.vectors.space import DIRECTIONS, MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
+from memstore.vectors.space import ANGULAR_METRICS, MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 
 Durability = Literal["full", "relaxed"]
 Engine = Literal["auto", "numpy", "faiss"]
@@ -163,8 +163,8 @@ class Settings:
         Raises:
             InvalidError: *metric* does not allow the vector type.
         """
-        vector_type = self.index.vector_type or (stored.vector_type if metric in DIRECTIONS else "float32")
-        if vector_type == "float16" and metric not in DIRECTIONS:
+        vector_type = self.index.vector_type or (stored.vector_type if metric in ANGULAR_METRICS else "float32")
+        if vector_type == "float16" and metric not in ANGULAR_METRICS:
             raise InvalidError(
                 "vector_type='float16' needs the cosine metric or spherical, whose vectors have length 1: under "
                 f"{metric} a component may exceed the range of float16. Use vector_type='float32'"

@@ -28,7 +28,8 @@ from memstore.repository.sqlite_only import change_log
 from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
-from memstore.sync.follower import Follower, View
+from memstore.sync.follower import Follower
+from memstore.sync.view import View
 from memstore.timestamps import now
 
 S = TypeVar("S")
@@ -124,7 +125,9 @@ class Autocommit:
         """See `Session.search`. Composites that raw SQL or expiry made stale are updated first if nobody writes."""
 
         def step(connection: Connection, view: View) -> tuple[T, bool]:
-            stale = kind == "assembly" and (bool(self.follower.lagging) or records.any_expired(connection, now()))
+            stale = kind == "assembly" and (
+                bool(self.follower.indexes.outdated) or records.any_expired(connection, now())
+            )
             return function(connection, view), stale
 
         result, stale = await search_or_rebuild(self.follower, self.database, lambda: self._search(step))
@@ -133,7 +136,7 @@ class Autocommit:
         return result
 
     async def _search(self, function: Callable[[Connection, View], T]) -> T:
-        return await self.database.call(lambda connection: self.follower.consistent(connection, function))
+        return await self.database.call(lambda connection: self.follower.run_current(connection, function))
 
     async def update_composites(self) -> bool:
         """Recompute every composite that is older than its assembly's revision; False if that is not possible now.
@@ -155,7 +158,7 @@ class Autocommit:
         base = change_log.state(connection)
         context = WriteContext(connection, self.spaces, now(), Actor(), transaction or TransactionTime())
         history_writer.delete_expired(context)
-        composites.recompute(context, self.follower.lagging_now(connection))
+        composites.recompute(context, self.follower.outdated_composites(connection))
         return base
 
     async def write(
@@ -167,7 +170,7 @@ class Autocommit:
 
         def run(connection: Connection, step: Callable[[WriteContext], S]) -> S:
             context = WriteContext(connection, self.spaces, now(), actor)
-            return _run_write(context, self.follower, step, self.follower.applied)
+            return _run_write(context, self.follower, step, self.follower.indexes.applied)
 
         if isinstance(function, BatchableOperation):
             operation: Callable[[Connection], T] = function.inside(run, actor)
@@ -237,11 +240,13 @@ class OpenTransaction:
     async def _search(self, function: Callable[[Connection, View], T]) -> T:
         follower = self._owner.follower
         for _ in range(2):
-            result = await self._run(lambda connection: (follower.at(connection, self._base, _boxed(function)),))
+            result = await self._run(
+                lambda connection: (follower.run_in_transaction(connection, self._base, _boxed(function)),)
+            )
             if result[0] is not None:
                 return result[0][0]
             # The indexes are not loaded, or are behind. A reader brings them to the state this transaction began in.
-            await self.database.call(lambda connection: follower.consistent(connection, lambda c, v: None))  # noqa: ARG005
+            await self.database.call(lambda connection: follower.run_current(connection, lambda c, v: None))  # noqa: ARG005
         raise TransactionError(
             "The index could not be brought to the state in which this transaction began. Start the transaction again."
         )

@@ -17,7 +17,7 @@ from memstore.api.open import open
 from memstore.api.store import Store
 from memstore.errors import InvalidError
 from memstore.index.hybrid import HybridIndex
-from memstore.index.protocol import NEVER, Entries
+from memstore.index.protocol import NEVER, IndexEntries
 from memstore.models.records import RecordKind
 from memstore.repository import records
 from memstore.repository.record_types import BY_KIND
@@ -91,10 +91,10 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
         or (kind == "swapped" and len(wanted) < 2)
     ):
         raise InvalidError(f"damage {kind!r} needs ids of {noun}s that exist, two for 'swapped'; got {wanted!r}")
-    with follower.lock.exclusive():
-        index = follower.indexes[noun]
+    with follower.indexes.lock.exclusive():
+        index = follower.indexes.by_kind[noun]
         keys = np.array([found[id] for id in wanted], dtype=np.int64)
-        entries = index.table.at(index.table.places(keys))
+        entries = index.table.entries_at(index.table.find(keys))
         if kind == "missing":
             index.remove(keys)
         elif kind == "stale":
@@ -102,16 +102,17 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
         elif kind == "swapped":
             index.put(entries._replace(rows=np.roll(entries.rows, 1, axis=0)))
         elif kind == "ghost":
-            ghost = np.array([2**40], dtype=np.int64) if not len(index) else index.entries().keys.max(keepdims=True) + 7
-            dimension = index.entries().rows.shape[1]
+            present = index.table.entries().keys
+            ghost = present.max(keepdims=True) + 7 if len(present) else np.array([2**40], dtype=np.int64)
+            dimension = index.table.rows.shape[1]
             row = np.full((1, dimension), 1 / np.sqrt(dimension), dtype=np.float32)
-            index.put(Entries(ghost, np.ones(1, dtype=np.int64), np.array([NEVER]), row))
+            index.put(IndexEntries(ghost, np.ones(1, dtype=np.int64), np.array([NEVER]), row))
             return [f"key {int(ghost[0])}"]
         else:
-            wider = np.pad(index.entries().rows, ((0, 0), (0, 1)))
-            other = HybridIndex(wider.shape[1], follower.spaces[noun].measure)
-            other.put(index.entries()._replace(rows=wider))
-            follower.indexes[noun] = other
+            wider = np.pad(index.table.entries().rows, ((0, 0), (0, 1)))
+            other = HybridIndex(wider.shape[1], follower.indexes.spaces[noun].measure)
+            other.put(index.table.entries()._replace(rows=wider))
+            follower.indexes.by_kind[noun] = other
     return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted
 
 

@@ -20,7 +20,7 @@ from memstore.repository.corruption import only
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.search.assembly_boost import sync_state
 from memstore.sync import composites
-from memstore.sync.follower import View
+from memstore.sync.view import View
 from memstore.timestamps import now
 from memstore.validation.arguments import ABSENT, Absent, as_item, given, list_of_ids, listed
 from memstore.validation.records import Draft, assembly_changes, new_assembly

@@ -21,7 +21,7 @@ from memstore.filters import Where
 from memstore.forgetting import apply, planner, trash
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, span
 from memstore.history import as_of as as_of_module
-from memstore.index.protocol import DriftError, Found, Scope
+from memstore.index.protocol import DriftError, SearchResult, SearchScope
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
 from memstore.models.records import Assembly, Embedding, Memory, Namespace, RecordKind
@@ -35,7 +35,7 @@ from memstore.repository.records import Order, Place
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
-from memstore.sync.follower import View
+from memstore.sync.view import View
 from memstore.timestamps import now, to_micros
 from memstore.validation.arguments import list_of_ids, listed
 from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags
@@ -57,7 +57,7 @@ class Asked(NamedTuple):
 
     at: datetime
     vectors: np.ndarray[Any, np.dtype[np.float32]]
-    scope: Scope
+    scope: SearchScope
     min_score: float | None
 
 
@@ -456,7 +456,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         connection: Connection,
         view: View,
         at: datetime,
-        answers: builtins.list[tuple[Found, int]],
+        answers: builtins.list[tuple[SearchResult, int]],
         min_score: float | None,
     ) -> builtins.list[Hits[HitT]]:
         """The answers with their records, which are read together, each once."""
@@ -474,21 +474,21 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             for found, own in answers
         ]
 
-    def _plan(self, view: View, found: Found, own: int) -> SearchPlan:
+    def _plan(self, view: View, found: SearchResult, own: int) -> SearchPlan:
         return SearchPlan(
-            method=found.how.method,
-            reason=found.how.reason,
+            method=found.method.name,
+            reason=found.method.reason,
             engine=view.engine.name,
-            rows=view.rows(self._noun.kind),
-            allowed=found.allowed,
-            ef_search=found.how.candidates,
-            unindexed=found.how.tail,
+            rows=view.count(self._noun.kind),
+            allowed=found.allowed_count,
+            ef_search=found.method.candidates,
+            unindexed=found.method.unindexed,
             uncommitted=own,
         )
 
     def _checked(self, query: object) -> np.ndarray[Any, np.dtype[np.float32]]:
         space = self._space
-        return as_embedding(query, space.dimension, zero_ok=space.zero_ok, within=space.within)
+        return as_embedding(query, space.dimension, allow_zero=space.allow_zero, max_norm=space.max_norm)
 
     async def _vectors(self, queries: Sequence[Query] | np.ndarray[Any, np.dtype[Any]]) -> Sequence[object]:
         """The queries as vectors not yet checked, texts embedded."""
@@ -502,14 +502,14 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
 
     def _scope(
         self, connection: Connection, at: datetime, node: filters.Node | None, tags: frozenset[str], *, recursive: bool
-    ) -> Scope:
+    ) -> SearchScope:
         """Which entries of the index may be found: settled before the search, never after."""
         keys = namespaces.scope(connection, self._namespace, recursive=recursive)
         held = None if keys is None else np.array(keys, dtype=np.int64)
         if node is None and not tags:
-            return Scope(now=to_micros(at), namespaces=held)
+            return SearchScope(now=to_micros(at), namespaces=held)
         chosen = self._selection(at, where=node, tags=tags, recursive=recursive)
-        return Scope(now=to_micros(at), namespaces=held, allowed=selection.allowed(connection, chosen))
+        return SearchScope(now=to_micros(at), namespaces=held, allowed=selection.allowed(connection, chosen))
 
     def _filter(self, where: Where | None, tags: Iterable[str]) -> tuple[filters.Node | None, frozenset[str]]:
         node = None if where is None else filters.parse(where, self._noun.kind)
@@ -542,7 +542,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         return key
 
 
-def _at_least(found: Found, score: float) -> Found:
+def _at_least(found: SearchResult, score: float) -> SearchResult:
     size = int((found.scores >= score).sum())
     return found._replace(keys=found.keys[:size], scores=found.scores[:size])
 

@@ -145,7 +145,7 @@ class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         near are asked for more: all pairs are found where the index is exact, and at its recall where it has a graph.
 
         Args:
-            threshold: the least score between the two (see `memstore.geometry`).
+            threshold: the least score between the two (see `memstore.vectors.metrics`).
             limit: how many pairs at most, 1 to 10,000: the best.
             on_progress: called after each search with how many assemblies were looked at and how many will be; begins
                 anew with those that are asked for more.
@@ -178,7 +178,8 @@ class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         with a reason. Files of equal content give equal groups where the index is exact, or has read the same graph.
 
         Args:
-            threshold: the least score between the leader of a group and another member (see `memstore.geometry`).
+            threshold: the least score between the leader of a group and another member (see
+                `memstore.vectors.metrics`).
             min_size: how many members a group has at least, 2 or more.
             max_size: how many at most, up to 1,000; twelve bytes of memory for each, for each memory that has as many
                 neighbours.

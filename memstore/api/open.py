@@ -26,6 +26,7 @@ from memstore.database import Database
 from memstore.database.inspect import no_dimension
 from memstore.embedders.bound import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
+from memstore.index.engine_selector import EngineSelector
 from memstore.models.records import RecordKind
 from memstore.repository import history_retention, store_meta, vectors
 from memstore.repository.sqlite_only import metadata_indexes
@@ -34,6 +35,7 @@ from memstore.repository.vectors import VectorSpace
 from memstore.search.activation import HALF_LIFE, check_half_life
 from memstore.session import Autocommit
 from memstore.sync.follower import Follower
+from memstore.sync.index_set import IndexSet
 from memstore.sync.maintainer import IndexMaintainer
 from memstore.vectors.space import Metric
 
@@ -138,11 +140,14 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
         history = History(spaces, None if embedder is None else embedder.name)
         await database.read(history.check)
-        follower = Follower(spaces, history, settings.index.engine, await _index_settings(database, settings, spaces))
+        index_settings = await _index_settings(database, settings, spaces)
+        engines = EngineSelector(settings.index.engine, index_settings)
+        indexes = IndexSet(spaces, index_settings, engines)
         await _index_metadata(database, settings)
         await _keep_history(database, settings)
-        tender = IndexMaintainer(follower, database)
-        database.when_committed(follower.committed)
+        maintainer = IndexMaintainer(indexes, database)
+        follower = Follower(indexes, history, maintainer.notifier())
+        database.when_committed(follower.after_commit)
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(vectors.lagging)
         if lagging:
@@ -150,7 +155,7 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     except BaseException:
         await finished(asyncio.ensure_future(database.close()))  # a second cancellation leaves no thread behind either
         raise
-    return Store(session, tender)
+    return Store(session, maintainer)
 
 
 async def _index_settings(

@@ -21,7 +21,7 @@ from memstore.repository.record_types import MEMORY, RecordType
 from memstore.search.activation import AssemblyBoost, check_boost
 from memstore.search.assembly_boost import Boosted, Boosting
 from memstore.search.explain import Explainer
-from memstore.sync.follower import View
+from memstore.sync.view import View
 from memstore.validation.values import check_id, check_namespace, check_tags
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)

@@ -200,11 +200,11 @@ class StoreNamespace(_Nouns):
 class Store(StoreNamespace):
     """An open store, and its root namespace. Made by `memstore.open`; close it, or use it with `async with`."""
 
-    def __init__(self, session: Autocommit, tender: IndexMaintainer) -> None:
+    def __init__(self, session: Autocommit, maintainer: IndexMaintainer) -> None:
         super().__init__(session, ())
         self._database = session.database
         self._follower = session.follower
-        self._tender = tender
+        self._maintainer = maintainer
 
     @property
     def dimension(self) -> int:
@@ -247,7 +247,7 @@ class Store(StoreNamespace):
             _log.warning("repair found %s", finding)
         orphans, filled, recomposed = await self._session.write(lambda context: checks.mend(context, found), batch=True)
         await self._database.call(lambda _: self._follower.drop())
-        reindexed = await self._session.search(lambda _, view: sum(view.rows(noun.kind) for noun in RECORD_TYPES))
+        reindexed = await self._session.search(lambda _, view: sum(view.count(noun.kind) for noun in RECORD_TYPES))
         return RepairReport(
             findings=found,
             remaining=await self.check(),
@@ -289,13 +289,13 @@ class Store(StoreNamespace):
             trashed=sum(tombstones.count(connection, noun, "forgotten") for noun in RECORD_TYPES),
             file_bytes=Path(settings.path).stat().st_size,
             wal_bytes=self._database.wal_bytes(),
-            engine=self._follower.engine.name,
-            engine_reason=self._follower.engine_reason,
-            indexed=sum(len(index) for index in self._follower.indexes.values()),
-            index_bytes=sum(index.bytes for index in self._follower.indexes.values()),
-            index_loaded=self._follower.applied is not None,
+            engine=self._follower.indexes.engine.name,
+            engine_reason=self._follower.indexes.engines.reason,
+            indexed=sum(len(index) for index in self._follower.indexes.by_kind.values()),
+            index_bytes=sum(index.bytes for index in self._follower.indexes.by_kind.values()),
+            index_loaded=self._follower.indexes.applied is not None,
             snapshot_bytes=index_snapshots.stored_bytes(connection),
-            **self._follower.described("memory"),
+            **self._follower.indexes.stats("memory"),
             indexed_metadata=tuple(filters.written(path) for path in sorted(metadata_indexes.paths(connection))),
         )
 
@@ -308,7 +308,7 @@ class Store(StoreNamespace):
         """
         self._session.check_no_open_transaction()
         await self._session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
-        await self._tender.optimize()
+        await self._maintainer.optimize()
 
     async def compact(self) -> int:
         """Give back to the disk what deleted records held; how many bytes the file is smaller by.
@@ -375,10 +375,10 @@ class Store(StoreNamespace):
         if not self._database.closed:
             self._session.check_no_open_transaction()
         try:
-            await self._tender.stop()
+            await self._maintainer.stop()
             await self._database.close()
         except BaseException:
-            self._tender.resume()  # a store that is open still goes on as before
+            self._maintainer.resume()  # a store that is open still goes on as before
             raise
         if self._session.embedder is not None:
             self._session.embedder.close()

@@ -35,7 +35,7 @@ from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.records import assembly_changes
 from memstore.validation.values import check_id, check_ids
-from memstore.vectors.arrays import Wide
+from memstore.vectors.arrays import Doubles
 
 MAX_GROUP = 1_000
 """Members of a group that is proposed: every memory is asked for as many neighbours."""
@@ -61,7 +61,7 @@ class _Best:
         self.least = least  # what is under it is not among the best
         self._pairs: dict[tuple[int, int], float] = {}
 
-    def add(self, key: int, others: Keys, scores: Wide) -> None:
+    def add(self, key: int, others: Keys, scores: Doubles) -> None:
         """Take in the pairs of *key* with *others*; a pair that is met from both ends has the first one's score."""
         for other, score in zip(others.tolist(), scores.tolist(), strict=True):
             if score >= self.least and (key < other or (other, key) not in self._pairs):
@@ -112,7 +112,7 @@ class _Neighbours(NamedTuple):
     """Who is near a memory, by place, nearest first; with *cut*, there may be more."""
 
     places: Places
-    scores: Wide
+    scores: Doubles
     cut: bool
 
 
@@ -174,7 +174,7 @@ def _unassigned(connection: Connection, chosen: Selection) -> Keys:
     return np.setdiff1d(keys, merges.assigned(connection, keys), assume_unique=True)
 
 
-def _placed(keys: Keys, others: Keys, scores: Wide, cut: bool) -> _Neighbours:
+def _placed(keys: Keys, others: Keys, scores: Doubles, cut: bool) -> _Neighbours:
     places = np.searchsorted(keys, others)
     return _Neighbours(places.astype(np.int32), scores, cut)
 

@@ -24,7 +24,7 @@ from memstore.cli.output import clean, number, say, say_json, show_table, size_t
 from memstore.database.engine import uri
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
-from memstore.index.openmp import carries_llvm, describe_runtime, openmp_runtimes
+from memstore.index.openmp import describe_runtime, faiss_bundles_libomp, openmp_runtimes
 
 _PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama", "pysqlite3")
 _EXTRAS = {
@@ -169,10 +169,10 @@ def _faiss() -> Iterator[Fact]:
         yield Fact(section=here, name="FAISS", value=f"loading it failed: {last[0]}", state="problem", advice=advice)
         return
     found = jsons.loads(done.stdout)
-    why = found["obstacle"] or found["error"]
+    why = found["conflict"] or found["error"]
     if why is not None:
         advice = "pip install faiss-cpu; until then stores are searched by NumPy, more slowly"
-        yield Fact(section=here, name="FAISS", value=why, state="problem", advice="" if found["obstacle"] else advice)
+        yield Fact(section=here, name="FAISS", value=why, state="problem", advice="" if found["conflict"] else advice)
     else:
         yield Fact(section=here, name="FAISS", value=f"{found['version']}, built with {found['simd']}")
         yield Fact(
@@ -184,7 +184,7 @@ def _faiss() -> Iterator[Fact]:
         if len(found["after"]) > 1:
             advice = "two of LLVM's or Intel's abort a process: install all from conda-forge, where they share one"
             yield Fact(section=here, name="runtimes", value="more than one", state="note", advice=advice)
-    if carries_llvm():
+    if faiss_bundles_libomp():
         advice = "FAISS brings an LLVM runtime here, and a second one ends the process; NumPy searches instead"
         yield Fact(
             section=here,

@@ -5,13 +5,18 @@ import json
 import sys
 from typing import Any
 
-from memstore.index.openmp import obstacle, openmp_runtimes
+from memstore.index.openmp import faiss_conflict, openmp_runtimes
 
 
 def probe() -> dict[str, Any]:
     """FAISS's version, what it was compiled with, and the OpenMP runtimes before and after it."""
-    found: dict[str, Any] = {"before": openmp_runtimes(), "obstacle": obstacle(), "error": None, "version": None}
-    if found["obstacle"] is None:
+    found: dict[str, Any] = {
+        "before": openmp_runtimes(),
+        "conflict": faiss_conflict(),
+        "error": None,
+        "version": None,
+    }
+    if found["conflict"] is None:
         try:
             faiss = importlib.import_module("faiss")
             found["version"] = faiss.__version__

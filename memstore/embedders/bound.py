@@ -90,7 +90,7 @@ class BoundEmbedder:
 
     def _checked(self, vector: object, text: str, space: Space) -> Embedding:
         try:
-            return as_embedding(vector, self.dimension, zero_ok=space.zero_ok, within=space.within)
+            return as_embedding(vector, self.dimension, allow_zero=space.allow_zero, max_norm=space.max_norm)
         except (EmbeddingError, DimensionError) as error:
             shown = text if len(text) <= 40 else text[:37] + "..."
             raise EmbedderError(

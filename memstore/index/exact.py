@@ -5,110 +5,129 @@ from functools import partial
 import numpy as np
 
 from memstore.index.numpy_engine import NumpyEngine
-from memstore.index.protocol import Engine, Entries, Found, How, Keys, Scope, Storage
-from memstore.index.vector_table import Allocate, Table, plain
+from memstore.index.protocol import (
+    Engine,
+    IndexEntries,
+    Keys,
+    SearchMethod,
+    SearchResult,
+    SearchScope,
+    VectorStorage,
+)
+from memstore.index.vector_table import Allocator, VectorTable, allocate_numpy
 from memstore.vectors.arrays import Rows
 from memstore.vectors.metrics import scores
-from memstore.vectors.space import DIRECTIONS, Ball, Measure
+from memstore.vectors.space import ANGULAR_METRICS, Ball, Measure
 
-_WIDE = NumpyEngine(wide=True)
-_SAFE = (1e-30, 1e37)
-"""Between these, sums of float32 products neither vanish nor overflow, so that any engine's ranking can be trusted."""
+_FLOAT64_ENGINE = NumpyEngine(double_precision=True)
+_FLOAT32_RANGE = (1e-30, 1e37)
+"""Between these bounds sums of float32 products neither underflow nor overflow, so every engine ranks correctly."""
 
 
-def nearest_of(
-    engine: Engine, metric: Measure, queries: Rows, limit: int, storage: Storage, among: range, places: Keys | None
+def nearest_positions(
+    engine: Engine,
+    metric: Measure,
+    queries: Rows,
+    limit: int,
+    storage: VectorStorage,
+    span: range,
+    positions: Keys | None,
 ) -> Keys:
-    """The *limit* of the places *among*, or of these of *places*, that are nearest to each query: shape (q, limit)."""
+    """Positions of the *limit* rows nearest to each query: int64, shape (q, limit), unordered.
+
+    Compared are the *positions* given, all in *span*; None for every position of *span*.
+    """
     if storage.scan is not None:
-        return storage.scan(queries, limit, among, places)
-    rows = storage.rows[among.start : among.stop]
-    if not among.start:
-        return engine.nearest(metric, queries, rows, limit, places)
-    return engine.nearest(metric, queries, rows, limit, None if places is None else places - among.start) + among.start
+        return storage.scan(queries, limit, span, positions)
+    rows = storage.rows[span.start : span.stop]
+    if not span.start:
+        return engine.find_nearest(metric, queries, rows, limit, positions)
+    offsets = None if positions is None else positions - span.start
+    return engine.find_nearest(metric, queries, rows, limit, offsets) + span.start
 
 
 class ExactIndex:
     """An index that compares every allowed entry."""
 
-    def __init__(self, dimension: int, metric: Measure, *, room: int = 0, allocate: Allocate | None = None) -> None:
+    def __init__(
+        self, dimension: int, metric: Measure, *, capacity: int = 0, allocate: Allocator | None = None
+    ) -> None:
         self.dimension = dimension
         self.metric: Measure = metric
-        self.table = Table(allocate or partial(plain, "float32", dimension), room)
-        self._largest = 0.0  # never less than the largest component held
-        self._smallest = np.inf  # never more than the smallest row's largest component held, zeros aside
+        self.table = VectorTable(allocate or partial(allocate_numpy, "float32", dimension), capacity)
+        self._max_component = 0.0  # an upper bound of all components
+        self._min_peak = np.inf  # a lower bound of the largest component of every row that is not zero
 
     def __len__(self) -> int:
         return len(self.table)
 
     @property
     def bytes(self) -> int:
-        """Memory held by its arrays."""
+        """Memory of its arrays."""
         return self.table.bytes
 
-    def entries(self) -> Entries:
-        """All that it holds, as views where nothing is dead; they hold while the index is held."""
-        return self.table.entries()
-
-    def places(self, keys: Keys) -> Keys:
-        """Where each of *keys* lies; -1 where it does not."""
-        return self.table.places(keys)
-
-    def put(self, entries: Entries) -> None:
+    def put(self, entries: IndexEntries) -> None:
         """See `VectorIndex.put`."""
         self.table.put(entries)
-        self.note(entries.rows)
+        self.track_magnitudes(entries.rows)
 
-    def note(self, rows: Rows) -> None:
-        """Know in what range the components of *rows* lie, which were put into the table."""
-        if self.metric in DIRECTIONS or isinstance(self.metric, Ball) or not len(rows):
+    def track_magnitudes(self, rows: Rows) -> None:
+        """Extend the range of known components by that of *rows*, which were put into the table."""
+        if self.metric in ANGULAR_METRICS or isinstance(self.metric, Ball) or not len(rows):
             return
         peaks = np.maximum(rows.max(axis=1), -rows.min(axis=1))
-        self._largest = max(self._largest, float(peaks.max()))
-        self._smallest = min(self._smallest, float(peaks[peaks > 0].min(initial=np.inf)))
+        self._max_component = max(self._max_component, float(peaks.max()))
+        self._min_peak = min(self._min_peak, float(peaks[peaks > 0].min(initial=np.inf)))
 
     def remove(self, keys: Keys) -> None:
         """See `VectorIndex.remove`."""
         self.table.remove(keys)
 
-    def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
+    def search(self, engine: Engine, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """See `VectorIndex.search`."""
-        return self.exactly(engine, queries, limit, self.table.allowed(scope), How())
+        return self.search_exact(engine, queries, limit, self.table.allowed(scope), SearchMethod())
 
-    def exactly(self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, how: How) -> list[Found]:
-        """The entries at *positions*, or all, that are nearest to each query, and *how* that came about."""
-        allowed = self.table.size if positions is None else len(positions)
-        if allowed == 0:
-            empty = Found(np.empty(0, dtype=np.int64), np.empty(0), 0, how)
-            return [empty] * len(queries)
-        nearest = self.nearest(engine, queries, min(limit, allowed), positions)
-        return [self.found(query, places, limit, allowed, how) for query, places in zip(queries, nearest, strict=True)]
+    def search_exact(
+        self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, method: SearchMethod
+    ) -> list[SearchResult]:
+        """The nearest of the entries at *positions*, or of all, for each query; *method* is put into the results."""
+        allowed_count = self.table.size if positions is None else len(positions)
+        if allowed_count == 0:
+            return [SearchResult(np.empty(0, dtype=np.int64), np.empty(0), 0, method)] * len(queries)
+        nearest = self.find_nearest(engine, queries, min(limit, allowed_count), positions)
+        return [
+            self.rank(query, candidates, limit, allowed_count, method)
+            for query, candidates in zip(queries, nearest, strict=True)
+        ]
 
-    def nearest(self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, since: int = 0) -> Keys:
-        """Places of the *limit* nearest among *positions*, or among all from *since* on: shape (q, limit)."""
-        storage, among = self.table.storage, range(since, self.table.size)
-        chosen = engine if self.safe(queries) else _WIDE
-        nearest = nearest_of(chosen, self.metric, queries, limit, storage, among, positions)
-        if chosen is not _WIDE and int(nearest.min()) < 0:  # short where it cannot be: not to be trusted
-            nearest = nearest_of(_WIDE, self.metric, queries, limit, storage._replace(scan=None), among, positions)
-        return nearest
+    def find_nearest(
+        self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, *, start: int = 0
+    ) -> Keys:
+        """Positions of the *limit* nearest among *positions*, or among all from *start* on: shape (q, limit)."""
+        storage, span = self.table.storage, range(start, self.table.size)
+        if self.fits_float32(queries):
+            nearest = nearest_positions(engine, self.metric, queries, limit, storage, span, positions)
+            if int(nearest.min()) >= 0:  # an engine that returns too few has met products beyond float32
+                return nearest
+            storage = storage._replace(scan=None)
+        return nearest_positions(_FLOAT64_ENGINE, self.metric, queries, limit, storage, span, positions)
 
-    def found(self, query: Rows, places: Keys, limit: int, allowed: int, how: How) -> Found:
-        """The best *limit* of the entries at *places*, scored in float64; equal ones in order of their keys."""
-        keys = self.table.keys[places]
-        values = scores(self.metric, query, self.table.rows[places])
+    def rank(self, query: Rows, positions: Keys, limit: int, allowed_count: int, method: SearchMethod) -> SearchResult:
+        """The best *limit* of the entries at *positions*, scored in float64; equal scores in ascending key order."""
+        keys = self.table.keys[positions]
+        values = scores(self.metric, query, self.table.rows[positions])
         order = np.lexsort((keys, -values))[:limit]
-        return Found(keys[order], values[order], allowed, how)
+        return SearchResult(keys[order], values[order], allowed_count, method)
 
-    def safe(self, queries: Rows) -> bool:
-        """Whether float32 products of *queries* with what is held can be trusted to rank it."""
-        if self.metric in DIRECTIONS or isinstance(self.metric, Ball):
+    def fits_float32(self, queries: Rows) -> bool:
+        """Whether float32 products of *queries* and the entries rank correctly, because none leaves float32."""
+        if self.metric in ANGULAR_METRICS or isinstance(self.metric, Ball):
             return True
         peak = float(np.abs(queries).max())
-        low, high = _SAFE
-        reach = max(peak, self._largest)
-        if reach * reach * 4 * self.dimension > high:
+        low, high = _FLOAT32_RANGE
+        largest = max(peak, self._max_component)
+        if largest * largest * 4 * self.dimension > high:
             return False
         if self.metric == "inner_product":
-            return peak == 0 or peak * self._smallest > low
-        return max(peak, self._smallest) ** 2 > low
+            return peak == 0 or peak * self._min_peak > low
+        return max(peak, self._min_peak) ** 2 > low

@@ -1,12 +1,12 @@
 """The search graph: FAISS's HNSW over memory that an exact index owns.
 
-A node of the graph is a place of the index's table: the graph holds links alone, and its vectors are the first
-`nodes` rows of the table, whose places are pinned. A graph that is searched never changes, because adding to one
-while it is searched crashes. A larger one is made from a private copy of its links, and takes its place.
+A node of the graph is a position in the index's vector table. The graph holds links only; its vectors are the first
+`nodes` rows of the table, which are pinned. A graph in use is immutable, because FAISS crashes if a graph is extended
+while it is searched. A larger graph is built from a private copy of the links, and replaces it.
 
-FAISS adds a vector to a graph by adding it to the storage first. Ours is there already, at its place. So before each
-call the storage is told that it ends some rows before its capacity: FAISS then writes its copies into these last
-rows, which nothing else uses (`scratch`), changes no size, moves no memory, and links the rows that lie in place.
+FAISS adds a vector to a graph by first adding it to the storage. Here the vector is in the storage already. So before
+each call the storage is told that it ends `scratch_rows` before its capacity: FAISS then writes its copies into these
+last rows, which are used for nothing else, changes no size, moves no memory, and links the rows in place.
 """
 
 import hashlib
@@ -18,129 +18,135 @@ import numpy as np
 import numpy.typing as npt
 
 from memstore.config import GraphOptions, VectorType
-from memstore.index.protocol import Keys, Storage
+from memstore.index.protocol import Keys, Mask, VectorStorage
 from memstore.vectors.arrays import Rows
 from memstore.vectors.space import Ball, Measure
 
-_SCRATCH_NUMBERS = 1_000_000
+_SCRATCH_NUMBERS = 1_000_000  # four megabytes of float32
 
-Numbers = npt.NDArray[np.int32]
+_PARALLEL_QUERIES = 16  # queries per call from which on more than one thread pays
 
-_MANY = 16  # queries in one call that are worth a second thread
+_DTYPES: dict[VectorType, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
 
-_TYPES: dict[VectorType, type[np.floating]] = {"float32": np.float32, "float16": np.float16}
+Int32s = npt.NDArray[np.int32]
 
 
-def scratch(dimension: int) -> int:
-    """Rows that FAISS writes its copies into, and so the most that can be linked in one call: four megabytes."""
+def scratch_rows(dimension: int) -> int:
+    """Rows reserved for FAISS's copies, and so the number of vectors that one call can link."""
     return max(1, min(256, _SCRATCH_NUMBERS // dimension))
 
 
 class BrokenLinksError(Exception):
-    """Links that no graph of ours has. Never seen outside: the graph is built anew."""
+    """Links that no valid graph has. Internal: the graph is rebuilt."""
 
 
-class Links(NamedTuple):
+class GraphLinks(NamedTuple):
     """A graph without its vectors.
 
     Attributes:
-        levels: int32, shape (nodes,): on how many layers each node is, 1 or more.
-        neighbors: int32: for each node in turn, its links layer by layer, 2 * m on the lowest and m on each above;
-            -1 for none.
-        entry: the node a search begins at.
+        levels: int32, shape (nodes,): number of layers of each node, 1 or more.
+        neighbors: int32: the links of each node in turn, layer by layer, 2 * m on the lowest layer and m on each other
+            one; -1 for an unused link.
+        entry: the node at which searches start.
         top: the highest layer.
     """
 
-    levels: Numbers
-    neighbors: Numbers
+    levels: Int32s
+    neighbors: Int32s
     entry: int
     top: int
 
     def check(self, m: int) -> None:
-        """Raise `BrokenLinksError` where following the links could lead out of the graph."""
+        """Raise `BrokenLinksError` if following the links could lead out of the graph."""
         nodes = len(self.levels)
-        if not nodes or int(self.levels.min()) < 1 or int(self.levels.max()) != self.top + 1 or self.top >= _layers(m):
+        if not nodes or int(self.levels.min()) < 1 or int(self.levels.max()) != self.top + 1:
+            raise BrokenLinksError("levels")
+        if self.top >= _max_layers(m):
             raise BrokenLinksError("levels")
         if not 0 <= self.entry < nodes or int(self.levels[self.entry]) != self.top + 1:
             raise BrokenLinksError("entry point")
-        starts = _starts(self.levels, m)
-        if len(self.neighbors) != starts[-1]:
+        offsets = _link_offsets(self.levels, m)
+        if len(self.neighbors) != offsets[-1]:
             raise BrokenLinksError("number of links")
         if int(self.neighbors.min()) < -1 or int(self.neighbors.max()) >= nodes:
             raise BrokenLinksError("links")
         for layer in range(1, self.top + 1):
-            above = np.flatnonzero(self.levels > layer)
-            first = starts[above] + m * (layer + 1)
-            linked = self.neighbors[first[:, None] + np.arange(m)]
-            if (self.levels[linked[linked >= 0]] <= layer).any():
+            nodes_above = np.flatnonzero(self.levels > layer)
+            first = offsets[nodes_above] + m * (layer + 1)
+            targets = self.neighbors[first[:, None] + np.arange(m)]
+            if (self.levels[targets[targets >= 0]] <= layer).any():
                 raise BrokenLinksError("links between layers")
 
     def digest(self) -> bytes:
-        """16 bytes that say what the links are."""
-        made = hashlib.blake2b(digest_size=16)
+        """A 16-byte digest of the links."""
+        blake = hashlib.blake2b(digest_size=16)
         for array in (self.levels, self.neighbors, np.array([self.entry, self.top], dtype=np.int32)):
-            made.update(array.view(np.uint8).data)
-        return made.digest()
+            blake.update(array.view(np.uint8).data)
+        return blake.digest()
 
-    def nearest_of(self, nodes: Keys, good: npt.NDArray[np.bool_], m: int) -> Keys:
-        """For each of *nodes* the first node it is linked to that is *good*; -1 where there is none."""
-        first = _starts(self.levels, m)[nodes]
-        linked = self.neighbors[first[:, None] + np.arange(2 * m)]
-        fit = (linked >= 0) & good[linked]
-        return np.where(fit.any(axis=1), linked[np.arange(len(nodes)), fit.argmax(axis=1)], -1)
+    def first_neighbors(self, nodes: Keys, accepted: Mask, m: int) -> Keys:
+        """The first *accepted* neighbour of each of *nodes* on the lowest layer; -1 if there is none."""
+        first = _link_offsets(self.levels, m)[nodes]
+        targets = self.neighbors[first[:, None] + np.arange(2 * m)]
+        matches = (targets >= 0) & accepted[targets]
+        return np.where(matches.any(axis=1), targets[np.arange(len(nodes)), matches.argmax(axis=1)], -1)
 
 
-def _layers(m: int) -> int:
-    """How many layers a graph can have: FAISS draws none whose chance is under 1e-9, and has no room for more."""
+def _max_layers(m: int) -> int:
+    """How many layers a graph can have: FAISS uses none with a probability under 1e-9."""
     layers = 0
     while m**-layers * (1 - 1 / m) >= 1e-9:
         layers += 1
     return layers
 
 
-def _starts(levels: Numbers, m: int) -> npt.NDArray[np.int64]:
-    """Where each node's links begin, and where the last one's end."""
+def _link_offsets(levels: Int32s, m: int) -> npt.NDArray[np.int64]:
+    """Where the links of each node start, and where those of the last one end: shape (nodes + 1,)."""
     return np.concatenate([[0], np.cumsum((levels.astype(np.int64) + 1) * m)])
 
 
 class Graph:
-    """A graph that is searched. It never changes, but for the memory its vectors lie in."""
+    """A graph in use. It never changes, except for the storage that holds its vectors.
+
+    Attributes:
+        options: how it was built.
+        nodes: number of vectors that it covers.
+        digest: of its links when it was created.
+    """
 
     def __init__(self, faiss: Any, index: Any, options: GraphOptions) -> None:
         self._faiss = faiss
         self._index = index
-        self._storage: object = None
+        self._owner: object = None
         self.options = options
         self.nodes = int(index.ntotal)
-        self.effort = options.ef_search or 0
-        self.recall: float | None = None
         self.digest = self.links().digest()
 
     @property
     def bytes(self) -> int:
-        """Memory held by its links."""
+        """Memory of its links."""
         hnsw = self._index.hnsw
         return int(4 * hnsw.neighbors.size() + 4 * hnsw.levels.size() + 8 * hnsw.offsets.size())
 
-    def lie_in(self, storage: Storage) -> None:
-        """Find the vectors in *storage* from now on. Nobody may be searching."""
-        if storage.owner is not self._storage:
-            self._storage = self._index.storage = storage.owner
+    def use_storage(self, storage: VectorStorage) -> None:
+        """Read the vectors from *storage* from now on. Needs exclusive access."""
+        if storage.owner is not self._owner:
+            self._owner = self._index.storage = storage.owner
 
-    def search(self, queries: Rows, limit: int, effort: int) -> Keys:
-        """The places nearest to each query, best first: int64, shape (q, limit), -1 where there is none.
+    def search(self, queries: Rows, limit: int, ef_search: int) -> Keys:
+        """The positions nearest to each query, best first: int64, shape (q, limit), -1 for none.
 
         Args:
             queries: float32, shape (q, dimension), in index form.
-            limit: how many.
-            effort: candidates kept (HNSW's ef).
+            limit: number of positions per query.
+            ef_search: candidates kept.
         """
         faiss = self._faiss
-        faiss.omp_set_num_threads(1 if len(queries) < _MANY else _processors())
+        faiss.omp_set_num_threads(1 if len(queries) < _PARALLEL_QUERIES else _processors())
         labels = np.empty((len(queries), limit), dtype=np.int64)
         distances = np.empty((len(queries), limit), dtype=np.float32)
         parameters = faiss.SearchParametersHNSW()
-        parameters.efSearch = effort
+        parameters.efSearch = ef_search
         self._index.search_c(
             len(queries),
             faiss.swig_ptr(queries),
@@ -151,67 +157,67 @@ class Graph:
         )
         return labels
 
-    def links(self) -> Links:
+    def links(self) -> GraphLinks:
         """A copy of its links."""
         hnsw, faiss = self._index.hnsw, self._faiss
         neighbors = faiss.rev_swig_ptr(hnsw.neighbors.data(), hnsw.neighbors.size()).copy()
-        return Links(faiss.vector_to_array(hnsw.levels), neighbors, int(hnsw.entry_point), int(hnsw.max_level))
+        return GraphLinks(faiss.vector_to_array(hnsw.levels), neighbors, int(hnsw.entry_point), int(hnsw.max_level))
 
 
-class GraphMaker:
-    """Makes memory for vectors, and graphs over it."""
+class GraphBuilder:
+    """Allocates memory for vectors in FAISS, and creates graphs over it."""
 
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
 
-    def storage(self, metric: Measure, dimension: int, vector_type: VectorType, capacity: int) -> Storage:
-        """Memory for *capacity* vectors that FAISS owns, so that a graph can be built over it."""
+    def allocate(self, metric: Measure, dimension: int, vector_type: VectorType, capacity: int) -> VectorStorage:
+        """Memory for *capacity* vectors, owned by FAISS, so that a graph can be built over it."""
         faiss = self._faiss
-        kind = faiss.METRIC_L2 if metric == "l2" or isinstance(metric, Ball) else faiss.METRIC_INNER_PRODUCT
+        faiss_metric = faiss.METRIC_L2 if metric == "l2" or isinstance(metric, Ball) else faiss.METRIC_INNER_PRODUCT
         if vector_type == "float16":
-            owner = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, kind)
+            owner = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss_metric)
         else:
-            owner = faiss.IndexFlat(dimension, kind)
-        dtype = np.dtype(_TYPES[vector_type])
-        rows = capacity + scratch(dimension)
+            owner = faiss.IndexFlat(dimension, faiss_metric)
+        dtype = np.dtype(_DTYPES[vector_type])
+        rows = capacity + scratch_rows(dimension)
         size = rows * dimension * dtype.itemsize
         owner.codes.resize(size)
         owner.ntotal = rows
         memory = faiss.rev_swig_ptr(owner.codes.data(), size)
-        scan = partial(self._scanned, owner) if vector_type == "float16" else None
-        return Storage(memory.view(dtype).reshape(rows, dimension)[:capacity], owner, scan)
+        scan = partial(self._scan, owner) if vector_type == "float16" else None
+        return VectorStorage(memory.view(dtype).reshape(rows, dimension)[:capacity], owner, scan)
 
-    def _scanned(self, owner: Any, queries: Rows, limit: int, among: range, places: Keys | None) -> Keys:
-        """See `Storage.scan`. FAISS compares float16 twice as fast as float32; NumPy takes 20 times as long."""
+    def _scan(self, owner: Any, queries: Rows, limit: int, span: range, positions: Keys | None) -> Keys:
+        """See `VectorStorage.scan`. FAISS compares float16 twice as fast as float32; NumPy takes 20 times as long."""
         faiss = self._faiss
         faiss.omp_set_num_threads(1)
         labels = np.empty((len(queries), limit), dtype=np.int64)
         distances = np.empty((len(queries), limit), dtype=np.float32)
         parameters = faiss.SearchParameters()
-        if places is None:
-            parameters.sel = selector = faiss.IDSelectorRange(among.start, among.stop)
+        if positions is None:
+            parameters.sel = selector = faiss.IDSelectorRange(span.start, span.stop)
         else:
-            chosen = np.zeros(among.stop, dtype=np.bool_)
-            chosen[places] = True
-            bits = np.packbits(chosen, bitorder="little")
+            mask = np.zeros(span.stop, dtype=np.bool_)
+            mask[positions] = True
+            bits = np.packbits(mask, bitorder="little")
             parameters.sel = selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
         pointers = (faiss.swig_ptr(queries), limit, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
         owner.search_c(len(queries), *pointers, parameters)
-        del selector  # it had to live so long
+        del selector  # FAISS does not own it: it must live until here
         return labels
 
-    def growing(self, options: GraphOptions, storage: Storage, start: Graph | None = None) -> "GrowingGraph":
-        """A graph that is being built, from nothing or from a copy of *start*'s links."""
-        links = None if start is None else start.links()
-        return GrowingGraph(self._faiss, self._index(options, storage, links), options)
+    def start(self, options: GraphOptions, storage: VectorStorage, base: Graph | None = None) -> "GraphConstruction":
+        """A graph under construction: empty, or with a copy of the links of *base*."""
+        links = None if base is None else base.links()
+        return GraphConstruction(self._faiss, self._hnsw_index(options, storage, links), options)
 
-    def of(self, links: Links, options: GraphOptions, storage: Storage) -> Graph:
-        """The graph that has *links*, which were checked."""
-        graph = Graph(self._faiss, self._index(options, storage, links), options)
-        graph.lie_in(storage)
+    def from_links(self, links: GraphLinks, options: GraphOptions, storage: VectorStorage) -> Graph:
+        """The graph with *links*, which passed `GraphLinks.check`."""
+        graph = Graph(self._faiss, self._hnsw_index(options, storage, links), options)
+        graph.use_storage(storage)
         return graph
 
-    def _index(self, options: GraphOptions, storage: Storage, links: Links | None) -> Any:
+    def _hnsw_index(self, options: GraphOptions, storage: VectorStorage, links: GraphLinks | None) -> Any:
         faiss = self._faiss
         index = faiss.IndexHNSW(storage.owner, options.m)
         index.own_fields = False
@@ -219,11 +225,12 @@ class GraphMaker:
         hnsw.efConstruction = options.ef_construction
         if links is not None:
             faiss.copy_array_to_vector(links.levels, hnsw.levels)
-            faiss.copy_array_to_vector(_starts(links.levels, options.m).astype(np.uint64), hnsw.offsets)
+            faiss.copy_array_to_vector(_link_offsets(links.levels, options.m).astype(np.uint64), hnsw.offsets)
             hnsw.neighbors.resize(len(links.neighbors))
             faiss.rev_swig_ptr(hnsw.neighbors.data(), len(links.neighbors))[:] = links.neighbors
             hnsw.entry_point, hnsw.max_level = links.entry, links.top
-            hnsw.rng = faiss.RandomGenerator(12_345 + len(links.levels))  # or it would draw the same levels again
+            # Without another seed it would draw the same levels again.
+            hnsw.rng = faiss.RandomGenerator(12_345 + len(links.levels))
             index.ntotal = len(links.levels)
         return index
 
@@ -232,8 +239,8 @@ def _processors() -> int:
     return min(os.cpu_count() or 1, 8)
 
 
-class GrowingGraph:
-    """A graph that nobody searches yet."""
+class GraphConstruction:
+    """A graph that is not in use yet."""
 
     def __init__(self, faiss: Any, index: Any, options: GraphOptions) -> None:
         self._faiss = faiss
@@ -242,23 +249,23 @@ class GrowingGraph:
 
     @property
     def nodes(self) -> int:
-        """How many vectors are linked."""
+        """Number of linked vectors."""
         return int(self._index.ntotal)
 
-    def link(self, storage: Storage, count: int) -> None:
-        """Link the next *count* rows of *storage*, `scratch` at most. On half of the machine's processors."""
+    def link(self, storage: VectorStorage, count: int) -> None:
+        """Link the next *count* rows of *storage*, at most `scratch_rows`, on half of the processors."""
         faiss, index = self._faiss, self._index
         faiss.omp_set_num_threads(max(1, _processors() // 2))
-        done = self.nodes
-        rows = np.ascontiguousarray(storage.rows[done : done + count], dtype=np.float32)
+        start = self.nodes
+        rows = np.ascontiguousarray(storage.rows[start : start + count], dtype=np.float32)
         owner: Any = storage.owner
         index.storage = owner
-        owner.ntotal = len(storage.rows) + scratch(index.d) - len(rows)
+        owner.ntotal = len(storage.rows) + scratch_rows(index.d) - len(rows)
         index.add_c(len(rows), faiss.swig_ptr(rows))
-        index.ntotal = done + len(rows)
+        index.ntotal = start + len(rows)
 
-    def finished(self, storage: Storage) -> Graph:
-        """It as a graph that is searched, whose vectors lie in *storage*."""
+    def finish(self, storage: VectorStorage) -> Graph:
+        """The finished graph, which reads its vectors from *storage*."""
         graph = Graph(self._faiss, self._index, self._options)
-        graph.lie_in(storage)
+        graph.use_storage(storage)
         return graph

@@ -1,8 +1,8 @@
 """An exact index that may have a graph over its older entries.
 
-The table's first `pinned` places keep their vectors; the graph covers the first `nodes` of them, and the rest of the
-table is the tail, which is compared exactly in every search. So a new vector is found at once, and the graph is
-built and extended aside (`tending`), with the index held only for the moments in which it changes hands.
+The pinned positions of the table keep their vectors; the graph covers the first `nodes` of them. All other entries are
+unindexed: every search compares them exactly. So a new vector is found at once. A graph is built and extended outside
+the index, which is locked only while the graph is replaced.
 """
 
 import numpy as np
@@ -11,15 +11,34 @@ from memstore.config import IndexKind
 from memstore.index import planner
 from memstore.index.exact import ExactIndex
 from memstore.index.hnsw import Graph
-from memstore.index.protocol import Engine, Entries, Found, How, Keys, Mask, Scope, Storage
-from memstore.index.vector_table import Allocate
-from memstore.repository.sqlite_only.index_snapshots import Header
+from memstore.index.protocol import (
+    Engine,
+    IndexEntries,
+    Keys,
+    Mask,
+    SearchMethod,
+    SearchResult,
+    SearchScope,
+    VectorStorage,
+)
+from memstore.index.recall import Calibration, graph_limit
+from memstore.index.vector_table import Allocator
 from memstore.vectors.arrays import Rows
-from memstore.vectors.space import Ball, Measure
+from memstore.vectors.space import Measure
+
+_TOO_FEW_CANDIDATES = SearchMethod("exact", "the graph found too few")
 
 
 class HybridIndex(ExactIndex):
-    """An index that answers by its graph where that is quicker and sure, and exactly everywhere else."""
+    """An index that searches its graph where that is faster and complete, and compares exactly elsewhere.
+
+    Attributes:
+        kind: whether it is to have a graph, see `memstore.IndexOptions`.
+        graph: the graph; None for none.
+        calibration: candidates that searches of the graph keep, and its recall; None without a graph.
+        graph_unsuitable: why the vectors are unsuitable for a graph; None if they are not known to be.
+        min_graph_size: number of entries under which no graph is tried, because a smaller one was unsuitable.
+    """
 
     def __init__(
         self,
@@ -27,151 +46,148 @@ class HybridIndex(ExactIndex):
         metric: Measure,
         *,
         kind: IndexKind = "auto",
-        room: int = 0,
-        allocate: Allocate | None = None,
+        capacity: int = 0,
+        allocate: Allocator | None = None,
     ) -> None:
-        super().__init__(dimension, metric, room=room, allocate=allocate)
+        super().__init__(dimension, metric, capacity=capacity, allocate=allocate)
         self.kind: IndexKind = kind
         self.graph: Graph | None = None
-        self.unfit: str | None = None
-        self.unfit_until = 0
-        self.measured_nodes = 0
-        self.expected: Header | None = None
-        self.written: tuple[int, int] | None = None
+        self.calibration: Calibration | None = None
+        self.graph_unsuitable: str | None = None
+        self.min_graph_size = 0
 
     @property
     def bytes(self) -> int:
-        """Memory held by its arrays and its graph."""
+        """Memory of its arrays and its graph."""
         return super().bytes + (0 if self.graph is None else self.graph.bytes)
 
     @property
     def nodes(self) -> int:
-        """How many places the graph covers."""
+        """Number of positions that the graph covers."""
         return 0 if self.graph is None else self.graph.nodes
 
     @property
-    def tail(self) -> int:
-        """How many entries it does not cover."""
+    def unindexed(self) -> int:
+        """Number of entries that the graph does not cover."""
         return self.table.size - self.nodes
 
-    def load(self, entries: Entries) -> None:
-        """As `put` of keys that are new, while an index is being loaded."""
+    def load(self, entries: IndexEntries) -> None:
+        """Put entries with new keys into an index that is being loaded, see `VectorTable.begin_load`."""
         self.table.load(entries)
-        self.note(entries.rows)
+        self.track_magnitudes(entries.rows)
 
-    def put(self, entries: Entries) -> None:
+    def put(self, entries: IndexEntries) -> None:
         """See `VectorIndex.put`."""
         super().put(entries)
-        self._lie()
+        self._update_graph_storage()
 
-    def reserve(self, more: int) -> None:
-        """Have room for so many *more* entries. The index is held alone."""
-        self.table.reserve(self.table.size + more)
-        self._lie()
+    def reserve(self, count: int) -> None:
+        """Grow the capacity for *count* more entries. Needs exclusive access."""
+        self.table.reserve(self.table.size + count)
+        self._update_graph_storage()
 
-    def publish(self, graph: Graph) -> None:
-        """Answer by *graph* from now on. The index is held alone."""
-        graph.lie_in(self.table.storage)
-        self.graph = graph
-        self.expected = None
-        self.unfit = None
+    def publish(self, graph: Graph, calibration: Calibration) -> None:
+        """Search *graph* from now on. Needs exclusive access."""
+        graph.use_storage(self.table.storage)
+        self.graph, self.calibration = graph, calibration
+        self.graph_unsuitable = None
 
     def drop_graph(self) -> None:
-        """Have no graph any more, and no dead entries. The index is held alone."""
-        self.graph = None
-        self.expected = None
+        """Remove the graph and the deleted entries. Needs exclusive access."""
+        self.graph = self.calibration = None
         self.table.unpin()
 
-    def move_to(self, storage: Storage) -> None:
-        """Keep the vectors in *storage* from now on. The index is held alone."""
-        self.table.move_to(storage)
-        self._lie()
+    def reject_graph(self, reason: str, min_size: int) -> None:
+        """Remove the graph, and want none below *min_size* entries for *reason*. Needs exclusive access."""
+        self.graph_unsuitable, self.min_graph_size = reason, min_size
+        self.drop_graph()
 
-    def _lie(self) -> None:
-        """Have the graph find the vectors where the table has them now."""
+    def replace_storage(self, storage: VectorStorage) -> None:
+        """Move the vectors into *storage*. Needs exclusive access."""
+        self.table.replace_storage(storage)
+        self._update_graph_storage()
+
+    def _update_graph_storage(self) -> None:
+        """Point the graph to the storage of the table, which may have moved."""
         if self.graph is not None:
-            self.graph.lie_in(self.table.storage)
+            self.graph.use_storage(self.table.storage)
 
     def wants_graph(self) -> tuple[bool, str]:
-        """Whether it is to have a graph, and why; see `planner.wanted`."""
-        return planner.wanted(self.kind, len(self), self.dimension, had=self.graph is not None)
+        """Whether it is to have a graph, and why; see `planner.wants_graph`."""
+        return planner.wants_graph(self.kind, len(self), self.dimension, has_graph=self.graph is not None)
 
-    def fill_dead(self, graph: Graph) -> None:
-        """Give dead nodes, whose vectors are not known, the place of a neighbour, so that ways still lead past them.
+    def fill_deleted(self, graph: Graph) -> None:
+        """Give deleted nodes, whose vectors are unknown, the vector of a neighbour, so that searches can pass them.
 
-        The index is held alone.
+        Needs exclusive access.
         """
         live = self.table.live[: graph.nodes]
-        dead = np.flatnonzero(~live)
-        if not len(dead):
+        deleted = np.flatnonzero(~live)
+        if not len(deleted):
             return
-        near = graph.links().nearest_of(dead, live, graph.options.m)
+        neighbors = graph.links().first_neighbors(deleted, live, graph.options.m)
         rows = self.table.storage.rows
-        rows[dead] = np.where((near >= 0)[:, None], rows[near], 0)
+        rows[deleted] = np.where((neighbors >= 0)[:, None], rows[neighbors], 0)
 
-    def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
+    def search(self, engine: Engine, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """See `VectorIndex.search`."""
         positions = self.table.allowed(scope)
-        graph = self.graph
-        if graph is None or graph.effort == 0 or not self.safe(queries):
-            return self.exactly(engine, queries, limit, positions, How("exact", self.unfit or "no graph"))
-        cut = 0 if positions is None else int(np.searchsorted(positions, graph.nodes))
-        inside = graph.nodes if positions is None else cut
-        choice = planner.choose(kind=self.kind, nodes=graph.nodes, allowed=inside, limit=limit, effort=graph.effort)
-        if choice.method == "exact":
-            return self.exactly(engine, queries, limit, positions, How("exact", choice.reason))
-        tail = None if positions is None else positions[cut:]
+        graph, calibration = self.graph, self.calibration
+        if graph is None or calibration is None or not self.fits_float32(queries):
+            method = SearchMethod("exact", self.graph_unsuitable or "no graph")
+            return self.search_exact(engine, queries, limit, positions, method)
+        split = 0 if positions is None else int(np.searchsorted(positions, graph.nodes))
+        allowed_nodes = graph.nodes if positions is None else split
+        choice = planner.choose_method(
+            kind=self.kind, nodes=graph.nodes, allowed=allowed_nodes, limit=limit, ef_search=calibration.ef_search
+        )
+        if choice.name == "exact":
+            return self.search_exact(engine, queries, limit, positions, SearchMethod("exact", choice.reason))
         mask = None
         if positions is not None:
             mask = np.zeros(graph.nodes, dtype=np.bool_)
-            mask[positions[:cut]] = True
-        near = self._walked(graph, queries, limit, choice.effort, mask)
-        late = self._late(engine, queries, limit, graph.nodes, tail)
-        allowed = self.table.size if positions is None else len(positions)
-        how = How("graph", choice.reason, choice.effort, allowed - inside)
-        answers: list[Found | None] = [
-            None if places is None else self.found(query, np.concatenate([places, after]), limit, allowed, how)
-            for query, places, after in zip(queries, near, late, strict=True)
+            mask[positions[:split]] = True
+        indexed = self._search_graph(graph, queries, limit, choice.candidates, mask)
+        unindexed = self._search_unindexed(engine, queries, limit, None if positions is None else positions[split:])
+        allowed_count = self.table.size if positions is None else len(positions)
+        method = SearchMethod("graph", choice.reason, choice.candidates, allowed_count - allowed_nodes)
+        results = [
+            None if nodes is None else self.rank(query, np.concatenate([nodes, rest]), limit, allowed_count, method)
+            for query, nodes, rest in zip(queries, indexed, unindexed, strict=True)
         ]
-        return self._whole(engine, queries, limit, positions, answers)
+        return self._complete(engine, queries, limit, positions, results)
 
-    def asked(self, limit: int, effort: int) -> int:
-        """How many to take of the graph's list to have the *limit* nearest among them.
-
-        The graph goes by Euclidean distance. In the ball that is the hyperbolic one up to a factor that is much the
-        same all around a vector, and so the order of neighbours is another: all that can be trusted are scored.
-        """
-        return max(limit, planner.trusted(effort)) if isinstance(self.metric, Ball) else limit
-
-    def _walked(self, graph: Graph, queries: Rows, limit: int, effort: int, mask: Mask | None) -> list[Keys | None]:
-        """The nearest nodes of each query that *mask* allows; None where they may not be."""
+    def _search_graph(
+        self, graph: Graph, queries: Rows, limit: int, ef_search: int, mask: Mask | None
+    ) -> list[Keys | None]:
+        """The nearest nodes of each query that *mask* allows; None where the graph found fewer than *limit*."""
         if mask is None:
-            found = graph.search(queries, self.asked(limit, effort), effort)
-            return [None if row[-1] < 0 else row for row in found]
-        found = graph.search(queries, planner.trusted(effort), effort)
-        answers: list[Keys | None] = []
-        for row in found:
+            nodes = graph.search(queries, graph_limit(graph, self.metric, limit, ef_search), ef_search)
+            return [None if row[-1] < 0 else row for row in nodes]
+        nodes = graph.search(queries, planner.complete_prefix(ef_search), ef_search)
+        keep = graph_limit(graph, self.metric, limit, ef_search)
+        results: list[Keys | None] = []
+        for row in nodes:
             allowed = row[mask[row] & (row >= 0)]
-            if not isinstance(self.metric, Ball):
-                allowed = allowed[:limit]
-            answers.append(allowed if len(allowed) >= limit else None)
-        return answers
+            results.append(allowed[:keep] if len(allowed) >= limit else None)
+        return results
 
-    def _late(self, engine: Engine, queries: Rows, limit: int, nodes: int, positions: Keys | None) -> Keys:
-        """The nearest of the tail: places, shape (q, how many)."""
-        count = self.table.size - nodes if positions is None else len(positions)
+    def _search_unindexed(self, engine: Engine, queries: Rows, limit: int, positions: Keys | None) -> Keys:
+        """The nearest of the unindexed entries, or of these *positions*: shape (q, number of results)."""
+        count = self.unindexed if positions is None else len(positions)
         if count == 0:
             return np.empty((len(queries), 0), dtype=np.int64)
-        whole = positions is None or count == self.table.size - nodes
-        return self.nearest(engine, queries, min(limit, count), None if whole else positions, since=nodes)
+        if count == self.unindexed:
+            positions = None
+        return self.find_nearest(engine, queries, min(limit, count), positions, start=self.nodes)
 
-    def _whole(
-        self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, answers: list[Found | None]
-    ) -> list[Found]:
-        """*answers*, those that could not be trusted found exactly."""
-        doubtful = [i for i, answer in enumerate(answers) if answer is None]
-        if doubtful:
-            how = How("exact", "the graph's answer was short")
-            for i, answer in zip(doubtful, self.exactly(engine, queries[doubtful], limit, positions, how), strict=True):
-                answers[i] = answer
-        return [answer for answer in answers if answer is not None]
+    def _complete(
+        self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, results: list[SearchResult | None]
+    ) -> list[SearchResult]:
+        """*results*, with those that are None computed exactly."""
+        missing = [i for i, result in enumerate(results) if result is None]
+        if missing:
+            exact = self.search_exact(engine, queries[missing], limit, positions, _TOO_FEW_CANDIDATES)
+            for i, result in zip(missing, exact, strict=True):
+                results[i] = result
+        return [result for result in results if result is not None]

@@ -1,12 +1,11 @@
-"""Exact search in the Poincaré ball: float32 narrows down, float64 decides.
+"""Exact search in the Poincaré ball: float32 selects candidates, float64 ranks them.
 
-For one query the order of the distances is that of |q-x|² / (1 - c|x|²). Both are computed in float32, and how far
-either may be off is known; so it is known, too, of which rows no rounding can put one among the nearest. The few
-others are compared in float64. So the answer is right as near to the edge as a vector may lie, where float32 alone
-would be off by half.
+For one query the order of hyperbolic distances is the order of |q-x|² / (1 - c|x|²). Both terms are computed in float32
+with known error bounds. So a row can be excluded if no rounding could put it among the nearest, and the few remaining
+rows are compared in float64. The result is exact up to the edge of the ball, where float32 alone would err by half.
 
-The order is also that of an inner product, of vectors lifted to the hyperboloid: but there their components grow as
-they come near to the edge, to 100,000, and among such products float32 cannot tell neighbours apart.
+An inner product of vectors lifted to the hyperboloid has the same order. It is not used: near the edge components of
+lifted vectors grow to 100,000, and float32 cannot separate neighbours among such products.
 """
 
 from collections.abc import Callable
@@ -14,53 +13,61 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from memstore.index.protocol import Held, Keys
-from memstore.vectors.arrays import Rows, Wide
+from memstore.index.protocol import Keys, StoredRows
+from memstore.vectors.arrays import Doubles, Rows
 from memstore.vectors.metrics import distances
 from memstore.vectors.space import EDGE, Ball
 
-Away = Callable[[Rows, Rows, Rows], None]
-"""Writes |q-x|² for a query, shape (dimension,), and each of some rows into an array: float32, without cancelling."""
+SquaredDistances = Callable[[Rows, Rows, Rows], None]
+"""Query of shape (dimension,), block of rows, output array: writes |q-x|² in float32 without cancellation."""
 
-_CELLS = 8_000_000  # distances held at a time, however many queries there are
-_BLOCK = 4_096  # rows compared at a time: they are copied where only some are looked at
-_TINY = 1e-35  # what float32 may have lost of a sum of squares below its range
+_MAX_CELLS = 8_000_000  # query-row pairs in memory at a time
+_BLOCK = 4_096  # rows compared at a time: bounds the copy of selected rows
+_TINY = 1e-35  # bound of what float32 loses of a sum of squares below its range
 
 
-def nearest(ball: Ball, queries: Rows, rows: Held, limit: int, positions: Keys | None, away: Away) -> Keys:
-    """See `Engine.nearest`; *away* is the engine's."""
+def find_nearest(
+    ball: Ball,
+    queries: Rows,
+    rows: StoredRows,
+    limit: int,
+    positions: Keys | None,
+    squared_distances: SquaredDistances,
+) -> Keys:
+    """See `Engine.find_nearest`; *squared_distances* is the engine's."""
     total = len(rows) if positions is None else len(positions)
     limit = min(limit, total)
-    group = max(1, _CELLS // total)
-    found = np.empty((len(queries), limit), dtype=np.int64)
-    squares = np.empty(total, dtype=np.float32)
+    group = max(1, _MAX_CELLS // total)
+    nearest = np.empty((len(queries), limit), dtype=np.int64)
+    squared_norms = np.empty(total, dtype=np.float32)
     for first in range(0, len(queries), group):
-        some = queries[first : first + group]
-        apart = np.empty((len(some), total), dtype=np.float32)
+        batch = queries[first : first + group]
+        squares = np.empty((len(batch), total), dtype=np.float32)
         for start in range(0, total, _BLOCK):
             span = slice(start, min(start + _BLOCK, total))
             block = rows[span] if positions is None else rows[positions[span]]
             if not first:
-                np.einsum("ij,ij->i", block, block, out=squares[span])
-            for query, out in zip(some, apart, strict=True):
-                away(query, block, out[span])
-        for i, query in enumerate(some):
-            kept = _possible(ball, rows.shape[1], apart[i], squares, limit)
+                np.einsum("ij,ij->i", block, block, out=squared_norms[span])
+            for query, out in zip(batch, squares, strict=True):
+                squared_distances(query, block, out[span])
+        for i, query in enumerate(batch):
+            candidates = _candidates(ball, rows.shape[1], squares[i], squared_norms, limit)
             if positions is not None:
-                kept = positions[kept]
-            if len(kept) > limit:
-                kept = kept[np.argpartition(distances(ball, query, rows[kept]), limit - 1)[:limit]]
-            found[first + i] = kept
-    return found
+                candidates = positions[candidates]
+            if len(candidates) > limit:
+                exact = distances(ball, query, rows[candidates])
+                candidates = candidates[np.argpartition(exact, limit - 1)[:limit]]
+            nearest[first + i] = candidates
+    return nearest
 
 
-def _possible(ball: Ball, dimension: int, apart: Rows, squares: Rows, limit: int) -> npt.NDArray[np.intp]:
-    """The places of which one may be among the *limit* nearest, whatever was rounded."""
-    rounding = (dimension + 8) * float(np.finfo(np.float32).eps)
-    out = ball.curvature * squares.astype(np.float64)
-    heights, slack = 1.0 - out, rounding * out
-    most: Wide = (apart * (1.0 + rounding) + _TINY) / np.maximum(heights - slack, EDGE)
-    least: Wide = (apart * (1.0 - rounding) - _TINY) / np.maximum(heights + slack, EDGE)
-    if limit == len(most):
+def _candidates(ball: Ball, dimension: int, squares: Rows, squared_norms: Rows, limit: int) -> npt.NDArray[np.intp]:
+    """Positions that can be among the *limit* nearest, given the rounding errors of float32."""
+    relative_error = (dimension + 8) * float(np.finfo(np.float32).eps)
+    scaled_norms = ball.curvature * squared_norms.astype(np.float64)
+    gaps, gap_errors = 1.0 - scaled_norms, relative_error * scaled_norms
+    upper: Doubles = (squares * (1.0 + relative_error) + _TINY) / np.maximum(gaps - gap_errors, EDGE)
+    lower: Doubles = (squares * (1.0 - relative_error) - _TINY) / np.maximum(gaps + gap_errors, EDGE)
+    if limit == len(upper):
         return np.arange(limit)
-    return np.flatnonzero(least <= np.partition(most, limit - 1)[limit - 1])
+    return np.flatnonzero(lower <= np.partition(upper, limit - 1)[limit - 1])

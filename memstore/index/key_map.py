@@ -1,19 +1,19 @@
-"""Where each key of an index lies: a table from key to place.
+"""The map from the keys of an index to positions in its vector table.
 
-Keys grow and are never used again, so a plain array from the lowest key on is a hundred times smaller and faster than
-a dict. Where keys lie so far apart that the array would be mostly empty (raw SQL may use any key), it is a dict.
+Keys ascend and are never reused, so an array that starts at the lowest key is a hundred times smaller and faster than
+a dict. Where keys are sparse, so that the array would be mostly empty (raw SQL may use any key), the map is a dict.
 """
 
 import numpy as np
 
 from memstore.index.protocol import Keys
 
-_SPARSE = 64  # an array so many times longer than what it holds is no saving any more
-_SMALL = 1 << 20  # an array of so many places is no matter
+_MAX_SPARSITY = 64  # the array may be this many times longer than the number of keys
+_SMALL_ARRAY = 1 << 20  # an array of this length is acceptable for any number of keys
 
 
-class Places:
-    """A table from key to place; a key that is not in it has place -1."""
+class KeyMap:
+    """A map from key to position; absent keys have position -1."""
 
     def __init__(self) -> None:
         self._lowest = 0
@@ -22,34 +22,36 @@ class Places:
 
     @property
     def bytes(self) -> int:
-        """Memory held, about a hundred bytes an entry where it is a dict."""
+        """Memory used, about a hundred bytes per key for a dict."""
         return self._array.nbytes if self._dict is None else 100 * len(self._dict)
 
     def find(self, keys: Keys) -> Keys:
-        """Where each of *keys* lies: int64, the shape of *keys*."""
+        """The position of each of *keys*, -1 if absent: int64, shape (n,)."""
         if self._dict is not None:
             return np.array([self._dict.get(key, -1) for key in keys.tolist()], dtype=np.int64)
         offsets = keys - self._lowest
-        if len(keys) and offsets.min() >= 0 and offsets.max() < len(self._array):  # as a rule, and in half the time
+        if len(keys) and offsets.min() >= 0 and offsets.max() < len(self._array):  # the usual case, twice as fast
             return self._array[offsets]
         inside = (offsets >= 0) & (offsets < len(self._array))
-        places = np.full(len(keys), -1, dtype=np.int64)
-        places[inside] = self._array[offsets[inside]]
-        return places
+        positions = np.full(len(keys), -1, dtype=np.int64)
+        positions[inside] = self._array[offsets[inside]]
+        return positions
 
-    def put(self, keys: Keys, places: Keys) -> None:
-        """Note where *keys* lie."""
+    def put(self, keys: Keys, positions: Keys) -> None:
+        """Set the positions of *keys*."""
         if self._dict is None and not self._covers(keys):
-            known = np.flatnonzero(self._array >= 0)
-            known = known[~np.isin(known + self._lowest, keys)]
-            self.make(np.concatenate([known + self._lowest, keys]), np.concatenate([self._array[known], places]))
+            occupied = np.flatnonzero(self._array >= 0)
+            occupied = occupied[~np.isin(occupied + self._lowest, keys)]
+            self.rebuild(
+                np.concatenate([occupied + self._lowest, keys]), np.concatenate([self._array[occupied], positions])
+            )
         elif self._dict is None:
-            self._array[keys - self._lowest] = places
+            self._array[keys - self._lowest] = positions
         else:
-            self._dict.update(zip(keys.tolist(), places.tolist(), strict=True))
+            self._dict.update(zip(keys.tolist(), positions.tolist(), strict=True))
 
-    def drop(self, keys: Keys) -> None:
-        """Forget *keys*, all of which are in it."""
+    def remove(self, keys: Keys) -> None:
+        """Remove *keys*, all of which are present."""
         if self._dict is None:
             self._array[keys - self._lowest] = -1
             return
@@ -61,14 +63,14 @@ class Places:
             keys.min() >= self._lowest and keys.max() < self._lowest + len(self._array)
         )
 
-    def make(self, keys: Keys, places: Keys) -> None:
-        """Lay the table out anew, with room for half as many keys above: those that are dropped are left out."""
+    def rebuild(self, keys: Keys, positions: Keys) -> None:
+        """Replace the content by *keys* at *positions*, with capacity for half as many keys above the highest."""
         low, high = int(keys.min()), int(keys.max())
         span = high - low + 1
-        if span > max(_SMALL, _SPARSE * len(keys)):
-            self._dict = dict(zip(keys.tolist(), places.tolist(), strict=True))
+        if span > max(_SMALL_ARRAY, _MAX_SPARSITY * len(keys)):
+            self._dict = dict(zip(keys.tolist(), positions.tolist(), strict=True))
             self._array = np.empty(0, dtype=np.int64)
             return
         self._lowest = low
         self._array = np.full(span + max(span // 2, 256), -1, dtype=np.int64)
-        self._array[keys - low] = places
+        self._array[keys - low] = positions

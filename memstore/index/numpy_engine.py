@@ -1,58 +1,61 @@
-"""Exact search in NumPy: the reference every other engine is tested against, and the fallback for all of them.
+"""Exact search in NumPy: the reference for other engines, and the fallback where FAISS is unavailable.
 
-Working in float64 it is also the answer to vectors whose products leave float32.
+In float64 it also compares vectors whose products leave float32.
 """
 
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from memstore.index import hyperbolic
-from memstore.index.protocol import Held, Keys
-from memstore.vectors.arrays import Rows
+from memstore.index.protocol import Keys, StoredRows
+from memstore.vectors.arrays import Floats, Rows
 from memstore.vectors.space import Ball, Measure
 
-Real = npt.NDArray[np.floating]
-
-_CELLS = 8_000_000  # distances held at a time, however many queries there are
-_BLOCK = 4_096  # rows compared at a time: bounds the copy that a wider type or an l2 difference needs
+_MAX_CELLS = 8_000_000  # query-row pairs in memory at a time
+_BLOCK = 4_096  # rows compared at a time: bounds the copy for a wider type or an l2 difference
 
 
 class NumpyEngine:
-    """Compares every allowed row, in blocks, in float32 or (with *wide*) in float64."""
+    """Compares every allowed row, block by block, in float32 or in float64 (*double_precision*)."""
 
     name: Literal["numpy"] = "numpy"
 
-    def __init__(self, *, wide: bool = False) -> None:
-        self._dtype: type[np.floating] = np.float64 if wide else np.float32
+    def __init__(self, *, double_precision: bool = False) -> None:
+        self._dtype: type[np.floating] = np.float64 if double_precision else np.float32
 
-    def nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
-        """See `Engine.nearest`."""
+    def find_nearest(
+        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
+    ) -> Keys:
+        """See `Engine.find_nearest`."""
         if isinstance(metric, Ball):
-            return hyperbolic.nearest(metric, queries, rows, limit, positions, _away)
+            return hyperbolic.find_nearest(metric, queries, rows, limit, positions, _squared_distances)
         total = len(rows) if positions is None else len(positions)
-        group = max(1, _CELLS // total)
+        group = max(1, _MAX_CELLS // total)
         nearest = [
-            self._nearest(metric, queries[start : start + group], rows, min(limit, total), positions)
+            self._find_nearest(metric, queries[start : start + group], rows, min(limit, total), positions)
             for start in range(0, len(queries), group)
         ]
         return np.concatenate(nearest)
 
-    def _nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
+    def _find_nearest(
+        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
+    ) -> Keys:
         total = len(rows) if positions is None else len(positions)
-        closeness = np.empty((len(queries), total), dtype=self._dtype)
-        wanted = queries.astype(self._dtype)
+        similarities = np.empty((len(queries), total), dtype=self._dtype)
+        converted = queries.astype(self._dtype)
         for start in range(0, total, _BLOCK):
             stop = min(start + _BLOCK, total)
             block = rows[start:stop] if positions is None else rows[positions[start:stop]]
-            closeness[:, start:stop] = self._closeness(metric, wanted, block.astype(self._dtype, copy=False))
-        best = np.argpartition(closeness, total - limit, axis=1)[:, total - limit :] if limit < total else None
-        if best is None:
-            best = np.broadcast_to(np.arange(total), (len(queries), total))
-        return best if positions is None else positions[best]
+            similarities[:, start:stop] = self._similarities(metric, converted, block.astype(self._dtype, copy=False))
+        if limit < total:
+            nearest = np.argpartition(similarities, total - limit, axis=1)[:, total - limit :]
+        else:
+            nearest = np.broadcast_to(np.arange(total), (len(queries), total))
+        return nearest if positions is None else positions[nearest]
 
-    def _closeness(self, metric: Measure, queries: Real, block: Real) -> Real:
+    def _similarities(self, metric: Measure, queries: Floats, block: Floats) -> Floats:
+        """Products, or negative squared distances: shape (q, len(block)); higher is closer."""
         if metric != "l2":
             return queries @ block.T
         out = np.empty((len(queries), len(block)), dtype=self._dtype)
@@ -62,6 +65,6 @@ class NumpyEngine:
         return np.negative(out, out=out)
 
 
-def _away(query: Rows, block: Rows, out: Rows) -> None:
+def _squared_distances(query: Rows, block: Rows, out: Rows) -> None:
     difference = block - query
     np.einsum("ij,ij->i", difference, difference, out=out)

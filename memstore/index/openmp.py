@@ -1,8 +1,8 @@
-"""Which OpenMP runtimes this process holds, and whether FAISS may be loaded beside them.
+"""The OpenMP runtimes loaded in this process, and whether FAISS can be loaded beside them.
 
-The LLVM and Intel runtimes (libomp, libiomp) abort the process with "OMP: Error #15" when two copies are used in
-it. GNU's libgomp and Microsoft's vcomp do not take part. FAISS carries libgomp on Linux, libomp on macOS, vcomp on
-Windows. Libraries are told by their paths alone: asking a runtime anything would be its first use.
+The LLVM and Intel runtimes (libomp, libiomp) abort the process with "OMP: Error #15" when two copies are used in it.
+GNU's libgomp and Microsoft's vcomp have no such check. FAISS bundles libgomp on Linux, libomp on macOS, vcomp on
+Windows. Libraries are identified by their paths only: a call into a runtime would count as its first use.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from pathlib import Path
 
 _OPENMP = re.compile(r"(?:lib)?(?:g?omp(?!target)|iomp5|vcomp)[\w.-]*", re.IGNORECASE)
 _LLVM = re.compile(r"(?:lib)?(?:omp|iomp5)", re.IGNORECASE)
-_MAKERS = {"gomp": "GNU", "iomp": "Intel", "vcomp": "Microsoft", "omp": "LLVM"}  # the first that is in the name
+_VENDORS = {"gomp": "GNU", "iomp": "Intel", "vcomp": "Microsoft", "omp": "LLVM"}  # by the first part in the name
 
 
 def openmp_runtimes() -> list[str]:
@@ -22,27 +22,27 @@ def openmp_runtimes() -> list[str]:
 
 
 def describe_runtime(path: str) -> str:
-    """The runtime at *path*, with its maker's name."""
+    """The runtime at *path*, with the name of its vendor."""
     name = Path(path).name.lower()
-    return f"{next(maker for part, maker in _MAKERS.items() if part in name)}'s, {path}"
+    return f"{next(vendor for part, vendor in _VENDORS.items() if part in name)}'s, {path}"
 
 
-def carries_llvm() -> bool:
-    """Whether the FAISS of this platform brings an LLVM runtime of its own."""
+def faiss_bundles_libomp() -> bool:
+    """Whether FAISS bundles an LLVM runtime on this platform."""
     return sys.platform == "darwin"
 
 
-def obstacle() -> str | None:
-    """Why loading FAISS here would endanger the process; None where it would not."""
-    if not carries_llvm() or "faiss" in sys.modules:
+def faiss_conflict() -> str | None:
+    """Why loading FAISS could abort the process; None if it cannot."""
+    if not faiss_bundles_libomp() or "faiss" in sys.modules:
         return None
     others = [path for path in openmp_runtimes() if _LLVM.match(Path(path).name)]
     if not others:
         return None
     return (
-        f"another OpenMP runtime is loaded already ({others[0]}), and FAISS would bring a second, at which the "
-        "process aborts (OMP: Error #15): use engine='numpy', or install faiss and that library from conda-forge, "
-        "where they share one"
+        f"FAISS bundles an OpenMP runtime, and another one is loaded already ({others[0]}): with both in use the "
+        "process aborts (OMP: Error #15). Use engine='numpy', or install faiss and the other library from conda-forge, "
+        "where they share one runtime."
     )
 
 

@@ -1,124 +1,131 @@
-"""How a search is answered, and what the graph needs: decisions from numbers alone.
+"""Decisions about searches and graphs, from numbers alone.
 
-A graph that keeps `effort` candidates finds the nearest of *all* its vectors, in order. Under a filter the allowed
-ones among them are the nearest allowed ones, as far down as the list can be trusted. So the list is made as much
-longer as the filter is narrower, and whoever runs it answers exactly after all where too few of it were allowed:
-no filter, however it lies to the query, costs results.
+A graph search that keeps `ef_search` candidates returns the nearest of *all* its vectors, in order. Under a filter the
+allowed ones among the candidates are the nearest allowed vectors, as far down as the list is complete. So the list is
+extended in proportion to the selectivity of the filter, and a search that still finds too few allowed candidates is
+repeated exactly: no filter costs results, however it correlates with the query.
 """
 
 from typing import Literal, NamedTuple
 
 from memstore.config import IndexKind
-from memstore.index.protocol import Method
+from memstore.index.protocol import MethodName
 
-WORTH = 10_000_000
-"""Numbers (vectors times dimension) from which on a graph is worth its memory: exact search takes a millisecond."""
+MIN_GRAPH_NUMBERS = 10_000_000
+"""Numbers (vectors times dimension) from which on a graph pays: exact search then takes about a millisecond."""
 
-LEAST_WORTH = 5_000
-"""Vectors from which on it is, however long they are."""
+MIN_GRAPH_VECTORS = 5_000
+"""Vectors from which on a graph pays, whatever their dimension."""
 
-STEP = 40
-"""One candidate more costs a graph as much time as an exact scan needs for so many rows one after the other."""
+CANDIDATE_COST = 40
+"""Time of one more graph candidate, in rows of a sequential exact scan."""
 
-PICKED = 1.1
-"""A row picked from a list costs an exact scan as much as so many one after the other."""
+GATHER_COST = 1.1
+"""Time of a row that an exact scan gathers by position, in rows of a sequential scan."""
 
-NARROWEST = 0.05
-"""The share of its vectors under which a graph is not asked: the list would be too long to be trusted."""
+MIN_ALLOWED_SHARE = 0.05
+"""Share of allowed vectors under which searches are exact: the candidate list would be too long to be complete."""
 
-TRUSTED = 0.75
-"""How far down the list of candidates it is trusted to be whole, as a share of it."""
+COMPLETE_SHARE = 0.75
+"""Share of a candidate list, from its start, that is assumed to be complete."""
 
-LADDER = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
-"""Efforts that are tried, in turn, until a sample finds `ENOUGH` of its true neighbours."""
+EF_SEARCH_STEPS = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
+"""Values of ef_search that a calibration tries in turn, until it reaches `TARGET_RECALL`."""
 
-ENOUGH = 0.994
-"""Recall that made-up queries are to reach (`measuring`): a little more than is promised, for they are a sample."""
+TARGET_RECALL = 0.994
+"""Recall that the queries of a calibration must reach (see `recall`): above the promise, because they are a sample."""
 
-TOO_FEW = 0.95
-"""Recall under which a graph is of no use: these vectors have no neighbourhoods that a graph could follow."""
+MIN_USEFUL_RECALL = 0.95
+"""Recall under which a graph is dropped: the vectors have no neighbourhood structure that a graph can follow."""
 
-FOLD_LEAST, FOLD_MOST, FOLD_SHARE = 1_000, 10_000, 0.05
-DEAD_LEAST, DEAD_SHARE = 1_000, 0.3
-SNAPSHOT_SHARE = 0.1
+MERGE_MIN, MERGE_MAX, MERGE_SHARE = 1_000, 10_000, 0.05
+REBUILD_MIN_DELETED, REBUILD_DELETED_SHARE = 1_000, 0.3
+SNAPSHOT_GROWTH_SHARE = 0.1
 
-Need = Literal["build", "fold", "rebuild", "drop"]
+GraphTask = Literal["build", "merge", "rebuild", "drop"]
 
 
-class Choice(NamedTuple):
-    """By what to answer, keeping how many candidates, and why so."""
+class MethodChoice(NamedTuple):
+    """The method for a search, the candidates that a graph search keeps, and the reason."""
 
-    method: Method
-    effort: int
+    name: MethodName
+    candidates: int
     reason: str
 
 
-def choose(*, kind: IndexKind, nodes: int, allowed: int, limit: int, effort: int) -> Choice:
-    """How to find *limit* among the *allowed* of a graph's *nodes*, of which *effort* finds ten in all of them.
+def choose_method(*, kind: IndexKind, nodes: int, allowed: int, limit: int, ef_search: int) -> MethodChoice:
+    """How to find *limit* among the *allowed* of a graph's *nodes*.
 
     Args:
-        kind: `"graph"` asks the graph whenever all may be found, `"auto"` only where it is also quicker.
+        kind: `"graph"` uses the graph whenever all nodes are allowed, `"auto"` only where it is also faster.
         nodes: vectors in the graph; 0 for no graph.
-        allowed: how many of them may be found.
-        limit: how many are wanted.
-        effort: candidates that find ten of all vectors at the stated recall.
+        allowed: how many of them the scope allows.
+        limit: number of results.
+        ef_search: candidates that find ten of all vectors at the target recall.
     """
     if not nodes:
-        return Choice("exact", 0, "no graph")
+        return MethodChoice("exact", 0, "no graph")
     if allowed <= limit:
-        return Choice("exact", 0, "no more allowed than wanted")
-    if allowed < NARROWEST * nodes:
-        return Choice("exact", 0, "few allowed")
-    candidates = effort_for(effort, limit) * nodes // allowed
+        return MethodChoice("exact", 0, "no more allowed than the limit")
+    if allowed < MIN_ALLOWED_SHARE * nodes:
+        return MethodChoice("exact", 0, "few allowed")
+    candidates = ef_search_for(ef_search, limit) * nodes // allowed
     if candidates >= nodes:
-        return Choice("exact", 0, "most of them wanted")
-    scanned = min(nodes, PICKED * allowed)
-    if STEP * candidates >= scanned and (kind == "auto" or allowed < nodes):
-        return Choice("exact", 0, "exact is quicker")
-    return Choice("graph", candidates, "all allowed" if allowed == nodes else "many allowed")
+        return MethodChoice("exact", 0, "most of them needed")
+    scanned_rows = min(nodes, GATHER_COST * allowed)
+    if CANDIDATE_COST * candidates >= scanned_rows and (kind == "auto" or allowed < nodes):
+        return MethodChoice("exact", 0, "exact is faster")
+    return MethodChoice("graph", candidates, "all allowed" if allowed == nodes else "many allowed")
 
 
-def effort_for(effort: int, limit: int) -> int:
-    """Candidates that find *limit* neighbours as surely as *effort* finds ten."""
-    return max(effort, effort * 2 // 3 + 2 * limit)
+def ef_search_for(ef_search: int, limit: int) -> int:
+    """Candidates that find *limit* neighbours at the recall at which *ef_search* finds ten."""
+    return max(ef_search, ef_search * 2 // 3 + 2 * limit)
 
 
-def trusted(candidates: int) -> int:
-    """How many of a list of *candidates* are trusted to be the nearest there are."""
-    return max(1, int(candidates * TRUSTED))
+def complete_prefix(candidates: int) -> int:
+    """How many entries of a list of *candidates*, from its start, are assumed to be the nearest."""
+    return max(1, int(candidates * COMPLETE_SHARE))
 
 
-def wanted(kind: IndexKind, vectors: int, dimension: int, *, had: bool) -> tuple[bool, str]:
-    """Whether so many vectors are to have a graph, one they *had* being kept down to half the size; and why."""
-    if kind == "exact":
-        return False, "asked for"
-    if kind == "graph":
-        return vectors > 0, "asked for"
-    share = 2 if had else 1
-    if vectors * share < LEAST_WORTH or vectors * dimension * share < WORTH:
-        return False, f"fewer than {worth(dimension):,} vectors: exact search takes about a millisecond"
-    return True, f"{worth(dimension):,} vectors of this dimension or more"
+def wants_graph(kind: IndexKind, vectors: int, dimension: int, *, has_graph: bool) -> tuple[bool, str]:
+    """Whether an index of so many vectors is to have a graph, and why. An existing graph is kept down to half the size.
 
-
-def worth(dimension: int) -> int:
-    """From how many vectors on a graph is worth it."""
-    return max(LEAST_WORTH, -(-WORTH // dimension))
-
-
-def need(*, wanted: bool, nodes: int, tail: int, dead: int, whole: bool = False) -> Need | None:
-    """What is to be done about a graph of *nodes*, *dead* ones among them, beside a *tail* that is in none.
-
-    With *whole* nothing is too little.
+    Returns:
+        The decision, and its reason for `Stats.index_reason`.
     """
-    if not wanted:
+    if kind == "exact":
+        return False, "requested"
+    if kind == "graph":
+        return vectors > 0, "requested"
+    factor = 2 if has_graph else 1
+    threshold = graph_threshold(dimension)
+    if vectors * factor < MIN_GRAPH_VECTORS or vectors * dimension * factor < MIN_GRAPH_NUMBERS:
+        return False, f"fewer than {threshold:,} vectors: exact search takes about a millisecond"
+    return True, f"{threshold:,} vectors of this dimension or more"
+
+
+def graph_threshold(dimension: int) -> int:
+    """Vectors of a dimension from which on a graph pays."""
+    return max(MIN_GRAPH_VECTORS, -(-MIN_GRAPH_NUMBERS // dimension))
+
+
+def next_task(
+    *, graph_wanted: bool, nodes: int, unindexed: int, deleted: int, thorough: bool = False
+) -> GraphTask | None:
+    """What to do about a graph of *nodes*, *deleted* ones included, with *unindexed* entries outside of it.
+
+    With *thorough*, small amounts of work count too.
+    """
+    if not graph_wanted:
         return "drop" if nodes else None
-    if dead >= (1 if whole else DEAD_LEAST) and dead >= DEAD_SHARE * nodes:
+    if deleted >= (1 if thorough else REBUILD_MIN_DELETED) and deleted >= REBUILD_DELETED_SHARE * nodes:
         return "rebuild" if nodes else "drop"
     if not nodes:
-        return "build" if tail >= (1 if whole else FOLD_LEAST) else None
-    return "fold" if tail >= (1 if whole else fold_from(nodes)) else None
+        return "build" if unindexed >= (1 if thorough else MERGE_MIN) else None
+    return "merge" if unindexed >= (1 if thorough else merge_threshold(nodes)) else None
 
 
-def fold_from(nodes: int) -> int:
-    """The tail from which on it is folded into a graph of *nodes*."""
-    return int(min(max(FOLD_LEAST, FOLD_SHARE * nodes), FOLD_MOST))
+def merge_threshold(nodes: int) -> int:
+    """Unindexed entries from which on they are merged into a graph of *nodes*."""
+    return int(min(max(MERGE_MIN, MERGE_SHARE * nodes), MERGE_MAX))

@@ -1,11 +1,11 @@
-"""What an index is.
+"""The vocabulary of vector indexes: entries, scopes, results, engines.
 
-An index holds one entry a key: a vector in index form (see `memstore.geometry`), the key of its namespace, and
-when it expires. Keys are the database's `pk`. True of every index:
+An index holds one entry per key: a vector in index form (see `memstore.vectors.metrics`), the key of its namespace, and
+its expiry. Keys are the primary keys of the database. True of every index:
 
-* a key has one entry or none; `put` of a key it has replaces the entry, `remove` of one it lacks does nothing;
+* a key has at most one entry; `put` replaces the entry of an existing key, `remove` ignores an absent one;
 * `search` returns only entries that the scope allows, and fewer than *limit* only when fewer are allowed;
-* whoever calls `put` or `remove` holds the index alone; any number may search at once.
+* `put` and `remove` need exclusive access to the index; any number of searches may run at once.
 """
 
 from collections.abc import Callable
@@ -15,30 +15,30 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from memstore.vectors.arrays import Rows, Wide
+from memstore.vectors.arrays import Doubles, Rows
 from memstore.vectors.space import Measure
 
 Keys = npt.NDArray[np.int64]
 """Keys, positions or times: int64, shape (n,)."""
 
 Mask = npt.NDArray[np.bool_]
-"""Which places: bool, shape (n,)."""
+"""A selection of positions: bool, shape (n,)."""
 
-Held = npt.NDArray[np.floating]
-"""Vectors as an index keeps them: float32 or float16, shape (n, dimension)."""
+StoredRows = npt.NDArray[np.floating]
+"""Vectors as an index stores them: float32 or float16, shape (n, dimension)."""
 
 NEVER = np.iinfo(np.int64).max
-"""The expiry of what does not expire, in microseconds."""
+"""Expiry of entries that do not expire, in microseconds."""
 
-Method = Literal["exact", "graph"]
+MethodName = Literal["exact", "graph"]
 
 
 class DriftError(Exception):
-    """An index named a record that does not exist. Never seen outside: the index is built anew and asked again."""
+    """An index returned a record that does not exist. Internal: the index is rebuilt and the search repeated."""
 
 
-class Entries(NamedTuple):
-    """Rows of an index, side by side: `keys`, `namespaces` and `expiries` int64 (n,), `rows` float32 (n, dimension)."""
+class IndexEntries(NamedTuple):
+    """Entries as columns: `keys`, `namespaces`, `expiries` int64 (n,), `rows` float32 (n, dimension)."""
 
     keys: Keys
     namespaces: Keys
@@ -47,73 +47,91 @@ class Entries(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Which entries a search may return.
+class SearchScope:
+    """The entries that a search may return.
 
     Attributes:
-        now: microseconds; entries that expire then or before are out.
-        namespaces: keys of the namespaces that are in; None for all.
-        allowed: keys of the records that are in, from a filter; None for all.
-        without: keys that are out, whatever else is said.
+        now: microseconds; entries that expire at this time or earlier are excluded.
+        namespaces: keys of the namespaces to include; None for all.
+        allowed: keys of the records to include, the result of a filter; None for all.
+        excluded: keys of records to exclude in any case; None for no record.
     """
 
     now: int
     namespaces: Keys | None = None
     allowed: Keys | None = None
-    without: Keys | None = None
+    excluded: Keys | None = None
 
 
-class How(NamedTuple):
-    """How an answer was found: by what, why so, how many the graph gave, how many newer than it were compared."""
+class SearchMethod(NamedTuple):
+    """How a result was computed.
 
-    method: Method = "exact"
+    Attributes:
+        name: exact comparison, or the graph.
+        reason: why this method was chosen.
+        candidates: candidates that the graph search kept; 0 for exact search.
+        unindexed: allowed entries that the graph does not cover and that were compared exactly.
+    """
+
+    name: MethodName = "exact"
     reason: str = "no graph"
     candidates: int = 0
-    tail: int = 0
+    unindexed: int = 0
 
 
-class Found(NamedTuple):
-    """The answer to one query, best first: keys int64 (n,), scores float64 (n,), and how many entries were allowed."""
+class SearchResult(NamedTuple):
+    """The result for one query, best first.
+
+    Attributes:
+        keys: int64, shape (n,).
+        scores: float64, shape (n,); higher is closer.
+        allowed_count: entries that the scope allows.
+        method: how it was computed.
+    """
 
     keys: Keys
-    scores: Wide
-    allowed: int
-    how: How = How()
+    scores: Doubles
+    allowed_count: int
+    method: SearchMethod = SearchMethod()
 
 
 class Engine(Protocol):
-    """What compares vectors. Called with the index shared, from any thread."""
+    """Compares vectors. Called with shared access to the index, from any thread."""
 
     @property
     def name(self) -> Literal["faiss", "numpy"]:
-        """Which one."""
+        """The name of the library."""
         ...
 
-    def nearest(self, metric: Measure, queries: Rows, rows: Held, limit: int, positions: Keys | None) -> Keys:
-        """Positions of the *limit* rows nearest to each query, in no order: int64, shape (len(queries), limit).
+    def find_nearest(
+        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
+    ) -> Keys:
+        """Positions of the *limit* rows nearest to each query, unordered: int64, shape (len(queries), limit).
 
         Args:
-            metric: by which.
+            metric: what vectors are compared by.
             queries: float32, shape (q, dimension), in index form.
             rows: float32 or float16, shape (n, dimension), contiguous, in index form.
-            limit: at most the number of rows, or of positions if given.
-            positions: the rows to look at, ascending; None for all.
+            limit: at most the number of rows, or of *positions* if given.
+            positions: the rows to compare, ascending; None for all.
         """
         ...
 
 
 Scan = Callable[[Rows, int, range, "Keys | None"], "Keys"]
-"""Places of the nearest to each query, how many, among which places, or of these which ones: int64, shape (q, n)."""
+"""Queries, limit, range of positions, and the allowed positions in it -> nearest positions: int64, shape (q, limit)."""
 
 
-class Storage(NamedTuple):
-    """Memory for vectors: *rows*, shape (capacity, dimension), not yet filled; *owner* keeps it alive.
+class VectorStorage(NamedTuple):
+    """Memory for vectors.
 
-    *owner* is FAISS's storage index where FAISS made it, so that a graph can be built over the very same memory, and
-    *scan* compares its vectors where they are not the float32 that engines compare.
+    Attributes:
+        rows: shape (capacity, dimension), uninitialised.
+        owner: the FAISS storage index that owns the memory, so that a graph can be built over it; None for NumPy's.
+        scan: compares vectors that engines cannot compare, because they are not float32; None for float32.
     """
 
-    rows: Held
+    rows: StoredRows
     owner: object | None = None
     scan: Scan | None = None
 
@@ -121,15 +139,15 @@ class Storage(NamedTuple):
 class VectorIndex(Protocol):
     """An index of one kind of record."""
 
-    def put(self, entries: Entries) -> None:
-        """Add entries, each key once; they replace those that have their keys."""
+    def put(self, entries: IndexEntries) -> None:
+        """Add entries with distinct keys; they replace the entries of existing keys."""
         ...
 
     def remove(self, keys: Keys) -> None:
-        """Drop the entries of *keys*, each key once."""
+        """Remove the entries of *keys*, which are distinct."""
         ...
 
-    def search(self, engine: Engine, queries: Rows, limit: int, scope: Scope) -> list[Found]:
+    def search(self, engine: Engine, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """The entries nearest to each of *queries* (float32, shape (q, dimension), in index form)."""
         ...
 
@@ -137,5 +155,5 @@ class VectorIndex(Protocol):
 
     @property
     def bytes(self) -> int:
-        """Memory held by its arrays."""
+        """Memory of its arrays."""
         ...

@@ -1,6 +1,6 @@
-"""A readers/writer lock that starves nobody: whoever came first is let in first.
+"""A fair readers-writer lock: access is granted in the order of requests.
 
-Held by threads, each time within one function only, and never while waiting for an asyncio lock.
+Threads hold it, within one function, and never while they wait for an asyncio lock.
 """
 
 import threading
@@ -10,82 +10,82 @@ from contextlib import contextmanager
 
 
 class FairLock:
-    """Many share it or one has it alone. Waiters are served in the order they came; neighbouring readers together."""
+    """Shared by any number of readers, or exclusive to one writer. Waiters are served first in, first out."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._waiting: deque[tuple[bool, threading.Event]] = deque()
-        self._sharing = 0
-        self._alone = False
+        self._readers = 0
+        self._exclusive = False
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold it with others that share it."""
-        self._enter(alone=False)
+        """Hold it shared."""
+        self._acquire(exclusive=False)
         try:
             yield
         finally:
             with self._guard:
-                self._sharing -= 1
-                self._admit()
+                self._readers -= 1
+                self._grant_waiting()
 
     @contextmanager
-    def exclusive(self) -> Iterator["Exclusive"]:
-        """Hold it alone; the block may go on sharing it (`Exclusive.share`) without letting go in between."""
-        self._enter(alone=True)
-        hold = Exclusive(self)
+    def exclusive(self) -> Iterator["ExclusiveHold"]:
+        """Hold it exclusively; the block may downgrade to shared access (`ExclusiveHold.downgrade`)."""
+        self._acquire(exclusive=True)
+        hold = ExclusiveHold(self)
         try:
             yield hold
         finally:
             with self._guard:
-                if hold.alone:
-                    self._alone = False
+                if hold.downgraded:
+                    self._readers -= 1
                 else:
-                    self._sharing -= 1
-                self._admit()
+                    self._exclusive = False
+                self._grant_waiting()
 
-    def _enter(self, *, alone: bool) -> None:
+    def _acquire(self, *, exclusive: bool) -> None:
         with self._guard:
-            if not self._waiting and not self._alone and not (alone and self._sharing):
-                self._take(alone)
+            if not self._waiting and not self._exclusive and not (exclusive and self._readers):
+                self._grant(exclusive=exclusive)
                 return
-            turn = threading.Event()
-            self._waiting.append((alone, turn))
-        turn.wait()
+            granted = threading.Event()
+            self._waiting.append((exclusive, granted))
+        granted.wait()
 
-    def _take(self, alone: bool) -> None:
-        if alone:
-            self._alone = True
+    def _grant(self, *, exclusive: bool) -> None:
+        if exclusive:
+            self._exclusive = True
         else:
-            self._sharing += 1
+            self._readers += 1
 
-    def _admit(self) -> None:
-        """Let in whoever is first in line, and the readers right behind a reader."""
-        while self._waiting and not self._alone:
-            alone, turn = self._waiting[0]
-            if alone and self._sharing:
+    def _grant_waiting(self) -> None:
+        """Grant the first waiter, and all readers directly behind a reader."""
+        while self._waiting and not self._exclusive:
+            exclusive, granted = self._waiting[0]
+            if exclusive and self._readers:
                 return
             self._waiting.popleft()
-            self._take(alone)
-            turn.set()
+            self._grant(exclusive=exclusive)
+            granted.set()
 
     def _downgrade(self) -> None:
         with self._guard:
-            self._alone = False
-            self._sharing += 1
-            self._admit()
+            self._exclusive = False
+            self._readers += 1
+            self._grant_waiting()
 
 
-class Exclusive:
-    """The lock, held alone."""
+class ExclusiveHold:
+    """Exclusive access, for as long as the block of `FairLock.exclusive` runs."""
 
-    __slots__ = ("_lock", "alone")
+    __slots__ = ("_lock", "downgraded")
 
     def __init__(self, lock: FairLock) -> None:
         self._lock = lock
-        self.alone = True
+        self.downgraded = False
 
-    def share(self) -> None:
-        """From now on share it; nobody held it alone in between."""
-        self.alone = False
+    def downgrade(self) -> None:
+        """Change to shared access; no other thread gets exclusive access in between."""
+        self.downgraded = True
         self._lock._downgrade()  # noqa: SLF001 - the two classes are one lock

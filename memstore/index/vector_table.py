@@ -1,172 +1,174 @@
-"""The entries of an index, side by side in arrays we own: which key lies where, and which places a scope allows.
+"""The entries of an index as columns: the position of each key, and the positions that a scope allows.
 
-Entries lie in the first `size` places, in no order; `Places` knows where each key lies. They are appended, replaced
-in place, and swapped with the last on removal. A graph names vectors by their places: so the first `pinned` places
-keep their vectors. What is removed or replaced there is dead: it lies where it lay, and no search returns it.
+Entries occupy the positions below `size`, unordered; a `KeyMap` maps keys to positions. New entries are appended,
+replaced ones overwritten, removed ones overwritten by the last entry. A graph refers to vectors by position. So the
+positions below `pinned` keep their vectors: an entry that is removed or replaced there is only marked deleted, and no
+search returns it.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from memstore.index.key_map import Places
-from memstore.index.protocol import NEVER, Entries, Held, Keys, Mask, Scope, Storage
+from memstore.index.key_map import KeyMap
+from memstore.index.protocol import NEVER, IndexEntries, Keys, Mask, SearchScope, StoredRows, VectorStorage
 from memstore.vectors.arrays import Rows
 
-Allocate = Callable[[int, Storage | None], Storage]
-"""Makes memory for at least so many vectors; the memory given, which is too short, may be made longer instead."""
+Allocator = Callable[[int, VectorStorage | None], VectorStorage]
+"""Capacity and the present storage, or None -> storage of that capacity. It may extend the present one in place."""
 
-_LEAST = 256
-_LARGE = 100_000  # entries from which on room is made for a quarter more, below for half as many
+_MIN_CAPACITY = 256
+_LARGE_TABLE = 100_000  # capacity grows by half below this number of entries, and by a quarter from it on
 _COLUMNS = ("_keys", "_namespaces", "_expiries", "_live")
 
 
-def plain(dtype: str, dimension: int, room: int, short: Storage | None = None) -> Storage:
-    """NumPy's memory for vectors: *short* itself made longer, if nobody has a view of it.
+def allocate_numpy(dtype: str, dimension: int, capacity: int, present: VectorStorage | None = None) -> VectorStorage:
+    """Vectors in memory of NumPy; *present* is extended in place if no view of it exists.
 
-    Linux makes much memory longer without a copy, and without having both at once.
+    Linux extends large allocations without copying, so that both are never in memory at once.
     """
-    if short is not None and short.owner is None:
+    if present is not None and present.owner is None:
         try:
-            short.rows.resize((room, dimension))
-        except ValueError:  # it is not alone
+            present.rows.resize((capacity, dimension))
+        except ValueError:  # there is a view of it
             pass
         else:
-            return short
-    return Storage(np.empty((room, dimension), dtype=dtype))
+            return present
+    return VectorStorage(np.empty((capacity, dimension), dtype=dtype))
 
 
-class Table:
-    """Entries by place."""
+class VectorTable:
+    """The entries of an index, by position."""
 
-    def __init__(self, allocate: Allocate, room: int = 0) -> None:
+    def __init__(self, allocate: Allocator, capacity: int = 0) -> None:
         self._allocate = allocate
-        self.storage = allocate(room, None)
+        self.storage = allocate(capacity, None)
         self.size = 0
         self.pinned = 0
-        self.dead = 0
-        self._keys = np.empty(room, dtype=np.int64)
-        self._namespaces = np.empty(room, dtype=np.int64)
-        self._expiries = np.empty(room, dtype=np.int64)
-        self._live = np.empty(room, dtype=np.bool_)
-        self._places = Places()
-        self._expected: Places | None = None
-        self._first_expiry = NEVER  # never later than the earliest expiry held
+        self.deleted = 0
+        self._keys = np.empty(capacity, dtype=np.int64)
+        self._namespaces = np.empty(capacity, dtype=np.int64)
+        self._expiries = np.empty(capacity, dtype=np.int64)
+        self._live = np.empty(capacity, dtype=np.bool_)
+        self._key_map = KeyMap()
+        self._reserved: KeyMap | None = None  # positions of keys that `begin_load` reserved
+        self._first_expiry = NEVER  # a lower bound of all expiries
 
     def __len__(self) -> int:
-        return self.size - self.dead
+        return self.size - self.deleted
 
     @property
     def bytes(self) -> int:
-        """Memory held by its arrays."""
+        """Memory of its arrays."""
         columns = sum(getattr(self, name).nbytes for name in _COLUMNS)
-        return int(self.storage.rows.nbytes + columns + self._places.bytes)
+        return int(self.storage.rows.nbytes + columns + self._key_map.bytes)
 
     @property
-    def rows(self) -> Held:
-        """The vectors by place, dead ones among them: shape (size, dimension), a view."""
+    def rows(self) -> StoredRows:
+        """The vectors by position, deleted ones included: shape (size, dimension), a view."""
         return self.storage.rows[: self.size]
 
     @property
     def keys(self) -> Keys:
-        """The keys by place, dead ones among them, a view."""
+        """The keys by position, deleted ones included: a view."""
         return self._keys[: self.size]
 
     @property
     def live(self) -> Mask:
-        """Which places are not dead, a view."""
+        """Which positions are not deleted: a view."""
         return self._live[: self.size]
 
-    def entries(self) -> Entries:
-        """All that it holds, as views where nothing is dead; they hold while the index is held."""
+    def entries(self) -> IndexEntries:
+        """All live entries, as views if none is deleted. Views are valid while the lock of the index is held."""
         n = self.size
-        some = self.live if self.dead else slice(None)
-        return Entries(
-            self._keys[:n][some],
-            self._namespaces[:n][some],
-            self._expiries[:n][some],
-            self.rows[some],
+        selected = self.live if self.deleted else slice(None)
+        return IndexEntries(
+            self._keys[:n][selected],
+            self._namespaces[:n][selected],
+            self._expiries[:n][selected],
+            self.rows[selected],
         )
 
-    def places(self, keys: Keys) -> Keys:
-        """Where each of *keys* lies; -1 where it does not."""
-        return self._places.find(keys)
+    def find(self, keys: Keys) -> Keys:
+        """The position of each of *keys*; -1 if absent."""
+        return self._key_map.find(keys)
 
-    def at(self, places: Keys) -> Entries:
-        """The entries at *places*, copied."""
-        rows = self.storage.rows[places].astype(np.float32, copy=False)
-        return Entries(self._keys[places], self._namespaces[places], self._expiries[places], rows)
+    def entries_at(self, positions: Keys) -> IndexEntries:
+        """The entries at *positions*, copied."""
+        rows = self.storage.rows[positions].astype(np.float32, copy=False)
+        return IndexEntries(self._keys[positions], self._namespaces[positions], self._expiries[positions], rows)
 
-    def put(self, entries: Entries) -> None:
+    def put(self, entries: IndexEntries) -> None:
         """See `VectorIndex.put`."""
         if not len(entries.keys):
             return
-        places = self.places(entries.keys)
+        positions = self._key_map.find(entries.keys)
         if self.pinned:
-            self._bury(self._replaced(places, entries.rows))
-            places = self.places(entries.keys)
-        fresh = np.flatnonzero(places < 0)
-        self.reserve(self.size + len(fresh))
-        places[fresh] = np.arange(self.size, self.size + len(fresh))
-        if len(fresh) == len(places):  # as a rule, and then no vector need be gathered first
-            self.storage.rows[self.size : self.size + len(fresh)] = entries.rows
+            self._mark_deleted(self._changed_pinned(positions, entries.rows))
+            positions = self._key_map.find(entries.keys)
+        added = np.flatnonzero(positions < 0)
+        self.reserve(self.size + len(added))
+        positions[added] = np.arange(self.size, self.size + len(added))
+        if len(added) == len(positions):  # the usual case, which needs no gather of vectors
+            self.storage.rows[self.size : self.size + len(added)] = entries.rows
         else:
-            moved = places >= self.pinned
-            self.storage.rows[places[moved]] = entries.rows[moved]
-        self.size += len(fresh)
-        self._keys[places] = entries.keys
-        self._namespaces[places] = entries.namespaces
-        self._expiries[places] = entries.expiries
-        self._live[places] = True
-        self._places.put(entries.keys, places)
+            movable = positions >= self.pinned
+            self.storage.rows[positions[movable]] = entries.rows[movable]
+        self.size += len(added)
+        self._keys[positions] = entries.keys
+        self._namespaces[positions] = entries.namespaces
+        self._expiries[positions] = entries.expiries
+        self._live[positions] = True
+        self._key_map.put(entries.keys, positions)
         self._first_expiry = min(self._first_expiry, int(entries.expiries.min()))
 
-    def _replaced(self, places: Keys, rows: Rows) -> Keys:
-        """The pinned ones of *places* that are to get another vector than they have."""
-        here = np.flatnonzero((places >= 0) & (places < self.pinned))
-        new = rows[here].astype(self.storage.rows.dtype, copy=False)
-        same = (self.storage.rows[places[here]] == new).all(axis=1)
-        changed: Keys = places[here[~same]]
+    def _changed_pinned(self, positions: Keys, rows: Rows) -> Keys:
+        """Pinned ones of *positions* whose vector differs from that in *rows*."""
+        pinned = np.flatnonzero((positions >= 0) & (positions < self.pinned))
+        vectors = rows[pinned].astype(self.storage.rows.dtype, copy=False)
+        equal = (self.storage.rows[positions[pinned]] == vectors).all(axis=1)
+        changed: Keys = positions[pinned[~equal]]
         return changed
 
-    def _bury(self, places: Keys) -> None:
-        """Leave pinned entries where they are, and out of everything."""
-        if len(places):
-            self._places.drop(self._keys[places])
-            self._live[places] = False
-            self.dead += len(places)
+    def _mark_deleted(self, positions: Keys) -> None:
+        """Delete pinned entries, whose vectors stay in place."""
+        if len(positions):
+            self._key_map.remove(self._keys[positions])
+            self._live[positions] = False
+            self.deleted += len(positions)
 
     def remove(self, keys: Keys) -> None:
         """See `VectorIndex.remove`."""
-        places = self.places(keys)
-        self._bury(places[(places >= 0) & (places < self.pinned)])
-        gone = np.sort(places[places >= self.pinned])
-        if len(gone):
-            self._places.drop(self._keys[gone])
-            self._close_up(gone)
+        positions = self._key_map.find(keys)
+        self._mark_deleted(positions[(positions >= 0) & (positions < self.pinned)])
+        movable = np.sort(positions[positions >= self.pinned])
+        if len(movable):
+            self._key_map.remove(self._keys[movable])
+            self._close_gaps(movable)
 
-    def _close_up(self, gone: Keys) -> None:
-        """Move the last entries into the places *gone*, ascending, which nothing names any more."""
-        size = self.size - len(gone)
-        holes = gone[gone < size]
-        stays = np.ones(len(gone), dtype=bool)  # of the last places, as many as go
-        stays[gone[gone >= size] - size] = False
-        movers = size + np.flatnonzero(stays)
+    def _close_gaps(self, gaps: Keys) -> None:
+        """Move the last entries into the free positions *gaps*, which ascend and which no key maps to."""
+        size = self.size - len(gaps)
+        targets = gaps[gaps < size]
+        occupied = np.ones(len(gaps), dtype=bool)  # of the last len(gaps) positions
+        occupied[gaps[gaps >= size] - size] = False
+        sources = size + np.flatnonzero(occupied)
         for array in (self._keys, self._namespaces, self._expiries, self._live, self.storage.rows):
-            array[holes] = array[movers]
+            array[targets] = array[sources]
         self.size = size
-        if len(holes):
-            self._places.put(self._keys[holes], holes)
+        if len(targets):
+            self._key_map.put(self._keys[targets], targets)
 
-    def expect(self, keys: Keys, good: Mask) -> bool:
-        """Lay out pinned places for *keys*, in a table that is empty; `load` gives the *good* ones their entries.
+    def begin_load(self, keys: Keys, valid: Mask) -> bool:
+        """Reserve pinned positions for *keys* in an empty table; `load` then fills those of *valid* keys.
 
-        The others, and those that never come, are dead. False, and nothing done, where a good key is there twice.
+        All other positions, and those that are never filled, stay deleted. Returns False, and does nothing, if a valid
+        key occurs twice.
         """
-        expected, places = Places(), np.flatnonzero(good)
-        if len(places):
-            expected.make(keys[places], places)
-            if (expected.find(keys[places]) != places).any():
+        reserved, positions = KeyMap(), np.flatnonzero(valid)
+        if len(positions):
+            reserved.rebuild(keys[positions], positions)
+            if (reserved.find(keys[positions]) != positions).any():
                 return False
         count = len(keys)
         self.reserve(count)
@@ -174,94 +176,93 @@ class Table:
         self._namespaces[:count] = 0
         self._expiries[:count] = 0
         self._live[:count] = False
-        self.size = self.pinned = self.dead = count
-        self._expected = expected
+        self.size = self.pinned = self.deleted = count
+        self._reserved = reserved
         return True
 
-    def load(self, entries: Entries) -> None:
-        """As `put` of keys that are new, those expected into their places."""
-        if self._expected is None:
+    def load(self, entries: IndexEntries) -> None:
+        """Put entries with new keys; those with reserved positions go there."""
+        if self._reserved is None:
             self.put(entries)
             return
-        places = self._expected.find(entries.keys)
-        here = places >= 0
-        self.put(Entries(*(column[~here] for column in entries)))  # type: ignore[arg-type]
-        places = places[here]
-        self.storage.rows[places] = entries.rows[here]
-        self._namespaces[places] = entries.namespaces[here]
-        self._expiries[places] = entries.expiries[here]
-        self._live[places] = True
-        self.dead -= len(places)
+        positions = self._reserved.find(entries.keys)
+        reserved = positions >= 0
+        self.put(IndexEntries(*(column[~reserved] for column in entries)))  # type: ignore[arg-type]
+        positions = positions[reserved]
+        self.storage.rows[positions] = entries.rows[reserved]
+        self._namespaces[positions] = entries.namespaces[reserved]
+        self._expiries[positions] = entries.expiries[reserved]
+        self._live[positions] = True
+        self.deleted -= len(positions)
         self._first_expiry = min(self._first_expiry, int(entries.expiries.min(initial=NEVER)))
 
-    def loaded(self) -> None:
-        """All has come that will."""
-        self._expected = None
-        places = np.flatnonzero(self.live)
-        if len(places):
-            self._places.make(self._keys[places], places)
+    def end_load(self) -> None:
+        """Finish loading: positions that are reserved and not filled stay deleted."""
+        self._reserved = None
+        positions = np.flatnonzero(self.live)
+        if len(positions):
+            self._key_map.rebuild(self._keys[positions], positions)
 
     def pin(self) -> int:
-        """Pin every place there is; how many."""
+        """Pin all positions, and return their number."""
         self.pinned = self.size
         return self.size
 
     def unpin(self) -> None:
-        """Pin nothing any more: the dead go."""
+        """Pin no position, and remove the deleted entries."""
         self.pinned = 0
-        gone = np.flatnonzero(~self.live)
-        self.dead = 0
-        if len(gone):
-            self._close_up(gone)
+        deleted = np.flatnonzero(~self.live)
+        self.deleted = 0
+        if len(deleted):
+            self._close_gaps(deleted)
 
-    def allowed(self, scope: Scope) -> Keys | None:
-        """The places a search may return, ascending; None for all, which is never so while any are dead."""
+    def allowed(self, scope: SearchScope) -> Keys | None:
+        """The positions that *scope* allows, ascending; None for all, which implies that none is deleted."""
         if scope.allowed is None:
-            keep = self._kept(scope, slice(self.size))
-            return None if keep is None or keep.all() else np.flatnonzero(keep)
-        places = self.places(scope.allowed)
-        if len(places) and places.min() < 0:
-            places = places[places >= 0]
-        if (places[1:] < places[:-1]).any():  # mostly they are in order, and a sort would cost more than the look
-            places = np.sort(places)
-        keep = self._kept(scope, places)
-        if keep is not None:
-            places = places[keep]
-        return None if len(places) == self.size else places
+            mask = self._scope_mask(scope, slice(self.size))
+            return None if mask is None or mask.all() else np.flatnonzero(mask)
+        positions = self._key_map.find(scope.allowed)
+        if len(positions) and positions.min() < 0:
+            positions = positions[positions >= 0]
+        if (positions[1:] < positions[:-1]).any():  # they usually ascend, and this test is cheaper than a sort
+            positions = np.sort(positions)
+        mask = self._scope_mask(scope, positions)
+        if mask is not None:
+            positions = positions[mask]
+        return None if len(positions) == self.size else positions
 
-    def _kept(self, scope: Scope, places: Keys | slice) -> Mask | None:
-        """Which of *places* are not dead, and in every part of *scope* but its allowed keys; None where all are."""
+    def _scope_mask(self, scope: SearchScope, positions: Keys | slice) -> Mask | None:
+        """Which of *positions* are live and allowed by *scope* except for its allowed keys; None for all."""
         masks = []
-        if self.dead:
-            masks.append(self._live[places])
+        if self.deleted:
+            masks.append(self._live[positions])
         if scope.namespaces is not None:
-            masks.append(_among(self._namespaces[places], scope.namespaces))
+            masks.append(_is_in(self._namespaces[positions], scope.namespaces))
         if self._first_expiry <= scope.now:
-            masks.append(self._expiries[places] > scope.now)
-        if scope.without is not None:
-            masks.append(~np.isin(self._keys[places], scope.without))
+            masks.append(self._expiries[positions] > scope.now)
+        if scope.excluded is not None:
+            masks.append(~np.isin(self._keys[positions], scope.excluded))
         return np.logical_and.reduce(masks) if masks else None
 
     def reserve(self, size: int) -> None:
-        """Have room for *size* entries."""
-        if size <= len(self._keys):
+        """Grow the capacity to *size* entries or more."""
+        capacity = len(self._keys)
+        if size <= capacity:
             return
-        held = len(self._keys)
-        room = max(size, held + held // (2 if held < _LARGE else 4), _LEAST)
-        storage = self._allocate(room, self.storage)
+        capacity = max(size, capacity + capacity // (2 if capacity < _LARGE_TABLE else 4), _MIN_CAPACITY)
+        storage = self._allocate(capacity, self.storage)
         if storage is not self.storage:
-            self.move_to(storage)
+            self.replace_storage(storage)
         for name in _COLUMNS:
-            old = getattr(self, name)
-            new = np.empty(room, dtype=old.dtype)
-            new[: self.size] = old[: self.size]
-            setattr(self, name, new)
+            column = np.empty(capacity, dtype=getattr(self, name).dtype)
+            column[: self.size] = getattr(self, name)[: self.size]
+            setattr(self, name, column)
 
-    def move_to(self, storage: Storage) -> None:
-        """Keep the vectors in *storage* from now on."""
+    def replace_storage(self, storage: VectorStorage) -> None:
+        """Copy the vectors into *storage*, and use it from now on."""
         storage.rows[: self.size] = self.storage.rows[: self.size]
         self.storage = storage
 
 
-def _among(values: Keys, wanted: Keys) -> Mask:
-    return values == wanted[0] if len(wanted) == 1 else np.isin(values, wanted)
+def _is_in(values: Keys, members: Keys) -> Mask:
+    return values == members[0] if len(members) == 1 else np.isin(values, members)

@@ -28,10 +28,10 @@ from memstore.repository.vectors import VectorRows, VectorSpace
 from memstore.sync import composites
 from memstore.sync.follower import Follower
 from memstore.sync.loader import as_entries
-from memstore.sync.snapshot import FORMAT, GONE, keys_of, links_of, sound
+from memstore.sync.snapshot import DELETED_KEY, FORMAT, is_valid_header, read_keys, read_links
 from memstore.vectors.encoding import checksum, decode, decode_rows
-from memstore.vectors.mean import CANCELLED, Mean, resolution
-from memstore.vectors.metrics import usable
+from memstore.vectors.mean import CANCELLATION_LIMIT, Mean, tolerance_scale
+from memstore.vectors.metrics import valid_rows
 
 TOLERANCE = 1e-6
 """How far, as a share of its length, a vector may lie from what it is compared with: a few roundings of float32."""
@@ -92,7 +92,7 @@ def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
             )
         elif written is not None and checksum(blob) != written:
             wrong[key] = ("checksum", "its stored vector is not what was written")
-        elif not usable(space.measure, decode_rows([blob], space.dimension))[0]:
+        elif not valid_rows(space.measure, decode_rows([blob], space.dimension))[0]:
             wrong[key] = ("unusable", f"its stored vector is not finite, or {_NOWHERE}: no search finds it")
     names = integrity.names(connection, space.kind, wrong)
     for key, (kind, detail) in wrong.items():
@@ -126,7 +126,7 @@ def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
             return None
         return "it has a composite, but its members have no mean" if fresh is None else "it has no composite"
     distance = float(np.linalg.norm(fresh.astype(np.float64) - kept))
-    if distance <= TOLERANCE * resolution(space.measure, fresh):
+    if distance <= TOLERANCE * tolerance_scale(space.measure, fresh):
         return None
     return f"its composite is {distance:.3g} away from the mean of its members"
 
@@ -135,7 +135,7 @@ def _near_limit(mean: Mean) -> bool:
     if mean.count == 0 or mean.length == 0:
         return False
     share = float(np.linalg.norm(mean.total)) / mean.length
-    return abs(share - CANCELLED) < CANCELLED * 0.01
+    return abs(share - CANCELLATION_LIMIT) < CANCELLATION_LIMIT * 0.01
 
 
 def _tombstones(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
@@ -162,14 +162,14 @@ def _not_to_be_read(connection: Connection, space: VectorSpace, keys: list[int])
 def indexed(connection: Connection, follower: Follower) -> list[Finding]:
     """What is wrong in the index, entry by entry; nothing where it is not loaded, or would be built anew anyhow."""
     findings: list[Finding] = []
-    with follower.lock.shared(), snapshot(connection):
+    with follower.indexes.lock.shared(), snapshot(connection):
         pending = follower.pending(connection)
         if pending is None:
             return []
-        for space in follower.spaces.values():
+        for space in follower.indexes.spaces.values():
             compared = _Comparison(connection, follower, space, set(pending.get(space.pk, ())))
             findings += _as_far_as_it_goes(compared.findings())
-            findings += _graph(follower.indexes[space.kind], space)
+            findings += _graph(follower.indexes.by_kind[space.kind], space)
     return findings
 
 
@@ -182,9 +182,9 @@ def _graph(index: HybridIndex, space: VectorSpace) -> Iterator[Finding]:
     try:
         links.check(graph.options.m)
     except BrokenLinksError as error:
-        detail = f"the graph has links that cannot be: {error}"
+        detail = f"the graph has invalid links: {error}"
     if links.digest() != graph.digest:
-        detail = "the graph's links are not those it was made with"
+        detail = "the links of the graph have changed since it was built"
     if detail:
         yield Finding(kind="graph", noun=space.kind, id="", detail=detail)
 
@@ -193,19 +193,19 @@ def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     header = index_snapshots.latest(connection, space.pk, change_log.top(connection))
     if header is None or header.parameters.get("format") != FORMAT:
         return
-    if not sound(header.parameters):
-        yield Finding(kind="snapshot", noun=space.kind, id="", detail="the stored graph says of itself what cannot be")
+    if not is_valid_header(header.parameters):
+        yield Finding(kind="snapshot", noun=space.kind, id="", detail="invalid graph snapshot header")
         return
     detail = ""
     try:
-        keys = keys_of(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
-        links_of(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
-        if len(np.unique(keys[keys != GONE])) != np.count_nonzero(keys != GONE):
-            detail = "a key is in it twice"
+        keys = read_keys(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
+        read_links(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
+        if len(np.unique(keys[keys != DELETED_KEY])) != np.count_nonzero(keys != DELETED_KEY):
+            detail = "a key occurs twice"
     except BrokenSnapshotError as error:
         detail = str(error)
     if detail:
-        yield Finding(kind="snapshot", noun=space.kind, id="", detail=f"the stored graph is damaged: {detail}")
+        yield Finding(kind="snapshot", noun=space.kind, id="", detail=f"the graph snapshot is damaged: {detail}")
 
 
 class _Comparison:
@@ -215,7 +215,7 @@ class _Comparison:
         self._connection = connection
         self._space = space
         self._pending = pending
-        self._table = follower.indexes[space.kind].table
+        self._table = follower.indexes.by_kind[space.kind].table
         self._wrong: dict[int, tuple[FindingKind, str]] = {}
         self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
 
@@ -249,7 +249,7 @@ class _Comparison:
     def _compare_chunk(self, chunk: VectorRows, seen: npt.NDArray[np.bool_]) -> None:
         stored = as_entries(chunk, self._space)
         keys = stored.keys
-        places = self._table.places(keys)
+        places = self._table.find(keys)
         found = places >= 0
         for key in keys[~found].tolist():
             self._note(key, "missing", "its vector is stored, but the index does not have it")
@@ -259,7 +259,7 @@ class _Comparison:
         held = self._table.rows[at]
         for i in np.flatnonzero(~_equal(fresh, held)).tolist():
             self._differing[int(keys[found][i])] = (fresh[i].astype(held.dtype).tobytes(), held[i].tobytes())
-        entries = self._table.at(at)
+        entries = self._table.entries_at(at)
         scoped = entries.namespaces == stored.namespaces[found]
         scoped &= entries.expiries == stored.expiries[found]
         for key in keys[found][~scoped].tolist():

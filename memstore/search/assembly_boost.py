@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.api.collection import Asked
-from memstore.index.protocol import Found, Scope
+from memstore.index.protocol import SearchResult, SearchScope
 from memstore.models.activation import SyncState
 from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
 from memstore.repository import assembly_activation as stored
@@ -24,7 +24,7 @@ from memstore.repository.assembly_activation import Standing
 from memstore.repository.key_lists import Keys
 from memstore.repository.vectors import VectorSpace
 from memstore.search.activation import AssemblyBoost, decayed
-from memstore.sync.follower import View
+from memstore.sync.view import View
 from memstore.timestamps import to_micros
 from memstore.vectors.arrays import Rows
 
@@ -82,7 +82,7 @@ class Near:
 class Answer:
     """What a search found: keys and scores in order, with what each gained."""
 
-    found: Found
+    found: SearchResult
     gains: list[ScoreBoost]
     near: Near
 
@@ -114,7 +114,7 @@ class Boosting:
         self._space = space
         self._at = at
         self._half_life = half_life
-        self._scope = Scope(now=to_micros(at), namespaces=namespaces)
+        self._scope = SearchScope(now=to_micros(at), namespaces=namespaces)
         self._known: dict[int, tuple[Standing, SyncState]] = {}
 
     def known(self, keys: Iterable[int]) -> dict[int, tuple[Standing, SyncState]]:
@@ -170,7 +170,7 @@ class Boosting:
         self,
         asked: Asked,
         limit: int,
-        hits_of: Callable[[list[tuple[Found, int]]], list[Hits[Hit]]],
+        hits_of: Callable[[list[tuple[SearchResult, int]]], list[Hits[Hit]]],
     ) -> list["Boosted"]:
         """What comes of each query; *hits_of* reads the records of what was found."""
         plain = self._view.search("memory", asked.vectors, limit, asked.scope)
@@ -192,7 +192,9 @@ class Boosting:
             for hits, answer in zip(read, answers, strict=True)
         ]
 
-    def answer(self, query: Rows, base: Found, limit: int, scope: Scope, min_score: float | None) -> Answer:
+    def answer(
+        self, query: Rows, base: SearchResult, limit: int, scope: SearchScope, min_score: float | None
+    ) -> Answer:
         """The best *limit* in *scope* with their boosts, where a plain search found *base*."""
         near = self.near(query)
         scores = dict(zip(base.keys.tolist(), base.scores.tolist(), strict=True))

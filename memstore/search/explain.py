@@ -14,7 +14,7 @@ from memstore import filters
 from memstore.api.collection import Asked
 from memstore.errors import short_repr
 from memstore.filters import Where
-from memstore.index.protocol import Scope
+from memstore.index.protocol import SearchScope
 from memstore.models.activation import SyncState
 from memstore.models.explanation import ActivationOutcome, AssemblyExplanation, Exclusion, Explanation
 from memstore.models.records import Memory
@@ -24,7 +24,7 @@ from memstore.repository import namespaces, selection
 from memstore.repository.record_types import MEMORY
 from memstore.repository.selection import Selection
 from memstore.search.assembly_boost import Boosted, Boosting
-from memstore.sync.follower import View
+from memstore.sync.view import View
 
 _BEFORE_ALL = int(np.iinfo(np.int64).min)
 
@@ -72,7 +72,7 @@ class Explainer:
             hit = self.hits[rank - 1]
             whole = ScoreBoost(base_score=hit.base_score, boost=hit.boost, assembly=hit.assembly, reason=hit.reason)
             return hit.score, whole
-        alone = Scope(now=_BEFORE_ALL, allowed=np.array([self.key], dtype=np.int64))
+        alone = SearchScope(now=_BEFORE_ALL, allowed=np.array([self.key], dtype=np.int64))
         ((found, _),) = self.view.search("memory", self.asked.vectors[:1], 1, alone)
         nothing = ScoreBoost(base_score=0.0, boost=0.0, assembly=None, reason="none")
         if self.boosted is None:

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.index.protocol import Keys, Scope
+from memstore.index.protocol import Keys, SearchScope
 from memstore.models.records import Namespace, RecordKind
 from memstore.repository import namespaces, vectors
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
-from memstore.sync.follower import View
+from memstore.sync.view import View
 from memstore.timestamps import now, to_micros
-from memstore.vectors.arrays import Rows, Wide
-from memstore.vectors.encoding import decode_rows, intact
-from memstore.vectors.metrics import usable
+from memstore.vectors.arrays import Doubles, Rows
+from memstore.vectors.encoding import decode_rows, is_intact
+from memstore.vectors.metrics import valid_rows
 
 BATCH = 64
 """Records that are asked about in one search: a few hundredths of a second of 100,000 vectors compared one by one."""
@@ -33,7 +33,7 @@ class Neighbors(NamedTuple):
 
     key: int
     others: Keys
-    scores: Wide
+    scores: Doubles
     cut: bool
 
 
@@ -67,7 +67,7 @@ async def near(
                 return []
             within = namespaces.scope(connection, namespace, recursive=False)
             held = None if within is None else np.array(within, dtype=np.int64)
-            scope = Scope(now=to_micros(now()), namespaces=held, allowed=among)
+            scope = SearchScope(now=to_micros(now()), namespaces=held, allowed=among)
             found = view.search(kind, rows, limit + 1, scope)
             return [
                 _others(key, answer.keys, answer.scores, limit, least)
@@ -84,15 +84,15 @@ def _stored(connection: Connection, space: VectorSpace, keys: list[int]) -> tupl
     blobs: list[bytes] = []
     for chunk in vectors.vectors(connection, space, keys):
         for key, blob, written in zip(chunk.keys, chunk.blobs, chunk.checksums, strict=True):
-            if intact(blob, written) and len(blob) == size:
+            if is_intact(blob, written) and len(blob) == size:
                 asked.append(key)
                 blobs.append(blob)
     rows = decode_rows(blobs, dimension)
-    good = usable(space.measure, rows)
+    good = valid_rows(space.measure, rows)
     return [key for key, fit in zip(asked, good.tolist(), strict=True) if fit], rows[good]
 
 
-def _others(key: int, keys: Keys, scores: Wide, limit: int, least: float) -> Neighbors:
+def _others(key: int, keys: Keys, scores: Doubles, limit: int, least: float) -> Neighbors:
     apart = keys != key
     keys, scores = keys[apart][:limit], scores[apart][:limit]
     count = int((scores >= least).sum())

@@ -10,7 +10,7 @@ from memstore.errors import InvalidError
 from memstore.models.records import Embedding
 from memstore.models.search import AssemblyHit, Hit
 from memstore.vectors.encoding import EmbeddingLike, as_embedding
-from memstore.vectors.metrics import check_weights, mixed
+from memstore.vectors.metrics import check_weights, weighted_distances
 
 RankedT = TypeVar("RankedT", Hit, AssemblyHit)
 
@@ -29,7 +29,7 @@ def rerank(
         weights: a number of 0 or more for some of `"l2"` (the distance), `"spherical"` (the angle, 0 to π) and
             `"hyperbolic"` (the distance in the ball); not all 0.
         curvature: that of the store, if it is hyperbolic (`store.curvature`): its vectors lie in the ball. None for
-            vectors that lie in none: they are taken into one of curvature 1, by `memstore.geometry.into_ball`.
+            vectors that lie in none: they are taken into one of curvature 1, by `memstore.vectors.into_ball`.
 
     Returns:
         As many hits, best first. Score is 1 / (1 + sum), 0 (excluded) to 1; higher is closer.
@@ -42,8 +42,8 @@ def rerank(
     rows = [_vector(hit) for hit in hits]
     if not rows:
         return []
-    asked = as_embedding(query, len(rows[0]), zero_ok=not weights.get("spherical"))
-    sums = mixed(weights, asked, np.stack(rows), curvature=curvature)
+    asked = as_embedding(query, len(rows[0]), allow_zero=not weights.get("spherical"))
+    sums = weighted_distances(weights, asked, np.stack(rows), curvature=curvature)
     order = np.argsort(sums, kind="stable").tolist()
     return [replace(hits[place], score=float(1.0 / (1.0 + sums[place]))) for place in order]
 

@@ -1,5 +1,5 @@
-"""Derived data kept equal to the rows: the index follower, the loader, graph snapshots, and composites.
+"""Derived data kept equal to the rows: the indexes, their graph snapshots, and the composites.
 
-The index is a function of a committed prefix of the database.
+An index is a function of a committed prefix of the change log; it is never ahead of the reader's snapshot.
 May import `repository`, `index`, `database` and what those import.
 """

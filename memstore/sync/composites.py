@@ -22,9 +22,9 @@ from memstore.repository.context import WriteContext
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.vectors import VectorSpace
 from memstore.vectors.arrays import Rows
-from memstore.vectors.encoding import checksum, decode_rows, encode, intact
+from memstore.vectors.encoding import checksum, decode_rows, encode, is_intact
 from memstore.vectors.mean import Mean
-from memstore.vectors.metrics import usable
+from memstore.vectors.metrics import valid_rows
 
 _CHUNK = 500  # members' vectors summed before others may run
 
@@ -84,7 +84,7 @@ def _add(mean: Mean, space: VectorSpace, vectors: Iterable[tuple[bytes, int | No
     blobs: list[bytes] = []
     damaged = 0
     for blob, written in vectors:
-        if not intact(blob, written):
+        if not is_intact(blob, written):
             damaged += 1
         elif len(blob) == size:  # what no verb stored is for `check`, and no part of anything
             blobs.append(blob)
@@ -105,7 +105,7 @@ def take_in(mean: Mean, space: VectorSpace, vectors: Sequence[Embedding]) -> Non
 
 def _usable(blobs: list[bytes], space: VectorSpace) -> Rows:
     rows = decode_rows(blobs, space.dimension)
-    return rows[usable(space.measure, rows)]
+    return rows[valid_rows(space.measure, rows)]
 
 
 def _store(context: WriteContext, key: int, mean: Mean) -> None:

@@ -1,7 +1,8 @@
-"""Stored rows as entries, and all of them as an index.
+"""Stored rows as index entries, and the load of a whole index.
 
-Vectors are read in one scan of their own table; whose they are comes from indexes of the owners' table. Where there
-is a snapshot of the graph, entries are laid out in the order of its nodes, and the graph can come later.
+Vectors are read in one scan of their own table; the namespaces and expiries of their owners come from indexes of the
+owners' table. If there is a snapshot of the graph, entries are placed in the order of its nodes, so that the graph can
+be attached later.
 """
 
 import logging
@@ -11,10 +12,11 @@ from itertools import compress
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.config import IndexSettings
 from memstore.index import planner
+from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hybrid import HybridIndex
-from memstore.index.protocol import NEVER, Entries, Keys
+from memstore.index.protocol import NEVER, IndexEntries, Keys
+from memstore.models.records import RecordKind
 from memstore.repository import vectors
 from memstore.repository.corruption import expect_stored
 from memstore.repository.sqlite_only import change_log, index_snapshots
@@ -22,99 +24,119 @@ from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError, Header
 from memstore.repository.sqlite_only.vector_handoff import Written
 from memstore.repository.vectors import VectorRows, VectorSpace
-from memstore.sync.snapshot import GONE, fits, keys_of
-from memstore.vectors.encoding import decode_rows, intact
-from memstore.vectors.metrics import usable_form
+from memstore.sync.index_set import IndexSet
+from memstore.sync.snapshot import DELETED_KEY, matches, read_keys
+from memstore.vectors.encoding import decode_rows, is_intact
+from memstore.vectors.metrics import valid_index_form
 
-_MOST = 4  # a graph of so many times more nodes than there are vectors is mostly dead
+_MAX_NODES_PER_VECTOR = 4  # a graph with so many times more nodes than there are vectors is mostly deleted
+_SPARE_CAPACITY = 16  # a loaded index has capacity for one in so many more vectors
 
 _log = logging.getLogger("memstore")
 
 
-def usable_snapshot(
-    connection: Connection, space: VectorSpace, state: State, options: IndexSettings, count: int
+def load_index(connection: Connection, indexes: IndexSet, kind: RecordKind, state: State, count: int) -> None:
+    """Load the *count* stored vectors of *kind* into a new index of *indexes*. Needs exclusive access."""
+    space = indexes.spaces[kind]
+    index = HybridIndex(
+        space.dimension,
+        space.measure,
+        kind=indexes.options.kind,
+        capacity=count + count // _SPARE_CAPACITY,
+        allocate=indexes.allocator(space),
+    )
+    header = _usable_snapshot(connection, indexes, space, state, count)
+    if header is not None:
+        try:
+            changed = change_log.changed(connection, header.seq, state.top).get(space.pk, [])
+            _begin_load(connection, index, header, np.array([*changed, DELETED_KEY], dtype=np.int64))
+        except BrokenSnapshotError as error:
+            _log.warning("a graph snapshot is damaged (%s): the graph is rebuilt", error)
+        else:
+            indexes.pending_snapshots[kind] = header
+    _load_vectors(connection, space, index)
+    indexes.by_kind[kind] = index
+
+
+def _usable_snapshot(
+    connection: Connection, indexes: IndexSet, space: VectorSpace, state: State, count: int
 ) -> Header | None:
-    """The newest snapshot of the graph that is wanted for *count* vectors, if the log says all that happened since."""
-    if not planner.wanted(options.kind, count, space.dimension, had=True)[0]:
+    """The newest graph snapshot, if a graph is wanted for *count* vectors and the log holds all changes since."""
+    options = indexes.options
+    if not isinstance(indexes.engine, FaissEngine):
+        return None
+    if not planner.wants_graph(options.kind, count, space.dimension, has_graph=True)[0]:
         return None
     header = index_snapshots.latest(connection, space.pk, state.top)
     if header is None or header.epoch != state.epoch or header.seq < state.floor:
         return None
-    if not fits(header.parameters, options.graph, space) or header.parameters["nodes"] > _MOST * count:
+    if not matches(header.parameters, options.graph, space):
         return None
-    return header
+    return None if header.parameters["nodes"] > _MAX_NODES_PER_VECTOR * count else header
 
 
-def load(connection: Connection, space: VectorSpace, index: HybridIndex, state: State, header: Header | None) -> None:
-    """Fill an empty *index* with all stored vectors, in the order of the snapshot *header*, if there is one."""
-    if header is not None:
-        try:
-            changed = change_log.changed(connection, header.seq, state.top).get(space.pk, [])
-            _expect(connection, index, header, np.array([*changed, GONE], dtype=np.int64))
-        except BrokenSnapshotError as error:
-            _log.warning("a snapshot of the graph is damaged (%s): the graph is built anew", error)
+def _begin_load(connection: Connection, index: HybridIndex, header: Header, stale: Keys) -> None:
+    """Reserve the positions of a snapshot's nodes in *index*; nodes with a *stale* key are deleted."""
+    keys = read_keys(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
+    if not index.table.begin_load(keys, ~np.isin(keys, stale)):
+        raise BrokenSnapshotError("a key occurs twice")
+
+
+def _load_vectors(connection: Connection, space: VectorSpace, index: HybridIndex) -> None:
     owners = vectors.Owners(connection, space)
-    left_out = 0
+    damaged = 0
     for keys, blobs, checksums in vectors.scan(connection, space):
-        there, namespaces, expiries = owners.find(keys, NEVER)
-        if not there.all():
-            known = there.tolist()
-            keys, blobs, checksums = keys[there], list(compress(blobs, known)), list(compress(checksums, known))
-        entries = entries_of(keys, namespaces, expiries, blobs, checksums, space)
+        exist, namespaces, expiries = owners.find(keys, NEVER)
+        if not exist.all():
+            mask = exist.tolist()
+            keys, blobs, checksums = keys[exist], list(compress(blobs, mask)), list(compress(checksums, mask))
+        entries = _entries(keys, namespaces, expiries, blobs, checksums, space)
         index.load(entries)
-        left_out += len(keys) - len(entries.keys)
-    index.table.loaded()
-    if left_out:
-        _log.warning("%d stored vectors are damaged: no search finds them, and check() names them", left_out)
+        damaged += len(keys) - len(entries.keys)
+    index.table.end_load()
+    if damaged:
+        _log.warning("%d stored vectors are damaged: searches skip them, and check() lists them", damaged)
 
 
-def as_entries(chunk: VectorRows, space: VectorSpace) -> Entries:
-    """Stored rows as index entries; what no verb stored is no neighbour of anything, and is left out."""
+def as_entries(chunk: VectorRows, space: VectorSpace) -> IndexEntries:
+    """Stored rows as index entries. Damaged vectors, and vectors invalid for the metric, are omitted."""
     with expect_stored("a key, a namespace or an expiry"):
         keys = np.array(chunk.keys, dtype=np.int64)
         namespaces = np.array(chunk.namespaces, dtype=np.int64)
         expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
-    return entries_of(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
+    return _entries(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
 
 
-def written_entries(told: Written) -> Entries:
-    """What a write told of its new vectors as index entries, as `as_entries`."""
-    keys = np.array(told.keys, dtype=np.int64)
-    namespaces = np.full(len(keys), told.namespace, dtype=np.int64)
+def written_entries(written: Written) -> IndexEntries:
+    """Vectors that a write handed over, as index entries; see `as_entries`."""
+    keys = np.array(written.keys, dtype=np.int64)
+    namespaces = np.full(len(keys), written.namespace, dtype=np.int64)
     expiries = np.full(len(keys), NEVER, dtype=np.int64)
-    places = {key: place for place, key in enumerate(told.keys)} if told.apart else {}
-    for key, namespace, expiry in told.apart:
-        place = places.get(key)
-        if place is not None:
-            namespaces[place] = namespace
-            expiries[place] = NEVER if expiry is None else expiry
-    return entries_of(keys, namespaces, expiries, told.blobs, [None] * len(keys), told.space)  # nobody wrote them since
+    positions = {key: position for position, key in enumerate(written.keys)} if written.apart else {}
+    for key, namespace, expiry in written.apart:
+        position = positions.get(key)
+        if position is not None:
+            namespaces[position] = namespace
+            expiries[position] = NEVER if expiry is None else expiry
+    checksums = [None] * len(keys)  # the bytes never left this process, so there is nothing to verify
+    return _entries(keys, namespaces, expiries, written.blobs, checksums, written.space)
 
 
-def _expect(connection: Connection, index: HybridIndex, header: Header, gone: Keys) -> None:
-    """Lay *index* out for the nodes of a snapshot, of which those with a key that is *gone* are dead."""
-    keys = keys_of(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
-    if not index.table.expect(keys, ~np.isin(keys, gone)):
-        raise BrokenSnapshotError("a key is in it twice")
-    index.expected = header
-
-
-def entries_of(
+def _entries(
     keys: Keys,
     namespaces: Keys,
     expiries: Keys,
     blobs: Sequence[bytes],
     checksums: Sequence[int | None],
     space: VectorSpace,
-) -> Entries:
-    """Columns of stored rows as index entries, as `as_entries`."""
-    size, metric = 4 * space.dimension, space.measure
-    whole = [intact(blob, written) and len(blob) == size for blob, written in zip(blobs, checksums, strict=True)]
-    if not all(whole):
-        blobs = list(compress(blobs, whole))
-        keys, namespaces, expiries = keys[whole], namespaces[whole], expiries[whole]
-    rows = decode_rows(blobs, space.dimension)
-    good, form = usable_form(metric, rows)
-    if not good.all():
-        keys, namespaces, expiries = keys[good], namespaces[good], expiries[good]
-    return Entries(keys, namespaces, expiries, form)
+) -> IndexEntries:
+    """Columns of stored rows as index entries; see `as_entries`."""
+    size = 4 * space.dimension
+    intact = [is_intact(blob, crc) and len(blob) == size for blob, crc in zip(blobs, checksums, strict=True)]
+    if not all(intact):
+        blobs = list(compress(blobs, intact))
+        keys, namespaces, expiries = keys[intact], namespaces[intact], expiries[intact]
+    valid, rows = valid_index_form(space.measure, decode_rows(blobs, space.dimension))
+    if not valid.all():
+        keys, namespaces, expiries = keys[valid], namespaces[valid], expiries[valid]
+    return IndexEntries(keys, namespaces, expiries, rows)

@@ -1,7 +1,7 @@
-"""A graph as bytes, without its vectors: which keys its nodes are, and its links.
+"""The byte format of a graph snapshot: the keys of the nodes, and the links; without vectors.
 
-One stream, cut into chunks: keys (int64), levels (uint8), links (int32), all little-endian, in the order of the
-nodes. About 150 bytes a vector. A node whose vector is gone has the key `GONE`.
+One stream in chunks: keys (int64), levels (uint8), links (int32), all little-endian, in the order of the nodes. About
+150 bytes per vector. A node whose vector was deleted has the key `DELETED_KEY`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,81 +10,88 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from memstore.config import GraphOptions
-from memstore.index.hnsw import BrokenLinksError, Graph, Links
+from memstore.index.hnsw import BrokenLinksError, GraphLinks
 from memstore.index.protocol import Keys
+from memstore.index.recall import Calibration
 from memstore.repository.sqlite_only.index_snapshots import CHUNK, BrokenSnapshotError
 from memstore.vectors.space import Space
 
 FORMAT = 1
-GONE = np.iinfo(np.int64).min
+DELETED_KEY = np.iinfo(np.int64).min
 
 
-class Contents(NamedTuple):
-    """What a snapshot holds."""
+class SnapshotContent(NamedTuple):
+    """The content of a snapshot."""
 
     keys: Keys
-    links: Links
-    graph: Graph
+    links: GraphLinks
+    options: GraphOptions
+    calibration: Calibration
 
     def parameters(self, space: Space) -> dict[str, Any]:
-        """What the snapshot says of itself, as JSON."""
+        """The header of the snapshot, as JSON."""
         return {
             "format": FORMAT,
             "nodes": len(self.keys),
             "links": len(self.links.neighbors),
             "entry": self.links.entry,
             "top": self.links.top,
-            "m": self.graph.options.m,
-            "ef_construction": self.graph.options.ef_construction,
-            "effort": self.graph.effort,
-            "recall": self.graph.recall,
+            "m": self.options.m,
+            "ef_construction": self.options.ef_construction,
+            "effort": self.calibration.ef_search,
+            "recall": self.calibration.recall,
             "dimension": space.dimension,
             "metric": space.metric,
         }
 
-    def stream(self) -> Iterator[bytes]:
-        """Its chunks, in order."""
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes, in chunks of `CHUNK`."""
         parts = (
             self.keys.astype("<i8", copy=False),
             self.links.levels.astype("<u1"),
             self.links.neighbors.astype("<i4", copy=False),
         )
-        held = b""
+        buffer = b""
         for part in parts:
             view = memoryview(part).cast("B")  # type: ignore[arg-type]
             start = 0
-            while len(view) - start >= CHUNK - len(held):
-                stop = start + CHUNK - len(held)
-                yield held + bytes(view[start:stop])
-                held, start = b"", stop
-            held += bytes(view[start:])
-        if held:
-            yield held
+            while len(view) - start >= CHUNK - len(buffer):
+                stop = start + CHUNK - len(buffer)
+                yield buffer + bytes(view[start:stop])
+                buffer, start = b"", stop
+            buffer += bytes(view[start:])
+        if buffer:
+            yield buffer
 
 
-def fits(parameters: Mapping[str, Any], options: GraphOptions, space: Space) -> bool:
-    """Whether a snapshot is of the graph that *options* and *space* ask for."""
-    asked = {
+def matches(parameters: Mapping[str, Any], options: GraphOptions, space: Space) -> bool:
+    """Whether a snapshot with this header is valid, and of a graph with *options* in *space*."""
+    expected = {
         "format": FORMAT,
         "m": options.m,
         "ef_construction": options.ef_construction,
         "dimension": space.dimension,
         "metric": space.metric,
     }
-    return sound(parameters) and all(parameters.get(name) == value for name, value in asked.items())
+    return is_valid_header(parameters) and all(parameters.get(name) == value for name, value in expected.items())
 
 
-def sound(parameters: Mapping[str, Any]) -> bool:
-    """Whether a snapshot says of itself what one of ours could."""
-    least = {"format": FORMAT, "m": 4, "nodes": 1, "links": 0, "entry": 0, "top": 0, "effort": 1}
+def is_valid_header(parameters: Mapping[str, Any]) -> bool:
+    """Whether every value of a header has its type and range."""
+    minima = {"format": FORMAT, "m": 4, "nodes": 1, "links": 0, "entry": 0, "top": 0, "effort": 1}
     recall = parameters.get("recall", "")
     return all(
-        type(parameters.get(name)) is int and number <= parameters[name] < 2**40 for name, number in least.items()
+        type(parameters.get(name)) is int and minimum <= parameters[name] < 2**40 for name, minimum in minima.items()
     ) and (recall is None or (type(recall) is float and 0 <= recall <= 1))
 
 
-def chunks(parameters: Mapping[str, Any]) -> int:
-    """How many chunks a snapshot has."""
+def calibration(parameters: Mapping[str, Any], options: GraphOptions) -> Calibration:
+    """How to search the graph of a snapshot with a valid header; `ef_search` of *options* overrides the stored one."""
+    return Calibration(options.ef_search or int(parameters["effort"]), parameters["recall"], nodes=0)
+
+
+def count_chunks(parameters: Mapping[str, Any]) -> int:
+    """Number of chunks of a snapshot."""
     return -(-_size(parameters) // CHUNK)
 
 
@@ -92,33 +99,33 @@ def _size(parameters: Mapping[str, Any]) -> int:
     return 9 * int(parameters["nodes"]) + 4 * int(parameters["links"])
 
 
-def keys_of(parameters: Mapping[str, Any], read: Callable[[int], bytes]) -> Keys:
-    """The keys of the nodes; *read* gives a chunk by its number. Raises `BrokenSnapshotError`."""
+def read_keys(parameters: Mapping[str, Any], read_chunk: Callable[[int], bytes]) -> Keys:
+    """The keys of the nodes; *read_chunk* returns a chunk by number. Raises `BrokenSnapshotError`."""
     size = 8 * int(parameters["nodes"])
-    data = b"".join(read(number) for number in range(-(-size // CHUNK)))
+    data = b"".join(read_chunk(number) for number in range(-(-size // CHUNK)))
     if len(data) < size:
-        raise BrokenSnapshotError("it ends too soon")
+        raise BrokenSnapshotError(f"the keys are truncated: expected {size} bytes, found {len(data)}")
     return np.frombuffer(data[:size], "<i8").astype(np.int64)
 
 
-def links_of(parameters: Mapping[str, Any], read: Callable[[int], bytes]) -> Links:
-    """The links, found to be ones that can be followed. Raises `BrokenSnapshotError`."""
+def read_links(parameters: Mapping[str, Any], read_chunk: Callable[[int], bytes]) -> GraphLinks:
+    """The links, which are safe to follow; *read_chunk* as in `read_keys`. Raises `BrokenSnapshotError`."""
     nodes, size = int(parameters["nodes"]), _size(parameters)
     try:
         memory = np.empty(size, dtype=np.uint8)
     except MemoryError as error:
-        raise BrokenSnapshotError("it says that it is larger than memory") from error
-    for number in range(chunks(parameters)):
-        data = read(number)
+        raise BrokenSnapshotError(f"its size in the header, {size} bytes, exceeds memory") from error
+    for number in range(count_chunks(parameters)):
+        data = read_chunk(number)
         start = number * CHUNK
         if len(data) != min(CHUNK, size - start):
-            raise BrokenSnapshotError("it has not the size it says")
+            raise BrokenSnapshotError("its size differs from the size in the header")
         memory[start : start + len(data)] = np.frombuffer(data, np.uint8)
     levels = np.frombuffer(memory, "<u1", nodes, 8 * nodes).astype(np.int32)
     neighbors = np.frombuffer(memory, "<i4", offset=9 * nodes).astype(np.int32, copy=False)
-    links = Links(levels, neighbors, int(parameters["entry"]), int(parameters["top"]))
+    links = GraphLinks(levels, neighbors, int(parameters["entry"]), int(parameters["top"]))
     try:
         links.check(int(parameters["m"]))
     except BrokenLinksError as error:
-        raise BrokenSnapshotError(f"it has links that cannot be: {error}") from error
+        raise BrokenSnapshotError(f"it has invalid links: {error}") from error
     return links

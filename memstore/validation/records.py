@@ -83,7 +83,9 @@ def memory_changes(item: Mapping[str, object], space: Space, at: datetime) -> di
     if "embedding" in item:
         value = item["embedding"]
         changes["embedding"] = (
-            None if value is None else as_embedding(value, space.dimension, zero_ok=space.zero_ok, within=space.within)
+            None
+            if value is None
+            else as_embedding(value, space.dimension, allow_zero=space.allow_zero, max_norm=space.max_norm)
         )
     return changes
 
@@ -141,7 +143,7 @@ class _Ordinary:
     def __init__(self, namespace: Namespace, space: Space, at: datetime, make_id: Callable[[], str]) -> None:
         self._namespace = namespace
         self._dimension = space.dimension
-        self._zero_ok, self._within = space.zero_ok, space.within
+        self._allow_zero, self._max_norm = space.allow_zero, space.max_norm
         self._at = at
         self._make_id = make_id
         self._words: set[str] = set()  # tags that were checked
@@ -171,7 +173,7 @@ class _Ordinary:
         if tags is None:
             return None
         if vector is not None:
-            vector = as_embedding(vector, self._dimension, zero_ok=self._zero_ok, within=self._within)
+            vector = as_embedding(vector, self._dimension, allow_zero=self._allow_zero, max_norm=self._max_norm)
         id, importance, count = get("id"), get("importance"), get("access_count")
         created, updated = get("created_at"), get("updated_at")
         expires, accessed, pinned = get("expires_at"), get("accessed_at"), get("pinned")

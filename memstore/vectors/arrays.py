@@ -1,14 +1,16 @@
-"""Array types, and the length of rows."""
+"""Array types, and the norms of rows."""
 
 import numpy as np
 import numpy.typing as npt
 
 Rows = npt.NDArray[np.float32]
-Wide = npt.NDArray[np.float64]
-Real = npt.NDArray[np.floating]
+"""float32, shape (n, dimension)."""
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating]
 
 
-def lengths(wide: Wide) -> Wide:
-    """The Euclidean length of each row: float64, shape (n,). In float64 no float32 vector over- or underflows."""
-    squares: Wide = np.einsum("ij,ij->i", wide, wide)
+def row_norms(rows: Doubles) -> Doubles:
+    """The Euclidean norm of each row: float64, shape (n,). In float64 no float32 vector overflows or underflows."""
+    squares: Doubles = np.einsum("ij,ij->i", rows, rows)
     return np.sqrt(squares)

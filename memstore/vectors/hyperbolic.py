@@ -1,81 +1,108 @@
-"""The Poincaré ball: maps into and out of it, and movement in it."""
+"""The Poincaré ball: the exponential and logarithmic map at the origin, and geodesic steps."""
 
 import numpy as np
 import numpy.typing as npt
 
 from memstore.errors import InvalidError, short_repr
-from memstore.vectors.arrays import Real, Rows, Wide, lengths
+from memstore.vectors.arrays import Doubles, Floats, Rows, row_norms
 from memstore.vectors.space import EDGE, Ball
 
-_INSIDE = 1.0 - 1.1 * EDGE  # where what would lie beyond the edge is put: rounding to float32 does not lead out again
+CLAMPED_RADIUS = 1.0 - 1.1 * EDGE
+"""Relative radius to which points beyond the edge are clamped; rounding to float32 does not move them out again."""
 
 
-def _heights(ball: Ball, wide: Wide) -> Wide:
-    """1 - c|x|² of each row: how far it is from the edge; what lies beyond, as damage may, is at the edge."""
-    heights: Wide = np.maximum(1.0 - ball.curvature * np.einsum("ij,ij->i", wide, wide), EDGE)
-    return heights
+def boundary_gaps(ball: Ball, points: Doubles) -> Doubles:
+    """1 - c|x|² of each row, shape (n,), at least `EDGE`: a damaged point beyond the edge counts as on the edge."""
+    gaps: Doubles = np.maximum(1.0 - ball.curvature * np.einsum("ij,ij->i", points, points), EDGE)
+    return gaps
 
 
 def into_ball(vectors: npt.ArrayLike, curvature: float = 1.0) -> Rows:
-    """Euclidean vectors in the Poincaré ball: the exponential map at its origin.
+    """Map Euclidean vectors into the Poincaré ball, by the exponential map at its origin.
 
-    tanh(sqrt(c) |v|) v / (sqrt(c) |v|): directions stay, and v comes to lie at the distance 2 |v| from the origin. What
-    would be nearer to the edge than float32 tells apart (sqrt(c) |v| over 6.1) is put just inside of it, where vectors
-    of one direction become one: scale vectors that are much longer.
+    tanh(sqrt(c) |v|) v / (sqrt(c) |v|). Directions are preserved, and the image of v has the hyperbolic distance 2 |v|
+    from the origin. Vectors with sqrt(c) |v| over 6.1 would come closer to the edge than float32 resolves: they are
+    clamped just inside the edge, where vectors of one direction become equal. Scale much longer vectors down first.
 
     Args:
         vectors: real numbers, shape (dimension,) or (n, dimension).
-        curvature: the store's.
+        curvature: curvature magnitude c > 0 of the ball (the curvature is -c); use that of the store.
 
     Returns:
-        float32, of the shape of *vectors*. Source: Ganea, Bécigneul and Hofmann, arXiv:1805.09112, Lemma 2.
+        float32, in the shape of *vectors*. Source: Ganea, Bécigneul and Hofmann, arXiv:1805.09112, Lemma 2.
+
+    Raises:
+        InvalidError: *vectors* are not finite numbers in one of these shapes, or *curvature* is not positive.
     """
-    ball, wide, size = _given(vectors, curvature)
-    reach = np.minimum(np.tanh(size / ball.radius), _INSIDE) * ball.radius
+    ball, points, norms = checked_points(vectors, curvature)
+    target_norms = np.minimum(np.tanh(norms / ball.radius), CLAMPED_RADIUS) * ball.radius
     with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(size > 0, wide * (reach / size), 0.0)
+        scaled = np.where(norms > 0, points * (target_norms / norms), 0.0)
     return scaled.astype(np.float32)
 
 
 def out_of_ball(vectors: npt.ArrayLike, curvature: float = 1.0) -> Rows:
-    """What `into_ball` made *vectors* of, but for what it put inside the edge: the logarithmic map at the origin.
+    """Map points of the ball to Euclidean vectors, by the logarithmic map at the origin.
+
+    The inverse of `into_ball`, except for vectors that `into_ball` clamped.
+
+    Args:
+        vectors: real numbers, shape (dimension,) or (n, dimension), inside the ball.
+        curvature: curvature magnitude c > 0 of the ball (the curvature is -c).
+
+    Returns:
+        float32, in the shape of *vectors*.
 
     Raises:
-        InvalidError: one lies outside the ball.
+        InvalidError: a vector lies outside the ball, or an argument is invalid as in `into_ball`.
     """
-    ball, wide, size = _given(vectors, curvature)
-    if (size >= ball.radius).any():
+    ball, points, norms = checked_points(vectors, curvature)
+    if (norms >= ball.radius).any():
         raise InvalidError(
-            f"a vector of length {float(size.max()):.6g} lies outside the ball of radius {ball.radius:g}"
+            f"vector outside the Poincaré ball: expected norm below {ball.radius:g}, found {float(norms.max()):.6g}"
         )
     with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(size > 0, wide * (np.arctanh(size / ball.radius) * ball.radius / size), 0.0)
+        scaled = np.where(norms > 0, points * (np.arctanh(norms / ball.radius) * ball.radius / norms), 0.0)
     return scaled.astype(np.float32)
 
 
-def moved(ball: Ball, rows: Real, directions: Wide, far: Wide) -> Rows:
-    """Each of *rows*, shape (n, dimension), moved *far*, shape (n,), in one of *directions*, of any length.
+def geodesic_step(ball: Ball, points: Floats, directions: Doubles, distances: Doubles) -> Rows:
+    """Move each of *points* along a geodesic, by Möbius addition; results beyond the edge are clamped.
 
-    By Möbius addition (Ganea, Bécigneul and Hofmann, equation 4); what would come to lie beyond the edge is put inside.
+    Args:
+        ball: the ball.
+        points: shape (n, dimension), inside the ball.
+        directions: shape (n, dimension), of any norm but zero.
+        distances: hyperbolic distances, shape (n,).
+
+    Returns:
+        float32, shape (n, dimension). Source: Ganea, Bécigneul and Hofmann, arXiv:1805.09112, equation 4.
     """
     root = np.sqrt(ball.curvature)
-    x = rows.astype(np.float64) * root
-    y = directions * (np.tanh(root * far / 2.0) / lengths(directions))[:, None]
-    products, inner = np.einsum("ij,ij->i", x, y)[:, None], np.einsum("ij,ij->i", x, x)[:, None]
-    outer = np.einsum("ij,ij->i", y, y)[:, None]
-    ended = ((1 + 2 * products + outer) * x + (1 - inner) * y) / (1 + 2 * products + inner * outer)
-    ended *= np.minimum(1.0, _INSIDE / np.maximum(lengths(ended), 1e-30))[:, None] / root
-    inside: Rows = ended.astype(np.float32)
-    return inside
+    x = points.astype(np.float64) * root
+    y = directions * (np.tanh(root * distances / 2.0) / row_norms(directions))[:, None]
+    xy, xx = np.einsum("ij,ij->i", x, y)[:, None], np.einsum("ij,ij->i", x, x)[:, None]
+    yy = np.einsum("ij,ij->i", y, y)[:, None]
+    targets = ((1 + 2 * xy + yy) * x + (1 - xx) * y) / (1 + 2 * xy + xx * yy)
+    targets *= np.minimum(1.0, CLAMPED_RADIUS / np.maximum(row_norms(targets), 1e-30))[:, None] / root
+    moved_points: Rows = targets.astype(np.float32)
+    return moved_points
 
 
-def _given(vectors: npt.ArrayLike, curvature: float) -> tuple[Ball, Wide, Wide]:
-    """The ball, and *vectors* with their lengths, shape (…, 1)."""
+def checked_points(vectors: npt.ArrayLike, curvature: float) -> tuple[Ball, Doubles, Doubles]:
+    """The ball of *curvature*, *vectors* in float64, and their norms in shape (…, 1).
+
+    Raises:
+        InvalidError: *vectors* are not finite numbers in one or two dimensions, or *curvature* is not positive.
+    """
     if not 0 < curvature < np.inf:
         raise InvalidError(
-            f"curvature is a number over 0, by minus which the ball is curved; got {short_repr(curvature)}"
+            "Invalid curvature: expected the magnitude c > 0 of the ball (its curvature is -c), "
+            f"found {short_repr(curvature)}"
         )
-    wide = np.asarray(vectors, dtype=np.float64)
-    if wide.ndim not in (1, 2) or not np.isfinite(wide).all():
-        raise InvalidError("vectors are finite numbers, in an array of shape (dimension,) or (n, dimension)")
-    return Ball(curvature), wide, np.linalg.norm(wide, axis=-1, keepdims=True)
+    points = np.asarray(vectors, dtype=np.float64)
+    if points.ndim not in (1, 2) or not np.isfinite(points).all():
+        raise InvalidError(
+            "Invalid vectors: expected finite numbers in an array of shape (dimension,) or (n, dimension)"
+        )
+    return Ball(curvature), points, np.linalg.norm(points, axis=-1, keepdims=True)

@@ -5,87 +5,89 @@ from dataclasses import dataclass
 import numpy as np
 
 from memstore.models.records import Embedding
-from memstore.vectors.arrays import Rows, Wide, lengths
-from memstore.vectors.hyperbolic import _INSIDE, _heights
-from memstore.vectors.metrics import index_form, usable
-from memstore.vectors.space import DIRECTIONS, Ball, Measure
+from memstore.vectors.arrays import Doubles, Rows, row_norms
+from memstore.vectors.hyperbolic import CLAMPED_RADIUS, boundary_gaps
+from memstore.vectors.metrics import index_form, valid_rows
+from memstore.vectors.space import ANGULAR_METRICS, Ball, Measure
 
-CANCELLED = 1e-6
-"""A mean shorter than this share of its members' mean length has no meaning left, only rounding."""
+CANCELLATION_LIMIT = 1e-6
+"""A mean shorter than this share of the mean norm of its members is rounding noise, and counts as no mean."""
 
 
-def resolution(metric: Measure, vector: Embedding) -> float:
-    """The length against which to measure how far a computed mean is off.
+def tolerance_scale(metric: Measure, vector: Embedding) -> float:
+    """The norm relative to which the error of a computed mean *vector* is measured.
 
-    That of *vector* itself; in the ball, where members on all sides have a mean at the origin, not less than what their
-    rounding leaves of it.
+    It is the norm of *vector*. In the ball the mean of members on all sides is near the origin, so the scale has a
+    lower bound there: the norm that rounding of the members can cause.
     """
-    length = float(np.linalg.norm(vector.astype(np.float64)))
-    return max(length, CANCELLED * metric.radius) if isinstance(metric, Ball) else length
+    norm = float(np.linalg.norm(vector.astype(np.float64)))
+    return max(norm, CANCELLATION_LIMIT * metric.radius) if isinstance(metric, Ball) else norm
 
 
 @dataclass(slots=True)
 class Mean:
-    """A mean that grows: what a composite is computed from.
+    """A running mean, from which a composite is computed.
 
-    In the ball it is the Einstein midpoint: with γ = (1 + c|x|²) / (1 - c|x|²), the factors of the members in the Klein
-    model, and there their mean weighted by them (Ungar, Analytic Hyperbolic Geometry, 2005). It is the point from
-    which the sum of cosh(sqrt(c) d) - 1 is least, and lies half way between two.
+    In the ball it is the Einstein midpoint: the members are weighted by γ = (1 + c|x|²) / (1 - c|x|²), their Lorentz
+    factors in the Klein model, and averaged there (Ungar, Analytic Hyperbolic Geometry, 2005). The midpoint minimises
+    the sum of cosh(sqrt(c) d) - 1, and of two members it is the geodesic midpoint.
 
     Attributes:
-        total: the sum of the members' vectors in index form, float64, shape (dimension,); in the ball, of γ times
-            their vectors in the Klein model, of radius 1.
-        length: the sum of their lengths; in the ball, of γ.
-        count: how many.
+        total: sum of the members' vectors in index form, float64, shape (dimension,); in the ball the sum of γ times
+            their vectors in the Klein model of radius 1.
+        length: sum of their norms; in the ball the sum of γ.
+        count: number of members.
     """
 
-    total: Wide
+    total: Doubles
     length: float = 0.0
     count: int = 0
 
     def add(self, metric: Measure, rows: Rows) -> None:
-        """Take in more members: float32, shape (n, dimension), as stored.
+        """Add members: float32, shape (n, dimension), as stored.
 
-        They are summed one after the other, in the order given, so that the same members in the same order
-        give the same bits however they are cut into calls.
+        Members are summed one by one in the order given. So the same members in the same order give the same bits,
+        however they are split into calls.
         """
-        wide = index_form(metric, rows).astype(np.float64)
+        points = index_form(metric, rows).astype(np.float64)
         if isinstance(metric, Ball):
-            heights = _heights(metric, wide)
-            sizes = (2.0 - heights) / heights
-            wide *= (2.0 * np.sqrt(metric.curvature) / heights)[:, None]
+            gaps = boundary_gaps(metric, points)
+            weights = (2.0 - gaps) / gaps
+            points *= (2.0 * np.sqrt(metric.curvature) / gaps)[:, None]
         else:
-            sizes = lengths(wide)
-        self.length = float(np.add.accumulate(np.concatenate([[self.length], sizes]))[-1])
-        for row in wide:
-            self.total += row
+            weights = row_norms(points)
+        self.length = float(np.add.accumulate(np.concatenate([[self.length], weights]))[-1])
+        for point in points:
+            self.total += point
         self.count += len(rows)
 
     def vector(self, metric: Measure) -> Embedding | None:
-        """The composite: the mean, under cosine and spherical at length 1.
+        """The composite: float32, shape (dimension,), read-only; of norm 1 under cosine and spherical.
 
-        None when there is none or the members cancel out, as antipodes on the sphere do; in the ball they never do.
+        None for no members, and for members that cancel out, such as antipodes on the sphere. In the ball members
+        never cancel out.
         """
         if self.count == 0:
             return None
-        mean = self._in_ball(metric) if isinstance(metric, Ball) else self._flat(metric)
+        mean = self._ball_mean(metric) if isinstance(metric, Ball) else self._euclidean_mean(metric)
         if mean is None:
             return None
         vector: Embedding = mean.astype(np.float32)
-        if isinstance(metric, Ball) and not usable(metric, vector[None])[0]:
-            vector = (mean * (_INSIDE * metric.radius / np.linalg.norm(mean))).astype(np.float32)
+        if isinstance(metric, Ball) and not valid_rows(metric, vector[None])[0]:
+            vector = (mean * (CLAMPED_RADIUS * metric.radius / np.linalg.norm(mean))).astype(np.float32)
         vector.flags.writeable = False
         return vector
 
-    def _flat(self, metric: Measure) -> Wide | None:
+    def _euclidean_mean(self, metric: Measure) -> Doubles | None:
         mean = self.total / self.count
-        length = float(np.sqrt((mean * mean).sum()))
-        if length < CANCELLED * (self.length / self.count):
+        norm = float(np.sqrt((mean * mean).sum()))
+        if norm < CANCELLATION_LIMIT * (self.length / self.count):
             return None
-        return mean / length if metric in DIRECTIONS else mean
+        return mean / norm if metric in ANGULAR_METRICS else mean
 
-    def _in_ball(self, ball: Ball) -> Wide:
-        far = float(np.sqrt((self.total * self.total).sum()))
-        rest = np.sqrt(max((self.length - far) * (self.length + far), 0.0))
-        mean: Wide = self.total * (ball.radius / (self.length + rest))  # from the Klein model, of radius 1
+    def _ball_mean(self, ball: Ball) -> Doubles:
+        norm = float(np.sqrt((self.total * self.total).sum()))
+        # sqrt(length² - norm²), factored because the difference of squares would cancel.
+        root = np.sqrt(max((self.length - norm) * (self.length + norm), 0.0))
+        mean: Doubles = self.total * (ball.radius / (self.length + root))  # from the Klein model of radius 1
         return mean

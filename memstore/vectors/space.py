@@ -10,31 +10,35 @@ MAX_DIMENSION = 65_536
 MIN_CURVATURE, MAX_CURVATURE = 1e-6, 1e6
 
 EDGE = 1e-5
-"""How much of the ball's radius, next to its edge, no vector lies in: there float32 cannot tell distances apart."""
+"""Relative width of the shell at the boundary of the ball that holds no vector: float32 cannot resolve it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ball:
-    """The Poincaré ball of curvature -*curvature*: the points nearer to the origin than its radius."""
+    """The Poincaré ball of curvature -*curvature*.
+
+    Attributes:
+        curvature: curvature magnitude c > 0 (the curvature is -c).
+    """
 
     curvature: float = 1.0
 
     @property
     def radius(self) -> float:
-        """Where it ends."""
+        """Euclidean radius of the ball, 1/sqrt(c)."""
         return 1.0 / math.sqrt(self.curvature)
 
     @property
-    def within(self) -> float:
-        """How far from the origin a vector may lie."""
+    def max_norm(self) -> float:
+        """Largest Euclidean norm that a stored vector may have."""
         return (1.0 - EDGE) * self.radius
 
 
 Measure = Literal["cosine", "inner_product", "l2", "spherical"] | Ball
-"""By what vectors are compared: the metric's word, or for `"hyperbolic"` the ball, whose word alone says too little."""
+"""What vectors are compared by: the name of the metric, or for `"hyperbolic"` the ball with its curvature."""
 
-DIRECTIONS: tuple[Measure, ...] = ("cosine", "spherical")
-"""Those that compare vectors by direction alone: at length 1, and never a zero vector."""
+ANGULAR_METRICS: tuple[Measure, ...] = ("cosine", "spherical")
+"""Metrics that depend on direction only. Vectors are compared at norm 1, and a zero vector is invalid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +48,8 @@ class Space:
     Attributes:
         dimension: numbers per vector.
         metric: how they are compared.
-        embedder: the name of the embedder that made them; None while nobody named one.
-        curvature: of the ball they lie in, which is curved by minus so much; None but under `"hyperbolic"`.
+        embedder: name of the embedder that computed them; None while none is recorded.
+        curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None for other metrics.
     """
 
     dimension: int
@@ -55,18 +59,18 @@ class Space:
 
     @property
     def measure(self) -> Measure:
-        """What `memstore.geometry` compares them by."""
+        """What the functions of `memstore.vectors.metrics` compare them by."""
         if self.metric == "hyperbolic":
             return Ball() if self.curvature is None else Ball(self.curvature)
         return self.metric
 
     @property
-    def zero_ok(self) -> bool:
-        """Whether a zero vector has a place."""
-        return self.measure not in DIRECTIONS
+    def allow_zero(self) -> bool:
+        """Whether a zero vector is valid."""
+        return self.measure not in ANGULAR_METRICS
 
     @property
-    def within(self) -> float | None:
-        """How far from the origin a vector may lie; None for any distance."""
+    def max_norm(self) -> float | None:
+        """Largest Euclidean norm of a vector; None for no limit."""
         measure = self.measure
-        return measure.within if isinstance(measure, Ball) else None
+        return measure.max_norm if isinstance(measure, Ball) else None

@@ -378,7 +378,7 @@ def test_rows_inserted_widely_are_the_rows_given(scratch: Connection, count: int
 @pytest.mark.parametrize("cut", [slice(None, None, 1), slice(None, None, -1), slice(None, None, 2)])
 def test_an_embedding_is_the_numbers_given_whatever_their_layout(dtype: str, cut: slice) -> None:
     given = np.arange(1, 17).astype(dtype)[cut]
-    made = as_embedding(given, len(given), zero_ok=False)
+    made = as_embedding(given, len(given), allow_zero=False)
     assert made.tolist() == [float(x) for x in given]
     assert made.dtype == np.float32
     assert made.flags.c_contiguous
@@ -391,7 +391,7 @@ def test_an_embedding_is_the_numbers_given_whatever_their_layout(dtype: str, cut
 
 
 def test_the_bytes_of_an_embedding_are_stored_without_a_copy() -> None:
-    made = as_embedding(np.arange(1, 5, dtype=np.float32), 4, zero_ok=False)
+    made = as_embedding(np.arange(1, 5, dtype=np.float32), 4, allow_zero=False)
     assert encode(made) is made.base
     assert encode(made[1:]) == np.arange(2, 5, dtype="<f4").tobytes()
     assert encode(made[::-1]) == np.arange(4, 0, -1, dtype="<f4").tobytes()

@@ -648,7 +648,7 @@ def test_any_array_is_rounded_to_float32_or_refused(
     if len(shape) != 1 and array.size == math.prod(shape):
         array = array.reshape(shape)
     try:
-        vector = as_embedding(array, 6, zero_ok=zero_ok)
+        vector = as_embedding(array, 6, allow_zero=zero_ok)
     except InvalidError:
         return
     assert vector.shape == (6,)

@@ -144,10 +144,10 @@ async def test_the_file_remembers_what_was_asked_for(path: Path) -> None:
     ):
         async with opened(path, **asked) as store:
             is_now = IndexSettings(**({"kind": "graph", "graph": options, "vector_type": "float16"} | expected))
-            assert store._follower.options == is_now
+            assert store._follower.indexes.options == is_now
         assert IndexSettings.stored(remembered(path)) == is_now
     async with opened(path, read_only=True, index="graph") as store:
-        assert store._follower.options.kind == "graph"
+        assert store._follower.indexes.options.kind == "graph"
     assert IndexSettings.stored(remembered(path)).kind == "auto", "a reader changes nothing"
 
 
@@ -163,7 +163,7 @@ async def test_a_graph_of_other_options_is_built_anew(path: Path, caplog: pytest
             stats = await store.stats()
             assert stats.graph_nodes == 400
             assert sizes.setdefault(m, stats.graph_bytes) == pytest.approx(stats.graph_bytes, rel=0.05)
-            assert store._follower.indexes["memory"].graph.options.m == m
+            assert store._follower.indexes.by_kind["memory"].graph.options.m == m
             assert await store.check() == []
         said = sql(path, "SELECT json_extract(parameters, '$.m') FROM index_snapshot ORDER BY pk")
         assert said == [(m,)], "the one that does not fit is no use to anyone any more"
@@ -172,7 +172,7 @@ async def test_a_graph_of_other_options_is_built_anew(path: Path, caplog: pytest
 
 async def test_another_effort_needs_no_other_graph(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await filled(path, graph=GraphOptions(ef_search=40))
-    monkeypatch.setattr("memstore.sync.maintainer.Tender._fold", None)
+    monkeypatch.setattr("memstore.sync.maintainer.IndexMaintainer._merge", None)
     async with opened(path, graph=GraphOptions(ef_search=99)) as store:
         await settled(store)
         assert (await store.stats()).ef_search == 99
@@ -186,7 +186,7 @@ async def test_exact_drops_the_graph_and_what_it_takes_in_the_file(path: Path) -
         await settled(store)
         await store.optimize()
         stats = await store.stats()
-        assert (stats.index, stats.index_reason, stats.snapshot_bytes) == ("exact", "asked for", 0)
+        assert (stats.index, stats.index_reason, stats.snapshot_bytes) == ("exact", "requested", 0)
         assert await right(store) == {"exact"}
     async with opened(path, index="auto") as store:
         await settled(store)
@@ -201,7 +201,7 @@ async def test_float16_keeps_half_and_finds_the_same(path: Path) -> None:
             assert await right(store) == {"exact"}
             stats = await store.stats()
             assert stats.vector_type == vector_type
-            held[vector_type] = store._follower.indexes["memory"].table.storage.rows.nbytes
+            held[vector_type] = store._follower.indexes.by_kind["memory"].table.storage.rows.nbytes
             assert await store.check() == []
             assert (await store.memories.get("3")).embedding.tobytes() == ROWS[3].tobytes()
     assert held["float32"] == 2 * held["float16"]
@@ -233,7 +233,7 @@ async def test_what_the_file_remembers_and_nobody_can_read_is_the_default(path: 
         await store.memories.add("", id="0", embedding=ROWS[0])
     sql(path, "UPDATE store_meta SET index_options = :text", text=garbage)
     async with opened(path) as store:
-        assert store._follower.options == IndexSettings()
+        assert store._follower.indexes.options == IndexSettings()
         assert [hit.memory.id for hit in await store.memories.search(ROWS[0])] == ["0"]
     async with opened(path, index="graph"):
         pass

@@ -75,8 +75,8 @@ def content(path: Path) -> list[str]:
 
 def arrays(store: Store) -> dict[str, tuple[bytes, ...]]:
     return {
-        kind: tuple(np.ascontiguousarray(a).tobytes() for a in index.entries())
-        for kind, index in store._follower.indexes.items()
+        kind: tuple(np.ascontiguousarray(a).tobytes() for a in index.table.entries())
+        for kind, index in store._follower.indexes.by_kind.items()
     }
 
 
@@ -128,9 +128,9 @@ async def test_one_of_many_damaged_in_several_ways_is_told_apart(store: Store, r
 async def test_scope_and_expiry_in_the_index_are_compared_too(store: Store, rng: np.random.Generator) -> None:
     ids = await filled(store, vectors(rng, 4))
     await store.memories.search(np.ones(DIMENSION))
-    with store._follower.lock.exclusive():
-        index = store._follower.indexes["memory"]
-        held = index.entries()
+    with store._follower.indexes.lock.exclusive():
+        index = store._follower.indexes.by_kind["memory"]
+        held = index.table.entries()
         index.put(
             held._replace(namespaces=held.namespaces + (held.keys == 2), expiries=held.expiries - (held.keys == 3))
         )

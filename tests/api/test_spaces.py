@@ -22,9 +22,10 @@ from memstore.index.faiss_engine import FaissEngine
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import Engine
 from memstore.testing import HashEmbedder
-from memstore.vectors.hyperbolic import into_ball, moved, out_of_ball
+from memstore.vectors import into_ball, out_of_ball
+from memstore.vectors.hyperbolic import geodesic_step
 from memstore.vectors.mean import Mean
-from memstore.vectors.metrics import distances, mixed, scores, usable
+from memstore.vectors.metrics import distances, scores, valid_rows, weighted_distances
 from memstore.vectors.space import Ball
 from tests.conftest import DIMENSION, vectors
 from tests.database.test_migrations import alembic
@@ -137,7 +138,7 @@ def test_into_the_ball_keeps_directions_and_doubles_lengths(v: Rows, curvature: 
 def test_what_would_lie_beyond_the_edge_is_put_inside_and_can_be_stored() -> None:
     far = into_ball(np.array([[1e3, 0, 0], [0, -1e30, 0], [0, 0, 0]]), 0.25)
     assert np.linalg.norm(far, axis=1) == pytest.approx([2 * (1 - 1.1e-5)] * 2 + [0], rel=1e-6)
-    with pytest.raises(InvalidError, match="outside the ball"):
+    with pytest.raises(InvalidError, match="outside the Poincaré ball"):
         out_of_ball(np.array([2.0, 0.0]), 0.25)
     for wrong in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(InvalidError, match="curvature"):
@@ -152,7 +153,7 @@ def test_a_vector_is_moved_as_far_as_is_said(x: Rows, towards: Rows, far: float,
     assume(bool(np.abs(towards).max() > 1e-3))
     ball = Ball(curvature)
     start = put(ball, x * np.float32(0.3))
-    end = moved(ball, start[None], towards[None].astype(np.float64), np.array([far]))[0]
+    end = geodesic_step(ball, start[None], towards[None].astype(np.float64), np.array([far]))[0]
     if np.linalg.norm(end.astype(np.float64)) < 0.99 * ball.radius:
         assert between(ball, start, end) == pytest.approx(far, rel=1e-4)
 
@@ -190,7 +191,7 @@ def test_the_mean_in_the_ball_has_the_least_sum(curvature: float, seed: int) -> 
         return float((np.cosh(np.sqrt(curvature) * distances(ball, at, rows)) - 1).sum())
 
     def inside(at: Wide) -> Wide:
-        return at * min(1, ball.within / max(np.linalg.norm(at), 1e-300))
+        return at * min(1, ball.max_norm / max(np.linalg.norm(at), 1e-300))
 
     found = mean_of(ball, rows)
     expected = least(wrong, rows.mean(axis=0, dtype=np.float64), 0.3 * ball.radius, inside)
@@ -254,13 +255,13 @@ def test_a_mean_next_to_the_edge_is_still_inside(rng: np.random.Generator) -> No
     ball, tried = Ball(), 0
     while tried < 20:
         x = np.abs(rng.standard_normal(3)) + 0.3
-        x = (x * (ball.within - 5e-8) / np.linalg.norm(x)).astype(np.float32)
+        x = (x * (ball.max_norm - 5e-8) / np.linalg.norm(x)).astype(np.float32)
         corner = np.nextafter(x, np.float32(1))
         rows = np.where(np.eye(3, dtype=bool), x, corner)
-        if usable(ball, rows).all() and not usable(ball, corner[None])[0]:
+        if valid_rows(ball, rows).all() and not valid_rows(ball, corner[None])[0]:
             tried += 1
             mean = mean_of(ball, rows)
-            assert usable(ball, mean[None])[0]
+            assert valid_rows(ball, mean[None])[0]
             np.testing.assert_allclose(mean, corner, rtol=2e-6)
     far = np.stack([into_ball(np.ones(3) * 1e6, 0.01)] * 3)
     assert mean_of(Ball(0.01), far).tobytes() == far[0].tobytes()
@@ -392,7 +393,7 @@ def test_formulas_refuse_another_dimension() -> None:
             with pytest.raises(DimensionError):
                 distances(metric, wrong, rows)
         with pytest.raises(DimensionError):
-            mixed({"l2": 1}, wrong, rows)
+            weighted_distances({"l2": 1}, wrong, rows)
 
 
 def test_the_word_hyperbolic_alone_says_too_little() -> None:
@@ -419,7 +420,7 @@ async def test_what_lies_outside_the_ball_is_refused_and_nothing_is_stored(path:
             store.memories.search(OUTSIDE),
             store.assemblies.search(OUTSIDE),
         ):
-            with pytest.raises(EmbeddingError, match=r"ends? at 0.99999: memstore\.geometry\.into_ball"):
+            with pytest.raises(EmbeddingError, match=r"at most 0.99999, found .*memstore\.vectors\.into_ball"):
                 await call
         assert await store.memories.count() == 1
         await store.memories.add("edge", embedding=[0.99998, 0, 0])
@@ -662,8 +663,11 @@ async def test_reranking_refuses_what_it_cannot_weigh(path: Path) -> None:
 def test_a_mixed_sum_is_no_metric_of_any_of_its_spaces() -> None:
     """A term to rank by: what it says of two vectors depends on units that have nothing to do with each other."""
     x, y = np.float32([1, 0]), np.float32([[2, 0]])
-    assert mixed({"spherical": 1}, x, y)[0] == 0, "two vectors, and no distance between them"
-    assert mixed({"l2": 1, "spherical": 1}, 2 * x, 2 * y)[0] == 2 * mixed({"l2": 1, "spherical": 1}, x, y)[0]
+    assert weighted_distances({"spherical": 1}, x, y)[0] == 0, "two vectors, and no distance between them"
+    assert (
+        weighted_distances({"l2": 1, "spherical": 1}, 2 * x, 2 * y)[0]
+        == 2 * weighted_distances({"l2": 1, "spherical": 1}, x, y)[0]
+    )
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))

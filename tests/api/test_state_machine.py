@@ -35,11 +35,11 @@ from hypothesis.stateful import (
 
 import memstore
 from memstore import GraphOptions, MemstoreError, Metric, Store
-from memstore.index import hnsw, hybrid, planner
+from memstore.index import hnsw, planner
 from memstore.repository.sqlite_only import change_log
 from memstore.schema.namespace_path import namespace_path
 from memstore.sync import maintainer, snapshot
-from memstore.vectors.space import DIRECTIONS
+from memstore.vectors.space import ANGULAR_METRICS
 from tests.support.clusters import small_graphs
 from tests.support.index_options import with_index
 from tests.support.model import NOUNS, Command, Key, Model, Moment, Namespace, Search, Where, at, by, right_hits, same
@@ -97,7 +97,9 @@ def vectors(metric: str) -> list[npt.NDArray[np.float32]]:
         special += [0.999 * row / np.linalg.norm(row) for row in (rows[4], -rows[4], np.ones(DIMENSION))]
         return [*rows, *(np.asarray(row, dtype=np.float32) for row in special)]
     special = [-rows[0], 2 * rows[1], rows[2] + np.float32(1e-4), np.ones(DIMENSION), rows[3] * 1e20, rows[4] * 1e-25]
-    special += [np.full(DIMENSION, 3e38)] if metric in DIRECTIONS else [np.full(DIMENSION, 3e38), np.zeros(DIMENSION)]
+    special += (
+        [np.full(DIMENSION, 3e38)] if metric in ANGULAR_METRICS else [np.full(DIMENSION, 3e38), np.zeros(DIMENSION)]
+    )
     return [*rows, *(np.asarray(row, dtype=np.float32) for row in special)]
 
 
@@ -298,7 +300,9 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def open(self, metric: str, engines: tuple[str, str], options: dict[str, Any]) -> None:
         self.model = Model(metric)
-        planner.TRUSTED = 1_000 if metric == "hyperbolic" else 0.75  # there a graph that is exact gives all it has
+        planner.COMPLETE_SHARE = (
+            1_000 if metric == "hyperbolic" else 0.75
+        )  # there a graph that is exact gives all it has
         self.pool = vectors(metric)
         self.engines = engines
         self.options = options
@@ -340,7 +344,7 @@ class StoreMachine(RuleBasedStateMachine):
         asked = dict(self.options)
         if self.engines[which] == "numpy" and asked.get("index") == "graph":
             del asked["index"]
-        if self.model.metric not in DIRECTIONS:
+        if self.model.metric not in ANGULAR_METRICS:
             asked.pop("vector_type", None)
         return asked
 
@@ -515,7 +519,7 @@ class StoreMachine(RuleBasedStateMachine):
             if search.noun == "assemblies":
                 self.model.purge()
             verbs = getattr(at(self.face(second), search.namespace), search.noun)
-            async with self.nobody_tending():
+            async with self.no_maintenance():
                 answers = await verbs.search_many(asked, **search.arguments())
             for query, hits in zip(asked, answers, strict=True):
                 right_hits(self.model, search, query, hits)
@@ -531,7 +535,7 @@ class StoreMachine(RuleBasedStateMachine):
         asked = self.query(query)
         if sweeps and search.noun == "assemblies":
             model.purge()
-        async with self.nobody_tending():
+        async with self.no_maintenance():
             hits = await getattr(at(face, search.namespace), search.noun).search(asked, **search.arguments())
         right_hits(model, search, asked, hits)
 
@@ -590,29 +594,33 @@ class StoreMachine(RuleBasedStateMachine):
     # -- graphs
 
     @asynccontextmanager
-    async def nobody_tending(self) -> AsyncIterator[None]:
-        """A search of assemblies mends composites only where nobody is writing, no tender either."""
-        tenders = [store._tender for store in (self.store, self.other) if store is not None]
-        for tender in tenders:
-            await tender.stop()
+    async def no_maintenance(self) -> AsyncIterator[None]:
+        """A search of assemblies mends composites only where nobody is writing, and no maintainer either."""
+        maintainers = [store._maintainer for store in (self.store, self.other) if store is not None]
+        for maintainer_ in maintainers:
+            await maintainer_.stop()
         try:
             yield
         finally:
-            for tender in tenders:
-                tender.resume()
+            for maintainer_ in maintainers:
+                maintainer_.resume()
 
     def optimize(self, second: bool) -> None:
-        async def tended() -> None:
+        async def maintained() -> None:
             store = self.face(second)
             await store.optimize()
-            for index in store._follower.indexes.values():
-                wanted = index.kind != "exact" and store._follower.engine.name == "faiss" and index.unfit is None
-                few = len(index) < planner.LEAST_WORTH / 2 if index.kind == "auto" else not len(index)
-                assert (index.graph is not None) >= (wanted and not few and len(index) >= planner.LEAST_WORTH)
+            for index in store._follower.indexes.by_kind.values():
+                wanted = (
+                    index.kind != "exact"
+                    and store._follower.indexes.engine.name == "faiss"
+                    and index.graph_unsuitable is None
+                )
+                few = len(index) < planner.MIN_GRAPH_VECTORS / 2 if index.kind == "auto" else not len(index)
+                assert (index.graph is not None) >= (wanted and not few and len(index) >= planner.MIN_GRAPH_VECTORS)
                 assert index.graph is None or (wanted and not few)
-                assert index.graph is None or index.tail == 0
+                assert index.graph is None or index.unindexed == 0
 
-        self.run(tended())
+        self.run(maintained())
 
     def damaged_snapshot(self, number: int, how: str) -> None:
         """Somebody damages what is stored of the graph: nothing but the graph is the worse for it."""
@@ -665,7 +673,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert {f.kind for f in findings} - also <= {"composite"}, findings
         named = {(f.namespace, f.id) for f in findings if f.kind == "composite"}
         assert named == expected, findings
-        async with self.nobody_tending():
+        async with self.no_maintenance():
             await self.store.assemblies.search(self.pool[0])
         if not also:
             assert await self.store.check() == []
@@ -761,7 +769,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         async def look() -> None:
             self.looks += 1
-            assert FAILURES == [], "the graph could not be tended"
+            assert FAILURES == [], "the graph maintenance failed"
             await self.everything(self.store, self.model)
             for number, tags in ((self.looks, ()), (self.looks + 5, TAGS[:1]), (self.looks + 9, ())):
                 few = Search(noun="memories", limit=1 + number % 3, recursive=True, tags=frozenset(tags))
@@ -820,17 +828,20 @@ class Witness(logging.LoggerAdapter[logging.Logger]):
 @pytest.fixture
 def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs of four vectors and more, each searched through to its end, so that what they find is exact too."""
-    small_graphs(monkeypatch, LEAST_WORTH=4, STEP=0.01, NARROWEST=0, FOLD_LEAST=6, DEAD_LEAST=4, TOO_FEW=0, LADDER=(8,))
+    small_graphs(
+        monkeypatch,
+        MIN_GRAPH_VECTORS=4,
+        CANDIDATE_COST=0.01,
+        MIN_ALLOWED_SHARE=0,
+        MERGE_MIN=6,
+        REBUILD_MIN_DELETED=4,
+        MIN_USEFUL_RECALL=0,
+        EF_SEARCH_STEPS=(8,),
+    )
     monkeypatch.setattr(change_log, "KEEP", 40)
     monkeypatch.setattr(snapshot, "CHUNK", 400)
     monkeypatch.setattr(maintainer, "_log", Witness(logging.getLogger("memstore"), {}))
-    monkeypatch.setattr(planner, "TRUSTED", planner.TRUSTED)  # see `StoreMachine.open`
-    take = hybrid.HybridIndex.asked
-    monkeypatch.setattr(
-        hybrid.HybridIndex,
-        "asked",
-        lambda self, limit, effort: max(limit, min(self.nodes, take(self, limit, effort))),
-    )
+    monkeypatch.setattr(planner, "COMPLETE_SHARE", planner.COMPLETE_SHARE)  # see `StoreMachine.open`
     walk = hnsw.Graph.search
     monkeypatch.setattr(hnsw.Graph, "search", lambda self, queries, limit, effort: walk(self, queries, limit, 10_000))
     FAILURES.clear()

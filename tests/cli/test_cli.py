@@ -23,7 +23,7 @@ from memstore.cli import backups, chunking, import_export, sources
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
 from memstore.database.inspect import HEAD
-from memstore.index.vector_table import Table
+from memstore.index.vector_table import VectorTable
 from memstore.testing import HashEmbedder
 from tests.database.test_backup import of_the_first_revision
 
@@ -613,8 +613,10 @@ def test_check_finds_damage_with_exit_code_3_and_repair_names_what_remains(small
 
 
 def test_check_builds_the_index_and_compares_it_with_the_rows(small, monkeypatch):
-    whole = Table.load
-    monkeypatch.setattr(Table, "load", lambda table, entries: whole(table, type(entries)(*(e[1:] for e in entries))))
+    whole = VectorTable.load
+    monkeypatch.setattr(
+        VectorTable, "load", lambda table, entries: whole(table, type(entries)(*(e[1:] for e in entries)))
+    )
     done = runner.invoke(app, ["check", "--json", "-f", str(small)])
     assert done.exit_code == 3
     assert {finding["kind"] for finding in json.loads(done.stdout)["findings"]} == {"missing"}

@@ -79,7 +79,7 @@ def test_faiss_is_loaded_in_another_process_than_doctors_own():
 
 
 def test_where_faiss_carries_an_llvm_runtime_it_says_that_it_must_be_asked_for(monkeypatch):
-    monkeypatch.setattr(doctor, "carries_llvm", lambda: True)
+    monkeypatch.setattr(doctor, "faiss_bundles_libomp", lambda: True)
     found = facts()["loads by itself"]
     assert found["state"] == "note"
     assert "engine='faiss'" in found["value"]

@@ -122,7 +122,7 @@ async def test_an_index_that_cannot_follow_a_commit_is_built_anew(
 ) -> None:
     await store.memories.add("a", embedding=[1.0] * 8)
     await store.memories.search([1.0] * 8)
-    store._follower.indexes["memory"].table.storage = None  # as after running out of memory halfway
+    store._follower.indexes.by_kind["memory"].table.storage = None  # as after running out of memory halfway
     await store.memories.add("b", id="b", embedding=[-1.0] * 8)
     assert "could not follow" in caplog.text
     assert (await store.memories.search([-1.0] * 8))[0].memory.id == "b"

@@ -271,7 +271,11 @@ async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
     go, held, database = threading.Event(), threading.Event(), store._database
 
     def hold() -> None:
-        with store._follower.lock.exclusive(), store._follower.lock._guard, database._writer._line._guard:
+        with (
+            store._follower.indexes.lock.exclusive(),
+            store._follower.indexes.lock._guard,
+            database._writer._line._guard,
+        ):
             held.set()
             go.wait(60)
 

@@ -394,7 +394,7 @@ async def test_a_transaction_after_it_searches_what_was_restored_though_the_log_
     async with memstore.open(old) as store:
         query = vectors(np.random.default_rng(len("next")), 5)[3]
         await store.memories.search(query)
-        at = store._follower.applied
+        at = store._follower.indexes.applied
         await memstore.restore_backup(new, old)
         assert sql(old, "SELECT seq FROM sqlite_sequence WHERE name = 'change_log'") == [(at,)]
         async with store.transaction() as tx:

@@ -35,7 +35,7 @@ FORMS = [
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_graphs(monkeypatch, NARROWEST=0.02)
+    small_graphs(monkeypatch, MIN_ALLOWED_SHARE=0.02)
 
 
 @dataclass
@@ -166,7 +166,7 @@ def world(worlds: dict[tuple[str, str], tuple[Path, World]], path: Path, monkeyp
     async def opened(metric: str, vector_type: str = "float32", **options: Any) -> AsyncIterator[World]:
         source, w = worlds[metric, vector_type]
         shutil.copyfile(source, path)
-        for name in ("FOLD_LEAST", "FOLD_MOST", "DEAD_LEAST"):
+        for name in ("MERGE_MIN", "MERGE_MAX", "REBUILD_MIN_DELETED"):
             monkeypatch.setattr(planner, name, 10**6)  # the graph is as it was left, and stays so
         async with memstore.open(path, durability="relaxed", **with_index({"engine": "faiss", **options})) as store:
             await attached(store)
@@ -239,7 +239,7 @@ async def test_a_filter_against_the_query_costs_nothing(world: Worlds, metric: s
             answers = await search(w.towards, where={"importance": {"$lt": share}}, recursive=True)
             w.judge(answers, (w.importance < share) & ~w.gone, queries=w.towards)
             if share == 0.5:
-                assert {hits.plan.reason for hits in answers} == {"the graph's answer was short"}
+                assert {hits.plan.reason for hits in answers} == {"the graph found too few"}
             answers = await search(w.towards, where={"importance": {"$gte": 1 - share}}, recursive=True)
             w.judge(answers, (w.importance >= 1 - share) & ~w.gone, queries=w.towards)
 
@@ -342,7 +342,7 @@ async def test_a_graph_of_assemblies_is_searched_as_one_of_memories(path: Path) 
             for i in range(300):
                 await tx.assemblies.add(str(i), members=[str(i), str(i + 300)], tags={"even"} if i % 2 == 0 else ())
         await store.optimize()
-        nodes = store._follower.indexes["assembly"].nodes
+        nodes = store._follower.indexes.by_kind["assembly"].nodes
         assert nodes == 300
         await store.memories.update("7", embedding=rows[200])
         await store.assemblies.delete("11")
@@ -413,7 +413,7 @@ async def test_the_effort_that_was_asked_for_is_the_one_that_is_used(path: Path)
         await store.optimize()
         stats = await store.stats()
         assert stats.ef_search == 33
-        assert (await store.memories.search(rows[0], 5)).plan.ef_search == planner.effort_for(33, 5)
+        assert (await store.memories.search(rows[0], 5)).plan.ef_search == planner.ef_search_for(33, 5)
 
 
 @pytest.mark.parametrize("together", [600, 1_200])
@@ -424,13 +424,13 @@ async def test_a_table_that_grows_takes_its_graph_along(path: Path, together: in
         by_hand(store)
         await put(store, rows[:300])
         await store.optimize()
-        index = store._follower.indexes["memory"]
+        index = store._follower.indexes.by_kind["memory"]
         before = index.table.storage.owner
         await store.memories.add_many([{"content": "", "embedding": row} for row in rows[300:]])
         assert index.table.storage.owner is not before
         assert index.graph is not None
         assert index.graph.nodes == 300
-        assert index.graph._storage is index.table.storage.owner, "what it grew out of is kept in memory"
+        assert index.graph._owner is index.table.storage.owner, "what it grew out of is kept in memory"
         hits = await store.memories.search(rows[7], 1)
         assert (hits.plan.method, hits[0].memory.id) == ("graph", "7")
 
@@ -479,13 +479,13 @@ TOGETHER = """
 import asyncio, faulthandler, random, sys
 import numpy as np
 import memstore
-from memstore.index import follower, planner
-from memstore.repository import log
+from memstore.index import engine_selector, planner
+from memstore.repository.sqlite_only import change_log
 
 faulthandler.enable()
-planner.WORTH, planner.LEAST_WORTH, planner.STEP = 1, 200, 0.1
-planner.FOLD_LEAST, planner.FOLD_SHARE, planner.DEAD_LEAST, planner.DEAD_SHARE = 60, 0.02, 60, 0.2
-follower.FAISS_FROM, log.KEEP = 100, 400
+planner.MIN_GRAPH_NUMBERS, planner.MIN_GRAPH_VECTORS, planner.CANDIDATE_COST = 1, 200, 0.1
+planner.MERGE_MIN, planner.MERGE_SHARE, planner.REBUILD_MIN_DELETED, planner.REBUILD_DELETED_SHARE = 60, 0.02, 60, 0.2
+engine_selector.FAISS_FROM, change_log.KEEP = 100, 400
 path, metric, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 D = 16
 centres = np.random.default_rng(1).standard_normal((30, D))
@@ -531,7 +531,7 @@ async def main():
                     assert scores == sorted(scores, reverse=True)
                     assert len({hit.memory.id for hit in hits}) == len(hits) == min(10, hits.plan.allowed)
                 counts["search"] += 1
-                index = store._follower.indexes.get("memory")
+                index = store._follower.indexes.by_kind.get("memory")
                 if index is not None:
                     published.add((store is one, id(index.graph)))
                     grown.add((store is one, len(index.table.storage.rows)))

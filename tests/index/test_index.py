@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 
 import memstore
 from memstore import Store
+from memstore.index.engine_selector import FAISS_FROM
 from memstore.index.exact import ExactIndex
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.numpy_engine import NumpyEngine
-from memstore.index.protocol import NEVER, Engine, Entries, Found, Scope, Storage
+from memstore.index.protocol import NEVER, Engine, IndexEntries, SearchResult, SearchScope, VectorStorage
 from memstore.index.rwlock import FairLock
-from memstore.index.vector_table import Table, plain
-from memstore.sync.follower import FAISS_FROM
+from memstore.index.vector_table import VectorTable, allocate_numpy
 from memstore.testing import damage
 from memstore.vectors.metrics import index_form
 from memstore.vectors.space import Ball, Measure, Metric
@@ -61,10 +61,10 @@ def form(metric: Measure, rows: Rows) -> Rows:
     return index_form(metric, rows)
 
 
-def entries(metric: Measure, rows: Rows, keys: Any = None, namespaces: Any = 1, expiries: Any = NEVER) -> Entries:
+def entries(metric: Measure, rows: Rows, keys: Any = None, namespaces: Any = 1, expiries: Any = NEVER) -> IndexEntries:
     count = len(rows)
     chosen = np.arange(1, count + 1) if keys is None else np.asarray(keys)
-    return Entries(
+    return IndexEntries(
         chosen.astype(np.int64),
         np.broadcast_to(np.asarray(namespaces, dtype=np.int64), count).copy(),
         np.broadcast_to(np.asarray(expiries, dtype=np.int64), count).copy(),
@@ -72,7 +72,7 @@ def entries(metric: Measure, rows: Rows, keys: Any = None, namespaces: Any = 1, 
     )
 
 
-def index_of(metric: Measure, held: Entries) -> ExactIndex:
+def index_of(metric: Measure, held: IndexEntries) -> ExactIndex:
     index = ExactIndex(held.rows.shape[1], metric)
     index.put(held)
     return index
@@ -96,7 +96,7 @@ def documented(metric: Measure, close: npt.NDArray[np.float64]) -> npt.NDArray[n
     return 1 / (1 - close) if metric == "l2" or isinstance(metric, Ball) else close
 
 
-def in_scope(held: Entries, scope: Scope) -> list[int]:
+def in_scope(held: IndexEntries, scope: SearchScope) -> list[int]:
     """The places a search may return, one by one."""
     return [
         place
@@ -106,16 +106,23 @@ def in_scope(held: Entries, scope: Scope) -> list[int]:
         if expiry > scope.now
         and (scope.namespaces is None or namespace in scope.namespaces.tolist())
         and (scope.allowed is None or key in scope.allowed.tolist())
-        and (scope.without is None or key not in scope.without.tolist())
+        and (scope.excluded is None or key not in scope.excluded.tolist())
     ]
 
 
 def assert_right(
-    metric: Measure, held: Entries, query: Rows, limit: int, scope: Scope, found: Found, *, slack: float = 1e-5
+    metric: Measure,
+    held: IndexEntries,
+    query: Rows,
+    limit: int,
+    scope: SearchScope,
+    found: SearchResult,
+    *,
+    slack: float = 1e-5,
 ) -> None:
     """The answer is the nearest by float64; entries nearer to each other than *slack* may change places."""
     places = in_scope(held, scope)
-    assert found.allowed == len(places)
+    assert found.allowed_count == len(places)
     assert len(found.keys) == len(found.scores) == min(limit, len(places))
     assert len(set(found.keys.tolist())) == len(found.keys)
     close = dict(zip(held.keys[places].tolist(), closeness(metric, query, held.rows[places]).tolist(), strict=True))
@@ -140,30 +147,30 @@ def against_the_query(rng: np.random.Generator, count: int = 600, dimension: int
 
 
 HALF = 300
-SCOPES: dict[str, Callable[[], tuple[dict[str, Any], Scope]]] = {
-    "everything": lambda: ({}, Scope(now=NOW)),
+SCOPES: dict[str, Callable[[], tuple[dict[str, Any], SearchScope]]] = {
+    "everything": lambda: ({}, SearchScope(now=NOW)),
     "namespaces": lambda: (
         {"namespaces": [1] * HALF + [2, 3] * (HALF // 2)},
-        Scope(now=NOW, namespaces=np.array([2, 5])),
+        SearchScope(now=NOW, namespaces=np.array([2, 5])),
     ),
     "two namespaces": lambda: (
         {"namespaces": [1] * HALF + [2, 3] * (HALF // 2)},
-        Scope(now=NOW, namespaces=np.array([3, 2])),
+        SearchScope(now=NOW, namespaces=np.array([3, 2])),
     ),
-    "no such namespace": lambda: ({}, Scope(now=NOW, namespaces=np.array([9]))),
-    "no namespace": lambda: ({}, Scope(now=NOW, namespaces=np.empty(0, dtype=np.int64))),
-    "allowed": lambda: ({}, Scope(now=NOW, allowed=np.arange(2 * HALF, HALF + 50, -3))),
-    "allowed, some unknown": lambda: ({}, Scope(now=NOW, allowed=np.array([0, 5, 599, 600, 601, 10**9, -4]))),
-    "none allowed": lambda: ({}, Scope(now=NOW, allowed=np.empty(0, dtype=np.int64))),
-    "only unknown allowed": lambda: ({}, Scope(now=NOW, allowed=np.array([601, 10**12]))),
-    "without": lambda: ({}, Scope(now=NOW, without=np.arange(1, HALF + 20))),
-    "without, some unknown": lambda: ({}, Scope(now=NOW, without=np.array([-1, 1, 2, 3, 10**9]))),
-    "expired": lambda: ({"expiries": [NOW - 1] * 100 + [NOW] * 200 + [NOW + 1] * HALF}, Scope(now=NOW)),
-    "all expired": lambda: ({"expiries": NOW}, Scope(now=NOW)),
-    "not yet expired": lambda: ({"expiries": NOW}, Scope(now=NOW - 1)),
+    "no such namespace": lambda: ({}, SearchScope(now=NOW, namespaces=np.array([9]))),
+    "no namespace": lambda: ({}, SearchScope(now=NOW, namespaces=np.empty(0, dtype=np.int64))),
+    "allowed": lambda: ({}, SearchScope(now=NOW, allowed=np.arange(2 * HALF, HALF + 50, -3))),
+    "allowed, some unknown": lambda: ({}, SearchScope(now=NOW, allowed=np.array([0, 5, 599, 600, 601, 10**9, -4]))),
+    "none allowed": lambda: ({}, SearchScope(now=NOW, allowed=np.empty(0, dtype=np.int64))),
+    "only unknown allowed": lambda: ({}, SearchScope(now=NOW, allowed=np.array([601, 10**12]))),
+    "without": lambda: ({}, SearchScope(now=NOW, excluded=np.arange(1, HALF + 20))),
+    "without, some unknown": lambda: ({}, SearchScope(now=NOW, excluded=np.array([-1, 1, 2, 3, 10**9]))),
+    "expired": lambda: ({"expiries": [NOW - 1] * 100 + [NOW] * 200 + [NOW + 1] * HALF}, SearchScope(now=NOW)),
+    "all expired": lambda: ({"expiries": NOW}, SearchScope(now=NOW)),
+    "not yet expired": lambda: ({"expiries": NOW}, SearchScope(now=NOW - 1)),
     "all at once": lambda: (
         {"namespaces": [1, 2] * HALF, "expiries": [NOW, NOW + 1, NEVER] * (2 * HALF // 3)},
-        Scope(now=NOW, namespaces=np.array([2]), allowed=np.arange(100, 500), without=np.arange(90, 320)),
+        SearchScope(now=NOW, namespaces=np.array([2]), allowed=np.arange(100, 500), excluded=np.arange(90, 320)),
     ),
 }
 
@@ -191,7 +198,7 @@ def test_many_queries_are_each_answered_as_if_alone(
     held = entries(metric, rows)
     index = index_of(metric, held)
     queries = form(metric, rng.standard_normal((count, rows.shape[1])).astype(np.float32))
-    scope = Scope(now=NOW, allowed=np.arange(1, 600, 7)) if filtered else Scope(now=NOW)
+    scope = SearchScope(now=NOW, allowed=np.arange(1, 600, 7)) if filtered else SearchScope(now=NOW)
     answers = index.search(engine, queries, 9, scope)
     assert len(answers) == count
     for query, found in zip(queries, answers, strict=True):
@@ -201,10 +208,10 @@ def test_many_queries_are_each_answered_as_if_alone(
 def test_no_query_and_an_empty_index_find_nothing(engine: Engine, metric: Measure) -> None:
     index = ExactIndex(3, metric)
     asked = form(metric, np.ones((2, 3), dtype=np.float32))
-    assert [len(found.keys) for found in index.search(engine, asked, 5, Scope(now=NOW))] == [0, 0]
+    assert [len(found.keys) for found in index.search(engine, asked, 5, SearchScope(now=NOW))] == [0, 0]
     index.put(entries(metric, np.ones((1, 3), dtype=np.float32)))
     index.remove(np.array([1]))
-    assert [found.allowed for found in index.search(engine, asked, 5, Scope(now=NOW))] == [0, 0]
+    assert [found.allowed_count for found in index.search(engine, asked, 5, SearchScope(now=NOW))] == [0, 0]
 
 
 FAR_OUT = [(16, 1), (16, 40), (384, 400), (4_096, 20), (8_192, 16)]
@@ -219,7 +226,7 @@ def test_nearly_equal_vectors_far_from_the_origin_keep_their_order_under_l2(
     away = 0.02 * np.arange(1, 41)[:, None] * rng.standard_normal((40, dimension))
     held = entries("l2", (base + away).astype(np.float32)[::-1])
     best = np.sort(-closeness("l2", base, held.rows))[:5]
-    for found in index_of("l2", held).search(engine, np.stack([base] * count), 5, Scope(now=NOW)):
+    for found in index_of("l2", held).search(engine, np.stack([base] * count), 5, SearchScope(now=NOW)):
         got = np.sort(-closeness("l2", base, held.rows[found.keys - 1]))
         np.testing.assert_allclose(got, best, rtol=1e-4)
 
@@ -227,7 +234,7 @@ def test_nearly_equal_vectors_far_from_the_origin_keep_their_order_under_l2(
 def test_equal_scores_come_in_the_order_of_their_keys(engine: Engine, metric: Measure) -> None:
     rows = np.ones((9, 4), dtype=np.float32)
     index = index_of(metric, entries(metric, rows, keys=[5, 3, 9, 1, 7, 2, 8, 6, 4]))
-    (found,) = index.search(engine, form(metric, rows[:1]), 9, Scope(now=NOW))
+    (found,) = index.search(engine, form(metric, rows[:1]), 9, SearchScope(now=NOW))
     assert found.keys.tolist() == list(range(1, 10))
 
 
@@ -258,7 +265,7 @@ def test_huge_and_tiny_vectors_rank_as_float64_does_and_none_is_lost(
     index = index_of(metric, held)
     for limit in (3, len(rows)):
         for allowed in (None, held.keys[::2]):
-            scope = Scope(now=NOW, allowed=allowed)
+            scope = SearchScope(now=NOW, allowed=allowed)
             answers = index.search(engine, np.stack([query] * count), limit, scope)
             close = closeness(metric, query, held.rows)
             places = in_scope(held, scope)
@@ -305,17 +312,17 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
                 (key, (int(n), int(e), row.tobytes())) for key, n, e, row in zip(*map(list, new), strict=True)
             )
         assert len(index) == len(expected)
-        held = index.entries()
+        held = index.table.entries()
         assert {
             int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
         } == expected
         every = np.arange(lowest - 2, lowest + 45)
-        places = index.places(every)
+        places = index.table.find(every)
         assert {int(k): int(p) for k, p in zip(every, places, strict=True) if p >= 0} == {
             int(key): place for place, key in enumerate(held.keys)
         }
         query = form(metric, rng.standard_normal((1, 4)).astype(np.float32))
-        scope = Scope(now=NOW, namespaces=np.array([1, 3]), without=np.array([lowest + 5, lowest + 6]))
+        scope = SearchScope(now=NOW, namespaces=np.array([1, 3]), excluded=np.array([lowest + 5, lowest + 6]))
         (found,) = index.search(NumpyEngine(), query, 5, scope)
         assert_right(metric, held, query[0], 5, scope, found)
 
@@ -323,12 +330,12 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_memory_is_made_longer_where_it_is_unless_somebody_looks_at_it(dtype: str) -> None:
     rng = np.random.default_rng(1)
-    table = Table(partial(plain, dtype, 4))
+    table = VectorTable(partial(allocate_numpy, dtype, 4))
     expected = rng.standard_normal((2_000, 4)).astype(dtype).astype(np.float32)
 
     def put(first: int, last: int) -> None:
         keys = np.arange(first, last)
-        table.put(Entries(keys, keys, keys, expected[first:last]))
+        table.put(IndexEntries(keys, keys, keys, expected[first:last]))
 
     put(0, 300)
     first = table.storage.rows
@@ -351,10 +358,10 @@ async def test_memory_that_grows_after_faiss_was_loaded_is_what_faiss_can_compar
     ) as store:
         await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 100)])
         await store.memories.search(np.ones(DIMENSION, np.float32))
-        assert store._follower.indexes["memory"].table.storage.scan is None
-        store._follower.engine = FaissEngine.load()
+        assert store._follower.indexes.by_kind["memory"].table.storage.scan is None
+        store._follower.indexes.engines.engine = FaissEngine.load()
         await store.memories.add_many([{"content": "x", "embedding": v} for v in vectors(rng, 1_000)])
-        assert store._follower.indexes["memory"].table.storage.scan is not None
+        assert store._follower.indexes.by_kind["memory"].table.storage.scan is not None
         assert await store.check() == []
 
 
@@ -373,7 +380,7 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
     changes: list[tuple[str, list[int]]], sparse: bool, dtype: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    table = Table(partial(plain, dtype, 4))
+    table = VectorTable(partial(allocate_numpy, dtype, 4))
     expected: dict[int, tuple[int, int, bytes]] = {}
     pinned: list[bytes] = []
     factor = 10**9 if sparse else 1
@@ -388,41 +395,41 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
             pinned = [row.tobytes() for row in table.rows]
         elif verb == "unpin":
             table.unpin()
-            assert (table.dead, table.size) == (0, len(expected))
+            assert (table.deleted, table.size) == (0, len(expected))
             pinned = []
         elif verb == "move":
-            table.move_to(Storage(np.empty((len(table.storage.rows) + 3, 4), dtype=dtype)))
+            table.replace_storage(VectorStorage(np.empty((len(table.storage.rows) + 3, 4), dtype=dtype)))
         else:
             old = [np.frombuffer(expected[k][2], dtype) if k in expected else None for k in keys.tolist()]
             fresh = rng.standard_normal((len(keys), 4)).astype(dtype).astype(np.float32)
             if verb == "same":
                 fresh = np.array([f if o is None else o for f, o in zip(fresh, old, strict=True)], np.float32)
-            new = Entries(
+            new = IndexEntries(
                 keys, rng.integers(1, 4, len(keys)), NOW + rng.integers(-1, 3, len(keys)), fresh.reshape(-1, 4)
             )
-            before, dead = table.size, table.dead
+            before, dead = table.size, table.deleted
             table.put(new)
             if verb == "same":
-                assert (table.dead, table.size) == (dead, before + sum(o is None for o in old))
+                assert (table.deleted, table.size) == (dead, before + sum(o is None for o in old))
             expected.update(
                 (key, (int(n), int(e), row.astype(dtype).tobytes()))
                 for key, n, e, row in zip(*map(list, new), strict=True)
             )
-        assert len(table) == len(expected) == table.size - table.dead == int(table.live.sum())
+        assert len(table) == len(expected) == table.size - table.deleted == int(table.live.sum())
         assert [row.tobytes() for row in table.rows[: len(pinned)]] == pinned
         held = table.entries()
         assert {
             int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
         } == expected
         every = np.arange(-1, 32) * factor
-        places = {int(k): int(p) for k, p in zip(every, table.places(every), strict=True) if p >= 0}
+        places = {int(k): int(p) for k, p in zip(every, table.find(every), strict=True) if p >= 0}
         assert places.keys() == expected.keys()
         assert all(table.keys[place] == key for key, place in places.items())
         for scope in (
-            Scope(now=NOW - 5),
-            Scope(now=NOW, namespaces=np.array([1, 3])),
-            Scope(now=NOW, allowed=every[::2], without=every[:9]),
-            Scope(now=NOW + 1, without=every[5:20]),
+            SearchScope(now=NOW - 5),
+            SearchScope(now=NOW, namespaces=np.array([1, 3])),
+            SearchScope(now=NOW, allowed=every[::2], excluded=every[:9]),
+            SearchScope(now=NOW + 1, excluded=every[5:20]),
         ):
             allowed = table.allowed(scope)
             some = np.arange(table.size) if allowed is None else allowed
@@ -433,7 +440,7 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
                 if expiry > scope.now
                 and (scope.namespaces is None or namespace in scope.namespaces)
                 and (scope.allowed is None or key in scope.allowed)
-                and (scope.without is None or key not in scope.without)
+                and (scope.excluded is None or key not in scope.excluded)
             }
 
 
@@ -447,13 +454,13 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
 def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
     promised: list[int], good: set[int], come: list[int], cut: int
 ) -> None:
-    table = Table(partial(plain, "float32", 2))
-    table.expect(np.array(promised, dtype=np.int64), np.array([key in good for key in promised], dtype=bool))
+    table = VectorTable(partial(allocate_numpy, "float32", 2))
+    table.begin_load(np.array(promised, dtype=np.int64), np.array([key in good for key in promised], dtype=bool))
     for first in range(0, len(come), cut):
         keys = np.array(come[first : first + cut], dtype=np.int64)
         rows = np.stack([keys, -keys], axis=1).astype(np.float32)
-        table.load(Entries(keys, keys + 100, np.full(len(keys), NEVER), rows))
-    table.loaded()
+        table.load(IndexEntries(keys, keys + 100, np.full(len(keys), NEVER), rows))
+    table.end_load()
     assert len(table) == len(come)
     assert table.pinned == len(promised)
     held = table.entries()
@@ -462,10 +469,10 @@ def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
     assert (held.namespaces == held.keys + 100).all()
     for place, key in enumerate(promised):
         if key in good and key in come:
-            assert table.places(np.array([key])).tolist() == [place]
+            assert table.find(np.array([key])).tolist() == [place]
         else:
             assert not table.live[place]
-    assert table.dead == len(promised) - len(good & set(promised) & set(come))
+    assert table.deleted == len(promised) - len(good & set(promised) & set(come))
     table.unpin()
     assert sorted(table.entries().keys.tolist()) == sorted(come)
 
@@ -538,7 +545,7 @@ def test_a_writer_is_alone() -> None:
                 sleep(0)
                 step("write", -1)
                 if turn % 3 == 0:
-                    hold.share()
+                    hold.downgrade()
                     step("read", 1)
                     sleep(0)
                     step("read", -1)
@@ -558,7 +565,7 @@ def test_a_reader_that_came_after_a_writer_waits_behind_it() -> None:
             leave.wait(BOUND)
 
     def write() -> None:
-        until(lambda: lock._sharing == 1)
+        until(lambda: lock._readers == 1)
         with lock.exclusive():
             order.append("writer")
 
@@ -592,7 +599,7 @@ def test_a_writer_that_came_after_readers_waits_behind_them_and_they_go_in_toget
             order.append("writer")
 
     with running(holder):
-        until(lambda: lock._alone)
+        until(lambda: lock._exclusive)
         with running(read, read):
             until(lambda: len(lock._waiting) == 2)
             with running(write):
@@ -608,7 +615,7 @@ def test_going_on_to_share_leaves_no_gap_for_a_writer_and_lets_readers_in() -> N
     def hold() -> None:
         with lock.exclusive() as held:
             go.wait(BOUND)
-            held.share()
+            held.downgrade()
             leave.wait(BOUND)
             order.append("held on")
 
@@ -622,7 +629,7 @@ def test_going_on_to_share_leaves_no_gap_for_a_writer_and_lets_readers_in() -> N
             order.append("writer")
 
     with running(hold):
-        until(lambda: lock._alone)
+        until(lambda: lock._exclusive)
         with running(read):
             until(lambda: len(lock._waiting) == 1)
             with running(write):
@@ -640,7 +647,7 @@ def test_a_raising_block_lets_go() -> None:
         with pytest.raises(ZeroDivisionError), enter():
             1 / 0  # noqa: B018
     with pytest.raises(ZeroDivisionError), lock.exclusive() as hold:
-        hold.share()
+        hold.downgrade()
         1 / 0  # noqa: B018
     with lock.exclusive():
         pass
@@ -693,7 +700,7 @@ async def test_every_verb_has_changed_the_index_when_it_returns(store: Store, si
     assert await held() == 6
     await store.assemblies.delete("g")
     assert await held() == 5
-    assert store._follower.applied == await store._database.read(lambda c: _top(c))
+    assert store._follower.indexes.applied == await store._database.read(lambda c: _top(c))
 
 
 def _top(connection: Any) -> int:
@@ -739,7 +746,7 @@ async def test_what_another_process_committed_is_found_at_the_next_search(
     ranked = await found(store, np.ones(8, dtype=np.float32))
     assert (ranked[0], ranked[-1]) == ("other", "3")
     assert sorted(ranked) == ["0", "1", "3", "5", "other"]
-    assert "built anew" not in caplog.text, "the log was enough"
+    assert "rebuil" not in caplog.text, "the log was enough"
 
 
 ONES = np.ones(DIMENSION, dtype=np.float32).tobytes()
@@ -763,12 +770,12 @@ async def test_where_the_log_cannot_tell_the_index_is_built_anew(
 ) -> None:
     await filled(store, six)
     caplog.set_level(logging.INFO, "memstore")
-    top = store._follower.applied
+    top = store._follower.indexes.applied
     sql(path, *UNLOGGED, *sign, ones=ONES, top=top)
     hits = await store.memories.search(np.ones(8))
     assert hits[0].memory.id == "3"
     assert hits[0].score == pytest.approx(1.0)
-    assert "built anew" in caplog.text
+    assert "rebuil" in caplog.text
     await store.repair()  # the checksum is unknown, and the composites of what was not logged
 
 

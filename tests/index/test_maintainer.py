@@ -21,10 +21,10 @@ import pytest
 import memstore
 from memstore import BusyError, GraphOptions, Metric, Store, TransactionError
 from memstore.index import hnsw, hybrid, planner, recall
-from memstore.index.hnsw import GrowingGraph
+from memstore.index.hnsw import GraphConstruction
 from memstore.repository.sqlite_only import change_log
-from memstore.sync import maintainer, snapshot
-from memstore.sync.snapshot import Contents
+from memstore.sync import maintainer, snapshot, snapshot_writer
+from memstore.sync.snapshot import SnapshotContent
 from tests.support.clusters import DIMENSION, Rows, by_hand, closeness, clustered, settled, small_graphs, sql
 from tests.support.index_options import with_index
 from tests.support.spaces import placed
@@ -70,7 +70,7 @@ async def right(store: Store, rows: Rows, ids: Any = None) -> set[str]:
 
 
 def of_memories(store: Store) -> hybrid.HybridIndex:
-    return store._follower.indexes["memory"]
+    return store._follower.indexes.by_kind["memory"]
 
 
 # -- by itself
@@ -110,7 +110,7 @@ async def test_a_graph_is_begun_by_the_search_that_loads_faiss(path: Path) -> No
         await asyncio.sleep(0.3)
         assert (await store.stats()).engine == "faiss"
         await asyncio.sleep(0.3)
-        assert store._tender._busy() or of_memories(store).nodes == 400
+        assert store._maintainer._is_running() or of_memories(store).nodes == 400
 
 
 async def test_enough_dead_entries_have_the_graph_built_anew(path: Path) -> None:
@@ -158,7 +158,7 @@ async def test_a_graph_is_kept_down_to_half_the_size_it_takes_to_get_one(path: P
 
 
 async def test_vectors_without_structure_stay_exact_and_it_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "LADDER", (8,))
+    monkeypatch.setattr(planner, "EF_SEARCH_STEPS", (8,))
     rows = np.random.default_rng(1).standard_normal((1_500, 256)).astype(np.float32)
     async with opened(path, dimension=256, graph=GraphOptions(m=4, ef_construction=16)) as store:
         await put(store, rows)
@@ -170,7 +170,7 @@ async def test_vectors_without_structure_stay_exact_and_it_is_said(path: Path, m
         assert (hits.plan.method, hits.plan.reason) == ("exact", stats.index_reason)
         assert await right(store, rows) == {"exact"}
         builds: list[int] = []
-        monkeypatch.setattr(GrowingGraph, "link", lambda *_: builds.append(1))
+        monkeypatch.setattr(GraphConstruction, "link", lambda *_: builds.append(1))
         await store.memories.add("", embedding=rows[0])
         await settled(store)
         await store.optimize()
@@ -185,7 +185,7 @@ async def test_a_graph_that_came_after_all_is_no_longer_called_unfit(
     rows = data(900)
     async with opened(path) as store:
         with monkeypatch.context() as patch:
-            patch.setattr(planner, "TOO_FEW", 1.1)
+            patch.setattr(planner, "MIN_USEFUL_RECALL", 1.1)
             await put(store, rows[:300])
             await settled(store)
             assert (await store.stats()).index == "exact"
@@ -197,7 +197,7 @@ async def test_a_graph_that_came_after_all_is_no_longer_called_unfit(
 
 
 async def test_with_graph_asked_for_even_unfit_vectors_have_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planner, "TOO_FEW", 1.1)
+    monkeypatch.setattr(planner, "MIN_USEFUL_RECALL", 1.1)
     async with opened(path, index="graph") as store:
         await put(store, data(300))
         await settled(store)
@@ -268,7 +268,7 @@ async def test_who_waits_for_optimize_may_be_cancelled_and_the_work_goes_on(path
         await put(store, data(600))
         by_hand(store)
         waiting = asyncio.create_task(store.optimize())
-        while not store._tender._busy():
+        while not store._maintainer._is_running():
             await asyncio.sleep(0.001)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -294,13 +294,13 @@ async def test_optimize_inside_ones_own_transaction_is_refused_at_once(path: Pat
     "step",
     [
         (hnsw.Graph, "links"),
-        (Contents, "stream"),
-        (hnsw.Links, "check"),
-        (GrowingGraph, "link"),
-        (hnsw.GraphMaker, "growing"),
-        (hnsw.GraphMaker, "of"),
+        (SnapshotContent, "chunks"),
+        (hnsw.GraphLinks, "check"),
+        (GraphConstruction, "link"),
+        (hnsw.GraphBuilder, "start"),
+        (hnsw.GraphBuilder, "from_links"),
         (hybrid.HybridIndex, "publish"),
-        (hybrid.HybridIndex, "fill_dead"),
+        (hybrid.HybridIndex, "fill_deleted"),
         (hybrid.HybridIndex, "drop_graph"),
     ],
     ids=lambda step: f"{step[0].__name__}.{step[1]}",
@@ -356,14 +356,14 @@ async def test_an_index_that_was_built_anew_leaves_no_other_in_memory(path: Path
 async def test_closing_in_the_middle_of_a_fold_waits_for_a_piece_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pieces, whole = [], GrowingGraph.link
+    pieces, whole = [], GraphConstruction.link
 
-    def slow(self: GrowingGraph, storage: Any, count: int) -> None:
+    def slow(self: GraphConstruction, storage: Any, count: int) -> None:
         pieces.append(count)
         time.sleep(0.2)
         whole(self, storage, min(count, 20))
 
-    monkeypatch.setattr(GrowingGraph, "link", slow)
+    monkeypatch.setattr(GraphConstruction, "link", slow)
     rows = data(800)
     store = await opened(path)
     await put(store, rows)
@@ -387,14 +387,14 @@ async def test_closing_in_the_middle_of_a_snapshot_waits_for_a_chunk_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "CHUNK", 1_024)
-    written, whole = [], maintainer._add
+    written, whole = [], snapshot_writer._add_chunk
 
     def slow(*arguments: Any, **named: Any) -> None:
         written.append(1)
         time.sleep(0.1)
         whole(*arguments, **named)
 
-    monkeypatch.setattr(maintainer, "_add", slow)
+    monkeypatch.setattr(snapshot_writer, "_add_chunk", slow)
     store = await opened(path)
     await put(store, data(500))
     await store.memories.search(np.ones(DIMENSION))
@@ -418,7 +418,7 @@ async def test_closing_waits_for_no_writer_of_another_process(path: Path) -> Non
         at_work = asyncio.create_task(store.optimize())
         await asyncio.sleep(0.6)
         begun = time.monotonic()
-        closing_it = asyncio.create_task(store._tender.stop())
+        closing_it = asyncio.create_task(store._maintainer.stop())
         await asyncio.wait([closing_it])
         waited = time.monotonic() - begun
         other.execute("ROLLBACK")
@@ -462,7 +462,7 @@ async def test_a_close_that_is_refused_leaves_the_graph_tended(path: Path) -> No
 
 
 async def test_a_cancelled_close_leaves_the_graph_tended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, begun = GrowingGraph.link, threading.Event()
+    whole, begun = GraphConstruction.link, threading.Event()
 
     def slow(*arguments: Any) -> None:
         begun.set()
@@ -470,7 +470,7 @@ async def test_a_cancelled_close_leaves_the_graph_tended(path: Path, monkeypatch
         whole(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(GrowingGraph, "link", slow)
+        patch.setattr(GraphConstruction, "link", slow)
         store = await opened(path)
         await put(store, data(300))
         await store.memories.search(np.ones(DIMENSION))
@@ -508,9 +508,9 @@ LEFT = """
 import asyncio, sys, warnings
 import numpy as np
 import memstore
-from memstore.index import follower, planner
+from memstore.index import engine_selector, planner
 warnings.simplefilter("error")
-planner.WORTH, planner.LEAST_WORTH, planner.FOLD_LEAST, follower.FAISS_FROM = 1, 200, 100, 100
+planner.MIN_GRAPH_NUMBERS, planner.MIN_GRAPH_VECTORS, planner.MERGE_MIN, engine_selector.FAISS_FROM = 1, 200, 100, 100
 
 async def main():
     rows = np.random.default_rng(1).standard_normal((3_000, 24))
@@ -518,7 +518,7 @@ async def main():
         await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
         await store.memories.search(rows[0])
         await asyncio.sleep(0.1)
-        assert store._tender._busy() or store._follower.indexes["memory"].nodes
+        assert store._maintainer._is_running() or store._follower.indexes.by_kind["memory"].nodes
 
 asyncio.run(main(), debug=True)
 print("well ended")
@@ -537,20 +537,20 @@ async def test_a_table_may_grow_and_lose_entries_while_it_is_folded(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is linked lies where it lay; the memory it lies in is another three times over."""
-    whole = GrowingGraph.link
+    whole = GraphConstruction.link
 
-    def slow(self: GrowingGraph, storage: Any, count: int) -> None:
+    def slow(self: GraphConstruction, storage: Any, count: int) -> None:
         time.sleep(0.02)
         whole(self, storage, min(count, 25))
 
-    monkeypatch.setattr(GrowingGraph, "link", slow)
+    monkeypatch.setattr(GraphConstruction, "link", slow)
     rows = data(2_400)
     async with opened(path) as store:
         await put(store, rows[:300])
         await store.memories.search(rows[0])
         sizes = set()
         for first in range(300, 2_100, 300):
-            assert store._tender._busy()
+            assert store._maintainer._is_running()
             await put(store, rows[first : first + 300], first)
             sizes.add(len(of_memories(store).table.storage.rows))
             gone = [str(i) for i in range(first - 300, first - 290)]
@@ -560,7 +560,7 @@ async def test_a_table_may_grow_and_lose_entries_while_it_is_folded(
             await store.memories.search_many(rows[:20])
         assert len(sizes) > 2
         left = [i for i in range(2_100) if not (i < 1_800 and i % 300 < 10)]
-        monkeypatch.setattr(GrowingGraph, "link", whole)
+        monkeypatch.setattr(GraphConstruction, "link", whole)
         await right(store, rows[left], map(str, left))
         await settled(store)
         assert await right(store, rows[left], map(str, left)) == {"graph"}
@@ -574,7 +574,7 @@ class OwnError(Exception):
     """Made on purpose."""
 
 
-@pytest.mark.parametrize("step", ["link", "measured", "publish"])
+@pytest.mark.parametrize("step", ["link", "calibrate", "publish"])
 async def test_a_failure_is_logged_once_not_tried_again_at_once_and_costs_no_search(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
@@ -586,7 +586,7 @@ async def test_a_failure_is_logged_once_not_tried_again_at_once_and_costs_no_sea
 
     rows = data(700)
     with monkeypatch.context() as patch:
-        owner: Any = {"link": GrowingGraph, "measured": maintainer, "publish": hybrid.HybridIndex}[step]
+        owner: Any = {"link": GraphConstruction, "calibrate": maintainer, "publish": hybrid.HybridIndex}[step]
         patch.setattr(owner, step, fail)
         async with opened(path) as store:
             await put(store, rows[:400])
@@ -595,7 +595,7 @@ async def test_a_failure_is_logged_once_not_tried_again_at_once_and_costs_no_sea
                 await store.memories.add("", id=str(i), embedding=rows[i])
             assert await right(store, rows[:600]) == {"exact"}
             assert len(tries) == 1
-            assert caplog.text.count("could not be tended") == 1
+            assert caplog.text.count("maintenance failed") == 1
             assert "on purpose" in caplog.text
             with pytest.raises(OwnError):
                 await store.optimize()
@@ -662,10 +662,10 @@ PEER = """
 import asyncio, sys
 import numpy as np
 import memstore
-from memstore.index import follower, planner, snapshot
-from memstore.repository import log
-planner.WORTH, planner.LEAST_WORTH, planner.STEP, planner.FOLD_LEAST = 1, 200, 0.1, 100
-follower.FAISS_FROM, snapshot.CHUNK = 100, 4096
+from memstore.index import engine_selector, planner
+from memstore.sync import snapshot
+planner.MIN_GRAPH_NUMBERS, planner.MIN_GRAPH_VECTORS, planner.CANDIDATE_COST, planner.MERGE_MIN = 1, 200, 0.1, 100
+engine_selector.FAISS_FROM, snapshot.CHUNK = 100, 4096
 path, name = sys.argv[1:]
 centres = np.random.default_rng(1).standard_normal((30, 24))
 
@@ -683,7 +683,7 @@ async def main():
                 await store.optimize()
         await store.optimize()
         assert await store.check() == []
-        assert store._follower.indexes["memory"].nodes > 450
+        assert store._follower.indexes.by_kind["memory"].nodes > 450
 
 asyncio.run(main())
 """
@@ -749,8 +749,8 @@ async def test_a_graph_that_grew_little_keeps_its_effort_and_one_that_grew_much_
         by_hand(store)
         for upto, measured in ((400, True), (450, False), (600, True)):
             before = len(asked)
-            await put(store, rows[of_memories(store).nodes if store._follower.indexes else 0 : upto],
-                      of_memories(store).nodes if store._follower.indexes else 0)  # fmt: skip
+            await put(store, rows[of_memories(store).nodes if store._follower.indexes.by_kind else 0 : upto],
+                      of_memories(store).nodes if store._follower.indexes.by_kind else 0)  # fmt: skip
             await store.optimize()
             assert (len(asked) > before) is measured
             assert of_memories(store).nodes == upto

@@ -8,9 +8,9 @@ import pytest
 
 import memstore
 from memstore import EngineError
+from memstore.index import engine_selector
 from memstore.index import openmp as runtimes
 from memstore.index.faiss_engine import FaissEngine
-from memstore.sync import follower
 from tests.reliability import openmp
 from tests.support.index_options import with_index
 
@@ -39,8 +39,8 @@ def test_faiss_stands_beside_other_runtimes_in_every_order(
 def llvm(monkeypatch):
     """A platform whose FAISS carries an LLVM runtime, before it is loaded; the libraries in the process can be set."""
     there: list[str] = ["/usr/lib/libSystem.dylib"]
-    monkeypatch.setattr(runtimes, "carries_llvm", lambda: True)
-    monkeypatch.setattr(follower, "carries_llvm", lambda: True)
+    monkeypatch.setattr(runtimes, "faiss_bundles_libomp", lambda: True)
+    monkeypatch.setattr(engine_selector, "faiss_bundles_libomp", lambda: True)
     monkeypatch.setattr(runtimes, "_loaded", lambda: there)
     monkeypatch.delitem(sys.modules, "faiss", raising=False)
     return there
@@ -49,7 +49,7 @@ def llvm(monkeypatch):
 async def hits(path, **options):
     async with memstore.open(path, dimension=2, **with_index(options)) as store:
         await store.memories.upsert_many(
-            [{"content": "x", "id": str(i), "embedding": [1, i]} for i in range(follower.FAISS_FROM + 1)]
+            [{"content": "x", "id": str(i), "embedding": [1, i]} for i in range(engine_selector.FAISS_FROM + 1)]
         )
         return await store.memories.search([1, 0], limit=1), (await store.stats()).engine_reason
 
@@ -64,9 +64,9 @@ async def test_where_faiss_carries_an_llvm_runtime_it_is_not_loaded_unasked(path
 
 async def test_asked_for_it_is_loaded_where_no_other_is(path, llvm, monkeypatch) -> None:
     llvm.append("/opt/libgomp.1.dylib")
-    assert runtimes.obstacle() is None
+    assert runtimes.faiss_conflict() is None
     monkeypatch.undo()  # FAISS is not one to be imported a second time
-    monkeypatch.setattr(follower, "carries_llvm", lambda: True)
+    monkeypatch.setattr(engine_selector, "faiss_bundles_libomp", lambda: True)
     found, _ = await hits(path, engine="faiss")
     assert (found.plan.engine, found[0].memory.id) == ("faiss", "0")
 

@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 import memstore
 from memstore import GraphOptions, Store
 from memstore.index.faiss_engine import FaissEngine
-from memstore.index.hnsw import BrokenLinksError, Links
+from memstore.index.hnsw import BrokenLinksError, GraphLinks
 from memstore.repository.sqlite_only import change_log, index_snapshots
 from memstore.repository.sqlite_only.index_snapshots import Header
-from memstore.sync import maintainer, snapshot
-from memstore.sync.snapshot import GONE
+from memstore.sync import maintainer, snapshot, snapshot_writer
+from memstore.sync.snapshot import DELETED_KEY
 from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, settled, small_graphs, sql
 from tests.support.index_options import with_index
 
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_graphs(monkeypatch, LEAST_WORTH=100)
+    small_graphs(monkeypatch, MIN_GRAPH_VECTORS=100)
     monkeypatch.setattr(snapshot, "CHUNK", CHUNK)
     monkeypatch.setattr(change_log, "KEEP", 1_000)
 
@@ -96,7 +96,7 @@ async def saved(path: Path) -> Held:
                 await tx.assemblies.add(f"g{i}", members=[str(i), str(i + GROUPS)])
         await store.optimize()
         assert (await store.stats()).graph_nodes == COUNT
-        assert store._follower.indexes["assembly"].nodes == GROUPS
+        assert store._follower.indexes.by_kind["assembly"].nodes == GROUPS
     queries = rows[:12] + 0.2 * rng.standard_normal((12, DIMENSION)).astype(np.float32)
     return Held({str(i): row for i, row in enumerate(rows)}, queries)
 
@@ -105,7 +105,7 @@ async def saved(path: Path) -> Held:
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
     path = tmp_path_factory.mktemp("made") / "made.db"
     with pytest.MonkeyPatch.context() as patch:
-        small_graphs(patch, LEAST_WORTH=100)
+        small_graphs(patch, MIN_GRAPH_VECTORS=100)
         patch.setattr(snapshot, "CHUNK", CHUNK)
         return path, asyncio.run(saved(path))
 
@@ -126,11 +126,11 @@ def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: object) -> None:
         raise AssertionError("a graph was built or folded")
 
-    monkeypatch.setattr(maintainer.IndexMaintainer, "_fold", refuse)
+    monkeypatch.setattr(maintainer.IndexMaintainer, "_merge", refuse)
 
 
 def nodes(store: Store) -> dict[str, int]:
-    return {kind: index.nodes for kind, index in store._follower.indexes.items()}
+    return {kind: index.nodes for kind, index in store._follower.indexes.by_kind.items()}
 
 
 def generations(path: Path) -> list[tuple[int, int]]:
@@ -170,7 +170,7 @@ async def test_searches_are_exact_until_the_graph_is_there(path: Path, held: Hel
         held.vectors |= {"4": held.vectors["5"], "late": held.vectors["9"]}
         assert await held.judge(store) == {"exact"}
         assert await store.check() == []
-        store._tender._not_before = 0.0
+        store._maintainer._retry_at = 0.0
         await store.memories.touch(["4"])
         await store.memories.update("6", embedding=held.vectors["7"])
         held.vectors["6"] = held.vectors["7"]
@@ -215,9 +215,9 @@ async def test_what_changed_since_is_replayed_over_it(path: Path, held: Held) ->
     async with opened(path) as store:
         await attached(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
-        index = store._follower.indexes["memory"]
-        assert index.table.dead == 20 + 20 + 20 + 1 + 10 + 3
-        assert index.tail == 40 + 20 + 1 + 10 + 3
+        index = store._follower.indexes.by_kind["memory"]
+        assert index.table.deleted == 20 + 20 + 20 + 1 + 10 + 3
+        assert index.unindexed == 40 + 20 + 1 + 10 + 3
         assert "graph" in await held.judge(store)
         far = [hit.memory.id for hit in await store.namespace("far").memories.search(held.vectors["201"])]
         assert far[0] == "201"
@@ -235,15 +235,15 @@ async def test_a_snapshot_of_a_graph_with_dead_nodes_is_as_good(path: Path, held
     async with opened(path, graph=GraphOptions(m=M, ef_search=64)) as store:
         await changed(store, held)
         await store.optimize()
-        dead = store._follower.indexes["memory"].table.dead
+        dead = store._follower.indexes.by_kind["memory"].table.deleted
         assert dead > 0
         assert "graph" in await held.judge(store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(path) as store:
             await attached(store)
-            index = store._follower.indexes["memory"]
-            assert (index.table.dead, index.tail) == (dead, 0)
+            index = store._follower.indexes.by_kind["memory"]
+            assert (index.table.deleted, index.unindexed) == (dead, 0)
             assert "graph" in await held.judge(store)
             assert await store.check() == []
 
@@ -353,8 +353,8 @@ async def harmless(path: Path, held: Held, *, found: bool | None, also: str = "s
         assert kinds <= {"snapshot", also}
         assert found is None or kinds == ({"snapshot"} if found else set())
         if found is None:
-            assert store._follower.indexes["memory"].expected is None, "it was taken for one that fits"
-        store._tender._not_before = 0.0
+            assert "memory" not in store._follower.indexes.pending_snapshots, "it was taken for one that fits"
+        store._maintainer._retry_at = 0.0
         held.vectors["0"] = -held.vectors["1"]
         await store.memories.upsert("", id="0", embedding=held.vectors["0"])
         await settled(store)
@@ -371,7 +371,7 @@ async def test_a_damaged_snapshot_is_reported_and_does_no_harm(path: Path, held:
     async with opened(path, read_only=True) as store:
         details = [finding.detail for finding in await store.check()]
         assert details
-        known = ("is not what was written", "is missing", "says of itself what cannot be")
+        known = ("is not what was written", "is missing", "invalid graph snapshot header")
         assert all(any(words in detail for words in known) for detail in details)
     await harmless(path, held, found=True)
 
@@ -391,7 +391,7 @@ async def test_a_snapshot_of_another_graph_than_is_asked_for_is_passed_over(
     async with opened(path) as store:
         by_hand(store)
         await store.memories.search(held.queries[0])
-        assert store._follower.indexes["memory"].expected is None
+        assert "memory" not in store._follower.indexes.pending_snapshots
         await store.optimize()
         assert nodes(store)["memory"] == COUNT
         assert "graph" in await held.judge(store)
@@ -401,11 +401,11 @@ async def test_a_graph_that_is_mostly_dead_is_passed_over(path: Path, held: Held
     _, keys, links = contents(path)
     levels = np.append(links.levels, np.ones(4 * COUNT, dtype=np.int32))
     neighbors = np.append(links.neighbors, np.full(4 * COUNT * 2 * M, -1, dtype=np.int32))
-    forge(path, np.append(keys, np.full(4 * COUNT, GONE)), links._replace(levels=levels, neighbors=neighbors))
+    forge(path, np.append(keys, np.full(4 * COUNT, DELETED_KEY)), links._replace(levels=levels, neighbors=neighbors))
     async with opened(path) as store:
         by_hand(store)
         await store.memories.search(held.queries[0])
-        assert store._follower.indexes["memory"].expected is None
+        assert "memory" not in store._follower.indexes.pending_snapshots
         assert await store.check() == []
 
 
@@ -452,7 +452,7 @@ async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_built_anew(path
         await settled(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(path) as store:
             await attached(store)
             assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
@@ -462,18 +462,18 @@ async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_built_anew(path
 # -- links that are whole, and lead astray
 
 
-def contents(path: Path) -> tuple[Header, npt.NDArray[np.int64], Links]:
+def contents(path: Path) -> tuple[Header, npt.NDArray[np.int64], GraphLinks]:
     """What the snapshot of the memories holds."""
     with closing(sqlite3.connect(path)) as connection:
         row = connection.execute("SELECT * FROM index_snapshot WHERE space_pk = 1").fetchone()
         header = Header(*row[:4], json.loads(row[4]), row[5])
         ordered = connection.execute("SELECT data FROM index_chunk WHERE snapshot_pk = ? ORDER BY number", row[:1])
         blobs = [data for (data,) in ordered]
-    keys = snapshot.keys_of(header.parameters, blobs.__getitem__)
-    return header, keys, snapshot.links_of(header.parameters, blobs.__getitem__)
+    keys = snapshot.read_keys(header.parameters, blobs.__getitem__)
+    return header, keys, snapshot.read_links(header.parameters, blobs.__getitem__)
 
 
-def forge(path: Path, keys: npt.NDArray[np.int64], links: Links, **others: Any) -> None:
+def forge(path: Path, keys: npt.NDArray[np.int64], links: GraphLinks, **others: Any) -> None:
     """Write a snapshot that is true to its digests, whatever it holds."""
     header = contents(path)[0]
     said = {"nodes": len(keys), "links": len(links.neighbors), "entry": links.entry, "top": links.top}
@@ -497,36 +497,36 @@ def starts(levels: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum((levels.astype(np.int64) + 1) * M)])
 
 
-def raised(links: Links, top: int) -> Links:
+def raised(links: GraphLinks, top: int) -> GraphLinks:
     """The entry point lifted to a layer that no graph has, its links there to nobody."""
     levels, begin = links.levels.copy(), starts(links.levels)[links.entry + 1]
     more = np.full((top + 1 - int(levels[links.entry])) * M, -1, dtype=np.int32)
     levels[links.entry] = top + 1
-    return Links(levels, np.insert(links.neighbors, begin, more), links.entry, top)
+    return GraphLinks(levels, np.insert(links.neighbors, begin, more), links.entry, top)
 
 
-def with_link(links: Links, place: int, to: int) -> Links:
+def with_link(links: GraphLinks, place: int, to: int) -> GraphLinks:
     neighbors = links.neighbors.copy()
     neighbors[place] = to
     return links._replace(neighbors=neighbors)
 
 
-def upper(links: Links) -> int:
+def upper(links: GraphLinks) -> int:
     """The place of the entry point's first link on the layer above the lowest."""
     return int(starts(links.levels)[links.entry]) + 2 * M
 
 
-def lowly(links: Links) -> int:
+def lowly(links: GraphLinks) -> int:
     return int(np.flatnonzero(links.levels == 1)[0])
 
 
-def levels_with(links: Links, node: int, level: int) -> Links:
+def levels_with(links: GraphLinks, node: int, level: int) -> GraphLinks:
     levels = links.levels.copy()
     levels[node] = level
     return links._replace(levels=levels)
 
 
-HOSTILE: dict[str, Callable[[Links], Links]] = {
+HOSTILE: dict[str, Callable[[GraphLinks], GraphLinks]] = {
     "a link out of range": lambda links: with_link(links, 5, COUNT),
     "a link far out of range": lambda links: with_link(links, 5, 2**31 - 1),
     "a link below": lambda links: with_link(links, 5, -2),
@@ -579,7 +579,7 @@ def double(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     [
         (double, True, 0.99),
         (lambda keys: keys + 10**9, False, 0.99),
-        (lambda keys: np.full_like(keys, GONE), False, 0.99),
+        (lambda keys: np.full_like(keys, DELETED_KEY), False, 0.99),
         (lambda keys: np.roll(keys, 1), False, 0.0),
     ],
     ids=["a key twice", "keys of nobody", "no keys", "another order"],
@@ -587,14 +587,14 @@ def double(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 async def test_keys_that_are_not_those_of_the_nodes_cost_no_answer(
     path: Path, held: Held, keys_made: Callable[..., Any], found: bool, least: float
 ) -> None:
-    """Links among other vectors are a bad graph, but each answer is still scored by what is stored."""
+    """GraphLinks among other vectors are a bad graph, but each answer is still scored by what is stored."""
     _, keys, links = contents(path)
     forge(path, keys_made(keys), links)
     async with opened(path) as store:
         by_hand(store)
         assert await held.judge(store) == {"exact"}
         assert bool(await store.check()) is found
-        store._tender._not_before = 0.0
+        store._maintainer._retry_at = 0.0
         held.vectors["0"] = -held.vectors["1"]
         await store.memories.upsert("", id="0", embedding=held.vectors["0"])
         await settled(store)
@@ -604,7 +604,7 @@ async def test_keys_that_are_not_those_of_the_nodes_cost_no_answer(
 
 @pytest.mark.usefixtures("no_building")
 async def test_where_a_graph_gives_fewer_than_are_wanted_the_exact_search_answers(path: Path, held: Held) -> None:
-    """Links to nobody are no damage: nothing is out of range."""
+    """GraphLinks to nobody are no damage: nothing is out of range."""
     _, keys, links = contents(path)
     forge(path, keys, links._replace(neighbors=np.full_like(links.neighbors, -1)))
     async with opened(path) as store:
@@ -649,19 +649,19 @@ ASTRAY = """
 import faulthandler, sys
 import numpy as np
 from memstore.index.faiss_engine import FaissEngine
-from memstore.index.graph import BrokenLinksError, Links
-from memstore.settings import GraphOptions
+from memstore.index.hnsw import BrokenLinksError, GraphLinks
+from memstore import GraphOptions
 
 faulthandler.enable()
 engine, options, n, D = FaissEngine.load(), GraphOptions(m=4), 300, 8
 rows = np.random.default_rng(0).standard_normal((n, D)).astype(np.float32)
-storage = engine.graphs.storage("l2", D, "float32", 2 * n)
+storage = engine.graphs.allocate("l2", D, "float32", 2 * n)
 storage.rows[:n] = rows
 storage.rows[n:] = rows + 0.1
-growing = engine.graphs.growing(options, storage)
+growing = engine.graphs.start(options, storage)
 while growing.nodes < n:
     growing.link(storage, min(100, n - growing.nodes))
-whole = growing.finished(storage).links()
+whole = growing.finish(storage).links()
 whole.check(4)
 assert whole.top >= 2
 passed = refused = 0
@@ -681,7 +681,7 @@ for seed in range(int(sys.argv[1])):
         if rng.random() < 0.7:
             neighbors = rng.integers(-1, n, int(((levels.astype(int) + 1) * 4).sum())).astype(np.int32)
             top, entry = int(levels.max()) - 1, int(levels.argmax())
-    links = Links(levels, neighbors, entry, top)
+    links = GraphLinks(levels, neighbors, entry, top)
     try:
         links.check(4)
     except BrokenLinksError:
@@ -689,13 +689,13 @@ for seed in range(int(sys.argv[1])):
         continue
     passed += 1
     print("seed", seed, flush=True)
-    graph = engine.graphs.of(links, options, storage)
+    graph = engine.graphs.from_links(links, options, storage)
     found = graph.search(rows[:5], 10, 32)
     assert found.max() < n and found.min() >= -1
-    graph = engine.graphs.growing(options, storage, graph)
+    graph = engine.graphs.start(options, storage, graph)
     while graph.nodes < 2 * n:
         graph.link(storage, 150)
-    graph = graph.finished(storage)
+    graph = graph.finish(storage)
     graph.links().check(4)
     assert graph.search(rows[:5], 10, 32).max() < 2 * n
 print(passed, "passed", refused, "refused")
@@ -709,15 +709,15 @@ def test_links_that_pass_lead_no_search_and_no_fold_astray() -> None:
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3_000:]
 
 
-def a_graph(count: int) -> Links:
+def a_graph(count: int) -> GraphLinks:
     engine, options = FaissEngine.load(), GraphOptions(m=M)
     rows, _ = clustered(np.random.default_rng(1), count)
-    storage = engine.graphs.storage("l2", DIMENSION, "float32", count)
+    storage = engine.graphs.allocate("l2", DIMENSION, "float32", count)
     storage.rows[:] = rows
-    growing = engine.graphs.growing(options, storage)
+    growing = engine.graphs.start(options, storage)
     while growing.nodes < count:
         growing.link(storage, min(100, count - growing.nodes))
-    return growing.finished(storage).links()
+    return growing.finish(storage).links()
 
 
 WHOLE = a_graph(250)
@@ -731,7 +731,7 @@ def test_links_that_pass_never_name_what_is_not_there(data: st.DataObject) -> No
         neighbors[place] = data.draw(st.integers(-3, len(levels) + 2))
     for place in data.draw(st.lists(st.integers(0, len(levels) - 1), max_size=1)):
         levels[place] = data.draw(st.integers(0, 4))
-    links = Links(
+    links = GraphLinks(
         levels,
         neighbors,
         data.draw(st.just(WHOLE.entry) | st.integers(-1, len(levels))),
@@ -782,7 +782,7 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
 ) -> None:
     monkeypatch.setattr(snapshot, "CHUNK", 1 << 18)
     grown: list[tuple[int, int]] = []
-    forget = maintainer.IndexMaintainer._forget
+    forget = snapshot_writer.SnapshotWriter.delete_others
 
     async def measured(self: Any, space_pk: int, kept: int | None) -> None:
         old = sql(path, "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept", kept=kept)
@@ -790,7 +790,7 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
         await forget(self, space_pk, kept)
         grown.append((old[0][0], self._database.wal_bytes() - before))
 
-    monkeypatch.setattr(maintainer.IndexMaintainer, "_forget", measured)
+    monkeypatch.setattr(snapshot_writer.SnapshotWriter, "delete_others", measured)
     rows, _ = clustered(np.random.default_rng(1), 2_400)
     async with opened(path, graph=GraphOptions(m=64, ef_construction=16)) as store:
         by_hand(store)
@@ -841,7 +841,7 @@ async def test_compact_leaves_the_snapshots_that_count(path: Path, held: Held) -
         for i in range(20):
             del held.vectors[str(i)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(path) as store:
             await attached(store)
             assert "graph" in await held.judge(store)
@@ -859,7 +859,7 @@ async def test_a_backup_with_a_snapshot_in_it_opens_and_is_right(path: Path, hel
             assert await other.check() == []
             await other.memories.delete("301")
             await settled(other)
-            assert other._follower.indexes["memory"].nodes > 200
+            assert other._follower.indexes.by_kind["memory"].nodes > 200
             ours = {name: row for name, row in held.vectors.items() if name != "301"}
             await replace(held, vectors=ours).judge(other)
             await other.optimize()
@@ -870,7 +870,7 @@ async def test_a_backup_with_a_snapshot_in_it_opens_and_is_right(path: Path, hel
         await held.judge(store)
         assert await store.check() == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(maintainer.IndexMaintainer, "_fold", None)
+        patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(copy) as other:
             await attached(other)
             await replace(held, vectors=ours | {"300": other_vector(copy)}).judge(other)
@@ -888,14 +888,16 @@ KILLED = """
 import asyncio, os, signal, sys
 import numpy as np
 import memstore
-from memstore.index import follower, graph, planner, snapshot, tending
-from memstore.repository import log, snapshots
+from memstore.index import engine_selector, hnsw, planner
+from memstore.sync import maintainer, snapshot, snapshot_writer
+from memstore.repository.sqlite_only import change_log, index_snapshots
 
-planner.WORTH, planner.LEAST_WORTH, planner.STEP, planner.FOLD_LEAST = 1, 100, 0.1, 100
-follower.FAISS_FROM, log.KEEP, snapshot.CHUNK = 100, 50, 4096
+planner.MIN_GRAPH_NUMBERS, planner.MIN_GRAPH_VECTORS, planner.CANDIDATE_COST, planner.MERGE_MIN = 1, 100, 0.1, 100
+engine_selector.FAISS_FROM, change_log.KEEP, snapshot.CHUNK = 100, 50, 4096
 path, when, turn = sys.argv[1], sys.argv[2], 0
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-add, link, complete, part = snapshots.add, graph.GrowingGraph.link, snapshots.complete, snapshots.drop_part
+add, link = index_snapshots.add, hnsw.GraphConstruction.link
+complete, part = index_snapshots.complete, index_snapshots.drop_part
 
 def adding(connection, header, number, data):
     if when == "between chunks" and header.space_pk == 1 and number == 2:
@@ -926,7 +928,8 @@ def dropping(connection, pk, most=16):
     return left
 
 turn_die = []
-snapshots.add, graph.GrowingGraph.link, snapshots.complete, snapshots.drop_part = adding, linking, completing, dropping
+index_snapshots.add, hnsw.GraphConstruction.link = adding, linking
+index_snapshots.complete, index_snapshots.drop_part = completing, dropping
 
 async def main():
     async with memstore.open(path, durability="relaxed") as store:

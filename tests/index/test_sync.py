@@ -215,7 +215,7 @@ async def test_a_composite_s_time_that_no_verb_wrote_is_damage(path: Path, wrong
 
 async def changed_and_killed(link: Link, path: Path) -> None:
     """In a process of its own: a change of members that is committed, and never applied to an index."""
-    Follower.committed = lambda self, connection: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+    Follower.after_commit = lambda self, connection: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     async with memstore.open(path) as store:
         await store.assemblies.sync_state("g")  # it has an index
         link.tell("ready")
@@ -304,13 +304,13 @@ async def test_applying_a_change_again_changes_nothing(store: Store) -> None:
     await store.assemblies.add("g", members=["a"])
     await store.assemblies.sync_state("g")
     follower = store._follower
-    start = follower.applied
+    start = follower.indexes.applied
     await store.assemblies.add_members("g", ["b"])
     await store.memories.delete("a")
     once = await store.memories.search(unit(1), boost=ASKED)
     for _ in range(3):
-        with follower.lock.exclusive():
-            follower.applied = start
+        with follower.indexes.lock.exclusive():
+            follower.indexes.applied = start
         again = await store.memories.search(unit(1), boost=ASKED)
         assert (again, [(a.id, a.score) for a in again.activated]) == (once, [(a.id, a.score) for a in once.activated])
         same(await store.assemblies.sync_state("g"), (await store.assemblies.get("g")).revision)
@@ -320,8 +320,8 @@ async def test_a_deleted_assembly_leaves_no_revision_behind(store: Store) -> Non
     await add(store, "a")
     for _ in range(3):
         await store.assemblies.add("g", members=["a"])
-        assert len(store._follower.revisions) <= 1
+        assert len(store._follower.indexes.revisions) <= 1
         same(await store.assemblies.sync_state("g"), 1)
         await store.assemblies.delete("g")
         assert await boost(store) == (0.0, "no_assembly")
-    assert store._follower.revisions == {}
+    assert store._follower.indexes.revisions == {}

@@ -67,7 +67,7 @@ def aside(store: Store, *statements: tuple[str, Any]) -> None:
 
 def beside_commit(store: Store, happens: Callable[[Connection], None]) -> None:
     """Have something happen once, between a COMMIT and the index's following it."""
-    follow = store._follower.committed
+    follow = store._follower.after_commit
 
     def committed(connection: Connection) -> None:
         store._database.when_committed(follow)
@@ -100,7 +100,7 @@ async def test_what_was_inserted_is_not_read_back(
     await loaded.load(items(rng, 250), chunk=100)
     assert read_back == []
     assert await loaded.check() == []
-    held = loaded._follower.indexes["memory"]
+    held = loaded._follower.indexes.by_kind["memory"]
     assert len(held) == 5 + sum(m.embedding is not None for m in added) + 1 + 250
     found = await loaded.namespace("n").memories.search(added[-2].embedding, limit=1)
     assert found[0].memory == added[-2]
@@ -235,7 +235,7 @@ async def test_what_another_process_commits_right_after_is_read(
 async def test_what_a_reader_has_taken_in_already_is_not_put_back(loaded: Store, rng: np.random.Generator) -> None:
     def happens(connection: Connection) -> None:
         aside(loaded, ("DELETE FROM memory WHERE pk = 7", ()))
-        with loaded._follower.lock.exclusive(), snapshot(connection):
+        with loaded._follower.indexes.lock.exclusive(), snapshot(connection):
             loaded._follower.catch_up(connection)
         trimmed = ("UPDATE store_meta SET log_floor = (SELECT max(seq) FROM change_log)", ())
         aside(loaded, trimmed, ("DELETE FROM change_log", ()))
@@ -243,7 +243,7 @@ async def test_what_a_reader_has_taken_in_already_is_not_put_back(loaded: Store,
 
     beside_commit(loaded, happens)
     await loaded.memories.add_many(items(rng, 3))
-    assert len(loaded._follower.indexes["memory"]) == 7
+    assert len(loaded._follower.indexes.by_kind["memory"]) == 7
     assert await loaded.check() == []
 
 
@@ -288,7 +288,7 @@ async def test_what_an_upsert_changed_is_not_read_back(
         item["embedding"] = None
     stored = await view.memories.upsert_many(third)
     assert set(read_back) == {6 + i for i in range(0, 1_400, 13)}, "but for those that lost theirs"
-    held = loaded._follower.indexes["memory"]
+    held = loaded._follower.indexes.by_kind["memory"]
     assert len(held) == 5 + sum(m.embedding is not None for m in stored)
     assert await loaded.check() == []
     (hit,) = await view.memories.search(stored[1_101].embedding, limit=1)
@@ -364,7 +364,7 @@ async def test_an_index_of_float16_takes_in_what_was_inserted(
         await store.memories.search(np.ones(DIMENSION, np.float32))
         added = await store.memories.add_many(items(rng, 300))
         assert read_back == []
-        assert len(store._follower.indexes["memory"]) == 300
+        assert len(store._follower.indexes.by_kind["memory"]) == 300
         hits = await store.memories.search(added[7].embedding, limit=1)
         assert hits[0].memory == added[7]
         assert await store.check() == []

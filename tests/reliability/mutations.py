@@ -153,8 +153,8 @@ TEETH: tuple[Tooth, ...] = (
         name="fallback",
         promise="an answer of the graph that is short under a filter is found exactly",
         file="memstore/index/hybrid.py",
-        old="doubtful = [i for i, answer in enumerate(answers) if answer is None]",
-        new="doubtful, answers = [], [a or Found(np.empty(0, dtype=np.int64), np.empty(0), 0) for a in answers]",
+        old="missing = [i for i, result in enumerate(results) if result is None]",
+        new="missing, results = [], [a or SearchResult(np.empty(0, dtype=np.int64), np.empty(0), 0) for a in results]",
         tests=("tests/index/test_graph.py",),
     ),
     Tooth(
@@ -185,7 +185,7 @@ TEETH: tuple[Tooth, ...] = (
         name="trusted",
         promise="a vector that is not what was written is in no index",
         file="memstore/sync/loader.py",
-        old="intact(blob, written) and ",
+        old="is_intact(blob, crc) and ",
         new="",
         tests=(
             "tests/reliability/test_damaged_vectors.py",
@@ -196,7 +196,7 @@ TEETH: tuple[Tooth, ...] = (
         name="blended",
         promise="nor in a composite",
         file="memstore/sync/composites.py",
-        old="if not intact(blob, written):",
+        old="if not is_intact(blob, written):",
         new="if False:",
         tests=("tests/reliability/test_damaged_vectors.py",),
     ),
@@ -227,7 +227,7 @@ TEETH: tuple[Tooth, ...] = (
     Tooth(
         name="epoch",
         promise="an index of another epoch is built anew",
-        file="memstore/sync/follower.py",
+        file="memstore/sync/index_set.py",
         old="return self.applied == state.top and self.epoch == state.epoch",
         new="return self.applied == state.top",
         tests=("tests/reliability/test_processes.py",),
@@ -235,7 +235,7 @@ TEETH: tuple[Tooth, ...] = (
     Tooth(
         name="floor",
         promise="an index behind the trimmed log is built anew",
-        file="memstore/sync/follower.py",
+        file="memstore/sync/index_set.py",
         old="self.epoch == state.epoch and state.floor <= self.applied <= state.top",
         new="self.epoch == state.epoch and self.applied <= state.top",
         tests=("tests/reliability/test_processes.py",),

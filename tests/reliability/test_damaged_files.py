@@ -173,7 +173,7 @@ async def test_a_file_of_one_byte_is_no_store(path: Path) -> None:
 async def test_a_graph_whose_page_cannot_be_read_is_built_anew(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_graphs(monkeypatch, LEAST_WORTH=100)
+    small_graphs(monkeypatch, MIN_GRAPH_VECTORS=100)
     rows, _ = clustered(rng, 240)
     async with memstore.open(path, dimension=rows.shape[1], index="graph") as store:
         await store.memories.add_many([{"content": "x", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
@@ -187,7 +187,7 @@ async def test_a_graph_whose_page_cannot_be_read_is_built_anew(
     async with memstore.open(path) as store:
         assert (await store.memories.search(rows[7]))[0].memory.id == "7"
         await settled(store)
-        assert store._follower.indexes["memory"].nodes == 240
+        assert store._follower.indexes.by_kind["memory"].nodes == 240
         assert (await store.memories.search(rows[7]))[0].memory.id == "7"
         findings = await store.check()
         assert {finding.kind for finding in findings} == {"integrity", "snapshot"}

@@ -57,7 +57,7 @@ async def test_a_damaged_vector_is_no_neighbour_and_is_named(
         assert "1 stored vectors are damaged" in caplog.text
         findings = {(finding.kind, finding.id) for finding in await store.check()}
         assert findings == {("checksum", "2")}
-        with pytest.raises(DamagedError, match="memory '2' is not what was written"):
+        with pytest.raises(DamagedError, match="stored vector of memory '2': the checksum does not match"):
             await store.memories.get("2")
         with pytest.raises(DamagedError, match="memory '2'"):
             [memory async for memory in store.memories.list()]

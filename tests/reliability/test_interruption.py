@@ -29,7 +29,7 @@ import asyncio, gc, os, signal, sys
 import numpy as np
 import memstore
 from memstore.index import planner
-planner.FOLD_LEAST = 50
+planner.MERGE_MIN = 50
 
 async def main():
     global store, kept

@@ -338,12 +338,12 @@ async def test_who_is_behind_the_trimmed_log_builds_its_index_anew(
         await store.memories.search(vector(0))
         with Child(writes_much, str(path)) as other:
             await asyncio.to_thread(other.hear)
-        assert read(path, "SELECT log_floor FROM store_meta") > store._follower.applied
+        assert read(path, "SELECT log_floor FROM store_meta") > store._follower.indexes.applied
         caplog.set_level("INFO", "memstore")
         for k in range(29):
             hit = (await store.memories.search(vector(19, k), limit=1))[0]
             assert (hit.memory.id, hit.memory.content) == (str(k), "19")
-        assert caplog.text.count("built anew") == 1
+        assert caplog.text.count("rebuilding") == 1
         assert len(await store.memories.search(vector(0), limit=100)) == 30
         assert await store.check() == []
 

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from memstore import Store
-from memstore.index import planner
+from memstore.index import engine_selector, planner
 from memstore.repository.sqlite_only import change_log
-from memstore.sync import follower
 from tests.support.spaces import angles, ball_distances, placed
 
 DIMENSION = 24
@@ -34,27 +33,33 @@ def clustered(
 
 def small_graphs(patch: pytest.MonkeyPatch, **others: float) -> None:
     """Have graphs from 200 vectors on, and every rule in proportion; *others* are further constants of the planner."""
-    lowered = {"WORTH": 1, "LEAST_WORTH": 200, "STEP": 0.1, "FOLD_LEAST": 100, "DEAD_LEAST": 100} | others
+    lowered = {
+        "MIN_GRAPH_NUMBERS": 1,
+        "MIN_GRAPH_VECTORS": 200,
+        "CANDIDATE_COST": 0.1,
+        "MERGE_MIN": 100,
+        "REBUILD_MIN_DELETED": 100,
+    } | others
     for name, value in lowered.items():
         patch.setattr(planner, name, value)
-    patch.setattr(follower, "FAISS_FROM", 100)
+    patch.setattr(engine_selector, "FAISS_FROM", 100)
     patch.setattr(change_log, "KEEP", 50)
 
 
 def by_hand(store: Store) -> Store:
-    """*store*, whose graph is tended when `optimize` says so, and at no other time."""
-    store._tender._not_before = float("inf")
+    """*store*, whose graph is maintained when `optimize` says so, and at no other time."""
+    store._maintainer._retry_at = float("inf")
     return store
 
 
 async def settled(store: Store, *, seconds: float = 20) -> None:
-    """Wait until the graph is tended, and nothing is left to do."""
+    """Wait until the graph is maintained, and nothing is left to do."""
     await store.memories.search(placed(store.metric, np.ones(store.dimension)))
-    tender, deadline = store._tender, monotonic() + seconds
+    maintainer, deadline = store._maintainer, monotonic() + seconds
     while True:
         await asyncio.sleep(0.005)
-        waiting = [kind for kind in store._follower.spaces if tender._next(kind, whole=False)]
-        if not tender._busy() and (not waiting or tender._not_before > monotonic()):
+        waiting = [kind for kind in store._follower.indexes.spaces if maintainer._next_task(kind, thorough=False)]
+        if not maintainer._is_running() and (not waiting or maintainer._retry_at > monotonic()):
             return
         assert monotonic() < deadline, f"still at work: {waiting}"
 
@@ -62,7 +67,7 @@ async def settled(store: Store, *, seconds: float = 20) -> None:
 async def attached(store: Store) -> None:
     """Wait until the graph that a snapshot promised is there, or was found to be of no use."""
     await settled(store)
-    assert all(index.expected is None for index in store._follower.indexes.values())
+    assert not store._follower.indexes.pending_snapshots
 
 
 def closeness(metric: str, queries: Rows, rows: Rows) -> npt.NDArray[np.float64]:

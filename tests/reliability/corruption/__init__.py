@@ -24,9 +24,9 @@ import numpy.typing as npt
 
 import memstore
 from memstore import Hits, Memory, MemstoreError, Store
-from memstore.index import planner
+from memstore.index import engine_selector, planner
 from memstore.repository.sqlite_only import change_log
-from memstore.sync import follower, loader, snapshot
+from memstore.sync import loader, snapshot
 from memstore.vectors import encoding
 from tests.support.children import Child, Link
 from tests.support.clusters import clustered, settled
@@ -42,8 +42,8 @@ Row = tuple[str, str, frozenset[str]]
 
 
 def _small() -> None:
-    planner.WORTH, planner.LEAST_WORTH, planner.STEP, planner.FOLD_LEAST = 1, 100, 0.1, 50  # type: ignore[assignment]
-    follower.FAISS_FROM = 50
+    planner.MIN_GRAPH_NUMBERS, planner.MIN_GRAPH_VECTORS, planner.CANDIDATE_COST, planner.MERGE_MIN = 1, 100, 0.1, 50  # type: ignore[assignment]
+    engine_selector.FAISS_FROM = 50
     snapshot.CHUNK = 4_096
     change_log.KEEP = 1_000
 
@@ -248,7 +248,7 @@ async def _drained(records: Any) -> None:
 async def examines(link: Link, path: Path, sound: Sound, trusting: bool) -> Said:
     _small()
     if trusting:
-        loader.intact = encoding.intact = lambda data, written: True
+        loader.is_intact = encoding.is_intact = lambda data, written: True
     said = Said()
     try:
         store = await memstore.open(path, index="graph", timeout=5)

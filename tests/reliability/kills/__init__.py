@@ -102,17 +102,17 @@ def _die_after_calls(calls: int) -> None:
 
 
 def _small() -> None:
-    """Have everything that a store does now and then happen often: checkpoints, folds, snapshots, a trimmed log."""
+    """Have everything that a store does now and then happen often: checkpoints, merges, snapshots, a trimmed log."""
     database.CHECKPOINT_BYTES = 300_000
     change_log.KEEP = 100
-    planner.FOLD_LEAST = planner.DEAD_LEAST = 20
-    planner.LEAST_WORTH = 50
+    planner.MERGE_MIN = planner.REBUILD_MIN_DELETED = 20
+    planner.MIN_GRAPH_VECTORS = 50
 
 
 def _break(what: str) -> None:
     """Have the library do without one of the steps that this is all about, to see that it is missed."""
     if what == "following":
-        Follower.committed = lambda self, connection: None
+        Follower.after_commit = lambda self, connection: None
     elif what == "rollback":
         transactions.rollback = lambda connection: (
             raw(connection).execute("COMMIT") if transactions.in_write(connection) else None
@@ -147,7 +147,7 @@ async def works(link: Link, path: Path, lines: Path, seed: int, first: int, mome
 
 def _followed(store: Store) -> None:
     """What was acknowledged is in the index already, if there is one: no search need bring it there."""
-    applied = store._follower.applied
+    applied = store._follower.indexes.applied
     with closing(sqlite3.connect(f"file:{store._database.settings.path}?mode=ro", uri=True)) as base:
         row = base.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change_log'").fetchone()
     assert applied is None or applied == row[0], f"the index is at change {applied}, the file at {row[0]}"

@@ -1,0 +1,63 @@
+"""The choice between NumPy and FAISS, made when the number of vectors is known."""
+
+import logging
+
+from memstore.config import Engine as EngineName
+from memstore.config import IndexSettings
+from memstore.errors import EngineError
+from memstore.index.faiss_engine import FaissEngine
+from memstore.index.numpy_engine import NumpyEngine
+from memstore.index.openmp import faiss_bundles_libomp
+from memstore.index.protocol import Engine
+
+FAISS_FROM = 5_000
+"""Vectors from which on FAISS saves more time than its import costs; below, NumPy answers in 0.3 ms."""
+
+_log = logging.getLogger("memstore")
+
+
+class EngineSelector:
+    """Holds the engine of a store: NumPy at first, FAISS once it is requested or pays.
+
+    Attributes:
+        engine: the engine in use.
+        reason: why it is in use, for `Stats.engine_reason`.
+    """
+
+    def __init__(self, requested: EngineName, options: IndexSettings) -> None:
+        self.engine: Engine = NumpyEngine()
+        self.reason = "no search yet" if requested == "auto" else "requested"
+        self._requested: EngineName = requested
+        self._graph_requested = options.kind == "graph"
+
+    def select(self, vectors: int) -> bool:
+        """Load FAISS if it is due for so many *vectors*; True if it was loaded now.
+
+        The import takes a third of a second: call it on a thread, and in no write.
+
+        Raises:
+            EngineError: FAISS is requested and cannot be loaded.
+        """
+        if self.engine.name == "faiss" or self._requested == "numpy":
+            return False
+        if self._requested == "faiss":
+            self.engine = FaissEngine.load()
+            return True
+        if faiss_bundles_libomp():
+            self.reason = "FAISS bundles an OpenMP runtime on this platform: request it with engine='faiss'"
+        elif vectors < FAISS_FROM and not self._graph_requested:
+            self.reason = f"fewer than {FAISS_FROM:,} vectors: NumPy is as fast"
+        else:
+            return self._load_faiss()
+        return False
+
+    def _load_faiss(self) -> bool:
+        try:
+            self.engine = FaissEngine.load()
+        except EngineError as error:
+            self._requested = "numpy"
+            self.reason = str(error)
+            _log.warning("searching with NumPy: %s", error)
+            return False
+        self.reason = "the graph needs it" if self._graph_requested else f"{FAISS_FROM:,} vectors or more"
+        return True

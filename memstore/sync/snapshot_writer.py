@@ -1,0 +1,139 @@
+"""Writes graph snapshots into the file, and deletes those that they replace.
+
+A snapshot is written one chunk per transaction, so that other writers wait for no more than a chunk. It counts from the
+transaction that marks it complete.
+"""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore.concurrency import in_thread
+from memstore.database import Database
+from memstore.errors import BusyError
+from memstore.index import planner
+from memstore.index.hybrid import HybridIndex
+from memstore.models.records import RecordKind
+from memstore.repository.sqlite_only import change_log, index_snapshots
+from memstore.repository.sqlite_only.index_snapshots import Header
+from memstore.sync.index_set import IndexSet
+from memstore.sync.snapshot import DELETED_KEY, SnapshotContent, count_chunks, matches
+
+T = TypeVar("T")
+
+_WRITE_WAIT = 0.25  # seconds of one wait for other writers
+
+
+class SavedSnapshot(NamedTuple):
+    """The newest snapshot of an index in the file: its number of nodes, and the log position it includes."""
+
+    nodes: int
+    seq: int
+
+
+class SnapshotWriter:
+    """Writes snapshots of the indexes of one store.
+
+    Args:
+        indexes: the indexes.
+        database: the file.
+        stopping: set while the store closes; work then ends after the present transaction.
+    """
+
+    def __init__(self, indexes: IndexSet, database: Database, stopping: threading.Event) -> None:
+        self._indexes = indexes
+        self._database = database
+        self._stopping = stopping
+        self._saved: weakref.WeakKeyDictionary[HybridIndex, SavedSnapshot] = weakref.WeakKeyDictionary()
+
+    def mark_saved(self, index: HybridIndex, nodes: int, seq: int) -> None:
+        """Note that the file holds a snapshot of *index* with so many *nodes*, at *seq* of the log."""
+        self._saved[index] = SavedSnapshot(nodes, seq)
+
+    def is_due(self, index: HybridIndex, *, thorough: bool) -> bool:
+        """Whether to write a snapshot of *index*: it has none, or has grown, or the log has; *thorough*: at all."""
+        if index.graph is None or self._database.settings.read_only:
+            return False
+        saved = self._saved.get(index)
+        if saved is None:
+            return True
+        if thorough:
+            return saved.nodes != index.nodes
+        growth = max(planner.MERGE_MIN, int(planner.SNAPSHOT_GROWTH_SHARE * saved.nodes))
+        log_distance = (self._indexes.applied or 0) - saved.seq
+        return index.nodes >= saved.nodes + growth or log_distance > max(change_log.KEEP, index.nodes // 2)
+
+    async def write(self, kind: RecordKind, index: HybridIndex) -> bool:
+        """Write a snapshot of *index*, and delete the older ones.
+
+        Returns:
+            False if the snapshot was not completed. True if it was, or if *index* is not in use any more.
+
+        Raises:
+            MemstoreError: the file could not be written.
+        """
+        copied = await in_thread(partial(self._copy, kind, index))
+        if copied is None:
+            return True
+        header, content = copied
+        stored_pk = await self._store(kind, header, content)
+        if stored_pk is None:
+            return False
+        self.mark_saved(index, len(content.keys), header.seq)
+        await self.delete_others(header.space_pk, stored_pk)
+        return True
+
+    def _copy(self, kind: RecordKind, index: HybridIndex) -> tuple[Header, SnapshotContent] | None:
+        """A snapshot of *index*; None if it is not in use any more, or has no graph."""
+        indexes, space = self._indexes, self._indexes.spaces[kind]
+        with indexes.lock.shared():
+            graph, calibration, seq = index.graph, index.calibration, indexes.applied
+            if graph is None or calibration is None or seq is None or indexes.by_kind.get(kind) is not index:
+                return None
+            table = index.table
+            keys = np.where(table.live[: graph.nodes], table.keys[: graph.nodes], DELETED_KEY)
+            epoch = indexes.epoch
+        content = SnapshotContent(keys, graph.links(), graph.options, calibration)
+        parameters = content.parameters(space)
+        return Header(0, space.pk, epoch, seq, parameters, count_chunks(parameters)), content
+
+    async def _store(self, kind: RecordKind, header: Header, content: SnapshotContent) -> int | None:
+        """Write the snapshot unless the file has a newer one; the key of the newest, None if writing was stopped."""
+        latest = await self._database.read(lambda c: index_snapshots.latest(c, header.space_pk, change_log.top(c)))
+        newer = latest is not None and latest.epoch == header.epoch and latest.seq > header.seq
+        if latest is not None and newer and matches(latest.parameters, content.options, self._indexes.spaces[kind]):
+            return latest.pk
+        header = await self._write(lambda c: index_snapshots.begin(c, header))
+        chunks = await in_thread(content.chunks)
+        for number in range(header.chunks):
+            if self._stopping.is_set():
+                return None
+            data = await in_thread(lambda: next(chunks))
+            await self._write(partial(_add_chunk, header=header, number=number, data=data))
+        return header.pk if await self._write(lambda c: index_snapshots.complete(c, header)) else None
+
+    async def delete_others(self, space_pk: int, kept_pk: int) -> None:
+        """Delete the snapshots of a space except *kept_pk*, in small transactions."""
+        for pk in await self._database.read(lambda c: index_snapshots.others(c, space_pk, kept_pk)):
+            while not self._stopping.is_set() and await self._write(partial(index_snapshots.drop_part, pk=pk)):
+                pass
+
+    async def _write(self, function: Callable[[Connection], T]) -> T:
+        """Run *function* in a write transaction. It waits for other writers in short steps, so that closing ends it."""
+        deadline = time.monotonic() + self._database.settings.timeout
+        while True:
+            try:
+                return await self._database.write(function, wait=_WRITE_WAIT, batch=True)
+            except BusyError:
+                if self._stopping.is_set() or time.monotonic() >= deadline:
+                    raise
+
+
+def _add_chunk(connection: Connection, header: Header, number: int, data: bytes) -> None:
+    index_snapshots.add(connection, header, number, data)

@@ -1,0 +1,93 @@
+"""Searches of the indexes at one state of the database, including uncommitted changes of a transaction."""
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore.index.exact import ExactIndex
+from memstore.index.protocol import DriftError, Engine, SearchResult, SearchScope
+from memstore.models.records import RecordKind
+from memstore.repository import vectors as stored_vectors
+from memstore.sync.index_set import IndexSet
+from memstore.sync.loader import as_entries
+from memstore.vectors.arrays import Rows
+from memstore.vectors.metrics import index_form, scores
+
+OVERSAMPLING, EXTRA_RESULTS = 2, 10
+"""A float16 index returns so many times the limit, plus so many; the stored float32 vectors rank them again."""
+
+
+class View:
+    """The indexes at one state of the database, with an overlay of what a transaction has changed.
+
+    Args:
+        indexes: the shared indexes; the lock is held for the lifetime of the view.
+        connection: in a transaction whose committed state the indexes equal.
+        overlays: for each kind that the transaction changed, the keys it changed and an index of their vectors.
+    """
+
+    def __init__(
+        self,
+        indexes: IndexSet,
+        connection: Connection,
+        overlays: dict[RecordKind, tuple[list[int], ExactIndex]] | None = None,
+    ) -> None:
+        self._indexes = indexes
+        self._connection = connection
+        self._overlays = overlays or {}
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that compares vectors."""
+        return self._indexes.engine
+
+    def count(self, kind: RecordKind) -> int:
+        """Number of committed vectors of *kind*."""
+        return len(self._indexes.by_kind[kind])
+
+    def revision(self, key: int) -> int | None:
+        """The revision of the composite that the shared index holds for the assembly *key*; None if it holds none."""
+        return self._indexes.revision(key)
+
+    def search(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[tuple[SearchResult, int]]:
+        """The result for each query, and the number of allowed entries that are uncommitted."""
+        normalized = index_form(self._indexes.spaces[kind].measure, queries)
+        changed, overlay = self._overlays.get(kind, ((), None))
+        if overlay is None or not changed:
+            return [(result, 0) for result in self._search_committed(kind, normalized, limit, scope)]
+        committed_scope = SearchScope(
+            now=scope.now,
+            namespaces=scope.namespaces,
+            allowed=scope.allowed,
+            excluded=np.array(changed, dtype=np.int64),
+        )
+        committed = self._search_committed(kind, normalized, limit, committed_scope)
+        uncommitted = overlay.search(self.engine, normalized, limit, scope)
+        return [(_merged(a, b, limit), b.allowed_count) for a, b in zip(committed, uncommitted, strict=True)]
+
+    def _search_committed(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
+        """Search the shared index; results of a float16 index are ranked again by the stored vectors."""
+        index = self._indexes.by_kind[kind]
+        if self._indexes.options.vector_type == "float32":
+            return index.search(self.engine, queries, limit, scope)
+        results = index.search(self.engine, queries, limit * OVERSAMPLING + EXTRA_RESULTS, scope)
+        return [self._rescored(kind, query, result, limit) for query, result in zip(queries, results, strict=True)]
+
+    def _rescored(self, kind: RecordKind, query: Rows, result: SearchResult, limit: int) -> SearchResult:
+        space = self._indexes.spaces[kind]
+        chunks = stored_vectors.vectors(self._connection, space, result.keys.tolist())
+        entries = [as_entries(chunk, space) for chunk in chunks]
+        if sum(len(chunk.keys) for chunk in entries) < len(result.keys):
+            raise DriftError
+        if not entries:
+            return result
+        keys = np.concatenate([chunk.keys for chunk in entries])
+        values = scores(space.measure, query, np.concatenate([chunk.rows for chunk in entries]))
+        order = np.lexsort((keys, -values))[:limit]
+        return result._replace(keys=keys[order], scores=values[order])
+
+
+def _merged(a: SearchResult, b: SearchResult, limit: int) -> SearchResult:
+    keys = np.concatenate([a.keys, b.keys])
+    values = np.concatenate([a.scores, b.scores])
+    order = np.lexsort((keys, -values))[:limit]
+    return SearchResult(keys[order], values[order], a.allowed_count + b.allowed_count, a.method)
