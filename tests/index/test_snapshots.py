@@ -604,14 +604,14 @@ async def test_keys_that_are_not_those_of_the_nodes_cost_no_answer(
 
 @pytest.mark.usefixtures("no_building")
 async def test_where_a_graph_gives_fewer_than_are_wanted_the_exact_search_answers(path: Path, held: Held) -> None:
-    """GraphLinks to nobody are no damage: nothing is out of range."""
+    """Unused links are valid: nothing is out of range."""
     _, keys, links = contents(path)
     forge(path, keys, links._replace(neighbors=np.full_like(links.neighbors, -1)))
     async with opened(path) as store:
         await attached(store)
         assert nodes(store)["memory"] == COUNT
         (hits,) = await store.memories.search_many(held.queries[:1])
-        assert (hits.plan.method, hits.plan.reason) == ("exact", "the graph's answer was short")
+        assert (hits.plan.method, hits.plan.reason) == ("exact", "the graph found too few")
         await held.judge(store, least=1.0)
 
 
