@@ -10,14 +10,16 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from memstore.concurrency import UncancellableFuture, finished, run_and_resolve
 from memstore.database import fork_safety
 from memstore.database.sqlite import sqlite3
+
+if TYPE_CHECKING:  # `database.async_engine` says why it loads late
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 FutureT = TypeVar("FutureT", bound="asyncio.Future[Any]")
@@ -38,7 +40,7 @@ class ConnectionThread:
 
     @classmethod
     async def open(
-        cls, path: str, engine: AsyncEngine, local: "LocalEngine", setup: Callable[[Connection], None]
+        cls, path: str, engine: "AsyncEngine", local: "LocalEngine", setup: Callable[[Connection], None]
     ) -> "ConnectionThread":
         """Connect to the file at *path* by *engine*, and run *setup* on the new connection's thread."""
         connection = await engine.connect()

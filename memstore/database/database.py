@@ -13,7 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -22,13 +22,16 @@ from memstore.config import Settings
 from memstore.database import checkpoint as checkpoint_module
 from memstore.database import driver_errors, fork_safety, transactions
 from memstore.database.connection_thread import ConnectionThread, LocalEngine, Step
-from memstore.database.engine import async_engine, configure, sync_engine
+from memstore.database.engine import configure, sync_engine
 from memstore.database.file_identity import OpenedFile
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect, no_dimension
 from memstore.database.migrate import migrate
 from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import Writer, WriteSession
 from memstore.errors import ClosedError, EventLoopError, MissingFileError, OpenError, ReadOnlyError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 
@@ -76,8 +79,8 @@ class Database:
 
     @classmethod
     async def _open(cls, settings: Settings) -> "Database":
-        file = await in_thread(lambda: _prepare(settings))
-        connecting = asyncio.ensure_future(_connect(settings))
+        file, engine = await in_thread(lambda: (_prepare(settings), _async_engine(settings)))
+        connecting = asyncio.ensure_future(_connect(settings, engine))
         try:
             drivers = await finished(connecting)
         except BaseException:
@@ -293,9 +296,15 @@ def _prepare(settings: Settings) -> OpenedFile:
     return OpenedFile(settings.path)
 
 
-async def _connect(settings: Settings) -> list[ConnectionThread]:
+def _async_engine(settings: Settings) -> "AsyncEngine":
+    from memstore.database.async_engine import async_engine  # not at the top: that module says why
+
+    return async_engine(settings)
+
+
+async def _connect(settings: Settings, engine: "AsyncEngine") -> list[ConnectionThread]:
     """The writer, the connection for upkeep, and the readers; of a store that is read only, the readers alone."""
-    engine, local = async_engine(settings), LocalEngine(sync_engine)
+    local = LocalEngine(sync_engine)
     drivers: list[ConnectionThread] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:

@@ -9,16 +9,12 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine
-from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.config import Durability, Settings
 from memstore.database.driver_errors import translate, translated
-from memstore.database.sqlite import async_dbapi, sqlite3
+from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import raw
-from memstore.errors import (
-    BusyError,
-)
+from memstore.errors import BusyError
 from memstore.schema.tables import PAGE_SIZE
 
 _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "relaxed": "NORMAL"}
@@ -27,19 +23,6 @@ _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "re
 def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
     """*path* as a SQLite URI."""
     return f"file:{quote(os.fsencode(Path(path).absolute()))}?mode={mode}"
-
-
-def async_engine(settings: Settings) -> AsyncEngine:
-    """An engine whose connections each have a thread; the store holds them for its life, so nothing pools them."""
-    query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
-    url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
-    arguments = {
-        "isolation_level": None,
-        "cached_statements": 512,
-        "timeout": settings.timeout,
-        "check_same_thread": False,
-    }
-    return create_async_engine(url, module=async_dbapi(), poolclass=NullPool, connect_args=arguments)
 
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:

@@ -11,19 +11,15 @@ pysqlite3 knows SQLite's primary error codes alone, so nothing may depend on the
 import logging
 import os
 import sqlite3 as stdlib
-from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-import aiosqlite
-from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi
+from typing import TYPE_CHECKING
 
 try:
     import pysqlite3 as extra
 except ImportError:
     extra = None
 
-__all__ = ["BUG", "SOURCE", "VERSION", "async_dbapi", "sqlite3", "wal_reset_bug", "warn_of_bug"]
+__all__ = ["BUG", "SOURCE", "VERSION", "sqlite3", "wal_reset_bug", "warn_of_bug"]
 
 Version = tuple[int, int, int]
 
@@ -66,21 +62,6 @@ SOURCE = sqlite3.__name__
 
 BUG = wal_reset_bug(VERSION)
 """Whether it has the WAL-reset bug."""
-
-
-def async_dbapi() -> Any:
-    """What SQLAlchemy's async dialect calls its database interface: aiosqlite, over this module's `sqlite3`."""
-    names = ("connect", *(name for name in vars(aiosqlite) if name.endswith("Error") or name.startswith("sqlite_")))
-    bridge = ModuleType("aiosqlite")
-    vars(bridge).update(vars(aiosqlite))
-    vars(bridge).update({name: getattr(sqlite3, name) for name in names if name != "connect"})
-    vars(bridge)["connect"] = _connect
-    return AsyncAdapt_aiosqlite_dbapi(bridge, sqlite3)
-
-
-def _connect(database: str, **options: Any) -> aiosqlite.Connection:
-    connector: Callable[[], Any] = lambda: sqlite3.connect(database, **options)  # noqa: E731 - its type is aiosqlite's
-    return aiosqlite.Connection(connector, iter_chunk_size=64)
 
 
 def warn_of_bug() -> None:

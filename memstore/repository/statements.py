@@ -5,11 +5,11 @@ them, or a batch of 1,000 rows one each. Values are bound as SQLite takes them, 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, compress
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
+from sqlalchemy import BindParameter, ClauseElement, Compiled, Connection, bindparam
 from sqlalchemy.dialects import sqlite
 
 from memstore.concurrency import CHUNK_SIZE, chunks
@@ -36,15 +36,28 @@ def of_schema(connection: Connection, find: Callable[[Connection], _T]) -> _T:
 
 
 class Prepared:
-    """One statement. Its parameters are named by `bindparam`s; `names` is the order in which they are bound."""
-
-    __slots__ = ("_literals", "names", "sql")
+    """One statement, compiled at its first use. Its parameters are named by `bindparam`s."""
 
     def __init__(self, statement: ClauseElement) -> None:
-        compiled = statement.compile(dialect=_DIALECT)
-        self.sql = str(compiled)
-        self.names: Sequence[str] = compiled.positiontup or ()  # type: ignore[attr-defined]
-        self._literals = {name: value for name, value in compiled.params.items() if value is not None}
+        self._statement = statement
+
+    @cached_property
+    def _compiled(self) -> Compiled:
+        return self._statement.compile(dialect=_DIALECT)
+
+    @cached_property
+    def sql(self) -> str:
+        """The text that SQLite executes."""
+        return str(self._compiled)
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The parameters in the order in which they are bound."""
+        return self._compiled.positiontup or ()  # type: ignore[attr-defined]
+
+    @cached_property
+    def _literals(self) -> dict[str, Any]:
+        return {name: value for name, value in self._compiled.params.items() if value is not None}
 
     def run(self, connection: Connection, **values: Any) -> sqlite3.Cursor:
         """Execute it once."""
@@ -63,20 +76,22 @@ class Wide:
     each is parsed once and kept.
     """
 
-    __slots__ = ("_head", "_one", "_tail", "_width")
-
     def __init__(self, statement: ClauseElement, width: int) -> None:
-        compiled = Prepared(statement)
-        marks = f"({', '.join('?' * len(compiled.names))})"
-        self._one = compiled.sql
-        self._head, _, self._tail = compiled.sql.partition(marks)
+        self._single = Prepared(statement)
         self._width = width
+
+    @cached_property
+    def _head_and_tail(self) -> tuple[str, str]:
+        """The text before and after the markers of one row."""
+        marks = f"({', '.join('?' * len(self._single.names))})"
+        head, _, tail = self._single.sql.partition(marks)
+        return head, tail
 
     def insert(self, connection: Connection, columns: Sequence[Sequence[Any]], width: int | None = None) -> None:
         """Insert rows, given as columns in the order of the statement's, all of one length; at most *width* at once."""
         base, count, start = raw(connection), len(columns[0]), 0
         if count == 1:
-            base.execute(self._one, [column[0] for column in columns])
+            base.execute(self._single.sql, [column[0] for column in columns])
             return
         widest = self._width if width is None else min(width, self._width)
         while start < count:
@@ -86,7 +101,7 @@ class Wide:
             varies = tuple([column.count(column[0]) < size for column in some])
             values = [column[0] for column, differs in zip(some, varies, strict=True) if not differs]
             values += chain.from_iterable(zip(*compress(some, varies), strict=True))
-            base.execute(_wide(self._head, self._tail, size, varies), values)
+            base.execute(_wide(*self._head_and_tail, size, varies), values)
             start += size
 
 

@@ -1,0 +1,55 @@
+"""What starting costs: the modules that an import and a first open load."""
+
+import json
+import subprocess
+import sys
+
+HEAVY = ("alembic", "faiss", "sqlalchemy.orm", "sqlalchemy.ext.asyncio", "aiosqlite", "typer", "rich", "wordllama")
+MODULES = 560
+"""`import memstore` loads at most so many modules: 548, of which SQLAlchemy and NumPy with theirs are 383."""
+
+COMPILED = """
+from memstore.repository.statements import Prepared
+import gc
+prepared = [item for item in gc.get_objects() if isinstance(item, Prepared)]
+print(json.dumps([len(prepared), sum("_compiled" in vars(item) for item in prepared)]))
+"""
+
+OPEN = """
+import asyncio, time
+async def main():
+    start = time.process_time()
+    async with memstore.open(sys.argv[1], dimension=4):
+        return time.process_time() - start
+before = set(sys.modules)
+seconds = asyncio.run(main())
+print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+"""
+
+
+def run(code, *arguments):
+    """The JSON that *code* prints in a fresh process in which memstore is imported."""
+    command = [sys.executable, "-c", "import json, sys, memstore\n" + code, *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+
+def test_import_loads_few_modules_and_nothing_that_only_an_open_store_needs():
+    modules = run("print(json.dumps(sorted(sys.modules)))")
+    assert "sqlalchemy" in modules
+    assert [name for name in HEAVY if name in modules] == []
+    assert len(modules) <= MODULES
+
+
+def test_import_compiles_no_statement():
+    count, compiled = run(COMPILED)
+    assert count > 50
+    assert compiled == 0
+
+
+def test_first_open_of_a_new_file_takes_little_more_than_that_of_an_existing_one(tmp_path):
+    paths = [str(tmp_path / f"{number}.db") for number in range(4)]
+    new, existing = [[run(OPEN, path) for path in paths] for _ in range(2)]
+    for (_, modules_of_new), (_, modules_of_existing) in zip(new, existing, strict=True):
+        assert "sqlalchemy.ext.asyncio" in modules_of_existing
+        assert set(modules_of_new) - set(modules_of_existing) == set()
+    assert min(seconds for seconds, _ in new) <= 1.5 * min(seconds for seconds, _ in existing)
