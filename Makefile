@@ -1,13 +1,13 @@
-# Shortcuts for work on memstore; each line is what CONTRIBUTING.md says in words.
+# Shortcuts for the commands of CONTRIBUTING.md.
 PYTHON ?= .venv/bin/python
 
 .PHONY: test quick format bench bench-page peers
 
-test:           ## everything CI runs
+test:           ## everything that CI runs
 	bash .ci/run
 
-quick:          ## the tests, without fresh environments
-	$(PYTHON) -m pytest -q --ignore=tests/docs/test_packaging.py
+quick:          ## the tests, without those that install packages
+	$(PYTHON) -m pytest -q -m 'not slow and not network'
 
 format:
 	$(PYTHON) -m ruff format .

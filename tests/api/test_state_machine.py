@@ -23,7 +23,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -850,15 +850,19 @@ def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
 EXAMPLES = int(os.environ.get("MEMSTORE_EXAMPLES", "0"))
 
 
+PARTS = 4  # so that all workers share the examples
+
+
 @pytest.mark.usefixtures("tiny_graphs")
 @pytest.mark.timeout(0 if EXAMPLES else 300)
-def test_whatever_is_done_to_it_the_store_holds_and_finds_what_the_model_does() -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_is_done_to_it_the_store_holds_and_finds_what_the_model_does(part: int) -> None:
+    machine = type(f"StoreMachine{part}", (StoreMachine,), {})
     run_state_machine_as_test(
-        StoreMachine,
+        machine if EXAMPLES else seed(part)(machine),
         settings=settings(
-            max_examples=EXAMPLES or 40,
+            max_examples=(EXAMPLES or 40) // PARTS,
             stateful_step_count=80 if EXAMPLES else 40,
-            derandomize=not EXAMPLES,
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),

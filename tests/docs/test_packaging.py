@@ -28,20 +28,28 @@ def run(*command, cwd):
 
 
 class Environment:
-    """A fresh virtual environment, used from a folder that holds nothing of ours."""
+    """A new virtual environment without pip, used from an empty folder.
 
-    def __init__(self, place):
-        venv.create(place, with_pip=True)
-        self.python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
-        self.elsewhere = place / "elsewhere"
+    The pip of this process installs into it: an environment with a pip of its own takes seconds to create.
+    """
+
+    def __init__(self, folder):
+        venv.create(folder)
+        self.python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+        self.elsewhere = folder / "elsewhere"
         self.elsewhere.mkdir()
 
     def pip(self, *arguments):
-        return run(self.python, "-m", "pip", "--disable-pip-version-check", *arguments, cwd=self.elsewhere)
+        pip = (sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check")
+        return run(*pip, *arguments, cwd=self.elsewhere)
 
     def answer(self, script, *arguments):
-        """What *script* prints, as JSON; it sees no folder and no variable of this process's Python."""
+        """Run *script*, which sees no folder and no variable of this process's Python; return its output as JSON."""
         return json.loads(run(self.python, "-I", "-c", script, *arguments, cwd=self.elsewhere))
+
+    @property
+    def packages(self):
+        return self.answer("import json, sysconfig; print(json.dumps(sysconfig.get_path('purelib')))")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +70,7 @@ def source(tmp_path_factory):
 def wheel(source, tmp_path_factory):
     """The wheel, built from the source distribution as an index would serve it."""
     place = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", place, source, cwd=place)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", place, source, cwd=place)
     (built,) = place.glob("*.whl")
     return built
 
@@ -71,15 +79,20 @@ def wheel(source, tmp_path_factory):
 def installed(wheel, tmp_path_factory):
     """An environment with the wheel and what it needs, nothing else."""
     environment = Environment(tmp_path_factory.mktemp("installed"))
-    environment.pip("install", wheel)
+    environment.pip("install", "--no-compile", wheel)
     return environment
 
 
 @pytest.fixture(scope="session")
-def editable(source, tmp_path_factory):
-    """An environment with an editable install of the copied checkout."""
+def editable(source, installed, tmp_path_factory):
+    """An environment with an editable install of the copied checkout; the dependencies are those of `installed`.
+
+    pip builds it in isolation, with the build requirements of pyproject.toml.
+    """
     environment = Environment(tmp_path_factory.mktemp("editable"))
-    environment.pip("install", "--editable", source)
+    environment.pip("install", "--no-deps", "--editable", source)
+    # Python reads .pth files in alphabetical order: the checkout comes before the installed package.
+    (Path(environment.packages) / "zz_dependencies.pth").write_text(installed.packages)
     return environment
 
 

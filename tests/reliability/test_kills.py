@@ -9,17 +9,18 @@ from tests.reliability.kills import killed
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills like SIGKILL on this system")
 
-SEED = 1
+KILLS = 50
 
 
 @pytest.mark.timeout(900)
-def test_nothing_acknowledged_is_lost_by_a_hundred_kills(tmp_path: Path) -> None:
-    tally = killed(100, SEED, tmp_path)
-    print(f"seed {SEED}", *tally.lines(), sep="\n")  # noqa: T201 - what a failure is read with
-    assert tally.kills.total() == 100
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path, seed: int) -> None:
+    tally = killed(KILLS, seed, tmp_path)
+    print(f"seed {seed}", *tally.lines(), sep="\n")  # noqa: T201 - shown when the test fails
+    assert tally.kills.total() == KILLS
     caught = ("while opening", "between operations", "in a write", "in a transaction", "backup whole")
     assert all(tally.caught[what] for what in caught), tally.caught
-    assert tally.caught["a migration, at 0001"] + tally.caught["a migration, at 0002"] >= 3
+    assert tally.caught["a migration, at 0001"] + tally.caught["a migration, at 0002"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -32,4 +33,4 @@ def test_nothing_acknowledged_is_lost_by_a_hundred_kills(tmp_path: Path) -> None
 )
 def test_what_the_library_did_without_would_be_found(tmp_path: Path, broken: str, found: str) -> None:
     with pytest.raises(AssertionError, match=found):
-        killed(40, SEED, tmp_path, broken=broken)
+        killed(40, 1, tmp_path, broken=broken)

@@ -56,7 +56,7 @@ class Sound:
     """What the sound file says: every record, and by which vector it is found."""
 
     memories: dict[Key, Row] = field(default_factory=dict)
-    encoding: dict[bytes, Key] = field(default_factory=dict)
+    vectors: dict[bytes, Key] = field(default_factory=dict)
     composites: dict[str, bytes] = field(default_factory=dict)
     late: list[Key] = field(default_factory=list)
     """What is only in the log, in order."""

@@ -32,7 +32,7 @@ from memstore.index import planner
 from memstore.repository.sqlite_only import change_log
 from memstore.sync.follower import Follower
 from tests.database.test_migrations import everything, frozen
-from tests.support.children import Child, Link
+from tests.support.children import PATIENCE, Child, Link
 from tests.support.history_checker import (
     DIMENSION,
     Acknowledgements,
@@ -49,7 +49,7 @@ from tests.support.model import Command, Model
 LIVES = 6
 """Kills that one file outlives before another is begun."""
 
-LONGEST = 0.5  # seconds after which a child is killed at the latest
+LONGEST = 0.5  # seconds of CPU time after which a child is killed at the latest: a busy machine changes nothing
 CALLS = 200_000  # of functions; opening a store and a few operations make as many
 WORDS = 40  # acknowledged lines
 CHECKED = 0.05  # the share of operations after which a child compares rows and index itself
@@ -88,6 +88,18 @@ class Mixed(Workload):
 
 def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_after(seconds: float) -> None:
+    """Die when this process has used *seconds* of CPU time from now on, whatever its other threads are doing."""
+
+    def watch() -> None:
+        while time.process_time() < end:
+            time.sleep(0.001)
+        _die()
+
+    end = time.process_time() + seconds
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _die_after_calls(calls: int) -> None:
@@ -132,7 +144,9 @@ async def works(link: Link, path: Path, lines: Path, seed: int, first: int, mome
         if moment.what == "words" and next(left) == moment.much:
             _die()
 
-    if moment.what == "calls":
+    if moment.what == "delay":
+        _die_after(moment.much)
+    elif moment.what == "calls":
         _die_after_calls(int(moment.much))
     workload, rng = Mixed(seed), np.random.default_rng([seed, first, 1])
     async with memstore.open(path, dimension=DIMENSION, index="graph") as store:
@@ -154,11 +168,13 @@ def _followed(store: Store) -> None:
 
 
 async def migrates(link: Link, path: Path, moment: Moment) -> None:
-    if moment.what != "delay":
+    if moment.what == "delay":
+        _die_after(moment.much)
+    else:
         _die_after_calls(int(moment.much))
     async with memstore.open(path):
-        await asyncio.sleep(LONGEST)
-    await asyncio.Event().wait()
+        pass
+    _die()
 
 
 # -- in the parent
@@ -197,7 +213,7 @@ class Run:
         already = self.began
         self.lives += 1
         with Child(works, self.path, self.lines, self.seed, already, moment, self.broken) as child:
-            _end(child, moment)
+            _end(child)
         history = History.read(self.lines, self.seed)
         history.workload = Mixed(self.seed)
         self.began = len(history.events)
@@ -211,20 +227,15 @@ class Run:
         assert {file.name for file in self.folder.iterdir()} == {"store.db", "acknowledged"}
 
 
-def _end(child: Child, moment: Moment) -> None:
-    """Wait for the child's end, or end it; it fails if the child ends in any other way."""
-    if moment.what == "delay":
-        time.sleep(moment.much)
-        child.kill()
-    else:
-        child.process.join(LONGEST * 20)
+def _end(child: Child) -> None:
+    """Wait until the child has killed itself. Fails if it ends in any other way, or hangs."""
+    child.process.join(PATIENCE)
     while child._link.poll():
         try:
             kind, word = child._link.recv()
         except EOFError:
             break
         raise AssertionError(f"the child {kind}:\n{word}")
-    child.kill()
     assert child.process.exitcode == -signal.SIGKILL
 
 
@@ -273,7 +284,7 @@ class OldFile:
         """Have a child that brings a copy of it up to date die at *moment*; it comes to the same in the end."""
         path = Path(shutil.copy(self._file, self._folder / "migrated.db"))
         with Child(migrates, path, moment) as child:
-            _end(child, moment)
+            _end(child)
         with closing(sqlite3.connect(path)) as base:
             (revision,) = base.execute("SELECT version_num FROM memstore_version").fetchone()
             assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
