@@ -92,7 +92,7 @@ def memstore_testing_embedder():
 FRESH = """
 import json, logging, os, sys
 before = dict(os.environ)
-from memstore.integrations.wordllama import WordLlamaEmbedder
+from memstore.embedders.wordllama import WordLlamaEmbedder
 embedder = WordLlamaEmbedder()
 lazy = "wordllama" not in sys.modules
 root = logging.getLogger()
@@ -101,7 +101,7 @@ import socket
 def refuse(*args, **kwargs): raise AssertionError("no network")
 socket.socket.connect = socket.getaddrinfo = refuse
 embedder.embed(["tea"])
-from memstore.index.runtimes import openmp_runtimes
+from memstore.index.openmp import openmp_runtimes
 print(json.dumps({
     "lazy": lazy,
     "environment kept": dict(os.environ) == before,

@@ -101,7 +101,7 @@ import json, sqlite3, sys
 from pathlib import Path
 import memstore
 from memstore.database import migrate
-from memstore.database.migration import folder
+from memstore.database.migrate import folder
 path = Path(sys.argv[1])
 revision = migrate(str(path))
 connection = sqlite3.connect(path)

@@ -45,7 +45,7 @@ def load():
 PREAMBLE = """
 import asyncio, ctypes, glob, importlib, json, os, sys
 import numpy, memstore
-from memstore.index.runtimes import openmp_runtimes
+from memstore.index.openmp import openmp_runtimes
 
 def found(name):
     try:

@@ -193,7 +193,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
 # A copy that never ends: after its first pages it asks, over and over, whether it is to go on.
 ENDLESS = r"""
 import sys, time
-from memstore import backups
+from memstore.maintenance import backup as backups
 
 def endless(*arguments):
     *rest, step = arguments

@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from memstore.database import database
@@ -24,7 +24,8 @@ def copying(template: Path, migrate: Migrate) -> Migrate:
 
     def migrate_copy(path: str, *, timeout: float = 30.0) -> str:
         if not Path(path).exists() and Path(path).parent.is_dir():
-            shutil.copyfile(template, path)
+            with suppress(OSError):  # `migrate` reports a path that cannot be a store
+                shutil.copyfile(template, path)
         return migrate(path, timeout=timeout)
 
     return migrate_copy
