@@ -61,7 +61,7 @@ async def stepped(call: Coroutine[Any, Any, None], at: int, times: int = 1) -> t
         await runner
 
     task = asyncio.create_task(run())
-    await asyncio.wait([task], timeout=20)
+    await asyncio.wait([task], timeout=60)
     assert task.done(), f"it did not end when it was cancelled at step {at}"
     if task.cancelled():
         return runner.steps, True
@@ -179,7 +179,7 @@ class Gate:
 
     def wait(self) -> None:
         self._loop.call_soon_threadsafe(self.reached.set)
-        assert self._open.wait(20)
+        assert self._open.wait(60)
 
     def open(self) -> None:
         self._open.set()
@@ -315,7 +315,7 @@ async def test_closing_during_any_work_ends_and_the_file_is_whole(path: Path, na
                 for _ in range(spins):
                     await asyncio.sleep(0)
                 await bounded(g.store.close())
-                await asyncio.wait([task], timeout=20)
+                await asyncio.wait([task], timeout=60)
                 assert task.done()
                 error = task.exception()
                 assert error is None or isinstance(error, MemstoreError), error

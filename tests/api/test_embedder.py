@@ -113,10 +113,10 @@ async def test_stop_iteration_in_it_hangs_nothing_and_closing_tells_those_who_wa
 
     class Slow(HashEmbedder):
         def embed(self, texts: Sequence[str]) -> np.ndarray:
-            assert go.wait(10)
+            assert go.wait(60)
             return super().embed(texts)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with temporary_store(embedder=Stopping(2)) as store:
             with pytest.raises(RuntimeError, match="StopIteration"):
                 await store.memories.add("a text")
@@ -147,14 +147,14 @@ async def test_it_is_called_before_the_writer_lock_is_taken() -> None:
     class Slow(HashEmbedder):
         def embed(self, texts: Sequence[str]) -> np.ndarray:
             entered.set()
-            assert go.wait(10)
+            assert go.wait(60)
             return super().embed(texts)
 
     async with temporary_store(embedder=Slow(2)) as store:
         slow = asyncio.create_task(store.memories.add("slow"))
         while not entered.is_set():
             await asyncio.sleep(0.001)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await store.memories.add("quick", embedding=[1, 2])
         go.set()
         await slow

@@ -377,10 +377,11 @@ async def test_an_entry_that_expires_while_the_store_is_open_is_not_found(
     import asyncio
 
     vector = vectors(rng, 1)[0]
-    await store.memories.add("brief", id="brief", embedding=vector, ttl=0.3)
+    await store.memories.add("brief", id="brief", embedding=vector, ttl=3_600)
     await store.assemblies.add("g", members=["brief"])
     assert len(await store.memories.search(vector)) == 1
-    await asyncio.sleep(0.35)
+    await store.memories.update("brief", ttl=0.05)
+    await asyncio.sleep(0.1)
     assert await store.memories.search(vector) == []
     assert [id async for id in store.assemblies.members("g")] == []
     assert (await store.assemblies.get("g")).member_count == 0

@@ -198,7 +198,7 @@ def test_a_store_left_open_warns(path: Path) -> None:
         "asyncio.run(main())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", code], timeout=30, capture_output=True, text=True, check=True
+        [sys.executable, "-W", "default", "-c", code], timeout=240, capture_output=True, text=True, check=True
     )
     assert "was not closed: use `async with`" in done.stderr
 
@@ -210,7 +210,7 @@ def test_a_program_that_forgets_to_close_still_ends(path: Path) -> None:
         "    await s.memories.add('kept')\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], timeout=30, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], timeout=240, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert asyncio.run(_count(path)) == 1
 
@@ -314,9 +314,9 @@ async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: P
         other.execute("SELECT * FROM memory").fetchall()
         await store.memories.add_many([{"content": "x" * 10_000} for _ in range(2_500)])
         begun = time.monotonic()
-        for _ in range(10):
+        for _ in range(40):
             await store.memories.add("y")
-        assert time.monotonic() - begun < 8  # one try of a second, not one a write
+        assert time.monotonic() - begun < 30  # one try of a second, not one a write
         other.execute("ROLLBACK")
         other.close()
 
@@ -343,7 +343,7 @@ async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None
     async with memstore.open(path, dimension=2) as store:
         for _ in range(5):
             await store.memories.add_many([{"content": "x" * 10_000} for _ in range(600)])
-        for _ in range(200):
+        for _ in range(1_200):
             if (await store.stats()).wal_bytes == 0:
                 break
             await asyncio.sleep(0.05)

@@ -46,7 +46,7 @@ T = TypeVar("T")
 Rows = npt.NDArray[np.float32]
 
 ROOT = Path(__file__).parents[2]
-BOUND = 20.0  # seconds any one call may take, on a busy machine
+BOUND = 60.0  # seconds any one call may take, on a busy machine
 
 
 async def bounded(call: Awaitable[T], seconds: float = BOUND) -> T:
@@ -635,7 +635,7 @@ async def cancelled_at_random(calls: list[Awaitable[None]], rng: random.Random) 
             assert isinstance(task.exception(), MemstoreError), task.exception()
         return task.cancelled()
 
-    return sum(await bounded(asyncio.gather(*map(cancel, calls)), 100))
+    return sum(await bounded(asyncio.gather(*map(cancel, calls)), 200))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -688,7 +688,7 @@ def threads() -> set[threading.Thread]:
 
 async def settled(before: set[threading.Thread]) -> bool:
     """Whether no thread but those is left; one that has just answered needs a moment to end."""
-    deadline = time.monotonic() + BOUND / 4
+    deadline = time.monotonic() + BOUND
     while threads() - before and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     return not threads() - before
@@ -705,7 +705,7 @@ async def test_a_backup_ends_while_others_go_on_writing(path: Path, rng: np.rand
         done = asyncio.Event()
 
         async def write() -> bool:
-            end = time.monotonic() + 10
+            end = time.monotonic() + BOUND
             while not done.is_set():
                 await store.memories.add("w")
                 if time.monotonic() > end:
@@ -759,11 +759,11 @@ async def test_increments_some_of_which_are_cancelled_or_raise_count_those_that_
 
 async def test_expired_members_are_no_part_of_a_composite(store: Store) -> None:
     """`expires_at` is honoured by every read, with no write in between."""
-    soon = datetime.now(UTC) + timedelta(seconds=0.4)
-    await store.memories.add("a", id="a", embedding=np.eye(DIMENSION)[0], expires_at=soon)
+    await store.memories.add("a", id="a", embedding=np.eye(DIMENSION)[0])
     await store.memories.add("b", id="b", embedding=np.eye(DIMENSION)[1])
     await store.assemblies.add("g", members=["a", "b"])
-    await asyncio.sleep(0.5)
+    await store.memories.update("a", ttl=0.05)
+    await asyncio.sleep(0.1)
     hits = await store.assemblies.search(np.eye(DIMENSION)[1])
     assert hits[0].assembly.member_count == 1
     assert hits[0].score == pytest.approx(1.0)
@@ -843,7 +843,7 @@ asyncio.run(main(sys.argv[1]))
 async def test_compact_ends_in_a_file_that_cannot_be_vacuumed_by_parts(path: Path) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", COMPACT, str(path), cwd=ROOT)
     try:
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()

@@ -11,6 +11,7 @@ import memstore
 from memstore import BusyError, ClosedError, DuplicateError, NotFoundError, ReadOnlyError, Store, TransactionError
 from memstore.database.transactions import raw
 from tests.conftest import DIMENSION, vectors
+from tests.support.waiting import eventually
 
 
 async def test_a_transaction_is_stored_whole_and_found_after(store: Store, rng: np.random.Generator) -> None:
@@ -156,7 +157,7 @@ async def test_an_ended_transaction_is_not_kept_alive(path: Path) -> None:
 
 
 async def test_a_store_level_write_inside_one_s_own_transaction_raises_at_once(store: Store) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         async with store.transaction() as tx:
             with pytest.raises(TransactionError, match="use tx"):
                 await store.memories.add("x")
@@ -262,7 +263,7 @@ async def test_a_writer_waits_for_another_and_gives_up_in_time(path: Path) -> No
     async with memstore.open(path, dimension=2, timeout=0.3) as one, memstore.open(path, timeout=0.3) as two:
         async with one.transaction() as tx:
             await tx.memories.add("held")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 with pytest.raises(BusyError):  # another connection
                     await two.memories.add("x")
                 with pytest.raises(BusyError):  # another task
@@ -316,7 +317,7 @@ async def test_closing_twice_at_once_is_one_close(path: Path) -> None:
 
     holding = asyncio.create_task(hold())
     await entered.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await asyncio.gather(asyncio.create_task(store.close()), asyncio.create_task(store.close()))
     await holding
     assert not (path.parent / "store.db-wal").exists()
@@ -341,11 +342,7 @@ async def test_cancelled_openings_and_closings_leave_no_thread(path: Path) -> No
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
             await outcome.close()
-    for _ in range(100):
-        if threading.active_count() <= before:
-            break
-        await asyncio.sleep(0.05)
-    assert threading.active_count() <= before
+    await eventually(lambda: threading.active_count() <= before)
 
 
 async def _opened(path: Path) -> Store:
@@ -425,7 +422,7 @@ async def test_a_composite_that_cannot_be_mended_just_now_holds_no_search_up(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("INSERT INTO assembly_member SELECT 1, pk FROM memory WHERE id = '1'")
     other.execute("BEGIN IMMEDIATE")
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(8):  # less than the store's timeout
         assert len(await store.memories.search(rows[0])) == 2
         assert len(await store.assemblies.search(rows[0])) == 1
         async with memstore.open(path) as second:

@@ -111,7 +111,7 @@ def texts(path):
 @pytest.mark.parametrize("missing", ["typer", "rich"])
 def test_without_the_extra_it_says_in_one_line_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; from memstore.cli.main import run; run()"
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
     assert done.stderr == "the command line needs: pip install 'memstore[cli]'\n"
     assert done.stdout == ""
@@ -119,7 +119,7 @@ def test_without_the_extra_it_says_in_one_line_what_to_install(missing):
 
 def test_another_missing_module_is_not_taken_for_the_extra():
     code = "import sys; sys.modules['numpy'] = None; from memstore.cli.main import run; run()"
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode != 0
     assert "pip install" not in done.stderr
 
@@ -308,7 +308,7 @@ def test_a_reader_that_goes_away_ends_export_quietly(small):
         assert json.loads(running.stdout.readline())["kind"] == "store"
         running.stdout.close()
         assert running.stderr.read() == b""
-        assert running.wait(60) == 141
+        assert running.wait(240) == 141
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
@@ -325,7 +325,7 @@ def test_ctrl_c_while_import_waits_for_stdin_keeps_what_was_committed(path):
         time.sleep(0.3)
         running.send_signal(signal.SIGINT)
         told = running.stderr.read()
-        assert running.wait(30) == 130
+        assert running.wait(240) == 130
     assert told == "memstore: stopped; what was committed is in the file, and the file is sound\n"
     assert ok("check", "-f", path) == "clean\n"
     assert lines("stats", "--json", "-f", path)[0]["memories"] == 500

@@ -23,7 +23,7 @@ def run(*arguments, cwd):
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "80", "PYTHONWARNINGS": "error"}
     env.pop("MEMSTORE_FILE", None)
     line = [sys.executable, "-m", "memstore.cli.main", *arguments]
-    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, encoding="utf-8", timeout=110)
+    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, encoding="utf-8", timeout=240)
 
 
 @pytest.fixture(scope="module")

@@ -463,7 +463,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-W", "default", "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [*line, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=90, check=False
+        [*line, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
     )
 
 
@@ -584,7 +584,7 @@ async def test_every_verb_raises_in_another_loop_and_in_a_thread_without_one(ope
 
     async def raised(made: Any) -> str:
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await use(made)
         except BaseException as error:
             return type(error).__name__

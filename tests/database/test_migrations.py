@@ -281,7 +281,7 @@ def alembic(path, *arguments):
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 
@@ -399,7 +399,7 @@ connection = sqlite3.connect({store!r}, isolation_level=None)
 connection.execute("UPDATE {VERSION_TABLE} SET version_num = '9999'")
 {"os._exit(0)" if left_in_log else "connection.close()"}
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=240)
     assert (Path(store + "-wal").exists() and Path(store + "-wal").stat().st_size > 0) == left_in_log
     before = Path(store).read_bytes()
     with pytest.raises(NewerFileError) as caught:
@@ -524,7 +524,7 @@ def under(place, body, *arguments):
         env={**os.environ, "PYTHONPATH": str(place)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 
@@ -813,7 +813,7 @@ def test_four_processes_opening_one_new_file_at_once_make_one_store(tmp_path):
     racers = [spawn.Process(target=open_in_rounds, args=(barrier, str(tmp_path), answers)) for _ in range(4)]
     for racer in racers:
         racer.start()
-    got = [answers.get(timeout=90) for _ in range(4 * ROUNDS)]
+    got = [answers.get(timeout=240) for _ in range(4 * ROUNDS)]
     for racer in racers:
         racer.join(30)
         assert racer.exitcode == 0

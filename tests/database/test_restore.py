@@ -37,7 +37,7 @@ from tests.conftest import DIMENSION, vectors
 from tests.database.test_backup import DAMAGE, beside, of_the_first_revision, sql
 
 ROOT = Path(__file__).parents[2]
-BOUND = 30.0
+BOUND = 60.0
 
 SERVE = """
 import asyncio, json, sys

@@ -130,7 +130,7 @@ def test_the_command_line_leaves_that_warning_to_doctor(path):
     code = "from memstore.database import sqlite; sqlite.BUG = True; from memstore.cli.main import run; run()"
     line = [sys.executable, "-c", code, "add", "--file", str(path), "tea", "--embedding", "[1, 2]"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path]))}
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -30,7 +30,7 @@ print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 def run(code, *arguments):
     """The JSON that *code* prints in a fresh process in which memstore is imported."""
     command = [sys.executable, "-c", "import json, sys, memstore\n" + code, *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout)
 
 
 def test_import_loads_few_modules_and_nothing_that_only_an_open_store_needs():

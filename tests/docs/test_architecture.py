@@ -132,7 +132,7 @@ def test_importing_memstore_loads_no_openmp_runtime_and_changes_no_environment_v
         "import faiss\n"
         "assert openmp_runtimes() != [] or sys.platform != 'linux'\n"  # the function finds a runtime that is loaded
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=240)
 
 
 # -- names

@@ -260,7 +260,7 @@ async def test_a_plan_done_twice_or_after_its_record_was_made_anew_is_stale(stor
 
 
 async def test_what_has_expired_since_is_no_reason_to_stop(store: Store) -> None:
-    await store.memories.add("x", id="soon", ttl=0.3)
+    await store.memories.add("x", id="soon", ttl=1.5)
     await store.memories.add("x", id="later", ttl=DAY)
     plan = await store.memories.plan_forget(ForgetPolicy(expires_within=2 * DAY))
     assert len(plan) == 2
@@ -372,7 +372,7 @@ async def test_restore_is_all_or_nothing(store: Store) -> None:
 
 
 async def test_what_expired_in_the_trash_is_not_brought_back_to_vanish(store: Store) -> None:
-    await store.memories.add("x", id="a", ttl=0.2)
+    await store.memories.add("x", id="a", ttl=1.5)
     await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(expires_within=DAY)))
     (lying,) = [t async for t in store.memories.trash()]
     while datetime.now(UTC) <= lying.record.expires_at:  # type: ignore[operator]

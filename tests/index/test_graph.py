@@ -312,7 +312,7 @@ async def test_what_expires_leaves_a_graph_at_once_and_the_graph_goes_on_answeri
                     await at(tx, w.spaces[i]).memories.update(str(i), ttl=ttl)
             if ttl == 3_600:
                 w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.known())
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.6)  # the last expires half a second after the transaction
         w.gone[first] = True
         answers = await w.store.memories.search_many(w.queries, recursive=True)
         w.judge(answers, w.known())

@@ -39,7 +39,7 @@ METRICS: list[Measure] = ["cosine", "inner_product", "l2", "spherical", Ball(), 
 WORDS: tuple[Metric, ...] = get_args(Metric)
 NOW = 1_000_000
 ROOT = Path(__file__).parents[2]
-BOUND = 10.0  # seconds
+BOUND = 60.0  # seconds
 
 Rows = npt.NDArray[np.float32]
 
@@ -710,9 +710,10 @@ def _top(connection: Any) -> int:
 
 async def test_a_memory_leaves_the_results_at_the_moment_it_expires(store: Store, six: Rows) -> None:
     await filled(store, six)
-    await store.memories.add("short", id="short", embedding=six[0], ttl=0.3)
+    await store.memories.add("short", id="short", embedding=six[0], ttl=3_600)
     assert (await found(store, six[0]))[:2] in (["0", "short"], ["short", "0"])
-    await asyncio.sleep(0.35)
+    await store.memories.update("short", ttl=0.05)
+    await asyncio.sleep(0.1)
     assert "short" not in await found(store, six[0])
     assert len(await found(store, six[0])) == 6
     await store.memories.update("3", ttl=3_600)
@@ -968,5 +969,5 @@ asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 )
 def test_faiss_is_imported_only_when_it_is_used(path: Path, engine: str, count: int, expected: str) -> None:
     command = [sys.executable, "-c", IMPORTS, str(path), engine, str(count)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert ran.stdout.strip() == expected, ran.stderr

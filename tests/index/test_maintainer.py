@@ -278,13 +278,13 @@ async def test_who_waits_for_optimize_may_be_cancelled_and_the_work_goes_on(path
 
 
 async def test_optimize_inside_ones_own_transaction_is_refused_at_once(path: Path) -> None:
-    async with opened(path, timeout=2) as store:
+    async with opened(path, timeout=60) as store:
         await put(store, data(300))
         begun = time.monotonic()
         async with store.transaction():
             with pytest.raises(TransactionError):
                 await store.optimize()
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 30  # and not after the timeout
 
 
 # -- the event loop, and memory
@@ -408,7 +408,7 @@ async def test_closing_in_the_middle_of_a_snapshot_waits_for_a_chunk_of_it(
 
 
 async def test_closing_waits_for_no_writer_of_another_process(path: Path) -> None:
-    store = await opened(path, timeout=2)
+    store = await opened(path, timeout=60)
     by_hand(store)
     await put(store, data(500))
     await store.optimize()
@@ -424,7 +424,7 @@ async def test_closing_waits_for_no_writer_of_another_process(path: Path) -> Non
         other.execute("ROLLBACK")
     await at_work
     await store.close()
-    assert waited < 0.8
+    assert waited < 30  # and not until the timeout
 
 
 async def test_nothing_is_lost_by_closing_without_optimizing(path: Path) -> None:
@@ -498,7 +498,7 @@ async def test_no_task_and_no_thread_is_left_after_closing(path: Path) -> None:
             )
             await store.memories.search(np.ones(DIMENSION))
         assert [task.get_name() for task in asyncio.all_tasks()] == [asyncio.current_task().get_name()]  # type: ignore[union-attr]
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while set(threading.enumerate()) - before:
         assert time.monotonic() < deadline, set(threading.enumerate()) - before
         await asyncio.sleep(0.01)
@@ -527,7 +527,7 @@ print("well ended")
 
 def test_a_process_that_ends_while_a_graph_is_built_ends_without_a_word(path: Path) -> None:
     command = [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning", "-c", LEFT, str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout) == (0, "well ended\n"), done.stderr
     assert "Warning" not in done.stderr
     assert "Traceback" not in done.stderr

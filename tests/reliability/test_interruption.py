@@ -71,7 +71,7 @@ def test_a_program_that_ends_without_closing_ends_and_its_file_is_whole(path: Pa
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert done.returncode == (3 if "error" in name else 0), done.stderr
     assert done.stderr.count("was not closed: use `async with`") == 1
@@ -105,7 +105,7 @@ def test_ctrl_c_ends_a_program_at_work_and_leaves_its_file_whole(path: Path, nam
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (130, "interrupted\n"), err
     assert err == ""
     asyncio.run(sound(path))
@@ -167,7 +167,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
             process.wait(rng.random() * 0.6)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=240)
         assert "Traceback" not in out + err, err
         if process.returncode == 130:
             assert err in ("", "memstore: stopped; what was committed is in the file, and the file is sound\n")
@@ -185,7 +185,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode in (0, 1), done.stderr
 
@@ -218,7 +218,7 @@ def test_the_first_ctrl_c_stops_a_backup_and_leaves_nothing_of_it(path: Path, tm
     assert [process.stderr.readline() for _ in range(2)] == ["started\n", "copying\n"]
     assert (tmp_path / "copy.db").exists()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert err == "memstore: stopped; what was committed is in the file, and the file is sound\n"
     assert not list(tmp_path.glob("copy.db*"))

@@ -52,7 +52,7 @@ def by_hand(store: Store) -> Store:
     return store
 
 
-async def settled(store: Store, *, seconds: float = 20) -> None:
+async def settled(store: Store, *, seconds: float = 60) -> None:
     """Wait until the graph is maintained, and nothing is left to do."""
     await store.memories.search(placed(store.metric, np.ones(store.dimension)))
     maintainer, deadline = store._maintainer, monotonic() + seconds
