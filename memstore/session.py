@@ -81,7 +81,7 @@ def _run_write(
     beginning of this write.
     """
     connection = context.connection
-    follower.history.check(connection)
+    follower.guard.check(connection)
     start = change_log.top(connection)
     history_writer.delete_expired(context)
     result = function(context)
@@ -118,7 +118,7 @@ class Autocommit:
             return await self.database.read(function)
         except DamagedError:
             # A vector of another length: either it is damaged, or the file was replaced by one of another dimension.
-            await self.database.read(self.follower.history.check)
+            await self.database.read(self.follower.guard.check)
             raise
 
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
@@ -154,7 +154,7 @@ class Autocommit:
 
     def _update_stale(self, connection: Connection, transaction: TransactionTime | None = None) -> State:
         """Delete expired memories and recompute stale composites; the state of the file before that."""
-        self.follower.history.check(connection)
+        self.follower.guard.check(connection)
         base = change_log.state(connection)
         context = WriteContext(connection, self.spaces, now(), Actor(), transaction or TransactionTime())
         history_writer.delete_expired(context)

@@ -12,9 +12,10 @@ from memstore.api.grouping import Grouping
 from memstore.errors import DuplicateError, NotFoundError
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.activation import SyncState
+from memstore.models.fields import orders
 from memstore.models.records import Assembly, Embedding, Json
 from memstore.models.search import AssemblyHit
-from memstore.repository import assemblies, assembly_activation, history_writer, records
+from memstore.repository import assemblies, assembly_activation, history_writer, memberships, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
@@ -34,9 +35,7 @@ class Assemblies(Grouping):
 
     _noun: ClassVar[RecordType] = ASSEMBLY
     _policy: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = AssemblyForgetPolicy
-    _orders: ClassVar[frozenset[str]] = frozenset(
-        {"created_at", "updated_at", "id", "name", "revision", "activated_at", "activation_count"}
-    )
+    _orders: ClassVar[frozenset[str]] = orders("assembly")
 
     async def add(
         self,
@@ -143,7 +142,7 @@ class Assemblies(Grouping):
                 with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
                     assemblies.change(connection, self._namespace, key, _replacement(draft))
                     if "members" in draft.named:
-                        gone = assemblies.drop_members(connection, key)
+                        gone = memberships.remove_all_members(connection, key)
                         noted.note(key, added=self._extend(context, key, members), removed=gone)
             every = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
             stored = {a.id: a for a in self._read(connection, list(every.values()), at)}
@@ -225,7 +224,7 @@ class Assemblies(Grouping):
             key = self._key(connection, id, at)
             members = records.keys_of(connection, MEMORY, self._namespace, check_ids(asked), at)
             with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
-                gone = assemblies.remove_members(connection, key, sorted(members.values()))
+                gone = memberships.remove_members(connection, key, sorted(members.values()))
                 if gone:
                     noted.note(key, added=set(), removed=gone)
                     composites.recompute(context, [key])
@@ -253,7 +252,7 @@ class Assemblies(Grouping):
 
     def _members(self, connection: Connection, id: str, after: int) -> list[tuple[int, str]]:
         at = now()
-        return assemblies.members(connection, self._key(connection, id, at), at, after, PAGE)
+        return memberships.page(connection, self._key(connection, id, at), at, after, PAGE)
 
     async def containing(self, memory_id: str) -> list[Assembly]:
         """The assemblies a memory is a member of, in order of their creation.
@@ -268,7 +267,7 @@ class Assemblies(Grouping):
             key = records.key_of(connection, MEMORY, self._namespace, memory_id, at)
             if key is None:
                 raise NotFoundError("memory", memory_id, self._namespace)
-            return self._read(connection, assemblies.owners(connection, key), at)
+            return self._read(connection, memberships.assemblies_of(connection, [key]).get(key, []), at)
 
         return await self._session.read(step)
 

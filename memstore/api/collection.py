@@ -31,7 +31,7 @@ from memstore.repository import records as record_rows
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import RecordType
-from memstore.repository.records import Order, Place
+from memstore.repository.records import Order, Position
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
@@ -193,7 +193,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             ):
                 yield record
             return
-        place: Place | None = None
+        place: Position | None = None
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             records, place = await self._session.read(self._page(node, wanted, sort, place, size, recursive))
@@ -239,15 +239,15 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         node: filters.Node | None,
         tags: frozenset[str],
         order: Order,
-        place: Place | None,
+        place: Position | None,
         size: int,
         recursive: bool,
-    ) -> Callable[[Connection], tuple[Sequence[RecordT], Place | None]]:
-        def step(connection: Connection) -> tuple[Sequence[RecordT], Place | None]:
+    ) -> Callable[[Connection], tuple[Sequence[RecordT], Position | None]]:
+        def step(connection: Connection) -> tuple[Sequence[RecordT], Position | None]:
             at = now()
             selection = self._selection(at, where=node, tags=tags, recursive=recursive)
-            keys, last = record_rows.page(connection, selection, order, place, size)
-            return self._read(connection, keys, at), last
+            positions, last = record_rows.page(connection, selection, order, place, size)
+            return self._read(connection, [position.pk for position in positions], at), last
 
         return step
 
@@ -524,7 +524,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         recursive: bool = False,
     ) -> Selection:
         return Selection(
-            noun=self._noun, namespace=self._namespace, now=at, recursive=recursive, tags=tags, where=where
+            record_type=self._noun, namespace=self._namespace, now=at, recursive=recursive, tags=tags, where=where
         )
 
     def _order(self, order: object) -> Order:

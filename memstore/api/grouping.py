@@ -201,7 +201,7 @@ class Grouping(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         node, wanted = None if where is None else parse(where, MEMORY.kind), check_tags(tags)
         node = None if node == EVERYTHING else node
         self._session.check_usable()
-        chosen = partial(Selection, noun=MEMORY, namespace=self._namespace, tags=wanted, where=node)
+        chosen = partial(Selection, record_type=MEMORY, namespace=self._namespace, tags=wanted, where=node)
         return await cluster.suggest(
             self._session,
             lambda: chosen(now=now()),

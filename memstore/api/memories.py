@@ -12,6 +12,7 @@ from memstore.api.searches import MemorySearches
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
 from memstore.errors import DuplicateError, InvalidError
+from memstore.models.fields import orders
 from memstore.models.records import Json, Memory
 from memstore.repository import history_writer, memories
 from memstore.repository import records as record_rows
@@ -33,9 +34,7 @@ _KEPT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
 class Memories(MemorySearches):
     """The memories of one namespace: `store.memories`, or `tx.memories`."""
 
-    _orders: ClassVar[frozenset[str]] = frozenset(
-        {"created_at", "updated_at", "accessed_at", "expires_at", "importance", "access_count", "id", "content"}
-    )
+    _orders: ClassVar[frozenset[str]] = orders("memory")
 
     async def add(
         self,
@@ -167,13 +166,13 @@ class Memories(MemorySearches):
 
     def _upserted(self, context: WriteContext, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
         """Store a batch, whose memories are those of *drafts*; those that were there keep their history."""
-        there = memories.standing(context.connection, self._namespace, batch.ids)
+        there = memories.existing(context.connection, self._namespace, batch.ids)
         if len(there) < len(batch):
             fresh = batch.only(i for i, id in enumerate(batch.ids) if id not in there)
             memories.insert_new(context, self._namespace, [fresh])
             batch = batch.only(i for i, id in enumerate(batch.ids) if id in there)
         if there:
-            memories.keep(batch, [drafts[id] for id in batch.ids], there)
+            memories.keep_history(batch, [drafts[id] for id in batch.ids], there)
             memories.replace(context, self._namespace, batch, there)
 
     async def update(

@@ -27,12 +27,13 @@ from memstore.database.inspect import no_dimension
 from memstore.embedders.bound import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index.engine_selector import EngineSelector
+from memstore.models.activation import HALF_LIFE
 from memstore.models.records import RecordKind
 from memstore.repository import history_retention, store_meta, vectors
 from memstore.repository.sqlite_only import metadata_indexes
-from memstore.repository.sqlite_only.space_guard import History
+from memstore.repository.sqlite_only.space_guard import SpaceGuard
 from memstore.repository.vectors import VectorSpace
-from memstore.search.activation import HALF_LIFE, check_half_life
+from memstore.search.activation import check_half_life
 from memstore.session import Autocommit
 from memstore.sync.follower import Follower
 from memstore.sync.index_set import IndexSet
@@ -138,15 +139,15 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
         spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
-        history = History(spaces, None if embedder is None else embedder.name)
-        await database.read(history.check)
+        guard = SpaceGuard(spaces, None if embedder is None else embedder.name)
+        await database.read(guard.check)
         index_settings = await _index_settings(database, settings, spaces)
         engines = EngineSelector(settings.index.engine, index_settings)
         indexes = IndexSet(spaces, index_settings, engines)
         await _index_metadata(database, settings)
         await _keep_history(database, settings)
         maintainer = IndexMaintainer(indexes, database)
-        follower = Follower(indexes, history, maintainer.notifier())
+        follower = Follower(indexes, guard, maintainer.notifier())
         database.when_committed(follower.after_commit)
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(vectors.lagging)

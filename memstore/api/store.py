@@ -78,7 +78,9 @@ class _Nouns:
             connection = context.connection
             deleted = 0
             for noun in RECORD_TYPES:
-                chosen = selection.Selection(noun=noun, namespace=self._namespace, now=context.now, recursive=recursive)
+                chosen = selection.Selection(
+                    record_type=noun, namespace=self._namespace, now=context.now, recursive=recursive
+                )
                 keys = selection.selected(connection, chosen)
                 history_writer.delete_records(context, noun, keys)
                 deleted += len(keys)
@@ -230,7 +232,7 @@ class Store(StoreNamespace):
         """
 
         def stored(connection: Connection) -> list[Finding]:
-            self._follower.history.check(connection)
+            self._follower.guard.check(connection)
             return checks.stored(connection, self._session.spaces.values())
 
         findings = await self._database.read(stored)
@@ -262,11 +264,13 @@ class Store(StoreNamespace):
         return await self._session.read(self._stats)
 
     def _stats(self, connection: Connection) -> Stats:
-        self._follower.history.check(connection)
+        self._follower.guard.check(connection)
         settings, space = self._database.settings, self._session.spaces["memory"]
         at = now()
         counts = {
-            noun.kind: selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, recursive=True))
+            noun.kind: selection.count(
+                connection, selection.Selection(record_type=noun, namespace=(), now=at, recursive=True)
+            )
             for noun in RECORD_TYPES
         }
         return Stats(

@@ -87,8 +87,8 @@ def _check_tag(value: object) -> str:
 
 def _note(context: WriteContext, key: int, old: str, new: str | None) -> None:
     for noun in RECORD_TYPES:
-        history_writer.record_tag_change(context, noun, tags.carriers(context.connection, noun, key), old, new)
+        history_writer.record_tag_change(context, noun, tags.owners(context.connection, noun, key), old, new)
 
 
 def _carried(connection: Connection, key: int) -> int:
-    return sum(len(tags.carriers(connection, noun, key)) for noun in RECORD_TYPES)
+    return sum(len(tags.owners(connection, noun, key)) for noun in RECORD_TYPES)

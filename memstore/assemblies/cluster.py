@@ -26,7 +26,7 @@ from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, 
 from memstore.models.ids import new_id
 from memstore.models.merging import MergeCandidate
 from memstore.models.records import Assembly, Namespace
-from memstore.repository import assemblies, history_writer, merges, records, selection
+from memstore.repository import assemblies, history_writer, memberships, merges, records, selection
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.selection import Selection
@@ -80,7 +80,7 @@ async def candidates(
 ) -> list[MergeCandidate]:
     """Pairs of assemblies near each other: see `Assemblies.merge_candidates`."""
     every = await session.read(
-        lambda connection: selection.selected(connection, Selection(noun=ASSEMBLY, namespace=path, now=now()))
+        lambda connection: selection.selected(connection, Selection(record_type=ASSEMBLY, namespace=path, now=now()))
     )
     asked: Keys = np.array(every, dtype=np.int64)
     best, width, done, total = _Best(limit, threshold), min(_WIDTH, limit), 0, len(asked)
@@ -289,7 +289,7 @@ def create_from(context: WriteContext, path: Namespace, proposals: Sequence[Asse
     for i, (key, found) in enumerate(zip(new, members, strict=True)):
         if i % CHUNK_SIZE == 0:
             yield_gil()
-        assemblies.add_members(connection, key, found)  # every write ends with the composites that it left behind
+        memberships.add_members(connection, key, found)  # every write ends with the composites that it left behind
     if new:
         history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, new[0]), new)
     return ClusterResult(assemblies=tuple(assembly.id for assembly in made), stale=tuple(stale))

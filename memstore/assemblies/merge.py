@@ -16,7 +16,7 @@ from memstore.errors import ConflictError, InvalidError, NotFoundError, short_re
 from memstore.models.ids import new_id
 from memstore.models.merging import Merge, MergedAssembly
 from memstore.models.records import Assembly, Json, Memory, Namespace, RecordKind
-from memstore.repository import assemblies, history_writer, merges, recalled, tombstones
+from memstore.repository import assemblies, history_writer, memberships, merges, recalled, tombstones
 from memstore.repository import records as record_rows
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, only
@@ -103,12 +103,12 @@ def _put(context: WriteContext, path: Namespace, target: int | None, after: Asse
     connection = context.connection
     if target is None:
         (key,) = assemblies.insert_new(connection, path, [after])
-        assemblies.add_members(connection, key, came)  # every write ends with the composites that it left behind
+        memberships.add_members(connection, key, came)  # every write ends with the composites that it left behind
         history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, key), [key])
         return key
     with history_writer.record_update(context, ASSEMBLY, [target]) as noted:
         assemblies.change(connection, path, target, {**_fields(after), "updated_at": context.now})
-        noted.note(target, set(assemblies.add_members(connection, target, came)))
+        noted.note(target, set(memberships.add_members(connection, target, came)))
     return target
 
 
@@ -247,7 +247,7 @@ def _take_out(context: WriteContext, found: Stored) -> None:
         if key not in brought["metadata"] or json_text(value) != json_text(brought["metadata"][key])
     }
     with history_writer.record_update(context, ASSEMBLY, [found.target]) as noted:
-        gone = assemblies.remove_members(connection, found.target, brought["members"])
+        gone = memberships.remove_members(connection, found.target, brought["members"])
         away = sorted(set(brought["members"]) - gone)  # in the trash, say: they are not to come back into it
         tombstones.part(connection, MEMORY, away, found.target)
         noted.note(found.target, added=set(), removed=gone)
@@ -271,5 +271,5 @@ def get_merged(connection: Connection, spaces: Spaces, path: Namespace, id: str)
 
 def _assembly(record: Memory | Assembly) -> Assembly:
     if not isinstance(record, Assembly):
-        raise corrupt_value("an assembly that was merged", record)
+        raise corrupt_value("tombstone", "an assembly", record)
     return record

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 
 from memstore import Assembly, InvalidError, Memory, Store
-from memstore.cli.options import TIMES, Namespace
+from memstore.cli.options import Namespace
 from memstore.errors import short_repr
+from memstore.models.fields import TIMES, computed
 
 FORMAT = 1
-DERIVED = frozenset({"composite", "member_count", "revision", "activation"})
 
 Kind = Literal["store", "memory", "assembly"]
 
@@ -85,7 +85,7 @@ def memory_line(memory: Memory) -> dict[str, Any]:
 
 def assembly_line(assembly: Assembly, members: list[str]) -> dict[str, Any]:
     """An assembly as a line of an export."""
-    return {"kind": "assembly", **as_json(assembly, without=DERIVED), "members": members}
+    return {"kind": "assembly", **as_json(assembly, without=computed("assembly")), "members": members}
 
 
 def item_of(line: object, place: str) -> Item:

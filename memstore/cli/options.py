@@ -13,11 +13,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from memstore import AssemblyBoost, InvalidError
+from memstore.models.fields import TIMES
 
 Namespace = tuple[str, ...]
-
-TIMES = frozenset({"created_at", "updated_at", "expires_at", "accessed_at", "activated_at"})
-"""Fields that hold a time, which JSON has no type for."""
 
 _JOINING = frozenset({"$and", "$or", "$not"})
 

@@ -11,45 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from memstore.models.fields import RECORD_FIELDS, FieldKind
 from memstore.models.records import RecordKind
 
-FieldKind = Literal["text", "number", "boolean", "time", "json", "tags", "vector"]
 ValueKind = Literal["null", "boolean", "number", "text", "time", "list", "object", "other"]
 Order = Literal["$gt", "$gte", "$lt", "$lte"]
 Operand = None | bool | int | float | str | datetime | list["Operand"] | dict[str, "Operand"]
 Scalar = bool | int | float | str | datetime
 
 FIELDS: dict[RecordKind, dict[str, FieldKind]] = {
-    "memory": {
-        "id": "text",
-        "content": "text",
-        "tags": "tags",
-        "metadata": "json",
-        "importance": "number",
-        "access_count": "number",
-        "pinned": "boolean",
-        "created_at": "time",
-        "updated_at": "time",
-        "expires_at": "time",
-        "accessed_at": "time",
-        "embedding": "vector",
-    },
-    "assembly": {
-        "id": "text",
-        "name": "text",
-        "description": "text",
-        "tags": "tags",
-        "topics": "json",
-        "metadata": "json",
-        "member_count": "number",
-        "revision": "number",
-        "activation_count": "number",
-        "created_at": "time",
-        "updated_at": "time",
-        "activated_at": "time",
-        "composite": "vector",
-    },
+    kind: {field.name: field.kind for field in fields if field.filterable} for kind, fields in RECORD_FIELDS.items()
 }
+"""The kinds of the fields that a filter can name."""
 
 ORDERS: dict[Order, Callable[..., bool]] = {
     "$gt": operator.gt,

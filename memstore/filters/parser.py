@@ -17,7 +17,6 @@ from memstore.filters.nodes import (
     Contains,
     Exists,
     Field,
-    FieldKind,
     IsIn,
     Node,
     Not,
@@ -27,6 +26,7 @@ from memstore.filters.nodes import (
     Scalar,
     StartsWith,
 )
+from memstore.models.fields import FieldKind
 from memstore.models.records import RecordKind
 from memstore.validation.values import check_time
 
@@ -69,7 +69,7 @@ class _Parser:
     """One run of `parse`: it knows the record_kind, and counts the operands."""
 
     def __init__(self, record_kind: RecordKind) -> None:
-        self._noun = record_kind
+        self._kind = record_kind
         self._operands = 0
 
     def filter(self, where: object, level: int) -> Node:
@@ -220,7 +220,7 @@ class _Parser:
                 )
 
     def _field(self, name: str) -> Field:
-        known = FIELDS[self._noun]
+        known = FIELDS[self._kind]
         root = name.partition(".")[0].partition("[")[0]
         if root == "metadata":
             return Field("metadata", "json", keys(name))
@@ -234,7 +234,7 @@ class _Parser:
         if root in known:
             raise FilterError(f"{short(name)}: {root} has no values inside it that can be named; only metadata has")
         raise FilterError(
-            f"{'an' if self._noun == 'assembly' else 'a'} {self._noun} has no field {short(name)}; "
+            f"{'an' if self._kind == 'assembly' else 'a'} {self._kind} has no field {short(name)}; "
             f"{_nearest(name, known)}. A value in metadata is written metadata.{name[:40] or 'key'}"
         )
 

@@ -60,7 +60,7 @@ class Place:
     def _selection(self, noun: RecordType, at: datetime, terms: Sequence[Node]) -> Selection:
         flat = [part for term in terms for part in (term.parts if isinstance(term, And) else (term,))]
         where = And(tuple(flat)) if flat else None
-        return Selection(noun=noun, namespace=self.namespace, now=at, recursive=self.recursive, where=where)
+        return Selection(record_type=noun, namespace=self.namespace, now=at, recursive=self.recursive, where=where)
 
     def states(self, connection: Connection, noun: RecordType, keys: Sequence[int]) -> Iterable[State]:
         """What a plan has to know of the records *keys*."""

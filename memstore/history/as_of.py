@@ -27,7 +27,7 @@ from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.history_reader import Entry
 from memstore.repository.history_writer import RowVersion
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
-from memstore.repository.records import Order, Place
+from memstore.repository.records import Order, Position
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
@@ -98,7 +98,7 @@ class Listing(Generic[RecordT]):
         self._changed: set[int] = set()
         self._others: list[_At] = []  # a heap
         self._unchanged: deque[_At] = deque()
-        self._place: Place | None = None  # up to which the table is read
+        self._place: Position | None = None  # up to which the table is read
         self._ended = False
         self._yielded: _At | None = None
 
@@ -106,9 +106,12 @@ class Listing(Generic[RecordT]):
         """The next *size* records; fewer only at the end. Raises `HistoryError`."""
         if self._number is None:
             self._number = self._seen = history_reader.after(connection, to_micros(self._selection.now))
-            if self._selection.noun is ASSEMBLY:
+            if self._selection.record_type is ASSEMBLY:
                 every = Selection(
-                    noun=ASSEMBLY, namespace=self._selection.namespace, now=EPOCH, recursive=self._selection.recursive
+                    record_type=ASSEMBLY,
+                    namespace=self._selection.namespace,
+                    now=EPOCH,
+                    recursive=self._selection.recursive,
                 )
                 self._look_at(connection, selection.selected(connection, every))
                 self._ended = True
@@ -117,7 +120,7 @@ class Listing(Generic[RecordT]):
         chosen: list[int] = []
         while len(chosen) < size and (key := self._next(connection, size)) is not None:
             chosen.append(key)
-        noun, at = self._selection.noun, self._selection.now
+        noun, at = self._selection.record_type, self._selection.now
         found = _records(connection, self._spaces, noun, chosen, self._number, at)
         return [cast("RecordT", found[key]) for key in chosen if key in found]
 
@@ -138,10 +141,10 @@ class Listing(Generic[RecordT]):
         while self._unchanged and self._unchanged[0].key in self._changed:
             self._unchanged.popleft()
         while not self._unchanged and not self._ended:
-            read, self._place = record_rows.placed(connection, self._selection, self._order, self._place, size)
+            read, self._place = record_rows.page(connection, self._selection, self._order, self._place, size)
             self._ended = self._place is None
             keys = [place.pk for place in read]
-            noun = self._selection.noun
+            noun = self._selection.record_type
             new = history_reader.born_since(connection, noun, keys, cast("int", self._number))
             for place in read:
                 if place.pk not in self._changed and place.pk not in new:
@@ -155,7 +158,7 @@ class Listing(Generic[RecordT]):
             return
         owners = namespaces.scope(connection, self._selection.namespace, recursive=self._selection.recursive)
         inside = None if owners is None else set(owners)
-        touched = history_reader.touched(connection, self._selection.noun, self._seen, upto)
+        touched = history_reader.touched(connection, self._selection.record_type, self._seen, upto)
         keys = {key for owner, key in touched if inside is None or owner in inside}
         self._seen = upto + 1
         self._look_at(connection, sorted(keys - self._changed))
@@ -163,7 +166,7 @@ class Listing(Generic[RecordT]):
     def _look_at(self, connection: Connection, keys: Sequence[int]) -> None:
         """Keep the places of those of *keys*, not known before, that are listed and were not yet."""
         self._changed.update(keys)
-        wanted, noun, at = self._selection, self._selection.noun, self._selection.now
+        wanted, noun, at = self._selection, self._selection.record_type, self._selection.now
         for some in chunks(keys):
             states = history_reader.states(connection, noun, some, cast("int", self._number))
             whole = wanted.where is not None
@@ -187,7 +190,7 @@ class _At:
 
     def __lt__(self, other: "_At") -> bool:
         one, two = (other, self) if self.down else (self, other)
-        with expect_stored("a value to sort by"):
+        with expect_stored("the sort column of a list"):
             return bool((one.value, one.key) < (two.value, two.key))
 
 
@@ -238,7 +241,7 @@ def _paths(connection: Connection, keys: set[int]) -> dict[int, Namespace]:
 def _made(made: Any, was: RowVersion, paths: Mapping[int, Namespace], spaces: Spaces, **derived: object) -> Any:
     """The record that a row *was*."""
     noun = MEMORY if made is Memory else ASSEMBLY
-    with expect_stored(f"a {noun.kind} as it was"):
+    with expect_stored(f"journal.old of a {noun.kind}"):
         return made(namespace=paths[was.namespace_pk], **_public(noun, was, spaces), **derived)
 
 
@@ -247,7 +250,7 @@ def _public(noun: RecordType, was: RowVersion, spaces: Spaces, only: Iterable[st
     id = was.columns.get("id")
     wanted = _FIELDS[noun.kind] if only is None else _FIELDS[noun.kind].intersection(only)
     found: dict[str, Any] = {}
-    with expect_stored(f"a {noun.kind} as it was"):
+    with expect_stored(f"journal.old of a {noun.kind}"):
         for name, value in was.columns.items():
             if name in wanted:
                 found[name] = _value(name, value)
@@ -267,10 +270,10 @@ def _value(name: str, stored: Any) -> FieldValue:
     if name in ("metadata", "topics"):
         value = json.loads(stored)
         if not isinstance(value, dict if name == "metadata" else list):
-            raise corrupt_value(f"the {name} of a record as it was", stored)
+            raise corrupt_value(f"journal.old, {name}", "JSON of the right type", stored)
         return tuple(value) if name == "topics" else cast("FieldValue", value)
     if not isinstance(stored, _TYPES.get(name, int | float | str)):
-        raise corrupt_value(f"the {name} of a record as it was", stored)
+        raise corrupt_value(f"journal.old, {name}", _TYPES.get(name, str).__name__, stored)
     return bool(stored) if name == "pinned" else cast("FieldValue", stored)
 
 
@@ -289,7 +292,7 @@ def _composed(connection: Connection, spaces: Spaces, key: int, number: int, at:
         here = _records(connection, spaces, MEMORY, some, number, at)
         count += len(here)
         vectors = [record.embedding for record in here.values() if record.embedding is not None]
-        composites.take_in(mean, spaces["memory"], vectors)
+        composites.add_vectors(mean, spaces["memory"], vectors)
     return {"member_count": count, "composite": mean.vector(space.measure)}
 
 
@@ -321,12 +324,12 @@ def _change(
     after: RowVersion | None,
 ) -> Change:
     if after is None and before is None:
-        raise corrupt_value(f"the {noun.kind} that change {entry.number} is of", None)
+        raise corrupt_value(f"journal row {entry.number}", f"a change of {noun.kind} {name[1]!r}", None)
     only = entry.known() if entry.what == "updated" else _FIELDS[noun.kind] - history_writer.DERIVED
     joined, left = entry.members() if noun is ASSEMBLY and not entry.born else ({}, {})
     if noun is ASSEMBLY and entry.born:
         joined = history_reader.ids(connection, history_reader.members(connection, entry.key, entry.number + 1))
-    with expect_stored("the time of a change"):
+    with expect_stored("journal.at"):
         at = from_micros(entry.at)
     return Change(
         number=entry.number,

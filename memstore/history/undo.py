@@ -12,7 +12,14 @@ from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundE
 from memstore.history import as_of
 from memstore.models.history import Change
 from memstore.models.records import Namespace
-from memstore.repository import assemblies, history_reader, history_retention, history_writer, record_tags, records
+from memstore.repository import (
+    history_reader,
+    history_retention,
+    history_writer,
+    memberships,
+    record_tags,
+    records,
+)
 from memstore.repository import row_restore as statements
 from memstore.repository.context import WriteContext
 from memstore.repository.history_reader import GONE, Entry
@@ -84,7 +91,11 @@ def _remove(context: WriteContext, noun: RecordType, entry: Entry, key: int, cha
     if later:
         raise _refuse(change, "the record was changed after that", later)
     if noun is MEMORY:
-        joined = {n for owner in assemblies.owners(connection, key) for n in _joins(connection, owner, key)}
+        joined = {
+            n
+            for owner in memberships.assemblies_of(connection, [key]).get(key, [])
+            for n in _joins(connection, owner, key)
+        }
         if any(number > entry.number for number in joined):
             raise _refuse(change, "the memory became a member of an assembly after that", joined)
     history_writer.delete_records(context, noun, [key], undoes=entry.number)
@@ -159,7 +170,7 @@ def _take_back(context: WriteContext, noun: RecordType, entry: Entry, change: Ch
             statements.put_vector(connection, context.spaces["memory"], entry.key, entry.vector, entry.checksum)
         _take_back_tags(context, noun, entry)
         if came or went:
-            ended = assemblies.remove_members(connection, entry.key, sorted(came))
+            ended = memberships.remove_members(connection, entry.key, sorted(came))
             noted.note(entry.key, composites.extend(context, entry.key, sorted(went)), ended)
 
 

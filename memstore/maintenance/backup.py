@@ -203,7 +203,7 @@ def _examined(connection: Connection, path: str, revision: str) -> VerifyReport:
             raise MissingFileError(f"{path!r} holds no store yet: nobody has said what its vectors are")
         space, at = spaces["memory"], now()
         memories, assemblies = (
-            selection.count(connection, selection.Selection(noun=noun, namespace=(), now=at, recursive=True))
+            selection.count(connection, selection.Selection(record_type=noun, namespace=(), now=at, recursive=True))
             for noun in RECORD_TYPES
         )
         return VerifyReport(

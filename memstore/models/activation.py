@@ -1,7 +1,26 @@
 """The record of how an assembly's composite agrees with the index."""
 
+import math
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+HALF_LIFE = 86_400.0
+"""Seconds in which an activation decays to half, unless the store is opened with another half-life: a day."""
+
+
+def decayed(level: float, activated_at: datetime | None, at: datetime, half_life: float) -> float:
+    """A *level* of activation after exponential decay: `level · 2^(-age / half_life)`.
+
+    Args:
+        level: the level at *activated_at*, 0 to 1.
+        activated_at: when the assembly was last activated; None for never, which gives 0.
+        at: the time of the result; before *activated_at* nothing has decayed.
+        half_life: in seconds.
+    """
+    if activated_at is None or level == 0:
+        return 0.0
+    age = max(0.0, (at - activated_at).total_seconds())
+    return level * math.exp2(-age / half_life)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,106 +1,51 @@
-"""Assemblies, their members and their composites as rows."""
+"""Assemblies and their composites as rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    LargeBinary,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import Connection, Insert, LargeBinary, Select, bindparam, func, insert, select, type_coerce, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import chunks
 from memstore.database.sqlite import sqlite3
-from memstore.errors import DamagedError, short_repr
-from memstore.models.records import Assembly, Namespace
+from memstore.errors import DamagedError
+from memstore.models.activation import HALF_LIFE, decayed
+from memstore.models.fields import RECORD_FIELDS
+from memstore.models.records import Assembly, Embedding, Namespace
 from memstore.repository import namespaces, record_tags, records
-from memstore.repository.corruption import corrupt_value, expect_stored, wrong_vector
-from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
+from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY
-from memstore.repository.statements import Prepared
+from memstore.repository.statements import Prepared, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
-from memstore.schema.tables import assembly, assembly_member, assembly_vector, live, memory, memory_vector, namespace
-from memstore.search.activation import HALF_LIFE, decayed
-from memstore.timestamps import to_micros
+from memstore.schema.tables import assembly, assembly_member, assembly_vector, live, memory, namespace
+from memstore.timestamps import from_micros
 from memstore.vectors.encoding import decode
 
-_FIELDS = (
-    "id",
-    "name",
-    "description",
-    "topics",
-    "metadata",
-    "created_at",
-    "updated_at",
-    "activated_at",
-    "activation_count",
-)
-_member_count = (
-    select(func.count())
-    .select_from(assembly_member.join(memory, memory.c.pk == assembly_member.c.memory_pk))
-    .where(
-        assembly_member.c.assembly_pk == assembly.c.pk,
-        live(bindparam("now")),
-    )
-    .scalar_subquery()
-)
-_READ = (
-    select(
-        assembly,
-        namespace.c.path,
-        _member_count.label("member_count"),
-        assembly_vector.c.vector,
-        assembly_vector.c.checksum,
-        assembly_vector.c.assembly_pk.label("owner"),
-    )
-    .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
-    .outerjoin(assembly_vector, records.holds_vector(ASSEMBLY))
-    .where(assembly.c.pk.in_(select(keys_in().c.value)))
-)
-_JOIN = Prepared(
-    sqlite_insert(assembly_member)
-    .values(assembly_pk=bindparam("assembly"), memory_pk=bindparam("memory"))
-    .on_conflict_do_nothing()
-)
-_REVISION = Prepared(select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
-_MEMBER_VECTORS = Prepared(
-    select(type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum)
-    .join(assembly_member, assembly_member.c.memory_pk == memory_vector.c.memory_pk)
-    .where(assembly_member.c.assembly_pk == bindparam("assembly"), memory_vector.c.space_pk == bindparam("space"))
-    .order_by(assembly_member.c.memory_pk)
-)
-_SOME_VECTORS = Prepared(
-    select(type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum)
-    .where(memory_vector.c.memory_pk.in_(select(keys_in().c.value)), memory_vector.c.space_pk == bindparam("space"))
-    .order_by(memory_vector.c.memory_pk)
-)
-_put = sqlite_insert(assembly_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in assembly_vector.c})
-_PUT = Prepared(
-    _put.on_conflict_do_update(
-        index_elements=["assembly_pk", "space_pk"],
-        set_={c.name: _put.excluded[c.name] for c in assembly_vector.c if not c.primary_key},
-    )
-)
+_COLUMNS = {field.name: field.column for field in RECORD_FIELDS["assembly"] if field.column is not None}
+"""The columns of the fields that are stored in the assembly's row, by field."""
+_GIVEN = [(name, column) for name, column in _COLUMNS.items() if name != "revision"]
+"""Of these, the ones that an insert names: a new row starts at revision 0."""
+_ROW = ASSEMBLY.columns
+_TYPES = {
+    "id": str,
+    "name": str,
+    "description": str,
+    "revision": int,
+    "activation": float,
+    "activation_count": int,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """A row of `assembly_vector`: the running sum (float64 bytes), and the vector that came of it."""
+    """A row of `assembly_vector`: the running sum (float64 bytes), and the vector computed from it."""
 
     sum: bytes
     length: float
@@ -110,38 +55,89 @@ class Composite:
     revision: int
 
 
+def _insert() -> Insert:
+    names = ("pk", "namespace_pk", *(column for _, column in _GIVEN))
+    return insert(assembly).values({name: bindparam(name, type_=NullType()) for name in names})
+
+
+def _read() -> Select[Any]:
+    member_count = (
+        select(func.count())
+        .select_from(assembly_member.join(memory, memory.c.pk == assembly_member.c.memory_pk))
+        .where(assembly_member.c.assembly_pk == assembly.c.pk, live(bindparam("now")))
+        .scalar_subquery()
+    )
+    return (
+        select(
+            assembly.c.pk,
+            namespace.c.path,
+            member_count,
+            type_coerce(assembly_vector.c.vector, LargeBinary),
+            assembly_vector.c.checksum,
+            assembly_vector.c.assembly_pk.label("owner"),
+            *(assembly.c[name] for name in _ROW),
+        )
+        .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
+        .outerjoin(assembly_vector, records.joins_vector(ASSEMBLY))
+        .where(assembly.c.pk.in_(listed_keys()))
+    )
+
+
+def _put() -> Insert:
+    put = sqlite_insert(assembly_vector).values({c.name: bindparam(c.name) for c in assembly_vector.c})
+    return put.on_conflict_do_update(
+        index_elements=["assembly_pk", "space_pk"],
+        set_={c.name: put.excluded[c.name] for c in assembly_vector.c if not c.primary_key},
+    )
+
+
+_INSERT = Prepared(_insert)
+_READ = Prepared(_read)
+_STAMP = Prepared(lambda: update(assembly).where(assembly.c.pk == bindparam("row")).values(updated_at=bindparam("now")))
+_OWNER = Prepared(lambda: select(assembly.c.namespace_pk).where(assembly.c.pk == bindparam("pk")))
+_REVISION = Prepared(lambda: select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
+_COMPOSITE = Prepared(
+    lambda: select(*(assembly_vector.c[field.name] for field in fields(Composite))).where(
+        assembly_vector.c.assembly_pk == bindparam("pk"), assembly_vector.c.space_pk == bindparam("space")
+    )
+)
+_PUT_COMPOSITE = Prepared(_put)
+
+
 def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Assembly]) -> list[int]:
-    """Store assemblies, without members, whose ids are not taken; their keys. Raises `DuplicateError`."""
-    owner = namespaces.key_made(connection, path)
+    """Store assemblies, without members, whose ids do not exist; their keys. Raises `DuplicateError`."""
+    owner = namespaces.ensure_key(connection, path)
     first = records.next_key(connection, ASSEMBLY)
-    stored = [
-        {
-            "pk": pk,
-            "namespace_pk": owner,
-            "activation": record.activation_level,
-            **{name: getattr(record, name) for name in _FIELDS},
-        }
+    rows = [
+        (pk, owner, *(stored(getattr(record, name)) for name, _ in _GIVEN))
         for pk, record in enumerate(assemblies, first)
     ]
     try:
-        for some in chunks(stored):
-            connection.execute(insert(assembly), list(some))
-    except IntegrityError as error:
-        raise records.taken(connection, ASSEMBLY, path, [a.id for a in assemblies], first) or error from error
+        for chunk in chunks(rows):
+            _INSERT.many(connection, chunk)
+    except sqlite3.IntegrityError as error:
+        ids = [record.id for record in assemblies]
+        raise records.duplicate_error(connection, ASSEMBLY, path, ids, first) or error from error
     record_tags.add_tags(connection, ASSEMBLY, owner, [(pk, a.tags) for pk, a in enumerate(assemblies, first)])
     return list(range(first, first + len(assemblies)))
 
 
 def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
     """Give an assembly new values of the fields named; the others stay as they are."""
-    plain = {name: value for name, value in changes.items() if name in assembly.c}
-    if "activation_level" in changes:
-        plain["activation"] = changes["activation_level"]
-    if plain:
-        connection.execute(update(assembly).where(assembly.c.pk == pk).values(plain))
+    names = tuple(name for name in _COLUMNS if name in changes)
+    if names:
+        values = [stored(changes[name]) for name in names]
+        _update(tuple(_COLUMNS[name] for name in names)).many(connection, [(*values, pk)])
     if "tags" in changes:
-        owner = namespaces.key_made(connection, path)
+        owner = namespaces.ensure_key(connection, path)
         record_tags.replace_tags(connection, ASSEMBLY, owner, {pk: changes["tags"]})
+
+
+@lru_cache(256)
+def _update(columns: tuple[str, ...]) -> Prepared:
+    """The UPDATE of *columns*: it takes their values, then the key."""
+    values = [(assembly.c[name], bindparam(f"new_{name}", type_=NullType())) for name in columns]
+    return Prepared(lambda: update(assembly).where(assembly.c.pk == bindparam("row")).ordered_values(*values))
 
 
 def read(
@@ -149,135 +145,96 @@ def read(
 ) -> list[Assembly]:
     """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`.
 
-    Their activation is what it has come down to *now*, with a *half_life* in seconds.
+    Their activation is decayed to *now*, with a *half_life* in seconds.
     """
-    found: dict[int, Assembly] = {}
-    for slice_ in chunks(keys):
-        some = keys_json(slice_)
-        tags = record_tags.tags_of(connection, ASSEMBLY, some)
-        with expect_stored("an assembly"):
-            for row in connection.execute(_READ, {"keys": some, "space": space.pk, "now": now}).mappings():
-                active = decayed(row["activation"], row["activated_at"], now, half_life)
-                found[row["pk"]] = _record(dict(row), frozenset(tags.get(row["pk"], ())), space, active)
-    return [found[key] for key in keys if key in found]
+    by_key: dict[int, Assembly] = {}
+    for chunk in chunks(keys):
+        parameter = keys_json(chunk)
+        tags = record_tags.tags_of(connection, ASSEMBLY, parameter)
+        with expect_stored("assembly"):
+            for row in _READ.run(connection, keys=parameter, space=space.pk, now=now):
+                pk, path, count, vector, checksum, owner, *values = row
+                columns = dict(zip(_ROW, values, strict=True))
+                if owner not in (None, pk):
+                    raise wrong_vector("assembly", columns["id"])
+                if vector is not None:
+                    vector = decode(vector, space.dimension, f"assembly {columns['id']!r}", checksum)
+                record = assembly_of(columns, namespace_parts(path), frozenset(tags.get(pk, ())), count, vector)
+                level = decayed(record.activation_level, record.activated_at, now, half_life)
+                by_key[pk] = replace(record, activation=level)
+    return [by_key[key] for key in keys if key in by_key]
 
 
-def _record(row: Mapping[str, Any], tags: frozenset[str], space: VectorSpace, active: float) -> Assembly:
-    vector, dimension = row["vector"], space.dimension
-    texts = {type(row[name]) for name in ("id", "name", "description")}
-    if texts != {str} or type(row["revision"]) is not int or type(row["topics"]) is not list:
-        raise corrupt_value(f"the texts, topics and revision of assembly {short_repr(row['id'])}", dict(row))
-    level, count = row["activation"], row["activation_count"]
-    if type(level) is not float or not 0 <= level <= 1 or type(count) is not int:
-        raise corrupt_value(f"the activation of assembly {short_repr(row['id'])}", (level, count))
-    if row["owner"] not in (None, row["pk"]):
-        raise wrong_vector("assembly", row["id"])
-    return Assembly(
-        id=row["id"],
-        namespace=namespace_parts(row["path"]),
-        name=row["name"],
-        description=row["description"],
-        tags=tags,
-        topics=tuple(row["topics"]),
-        metadata=row["metadata"],
-        member_count=row["member_count"],
-        composite=None if vector is None else decode(vector, dimension, f"assembly {row['id']!r}", row["checksum"]),
-        revision=row["revision"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-        activation=active,
-        activation_level=row["activation"],
-        activated_at=row["activated_at"],
-        activation_count=row["activation_count"],
-    )
-
-
-def add_members(connection: Connection, pk: int, members: Iterable[int]) -> list[int]:
-    """Make memories members; keys of those that were not, ascending."""
-    wanted = sorted(set(members))
-    known = select(assembly_member.c.memory_pk).where(
-        assembly_member.c.assembly_pk == pk, assembly_member.c.memory_pk.in_(select(keys_in().c.value))
-    )
-    already = set(connection.execute(known, {"keys": keys_json(wanted)}).scalars())
-    fresh = [key for key in wanted if key not in already]
-    _JOIN.many(connection, [(pk, key) for key in fresh])
-    return fresh
-
-
-def remove_members(connection: Connection, pk: int, members: Sequence[int]) -> set[int]:
-    """End memberships; of which memories there were any."""
-    these = and_(assembly_member.c.assembly_pk == pk, assembly_member.c.memory_pk.in_(select(keys_in().c.value)))
-    return _ended(connection, these, {"keys": keys_json(members)})
-
-
-def drop_members(connection: Connection, pk: int) -> set[int]:
-    """End every membership of an assembly; of which memories there were any."""
-    return _ended(connection, assembly_member.c.assembly_pk == pk, {})
-
-
-def _ended(connection: Connection, these: ColumnElement[bool], values: Mapping[str, Any]) -> set[int]:
-    ended = set(connection.execute(select(assembly_member.c.memory_pk).where(these), values).scalars())
-    connection.execute(delete(assembly_member).where(these), values)
-    return ended
+def assembly_of(
+    columns: Mapping[str, Any],
+    namespace: Namespace,
+    tags: frozenset[str],
+    member_count: int,
+    composite: Embedding | None,
+) -> Assembly:
+    """The assembly of a row, whose *columns* are as stored; its activation is not decayed. Raises `DamagedError`."""
+    if any(type(columns[name]) is not expected for name, expected in _TYPES.items()):
+        raise corrupt_column("assembly", columns, _TYPES)
+    level, activated = columns["activation"], columns["activated_at"]
+    if not 0 <= level <= 1:
+        raise corrupt_value("assembly.activation", "float from 0 to 1", level)
+    with expect_stored("assembly.topics"):
+        topics = json.loads(columns["topics"])
+    if type(topics) is not list:
+        raise corrupt_value("assembly.topics", "a JSON array", columns["topics"])
+    with expect_stored("assembly.metadata"):
+        metadata = json.loads(columns["metadata"])
+    with expect_stored("assembly.created_at, updated_at or activated_at"):
+        return Assembly(
+            id=columns["id"],
+            namespace=namespace,
+            name=columns["name"],
+            description=columns["description"],
+            tags=tags,
+            topics=tuple(topics),
+            metadata=metadata,
+            member_count=member_count,
+            composite=composite,
+            revision=columns["revision"],
+            created_at=from_micros(columns["created_at"]),
+            updated_at=from_micros(columns["updated_at"]),
+            activation=level,
+            activation_level=level,
+            activated_at=None if activated is None else from_micros(activated),
+            activation_count=columns["activation_count"],
+        )
 
 
 def owner(connection: Connection, pk: int) -> int:
-    """The key of the namespace an assembly is in."""
-    return int(connection.execute(select(assembly.c.namespace_pk).where(assembly.c.pk == pk)).scalar_one())
-
-
-def members(connection: Connection, pk: int, now: datetime, after: int, limit: int) -> list[tuple[int, str]]:
-    """Keys and ids of the next *limit* members after key *after*, in order of creation."""
-    page = (
-        select(memory.c.pk, memory.c.id)
-        .join(assembly_member, assembly_member.c.memory_pk == memory.c.pk)
-        .where(assembly_member.c.assembly_pk == pk, memory.c.pk > literal(after))
-        .where(live(now))
-        .order_by(memory.c.pk)
-        .limit(limit)
-    )
-    return [(row[0], row[1]) for row in connection.execute(page)]
-
-
-def owners(connection: Connection, memory_pk: int) -> list[int]:
-    """Keys of the assemblies a memory is a member of, ascending."""
-    found = select(assembly_member.c.assembly_pk).where(assembly_member.c.memory_pk == memory_pk)
-    return [int(k) for k in connection.execute(found.order_by(assembly_member.c.assembly_pk)).scalars()]
+    """The key of the namespace of an assembly that exists."""
+    return int(_OWNER.value(connection, pk=pk))
 
 
 def revision(connection: Connection, pk: int) -> int:
     """The present revision of an assembly. Raises `DamagedError`."""
     row = _REVISION.run(connection, pk=pk).fetchone()
     if row is None:
-        raise DamagedError("the file's indexes lead to an assembly that is not there: see what `memstore check` names")
+        raise DamagedError(
+            f"An index refers to the assembly with key {pk}, which does not exist. Run `memstore check`, or restore a "
+            "backup."
+        )
     if type(row[0]) is not int:
-        raise corrupt_value("the revision of an assembly", row[0])
+        raise corrupt_value("assembly.revision", "int", row[0])
     return row[0]
+
+
+def stamp(connection: Connection, pk: int, now: datetime) -> None:
+    """Set `updated_at`: an assembly, or its membership, was changed."""
+    _STAMP.run(connection, row=pk, now=now)
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:
     """The stored composite of an assembly; None when it has no row yet."""
-    columns = [assembly_vector.c[field.name] for field in fields(Composite)]
-    stored = select(*columns).where(assembly_vector.c.assembly_pk == pk, assembly_vector.c.space_pk == space.pk)
-    row = connection.execute(stored).one_or_none()
+    row = _COMPOSITE.run(connection, pk=pk, space=space.pk).fetchone()
     return None if row is None else Composite(*row)
 
 
-def put_composite(connection: Connection, space: VectorSpace, pk: int, made: Composite, now: datetime) -> None:
+def put_composite(connection: Connection, space: VectorSpace, pk: int, new: Composite, now: datetime) -> None:
     """Store the composite of an assembly, computed *now*."""
-    _PUT.run(connection, assembly_pk=pk, space_pk=space.pk, composed_at=to_micros(now), **asdict(made))
-
-
-def member_vectors(connection: Connection, space: VectorSpace, pk: int) -> sqlite3.Cursor:
-    """The stored vectors of an assembly's members and their checksums, in order of their keys, one a row."""
-    return _MEMBER_VECTORS.run(connection, assembly=pk, space=space.pk)
-
-
-def some_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> sqlite3.Cursor:
-    """The stored vectors of the memories *keys* and their checksums, in order of their keys, one a row."""
-    return _SOME_VECTORS.run(connection, keys=keys_json(keys), space=space.pk)
-
-
-def stamp(connection: Connection, pk: int, now: datetime) -> None:
-    """Note that an assembly, or its membership, was changed."""
-    connection.execute(update(assembly).where(assembly.c.pk == pk).values(updated_at=now))
+    values = {field.name: getattr(new, field.name) for field in fields(Composite)}
+    _PUT_COMPOSITE.run(connection, assembly_pk=pk, space_pk=space.pk, composed_at=now, **values)

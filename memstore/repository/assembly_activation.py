@@ -86,8 +86,8 @@ def _standing(row: tuple[Any, ...]) -> Standing:
     times = type(activated) in (int, type(None)) and type(composed) in (int, type(None))
     active = type(level) is float and 0 <= level <= 1
     if not whole or not times or not active or type(composite) not in (int, type(None)):
-        raise corrupt_value("where an assembly stands", row)
-    with expect_stored("where an assembly stands"):
+        raise corrupt_value("assembly", "types of id, revision, activation and activated_at as written", row)
+    with expect_stored("assembly.activated_at, assembly_vector.composed_at or namespace.path"):
         return Standing(
             key,
             id,

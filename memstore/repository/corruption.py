@@ -1,10 +1,10 @@
-"""Rows as what they were written as: a file may hold anything, whoever wrote it.
+"""Errors for stored values that memstore did not write.
 
-SQLite keeps a value of any type in a column of any. Whoever turns rows into something else does it `expect_stored`, so
-that what no verb of ours wrote is an error that says so.
+A SQLite column can contain a value of any type. Code that turns rows into records does it inside `expect_stored`, or
+checks the types and raises `corrupt_value`. Both name the table and the column.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,37 +12,49 @@ from memstore.errors import DamagedError, MemstoreError, short_repr
 
 T = TypeVar("T")
 
+_ADVICE = "Run `memstore check`, or restore a backup."
+
+
+def corrupt_value(place: str, expected: str, found: object) -> DamagedError:
+    """The error for a stored value that memstore never writes.
+
+    Args:
+        place: the table and column, such as `assembly.revision`.
+        expected: the type or the value that belongs there.
+        found: what is stored.
+    """
+    return DamagedError(f"Corrupt value in {place}: expected {expected}, found {short_repr(found)}. {_ADVICE}")
+
+
+def corrupt_column(table: str, values: Mapping[str, object], types: Mapping[str, type]) -> DamagedError:
+    """The error for the first of a row's *values* that is not of its type in *types*, by the names of columns."""
+    for column, expected in types.items():
+        if type(values[column]) is not expected:
+            return corrupt_value(f"{table}.{column}", expected.__name__, values[column])
+    return corrupt_value(table, "a row that memstore wrote", dict(values))
+
 
 @contextmanager
-def expect_stored(what: str) -> Iterator[None]:
-    """Raise `DamagedError` where what the block reads is not of the types that were written; *what* it is of."""
+def expect_stored(place: str) -> Iterator[None]:
+    """Raise `DamagedError` where the block fails on a value that memstore never writes, in *place*: table or column."""
     try:
         yield
     except MemstoreError:
         raise
     except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise corrupt_value(what, error) from error
+        raise DamagedError(f"Corrupt value in {place}: {type(error).__name__}: {error}. {_ADVICE}") from error
 
 
 def only(records: Sequence[T]) -> T:
-    """The one record of a key that was found. Raises `DamagedError` where its row, or what it belongs to, is not."""
+    """The one record of a key that exists. Raises `DamagedError` where its row, or its namespace's, is missing."""
     if not records:
-        raise DamagedError(
-            "the file has an entry for this record, but no whole row of it: run `memstore check`, or restore a backup"
-        )
+        raise DamagedError(f"An index refers to a record that has no complete row. {_ADVICE}")
     return records[0]
 
 
-def wrong_vector(noun: str, id: object) -> DamagedError:
-    """The error where the record *id* is led to a vector that is another's."""
+def wrong_vector(kind: str, id: object) -> DamagedError:
+    """The error where the index of vectors leads from the record *id* to the vector of another record."""
     return DamagedError(
-        f"the file's index of vectors leads from {noun} {short_repr(id)} to another's: `memstore repair` builds it anew"
-    )
-
-
-def corrupt_value(what: str, found: object) -> DamagedError:
-    """The error for *found*, which no verb wrote, where *what* was to be."""
-    return DamagedError(
-        f"the file does not hold {what} where one belongs ({short_repr(found)}): run `memstore check`, or "
-        "restore a backup"
+        f"Corrupt index of {kind}_vector: {kind} {short_repr(id)} refers to the vector of another record. "
+        "Run `memstore repair` to rebuild the index."
     )

@@ -41,11 +41,11 @@ class State(NamedTuple):
 def states(connection: Connection, noun: RecordType, space: VectorSpace, keys: Sequence[int]) -> Iterator[State]:
     """The records of *keys* that exist, in no order. Raises `DamagedError`."""
     for some in chunks(keys):
-        with expect_stored(f"a whole {noun.kind}"):
+        with expect_stored(noun.kind):
             for row in _STATES[noun.kind].run(connection, keys=keys_json(some), space=space.pk):
                 pk, path, id, size, members, *values = row
                 if type(id) is not str or any(type(value) not in (int, float, type(None)) for value in values):
-                    raise corrupt_value(f"a whole {noun.kind}", row)
+                    raise corrupt_value(noun.kind, "an id as str and numbers or NULL", row)
                 yield State(pk, namespace_parts(path), id, size, members, tuple(values))
 
 

@@ -168,7 +168,7 @@ def last(connection: Connection) -> int:
 
 def moment(micros: object) -> Any:
     """A stored time as a datetime. Raises `DamagedError`."""
-    with expect_stored("the time of a change"):
+    with expect_stored("journal.at"):
         return from_micros(_whole(micros))
 
 
@@ -238,7 +238,7 @@ def before(entry: Entry, then: RowVersion | None) -> RowVersion | None:
     if entry.born:
         return None
     old = entry.known()
-    with expect_stored(f"what was there before change {entry.number}"):
+    with expect_stored(f"journal.old of row {entry.number}"):
         if entry.what in GONE:
             columns = {name: old[name] for name in COLUMNS[entry.kind] if name in old}
             return RowVersion(
@@ -285,14 +285,14 @@ def ids(connection: Connection, keys: Iterable[int]) -> dict[int, str]:
 
 def _as_entry(row: Sequence[Any]) -> Entry:
     number, kind, owner, first, key, id, what, at, actor, reason, undoes, old, vector, checksum = row
-    with expect_stored("a change"):
+    with expect_stored("journal"):
         said = None if old is None else json.loads(old)
         texts = all(value is None or isinstance(value, str) for value in (id, actor, reason))
         whole = all(type(value) is int for value in (number, owner, first, key, at))
         if not texts or not whole or not isinstance(said, dict | None) or not isinstance(vector, bytes | None):
-            raise corrupt_value("a change", row[:10])
+            raise corrupt_value("journal", "a row that memstore wrote", row[:10])
         if not isinstance(undoes, int | None) or what not in _WHAT or not isinstance(checksum, int | None):
-            raise corrupt_value("a change", row[:10])
+            raise corrupt_value("journal", "a row that memstore wrote", row[:10])
         return Entry(
             number,
             kind,
@@ -315,14 +315,14 @@ _WHAT = GONE | {"added", "updated", "restored"}
 
 
 def _pairs(pairs: object) -> dict[int, str]:
-    with expect_stored("members"):
+    with expect_stored("journal.old, members"):
         found = dict(cast("Any", pairs))
         if not all(type(key) is int and isinstance(id, str) for key, id in found.items()):
-            raise corrupt_value("members", pairs)
+            raise corrupt_value("journal.old, members", "pairs of key and id", pairs)
         return found
 
 
 def _whole(value: object) -> int:
     if type(value) is not int:
-        raise corrupt_value("a number of the journal", value)
+        raise corrupt_value("journal", "int", value)
     return value

@@ -29,7 +29,7 @@ from memstore.repository.context import WriteContext
 from memstore.repository.corruption import expect_stored
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import MEMORY, RECORD_TYPES, RecordType
-from memstore.repository.statements import Prepared, Wide
+from memstore.repository.statements import MultiRowInsert, Prepared
 from memstore.schema.tables import assembly, assembly_member, journal, memory, memory_vector
 from memstore.schema.types import json_text
 
@@ -48,7 +48,9 @@ COLUMNS = {
 }
 """The columns of a record that a `RowVersion` has, as they are stored."""
 
-_INSERT = Wide(insert(journal).values({name: bindparam(name, type_=NullType()) for name in _COLUMN_NAMES}), _WIDTH)
+_INSERT = MultiRowInsert(
+    insert(journal).values({name: bindparam(name, type_=NullType()) for name in _COLUMN_NAMES}), _WIDTH
+)
 _READ = {
     n.kind: Prepared(
         select(n.table.c.pk, n.table.c.namespace_pk, *(type_coerce(n.table.c[c], NullType()) for c in COLUMNS[n.kind]))
@@ -308,7 +310,7 @@ def current_versions(connection: Connection, record_type: RecordType, keys: Sequ
     names, versions = COLUMNS[record_type.kind], {}
     for chunk in chunks(keys):
         key_list = keys_json(chunk)
-        with translated(), expect_stored(f"a {record_type.kind}"):
+        with translated(), expect_stored(record_type.kind):
             tags = record_tags.tags_of(connection, record_type, key_list)
             vectors = (
                 {key: (vector, checksum) for key, vector, checksum in _VECTORS.run(connection, keys=key_list)}

@@ -1,32 +1,46 @@
 """Memories as rows.
 
-A `Batch` is memories as columns, encoded: that is done before a transaction begins, and nothing is left of it for
-the garbage collector to walk through but the sets of tags.
+A `Batch` is memories as columns, encoded. It is encoded before a transaction begins, and leaves the garbage collector
+nothing to traverse but the sets of tags.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import compress, islice
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, LargeBinary, bindparam, delete, insert, literal_column, select, type_coerce, update
+from sqlalchemy import (
+    Connection,
+    Insert,
+    LargeBinary,
+    Select,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database.sqlite import sqlite3
-from memstore.errors import DamagedError, short_repr
-from memstore.models.records import Json, Memory, Namespace, set_kept_fields
-from memstore.models.records import memory as memory_record
+from memstore.errors import DamagedError
+from memstore.models.fields import RECORD_FIELDS
+from memstore.models.records import Embedding, Json, Memory, Namespace, set_kept_fields
+from memstore.models.records import memory as new_record
 from memstore.repository import history_writer, namespaces, record_tags, records
 from memstore.repository.context import WriteContext
-from memstore.repository.corruption import corrupt_value, expect_stored, wrong_vector
-from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
+from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import MEMORY
 from memstore.repository.sqlite_only import change_log, vector_handoff
-from memstore.repository.statements import Among, Prepared, Wide
+from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import memory, memory_vector, namespace
@@ -37,75 +51,76 @@ from memstore.vectors.encoding import checksum, decode, encode
 
 _DECODER = json.JSONDecoder()
 
-_COLUMNS = (
-    "pk",
-    "namespace_pk",
-    "id",
-    "content",
-    "metadata",
-    "importance",
-    "created_at",
-    "updated_at",
-    "expires_at",
-    "accessed_at",
-    "access_count",
-    "pinned",
-)
-_SELDOM = ("created_at", "expires_at", "accessed_at", "access_count", "importance", "pinned")
-"""What an upsert seldom changes."""
-_ALWAYS = ("content", "metadata", "updated_at")
-"""What it writes without a look."""
+_COLUMNS = MEMORY.columns
+_TYPES = {"id": str, "content": str, "importance": float, "access_count": int}
+_COMPARED = ("created_at", "expires_at", "accessed_at", "access_count", "importance", "pinned")
+"""The columns that an upsert compares first, because it seldom changes them."""
+_REPLACED = ("content", "metadata", "updated_at")
+"""The columns that it writes without comparing."""
 
 _WIDTH = 100  # rows an INSERT statement: of more SQLite gains nothing
-_WIDE_BYTES = 1 << 20  # of vectors an INSERT statement: they are bound at once, with the GIL held
-_JSON_AT_ONCE = 1 << 14  # characters of JSON made by a call, beyond which the next call makes less
+_WIDE_BYTES = 1 << 20  # of vectors an INSERT statement: they are bound in one call, which keeps the GIL
+_JSON_AT_ONCE = 1 << 14  # characters of JSON made by one call, beyond which the next call makes less
 
-_INSERT = Wide(insert(memory).values({name: bindparam(name, type_=NullType()) for name in _COLUMNS}), _WIDTH)
-_put = sqlite_insert(memory_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in memory_vector.c})
-_PUT_VECTOR = Wide(
-    _put.on_conflict_do_update(
+
+def _insert() -> Insert:
+    names = ("pk", "namespace_pk", *_COLUMNS)
+    return insert(memory).values({name: bindparam(name, type_=NullType()) for name in names})
+
+
+def _put_vector() -> Insert:
+    put = sqlite_insert(memory_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in memory_vector.c})
+    return put.on_conflict_do_update(
         index_elements=["memory_pk", "space_pk"],
-        set_={"vector": _put.excluded.vector, "checksum": _put.excluded.checksum},
-        # The same vector again is no change: it moves no composite and no index entry. But it mends its checksum.
-        where=memory_vector.c.vector.is_distinct_from(_put.excluded.vector)
-        | memory_vector.c.checksum.is_distinct_from(_put.excluded.checksum),
-    ),
-    _WIDTH,
-)
-_DROP_VECTORS = Prepared(delete(memory_vector).where(memory_vector.c.memory_pk.in_(select(keys_in().c.value))))
+        set_={"vector": put.excluded.vector, "checksum": put.excluded.checksum},
+        # The same vector again is no change: it changes no composite and no index entry. But it restores its checksum.
+        where=memory_vector.c.vector.is_distinct_from(put.excluded.vector)
+        | memory_vector.c.checksum.is_distinct_from(put.excluded.checksum),
+    )
+
+
+def _read() -> Select[Any]:
+    return (
+        select(
+            memory.c.pk,
+            namespace.c.path,
+            *(memory.c[name] for name in _COLUMNS),
+            type_coerce(memory_vector.c.vector, LargeBinary),
+            memory_vector.c.checksum,
+            memory_vector.c.memory_pk.label("owner"),
+        )
+        .join(namespace, namespace.c.pk == memory.c.namespace_pk)
+        .outerjoin(memory_vector, records.joins_vector(MEMORY))
+        .where(memory.c.pk.in_(listed_keys()))
+    )
+
+
+_INSERT = MultiRowInsert(_insert, _WIDTH)
+_PUT_VECTOR = MultiRowInsert(_put_vector, _WIDTH)
+_DELETE_VECTORS = Prepared(lambda: delete(memory_vector).where(memory_vector.c.memory_pk.in_(listed_keys())))
 _TOUCH = Prepared(
-    update(memory)
-    .where(memory.c.pk.in_(select(keys_in().c.value)))
-    .values(accessed_at=bindparam("now", type_=NullType()), access_count=memory.c.access_count + literal_column("1"))
+    lambda: (
+        update(memory)
+        .where(memory.c.pk.in_(listed_keys()))
+        .values(accessed_at=bindparam("now"), access_count=memory.c.access_count + literal_column("1"))
+    )
 )
-_STANDING = Among(
-    lambda ids: select(memory.c.id, memory.c.pk, *(type_coerce(memory.c[name], NullType()) for name in _SELDOM)).where(
+_EXISTING = InListQuery(
+    lambda ids: select(memory.c.id, memory.c.pk, *(memory.c[name] for name in _COMPARED)).where(
         memory.c.namespace_pk == bindparam("namespace"), memory.c.id.in_(ids)
     )
 )
-_READ = Prepared(
-    select(
-        memory.c.pk,
-        namespace.c.path,
-        *(type_coerce(memory.c[name], NullType()) for name in _COLUMNS[2:]),
-        type_coerce(memory_vector.c.vector, LargeBinary),
-        memory_vector.c.checksum,
-        memory_vector.c.memory_pk.label("owner"),
-    )
-    .join(namespace, namespace.c.pk == memory.c.namespace_pk)
-    .outerjoin(memory_vector, records.holds_vector(MEMORY))
-    .where(memory.c.pk.in_(select(keys_in().c.value)))
-)
+_READ = Prepared(_read)
 
 
 class Batch:
-    """Memories as columns: those of `memory` but the keys, in their order, then vectors and tags."""
+    """Memories as columns, in the order of their fields' columns, then vectors and tags."""
 
     SIZE = 1_000
-    """Memories that are stored table by table: the rows of more had left the page cache when their vectors follow."""
+    """Memories that are stored table by table: with more, the rows leave the page cache before their vectors follow."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS[2:]}
+        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         self.vectors: list[bytes | None] = []
         self.tags: list[frozenset[str]] = []
 
@@ -118,39 +133,27 @@ class Batch:
         return self.columns["id"]
 
     def add(self, memories: Sequence[Memory]) -> None:
-        """Encode a slice of memories, after those that are here."""
-        new: dict[str, list[Any]] = {
-            "id": [m.id for m in memories],
-            "content": [m.content for m in memories],
-            "metadata": _json_texts([m.metadata for m in memories]),
-            "importance": [m.importance for m in memories],
-            "created_at": _micros([m.created_at for m in memories]),
-            "updated_at": _micros([m.updated_at for m in memories]),
-            "expires_at": _micros([m.expires_at for m in memories]),
-            "accessed_at": _micros([m.accessed_at for m in memories]),
-            "access_count": [m.access_count for m in memories],
-            "pinned": [m.pinned for m in memories],
-        }
-        for name, column in self.columns.items():
-            column += new[name]
+        """Encode memories and append them."""
+        for name, value_of, encode_all in _ENCODERS:
+            self.columns[name] += encode_all(list(map(value_of, memories)))
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
         self.tags += [m.tags for m in memories]
 
     def only(self, places: Iterable[int]) -> "Batch":
         """The memories at *places*, as a batch of their own."""
-        some, chosen = Batch(), list(places)
-        some.columns = {name: [column[i] for i in chosen] for name, column in self.columns.items()}
-        some.vectors = [self.vectors[i] for i in chosen]
-        some.tags = [self.tags[i] for i in chosen]
-        return some
+        part, indexes = Batch(), list(places)
+        part.columns = {name: [column[i] for i in indexes] for name, column in self.columns.items()}
+        part.vectors = [self.vectors[i] for i in indexes]
+        part.tags = [self.tags[i] for i in indexes]
+        return part
 
 
 def batches(memories: Iterable[Memory]) -> Iterator[Batch]:
-    """All of *memories*, in batches, each made slice by slice as *memories* yields them."""
-    given = iter(memories)
+    """All of *memories* in batches, encoded chunk by chunk as *memories* yields them."""
+    iterator = iter(memories)
     batch = Batch()
-    while some := list(islice(given, CHUNK_SIZE)):
-        batch.add(some)
+    while chunk := list(islice(iterator, CHUNK_SIZE)):
+        batch.add(chunk)
         if len(batch) == Batch.SIZE:
             yield batch
             batch = Batch()
@@ -159,79 +162,83 @@ def batches(memories: Iterable[Memory]) -> Iterator[Batch]:
 
 
 def _json_texts(values: Sequence[Json]) -> list[str]:
-    """Each of *values* as it is stored: several are made by one call, with U+0000, which none holds, between them."""
+    """*values* as they are stored: one call encodes several, separated by U+0000, which none contains."""
     texts: list[str] = []
     size = 1
-    while some := values[len(texts) : len(texts) + size]:
-        parted: list[Json] = ["\0"] * (2 * len(some) - 1)
-        parted[::2] = some
-        text = json_text(parted)
+    while chunk := values[len(texts) : len(texts) + size]:
+        separated: list[Json] = ["\0"] * (2 * len(chunk) - 1)
+        separated[::2] = chunk
+        text = json_text(separated)
         texts += text[1:-1].split(',"\\u0000",')
-        size = size * 4 if len(text) < _JSON_AT_ONCE else 1  # the GIL is held meanwhile
+        size = size * 4 if len(text) < _JSON_AT_ONCE else 1  # the GIL is kept meanwhile
     return texts
 
 
 def _micros(times: list[datetime | None]) -> list[int | None]:
     first = times[0]
-    if times.count(first) == len(times):  # one call's are alike as a rule
+    if times.count(first) == len(times):  # as a rule, the times of one call are equal
         return [None if first is None else to_micros(first)] * len(times)
     return [None if when is None else to_micros(when) for when in times]
 
 
+def _unchanged(values: list[Any]) -> list[Any]:
+    return values
+
+
+_BY_KIND: dict[str, Callable[[list[Any]], list[Any]]] = {"json": _json_texts, "time": _micros}
+_ENCODERS = [
+    (field.column, attrgetter(field.name), _BY_KIND.get(field.kind, _unchanged))
+    for field in RECORD_FIELDS["memory"]
+    if field.column is not None
+]
+
+
 def insert_new(context: WriteContext, path: Namespace, new: Sequence[Batch]) -> None:
-    """Store memories whose ids are not taken. Raises `DuplicateError` naming the first that is."""
+    """Store memories whose ids do not exist. Raises `DuplicateError` naming the first that does."""
     connection, space = context.connection, context.spaces["memory"]
-    owner = namespaces.key_made(connection, path)
+    owner = namespaces.ensure_key(connection, path)
     first = pk = records.next_key(connection, MEMORY)
     try:
         for batch in new:
             keys = range(pk, pk + len(batch))
             _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
-            held, blobs = _with_vectors(keys, batch.vectors)
+            vector_keys, blobs = _with_vectors(keys, batch.vectors)
             before = change_log.top(connection)
-            _put_vectors(connection, space, held, blobs)
-            vector_handoff.hand_over_new(connection, space, before, held, blobs, owner)
+            _put_vectors(connection, space, vector_keys, blobs)
+            vector_handoff.hand_over_new(connection, space, before, vector_keys, blobs, owner)
             record_tags.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
             pk += len(keys)
         history_writer.record_addition(context, MEMORY, owner, range(first, pk))
     except sqlite3.IntegrityError as error:
         ids = [id for batch in new for id in batch.ids]
-        raise records.taken(connection, MEMORY, path, ids, first) or error from error
+        raise records.duplicate_error(connection, MEMORY, path, ids, first) or error from error
 
 
 def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[bytes]]:
-    """The vectors that there are, and whose."""
+    """The keys that have a vector, and their vectors."""
     if None in vectors:
-        held = [data is not None for data in vectors]
-        keys, vectors = list(compress(keys, held)), list(compress(vectors, held))
+        exists = [data is not None for data in vectors]
+        keys, vectors = list(compress(keys, exists)), list(compress(vectors, exists))
     return keys, cast("Sequence[bytes]", vectors)
 
 
 def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes]) -> None:
-    """Store vectors in place of those that there are."""
+    """Store vectors, in place of existing ones."""
     if keys:
         most = max(1, _WIDE_BYTES // (4 * space.dimension))
         checksums = [checksum(data) for data in vectors]
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 
 
-def _set_vectors(
-    connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes | None]
-) -> None:
-    """Give memories these vectors, or none."""
-    _put_vectors(connection, space, *_with_vectors(keys, vectors))
-    _drop_vectors(connection, keys, vectors)
-
-
-def _drop_vectors(connection: Connection, keys: Sequence[int], vectors: Sequence[bytes | None]) -> None:
-    """Those of *keys* that are to have none of *vectors* have none."""
+def _delete_vectors(connection: Connection, keys: Sequence[int], vectors: Sequence[bytes | None]) -> None:
+    """Delete the vectors of those *keys* whose entry in *vectors* is None."""
     without = [key for key, data in zip(keys, vectors, strict=True) if data is None]
     if without:
-        _DROP_VECTORS.run(connection, keys=keys_json(without))
+        _DELETE_VECTORS.run(connection, keys=keys_json(without))
 
 
-class Standing(NamedTuple):
-    """What an upsert finds of a memory: its key, and what may be the same. Times are as stored."""
+class ExistingMemory(NamedTuple):
+    """The key of a memory that an upsert replaces, and the columns that it compares, as stored."""
 
     pk: int
     created_at: int
@@ -242,24 +249,26 @@ class Standing(NamedTuple):
     pinned: int
 
 
-def standing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, Standing]:
-    """What there is of *ids*, by id. Raises `DamagedError`."""
+def existing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, ExistingMemory]:
+    """Those of *ids* that exist, by id. Raises `DamagedError`."""
     owner = namespaces.key(connection, path)
     if owner is None:
         return {}
-    there = {row[0]: Standing(*row[1:]) for row in _STANDING.rows(connection, ids, namespace=owner)}
-    if not there.keys() <= set(ids):
-        raise DamagedError("the file's index of ids leads to other records: `memstore repair` builds it anew")
-    return there
+    rows = {row[0]: ExistingMemory(*row[1:]) for row in _EXISTING.rows(connection, ids, namespace=owner)}
+    if not rows.keys() <= set(ids):
+        raise DamagedError(
+            "Corrupt index of memory.id: it leads to records with other ids. Run `memstore repair` to rebuild it."
+        )
+    return rows
 
 
-def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Standing]) -> None:
-    """Have the memories of *drafts*, and *batch*, which is made of them, keep what an upsert keeps."""
+def keep_history(batch: Batch, drafts: Sequence[Draft[Memory]], rows: Mapping[str, ExistingMemory]) -> None:
+    """Copy what an upsert keeps from existing *rows* into *drafts* and into *batch*, which encodes them."""
     columns = batch.columns
     for i, draft in enumerate(drafts):
         if i and i % CHUNK_SIZE == 0:
             yield_gil()
-        new, old, named = draft.record, there[draft.record.id], draft.named
+        new, old, named = draft.record, rows[draft.record.id], draft.named
         created, accessed, count, pinned = new.created_at, new.accessed_at, new.access_count, new.pinned
         if "created_at" not in named:
             columns["created_at"][i], created = old.created_at, from_micros(old.created_at)
@@ -273,34 +282,34 @@ def keep(batch: Batch, drafts: Sequence[Draft[Memory]], there: Mapping[str, Stan
         set_kept_fields(new, created, accessed, count, pinned)
 
 
-def replace(context: WriteContext, path: Namespace, batch: Batch, there: Mapping[str, Standing]) -> None:
-    """Give memories that are *there* every field that *batch* says of them."""
+def replace(context: WriteContext, path: Namespace, batch: Batch, rows: Mapping[str, ExistingMemory]) -> None:
+    """Give memories, whose existing *rows* are given, every field that *batch* has."""
     connection, space = context.connection, context.spaces["memory"]
-    found = [there[id] for id in batch.ids]
-    keys = [old.pk for old in found]
+    old_rows = [rows[id] for id in batch.ids]
+    keys = [row.pk for row in old_rows]
     history_writer.record_replacement(context, keys, batch.columns, batch.tags, batch.vectors)
     differing: dict[str, list[bool]] = {}
-    for name, column in ((name, batch.columns[name]) for name in _SELDOM):
-        had = [getattr(old, name) for old in found]
-        if had != column:
-            differing[name] = [before != after for before, after in zip(had, column, strict=True)]
-    alike: dict[tuple[str, ...], list[int]] = {}
+    for name, column in ((name, batch.columns[name]) for name in _COMPARED):
+        old = [getattr(row, name) for row in old_rows]
+        if old != column:
+            differing[name] = [before != after for before, after in zip(old, column, strict=True)]
+    by_names: dict[tuple[str, ...], list[int]] = {}
     for i, differs in enumerate(zip(*differing.values(), strict=True) if differing else [()] * len(keys)):
         if i and i % CHUNK_SIZE == 0:
             yield_gil()
-        # What is the same is not written: a new expiry has the index look, and of a column that is named SQLite moves
-        # the entry in its index, whatever its value.
-        alike.setdefault((*_ALWAYS, *compress(differing, differs)), []).append(i)
-    for names, places in alike.items():
+        # Equal values are not written: a new expiry makes the index read the row, and for a column that is named SQLite
+        # moves its index entry, whatever the value.
+        by_names.setdefault((*_REPLACED, *compress(differing, differs)), []).append(i)
+    for names, places in by_names.items():
         columns = [[batch.columns[name][i] for i in places] for name in names]
         _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
-    owner = namespaces.key_made(connection, path)
+    owner = namespaces.ensure_key(connection, path)
     before = change_log.top(connection)
-    held, blobs = _with_vectors(keys, batch.vectors)
-    _put_vectors(connection, space, held, blobs)
+    vector_keys, blobs = _with_vectors(keys, batch.vectors)
+    _put_vectors(connection, space, vector_keys, blobs)
     expiring = {key: when for key, when in zip(keys, batch.columns["expires_at"], strict=True) if when is not None}
-    vector_handoff.hand_over_changed(connection, space, before, held, blobs, owner, expiring)
-    _drop_vectors(connection, keys, batch.vectors)
+    vector_handoff.hand_over_changed(connection, space, before, vector_keys, blobs, owner, expiring)
+    _delete_vectors(connection, keys, batch.vectors)
     record_tags.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
 
 
@@ -308,66 +317,58 @@ def change(connection: Connection, space: VectorSpace, path: Namespace, pk: int,
     """Give a memory new values of the fields named; the others stay as they are."""
     names = tuple(name for name in _COLUMNS if name in changes)
     if names:
-        _update(names).many(connection, [(*(_stored(changes[name]) for name in names), pk)])
+        _update(names).many(connection, [(*(stored(changes[name]) for name in names), pk)])
     if "embedding" in changes:
-        vector = changes["embedding"]
-        _set_vectors(connection, space, [pk], [None if vector is None else encode(vector)])
+        vectors = [None if changes["embedding"] is None else encode(changes["embedding"])]
+        _put_vectors(connection, space, *_with_vectors([pk], vectors))
+        _delete_vectors(connection, [pk], vectors)
     if "tags" in changes:
-        record_tags.replace_tags(connection, MEMORY, namespaces.key_made(connection, path), {pk: changes["tags"]})
-
-
-def _stored(value: object) -> object:
-    if isinstance(value, dict):
-        return json_text(value)
-    return to_micros(value) if isinstance(value, datetime) else value
+        owner = namespaces.ensure_key(connection, path)
+        record_tags.replace_tags(connection, MEMORY, owner, {pk: changes["tags"]})
 
 
 @lru_cache(256)
 def _update(names: tuple[str, ...]) -> Prepared:
     """The UPDATE of the columns *names*: it takes their values, then the key."""
     values = [(memory.c[name], bindparam(f"new_{name}", type_=NullType())) for name in names]
-    return Prepared(update(memory).where(memory.c.pk == bindparam("row")).ordered_values(*values))
+    return Prepared(lambda: update(memory).where(memory.c.pk == bindparam("row")).ordered_values(*values))
 
 
 def touch(connection: Connection, keys: Sequence[int], now: datetime) -> None:
     """Note that memories were used."""
-    _TOUCH.run(connection, keys=keys_json(keys), now=to_micros(now))
+    _TOUCH.run(connection, keys=keys_json(keys), now=now)
 
 
 def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> list[Memory]:
     """The memories of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
-    found: dict[int, Memory] = {}
-    for slice_ in chunks(keys):
-        some = keys_json(slice_)
-        tags = record_tags.tags_of(connection, MEMORY, some)
-        with expect_stored("a memory"):
-            for row in _READ.run(connection, keys=some, space=space.pk):
-                found[row[0]] = _record(row, tags, space)
-    return [found[key] for key in keys if key in found]
+    by_key: dict[int, Memory] = {}
+    for chunk in chunks(keys):
+        parameter = keys_json(chunk)
+        tags = record_tags.tags_of(connection, MEMORY, parameter)
+        with expect_stored("memory"):
+            for pk, path, *columns, vector, written, owner in _READ.run(connection, keys=parameter, space=space.pk):
+                if owner is not None and owner != pk:
+                    raise wrong_vector("memory", columns[0])
+                if vector is not None:
+                    vector = decode(vector, space.dimension, f"memory {columns[0]!r}", written)
+                by_key[pk] = memory_of(columns, namespace_parts(path), frozenset(tags.get(pk, ())), vector)
+    return [by_key[key] for key in keys if key in by_key]
 
 
-def _metadata(text: str, id: str) -> dict[str, Json]:
-    try:
-        found, end = _DECODER.raw_decode(text)  # as json.loads, which first looks for white space around it
-        return cast("dict[str, Json]", found if end == len(text) else json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DamagedError(f"the stored metadata of memory {id!r} is no JSON: replace it with update()") from error
-
-
-def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpace) -> Memory:
-    pk, path, id, content, metadata, importance, created, updated, expires, accessed, count, *rest = row
-    pinned, vector, vector_handoff, owner = rest
-    if owner is not None and owner != pk:
-        raise wrong_vector("memory", id)
+def memory_of(
+    columns: Sequence[Any], namespace: Namespace, tags: frozenset[str], embedding: Embedding | None
+) -> Memory:
+    """The memory of a row, whose *columns* are as stored and in the table's order. Raises `DamagedError`."""
+    id, content, metadata, importance, created, updated, expires, accessed, count, pinned = columns
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int and pinned in (0, 1)):
-        raise corrupt_value(f"the id, content, importance, access count and pin of memory {short_repr(id)}", row[2:])
+        raise _corrupt(columns)
     at = from_micros(created)
-    return memory_record(
+    return new_record(
         id,
-        namespace_parts(path),
+        namespace,
         content,
-        None if vector is None else decode(vector, space.dimension, f"memory {id!r}", vector_handoff),
-        frozenset(tags.get(pk, ())),
+        embedding,
+        tags,
         _metadata(metadata, id),
         importance,
         at,
@@ -377,3 +378,20 @@ def _record(row: tuple[Any, ...], tags: Mapping[int, set[str]], space: VectorSpa
         count,
         pinned == 1,
     )
+
+
+def _corrupt(columns: Sequence[Any]) -> DamagedError:
+    values = dict(zip(_COLUMNS, columns, strict=True))
+    if values["pinned"] not in (0, 1):
+        return corrupt_value("memory.pinned", "0 or 1", values["pinned"])
+    return corrupt_column("memory", values, _TYPES)
+
+
+def _metadata(text: str, id: str) -> dict[str, Json]:
+    try:
+        value, end = _DECODER.raw_decode(text)  # as json.loads, which first looks for white space around it
+        return cast("dict[str, Json]", value if end == len(text) else json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"Corrupt value in memory.metadata of memory {id!r}: expected JSON. Replace it with update()."
+        ) from error

@@ -64,7 +64,7 @@ def add(
 ) -> int:
     """Store *merge*, whose number does not count, of the assemblies of these keys; the number it got."""
     row = {
-        "namespace_pk": namespaces.key_made(connection, merge.namespace),
+        "namespace_pk": namespaces.ensure_key(connection, merge.namespace),
         "target_pk": target,
         "target_id": merge.target,
         "at": merge.at,
@@ -85,7 +85,7 @@ def read(connection: Connection, keys: Sequence[int]) -> list[Stored]:
     """The merges *keys*, by number; those that do not exist are left out."""
     sources: dict[int, list[tuple[int, str]]] = {}
     asked = {"keys": keys_json(keys)}
-    with expect_stored("a merge of assemblies"):
+    with expect_stored("assembly_merge"):
         for row in connection.execute(_SOURCES, asked):
             sources.setdefault(row.merge_pk, []).append((row.source_pk, row.source_id))
         rows = connection.execute(_MERGES, asked).all()
@@ -96,7 +96,7 @@ def _stored(row: Any, sources: Sequence[tuple[int, str]]) -> Stored:
     ids = [row.target_id, *(id for _, id in sources)]
     keys = [row.target_pk, *(key for key, _ in sources)]
     if {type(id) for id in ids} != {str} or {type(key) for key in keys} != {int} or type(row.brought) is not dict:
-        raise corrupt_value("the ids and keys of a merge", tuple(row))
+        raise corrupt_value("assembly_merge", "ids as str, keys as int and brought as an object", tuple(row))
     merge = Merge(
         id=row.pk,
         namespace=namespace_parts(row.path),

@@ -24,23 +24,36 @@ from memstore.repository.statements import Prepared
 from memstore.schema.namespace_path import below_end, namespace_parts, namespace_path
 from memstore.schema.tables import assembly, live, memory, namespace
 
-_FIND = Prepared(select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
-_PATH = Prepared(select(namespace.c.path).where(namespace.c.pk == bindparam("pk")))
-_ADD = Prepared(insert(namespace).values(path=bindparam("path")))
-
+_FIND = Prepared(lambda: select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
+_PATH = Prepared(lambda: select(namespace.c.path).where(namespace.c.pk == bindparam("pk")))
+_ADD = Prepared(lambda: insert(namespace).values(path=bindparam("path")))
 _BELOW = Prepared(
-    select(namespace.c.pk).where(namespace.c.path >= bindparam("start"), namespace.c.path < bindparam("end"))
+    lambda: select(namespace.c.pk).where(namespace.c.path >= bindparam("start"), namespace.c.path < bindparam("end"))
 )
-_SOME = Prepared(select(namespace.c.pk).limit(bindparam("most", type_=Integer)))
-_ONE = Prepared(
-    select(
+_FIRST = Prepared(lambda: select(namespace.c.pk).limit(bindparam("most", type_=Integer)))
+_KEY_AND_COUNT = Prepared(
+    lambda: select(
         select(namespace.c.pk).where(namespace.c.path == bindparam("path")).scalar_subquery(),
         select(func.count())
         .select_from(select(namespace.c.pk).limit(literal_column("2")).subquery())
         .scalar_subquery(),
     )
 )
-"""The key of a namespace, and whether there are none, one or more."""
+"""The key of a namespace, and whether the file has none, one or more."""
+
+
+def _used() -> Select[tuple[str]]:
+    """The paths from `start` on of namespaces that have a live memory or an assembly."""
+    in_use = or_(
+        exists().where(memory.c.namespace_pk == namespace.c.pk, live(bindparam("now"))),
+        exists().where(assembly.c.namespace_pk == namespace.c.pk),
+    )
+    paths = select(namespace.c.path).where(namespace.c.path >= bindparam("start"), in_use)
+    return paths.order_by(namespace.c.path)
+
+
+_ALL_USED = Prepared(_used)
+_USED_BELOW = Prepared(lambda: _used().where(namespace.c.path < bindparam("end")))
 
 
 def key(connection: Connection, path: Namespace) -> int | None:
@@ -53,22 +66,22 @@ def path(connection: Connection, key: int) -> Namespace:
     """The namespace of a key. Raises `DamagedError`."""
     row = _PATH.run(connection, pk=key).fetchone()
     if row is None or not isinstance(row[0], str):
-        raise corrupt_value("the path of a namespace", row and row[0])
+        raise corrupt_value("namespace.path", f"str for key {key}", row and row[0])
     return namespace_parts(row[0])
 
 
-def key_made(connection: Connection, path: Namespace) -> int:
-    """The key of a namespace, made if need be."""
-    found = key(connection, path)
-    if found is None:
-        found = _ADD.run(connection, path=namespace_path(path)).lastrowid
-    if found is None:
-        raise RuntimeError("SQLite gave no key to a new namespace")
-    return found
+def ensure_key(connection: Connection, path: Namespace) -> int:
+    """The key of a namespace, which is added where it is missing."""
+    pk = key(connection, path)
+    if pk is None:
+        pk = _ADD.run(connection, path=namespace_path(path)).lastrowid
+    if pk is None:
+        raise RuntimeError("SQLite returned no key for a new namespace")
+    return pk
 
 
 def within(path: Namespace, *, recursive: bool) -> ColumnElement[bool]:
-    """The condition, on `namespace`, of being *path*, or with *below* also anything below it."""
+    """The condition, on `namespace`, of being *path*; with *recursive*, also of being below it."""
     text = namespace_path(path)
     if not recursive:
         return namespace.c.path == text
@@ -77,31 +90,32 @@ def within(path: Namespace, *, recursive: bool) -> ColumnElement[bool]:
 
 
 def keys_within(path: Namespace, *, recursive: bool) -> Select[tuple[int]] | ScalarSelect[int]:
-    """Keys of the namespaces `within` speaks of, to be compared with `==` or `in_` as there are one or many."""
+    """Keys of the namespaces of `within`: compare with `==` the one key, with `in_` those of *recursive*."""
     keys = select(namespace.c.pk).where(within(path, recursive=recursive))
     return keys if recursive else keys.scalar_subquery()
 
 
 def scope(connection: Connection, path: Namespace, *, recursive: bool) -> list[int] | None:
-    """Keys of the namespaces a search is in; None when that is every one the file has."""
+    """Keys of the namespaces a search is in; None when these are all namespaces of the file."""
     text = namespace_path(path)
     if not recursive:
-        found, count = _ONE.run(connection, path=text).fetchone()
-        keys = [] if found is None else [int(found)]
+        pk, count = _KEY_AND_COUNT.run(connection, path=text).fetchone()
+        keys = [] if pk is None else [int(pk)]
         return None if count == len(keys) else keys
     if not path:
         return None
-    keys = [int(k) for (k,) in _BELOW.run(connection, start=text, end=below_end(text))]
-    held = _SOME.run(connection, most=len(keys) + 1).fetchall()
-    return None if len(held) == len(keys) else keys
+    keys = [int(pk) for pk in _BELOW.column(connection, start=text, end=below_end(text))]
+    first = _FIRST.run(connection, most=len(keys) + 1).fetchall()
+    return None if len(first) == len(keys) else keys
 
 
 def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Namespace]:
-    """The namespaces below *prefix*, itself among them, that hold a memory or an assembly, in order of their paths."""
-    held = or_(
-        exists().where(memory.c.namespace_pk == namespace.c.pk, live(now)),
-        exists().where(assembly.c.namespace_pk == namespace.c.pk),
-    )
-    paths = select(namespace.c.path).where(within(prefix, recursive=True), held).order_by(namespace.c.path)
-    with expect_stored("the path of a namespace"):
-        return [namespace_parts(path) for path in connection.execute(paths).scalars()]
+    """The namespaces at or below *prefix* that contain a memory or an assembly, in order of their paths."""
+    start = namespace_path(prefix)
+    end = below_end(start)
+    if end is None:
+        paths = _ALL_USED.column(connection, start=start, now=now)
+    else:
+        paths = _USED_BELOW.column(connection, start=start, end=end, now=now)
+    with expect_stored("namespace.path"):
+        return [namespace_parts(path) for path in paths]

@@ -19,7 +19,7 @@ from memstore.vectors.encoding import decode
 def record_of(each: Tombstone, space: VectorSpace) -> Memory | Assembly:
     """The record as it was when it was set aside; *space* is of its kind's vectors. Raises `DamagedError`."""
     what = f"the {each.noun.kind} {each.id!r}, which was set aside,"
-    with expect_stored(what):
+    with expect_stored("tombstone.record"):
         values: dict[str, Any] = {"id": each.id, "namespace": each.namespace, "tags": frozenset(each.record["tags"])}
         for name in each.record.keys() & BY_KIND[each.noun.kind].table.c.keys():
             values[name] = _decoder(each.noun.kind, name)(each.record[name])

@@ -10,7 +10,17 @@ from memstore.schema import tables
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordType:
-    """One kind of record, as tables."""
+    """One kind of record, as tables.
+
+    Attributes:
+        kind: its name, which is also that of its table.
+        table: one row a record.
+        vectors: one row a vector.
+        vector_owner: the column of `vectors` that names the record.
+        tags: one row for each tag of a record.
+        tag_owner: the column of `tags` that names the record.
+        expires: whether its records can expire.
+    """
 
     kind: RecordKind
     table: Table
@@ -20,24 +30,26 @@ class RecordType:
     tag_owner: Column[int]
     expires: bool
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the table that hold fields, in order: all but the keys of the record and its namespace."""
+        return tuple(column.name for column in self.table.c if column.name not in ("pk", "namespace_pk"))
 
-MEMORY = RecordType(
-    kind="memory",
-    table=tables.memory,
-    vectors=tables.memory_vector,
-    vector_owner=tables.memory_vector.c.memory_pk,
-    tags=tables.memory_tag,
-    tag_owner=tables.memory_tag.c.memory_pk,
-    expires=True,
-)
-ASSEMBLY = RecordType(
-    kind="assembly",
-    table=tables.assembly,
-    vectors=tables.assembly_vector,
-    vector_owner=tables.assembly_vector.c.assembly_pk,
-    tags=tables.assembly_tag,
-    tag_owner=tables.assembly_tag.c.assembly_pk,
-    expires=False,
-)
+
+def _record_type(kind: RecordKind, *, expires: bool) -> RecordType:
+    vectors, tags = tables.metadata.tables[f"{kind}_vector"], tables.metadata.tables[f"{kind}_tag"]
+    return RecordType(
+        kind=kind,
+        table=tables.metadata.tables[kind],
+        vectors=vectors,
+        vector_owner=vectors.c[f"{kind}_pk"],
+        tags=tags,
+        tag_owner=tags.c[f"{kind}_pk"],
+        expires=expires,
+    )
+
+
+MEMORY = _record_type("memory", expires=True)
+ASSEMBLY = _record_type("assembly", expires=False)
 RECORD_TYPES = (MEMORY, ASSEMBLY)
-BY_KIND: dict[RecordKind, RecordType] = {noun.kind: noun for noun in RECORD_TYPES}
+BY_KIND: dict[RecordKind, RecordType] = {record_type.kind: record_type for record_type in RECORD_TYPES}

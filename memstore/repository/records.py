@@ -1,11 +1,12 @@
-"""What is asked of memories and assemblies alike: which rows, in what order, how many; and their tags.
+"""Statements that memories and assemblies share: keys of ids, pages in an order, expiry, deletion.
 
-Which records a verb speaks of is a `Selection`. Rows are named by key from there on.
+A `Selection` says which records a verb means. From there on rows are named by key.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -29,152 +30,147 @@ from sqlalchemy.types import NullType
 from memstore.errors import DuplicateError
 from memstore.models.records import Namespace
 from memstore.repository.corruption import corrupt_value
-from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.key_lists import key_lists, keys_json, listed_keys
 from memstore.repository.record_types import RECORD_TYPES, RecordType
 from memstore.repository.selection import Selection, condition
 from memstore.repository.sqlite_only.change_log import sqlite_sequence
-from memstore.repository.statements import Among, Prepared
+from memstore.repository.statements import InListQuery, Prepared, prepared_by_kind
 from memstore.schema import tables
 from memstore.schema.namespace_path import namespace_path
 from memstore.timestamps import EPOCH, to_micros
 
 BEFORE_ALL = -(2**63)
-"""What a list takes a missing value for."""
+"""The sort value of a missing value."""
 
-_LAST_KEY = 2**62  # so far that none was ever handed out
-
-
-def keys_of(
-    connection: Connection, noun: RecordType, namespace: Namespace, ids: Sequence[str], now: datetime
-) -> dict[str, int]:
-    """Keys by id of those *ids* that exist and have not expired."""
-    path, at = namespace_path(namespace), to_micros(now)
-    found = dict(_KEYS_OF[noun.kind].rows(connection, ids, path=path, now=at))
-    return {id: found[id] for id in ids if id in found}
+_LAST_KEY = 2**62  # no key this large was ever handed out
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By which column a list goes, and from which end; rows that agree go by key."""
+    """The column that a list is sorted by, and the direction; rows with equal values are sorted by key."""
 
     column: str
     descending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a page of a list ended: the sort value and the key of its last row."""
+class Position:
+    """The end of a page of a list: the sort value and the key of its last row."""
 
     value: Any
     pk: int
 
 
+def _matching_ids(record_type: RecordType, ids: list[BindParameter[str]]) -> Select[tuple[str, int]]:
+    c = record_type.table.c
+    owner = select(tables.namespace.c.pk).where(tables.namespace.c.path == bindparam("path")).scalar_subquery()
+    matching = select(c.id, c.pk).where(c.namespace_pk == owner, c.id.in_(ids))
+    return matching.where(tables.live(bindparam("now", type_=Integer))) if record_type.expires else matching
+
+
+_KEYS_OF = {record_type.kind: InListQuery(partial(_matching_ids, record_type)) for record_type in RECORD_TYPES}
+_DELETE = prepared_by_kind(lambda t: delete(t.table).where(t.table.c.pk.in_(listed_keys())))
+_EXPIRED = Prepared(lambda: select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now")))
+_ANY_EXPIRED = Prepared(
+    lambda: select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now")).limit(literal_column("1"))
+)
+_EXPIRED_VECTORS = Prepared(
+    lambda: (
+        select(func.count())
+        .select_from(tables.memory_vector.join(tables.memory))
+        .where(tables.memory.c.expires_at <= bindparam("now"))
+    )
+)
+_SEQUENCE = Prepared(lambda: select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))
+
+
+def keys_of(
+    connection: Connection, record_type: RecordType, namespace: Namespace, ids: Sequence[str], now: datetime
+) -> dict[str, int]:
+    """Keys by id of those *ids* that exist and have not expired at *now*, in the order of *ids*."""
+    path, at = namespace_path(namespace), to_micros(now)
+    keys = dict(_KEYS_OF[record_type.kind].rows(connection, ids, path=path, now=at))
+    return {id: keys[id] for id in ids if id in keys}
+
+
+def key_of(connection: Connection, record_type: RecordType, namespace: Namespace, id: str, now: datetime) -> int | None:
+    """The key of one id; None where it does not exist or has expired."""
+    return keys_of(connection, record_type, namespace, [id], now).get(id)
+
+
 def page(
-    connection: Connection, selection: Selection, order: Order, after: Place | None, limit: int
-) -> tuple[list[int], Place | None]:
-    """The next *limit* keys of a list after a place in it, and where they end; None when there are no more."""
-    places, last = placed(connection, selection, order, after, limit)
-    return [place.pk for place in places], last
-
-
-def placed(
-    connection: Connection, selection: Selection, order: Order, after: Place | None, limit: int
-) -> tuple[list[Place], Place | None]:
-    """The next *limit* places of a list after one of it, and the last of them; None when there are no more."""
-    table = selection.noun.table
+    connection: Connection, selection: Selection, order: Order, after: Position | None, limit: int
+) -> tuple[list[Position], Position | None]:
+    """The next *limit* rows of a list after a position, and the last of them; None when there are no more."""
+    table = selection.record_type.table
     value = _sort_value(table.c[order.column])
     rows = select(table.c.pk, value).where(condition(connection, selection)).limit(limit)
     if after is not None:
-        here, there = tuple_(value, table.c.pk), tuple_(literal(after.value), literal(after.pk))
-        rows = rows.where(here < there if order.descending else here > there)
+        row, last = tuple_(value, table.c.pk), tuple_(literal(after.value), literal(after.pk))
+        rows = rows.where(row < last if order.descending else row > last)
     ends = (value.desc(), table.c.pk.desc()) if order.descending else (value, table.c.pk)
-    found = [Place(value, int(pk)) for pk, value in connection.execute(rows.order_by(*ends))]
-    return found, found[-1] if len(found) == limit else None
+    positions = [Position(value, int(pk)) for pk, value in connection.execute(rows.order_by(*ends))]
+    return positions, positions[-1] if len(positions) == limit else None
 
 
 def _sort_value(column: Column[Any]) -> ColumnElement[Any]:
-    """The column as SQLite compares it; what is missing comes first."""
+    """The column as SQLite compares it; missing values come first."""
     plain = type_coerce(column, NullType())
     return func.coalesce(plain, BEFORE_ALL) if column.nullable else plain
 
 
-def delete_keys(connection: Connection, noun: RecordType, keys: Sequence[int]) -> None:
-    """Delete records; what belongs to them goes with them."""
-    for start in range(0, len(keys), 10_000):
-        _DELETE[noun.kind].run(connection, keys=keys_json(keys[start : start + 10_000]))
+def delete_keys(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> None:
+    """Delete records, with their tags, vectors and memberships."""
+    for part in key_lists(keys):
+        _DELETE[record_type.kind].run(connection, keys=keys_json(part))
 
 
-def taken(
-    connection: Connection, noun: RecordType, namespace: Namespace, ids: Sequence[str], first: int
+def duplicate_error(
+    connection: Connection, record_type: RecordType, namespace: Namespace, ids: Sequence[str], first: int
 ) -> DuplicateError | None:
-    """Which of *ids* was there before key *first* was handed out, as the error it is; None when none was."""
-    keys = keys_of(connection, noun, namespace, ids, EPOCH)  # what has expired is deleted before a write
-    return next((DuplicateError(noun.kind, id) for id, key in keys.items() if key < first), None)
+    """The error for the first of *ids* that existed before key *first* was handed out; None where none did."""
+    keys = keys_of(connection, record_type, namespace, ids, EPOCH)  # expired ones are deleted before a write
+    return next((DuplicateError(record_type.kind, id) for id, key in keys.items() if key < first), None)
 
 
 def expired(connection: Connection, now: datetime) -> list[int]:
     """Keys of the memories that have expired and are not deleted yet."""
-    return [pk for (pk,) in _ALL_EXPIRED.run(connection, now=to_micros(now))]
+    return _EXPIRED.column(connection, now=now)
 
 
 def expired_vectors(connection: Connection, now: datetime) -> int:
     """How many vectors belong to memories that have expired and are not deleted yet."""
-    c = tables.memory.c
-    held = select(func.count()).select_from(tables.memory_vector.join(tables.memory)).where(c.expires_at <= now)
-    return int(connection.execute(held).scalar_one())
+    return int(_EXPIRED_VECTORS.value(connection, now=now))
 
 
 def any_expired(connection: Connection, now: datetime) -> bool:
     """Whether there are memories that have expired and are not deleted yet."""
-    return _EXPIRED.run(connection, now=to_micros(now)).fetchone() is not None
+    return _ANY_EXPIRED.value(connection, now=now) is not None
 
 
-def key_of(connection: Connection, noun: RecordType, namespace: Namespace, id: str, now: datetime) -> int | None:
-    """The key of one id; None where it does not exist or has expired."""
-    return keys_of(connection, noun, namespace, [id], now).get(id)
+def joins_vector(record_type: RecordType) -> ColumnElement[bool]:
+    """The condition of a join of a record's table with its table of vectors, in the space of parameter `space`.
 
-
-def holds_vector(noun: RecordType) -> ColumnElement[bool]:
-    """The condition of a join of a noun's table with that of its vectors, in the space of key `space`.
-
-    A vector is read by its row's number, so that its owner comes from the row too: from an index with a damaged entry
-    it would come as asked for, beside another's vector.
+    A vector is read by its rowid, so that its owner comes from the vector's own row. Through a damaged index entry the
+    owner would be the one asked for, beside the vector of another record.
     """
-    held = noun.vectors.alias("held")
-    owner = held.c[noun.vector_owner.name]
+    vectors = record_type.vectors.alias("owned")
+    owner = vectors.c[record_type.vector_owner.name]
     row = (
-        select(literal_column("held.rowid"))
-        .select_from(held)
-        .where(owner == noun.table.c.pk, held.c.space_pk == bindparam("space"))
+        select(literal_column("owned.rowid"))
+        .select_from(vectors)
+        .where(owner == record_type.table.c.pk, vectors.c.space_pk == bindparam("space"))
         .scalar_subquery()
     )
-    return literal_column(f"{noun.vectors.name}.rowid") == row
+    return literal_column(f"{record_type.vectors.name}.rowid") == row
 
 
-def next_key(connection: Connection, noun: RecordType) -> int:
-    """The next key SQLite would hand out; it is ours as long as the write lock is."""
-    row = _SEQUENCE.run(connection, name=str(noun.table.name)).fetchone()  # SQLAlchemy's own kind of text binds slowly
+def next_key(connection: Connection, record_type: RecordType) -> int:
+    """The next key SQLite would hand out; nobody else takes it while this transaction has the write lock."""
+    name = str(record_type.table.name)  # SQLAlchemy's quoted_name binds slowly
+    row = _SEQUENCE.run(connection, name=name).fetchone()
     if row is None:
         return 1
     if type(row[0]) is not int or not 0 <= row[0] < _LAST_KEY:
-        raise corrupt_value(f"the last key of a {noun.kind}", row[0])
+        raise corrupt_value("sqlite_sequence.seq", f"the last key of table {name}, an int below 2**62", row[0])
     return row[0] + 1
-
-
-def _keys_of(noun: RecordType) -> Among:
-    c = noun.table.c
-    owner = select(tables.namespace.c.pk).where(tables.namespace.c.path == bindparam("path")).scalar_subquery()
-
-    def statement(ids: list[BindParameter[str]]) -> Select[tuple[str, int]]:
-        found = select(c.id, c.pk).where(c.namespace_pk == owner, c.id.in_(ids))
-        return found.where(tables.live(bindparam("now", type_=Integer))) if noun.expires else found
-
-    return Among(statement)
-
-
-_DELETE = {n.kind: Prepared(delete(n.table).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in RECORD_TYPES}
-_expired = select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now", type_=Integer))
-_EXPIRED = Prepared(_expired.limit(1))
-_ALL_EXPIRED = Prepared(_expired)
-_KEYS_OF = {noun.kind: _keys_of(noun) for noun in RECORD_TYPES}
-_SEQUENCE = Prepared(select(sqlite_sequence.c.seq).where(sqlite_sequence.c.name == bindparam("name")))

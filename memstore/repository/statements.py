@@ -1,149 +1,220 @@
-"""The few hottest statements, compiled once from the schema to SQL text.
+"""Prepared statements: the one path from `repository` to SQLite.
 
-SQLAlchemy takes 40 to 80 µs to run a statement, SQLite 5 to 10: it matters where a search of 300 µs runs two of
-them, or a batch of 1,000 rows one each. Values are bound as SQLite takes them, without the column types' conversion.
+A statement is built from the schema with SQLAlchemy and compiled to SQL text at its first use, so importing costs
+nothing. It then runs on the driver's connection: SQLAlchemy takes 40 to 80 µs to run a statement, SQLite 5 to 10.
+
+* Values are bound and returned as SQLite stores them: JSON as text, booleans as 0 or 1, times as microseconds.
+* A parameter compared with or stored in a `UtcTime` column also takes a datetime; `Prepared` converts it.
+
+Exceptions, which SQLAlchemy or `raw` runs: DDL and PRAGMA statements, and statements whose conditions depend on a
+filter (`selection`, the pages of `records`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache, partial
 from itertools import chain, compress
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Compiled, Connection, bindparam
+from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
 from sqlalchemy.dialects import sqlite
 
-from memstore.concurrency import CHUNK_SIZE, chunks
+from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
+from memstore.models.records import RecordKind
+from memstore.repository.key_lists import keys_json
+from memstore.repository.record_types import RECORD_TYPES, RecordType
+from memstore.schema.types import UtcTime, json_text
+from memstore.timestamps import to_micros
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 _T = TypeVar("_T")
 
-_FEW = 10  # rows or texts a statement where there are not enough for a wide one; each is parsed once and kept
-_SOME = 50  # rows of an INSERT, likewise: what several writes bring that share a transaction
+_SMALL = 10  # rows or texts of a statement where there are not enough for the next size; each is parsed once and cached
+_MEDIUM = 50  # rows of an INSERT, likewise: as many as several writes bring that share a transaction
+_FETCH = 500  # rows fetched before other threads may run
 
 
-def of_schema(connection: Connection, find: Callable[[Connection], _T]) -> _T:
-    """What *find* reads from the file's schema, kept until that changes: 3 µs instead of 20.
+def cached_by_schema(connection: Connection, read: Callable[[Connection], _T]) -> _T:
+    """What *read* reads from the file's schema, cached until the schema changes: 3 µs instead of 20.
 
-    Not for a transaction that changes the schema: what it sees would be kept.
+    Not for a transaction that changes the schema: its uncommitted state would be cached.
     """
     (version,) = raw(connection).execute("PRAGMA schema_version").fetchone()
-    known = connection.info.get(find)
-    if known is None or known[0] != version:
-        connection.info[find] = known = version, find(connection)
-    return cast("_T", known[1])
+    entry = connection.info.get(read)
+    if entry is None or entry[0] != version:
+        connection.info[read] = entry = version, read(connection)
+    return cast("_T", entry[1])
 
 
 class Prepared:
-    """One statement, compiled at its first use. Its parameters are named by `bindparam`s."""
+    """One statement. Its parameters are named by `bindparam`s.
 
-    def __init__(self, statement: ClauseElement) -> None:
-        self._statement = statement
+    Args:
+        build: makes the statement; called once, at the first use.
+    """
 
-    @cached_property
-    def _compiled(self) -> Compiled:
-        return self._statement.compile(dialect=_DIALECT)
+    __slots__ = ("_build", "_constants", "_names", "_sql", "_times")
 
-    @cached_property
+    def __init__(self, build: Callable[[], ClauseElement] | ClauseElement) -> None:
+        self._build = build
+        self._sql = ""
+
+    @property
     def sql(self) -> str:
-        """The text that SQLite executes."""
-        return str(self._compiled)
+        """The statement as SQL text."""
+        return self._sql or self._compile()
 
-    @cached_property
+    @property
     def names(self) -> Sequence[str]:
-        """The parameters in the order in which they are bound."""
-        return self._compiled.positiontup or ()  # type: ignore[attr-defined]
+        """The names of the parameters, in the order in which they are bound."""
+        self._sql or self._compile()
+        return self._names
 
-    @cached_property
-    def _literals(self) -> dict[str, Any]:
-        return {name: value for name, value in self._compiled.params.items() if value is not None}
+    def _compile(self) -> str:
+        statement = self._build if isinstance(self._build, ClauseElement) else self._build()
+        compiled = cast("Any", statement.compile(dialect=_DIALECT))
+        self._names: Sequence[str] = compiled.positiontup or ()
+        self._constants = {name: value for name, value in compiled.params.items() if value is not None}
+        self._times = [name for name, bind in compiled.binds.items() if isinstance(bind.type, UtcTime)]
+        self._sql = str(compiled)  # last: another thread takes it as the sign that the rest is there
+        return self._sql
 
     def run(self, connection: Connection, **values: Any) -> sqlite3.Cursor:
         """Execute it once."""
-        bound = self._literals | values if self._literals else values
-        return raw(connection).execute(self.sql, [bound[name] for name in self.names])
+        sql = self._sql or self._compile()
+        if self._constants:
+            values = self._constants | values
+        for name in self._times:
+            if isinstance(values[name], datetime):
+                values[name] = to_micros(values[name])
+        return raw(connection).execute(sql, [values[name] for name in self._names])
 
     def many(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
-        """Execute it for each of *rows*, whose values are in the order of `names`."""
-        raw(connection).executemany(self.sql, rows)
+        """Execute it for each of *rows*, whose values are as stored and in the order of `names`."""
+        raw(connection).executemany(self._sql or self._compile(), rows)
+
+    def value(self, connection: Connection, **values: Any) -> Any:
+        """The first column of the first row; None where there is no row."""
+        row = self.run(connection, **values).fetchone()
+        return None if row is None else row[0]
+
+    def column(self, connection: Connection, **values: Any) -> list[Any]:
+        """The first column of all rows."""
+        return [row[0] for row in self.run(connection, **values)]
+
+    def fetch(self, connection: Connection, size: int = _FETCH, **values: Any) -> Iterator[list[tuple[Any, ...]]]:
+        """All rows, in lists of *size*; other threads may run in between."""
+        cursor = self.run(connection, **values)
+        while rows := cursor.fetchmany(size):
+            yield rows
+            if len(rows) < size:
+                return
+            yield_gil()
+
+    def of_keys(
+        self, connection: Connection, keys: Sequence[int], size: int = CHUNK_SIZE, **values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of *keys*, which its parameter `keys` takes *size* at a time; other threads may run in between."""
+        for chunk in chunks(keys, size):
+            yield from self.run(connection, keys=keys_json(chunk), **values)
 
 
-class Wide:
-    """An INSERT of plain values, many rows a statement: half to two thirds of what a statement a row costs SQLite.
+def prepared_by_kind(build: Callable[[RecordType], ClauseElement]) -> Mapping[RecordKind, Prepared]:
+    """The statement that *build* makes for each kind of record."""
+    return {record_type.kind: Prepared(partial(build, record_type)) for record_type in RECORD_TYPES}
 
-    A column in which all rows of a statement agree is bound once. Statements come in a few fixed lengths, because
-    each is parsed once and kept.
+
+def stored(value: object) -> object:
+    """The value of a record's field as SQLite stores it."""
+    if isinstance(value, datetime):
+        return to_micros(value)
+    if isinstance(value, dict | list | tuple):
+        return json_text(cast("Any", value))
+    return value
+
+
+class MultiRowInsert:
+    """An INSERT of many rows a statement, at a third to a half of SQLite's cost of one statement a row.
+
+    A column with one value in all rows of a statement is bound once. Statements come in a few fixed lengths, because
+    each is parsed once and cached.
+
+    Args:
+        build: makes the INSERT of one row, whose values are all parameters; called once, at the first use.
+        width: rows of the longest statement.
     """
 
-    def __init__(self, statement: ClauseElement, width: int) -> None:
-        self._single = Prepared(statement)
+    __slots__ = ("_row", "_width")
+
+    def __init__(self, build: Callable[[], ClauseElement] | ClauseElement, width: int) -> None:
+        self._row = Prepared(build)
         self._width = width
 
-    @cached_property
-    def _head_and_tail(self) -> tuple[str, str]:
-        """The text before and after the markers of one row."""
-        marks = f"({', '.join('?' * len(self._single.names))})"
-        head, _, tail = self._single.sql.partition(marks)
-        return head, tail
-
     def insert(self, connection: Connection, columns: Sequence[Sequence[Any]], width: int | None = None) -> None:
-        """Insert rows, given as columns in the order of the statement's, all of one length; at most *width* at once."""
+        """Insert rows, given as columns of equal length in the order of the statement's; at most *width* at once."""
         base, count, start = raw(connection), len(columns[0]), 0
+        sql = self._row.sql
         if count == 1:
-            base.execute(self._single.sql, [column[0] for column in columns])
+            base.execute(sql, [column[0] for column in columns])
             return
         widest = self._width if width is None else min(width, self._width)
         while start < count:
-            left = count - start
-            size = widest if left >= widest else _SOME if left >= _SOME else min(left, _FEW)
-            some = [column[start : start + size] for column in columns]
-            varies = tuple([column.count(column[0]) < size for column in some])
-            values = [column[0] for column, differs in zip(some, varies, strict=True) if not differs]
-            values += chain.from_iterable(zip(*compress(some, varies), strict=True))
-            base.execute(_wide(*self._head_and_tail, size, varies), values)
+            rest = count - start
+            size = widest if rest >= widest else _MEDIUM if rest >= _MEDIUM else min(rest, _SMALL)
+            values = [column[start : start + size] for column in columns]
+            varies = tuple([column.count(column[0]) < size for column in values])
+            bound = [column[0] for column, differs in zip(values, varies, strict=True) if not differs]
+            bound += chain.from_iterable(zip(*compress(values, varies), strict=True))
+            base.execute(_multi_row(sql, size, varies), bound)
             start += size
 
 
-class Among:
+class InListQuery:
     """A SELECT of the rows in which a column has one of many texts.
 
-    They are bound one by one: an id or a tag may hold U+0000, which SQLite's JSON functions take for its end.
+    They are bound one by one: an id or a tag can contain U+0000, at which SQLite's JSON functions end a text.
+
+    Args:
+        build: makes the statement for a list of parameters.
     """
 
-    __slots__ = ("_make", "_statements")
+    __slots__ = ("_build", "_statements")
 
-    def __init__(self, make: Callable[[list[BindParameter[str]]], ClauseElement]) -> None:
-        self._make = make
+    def __init__(self, build: Callable[[list[BindParameter[str]]], ClauseElement]) -> None:
+        self._build = build
         self._statements: dict[int, tuple[str, Sequence[str], Sequence[str]]] = {}
 
-    def rows(self, connection: Connection, values: Sequence[str], **others: Any) -> Iterator[tuple[Any, ...]]:
-        """The rows of *values*, in no order; *others* are the statement's own parameters."""
+    def rows(self, connection: Connection, texts: Sequence[str], **others: Any) -> Iterator[tuple[Any, ...]]:
+        """The rows of *texts*, in no order; *others* are the statement's other parameters, as stored."""
         base = raw(connection)
-        for some in chunks(values):
-            size = len(some) if len(some) <= _FEW else CHUNK_SIZE
-            sql, before, after = self._statements.get(size) or self._compiled(size)
+        for chunk in chunks(texts):
+            size = len(chunk) if len(chunk) <= _SMALL else CHUNK_SIZE
+            sql, before, after = self._statements.get(size) or self._compile(size)
             bound = [others[name] for name in before]
-            bound += some
-            bound += [some[-1]] * (size - len(some))
+            bound += chunk
+            bound += [chunk[-1]] * (size - len(chunk))
             bound += [others[name] for name in after]
             yield from base.execute(sql, bound).fetchall()
 
-    def _compiled(self, size: int) -> tuple[str, Sequence[str], Sequence[str]]:
-        """The statement for *size* texts, and what is bound before and after them."""
+    def _compile(self, size: int) -> tuple[str, Sequence[str], Sequence[str]]:
+        """The statement for *size* texts, and the parameters that are bound before and after them."""
         texts = [f"text_{i}" for i in range(size)]
-        compiled = Prepared(self._make([bindparam(name) for name in texts]))
-        at = compiled.names.index(texts[0])
-        self._statements[size] = compiled.sql, compiled.names[:at], compiled.names[at + size :]
+        statement = Prepared(partial(self._build, [bindparam(name) for name in texts]))
+        first = statement.names.index(texts[0])
+        self._statements[size] = statement.sql, statement.names[:first], statement.names[first + size :]
         return self._statements[size]
 
 
 @lru_cache(512)
-def _wide(head: str, tail: str, size: int, varies: tuple[bool, ...]) -> str:
-    """The statement for *size* rows; its first parameters are those of the columns that do not vary."""
-    once, each = varies.count(False), varies.count(True)
+def _multi_row(sql: str, size: int, varies: tuple[bool, ...]) -> str:
+    """*sql*, the INSERT of one row, for *size* rows; its first parameters are the columns that do not vary."""
+    head, _, tail = sql.partition(f"({', '.join('?' * len(varies))})")
+    constant, varying = varies.count(False), varies.count(True)
     rows = []
     for row in range(size):
-        fixed, own = iter(range(1, once + 1)), iter(range(once + row * each + 1, once + (row + 1) * each + 1))
-        rows.append(f"({', '.join(f'?{next(own if differs else fixed)}' for differs in varies)})")
+        shared = iter(range(1, constant + 1))
+        single = iter(range(constant + row * varying + 1, constant + (row + 1) * varying + 1))
+        rows.append(f"({', '.join(f'?{next(single if differs else shared)}' for differs in varies)})")
     return head + ", ".join(rows) + tail

@@ -7,8 +7,9 @@ from typing import Any, get_args
 from sqlalchemy import (
     Connection,
     Text,
+    bindparam,
     insert,
-    literal,
+    literal_column,
     select,
     type_coerce,
     update,
@@ -19,74 +20,88 @@ from memstore.repository.corruption import corrupt_value
 from memstore.repository.record_types import BY_KIND, RECORD_TYPES
 from memstore.repository.sqlite_only import index_snapshots
 from memstore.repository.sqlite_only.change_log import top
-from memstore.repository.statements import Prepared
+from memstore.repository.statements import Prepared, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import store_meta, vector_space
 from memstore.vectors.space import MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 
-_EPOCH = Prepared(select(store_meta.c.epoch))
+_SPACE = ("dimension", "metric", "embedder", "curvature")
+
+_EPOCH = Prepared(lambda: select(store_meta.c.epoch))
+_SPACES = Prepared(
+    lambda: select(*(vector_space.c[name] for name in ("pk", "kind", *_SPACE))).where(
+        vector_space.c.name == literal_column("''")
+    )
+)
+_ADD_SPACE = Prepared(lambda: insert(vector_space).values({name: bindparam(name) for name in ("kind", *_SPACE)}))
+_INDEX_OPTIONS = Prepared(lambda: select(type_coerce(store_meta.c.index_options, Text)))
+_SET_INDEX_OPTIONS = Prepared(lambda: update(store_meta).values(index_options=bindparam("options")))
+_NAME_EMBEDDER = Prepared(
+    lambda: update(vector_space).where(vector_space.c.embedder.is_(None)).values(embedder=bindparam("name"))
+)
 
 
 def epoch(connection: Connection) -> str:
-    """Which history the file has: another where one file was given the content of another."""
+    """The identity of the file's history: a file that was given the content of another has another epoch."""
     row = _EPOCH.run(connection).fetchone()
     if row is None or type(row[0]) is not str:
-        raise corrupt_value("which history it has", row and row[0])
+        raise corrupt_value("store_meta.epoch", "str", row and row[0])
     return row[0]
 
 
 def spaces(connection: Connection) -> dict[RecordKind, VectorSpace]:
-    """What the vectors of this file are, by kind; empty for a file nobody has opened as a store yet."""
-    rows = connection.execute(select(vector_space).where(vector_space.c.name == literal(""))).all()
-    found: dict[RecordKind, VectorSpace] = {}
-    for r in rows:
-        sound = type(r.dimension) is int and 0 < r.dimension <= MAX_DIMENSION and r.metric in get_args(Metric)
-        if (
-            not sound
-            or not _has_curvature(r.metric, r.curvature)
-            or r.kind not in BY_KIND
-            or not (r.embedder is None or type(r.embedder) is str)
-        ):
-            raise corrupt_value("what its vectors are", tuple(r))
-        found[r.kind] = VectorSpace(
-            pk=r.pk, kind=r.kind, dimension=r.dimension, metric=r.metric, embedder=r.embedder, curvature=r.curvature
+    """The vector spaces of this file, by kind of record; empty for a file that was never opened as a store."""
+    spaces: dict[RecordKind, VectorSpace] = {}
+    for pk, kind, dimension, metric, embedder, curvature in _SPACES.run(connection).fetchall():
+        if kind not in BY_KIND:
+            raise corrupt_value("vector_space.kind", " or ".join(map(repr, BY_KIND)), kind)
+        if type(dimension) is not int or not 0 < dimension <= MAX_DIMENSION:
+            raise corrupt_value("vector_space.dimension", f"int from 1 to {MAX_DIMENSION}", dimension)
+        if metric not in get_args(Metric):
+            raise corrupt_value("vector_space.metric", f"one of {', '.join(get_args(Metric))}", metric)
+        if embedder is not None and type(embedder) is not str:
+            raise corrupt_value("vector_space.embedder", "str or NULL", embedder)
+        _check_curvature(metric, curvature)
+        spaces[kind] = VectorSpace(
+            pk=pk, kind=kind, dimension=dimension, metric=metric, embedder=embedder, curvature=curvature
         )
-    if found and (
-        len(found) < len(RECORD_TYPES) or len({replace(space, pk=0, kind="memory") for space in found.values()}) > 1
-    ):
-        raise corrupt_value("what the vectors of each kind are", sorted(found))
-    return found
+    settings = {replace(space, pk=0, kind="memory") for space in spaces.values()}
+    if spaces and (len(spaces) < len(RECORD_TYPES) or len(settings) > 1):
+        raise corrupt_value("vector_space", f"equal rows for {' and '.join(BY_KIND)}", sorted(spaces))
+    return spaces
 
 
-def _has_curvature(metric: str, curvature: object) -> bool:
+def _check_curvature(metric: str, curvature: object) -> None:
     if metric != "hyperbolic":
-        return curvature is None
-    return type(curvature) is float and MIN_CURVATURE <= curvature <= MAX_CURVATURE
+        if curvature is not None:
+            raise corrupt_value("vector_space.curvature", f"NULL for {metric}", curvature)
+    elif type(curvature) is not float or not MIN_CURVATURE <= curvature <= MAX_CURVATURE:
+        raise corrupt_value("vector_space.curvature", f"float from {MIN_CURVATURE} to {MAX_CURVATURE}", curvature)
 
 
 def add_spaces(connection: Connection, space: Space) -> None:
-    """Fix, once, what the vectors of this file are."""
-    row = asdict(space)
-    connection.execute(insert(vector_space), [{"kind": noun.kind, **row} for noun in RECORD_TYPES])
+    """Store, once, the settings of the file's vectors."""
+    for record_type in RECORD_TYPES:
+        _ADD_SPACE.run(connection, kind=record_type.kind, **asdict(space))
 
 
 def index_options(connection: Connection) -> dict[str, Any] | None:
-    """How the index was last asked to be; None while nobody asked for anything, or where that cannot be read."""
-    text = connection.execute(select(type_coerce(store_meta.c.index_options, Text))).scalar()
+    """The stored options of the index; None where none are stored, or where they cannot be read."""
+    text = _INDEX_OPTIONS.value(connection)
     try:
-        found = json.loads(text or "null")
+        options = json.loads(text or "null")
     except (TypeError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return options if isinstance(options, dict) else None
 
 
 def remember_index(connection: Connection, options: dict[str, Any], *, graph: bool) -> None:
-    """Write down how the index is asked to be; without a *graph*, its snapshots go."""
-    connection.execute(update(store_meta).values(index_options=options))
+    """Store the options of the index; without a *graph*, delete its snapshots."""
+    _SET_INDEX_OPTIONS.run(connection, options=stored(options))
     if not graph:
         index_snapshots.drop_older(connection, top(connection) + 1)
 
 
 def name_embedder(connection: Connection, name: str) -> None:
-    """Write down who makes the vectors of a file that named nobody yet."""
-    connection.execute(update(vector_space).where(vector_space.c.embedder.is_(None)).values(embedder=name))
+    """Store the name of the embedder in a file that has none yet."""
+    _NAME_EMBEDDER.run(connection, name=name)

@@ -1,92 +1,139 @@
-"""Tags: words of a namespace, carried by memories and assemblies."""
+"""Tags: words of a namespace that memories and assemblies have."""
 
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from memstore.models.records import Namespace, Tag
-from memstore.repository import namespaces
-from memstore.repository.record_types import RECORD_TYPES, RecordType
-from memstore.schema.tables import assembly_tag, live, memory, memory_tag, metadata, namespace, tag
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
+from memstore.repository.statements import Prepared, prepared_by_kind
+from memstore.schema.namespace_path import namespace_path
+from memstore.schema.tables import live, memory, metadata, namespace, tag
+
+
+def _owner() -> ColumnElement[int]:
+    return select(namespace.c.pk).where(namespace.c.path == bindparam("path")).scalar_subquery()
+
+
+def _in_use() -> list[ColumnElement[bool]]:
+    """The conditions, on `tag`, that a live memory has it, and that an assembly has it."""
+    tags = MEMORY.tags.c
+    return [
+        exists().where(tags.tag_pk == tag.c.pk, tags.memory_pk == memory.c.pk, live(bindparam("now"))),
+        exists().where(ASSEMBLY.tags.c.tag_pk == tag.c.pk),
+    ]
+
+
+def _page() -> Select[tuple[str, int, int]]:
+    joined = MEMORY.tags.join(memory, memory.c.pk == MEMORY.tags.c.memory_pk)
+    memories = select(func.count()).select_from(joined).where(MEMORY.tags.c.tag_pk == tag.c.pk, live(bindparam("now")))
+    assemblies = select(func.count()).select_from(ASSEMBLY.tags).where(ASSEMBLY.tags.c.tag_pk == tag.c.pk)
+    return (
+        select(tag.c.name, memories.scalar_subquery(), assemblies.scalar_subquery())
+        .where(tag.c.namespace_pk == _owner(), or_(*_in_use()))
+        .order_by(tag.c.name)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+def _rename_owners(t: RecordType) -> ColumnElement[bool]:
+    """The condition, on the tags of records, that a record has the tag `old` and not the tag `new`."""
+    with_new = select(t.tag_owner).where(t.tags.c.tag_pk == bindparam("new"))
+    return (t.tags.c.tag_pk == bindparam("old")) & t.tag_owner.not_in(with_new)
+
+
+_FIRST_PAGE = Prepared(_page)
+_NEXT_PAGE = Prepared(lambda: _page().where(tag.c.name > bindparam("after")))
+_FIND = Prepared(lambda: select(tag.c.pk).where(tag.c.namespace_pk == _owner(), tag.c.name == bindparam("name")))
+_OWNERS = prepared_by_kind(lambda t: select(t.tag_owner).where(t.tags.c.tag_pk == bindparam("tag")))
+_RENAME = Prepared(lambda: update(tag).where(tag.c.pk == bindparam("row")).values(name=bindparam("new_name")))
+_REPLACE = prepared_by_kind(lambda t: update(t.tags).where(_rename_owners(t)).values(tag_pk=bindparam("new")))
+_DELETE = Prepared(lambda: delete(tag).where(tag.c.pk == bindparam("row")))
+_STAMP = prepared_by_kind(
+    lambda t: (
+        update(t.table)
+        .where(t.table.c.pk.in_(select(t.tag_owner).where(t.tags.c.tag_pk == bindparam("tag"))))
+        .values(updated_at=bindparam("now"))
+    )
+)
+_DELETE_UNUSED = Prepared(
+    lambda: delete(tag).where(~or_(*(exists().where(t.tags.c.tag_pk == tag.c.pk) for t in RECORD_TYPES)))
+)
+_DELETE_UNUSED_NAMESPACES = Prepared(
+    lambda: delete(namespace).where(
+        ~or_(
+            *(
+                exists().where(table.c.namespace_pk == namespace.c.pk)
+                for table in metadata.tables.values()
+                if "namespace_pk" in table.c
+            )
+        )
+    )
+)
+_COUNT = Prepared(lambda: select(func.count()).select_from(tag).where(or_(*_in_use())))
 
 
 def page(connection: Connection, path: Namespace, now: datetime, after: str | None, limit: int) -> list[Tag]:
     """The next *limit* tags in use after the name *after*, by name."""
-    memories = (
-        select(func.count())
-        .select_from(memory_tag.join(memory, memory.c.pk == memory_tag.c.memory_pk))
-        .where(memory_tag.c.tag_pk == tag.c.pk, live(now))
-        .scalar_subquery()
-    )
-    assemblies = (
-        select(func.count()).select_from(assembly_tag).where(assembly_tag.c.tag_pk == tag.c.pk).scalar_subquery()
-    )
-    carried = exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live(now))
-    used = select(tag.c.name, memories, assemblies).where(
-        tag.c.namespace_pk == namespaces.keys_within(path, recursive=False),
-        or_(carried, exists().where(assembly_tag.c.tag_pk == tag.c.pk)),
-    )
-    if after is not None:
-        used = used.where(tag.c.name > after)
-    rows = connection.execute(used.order_by(tag.c.name).limit(limit))
-    return [Tag(name=name, memory_count=m, assembly_count=a) for name, m, a in rows]
+    statement, start = (_FIRST_PAGE, {}) if after is None else (_NEXT_PAGE, {"after": after})
+    rows = statement.run(connection, path=namespace_path(path), now=now, most=limit, **start)
+    return [Tag(name=name, memory_count=memories, assembly_count=assemblies) for name, memories, assemblies in rows]
 
 
 def find(connection: Connection, path: Namespace, name: str) -> int | None:
-    """The key of a tag; None where no record ever carried it."""
-    owner = namespaces.keys_within(path, recursive=False)
-    key = connection.execute(select(tag.c.pk).where(tag.c.namespace_pk == owner, tag.c.name == name)).scalar()
+    """The key of a tag; None where no record ever had it."""
+    key = _FIND.value(connection, path=namespace_path(path), name=name)
     return None if key is None else int(key)
 
 
-def carriers(connection: Connection, noun: RecordType, tag_pk: int) -> list[int]:
-    """Keys of the records that carry a tag."""
-    keys = select(noun.tag_owner).where(noun.tags.c.tag_pk == tag_pk)
-    return [int(k) for k in connection.execute(keys).scalars()]
+def owners(connection: Connection, record_type: RecordType, tag_pk: int) -> list[int]:
+    """Keys of the records that have a tag."""
+    return [int(key) for key in _OWNERS[record_type.kind].column(connection, tag=tag_pk)]
 
 
 def rename(connection: Connection, path: Namespace, old: int, new: str, now: datetime) -> None:
-    """Give the carriers of a tag another instead."""
+    """Give the records that have the tag *old* the tag named *new* instead."""
     target = find(connection, path, new)
+    for record_type in RECORD_TYPES:
+        _stamp(connection, record_type, old, now)
     if target is None:
-        connection.execute(update(tag).where(tag.c.pk == old).values(name=new))
-        for noun in RECORD_TYPES:
-            _stamp(connection, noun, old, now)
+        _RENAME.run(connection, row=old, new_name=new)
         return
-    for noun in RECORD_TYPES:
-        _stamp(connection, noun, old, now)
-        has_both = select(noun.tag_owner).where(noun.tags.c.tag_pk == target)
-        moved = update(noun.tags).where(noun.tags.c.tag_pk == old, noun.tag_owner.not_in(has_both))
-        connection.execute(moved.values(tag_pk=target))
+    for record_type in RECORD_TYPES:
+        _REPLACE[record_type.kind].run(connection, old=old, new=target)
     drop(connection, old, None)
 
 
 def drop(connection: Connection, tag_pk: int, now: datetime | None) -> None:
-    """Take a tag from whatever carries it; with *now*, note the time on them."""
+    """Delete a tag from all records that have it; with *now*, set their `updated_at`."""
     if now is not None:
-        for noun in RECORD_TYPES:
-            _stamp(connection, noun, tag_pk, now)
-    connection.execute(delete(tag).where(tag.c.pk == tag_pk))
+        for record_type in RECORD_TYPES:
+            _stamp(connection, record_type, tag_pk, now)
+    _DELETE.run(connection, row=tag_pk)
 
 
-def _stamp(connection: Connection, noun: RecordType, tag_pk: int, now: datetime) -> None:
-    carried = select(noun.tag_owner).where(noun.tags.c.tag_pk == tag_pk)
-    connection.execute(update(noun.table).where(noun.table.c.pk.in_(carried)).values(updated_at=now))
+def _stamp(connection: Connection, record_type: RecordType, tag_pk: int, now: datetime) -> None:
+    _STAMP[record_type.kind].run(connection, tag=tag_pk, now=now)
 
 
 def drop_unused(connection: Connection) -> None:
-    """Delete tags that nothing carries and namespaces that hold nothing."""
-    carried = [exists().where(noun.tags.c.tag_pk == tag.c.pk) for noun in RECORD_TYPES]
-    connection.execute(delete(tag).where(~or_(*carried)))
-    owned = [table for table in metadata.tables.values() if "namespace_pk" in table.c]
-    held = [exists().where(table.c.namespace_pk == namespace.c.pk) for table in owned]
-    connection.execute(delete(namespace).where(~or_(*held)))
+    """Delete tags that no record has, and namespaces without a row in any table."""
+    _DELETE_UNUSED.run(connection)
+    _DELETE_UNUSED_NAMESPACES.run(connection)
 
 
 def count(connection: Connection, now: datetime) -> int:
-    """How many tags are carried by anything, in all namespaces together; one name in two namespaces is two tags."""
-    carried = [
-        exists().where(memory_tag.c.tag_pk == tag.c.pk, memory_tag.c.memory_pk == memory.c.pk, live(now)),
-        exists().where(assembly_tag.c.tag_pk == tag.c.pk),
-    ]
-    return int(connection.execute(select(func.count()).select_from(tag).where(or_(*carried))).scalar_one())
+    """How many tags are in use, in all namespaces together; one name in two namespaces is two tags."""
+    return int(_COUNT.value(connection, now=now))

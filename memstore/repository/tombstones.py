@@ -42,7 +42,7 @@ from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only, wrong_vector
 from memstore.repository.key_lists import keys_in, keys_json
 from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_TYPES, RecordType
-from memstore.repository.statements import Among, Prepared, Wide
+from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import assembly_member, memory_vector, namespace, tombstone
@@ -133,7 +133,7 @@ def _encoded(
     for own, other, id in _PARTNERS_OF[noun.kind].run(connection, keys=asked):
         partners.setdefault(own, []).append((other, id))
     statement, names = _READ[noun.kind]
-    with expect_stored(f"a whole {noun.kind}"):
+    with expect_stored(noun.kind):
         for row in statement.run(connection, keys=asked, space=space.pk):
             vector, written, owner, pk, namespace_pk, id, *values = row
             if owner not in (None, pk):
@@ -327,16 +327,15 @@ def read(connection: Connection, noun: RecordType, tombstones: Sequence[int]) ->
 
 def _tombstone(noun: RecordType, row: Sequence[Any]) -> Tombstone:
     pk, _, owner, id, record_pk, cause, at, actor, reason, record, vector, written, path = row
-    what = f"the {noun.kind} {short_repr(id)}, which was set aside,"
-    with expect_stored(what):
+    with expect_stored("tombstone.record"):
         said = json.loads(record)
         if {type(id), type(path), *map(type, said.get("tags"))} != {str} or {type(record_pk), type(at)} != {int}:
-            raise corrupt_value(what, record)
+            raise corrupt_value("tombstone.record", f"columns and tags of {noun.kind} {short_repr(id)}", record)
         if any(type(key) is not int or type(name) is not str for key, name in said.get(PARTNERS[noun.kind])):
-            raise corrupt_value(f"the memberships of {what}", record)
+            raise corrupt_value(f"tombstone.record, {PARTNERS[noun.kind]}", "pairs of key and id", record)
         for name, column in _COLUMNS[noun.kind].items():
             if not isinstance(said.get(name), _STORED[type(column.type)]) and not _may_lack(column, said, name):
-                raise corrupt_value(f"the {name} of {what}", said.get(name))
+                raise corrupt_value(f"tombstone.record, {name}", _STORED[type(column.type)].__name__, said.get(name))
         place, when = namespace_parts(path), from_micros(at)
         return Tombstone(pk, noun, owner, place, id, record_pk, cause, when, actor, reason, said, vector, written)
 
@@ -359,7 +358,7 @@ def _reader(noun: RecordType) -> tuple[Prepared, tuple[str, ...]]:
     names, vectors = tuple(_COLUMNS[noun.kind]), noun.vectors.c
     columns = [noun.table.c[name] for name in (*_APART, *names)]
     read = select(vectors.vector, vectors.checksum, noun.vector_owner.label("owner"), *columns)
-    joined = read.outerjoin_from(noun.table, noun.vectors, records.holds_vector(noun))
+    joined = read.outerjoin_from(noun.table, noun.vectors, records.joins_vector(noun))
     return Prepared(joined.where(noun.table.c.pk.in_(select(keys_in().c.value)))), names
 
 
@@ -389,7 +388,7 @@ _JOIN = Prepared(insert(assembly_member).values({c.name: bindparam(c.name) for c
 _LIVE = {
     n.kind: Prepared(select(n.table.c.pk).where(n.table.c.pk.in_(select(keys_in().c.value)))) for n in RECORD_TYPES
 }
-_INSERT = Wide(
+_INSERT = MultiRowInsert(
     insert(tombstone).values({c.name: bindparam(c.name, type_=NullType()) for c in tombstone.c if c.name != "pk"}),
     _WIDTH,
 )
@@ -400,7 +399,7 @@ _TOMBSTONES = Prepared(
     .join(namespace, namespace.c.pk == tombstone.c.namespace_pk)
     .where(tombstone.c.pk.in_(select(keys_in().c.value)), tombstone.c.kind == bindparam("kind"))
 )
-_NAMED = Among(
+_NAMED = InListQuery(
     lambda ids: select(tombstone.c.id, tombstone.c.pk, tombstone.c.cause).where(
         tombstone.c.namespace_pk == bindparam("namespace"),
         tombstone.c.kind == bindparam("kind"),

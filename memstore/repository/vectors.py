@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import (
     Connection,
+    Select,
     bindparam,
     func,
     null,
@@ -18,22 +19,13 @@ from sqlalchemy import (
 from memstore.concurrency import yield_gil
 from memstore.models.records import RecordKind
 from memstore.repository.corruption import expect_stored
-from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
-from memstore.repository.record_types import BY_KIND, RECORD_TYPES, RecordType
-from memstore.repository.statements import Prepared
+from memstore.repository.key_lists import Keys, key_lists, keys_joined, keys_json, listed_keys
+from memstore.repository.record_types import BY_KIND, RecordType
+from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.schema.tables import assembly, assembly_vector, memory, namespace
 from memstore.vectors.space import Space
 
-_CHUNK = 500  # rows fetched before other threads may run
 _SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's cache
-
-_composed = select(assembly_vector.c.assembly_pk, assembly_vector.c.revision).where(
-    assembly_vector.c.space_pk == bindparam("space")
-)
-_COMPOSED = Prepared(_composed)
-
-
-_COMPOSED_AMONG = Prepared(_composed.where(assembly_vector.c.assembly_pk.in_(select(keys_in().c.value))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +42,7 @@ class VectorSpace(Space):
 
 
 class VectorRows(NamedTuple):
-    """Stored vectors, side by side; an expiry of None is never, a checksum of None is unknown."""
+    """Stored vectors as columns; an expiry of None is never, a checksum of None is unknown."""
 
     keys: tuple[int, ...]
     namespaces: tuple[int, ...]
@@ -59,65 +51,78 @@ class VectorRows(NamedTuple):
     checksums: tuple[int | None, ...]
 
 
-def _vectors_of(noun: RecordType, *, some: bool) -> Prepared:
-    expiry = noun.table.c.expires_at if noun.expires else null()
-    statement = (
-        select(noun.vector_owner, noun.table.c.namespace_pk, expiry, noun.vectors.c.vector, noun.vectors.c.checksum)
-        .join(noun.table, noun.table.c.pk == noun.vector_owner)
-        .join(namespace, namespace.c.pk == noun.table.c.namespace_pk)  # or there is no record to be found
-        .where(noun.vectors.c.space_pk == bindparam("space"), noun.vectors.c.vector.is_not(None))
+def _vectors(t: RecordType) -> Select[tuple[int, int, int | None, bytes, int | None]]:
+    expiry = t.table.c.expires_at if t.expires else null()
+    return (
+        select(t.vector_owner, t.table.c.namespace_pk, expiry, t.vectors.c.vector, t.vectors.c.checksum)
+        .join(t.table, t.table.c.pk == t.vector_owner)
+        .join(namespace, namespace.c.pk == t.table.c.namespace_pk)  # a record without a namespace cannot be read
+        .where(t.vectors.c.space_pk == bindparam("space"), t.vectors.c.vector.is_not(None))
     )
-    if some:
-        statement = statement.where(noun.vector_owner.in_(select(keys_in().c.value)))
-    return Prepared(statement)
 
 
-def _scanned(noun: RecordType) -> Prepared:
-    columns = noun.vector_owner, noun.vectors.c.vector, noun.vectors.c.checksum
-    held = select(*columns).where(noun.vectors.c.space_pk == bindparam("space"))
-    return Prepared(held.where(noun.vectors.c.vector.is_not(None)) if noun.vectors.c.vector.nullable else held)
+def _scan(t: RecordType) -> Select[tuple[int, bytes, int | None]]:
+    rows = select(t.vector_owner, t.vectors.c.vector, t.vectors.c.checksum)
+    rows = rows.where(t.vectors.c.space_pk == bindparam("space"))
+    return rows.where(t.vectors.c.vector.is_not(None)) if t.vectors.c.vector.nullable else rows
 
 
-def _owned(noun: RecordType) -> Prepared:
-    owned = select(noun.table.c.namespace_pk, func.group_concat(noun.table.c.pk))
-    known = noun.table.c.namespace_pk.in_(select(namespace.c.pk))  # or there is no record to be found
-    return Prepared(owned.where(known).group_by(noun.table.c.namespace_pk))
+def _owners(t: RecordType) -> Select[tuple[int, str]]:
+    owners = select(t.table.c.namespace_pk, func.group_concat(t.table.c.pk))
+    owners = owners.where(t.table.c.namespace_pk.in_(select(namespace.c.pk)))
+    return owners.group_by(t.table.c.namespace_pk)
 
 
-_SCANNED = {noun.kind: _scanned(noun) for noun in RECORD_TYPES}
-_OWNED = {noun.kind: _owned(noun) for noun in RECORD_TYPES}
-_EXPIRING = Prepared(select(memory.c.pk, memory.c.expires_at).where(memory.c.expires_at.is_not(None)))
-_VECTORS = {(noun.kind, some): _vectors_of(noun, some=some) for noun in RECORD_TYPES for some in (True, False)}
+def _lagging() -> Select[tuple[int]]:
+    return (
+        select(assembly.c.pk)
+        .outerjoin(assembly_vector, assembly_vector.c.assembly_pk == assembly.c.pk)
+        .where(assembly_vector.c.revision.is_distinct_from(assembly.c.revision))
+        .order_by(assembly.c.pk)
+    )
+
+
+def _composed() -> Select[tuple[int, int]]:
+    rows = select(assembly_vector.c.assembly_pk, assembly_vector.c.revision)
+    return rows.where(assembly_vector.c.space_pk == bindparam("space"))
+
+
+_VECTORS = prepared_by_kind(_vectors)
+_VECTORS_OF = prepared_by_kind(lambda t: _vectors(t).where(t.vector_owner.in_(listed_keys())))
+_SCAN_ALL = prepared_by_kind(_scan)
+_OWNERS = prepared_by_kind(_owners)
+_EXPIRING = Prepared(lambda: select(memory.c.pk, memory.c.expires_at).where(memory.c.expires_at.is_not(None)))
+_COUNT = prepared_by_kind(
+    lambda t: select(func.count()).select_from(t.vectors).where(t.vectors.c.space_pk == bindparam("space"))
+)
+_COUNT_MEMORIES = Prepared(lambda: select(func.count()).select_from(memory))
+_LAGGING = Prepared(_lagging)
+_LAGGING_OF = Prepared(lambda: _lagging().where(assembly.c.pk.in_(listed_keys())))
+_COMPOSED = Prepared(_composed)
+_COMPOSED_OF = Prepared(lambda: _composed().where(assembly_vector.c.assembly_pk.in_(listed_keys())))
 
 
 def vectors(connection: Connection, space: VectorSpace, keys: list[int] | None = None) -> Iterator[VectorRows]:
-    """The stored vectors of *keys*, or all, in chunks; a key without one, or without an owner, is left out."""
+    """The stored vectors of *keys*, or all, in chunks; a key without a vector, or without an owner, is left out."""
     if keys is None:
-        yield from _chunks(_VECTORS[space.kind, False].run(connection, space=space.pk))
+        for rows in _VECTORS[space.kind].fetch(connection, space=space.pk):
+            yield VectorRows(*zip(*rows, strict=True))
         return
-    for start in range(0, len(keys), 10_000):
-        some = keys_json(keys[start : start + 10_000])
-        yield from _chunks(_VECTORS[space.kind, True].run(connection, space=space.pk, keys=some))
-
-
-def _chunks(cursor: Any) -> Iterator[VectorRows]:
-    while rows := cursor.fetchmany(_CHUNK):
-        yield VectorRows(*zip(*rows, strict=True))
-        if len(rows) < _CHUNK:
-            return
-        yield_gil()
+    for part in key_lists(keys):
+        for rows in _VECTORS_OF[space.kind].fetch(connection, space=space.pk, keys=keys_json(part)):
+            yield VectorRows(*zip(*rows, strict=True))
 
 
 def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, list[bytes], list[int | None]]]:
-    """Keys of the owners, stored vectors and checksums of a space, in chunks: one scan of their own table."""
-    cursor = _SCANNED[space.kind].run(connection, space=space.pk)
+    """Keys of the owners, stored vectors and checksums of a space, in chunks: one scan of their table."""
+    cursor = _SCAN_ALL[space.kind].run(connection, space=space.pk)
     for turn in count(1):
         rows = cursor.fetchmany(_SCAN)
         if rows:
-            keys, blobs, checksums = zip(*rows, strict=True)
-            with expect_stored("the key of a vector's owner"):
-                held = np.array(keys, dtype=np.int64)
-            yield held, list(blobs), list(checksums)
+            owners, blobs, checksums = zip(*rows, strict=True)
+            with expect_stored(f"{space.kind}_vector.{space.kind}_pk"):
+                keys = np.array(owners, dtype=np.int64)
+            yield keys, list(blobs), list(checksums)
         if len(rows) < _SCAN:
             return
         if turn % 2 == 0:
@@ -125,29 +130,28 @@ def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, lis
 
 
 class Owners:
-    """Which namespace each record of a kind is in, and when it expires: read from indexes, without a row a record."""
+    """The namespace and the expiry of every record of a kind, read from indexes, without reading the records' rows."""
 
     def __init__(self, connection: Connection, space: VectorSpace) -> None:
-        noun = BY_KIND[space.kind]
         keys, namespaces = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-        for namespace_pk, text in _OWNED[noun.kind].run(connection):
-            held = keys_joined(text)
-            keys.append(held)
-            namespaces.append(np.full(len(held), namespace_pk, dtype=np.int64))
+        for namespace_pk, text in _OWNERS[space.kind].run(connection):
+            joined = keys_joined(text)
+            keys.append(joined)
+            namespaces.append(np.full(len(joined), namespace_pk, dtype=np.int64))
         self._keys, self._namespaces = _sorted(np.concatenate(keys), np.concatenate(namespaces))
-        expiring = _EXPIRING.run(connection).fetchall() if noun.expires else []
-        with expect_stored("the time at which a memory expires"):
-            held = np.array(expiring, dtype=np.int64).reshape(len(expiring), 2)
-        self._expiring, self._expiries = _sorted(held[:, 0], held[:, 1])
+        expiring = _EXPIRING.run(connection).fetchall() if BY_KIND[space.kind].expires else []
+        with expect_stored("memory.expires_at"):
+            pairs = np.array(expiring, dtype=np.int64).reshape(len(expiring), 2)
+        self._expiring, self._expiries = _sorted(pairs[:, 0], pairs[:, 1])
 
     def find(self, keys: Keys, never: int) -> tuple[npt.NDArray[np.bool_], Keys, Keys]:
-        """Which of *keys* exist, and of those their namespaces and expiries, *never* for none."""
-        there, at = _found(self._keys, keys)
-        expiries = np.full(len(at), never, dtype=np.int64)
+        """Which of *keys* exist, and of those the namespaces and expiries, *never* where they have no expiry."""
+        exists, places = _positions(self._keys, keys)
+        expiries = np.full(len(places), never, dtype=np.int64)
         if len(self._expiring):
-            some, when = _found(self._expiring, keys[there])
-            expiries[some] = self._expiries[when]
-        return there, self._namespaces[at], expiries
+            expires, indexes = _positions(self._expiring, keys[exists])
+            expiries[expires] = self._expiries[indexes]
+        return exists, self._namespaces[places], expiries
 
 
 def _sorted(keys: Keys, values: Keys) -> tuple[Keys, Keys]:
@@ -157,44 +161,35 @@ def _sorted(keys: Keys, values: Keys) -> tuple[Keys, Keys]:
     return keys[order], values[order]
 
 
-def _found(known: Keys, keys: Keys) -> tuple[npt.NDArray[np.bool_], Keys]:
-    """Which of *keys* are among the *known* ones, which ascend, and where those are."""
-    at = np.searchsorted(known, keys)
-    there = at < len(known)
-    there[there] = known[at[there]] == keys[there]
-    return there, at[there]
+def _positions(ascending: Keys, keys: Keys) -> tuple[npt.NDArray[np.bool_], Keys]:
+    """Which of *keys* are in *ascending*, and the positions of those."""
+    places = np.searchsorted(ascending, keys)
+    exists = places < len(ascending)
+    exists[exists] = ascending[places[exists]] == keys[exists]
+    return exists, places[exists]
 
 
 def count_vectors(connection: Connection, space: VectorSpace) -> int:
-    """How many vectors of a space are stored, an index scan; room for an index that is to be built."""
-    noun = BY_KIND[space.kind]
-    held = select(func.count()).select_from(noun.vectors).where(noun.vectors.c.space_pk == space.pk)
-    return int(connection.execute(held).scalar_one())
+    """How many vectors of a space are stored, an index scan: how much memory an index of them needs."""
+    return int(_COUNT[space.kind].value(connection, space=space.pk))
 
 
 def lagging(connection: Connection, keys: list[int] | None = None) -> list[int]:
     """Keys of assemblies, among *keys* or all, whose stored composite is not of their present revision."""
-    lag = (
-        select(assembly.c.pk)
-        .outerjoin(assembly_vector, assembly_vector.c.assembly_pk == assembly.c.pk)
-        .where(assembly_vector.c.revision.is_distinct_from(assembly.c.revision))
-        .order_by(assembly.c.pk)
-    )
     if keys is None:
-        return [int(pk) for pk in connection.execute(lag).scalars()]
-    some = lag.where(assembly.c.pk.in_(select(keys_in().c.value)))
-    return [int(pk) for pk in connection.execute(some, {"keys": keys_json(keys)}).scalars()]
+        return _LAGGING.column(connection)
+    return _LAGGING_OF.column(connection, keys=keys_json(keys))
 
 
 def composed(connection: Connection, space: VectorSpace, keys: list[int] | None = None) -> dict[int, int]:
-    """The revision that each stored composite is of, by the key of its assembly: of *keys*, or of all."""
+    """The revision of each stored composite, by the key of its assembly: of *keys*, or of all."""
     if keys is None:
-        found = _COMPOSED.run(connection, space=space.pk)
+        rows = _COMPOSED.run(connection, space=space.pk)
     else:
-        found = _COMPOSED_AMONG.run(connection, space=space.pk, keys=keys_json(keys))
-    return {key: revision for key, revision in found if type(revision) is int}
+        rows = _COMPOSED_OF.run(connection, space=space.pk, keys=keys_json(keys))
+    return {key: revision for key, revision in rows if type(revision) is int}
 
 
 def count_memories(connection: Connection) -> int:
     """Rows of `memory`, expired ones too: an index scan."""
-    return int(connection.execute(select(func.count()).select_from(memory)).scalar_one())
+    return int(_COUNT_MEMORIES.value(connection))

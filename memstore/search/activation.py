@@ -17,13 +17,10 @@ what an assembly's activation has come down to is computed when it is read.
 
 import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from memstore.errors import InvalidError, short_repr
 from memstore.validation.values import check_count, check_number
-
-HALF_LIFE = 86_400.0
-"""Seconds in which an activation comes down to half, unless the store is opened with another half-life: a day."""
 
 MAX_ACTIVATED = 1_000
 
@@ -81,14 +78,6 @@ class AssemblyBoost:
             return False
         most = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
         return age is None or age.total_seconds() > most
-
-
-def decayed(level: float, activated_at: datetime | None, at: datetime, half_life: float) -> float:
-    """What a *level* of activation has come down to *at* a time, with a half-life in seconds; before, all of it."""
-    if activated_at is None or level == 0:
-        return 0.0
-    age = max(0.0, (at - activated_at).total_seconds())
-    return level * math.exp2(-age / half_life)
 
 
 def check_boost(value: object) -> AssemblyBoost:

@@ -17,13 +17,13 @@ from sqlalchemy import Connection
 
 from memstore.api.collection import Asked
 from memstore.index.protocol import SearchResult, SearchScope
-from memstore.models.activation import SyncState
+from memstore.models.activation import SyncState, decayed
 from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
 from memstore.repository import assembly_activation as stored
 from memstore.repository.assembly_activation import Standing
 from memstore.repository.key_lists import Keys
 from memstore.repository.vectors import VectorSpace
-from memstore.search.activation import AssemblyBoost, decayed
+from memstore.search.activation import AssemblyBoost
 from memstore.sync.view import View
 from memstore.timestamps import to_micros
 from memstore.vectors.arrays import Rows

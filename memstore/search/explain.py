@@ -152,7 +152,9 @@ class Explainer:
         return found
 
     def _holds(self, *, tags: frozenset[str] = frozenset(), where: filters.Node | None = None) -> bool:
-        asked = Selection(noun=MEMORY, namespace=self.record.namespace, now=self.asked.at, tags=tags, where=where)
+        asked = Selection(
+            record_type=MEMORY, namespace=self.record.namespace, now=self.asked.at, tags=tags, where=where
+        )
         return selection.holds(self.connection, asked, self.key)
 
 

@@ -22,8 +22,8 @@ from memstore.index.exact import ExactIndex
 from memstore.repository import vectors as stored_vectors
 from memstore.repository.sqlite_only import change_log, vector_handoff
 from memstore.repository.sqlite_only.change_log import State
-from memstore.repository.sqlite_only.space_guard import History
-from memstore.repository.sqlite_only.vector_handoff import Written
+from memstore.repository.sqlite_only.space_guard import SpaceGuard
+from memstore.repository.sqlite_only.vector_handoff import VectorHandoff
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import loader
 from memstore.sync.index_set import IndexSet
@@ -42,13 +42,13 @@ class Follower:
 
     Args:
         indexes: the indexes, loaded at the first search.
-        history: refuses a file whose content was replaced by vectors of another space.
+        guard: refuses a file whose content was replaced by vectors of another space.
         on_change: called on any thread after entries or the engine changed.
     """
 
-    def __init__(self, indexes: IndexSet, history: History, on_change: Callable[[], None]) -> None:
+    def __init__(self, indexes: IndexSet, guard: SpaceGuard, on_change: Callable[[], None]) -> None:
         self.indexes = indexes
-        self.history = history
+        self.guard = guard
         self._on_change = on_change
 
     def run_current(self, connection: Connection, function: Callable[[Connection, View], T]) -> T:
@@ -71,7 +71,7 @@ class Follower:
         The commit is valid whatever happens here: if the indexes cannot be updated, they are dropped, and the next
         search rebuilds them from the rows.
         """
-        handed_over = carried(connection).take(Written)
+        handed_over = carried(connection).take(VectorHandoff)
         if self.indexes.applied is None:
             return
         try:
@@ -102,7 +102,7 @@ class Follower:
             }
             return function(connection, View(indexes, connection, overlays))
 
-    def catch_up(self, connection: Connection, handed_over: Sequence[Written] = ()) -> None:
+    def catch_up(self, connection: Connection, handed_over: Sequence[VectorHandoff] = ()) -> None:
         """Make the indexes equal to the snapshot of *connection*. Needs exclusive access.
 
         Args:
@@ -116,7 +116,7 @@ class Follower:
         if indexes.applied is None or not indexes.can_catch_up(state):
             self._rebuild(connection, state)
             return
-        handed_over, gaps = vector_handoff.parted(indexes.applied, state.top, handed_over)
+        handed_over, gaps = vector_handoff.split_log(indexes.applied, state.top, handed_over)
         if handed_over:
             self._apply_handoff(handed_over)
         for after, upto in gaps:
@@ -147,7 +147,7 @@ class Follower:
             return None
         return change_log.changed(connection, self.indexes.applied, state.top)
 
-    def _apply_handoff(self, handed_over: Sequence[Written]) -> None:
+    def _apply_handoff(self, handed_over: Sequence[VectorHandoff]) -> None:
         """Put vectors that were handed over. Later changes of the same keys are in the log, and are read after it."""
         index = self.indexes.by_kind["memory"]
         index.reserve(sum(len(batch.keys) for batch in handed_over))
@@ -177,7 +177,7 @@ class Follower:
 
     def _rebuild(self, connection: Connection, state: State) -> None:
         indexes = self.indexes
-        self.history.check(connection)
+        self.guard.check(connection)
         if indexes.applied is not None:
             _log.info("rebuilding the index: it is at change %s, and the log is at %s", indexes.applied, state)
         indexes.clear()

@@ -22,7 +22,7 @@ from memstore.repository.corruption import expect_stored
 from memstore.repository.sqlite_only import change_log, index_snapshots
 from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError, Header
-from memstore.repository.sqlite_only.vector_handoff import Written
+from memstore.repository.sqlite_only.vector_handoff import VectorHandoff
 from memstore.repository.vectors import VectorRows, VectorSpace
 from memstore.sync.index_set import IndexSet
 from memstore.sync.snapshot import DELETED_KEY, matches, read_keys
@@ -100,20 +100,20 @@ def _load_vectors(connection: Connection, space: VectorSpace, index: HybridIndex
 
 def as_entries(chunk: VectorRows, space: VectorSpace) -> IndexEntries:
     """Stored rows as index entries. Damaged vectors, and vectors invalid for the metric, are omitted."""
-    with expect_stored("a key, a namespace or an expiry"):
+    with expect_stored("memory.pk, namespace_pk or expires_at"):
         keys = np.array(chunk.keys, dtype=np.int64)
         namespaces = np.array(chunk.namespaces, dtype=np.int64)
         expiries = np.array([NEVER if expiry is None else expiry for expiry in chunk.expiries], dtype=np.int64)
     return _entries(keys, namespaces, expiries, chunk.blobs, chunk.checksums, space)
 
 
-def written_entries(written: Written) -> IndexEntries:
+def written_entries(written: VectorHandoff) -> IndexEntries:
     """Vectors that a write handed over, as index entries; see `as_entries`."""
     keys = np.array(written.keys, dtype=np.int64)
     namespaces = np.full(len(keys), written.namespace, dtype=np.int64)
     expiries = np.full(len(keys), NEVER, dtype=np.int64)
-    positions = {key: position for position, key in enumerate(written.keys)} if written.apart else {}
-    for key, namespace, expiry in written.apart:
+    positions = {key: position for position, key in enumerate(written.keys)} if written.exceptions else {}
+    for key, namespace, expiry in written.exceptions:
         position = positions.get(key)
         if position is not None:
             namespaces[position] = namespace

@@ -6,19 +6,20 @@ A value is refused, never bent: what a check lets through is stored exactly, and
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.errors import InvalidError
+from memstore.models.fields import RECORD_FIELDS, RecordField
 from memstore.models.ids import new_id, new_ids
-from memstore.models.records import Assembly, Memory, Namespace, memory
+from memstore.models.records import Assembly, Memory, Namespace, RecordKind, memory
 from memstore.validation.text import MAX_TEXT_BYTES, check_metadata, check_text, plain
 from memstore.validation.values import (
     MAX_TAGS,
     check_count,
     check_flag,
     check_id,
-    check_importance,
     check_share,
     check_tags,
     check_time,
@@ -30,6 +31,9 @@ from memstore.vectors.space import Space
 
 RecordT = TypeVar("RecordT")
 
+MAX_COUNT = 2**62
+"""The largest value of a counter that a caller can pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draft(Generic[RecordT]):
@@ -39,34 +43,39 @@ class Draft(Generic[RecordT]):
     named: frozenset[str]
 
 
-_MEMORY: dict[str, Callable[[object], object]] = {
-    "id": check_id,
-    "content": lambda v: check_text("content", v),
-    "tags": check_tags,
-    "metadata": check_metadata,
-    "importance": check_importance,
-    "created_at": lambda v: check_time("created_at", v),
-    "updated_at": lambda v: check_time("updated_at", v),
-    "expires_at": lambda v: None if v is None else check_time("expires_at", v),
-    "accessed_at": lambda v: None if v is None else check_time("accessed_at", v),
-    "access_count": lambda v: check_count("access_count", v, 0, 2**62),
-    "pinned": lambda v: check_flag("pinned", v),
-}
-MEMORY_FIELDS = frozenset({*_MEMORY, "embedding", "ttl"})
+def _check_of(field: RecordField) -> Callable[[object], object]:
+    """The check of a field's value, which returns the value or raises `InvalidError`."""
+    match field.kind:
+        case "text":
+            return check_id if field.name == "id" else partial(check_text, field.name)
+        case "tags":
+            return check_tags
+        case "json":
+            return check_topics if field.name == "topics" else check_metadata
+        case "boolean":
+            return partial(check_flag, field.name)
+        case "number" if field.integer:
+            return partial(_check_counter, field.name)
+        case "time" if field.optional:
+            return lambda value: None if value is None else check_time(field.name, value)
+        case "time":
+            return partial(check_time, field.name)
+        case _:
+            return partial(check_share, field.name)
 
-_ASSEMBLY: dict[str, Callable[[object], object]] = {
-    "id": check_id,
-    "name": lambda v: check_text("name", v),
-    "description": lambda v: check_text("description", v),
-    "tags": check_tags,
-    "topics": check_topics,
-    "metadata": check_metadata,
-    "created_at": lambda v: check_time("created_at", v),
-    "updated_at": lambda v: check_time("updated_at", v),
-    "activation_level": lambda v: check_share("activation_level", v),
-    "activated_at": lambda v: None if v is None else check_time("activated_at", v),
-    "activation_count": lambda v: check_count("activation_count", v, 0, 2**62),
-}
+
+def _check_counter(name: str, value: object) -> int:
+    return check_count(name, value, 0, MAX_COUNT)
+
+
+def _checks(kind: RecordKind) -> dict[str, Callable[[object], object]]:
+    fields = RECORD_FIELDS[kind]
+    return {field.name: _check_of(field) for field in fields if field.kind != "vector" and not field.computed}
+
+
+_MEMORY = _checks("memory")
+_ASSEMBLY = _checks("assembly")
+MEMORY_FIELDS = frozenset({*_MEMORY, "embedding", "ttl"})
 ASSEMBLY_FIELDS = frozenset({*_ASSEMBLY, "members"})
 
 
@@ -185,12 +194,12 @@ class _Ordinary:
             vector,
             tags,
             {} if metadata is None else metadata,
-            0.5 if importance is None else check_importance(importance),
+            0.5 if importance is None else check_share("importance", importance),
             created,
             max(at, created) if updated is None else check_time("updated_at", updated),
             None if expires is None else check_time("expires_at", expires),
             None if accessed is None else check_time("accessed_at", accessed),
-            0 if count is None else check_count("access_count", count, 0, 2**62),
+            0 if count is None else _check_counter("access_count", count),
             False if pinned is None else check_flag("pinned", pinned),
         )
 

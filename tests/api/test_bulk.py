@@ -22,7 +22,7 @@ from memstore.database import raw
 from memstore.models.ids import new_id, new_ids
 from memstore.models.records import memory as memory_record
 from memstore.repository.memories import Batch, _json_texts, batches
-from memstore.repository.statements import Wide
+from memstore.repository.statements import MultiRowInsert
 from memstore.schema.types import json_text
 from memstore.validation import records as record_rows
 from memstore.validation import text
@@ -343,7 +343,7 @@ def test_batches_hold_every_memory_in_order(count: int) -> None:
 
 _METADATA = MetaData()
 _WIDE = Table("wide", _METADATA, Column("pk", Integer, primary_key=True), Column("a", Text), Column("b", Integer))
-_STATEMENT = Wide(insert(_WIDE).values({name: bindparam(name) for name in ("pk", "a", "b")}), 100)
+_STATEMENT = MultiRowInsert(insert(_WIDE).values({name: bindparam(name) for name in ("pk", "a", "b")}), 100)
 
 
 @pytest.fixture

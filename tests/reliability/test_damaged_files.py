@@ -89,7 +89,7 @@ async def test_an_index_that_leads_to_the_vector_of_another_is_damage(path: Path
     overwrite(path, b"\x04\x01\x09\x01\x05\x05", b"\x04\x01\x09\x01\x05\x06")
     async with memstore.open(path) as store:
         for verb in (store.memories.get("id 4"), store.memories.search(rows[4])):
-            with pytest.raises(DamagedError, match="leads from memory 'id 4' to another's"):
+            with pytest.raises(DamagedError, match="memory 'id 4' refers to the vector of another record"):
                 await verb
         assert {finding.kind for finding in await store.check()} == {"integrity"}
         assert (await store.repair()).remaining == []
@@ -108,14 +108,14 @@ async def test_an_index_that_leads_to_the_composite_of_another_is_damage(path: P
         ]
     overwrite(path, b"\x04\x01\x01\x01\x02\x02\x02", b"\x04\x01\x01\x01\x02\x02\x01")
     async with memstore.open(path) as store:
-        with pytest.raises(DamagedError, match="leads from assembly 'other' to another's"):
+        with pytest.raises(DamagedError, match="assembly 'other' refers to the vector of another record"):
             await store.assemblies.get("other")
         assert (await store.repair()).remaining == []
         assert (await store.assemblies.get("other")).composite is not None
 
 
 def test_a_record_of_which_there_is_no_whole_row_is_damage() -> None:
-    with pytest.raises(DamagedError, match="no whole row"):
+    with pytest.raises(DamagedError, match="no complete row"):
         only([])
     assert only(["one"]) == "one"
 
@@ -129,7 +129,7 @@ async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path
         led = [id for id in ids for (other,) in base.execute(asked, (id,)) if other != id]
     assert led, "SQLite finds every id in spite of it"
     async with memstore.open(path) as store:
-        with pytest.raises(DamagedError, match="leads to other records"):
+        with pytest.raises(DamagedError, match="leads to records with other ids"):
             await store.memories.upsert("new", id=led[0], embedding=None)
         assert {finding.kind for finding in await store.check()} == {"integrity"}
         assert (await store.repair()).remaining == []
@@ -198,7 +198,7 @@ async def test_an_assembly_that_indexes_lead_to_and_that_is_not_there_is_damage(
 ) -> None:
     await filled(path, rng)
     async with memstore.open(path) as store:
-        with pytest.raises(DamagedError, match="is not there"):
+        with pytest.raises(DamagedError, match="does not exist"):
             await store._session.read(lambda connection: assemblies.revision(connection, 99))
 
 

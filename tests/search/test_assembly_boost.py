@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import memstore
 from memstore import AssemblyBoost, BusyError, Hits, InvalidError, ReadOnlyError, Store
 from memstore.database.sqlite import sqlite3
-from memstore.search.activation import decayed
+from memstore.models.activation import decayed
 from tests.conftest import DIMENSION, vectors
 
 Rows = npt.NDArray[np.float32]

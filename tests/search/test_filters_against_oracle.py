@@ -213,7 +213,9 @@ def agree_on_keys(
     # Every where of an example is asked in one way of these; the examples are many.
     recursive = (number + len(records)) % 2 == 1
     few = [0, 1, selection.FEW][(number // 2 + len(records)) % 3]
-    chosen = selection.Selection(noun=BY_KIND[noun], namespace=(), now=NOW, recursive=recursive, tags=tags, where=node)
+    chosen = selection.Selection(
+        record_type=BY_KIND[noun], namespace=(), now=NOW, recursive=recursive, tags=tags, where=node
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "FEW", few)
         found = selection.allowed(connection, chosen)

@@ -81,7 +81,9 @@ def asked(
     noun: RecordType = MEMORY,
 ) -> Selection:
     node = filters.parse(where, noun.kind) if where else None
-    return Selection(noun=noun, namespace=namespace, now=now(), recursive=recursive, tags=frozenset(tags), where=node)
+    return Selection(
+        record_type=noun, namespace=namespace, now=now(), recursive=recursive, tags=frozenset(tags), where=node
+    )
 
 
 def plan(connection: Connection, ask: Callable[[], object]) -> list[str]:
@@ -169,7 +171,12 @@ def test_every_form_is_served_by_its_index(
 
 def asked_below(chosen: Selection) -> Selection:
     return Selection(
-        noun=chosen.noun, namespace=("other",), now=chosen.now, recursive=True, tags=chosen.tags, where=chosen.where
+        record_type=chosen.record_type,
+        namespace=("other",),
+        now=chosen.now,
+        recursive=True,
+        tags=chosen.tags,
+        where=chosen.where,
     )
 
 
@@ -214,7 +221,7 @@ def test_a_list_looks_few_records_up_and_reads_many_in_its_order(
     chosen, _ = FORMS[form]
 
     def lines() -> list[str]:
-        place = records.Place({"importance": 0.5, "id": "05"}.get(order, 1), 7)
+        place = records.Position({"importance": 0.5, "id": "05"}.get(order, 1), 7)
         listed = records.Order(order)
         first = plan(connection, lambda: records.page(connection, chosen, listed, None, 200))
         return first + plan(connection, lambda: records.page(connection, chosen, listed, place, 200))

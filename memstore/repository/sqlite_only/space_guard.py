@@ -1,8 +1,8 @@
-"""Whether a file goes on with the history that an open store knows, or was given the content of another.
+"""Whether an open store still has the file content that it was opened with.
 
-A restored file has another epoch, and it may have other vectors: a store that was opened for those of before must
-neither compare them with its own nor add its own to them. Dimension, metric and curvature never change within one
-history, so they are looked at when the epoch is another, and at no other time.
+A restored file has another epoch, and its vectors can have other settings. A store that was opened with the former
+content must neither compare them with its own nor add its own to them. Dimension, metric and curvature never change
+within an epoch, so they are compared only when the epoch changes.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from memstore.repository import store_meta
 from memstore.repository.vectors import VectorSpace
 
 
-class History:
-    """What an open store takes the vectors of its file to be, in which epoch.
+class SpaceGuard:
+    """The vector spaces that an open store assumes, and the epoch in which they were last compared with the file's.
 
     Args:
-        spaces: what they were when it was opened.
-        embedder: the name of what makes them for it; None where nothing does.
+        spaces: the spaces when the store was opened.
+        embedder: the name of its embedder; None where it has none.
     """
 
     def __init__(self, spaces: Mapping[RecordKind, VectorSpace], embedder: str | None) -> None:
@@ -29,17 +29,17 @@ class History:
         self._epoch: str | None = None
 
     def check(self, connection: Connection) -> None:
-        """Raise `SettingsMismatchError` where the store's vectors are not of the kind that the file has; 2 µs."""
+        """Raise `SettingsMismatchError` where the file's spaces are not the store's; 2 µs in an epoch it knows."""
         epoch = store_meta.epoch(connection)
         if epoch == self._epoch:
             return
-        found = store_meta.spaces(connection)
-        for kind, known in self._spaces.items():
-            space = found.get(kind)
+        stored = store_meta.spaces(connection)
+        for kind, space in self._spaces.items():
+            other = stored.get(kind)
             for setting in ("dimension", "metric", "curvature"):
-                got = getattr(known, setting)
-                if getattr(space, setting, None) != got:
-                    raise SettingsMismatchError(setting, expected=getattr(space, setting, None), got=got, restored=True)
-            if space is not None and None not in (self._embedder, space.embedder) and self._embedder != space.embedder:
-                raise SettingsMismatchError("embedder", expected=space.embedder, got=self._embedder, restored=True)
+                got, expected = getattr(space, setting), getattr(other, setting, None)
+                if expected != got:
+                    raise SettingsMismatchError(setting, expected=expected, got=got, restored=True)
+            if other is not None and None not in (self._embedder, other.embedder) and self._embedder != other.embedder:
+                raise SettingsMismatchError("embedder", expected=other.embedder, got=self._embedder, restored=True)
         self._epoch = epoch

@@ -1,49 +1,50 @@
-"""Vectors that the open transaction wrote, handed to whoever follows its COMMIT: it need not read them back.
+"""Vectors that the open transaction wrote, handed to the follower of its COMMIT, which need not read them back.
 
-True of what is handed over, and why it may be taken for what is stored:
+It saves 12 to 14 % of the CPU time of `add_many` of 20,000 memories, and 5 % of `upsert_many` (dimensions 64 and 384;
+medians of interleaved runs with and without it).
 
-* when it was handed over it was: the log had grown by what the statement wrote, and by nothing else, so the statement
-  stored all of them, and no trigger of anybody's stored anything else;
-* whatever changes one of them later, in this transaction or after it, writes its key to the log once more, behind;
-  so does whatever changed the namespace or the expiry of one before, and what the log says besides is read;
-* what undoes a part of the transaction takes numbers of the log back, to be given out again, and all that was
-  handed over with them (`commit.Carried`).
+Why the vectors handed over equal the stored ones:
+
+* At the hand-over the log has grown by one number for each vector and by nothing else. So the statement stored all of
+  them, and no trigger of the host application changed any.
+* A later change of a vector writes its key to the log again, behind these numbers. So does an earlier change of a
+  namespace or an expiry. The follower reads the rest of the log from the rows.
+* A rollback to a savepoint reuses sequence numbers of the log, so it discards what was handed over
+  (`database.transactions.Carried`).
 """
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, or_, select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import Connection, bindparam, or_, select
 
 from memstore.database.transactions import carried, raw
 from memstore.repository.sqlite_only import change_log
-from memstore.repository.statements import Prepared, of_schema
+from memstore.repository.statements import Prepared, cached_by_schema
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import memory
 from memstore.schema.triggers import TRIGGERS
 
-_expiry = type_coerce(memory.c.expires_at, NullType())
-_APART = Prepared(
-    select(memory.c.pk, memory.c.namespace_pk, _expiry).where(
+_EXCEPTIONS = Prepared(
+    lambda: select(memory.c.pk, memory.c.namespace_pk, memory.c.expires_at).where(
         memory.c.pk.between(bindparam("first"), bindparam("last")),
         or_(memory.c.namespace_pk != bindparam("owner"), memory.c.expires_at.is_not(None)),
     )
 )
 
 
-class Written(NamedTuple):
-    """Vectors of memories, side by side, and what the log says of them.
+class VectorHandoff(NamedTuple):
+    """Vectors of memories that one statement wrote, as columns, and their part of the log.
 
     Attributes:
-        space: of which they are.
+        space: the space of the vectors.
         after: the log's number before they were written.
-        upto: its number after: each number between is of one of them, and of nothing else.
+        upto: the log's number after: each number in `(after, upto]` is of one of them.
         keys: each once.
-        blobs: as they are stored.
+        blobs: as stored.
         namespace: the key of the namespace they are in.
-        apart: key, namespace and expiry of those that are in another or expire; memories without a vector may be among
-            them.
+        exceptions: key, namespace and expiry of the memories that are in another namespace or expire. Memories without
+            a vector can be among them.
     """
 
     space: VectorSpace
@@ -52,21 +53,27 @@ class Written(NamedTuple):
     keys: Sequence[int]
     blobs: Sequence[bytes]
     namespace: int
-    apart: Sequence[tuple[int, int, int | None]]
+    exceptions: Sequence[tuple[int, int, int | None]]
 
 
 def hand_over_new(
     connection: Connection, space: VectorSpace, after: int, keys: Sequence[int], blobs: Sequence[bytes], owner: int
 ) -> None:
-    """Tell of the vectors *blobs* of new memories, *keys* ascending, that were inserted when the log was at *after*.
+    """Hand over the vectors of new memories, unless the log has grown by more or less than these.
 
-    Nothing is told where the log says more or less than that.
+    Args:
+        connection: of the transaction that wrote them.
+        space: the space of the vectors.
+        after: the log's number before they were written.
+        keys: of the memories, ascending.
+        blobs: the vector of each.
+        owner: the key of the namespace they were inserted into.
     """
     upto = change_log.top(connection)
     if upto - after != len(keys) or not len(keys):
         return
-    apart = _APART.run(connection, first=keys[0], last=keys[-1], owner=owner).fetchall()
-    _tell(connection, Written(space, after, upto, keys, blobs, owner, apart))
+    exceptions = _EXCEPTIONS.run(connection, first=keys[0], last=keys[-1], owner=owner).fetchall()
+    _carry(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
 
 
 def hand_over_changed(
@@ -78,46 +85,49 @@ def hand_over_changed(
     owner: int,
     expiring: Mapping[int, int],
 ) -> None:
-    """Tell of the vectors *blobs* that memories of the namespace *owner* got when the log was at *after*.
+    """Hand over the new vectors of existing memories.
 
-    Nothing is told where the log speaks of fewer of them, as it does where one had that vector already; nor where
-    triggers of a host could have written more.
+    Nothing is handed over where the log has fewer numbers, because a memory had that vector already, nor where a
+    trigger of the host application could have written more.
 
     Args:
         connection: of the transaction that wrote them.
-        space: of which they are.
-        after: the log's number before.
+        space: the space of the vectors.
+        after: the log's number before they were written.
         keys: of the memories, each once.
-        blobs: what each got.
+        blobs: the new vector of each.
         owner: the key of their namespace.
-        expiring: of those that expire, when, as stored; the log spoke of it before if this transaction changed it.
+        expiring: stored expiries of those that expire. Where this transaction changed one, the log has an earlier
+            number for it.
     """
-    if not len(keys) or of_schema(connection, _has_hosts_triggers):
+    if not len(keys) or cached_by_schema(connection, _has_foreign_triggers):
         return
     upto = change_log.top(connection)
     if upto - after != len(keys):
         return
-    apart = [(key, owner, when) for key, when in expiring.items()]
-    _tell(connection, Written(space, after, upto, keys, blobs, owner, apart))
+    exceptions = [(key, owner, when) for key, when in expiring.items()]
+    _carry(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
 
 
-def _tell(connection: Connection, told: Written) -> None:
-    carried(connection).add(told, 4 * told.space.dimension * len(told.keys))
+def _carry(connection: Connection, handoff: VectorHandoff) -> None:
+    carried(connection).add(handoff, 4 * handoff.space.dimension * len(handoff.keys))
 
 
-def _has_hosts_triggers(connection: Connection) -> bool:
-    """Whether there is a trigger that is none of ours."""
+def _has_foreign_triggers(connection: Connection) -> bool:
+    """Whether the schema has a trigger that memstore did not create."""
     names = raw(connection).execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
     return any(name not in TRIGGERS for (name,) in names)
 
 
-def parted(after: int, upto: int, told: Sequence[Written]) -> tuple[Sequence[Written], list[tuple[int, int]]]:
-    """What was *told* of the log in `(after, upto]`, and the pieces of it, written in the same way, that were not."""
-    if told and told[0].after < after:
-        told = ()  # somebody has read it already, and more: what was told may be old
-    pieces: list[tuple[int, int]] = []
-    for each in told:
-        pieces.append((after, each.after))
-        after = each.upto
-    pieces.append((after, upto))
-    return told, [(start, end) for start, end in pieces if start < end]
+def split_log(
+    after: int, upto: int, handoffs: Sequence[VectorHandoff]
+) -> tuple[Sequence[VectorHandoff], list[tuple[int, int]]]:
+    """The usable *handoffs* of the log in `(after, upto]`, and the intervals of it that they do not cover."""
+    if handoffs and handoffs[0].after < after:
+        handoffs = ()  # the follower has read beyond it, so it can be older than the index
+    intervals: list[tuple[int, int]] = []
+    for handoff in handoffs:
+        intervals.append((after, handoff.after))
+        after = handoff.upto
+    intervals.append((after, upto))
+    return handoffs, [(start, end) for start, end in intervals if start < end]
