@@ -75,7 +75,7 @@ async def test_a_vector_that_sqlite_s_own_index_does_not_lead_to_is_found_by_nob
     data[start + 3 : start + 5] = (cells - 1).to_bytes(2)
     path.write_bytes(data)
     async with memstore.open(path) as store:
-        with pytest.raises(DamagedError, match="see what `check` finds"):
+        with pytest.raises(DamagedError, match="Run `memstore check` to list them"):
             await store.memories.search(rows[5])
         assert {finding.kind for finding in await store.check()} == {"integrity"}
         report = await store.repair()

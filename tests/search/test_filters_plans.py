@@ -227,10 +227,10 @@ def test_a_list_looks_few_records_up_and_reads_many_in_its_order(
         return first + plan(connection, lambda: records.page(connection, chosen, listed, place, 200))
 
     looked_up = [line for line in lines() if line.startswith("SEARCH memory USING INTEGER PRIMARY KEY")]
-    found = selection._few(connection, chosen)
+    found = selection._small(connection, chosen)
     assert len(looked_up) >= 2 or found is None
     monkeypatch.setattr(selection, "FEW", 0)
-    if selection._few(connection, chosen) is None:
+    if selection._small(connection, chosen) is None:
         read = lines()
         name = "sqlite_autoindex_memory_1" if order == "id" else f"{OWNED}{order}"
         assert len([line for line in read if line.startswith(f"SEARCH memory USING INDEX {name} (")]) >= 2, read
