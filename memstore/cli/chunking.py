@@ -1,20 +1,28 @@
-"""Texts cut into passages: paragraphs grouped to some hundred characters, under their headings, code kept whole."""
+"""Splits texts into passages for import: parts of a few hundred characters, each with the headings above it.
+
+`semantic-text-splitter` chooses the boundaries: sections, paragraphs, then sentences and words. The headings come
+from the Markdown parser that rich also uses. A passage never crosses a heading.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+
+from markdown_it import MarkdownIt
+from semantic_text_splitter import MarkdownSplitter
 
 SIZE = 600
-"""Characters a passage has about: enough to say one thing, few enough to say only one."""
+"""Characters from which on a passage is complete."""
 
 LONGEST = 1_500
-"""A paragraph longer than this is cut at the ends of its sentences."""
+"""Characters of a passage, at most. Paragraphs and code blocks up to this length stay whole."""
 
-_UNDERLINE = re.compile(r"([*=\-~^#+])\1{2,}\s*")
-_HASHES = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
-_FENCE = re.compile(r"\s*(```+|~~~+)")
-_SENTENCE = re.compile(r"(?<=[.!?。])\s+")
-_PROSE = re.compile(r"\s+[A-Z][a-z’']*,? [a-z\"*(]")
+# For plain text too: TextSplitter trims the indentation of code at the start of a passage.
+_SPLITTER = MarkdownSplitter((SIZE, LONGEST))
+_UNDERLINED = re.compile(r"^(\S.*)\n([*=\-~^])\2{2,}[ ]*$", re.MULTILINE)
+_LEVELS = "*=-~^"
+_LINE_ENDS = re.compile("\r\n?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,133 +30,67 @@ class Passage:
     """A part of a text.
 
     Attributes:
-        headings: those it stands under, outermost first.
-        text: its paragraphs, with an empty line between them.
+        headings: the headings above it, outermost first.
+        text: the part itself, without its headings.
     """
 
     headings: tuple[str, ...]
     text: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Heading:
+    """A heading: its level (1 is the outermost), its text, and the characters it occupies."""
+
+    level: int
+    title: str
+    start: int
+    end: int
+
+
 def of_text(text: str) -> Iterator[Passage]:
-    """The passages of a plain text, in order; it has no headings."""
-    yield from _passages((), text.splitlines())
+    """The passages of a plain text, in order, without headings."""
+    return _passages(_LINE_ENDS.sub("\n", text), ())
 
 
 def of_markdown(text: str) -> Iterator[Passage]:
-    """The passages of a Markdown text, in order. Headings are `# …`, or underlined with = or -."""
-    for headings, lines in _sections(text.splitlines(), underlines="=-", hashes=True):
-        yield from _passages(headings, lines)
+    """The passages of a Markdown text, in order."""
+    text = _LINE_ENDS.sub("\n", text)  # as the parser does: it counts lines by them
+    return _passages(text, _markdown_headings(text))
 
 
 def of_reference(text: str) -> Iterator[Passage]:
-    """The passages of a text of Python's reference, in order: headings are underlined, code is indented."""
-    for headings, lines in _sections(text.splitlines(), underlines="*=-~^", hashes=False):
-        yield from _passages(headings, lines, indented_code=True)
+    """The passages of a topic of Python's reference, in order: plain text whose headings are underlined."""
+    return _passages(text, _underlined_headings(text))
 
 
-def _sections(lines: list[str], *, underlines: str, hashes: bool) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Lines under the headings they stand under; the level of an underlined one is its character's."""
-    outline: list[tuple[int, str]] = []
-    body: list[str] = []
-    fence = ""
-    for line in lines:
-        if fence or (hashes and _FENCE.match(line)):
-            fence = _fence(line, fence)
-            body.append(line)
-            continue
-        found = _HASHES.fullmatch(line) if hashes else None
-        level, title = (len(found[1]), found[2]) if found else (0, "")
-        # Three spaces before the line above make it code, and an empty one makes the underline a rule.
-        underlined = _UNDERLINE.fullmatch(line) and line[0] in underlines and body and body[-1][:1].strip()
-        if not found and underlined and (len(body) == 1 or not body[-2].strip()):
-            level, title = underlines.index(line[0]) + 1, body.pop().strip()
-        if not level:
-            body.append(line)
-            continue
-        yield tuple(title for _, title in outline), body
-        outline = [*(above for above in outline if above[0] < level), (level, title)]
-        body = []
-    yield tuple(title for _, title in outline), body
+def _passages(text: str, headings: Iterable[_Heading]) -> Iterator[Passage]:
+    """Split the text between two headings; the passages carry the titles of the open sections."""
+    outline: list[_Heading] = []
+    start = 0
+    for heading in headings:
+        yield from _section(outline, text[start : heading.start])
+        outline = [*(outer for outer in outline if outer.level < heading.level), heading]
+        start = heading.end
+    yield from _section(outline, text[start:])
 
 
-def _fence(line: str, open: str) -> str:
-    """The fence that is open after *line*; empty where none is."""
-    found = _FENCE.match(line)
-    if not open:
-        return found[1] if found else ""
-    closes = found is not None and found[1].startswith(open) and not line.strip().strip(open[0])
-    return "" if closes else open
+def _section(outline: list[_Heading], text: str) -> Iterator[Passage]:
+    titles = tuple(heading.title for heading in outline)
+    return (Passage(headings=titles, text=chunk) for chunk in _SPLITTER.chunks(text))
 
 
-def _passages(headings: tuple[str, ...], lines: Iterable[str], *, indented_code: bool = False) -> Iterator[Passage]:
-    """Paragraphs grouped: a new passage begins where the next paragraph would be too much, and never at code."""
-    group: list[str] = []
-    for block, is_code in _blocks(lines, indented_code=indented_code):
-        size = sum(map(len, group))
-        if group and not is_code and size + len(block) > SIZE and size > SIZE // 5:
-            introduces = block.startswith(" ") and not group[-1].startswith(" ") and len(group) > 1
-            last = [group.pop()] if introduces else []  # "object.__init__(self)" belongs to what is indented below it
-            yield Passage(headings=headings, text="\n\n".join(group))
-            group = last
-        group.append(block)
-    if group:
-        yield Passage(headings=headings, text="\n\n".join(group))
+def _markdown_headings(text: str) -> Iterator[_Heading]:
+    """The headings of a Markdown text that are not inside a quotation or a list."""
+    starts = [0, *(match.end() for match in re.finditer("\n", text)), len(text)]
+    tokens = MarkdownIt("commonmark").parse(text)
+    for opening, inline in pairwise(tokens):
+        if opening.type == "heading_open" and opening.level == 0 and opening.map is not None:
+            first, end = opening.map
+            yield _Heading(level=int(opening.tag[1]), title=inline.content, start=starts[first], end=starts[end])
 
 
-def _blocks(lines: Iterable[str], *, indented_code: bool) -> Iterator[tuple[str, bool]]:
-    """Paragraphs and whole pieces of code, and which they are."""
-    code: list[str] = []
-    for paragraph, fenced in _paragraphs(lines):
-        if indented_code and _is_code(paragraph):
-            code.append(paragraph)
-            continue
-        if code:
-            yield "\n\n".join(code), True
-            code = []
-        if fenced or len(paragraph) <= LONGEST:
-            yield paragraph, fenced
-        else:
-            for part in _cut(paragraph):
-                yield part, False
-    if code:
-        yield "\n\n".join(code), True
-
-
-def _paragraphs(lines: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """Lines up to an empty one; and what stands between fences, as one."""
-    paragraph: list[str] = []
-    fence = ""
-    for line in lines:
-        opened = fence or _fence(line, "")
-        if opened and not fence and paragraph:
-            yield "\n".join(paragraph), False
-            paragraph = []
-        if opened or line.strip():
-            paragraph.append(line.rstrip())
-        fence = _fence(line, fence)
-        if paragraph and not fence and (opened or not line.strip()):
-            yield "\n".join(paragraph), bool(opened)
-            paragraph = []
-    if paragraph:
-        yield "\n".join(paragraph), bool(fence)
-
-
-def _is_code(paragraph: str) -> bool:
-    """Whether it is indented and does not read like the text of a description, which is indented too."""
-    return all(line.startswith("   ") for line in paragraph.splitlines()) and not _PROSE.match(paragraph)
-
-
-def _cut(paragraph: str) -> Iterator[str]:
-    """A long paragraph in parts of whole sentences, or of words where a sentence is too long."""
-    part = ""
-    for sentence in _SENTENCE.split(paragraph):
-        for piece in (
-            [sentence] if len(sentence) <= LONGEST else re.findall(rf"\S.{{0,{SIZE}}}(?!\S)|\S+", sentence, re.DOTALL)
-        ):
-            if part and len(part) + len(piece) > SIZE:
-                yield part
-                part = ""
-            part = f"{part} {piece}" if part else piece
-    if part:
-        yield part
+def _underlined_headings(text: str) -> Iterator[_Heading]:
+    for match in _UNDERLINED.finditer(text):
+        level = _LEVELS.index(match[2]) + 1
+        yield _Heading(level=level, title=match[1].strip(), start=match.start(), end=match.end())

@@ -26,7 +26,10 @@ from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
 from memstore.index.openmp import describe_runtime, faiss_bundles_libomp, openmp_runtimes
 
-_PACKAGES = ("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu", "typer", "rich", "wordllama", "pysqlite3")
+_PACKAGES = (
+    *("numpy", "sqlalchemy", "aiosqlite", "alembic", "faiss-cpu"),
+    *("typer", "rich", "semantic-text-splitter", "wordllama", "pysqlite3"),
+)
 _EXTRAS = {
     "wordllama": "'memstore[wordllama]' turns texts into vectors without a network",
     "pysqlite3": "'memstore[sqlite]' brings a newer SQLite than many Pythons have",

@@ -19,7 +19,7 @@ import typer
 from typer.testing import CliRunner
 
 import memstore
-from memstore.cli import backups, chunking, import_export, sources
+from memstore.cli import backups, import_export, sources
 from memstore.cli.app import EXIT_CODES, app
 from memstore.cli.options import namespace_of, namespace_text
 from memstore.database.inspect import HEAD
@@ -1070,29 +1070,7 @@ def test_markdown_and_text_come_in_as_passages_under_their_headings(tmp_path, mo
     assert lines("show", "stdin#1", "--json", "-f", "s.db")[0]["content"] == "from a pipe"
 
 
-# --- passages ---
-
-
-def test_passages_lose_no_word_and_keep_code_whole():
-    paragraphs = [f"Sentence {i} says this and that. " * (i % 12 + 1) for i in range(60)]
-    code = "```python\n" + "\n\n".join(f"x{i} = {i}" for i in range(200)) + "\n```"
-    text = "# Top\n\n" + "\n\n".join(paragraphs[:30]) + "\n\n" + code + "\n\n## Next\n\n" + "\n\n".join(paragraphs[30:])
-    made = list(chunking.of_markdown(text))
-    assert " ".join(p.text for p in made).split() == [w for w in text.split() if w not in ("#", "Top", "##", "Next")]
-    assert sum(code in passage.text for passage in made) == 1
-    assert {passage.headings for passage in made} == {("Top",), ("Top", "Next")}
-    assert all(len(passage.text) < 1_500 for passage in made if code not in passage.text)
-
-
-@pytest.mark.parametrize(
-    "text", ["word " * 3000, "x" * 5000, "A sentence. " * 900, "日本。" * 2000], ids=lambda t: t[:9]
-)
-def test_a_long_paragraph_is_cut_without_loss(text):
-    made = list(chunking.of_text(text))
-    assert "".join("".join(passage.text for passage in made).split()) == "".join(text.split())
-    if " " in text.strip():
-        assert len(made) > 3
-        assert all(len(passage.text) <= chunking.LONGEST for passage in made)
+# --- the search graph ---
 
 
 def test_optimize_says_why_there_is_nothing_to_do(small):
