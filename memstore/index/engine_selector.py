@@ -43,13 +43,13 @@ class EngineSelector:
         if self._requested == "faiss":
             self.engine = FaissEngine.load()
             return True
+        if vectors < FAISS_FROM and not self._graph_requested:
+            self.reason = f"fewer than {FAISS_FROM:,} vectors: NumPy is as fast"
+            return False
         if faiss_bundles_libomp():
             self.reason = "FAISS bundles an OpenMP runtime on this platform: request it with engine='faiss'"
-        elif vectors < FAISS_FROM and not self._graph_requested:
-            self.reason = f"fewer than {FAISS_FROM:,} vectors: NumPy is as fast"
-        else:
-            return self._load_faiss()
-        return False
+            return False
+        return self._load_faiss()
 
     def _load_faiss(self) -> bool:
         try:

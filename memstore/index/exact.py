@@ -115,7 +115,7 @@ class ExactIndex:
     def rank(self, query: Rows, positions: Keys, limit: int, allowed_count: int, method: SearchMethod) -> SearchResult:
         """The best *limit* of the entries at *positions*, scored in float64; equal scores in ascending key order."""
         keys = self.table.keys[positions]
-        values = scores(self.metric, query, self.table.rows[positions])
+        values = scores(self.metric, query, self.table.storage.rows[positions])
         order = np.lexsort((keys, -values))[:limit]
         return SearchResult(keys[order], values[order], allowed_count, method)
 

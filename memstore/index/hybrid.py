@@ -79,12 +79,14 @@ class HybridIndex(ExactIndex):
     def put(self, entries: IndexEntries) -> None:
         """See `VectorIndex.put`."""
         super().put(entries)
-        self._update_graph_storage()
+        if self.graph is not None:
+            self.graph.use_storage(self.table.storage)
 
     def reserve(self, count: int) -> None:
         """Grow the capacity for *count* more entries. Needs exclusive access."""
         self.table.reserve(self.table.size + count)
-        self._update_graph_storage()
+        if self.graph is not None:
+            self.graph.use_storage(self.table.storage)
 
     def publish(self, graph: Graph, calibration: Calibration) -> None:
         """Search *graph* from now on. Needs exclusive access."""
@@ -105,12 +107,8 @@ class HybridIndex(ExactIndex):
     def replace_storage(self, storage: VectorStorage) -> None:
         """Move the vectors into *storage*. Needs exclusive access."""
         self.table.replace_storage(storage)
-        self._update_graph_storage()
-
-    def _update_graph_storage(self) -> None:
-        """Point the graph to the storage of the table, which may have moved."""
         if self.graph is not None:
-            self.graph.use_storage(self.table.storage)
+            self.graph.use_storage(storage)
 
     def wants_graph(self) -> tuple[bool, str]:
         """Whether it is to have a graph, and why; see `planner.wants_graph`."""

@@ -27,7 +27,8 @@ class FairLock:
         finally:
             with self._guard:
                 self._readers -= 1
-                self._grant_waiting()
+                if self._waiting:
+                    self._grant_waiting()
 
     @contextmanager
     def exclusive(self) -> Iterator["ExclusiveHold"]:
@@ -42,22 +43,20 @@ class FairLock:
                     self._readers -= 1
                 else:
                     self._exclusive = False
-                self._grant_waiting()
+                if self._waiting:
+                    self._grant_waiting()
 
     def _acquire(self, *, exclusive: bool) -> None:
         with self._guard:
             if not self._waiting and not self._exclusive and not (exclusive and self._readers):
-                self._grant(exclusive=exclusive)
+                if exclusive:
+                    self._exclusive = True
+                else:
+                    self._readers += 1
                 return
             granted = threading.Event()
             self._waiting.append((exclusive, granted))
         granted.wait()
-
-    def _grant(self, *, exclusive: bool) -> None:
-        if exclusive:
-            self._exclusive = True
-        else:
-            self._readers += 1
 
     def _grant_waiting(self) -> None:
         """Grant the first waiter, and all readers directly behind a reader."""
@@ -66,7 +65,10 @@ class FairLock:
             if exclusive and self._readers:
                 return
             self._waiting.popleft()
-            self._grant(exclusive=exclusive)
+            if exclusive:
+                self._exclusive = True
+            else:
+                self._readers += 1
             granted.set()
 
     def _downgrade(self) -> None:

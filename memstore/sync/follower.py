@@ -150,7 +150,8 @@ class Follower:
     def _apply_handoff(self, handed_over: Sequence[VectorHandoff]) -> None:
         """Put vectors that were handed over. Later changes of the same keys are in the log, and are read after it."""
         index = self.indexes.by_kind["memory"]
-        index.reserve(sum(len(batch.keys) for batch in handed_over))
+        if len(handed_over) > 1:
+            index.reserve(sum(len(batch.keys) for batch in handed_over))  # once, not for every batch
         for i, batch in enumerate(handed_over):
             if i:
                 yield_gil()

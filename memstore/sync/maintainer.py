@@ -73,11 +73,13 @@ class IndexMaintainer:
     def _notify(self) -> None:
         if self._stopping.is_set() or time.monotonic() < self._retry_at:
             return
-        if any(self._next_task(kind, thorough=False) for kind in self._indexes.spaces):
-            try:
-                self._loop.call_soon_threadsafe(self._start)
-            except RuntimeError:
-                self._stopping.set()  # the loop was closed before the store
+        tasks = [self._next_task(kind, thorough=False) for kind in self._indexes.spaces]
+        if not any(tasks):
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._start)
+        except RuntimeError:
+            self._stopping.set()  # the loop was closed before the store
 
     def _is_running(self) -> bool:
         return self._task is not None and not self._task.done()
@@ -131,8 +133,11 @@ class IndexMaintainer:
         header = self._indexes.pending_snapshots.get(kind)
         if header is not None:
             return partial(self._attach_graph, kind, index, header)
+        has_faiss = isinstance(self._indexes.engines.engine, FaissEngine)
+        if not has_faiss and index.graph is None:
+            return None
         task = planner.next_task(
-            graph_wanted=self._wants_graph(index),
+            graph_wanted=has_faiss and len(index) >= index.min_graph_size and index.wants_graph()[0],
             nodes=index.nodes,
             unindexed=index.unindexed,
             deleted=index.table.deleted,
@@ -147,11 +152,6 @@ class IndexMaintainer:
         if kind not in self._skipped and self._snapshots.is_due(index, thorough=thorough):
             return partial(self._write_snapshot, kind, index)
         return None
-
-    def _wants_graph(self, index: HybridIndex) -> bool:
-        if not isinstance(self._indexes.engine, FaissEngine) or len(index) < index.min_graph_size:
-            return False
-        return index.wants_graph()[0]
 
     def _faiss(self) -> FaissEngine:
         engine = self._indexes.engine

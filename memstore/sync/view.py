@@ -38,11 +38,12 @@ class View:
     @property
     def engine(self) -> Engine:
         """The engine that compares vectors."""
-        return self._indexes.engine
+        return self._indexes.engines.engine
 
     def count(self, kind: RecordKind) -> int:
         """Number of committed vectors of *kind*."""
-        return len(self._indexes.by_kind[kind])
+        table = self._indexes.by_kind[kind].table
+        return table.size - table.deleted
 
     def revision(self, key: int) -> int | None:
         """The revision of the composite that the shared index holds for the assembly *key*; None if it holds none."""
@@ -61,15 +62,15 @@ class View:
             excluded=np.array(changed, dtype=np.int64),
         )
         committed = self._search_committed(kind, normalized, limit, committed_scope)
-        uncommitted = overlay.search(self.engine, normalized, limit, scope)
+        uncommitted = overlay.search(self._indexes.engines.engine, normalized, limit, scope)
         return [(_merged(a, b, limit), b.allowed_count) for a, b in zip(committed, uncommitted, strict=True)]
 
     def _search_committed(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """Search the shared index; results of a float16 index are ranked again by the stored vectors."""
-        index = self._indexes.by_kind[kind]
+        index, engine = self._indexes.by_kind[kind], self._indexes.engines.engine
         if self._indexes.options.vector_type == "float32":
-            return index.search(self.engine, queries, limit, scope)
-        results = index.search(self.engine, queries, limit * OVERSAMPLING + EXTRA_RESULTS, scope)
+            return index.search(engine, queries, limit, scope)
+        results = index.search(engine, queries, limit * OVERSAMPLING + EXTRA_RESULTS, scope)
         return [self._rescored(kind, query, result, limit) for query, result in zip(queries, results, strict=True)]
 
     def _rescored(self, kind: RecordKind, query: Rows, result: SearchResult, limit: int) -> SearchResult:

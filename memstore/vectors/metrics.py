@@ -43,8 +43,10 @@ _ROUNDING = 1e-9  # relative excess over the largest norm at which a stored vect
 
 def index_form(metric: Measure, rows: Rows) -> Rows:
     """*rows* as the index compares them: float32, shape (n, dimension), of norm 1 under cosine and spherical."""
+    if metric in ANGULAR_METRICS:
+        return _normalized(rows)[1]
     _check_measure(metric)
-    return _normalized(rows)[1] if metric in ANGULAR_METRICS else rows
+    return rows
 
 
 def _check_measure(metric: Measure) -> None:
@@ -90,9 +92,10 @@ def scores(metric: Measure, query: Embedding, rows: Rows) -> Doubles:
         return 1.0 - distances(metric, query, rows) / np.pi
     if metric == "l2" or isinstance(metric, Ball):
         return 1.0 / (1.0 + distances(metric, query, rows))
-    _check_measure(metric)
     products: Doubles = rows.astype(np.float64) @ query.astype(np.float64)
-    if metric == "cosine":
+    if metric != "cosine":
+        _check_measure(metric)
+    else:
         np.minimum(products, 1.0, out=products)  # np.clip takes three times as long, as long as the product
         np.maximum(products, -1.0, out=products)
     return products

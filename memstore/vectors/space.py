@@ -67,10 +67,11 @@ class Space:
     @property
     def allow_zero(self) -> bool:
         """Whether a zero vector is valid."""
-        return self.measure not in ANGULAR_METRICS
+        return self.metric not in ANGULAR_METRICS
 
     @property
     def max_norm(self) -> float | None:
         """Largest Euclidean norm of a vector; None for no limit."""
-        measure = self.measure
-        return measure.max_norm if isinstance(measure, Ball) else None
+        if self.metric != "hyperbolic":
+            return None
+        return (Ball() if self.curvature is None else Ball(self.curvature)).max_norm

@@ -303,7 +303,7 @@ def test_exact_search_in_the_ball_is_exact_up_to_its_edge(
     for rows, places in ((everywhere, None), (everywhere, some), (shell, None), (shell, some)):
         queries = outwards(rng, 6, dimension, ball.radius, (0, 0.5))
         queries = np.concatenate([queries, rows[rng.choice(len(rows), 6)]])
-        found = engine.nearest(ball, queries, rows, limit, places)
+        found = engine.find_nearest(ball, queries, rows, limit, places)
         assert found.shape == (12, limit)
         for query, here in zip(queries, found, strict=True):
             allowed = rows if places is None else rows[places]
