@@ -24,22 +24,8 @@ from benchmarks.workset import Workset
 Record = dict[str, Any]
 """One result: `phase`, `system`, `case`, then figures and `rounds` (figures of each), or `skipped` (the reason)."""
 
-TRIAL_ROWS = 2_000
-"""Rows of a peer's first bulk, which predicts the time of the full bulk."""
-
 STREAMED_ROWS = 200_000
 """Larger stores of memstore are filled with `load`, because `add_many` takes all rows in one list."""
-
-
-class TooSlow(Skipped):
-    """A peer would take longer than the time limit to store all rows."""
-
-    def __init__(self, trial_seconds: float, rows: int) -> None:
-        self.rows_per_second = TRIAL_ROWS / trial_seconds
-        seconds = rows / self.rows_per_second
-        super().__init__(
-            f"{self.rows_per_second:,.0f} rows/s in the first {TRIAL_ROWS:,}; {rows:,} would take {seconds:,.0f} s"
-        )
 
 
 @dataclass(kw_only=True)
@@ -69,7 +55,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.truth = GroundTruth(self.workset)
         self._stores = self.work / "stores"
-        self._too_slow: dict[str, TooSlow] = {}
+        self._unfilled: dict[str, Skipped] = {}
         key = json.dumps({"sources": _source_digest(), "workset": self.workset.facts})
         key_file = self._stores / "key.json"
         if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
@@ -151,25 +137,21 @@ class Bench:
         """Store all rows; return the seconds of the bulk.
 
         Raises:
-            TooSlow: the first rows predict more than the time limit.
-            Skipped: the system's documentation recommends smaller stores.
+            Skipped: the system's documentation recommends smaller stores, or the bulk exceeds the time limit.
         """
+        if worker.system in self._unfilled:
+            raise self._unfilled[worker.system]
         rows, spec = self.workset.rows, SYSTEMS[worker.system]
         if spec.most_rows is not None and rows > spec.most_rows:
             raise Skipped(f"its documentation recommends at most {spec.most_rows:,} rows")
-        if worker.system in self._too_slow:
-            raise self._too_slow[worker.system]
-        if worker.system.startswith("memstore") and rows > STREAMED_ROWS:
-            return float(worker.call("load", rows=rows)["seconds"])
-        seconds, start = 0.0, 0
-        if spec.peer and rows > TRIAL_ROWS:
-            worker.call("prepare", start=0, stop=TRIAL_ROWS)
-            seconds, start = float(worker.call("bulk")["seconds"]), TRIAL_ROWS
-            if seconds * rows / TRIAL_ROWS > self.time_limit:
-                self._too_slow[worker.system] = TooSlow(seconds, rows)
-                raise self._too_slow[worker.system]
-        worker.call("prepare", start=start, stop=rows)
-        return seconds + float(worker.call("bulk")["seconds"])
+        try:
+            if worker.system.startswith("memstore") and rows > STREAMED_ROWS:
+                return float(worker.call("load", rows=rows)["seconds"])
+            worker.call("prepare", start=0, stop=rows)
+            return float(worker.call("bulk")["seconds"])
+        except Skipped as reason:
+            self._unfilled[worker.system] = reason  # later phases do not try again
+            raise
 
     def write_template(self) -> None:
         """Write the rows of the raw baseline: an empty store, and one that memstore filled with every row."""

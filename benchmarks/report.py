@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.adapters import SYSTEMS
 from benchmarks.charts import write_charts
 from benchmarks.results import Results, read
-from benchmarks.tables import SECTIONS, markdown, section
+from benchmarks.tables import PHASES, markdown, section
 from benchmarks.targets import target_table
 from benchmarks.worker import ROOT
 
@@ -41,7 +41,7 @@ def write(runs: Sequence[dict[str, Any]], page: Path) -> None:
     results, *other_sizes = (Results(runs, rows) for rows in sorted(counts, key=lambda rows: -counts[rows]))
     charts = "\n\n".join(f"![{title}]({name})" for name, title in write_charts(results, page).items())
     text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        {phase: section(results, phase) or "Not measured." for phase in SECTIONS},
+        {phase: section(results, phase) or "Not measured." for phase in PHASES},
         rows=f"{results.rows:,}",
         row_count=results.rows,
         data=results.facts["data"],
@@ -60,11 +60,11 @@ def write(runs: Sequence[dict[str, Any]], page: Path) -> None:
 def _targets(results: Results) -> str:
     table = target_table(results)
     met, measured = (table["result"] == "met").sum(), (table["result"] != "").sum()
-    return f"{met} of {measured} measured targets are met.\n\n{markdown(table)}".strip("\n")
+    return f"{met} of {measured} measured targets are met.\n\n{markdown(table)}"
 
 
 def _other_size(results: Results) -> str:
-    tables = [text for phase in SECTIONS if (text := section(results, phase))]
+    tables = [text for phase in PHASES if (text := section(results, phase))]
     return "\n\n".join([f"## At {results.rows:,} memories", _targets(results), *tables])
 
 
@@ -93,8 +93,8 @@ def _run(number: int, run: dict[str, Any]) -> str:
     ]
     table = markdown(lines, ("phase", "duration", "load average before", "fixed loop, ms: median (least to most)"))
     missing = ", ".join(SYSTEMS[name].label for name in run["missing"])
-    note = f"\nNot installed: {missing}.\n" if missing else ""
-    return f"Run {number}: {facts}.\nCommand: `{run['facts']['command']}`.\n\n{table}{note}".strip("\n")
+    note = f"\n\nNot installed: {missing}." if missing else ""
+    return f"Run {number}: {facts}.\nCommand: `{run['facts']['command']}`.\n\n{table}{note}"
 
 
 def _noise(phase: dict[str, Any]) -> str:
@@ -103,13 +103,17 @@ def _noise(phase: dict[str, Any]) -> str:
 
 
 def _versions(results: Results) -> str:
-    lines = {}
-    for phase in ("search", "bulk"):
-        for record in results.phase(phase).itertuples():
-            packages = ", ".join(f"{name} {version}" for name, version in record.facts["versions"].items())
-            label = SYSTEMS[record.system].label
-            lines[label] = (label, packages, record.facts["python"], record.facts["sqlite"])
-    return markdown(lines.values(), ("system", "packages", "Python", "SQLite")).strip("\n") if lines else ""
+    facts = {record["system"]: record["facts"] for phase in ("search", "bulk") for record in results.phase(phase)}
+    lines = [
+        (
+            SYSTEMS[name].label,
+            ", ".join(" ".join(version) for version in fact["versions"].items()),
+            fact["python"],
+            fact["sqlite"],
+        )
+        for name, fact in facts.items()
+    ]
+    return markdown(lines, ("system", "packages", "Python", "SQLite")) if lines else ""
 
 
 if __name__ == "__main__":

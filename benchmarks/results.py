@@ -1,4 +1,4 @@
-"""The records of one or more runs, as pandas tables. A later run replaces what an earlier one measured."""
+"""The records of one or more runs. A later run replaces what an earlier one measured."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.adapters import SYSTEMS
 
-FORMAT = 2
+FORMAT = 3
 Key = tuple[str, str, str]
 """Phase, system, case."""
 
@@ -39,9 +39,7 @@ def read(files: Sequence[Path]) -> list[dict[str, Any]]:
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("format") != FORMAT:
-            raise ValueError(
-                f"{file}: expected format {FORMAT}, found {content.get('format')}. Run the benchmarks again."
-            )
+            raise ValueError(f"{file}: expected format {FORMAT}, found {content.get('format')}. Run again.")
         runs += content["runs"]
     return runs
 
@@ -51,31 +49,23 @@ class Results:
 
     Attributes:
         rows: memories in the stores.
-        runs: the runs of this size.
-        records: the measured records, one for each phase, system and case, in the order of `SYSTEMS`.
-        skipped: the records of what no run measured.
+        runs: the runs of this size; the facts of the last one are `facts`.
+        records: one for each phase, system and case, in the order of `SYSTEMS`; a skip only where no run measured.
     """
 
     def __init__(self, runs: Sequence[dict[str, Any]], rows: int) -> None:
         self.rows = rows
         self.runs = [run for run in runs if run["facts"]["rows"] == rows]
-        self._measured = [
-            {_key(record): record for record in run["records"] if "skipped" not in record} for run in self.runs
-        ]
-        self._latest = {key: record for records in self._measured for key, record in records.items()}
-        skipped = {_key(record): record for run in self.runs for record in run["records"] if "skipped" in record}
-        self.records = _table(self._latest)
-        self.skipped = _table({key: record for key, record in skipped.items() if key not in self._latest})
+        self.facts: dict[str, Any] = self.runs[-1]["facts"]
+        records = [record for run in self.runs for record in run["records"]]
+        records.sort(key=lambda record: "skipped" not in record)  # stable: measured records replace skips
+        self._latest = {_key(record): record for record in records}
+        order = list(SYSTEMS)
+        self.records = sorted(self._latest.values(), key=lambda record: order.index(record["system"]))
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The facts of the last run."""
-        facts: dict[str, Any] = self.runs[-1]["facts"]
-        return facts
-
-    def phase(self, name: str) -> pd.DataFrame:
-        """The measured records of a phase."""
-        return self.records[self.records["phase"] == name]
+    def phase(self, name: str, *, skipped: bool = False) -> list[dict[str, Any]]:
+        """The measured records of a phase, or those of what was skipped."""
+        return [record for record in self.records if record["phase"] == name and ("skipped" in record) == skipped]
 
     def figure(self, key: Key, name: str) -> float | None:
         """One figure of a record, or None."""
@@ -83,20 +73,14 @@ class Results:
 
     def ratio(self, numerator: Key, denominator: Key, figure: str) -> Ratio | None:
         """The ratio of a figure round by round, from the last run that has both. A ratio never spans two runs."""
-        for records in reversed(self._measured):
-            if numerator in records and denominator in records:
-                rounds = [pd.DataFrame(records[key]["rounds"]) for key in (numerator, denominator)]
-                ratios = (rounds[0][figure] / rounds[1][figure]).dropna()  # rounds that only one system has are dropped
+        for run in reversed(self.runs):
+            rounds = {_key(record): record["rounds"] for record in run["records"] if record.get("rounds")}
+            if numerator in rounds and denominator in rounds:
+                frames = [pd.DataFrame(rounds[key]) for key in (numerator, denominator)]
+                ratios = (frames[0][figure] / frames[1][figure]).dropna()  # drops rounds that only one system has
                 return Ratio(ratios.median(), ratios.min(), ratios.max(), len(ratios))
         return None
 
 
 def _key(record: dict[str, Any]) -> Key:
     return record["phase"], record["system"], record["case"]
-
-
-def _table(records: dict[Key, dict[str, Any]]) -> pd.DataFrame:
-    """The records in the order of `SYSTEMS`."""
-    order = list(SYSTEMS)
-    rows = sorted(records.values(), key=lambda record: order.index(record["system"]))
-    return pd.DataFrame(rows, columns=None if rows else ["phase", "system", "case"])

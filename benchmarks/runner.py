@@ -27,13 +27,22 @@ Answer = dict[str, Any]
 
 
 class Runner:
-    """The commands. Each is a method; its keyword arguments are the command's arguments."""
+    """The commands: methods of this class, then those of the system, with the same keyword arguments."""
 
     def __init__(self, system: Any, workset: Workset, import_seconds: float) -> None:
         self._system = system
         self._workset = workset
         self._import_seconds = import_seconds
         self._rows: Any = None
+
+    async def run(self, command: str, **arguments: Any) -> Answer:
+        """Run one command. The answer of a method of the system is its result and its duration."""
+        if hasattr(self, command):
+            answer: Answer = await getattr(self, command)(**arguments)
+            return answer
+        start = time.perf_counter()
+        result = await getattr(self._system, command)(**arguments)
+        return {"seconds": time.perf_counter() - start, "result": result}
 
     async def facts(self) -> Answer:
         """Versions, and the adapter's description of the system."""
@@ -66,46 +75,14 @@ class Runner:
         seconds = time.perf_counter() - start
         return {"seconds": seconds, "import_seconds": self._import_seconds, "rows": _rows(hits)}
 
-    async def close(self) -> Answer:
-        """Close the store."""
-        return {"seconds": await _timed(self._system.close)}
-
     async def bulk(self) -> Answer:
         """Store the prepared rows."""
         return {"seconds": await _timed(lambda: self._system.bulk(self._rows))}
-
-    async def settle(self) -> Answer:
-        """Do what the system recommends after a bulk."""
-        return {"seconds": await _timed(self._system.settle)}
 
     async def load(self, rows: int) -> Answer:
         """Store a stream of memories, so that the process holds nothing but the store."""
         gc.collect()
         return {"seconds": await _timed(lambda: self._system.load(self._workset.items(0, rows)))}
-
-    async def read_vectors(self) -> Answer:
-        """Read every stored vector with `sqlite3`."""
-        start = time.perf_counter()
-        vectors = self._system.read_vectors()
-        return {"seconds": time.perf_counter() - start, "rows": len(vectors)}
-
-    async def state(self) -> Answer:
-        """Statistics of the system."""
-        return await self._system.state()
-
-    async def set_answers(self, rows: list[list[int]]) -> Answer:
-        """Pass the exact answers to a system that searches nothing."""
-        self._system.set_answers(rows)
-        return {}
-
-    async def set_effort(self, effort: int) -> Answer:
-        """Set the search effort."""
-        return {"supported": self._system.set_effort(effort)}
-
-    async def load_ids(self) -> Answer:
-        """Read the ids of all rows."""
-        await self._system.load_ids()
-        return {}
 
     async def search(self, queries: list[int], filter: str = "", budget: float = 1e9, warm: int = 0) -> Answer:
         """Search one query after the other until *budget* seconds are used, at least three.
@@ -222,9 +199,8 @@ async def _serve(runner: Runner, out: TextIO) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while line := await lines.get():
-        arguments = json.loads(line)
         try:
-            answer = await getattr(runner, arguments.pop("command"))(**arguments)
+            answer = await runner.run(**json.loads(line))
         except Unsupported as unsupported:
             answer = {"unsupported": str(unsupported)}
         except Exception as error:  # noqa: BLE001 - any error of a system is its result

@@ -74,13 +74,13 @@ async def measure(folder: Path, rows: Vectors, queries: Vectors, truth: list[Any
         start = time.process_time()
         answers = [await store.memories.search(query, LIMIT) for query in queries]
         milliseconds = 1e3 * (time.process_time() - start) / len(queries)
-        near = 0
+        matches = 0
         for hits, distances in zip(answers, truth, strict=True):
-            near += sum(1 / hit.score - 1 <= distances[-1] * (1 + 1e-9) + 1e-12 for hit in hits)
+            matches += sum(1 / hit.score - 1 <= distances[-1] * (1 + 1e-9) + 1e-12 for hit in hits)
         stats = await store.stats()
         estimate = "" if stats.recall is None else f"{stats.recall:.4f} at ef {stats.ef_search}"
         methods = ", ".join(sorted({hits.plan.method for hits in answers}))
-        return f"{index} ({methods}) | {near / (LIMIT * len(queries)):.4f} | {estimate} | {milliseconds:.2f}"
+        return f"{index} ({methods}) | {matches / (LIMIT * len(queries)):.4f} | {estimate} | {milliseconds:.2f}"
 
 
 async def main(count: int, dimension: int) -> None:

@@ -1,8 +1,7 @@
 """The speed targets of memstore, and whether the runs met them: in the default configuration, and in a variant."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 
@@ -13,39 +12,23 @@ from benchmarks.workset import FILTERS
 
 MILLION = 1_000_000
 _LARGE = 500_000
-_SINGLE_LOADS = tuple(load for load in LOADS if load != "combined")
+_WORDS = {True: "met", False: "**missed**", None: ""}
 
 Measure = Callable[[Results, str], Ratio | float | None]
-"""A figure of a system; None if it was not measured."""
+"""The figure of a system; None if it was not measured."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Target:
-    """One target.
-
-    Attributes:
-        what: the figure, in words.
-        measure: computes the figure.
-        least: the lower bound, or None.
-        most: the upper bound, or None.
-        format: how to write the figure and the bound.
-        system: the system that the target is for.
-        variant: another configuration to compare with the bound, or "".
-    """
+    """One target: what it is, its figure, the bound, which of the two bounds it is, and other systems to show."""
 
     what: str
     measure: Measure
-    least: float | None = None
-    most: float | None = None
+    bound: float
+    at_least: bool = False
     format: str = "{:.2f}"
     system: str = "memstore"
     variant: str = ""
-
-    @property
-    def bound(self) -> str:
-        """The bound in words."""
-        word, value = ("at most", self.most) if self.least is None else ("at least", self.least)
-        return f"{word} {self.format.format(value)}"
 
     def evaluate(self, results: Results, system: str) -> tuple[str, bool | None]:
         """The figure as text, and whether it meets the bound; None if it was not measured."""
@@ -54,148 +37,111 @@ class Target:
             return "not measured", None
         value = figure.value if isinstance(figure, Ratio) else figure
         text = str(figure) if isinstance(figure, Ratio) else self.format.format(figure)
-        return text, value >= self.least if self.least is not None else value <= self.most
+        return text, value >= self.bound if self.at_least else value <= self.bound
 
 
 def target_table(results: Results) -> pd.DataFrame:
-    """Every target with its bound, the figure of its system and whether it is met, and the figure of the variant."""
-    words = {True: "met", False: "**missed**", None: ""}
+    """Every target with its bound, the figure, whether it is met, and the figure of the variant."""
     lines = []
     for target in targets(results.rows):
+        bound = ("at least " if target.at_least else "at most ") + target.format.format(target.bound)
         text, met = target.evaluate(results, target.system)
         variant = ""
         if target.variant:
             variant_text, variant_met = target.evaluate(results, target.variant)
-            label = SYSTEMS[target.variant].label.removeprefix("memstore, ")
-            variant = f"{label}: {variant_text}" + (f", {words[variant_met]}" if words[variant_met] else "")
-        lines.append((target.what, target.bound, text, words[met], variant))
+            name = SYSTEMS[target.variant].label.removeprefix("memstore, ")
+            variant = f"{name}: {variant_text} {_WORDS[variant_met]}".strip()
+        lines.append((target.what, bound, text, _WORDS[met], variant))
     return pd.DataFrame(lines, columns=["target", "bound", "default", "result", "variant"])
 
 
-def targets(rows: int) -> Iterator[Target]:
+def targets(rows: int) -> list[Target]:
     """The targets for stores of this size."""
-    yield from _write_targets()
-    yield from _search_targets(rows)
-    yield from _filter_targets()
-    yield from _resource_targets(rows)
-
-
-def _ratio(
-    numerator: str, denominator: str, phase: str, case: str, figure: str, results: Results, name: str
-) -> Ratio | None:
-    """The ratio of two systems; "" stands for the system under test."""
-    keys = [(phase, system or name, case) for system in (numerator, denominator)]
-    return results.ratio(keys[0], keys[1], figure)
-
-
-def _figure(phase: str, case: str, figure: str, results: Results, name: str) -> float | None:
-    return results.figure((phase, name, case), figure)
-
-
-def _write_targets() -> Iterator[Target]:
-    variant = "memstore-no-history"
-    share = "share of the raw baseline's rows/s"
-    for case, verb in (("", "add_many"), ("load", "load")):
-        # seconds of the baseline over seconds of memstore are the inverse ratio of their rates
-        measure = partial(_ratio, "raw", "", "bulk", case, "seconds") if not case else _load_ratio
-        yield Target(what=f"bulk, `{verb}`, {share}", measure=measure, least=0.7, variant="" if case else variant)
-    yield Target(what="bulk, times Chroma's rows/s", measure=_chroma_ratio, least=20, variant=variant)
-    measure = partial(_ratio, "", "raw", "add", "", "p50_ms")
-    yield Target(what="one add, times a raw FULL commit of the same rows", measure=measure, most=2.2, variant=variant)
-    measure = partial(_figure, "concurrent", "", "share")
-    what = "50 concurrent adds, share of the time of 50 in a row"
-    yield Target(what=what, measure=measure, most=0.15, format="{:.0%}", variant=variant)
-    for verb in ("upsert", "delete"):
-        measure = partial(_ratio, "raw", "", "change", verb, "seconds")
-        yield Target(what=f"{verb}, {share}", measure=measure, least=0.8, variant=variant)
-
-
-def _load_ratio(results: Results, name: str) -> Ratio | None:
-    return results.ratio(("bulk", "raw", ""), ("bulk", name, "load"), "seconds")
-
-
-def _chroma_ratio(results: Results, name: str) -> float | None:
-    rates = [results.figure(("bulk", system, ""), "rows_per_second") for system in (name, "chroma")]
-    return None if None in rates else rates[0] / rates[1]
-
-
-def _search_targets(rows: int) -> Iterator[Target]:
-    recall = 0.95 if rows >= _LARGE else 0.99
-    variant = "memstore-no-history"
-    measure = partial(_figure, "search", "", "recall")
-    yield Target(what="search, recall@10", measure=measure, least=recall, format="{:.4f}", variant=variant)
-    for peer, name, bound in (("usearch", "usearch + sqlite3 by hand", 1.3), ("chroma", "Chroma", 1.0)):
-        measure = partial(_ratio, "", peer, "search", "", "p50_ms")
-        yield Target(what=f"search, times {name}", measure=measure, most=bound, variant=variant)
-    what = "search with vectors outside the graph, times all inside it"
-    yield Target(what=what, measure=_unindexed_ratio, most=3, system="memstore-graph")
-    measure = partial(_figure, "many", "", "speedup")
-    yield Target(what="100 queries by `search_many`, times faster than 100 searches", measure=measure, least=2)
-
-
-def _unindexed_ratio(results: Results, name: str) -> Ratio | None:
-    return results.ratio(("unindexed", name, "unindexed"), ("unindexed", name, "complete"), "p50_ms")
-
-
-def _filter_targets() -> Iterator[Target]:
-    variant = "memstore-indexed"
-    for name, rule in FILTERS.items():
-        if rule.adverse:
-            continue
-        if rule.share >= 0.01:
-            measure = partial(_ratio, "", "faiss", "filters", name, "p50_ms")
-            yield Target(what=f"{name}, times FAISS flat by hand", measure=measure, most=1.5, variant=variant)
-        else:
-            what = f"{name}, time beyond 1.5 times FAISS flat by hand"
-            measure = partial(_time_beyond, name)
-            yield Target(what=what, measure=measure, most=0.3, format="{:.2f} ms", variant=variant)
-    least_recall, short = partial(_over_filters, "recall", min), partial(_over_filters, "short", sum)
-    what = "filters, least recall@10, adverse filters included"
-    yield Target(what=what, measure=least_recall, least=0.99, format="{:.4f}", variant=variant)
-    yield Target(what="filters, answers with too few hits", measure=short, most=0, format="{:.0f}", variant=variant)
-
-
-def _time_beyond(filter: str, results: Results, name: str) -> float | None:
-    times = [results.figure(("filters", system, filter), "p50_ms") for system in (name, "faiss")]
-    return None if None in times else times[0] - 1.5 * times[1]
-
-
-def _over_filters(figure: str, reduce: Callable[[list[float]], float], results: Results, name: str) -> float | None:
-    figures = [results.figure(("filters", name, filter), figure) for filter in FILTERS]
-    return None if None in figures else reduce(figures)
-
-
-def _resource_targets(rows: int) -> Iterator[Target]:
-    what = "cold open to first hit, file in the page cache"
-    measure = partial(_figure, "open", "cached", "seconds")
-    yield Target(what=what, measure=measure, most=4.0 if rows >= _LARGE else 0.4, format="{:.2f} s")
-    what = "the same, not in the page cache, times a bare read of the vectors"
-    yield Target(what=what, measure=_uncached_ratio, most=1.5)
-    for figure, bound in (("p99_ms", 5), ("max_ms", 30)):
-        what = f"event-loop delay under one load, {'p99' if figure == 'p99_ms' else 'worst'}, largest of all loads"
-        yield Target(what=what, measure=partial(_largest_delay, figure), most=bound, format="{:.1f} ms")
-    what, measure = "event-loop delay under the combined load, p99", partial(_figure, "gaps", "combined", "p99_ms")
-    yield Target(what=what, measure=measure, most=8, format="{:.1f} ms")
+    history, indexed = "memstore-no-history", "memstore-indexed"
+    large = rows >= _LARGE
+    recall = 0.95 if large else 0.99
+    concurrent, cold_open = _figure("concurrent", "share"), _figure("open", "seconds", "cached")
+    least_recall, short = _over("filters", FILTERS, "recall", min), _over("filters", FILTERS, "short", sum)
+    share, hand = "share of the raw baseline's rows/s", "times FAISS flat by hand"
+    wide = [filter.name for filter in FILTERS.values() if not filter.adverse and filter.share >= 0.01]
+    narrow = [filter.name for filter in FILTERS.values() if not filter.adverse and filter.share < 0.01]
+    single = [load for load in LOADS if load != "combined"]
+    delay, many = "event-loop delay", "100 queries by `search_many`, times faster than 100 searches"
+    beyond, ms = "time beyond 1.5 times FAISS flat by hand", "{:.1f} ms"
+    result = [
+        Target(f"bulk, `add_many`, {share}", _inverse("bulk", "seconds"), 0.7, True, variant=history),
+        Target(f"bulk, `load`, {share}", _inverse("bulk", "seconds", "load", ""), 0.7, True),
+        Target("bulk, times Chroma's rows/s", _rate_ratio("chroma"), 20, True, variant=history),
+        Target("one add, times a raw FULL commit", _ratio("add", "raw", "p50_ms"), 2.2, variant=history),
+        Target("50 concurrent adds, share of 50 in a row", concurrent, 0.15, format="{:.0%}", variant=history),
+        Target(f"upsert, {share}", _inverse("change", "seconds", "upsert", "upsert"), 0.8, True, variant=history),
+        Target(f"delete, {share}", _inverse("change", "seconds", "delete", "delete"), 0.8, True, variant=history),
+        Target("search, recall@10", _figure("search", "recall"), recall, True, "{:.4f}", variant=history),
+        Target("search, times usearch + sqlite3 by hand", _ratio("search", "usearch", "p50_ms"), 1.3, variant=history),
+        Target("search, times Chroma", _ratio("search", "chroma", "p50_ms"), 1.0, variant=history),
+        Target("search with vectors outside the graph, times all inside", _unindexed, 3, system="memstore-graph"),
+        Target(many, _figure("many", "speedup"), 2, True),
+        *(Target(f"{name}, {hand}", _ratio("filters", "faiss", "p50_ms", name), 1.5, variant=indexed) for name in wide),
+        *(Target(f"{name}, {beyond}", _beyond(name), 0.3, format="{:.2f} ms", variant=indexed) for name in narrow),
+        Target("filters, least recall@10", least_recall, 0.99, True, "{:.4f}", variant=indexed),
+        Target("filters, answers with too few hits", short, 0, format="{:.0f}", variant=indexed),
+        Target("cold open to first hit, cached file", cold_open, 4 if large else 0.4, format="{:.2f} s"),
+        Target("the same, uncached, times a bare read of the vectors", _uncached, 1.5),
+        Target(f"{delay} under one load, largest p99", _over("gaps", single, "p99_ms", max), 5, format=ms),
+        Target(f"{delay} under one load, worst", _over("gaps", single, "max_ms", max), 30, format=ms),
+        Target(f"{delay} under the combined load, p99", _figure("gaps", "p99_ms", "combined"), 8, format=ms),
+    ]  # fmt: skip
     if rows >= MILLION:
         for system, bound in (("memstore", 6), ("memstore-float16", 4)):
-            what = f"peak memory, built, reopened and searched, {SYSTEMS[system].label}"
-            yield Target(what=what, measure=_peak_gib, most=bound, format="{:.2f} GiB", system=system)
-            what, measure = (
-                f"recall@10 of the same store, {SYSTEMS[system].label}",
-                partial(_figure, "memory", "", "recall"),
-            )
-            yield Target(what=what, measure=measure, least=0.95, format="{:.4f}", system=system)
+            name, peak = SYSTEMS[system].label, _figure("memory", "peak_mib")
+            result.append(Target(f"peak memory, {name}", peak, bound * 1024, format="{:,.0f} MiB", system=system))
+            what = f"recall@10 of that store, {name}"
+            result.append(Target(what, _figure("memory", "recall"), 0.95, True, "{:.4f}", system))
+    return result
 
 
-def _uncached_ratio(results: Results, name: str) -> Ratio | None:
-    return results.ratio(("open", name, "uncached"), ("open", name, "read uncached"), "seconds")
+def _figure(phase: str, figure: str, case: str = "") -> Measure:
+    return lambda results, system: results.figure((phase, system, case), figure)
 
 
-def _largest_delay(figure: str, results: Results, name: str) -> float | None:
-    delays = [results.figure(("gaps", name, load), figure) for load in _SINGLE_LOADS]
-    return None if None in delays else max(delays)
+def _ratio(phase: str, other: str, figure: str, case: str = "") -> Measure:
+    return lambda results, system: results.ratio((phase, system, case), (phase, other, case), figure)
 
 
-def _peak_gib(results: Results, name: str) -> float | None:
-    peaks = [results.figure(("memory", name, ""), figure) for figure in ("load_peak", "build_peak", "reopen_peak")]
-    return None if None in peaks else max(peaks) / 2**30
+def _inverse(phase: str, figure: str, case: str = "", raw_case: str = "") -> Measure:
+    """Seconds of the raw baseline over seconds of the system: the ratio of their rates."""
+    return lambda results, system: results.ratio((phase, "raw", raw_case), (phase, system, case), figure)
+
+
+def _rate_ratio(other: str) -> Measure:
+    def measure(results: Results, system: str) -> float | None:
+        rates = [results.figure(("bulk", name, ""), "rows_per_second") for name in (system, other)]
+        return None if None in rates else rates[0] / rates[1]
+
+    return measure
+
+
+def _beyond(case: str) -> Measure:
+    def measure(results: Results, system: str) -> float | None:
+        times = [results.figure(("filters", name, case), "p50_ms") for name in (system, "faiss")]
+        return None if None in times else times[0] - 1.5 * times[1]
+
+    return measure
+
+
+def _over(phase: str, cases: list[str], figure: str, reduce: Callable[[list[float]], float]) -> Measure:
+    """One figure over all cases."""
+
+    def measure(results: Results, system: str) -> float | None:
+        figures = [results.figure((phase, system, case), figure) for case in cases]
+        return None if None in figures else reduce(figures)
+
+    return measure
+
+
+def _unindexed(results: Results, system: str) -> Ratio | None:
+    return results.ratio(("unindexed", system, "unindexed"), ("unindexed", system, "complete"), "p50_ms")
+
+
+def _uncached(results: Results, system: str) -> Ratio | None:
+    return results.ratio(("open", system, "uncached"), ("open", system, "read uncached"), "seconds")

@@ -88,11 +88,11 @@ class System(ABC):
     async def load_ids(self) -> None:  # noqa: B027
         """Read the ids of all rows, where the system assigns them. Not timed."""
 
-    def set_effort(self, effort: int) -> bool:  # noqa: ARG002
+    async def set_effort(self, effort: int) -> bool:  # noqa: ARG002
         """Set the search effort. False if the system has no such setting."""
         return False
 
-    def set_answers(self, rows: list[list[int]]) -> None:  # noqa: B027
+    async def set_answers(self, rows: list[list[int]]) -> None:  # noqa: B027
         """Receive the exact answers, for a baseline that fetches rows and searches nothing."""
 
     async def state(self) -> dict[str, Any]:

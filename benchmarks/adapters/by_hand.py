@@ -199,7 +199,7 @@ class Graph(ByHand):
         await super().settle()
         self.graph.save(str(self.folder / "graph.usearch"))
 
-    def set_effort(self, effort: int) -> bool:
+    async def set_effort(self, effort: int) -> bool:
         self.graph.expansion_search = effort
         return True
 

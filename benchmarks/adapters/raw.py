@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adapters import Hit, Item, System, Unsupported
-from benchmarks.workset import Filter, Vectors
+from benchmarks.workset import Filter
 
 TEMPLATE = "template.db"
 EMPTY = "empty.db"
@@ -85,7 +85,7 @@ class Raw(System):
     async def settle(self) -> None:
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
-    def set_answers(self, rows: list[list[int]]) -> None:
+    async def set_answers(self, rows: list[list[int]]) -> None:
         self._answers = rows
 
     async def search(self, query: int, filter: Filter | None = None) -> list[Hit]:
@@ -135,8 +135,8 @@ class Raw(System):
         executemany(replace, changes["memory_vector"])
         execute("COMMIT")
 
-    def read_vectors(self) -> Vectors:
-        """Read every stored vector as fast as `sqlite3` allows: float32 or float16, shape (rows, dimension)."""
+    async def read_vectors(self) -> int:
+        """Read every stored vector as fast as `sqlite3` allows; return their number."""
         (size,) = self.connection.execute("SELECT length(vector) FROM memory_vector LIMIT 1").fetchone()
         dtype = np.float32 if size == 4 * self.workset.dimension else np.float16
         vectors = np.empty((self.workset.rows + self.workset.extra_rows, self.workset.dimension), dtype)
@@ -147,7 +147,7 @@ class Raw(System):
                 len(rows), -1
             )
             count += len(rows)
-        return vectors[:count]
+        return count
 
     async def close(self) -> None:
         self._template.close()

@@ -29,41 +29,45 @@ def memory(bench: Bench) -> None:
                     figures = _build(bench, worker, folder)
                 bench.keep_store(name, folder)
                 with bench.worker(name) as worker:
-                    figures |= _reopen(bench, worker, folder)
+                    figures |= _search(bench, worker, folder)
+                figures["peak_mib"] = max(figures["peak_mib"], figures["reopen_peak_mib"])
         except Skipped as reason:
             bench.record("memory", name, skipped=str(reason))
         else:
             bench.record("memory", name, **figures)
 
 
+def _mib(worker: Worker, key: str) -> float:
+    """Resident memory, `now` or its `peak` since the last call, in MiB."""
+    return worker.call("memory", reset=True)[key] / 2**20
+
+
 def _build(bench: Bench, worker: Worker, folder: Path) -> dict[str, Any]:
-    start = worker.call("memory", reset=True)["now"]
+    start = _mib(worker, "now")
     worker.call("open", folder=str(folder))
-    load_seconds = worker.call("load", rows=bench.workset.rows)["seconds"]
-    load_peak = worker.call("memory", reset=True)["peak"]
-    build_seconds = worker.call("settle")["seconds"]
-    build_peak = worker.call("memory")["peak"]
-    state = worker.call("state")
+    load_seconds, load_peak = worker.call("load", rows=bench.workset.rows)["seconds"], _mib(worker, "peak")
+    build_seconds, build_peak = worker.call("settle")["seconds"], _mib(worker, "peak")
+    index_mib = worker.call("state")["result"]["index_bytes"] / 2**20
     worker.call("close")
     return {
-        "start": start,
+        "start_mib": start,
+        "load_mib": load_peak - start,
+        "build_mib": build_peak - start,
+        "index_mib": index_mib,
+        "peak_mib": max(load_peak, build_peak),
         "load_seconds": load_seconds,
-        "load_peak": load_peak,
         "build_seconds": build_seconds,
-        "build_peak": build_peak,
-        "index_bytes": state["index_bytes"],
     }
 
 
-def _reopen(bench: Bench, worker: Worker, folder: Path) -> dict[str, Any]:
-    start = worker.call("memory", reset=True)["now"]
-    seconds = worker.call("first_hit", folder=str(folder), query=0)["seconds"]
+def _search(bench: Bench, worker: Worker, folder: Path) -> dict[str, Any]:
+    start = _mib(worker, "now")
+    worker.call("first_hit", folder=str(folder), query=0)
     answer = worker.call("search", queries=bench.truth.queries(""), budget=30, warm=2)
-    peak = worker.call("memory")["peak"]
-    worker.call("close")
     recall = bench.truth.mean_recall("", answer["queries"], answer["answers"])
-    figures = {"reopen_start": start, "reopen_peak": peak, "reopen_seconds": seconds, "recall": recall}
-    return figures | milliseconds(answer["seconds"])
+    peak = _mib(worker, "peak")
+    worker.call("close")
+    return {"reopen_mib": peak - start, "reopen_peak_mib": peak, "recall": recall, **milliseconds(answer["seconds"])}
 
 
 def open_store(bench: Bench) -> None:
@@ -89,7 +93,10 @@ def open_store(bench: Bench) -> None:
 
 
 def _record_open(bench: Bench, name: str, case: str, rounds: list[dict[str, Any]]) -> None:
-    bench.record("open", name, case, seconds=median(result["seconds"] for result in rounds), rounds=rounds)
+    seconds = [result["seconds"] for result in rounds]
+    imports = [result["import_seconds"] for result in rounds if "import_seconds" in result]
+    figures = {"seconds": median(seconds), "least": min(seconds), "most": max(seconds)}
+    bench.record("open", name, case, **figures, import_seconds=median(imports) if imports else None, rounds=rounds)
 
 
 def _first_hit(bench: Bench, name: str, folder: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def search(bench: Bench) -> None:
                 bench.record("search", name, skipped=str(reason))
                 del workers[name]
         for name, turns in _search_in_turns(bench, "search", workers, bench.truth, _TURNS).items():
-            facts, plan = workers[name].call("facts"), workers[name].call("state").get("plan")
+            facts, plan = workers[name].call("facts"), workers[name].call("state")["result"].get("plan")
             figures = _figures(bench.truth, "", turns)
             bench.record("search", name, **figures, facts=facts, plan=plan, effort=efforts[name])
 
@@ -46,7 +46,7 @@ def search(bench: Bench) -> None:
 def _set_effort(bench: Bench, worker: Worker) -> int | None:
     """Set the least effort that reaches the required recall, so that systems compare at equal recall."""
     for effort in _EFFORTS:
-        if not worker.call("set_effort", effort=effort)["supported"]:
+        if not worker.call("set_effort", effort=effort)["result"]:
             return None
         answer = worker.call("search", queries=bench.truth.queries(""), budget=3)
         if bench.truth.mean_recall("", answer["queries"], answer["answers"]) >= _EFFORT_RECALL:
@@ -115,7 +115,7 @@ def unindexed(bench: Bench) -> None:
                 return worker.call("search", queries=numbers, warm=_WARM_SEARCHES)
 
             results = bench.take_turns("unindexed", workers, turn, rounds=bench.rounds * _TURNS)
-            states = {case: worker.call("state") for case, worker in workers.items()}
+            states = {case: worker.call("state")["result"] for case, worker in workers.items()}
     except Skipped as reason:
         bench.record("unindexed", name, skipped=str(reason))
         return

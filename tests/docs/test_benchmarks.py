@@ -17,12 +17,12 @@ import memstore
 from benchmarks import corpus, event_loop, peers, report
 from benchmarks.adapters import SYSTEMS
 from benchmarks.bench import Bench
-from benchmarks.charts import dot_chart
+from benchmarks.charts import bar_chart
 from benchmarks.corpus import WorksetSpec, make_workset
 from benchmarks.ground_truth import GroundTruth
 from benchmarks.page_cache import evict, resident_share
 from benchmarks.phases import PHASES
-from benchmarks.results import Results, read
+from benchmarks.results import FORMAT, Results, read
 from benchmarks.targets import target_table
 from benchmarks.worker import ROOT, Skipped, Worker
 from benchmarks.workset import FILTERS, LIMIT, Workset
@@ -298,15 +298,12 @@ def test_later_run_replaces_figures_and_a_ratio_never_spans_two_runs() -> None:
 
 def test_labels_of_a_chart_stay_inside_and_do_not_overlap() -> None:
     labels = [spec.label for spec in SYSTEMS.values()]
-    points = pd.DataFrame(
-        {"label": labels, "note": "12.34 ms, recall 0.999", "strong": False, "tail": float("nan"), "p50": 1.0}
-    )
-    points["p50"] = [2.0**row for row in range(len(points))]
-    figure = dot_chart(points, "title", "unit")
+    values = pd.DataFrame({"p50": [2.0**row for row in range(len(labels))], "p99": 1e5}, index=labels)
+    figure = bar_chart(values, "title")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    boxes = [label.get_window_extent(canvas.get_renderer()) for axes in figure.axes for label in axes.get_yticklabels()]
-    assert len(boxes) == 2 * len(labels)
+    boxes = [tick.get_window_extent(canvas.get_renderer()) for tick in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == len(labels)
     for number, box in enumerate(boxes):
         assert figure.bbox.x0 <= box.x0
         assert box.x1 <= figure.bbox.x1
@@ -345,5 +342,5 @@ def test_every_peer_has_a_pinned_list_without_hosts() -> None:
 
 def test_stored_results_are_small_and_in_the_current_format() -> None:
     assert STORED_RESULTS.stat().st_size < 200_000
-    assert json.loads(STORED_RESULTS.read_text(encoding="utf-8"))["format"] == 2
+    assert json.loads(STORED_RESULTS.read_text(encoding="utf-8"))["format"] == FORMAT
     assert corpus.FORMAT > 0
