@@ -213,24 +213,18 @@ def messages() -> Iterator[Message]:
 
 def _of_file(path: Path, tree: ast.Module, known: Mapping[str, Helper]) -> Iterator[Message]:
     used: set[int] = set()
-    scopes: list[tuple[ast.AST, Scope]] = [(function, Scope(function)) for function in functions(tree)]
-    scopes.append((tree, Scope(tree)))
-    done: set[int] = set()
     unique: set[tuple[int, str]] = set()
-    for node, scope in reversed(scopes):  # inner functions come after outer ones
-        for call in ast.walk(node):
-            if not isinstance(call, ast.Call) or id(call) in done:
-                continue
-            name = name_of(call)
-            if not shows(name) and name not in known:
-                continue
-            inner = [s for n, s in scopes if n is not tree and any(child is call for child in ast.walk(n))]
-            done.add(id(call))
-            for shown_by, text in _of_call(call, inner[-1] if inner else scope, known.get(name)):
-                if (call.lineno, text) not in unique:
-                    unique.add((call.lineno, text))
-                    yield Message(path, call.lineno, shown_by, text)
-            used.update(id(child) for child in ast.walk(call))
+    scopes: dict[int, Scope] = {}
+    for node in (tree, *functions(tree)):  # an inner function comes after the one around it
+        scopes |= dict.fromkeys((id(child) for child in ast.walk(node) if isinstance(child, ast.Call)), Scope(node))
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or not (shows(name_of(call)) or name_of(call) in known):
+            continue
+        used.update(id(child) for child in ast.walk(call))
+        for shown_by, text in _of_call(call, scopes[id(call)], known.get(name_of(call))):
+            if (call.lineno, text) not in unique:
+                unique.add((call.lineno, text))
+                yield Message(path, call.lineno, shown_by, text)
     yield from _other_texts(path, tree, used)
 
 
