@@ -1,7 +1,7 @@
-"""Whether the tests bite: each promise is broken in a copy of the code, and the tests that hold it must go red.
+"""Mutation tests: each mutation breaks one promise in a copy of the code, and its tests must fail.
 
-`python -m tests.reliability.mutations` breaks one after the other and prints what went red; with names, only those.
-It ends with 1 when something broken was not noticed.
+`python -m tests.reliability.mutations` applies one mutation after the other and prints the test that fails; with names,
+only those. The exit status is 1 if the tests of a mutation pass.
 """
 
 import shutil
@@ -14,18 +14,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("memstore", "migrations", "tests", "benchmarks", "docs", "examples")
-_RED = 1  # what pytest ends with when tests failed; anything else means that they could not be run
+_TESTS_FAILED = 1  # the exit status of pytest; any other means that the tests could not be run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tooth:
-    """A promise, how it is broken, and the tests that must notice.
+class Mutation:
+    """A change of the code that breaks a promise, and the tests that must fail then.
 
     Attributes:
-        name: of the tooth, one word.
-        promise: what is broken, in words.
-        file: where; *old* stands there once, and *new* takes its place.
-        tests: what must go red, as given to pytest.
+        name: of the mutation.
+        promise: the promise that it breaks.
+        file: the file, relative to the root, that contains *old* exactly once.
+        old: the code that is replaced.
+        new: the code that replaces it.
+        tests: the tests that must fail, as arguments of pytest.
     """
 
     name: str
@@ -36,154 +38,154 @@ class Tooth:
     tests: tuple[str, ...]
 
 
-TEETH: tuple[Tooth, ...] = (
-    Tooth(
-        name="curved",
-        promise="exact search in the ball is exact up to its edge",
+MUTATIONS: tuple[Mutation, ...] = (
+    Mutation(
+        name="hyperbolic_rounding",
+        promise="Exact search in hyperbolic space is exact up to the edge of the ball.",
         file="memstore/index/hyperbolic.py",
-        old="rounding = (dimension + 8) * float(np.finfo(np.float32).eps)",
-        new="rounding = 0.0",
+        old="relative_error = (dimension + 8) * float(np.finfo(np.float32).eps)",
+        new="relative_error = 0.0",
         tests=("tests/api/test_spaces.py",),
     ),
-    Tooth(
-        name="midpoint",
-        promise="a composite in the ball is the Einstein midpoint",
+    Mutation(
+        name="einstein_midpoint",
+        promise="A composite in hyperbolic space is the Einstein midpoint.",
         file="memstore/vectors/mean.py",
-        old="            sizes = (2.0 - heights) / heights",
-        new="            sizes = 1.0 / heights",
+        old="weights = (2.0 - gaps) / gaps",
+        new="weights = 1.0 / gaps",
         tests=("tests/api/test_spaces.py", "tests/api/test_assemblies.py"),
     ),
-    Tooth(
-        name="abandoned",
-        promise="a cancelled open closes what it had opened",
+    Mutation(
+        name="cancelled_open",
+        promise="A cancelled open closes what it opened.",
         file="memstore/api/open.py",
         old="await finished(asyncio.ensure_future(database.close()))",
         new="await database.close()",
         tests=("tests/api/test_cancellation.py",),
     ),
-    Tooth(
-        name="unheeded",
-        promise="a backup ends at the first Ctrl-C",
+    Mutation(
+        name="backup_interrupt",
+        promise="A backup stops at the first Ctrl-C.",
         file="memstore/maintenance/backup.py",
         old="            stopping.check()\n            told(done, total)",
         new="            told(done, total)",
         tests=("tests/reliability/test_interruption.py",),
     ),
-    Tooth(
-        name="remains",
-        promise="and leaves nothing of the copy",
+    Mutation(
+        name="partial_backup",
+        promise="A stopped backup leaves no part of the copy.",
         file="memstore/database/backup_copy.py",
         old="Path(left).unlink(missing_ok=True)",
         new="pass",
         tests=("tests/reliability/test_interruption.py",),
     ),
-    Tooth(
-        name="silent",
-        promise="a store that is open at the end of the interpreter is warned of",
+    Mutation(
+        name="unclosed_store",
+        promise="A store that is open at the end of the interpreter gives a warning.",
         file="memstore/database/database.py",
         old="@atexit.register\n",
         new="",
         tests=("tests/reliability/test_interruption.py",),
     ),
-    Tooth(
-        name="dropped",
-        promise="an import of a folder names every member that it leaves out",
+    Mutation(
+        name="absent_members",
+        promise="An import of a folder names every member that it leaves out.",
         file="memstore/importers/folder.py",
         old='remarks.add("left_out", "member", "there is no such memory", id=id)',
         new="pass",
         tests=("tests/cli/test_import_folder.py",),
     ),
-    Tooth(
-        name="unescaped",
-        promise="nothing in a record becomes part of a page",
+    Mutation(
+        name="escaped_html",
+        promise="Nothing in a record becomes part of the page of the map.",
         file="memstore/visualize/page.py",
         old="html.escape(data.title)",
         new="data.title",
         tests=("tests/visualize/test_map.py",),
     ),
-    Tooth(
-        name="triggered",
-        promise="a trigger in place of ours never runs",
+    Mutation(
+        name="replaced_trigger",
+        promise="A trigger in place of memstore's own never runs.",
         file="memstore/database/inspect.py",
         old="if ours != sql and (ours or endless or _EXPRESSION.search(str(sql))):",
         new="if False:",
         tests=("tests/reliability/test_fuzz_files.py",),
     ),
-    Tooth(
-        name="computed",
-        promise="nor does what a column is computed by",
+    Mutation(
+        name="computed_column",
+        promise="The expression of a computed column never runs.",
         file="memstore/database/inspect.py",
         old="if any(hidden for _, hidden in there):",
         new="if False:",
         tests=("tests/reliability/test_fuzz_files.py",),
     ),
-    Tooth(
-        name="owned",
-        promise="what has no key for an owner keeps nothing else from being checked",
+    Mutation(
+        name="invalid_owner_key",
+        promise="A row with an invalid owner key keeps no other row from being checked.",
         file="memstore/repository/sqlite_only/integrity.py",
         old='func.typeof(assembly_vector.c.assembly_pk) == "integer"',
         new="assembly_vector.c.assembly_pk.is_not(None)",
         tests=("tests/reliability/test_fuzz_files.py",),
     ),
-    Tooth(
-        name="ages",
-        promise="a time beyond all years is damage that verify names",
+    Mutation(
+        name="time_out_of_range",
+        promise="verify names a time that no datetime can hold.",
         file="memstore/repository/sqlite_only/integrity.py",
         old='        with expect_stored(f"{kind}.updated_at"):\n',
         new="        if True:\n",
         tests=("tests/reliability/test_fuzz_files.py",),
     ),
-    Tooth(
-        name="unbounded",
-        promise="a message shows no more than the beginning of a value",
+    Mutation(
+        name="short_messages",
+        promise="A message shows only the beginning of a long value.",
         file="memstore/cli/jsonl.py",
         old="got {short_repr(namespace)}",
         new="got {namespace!r}",
         tests=("tests/cli/test_fuzz_commands.py",),
     ),
-    Tooth(
-        name="unlisted",
-        promise="members that are no texts are the store's to refuse",
+    Mutation(
+        name="member_type",
+        promise="The store refuses members that are not text.",
         file="memstore/cli/import_export.py",
         old="members += len(given) if isinstance(given, list) else 0",
         new="members += len(given)",
         tests=("tests/cli/test_fuzz_commands.py",),
     ),
-    Tooth(
-        name="fallback",
-        promise="an answer of the graph that is short under a filter is found exactly",
+    Mutation(
+        name="exact_fallback",
+        promise="A graph search that finds too few hits under a filter is repeated exactly.",
         file="memstore/index/hybrid.py",
         old="missing = [i for i, result in enumerate(results) if result is None]",
         new="missing, results = [], [a or SearchResult(np.empty(0, dtype=np.int64), np.empty(0), 0) for a in results]",
         tests=("tests/index/test_graph.py",),
     ),
-    Tooth(
-        name="moved",
-        promise="no transaction is committed to a file that is not at its path any more",
+    Mutation(
+        name="moved_file_commit",
+        promise="No transaction is committed to a file that is no longer at its path.",
         file="memstore/database/writer.py",
         old="self._file.check()  # a transaction of a user's may have taken long",
         new="pass",
         tests=("tests/database/test_file_identity.py",),
     ),
-    Tooth(
-        name="spilled",
-        promise="nor does a page of it reach the log",
+    Mutation(
+        name="moved_file_log",
+        promise="No page is written to the log of a file that is no longer at its path.",
         file="memstore/database/writer.py",
         old="self._file.check()  # before a page of it reaches a log that may be another file's by now",
         new="pass",
         tests=("tests/database/test_file_identity.py",),
     ),
-    Tooth(
-        name="unmoored",
-        promise="nothing is written back into such a file",
+    Mutation(
+        name="moved_file_checkpoint",
+        promise="No checkpoint writes to a file that is no longer at its path.",
         file="memstore/database/database.py",
-        old="return self.file.in_place and commit.write_back",
-        new="return commit.write_back",
+        old="return self.file.in_place and checkpoint_module.write_back",
+        new="return checkpoint_module.write_back",
         tests=("tests/database/test_file_identity.py",),
     ),
-    Tooth(
-        name="trusted",
-        promise="a vector that is not what was written is in no index",
+    Mutation(
+        name="index_checksum",
+        promise="A vector with a wrong checksum is in no index.",
         file="memstore/sync/loader.py",
         old="is_intact(blob, crc) and ",
         new="",
@@ -192,73 +194,73 @@ TEETH: tuple[Tooth, ...] = (
             "tests/reliability/test_corruption.py",
         ),
     ),
-    Tooth(
-        name="blended",
-        promise="nor in a composite",
+    Mutation(
+        name="composite_checksum",
+        promise="A vector with a wrong checksum is in no composite.",
         file="memstore/sync/composites.py",
-        old="if not is_intact(blob, written):",
+        old="if not is_intact(blob, stored_checksum):",
         new="if False:",
         tests=("tests/reliability/test_damaged_vectors.py",),
     ),
-    Tooth(
-        name="summed",
-        promise="a damaged sum is not added to",
+    Mutation(
+        name="damaged_sum",
+        promise="A damaged sum is recomputed, not added to.",
         file="memstore/sync/composites.py",
-        old="return mean if (None if vector is None else encode(vector)) == stored.vector else None",
+        old="return mean if (None if vector is None else encode(vector)) == composite.vector else None",
         new="return mean",
         tests=("tests/reliability/test_damaged_vectors.py",),
     ),
-    Tooth(
-        name="vectorless",
-        promise="what has no vector is found by nobody",
+    Mutation(
+        name="missing_vector",
+        promise="A record without a vector is in no search result.",
         file="memstore/api/collection.py",
         old=" or any(self._vector_of(record) is None for record in records.values())",
         new="",
         tests=("tests/reliability/test_damaged_files.py",),
     ),
-    Tooth(
-        name="emptied",
-        promise="a file that was emptied under its log is not made anew",
+    Mutation(
+        name="emptied_file",
+        promise="An empty file with a log beside it is not made a new store.",
         file="memstore/database/inspect.py",
         old="        _must_have_no_log(path)\n",
         new="",
         tests=("tests/reliability/test_damaged_files.py",),
     ),
-    Tooth(
-        name="epoch",
-        promise="an index of another epoch is built anew",
+    Mutation(
+        name="index_epoch",
+        promise="An index of another epoch is rebuilt.",
         file="memstore/sync/index_set.py",
         old="return self.applied == state.top and self.epoch == state.epoch",
         new="return self.applied == state.top",
         tests=("tests/reliability/test_processes.py",),
     ),
-    Tooth(
-        name="floor",
-        promise="an index behind the trimmed log is built anew",
+    Mutation(
+        name="trimmed_log",
+        promise="An index behind the trimmed change log is rebuilt.",
         file="memstore/sync/index_set.py",
         old="self.epoch == state.epoch and state.floor <= self.applied <= state.top",
         new="self.epoch == state.epoch and self.applied <= state.top",
         tests=("tests/reliability/test_processes.py",),
     ),
-    Tooth(
-        name="apply",
-        promise="the index has followed a commit before the caller is answered",
+    Mutation(
+        name="index_follows",
+        promise="The index has followed a commit before the caller gets the result.",
         file="memstore/database/writer.py",
         old="        self.committed(connection)\n",
         new="",
         tests=("tests/reliability/test_kills.py",),
     ),
-    Tooth(
-        name="sync",
-        promise="a commit under durability full outlives a power cut",
+    Mutation(
+        name="full_durability",
+        promise='A commit with durability "full" survives a power cut.',
         file="memstore/database/engine.py",
         old='"full": "FULL"',
         new='"full": "OFF"',
         tests=("tests/reliability/test_power_loss.py",),
     ),
-    Tooth(
-        name="settle",
-        promise="what became of a COMMIT that raised is found out by committing another",
+    Mutation(
+        name="unknown_commit",
+        promise="The outcome of a COMMIT that raised is found out by another commit.",
         file="memstore/database/transactions.py",
         old="        if not _settle(base, token, error):\n",
         new="        if True:\n",
@@ -267,41 +269,41 @@ TEETH: tuple[Tooth, ...] = (
 )
 
 
-def broken(tooth: Tooth, folder: Path) -> None:
-    """Make a copy of the code in *folder*, with the promise of *tooth* broken."""
+def apply(mutation: Mutation, folder: Path) -> None:
+    """Copy the code to *folder*, and apply *mutation* there."""
     for name in _COPIED:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.iterdir():
         if file.is_file():
             shutil.copy(file, folder)
-    code = (folder / tooth.file).read_text(encoding="utf-8")
-    if code.count(tooth.old) != 1:
-        raise SystemExit(f"{tooth.name}: {tooth.old!r} stands {code.count(tooth.old)} times in {tooth.file}, not once")
-    (folder / tooth.file).write_text(code.replace(tooth.old, tooth.new), encoding="utf-8")
+    code = (folder / mutation.file).read_text(encoding="utf-8")
+    if (count := code.count(mutation.old)) != 1:
+        raise SystemExit(f"{mutation.name}: {mutation.file} contains {mutation.old!r} {count} times, expected once")
+    (folder / mutation.file).write_text(code.replace(mutation.old, mutation.new), encoding="utf-8")
 
 
-def bites(tooth: Tooth) -> bool:
-    """Whether the tests of *tooth* go red."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        broken(tooth, folder)
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *tooth.tests]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    red = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if done.returncode == _RED:
-        print(f"{tooth.name}: red, as it must be: {red[0] if red else ''}")
+def is_noticed(mutation: Mutation) -> bool:
+    """Whether a test of *mutation* fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        apply(mutation, Path(folder))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *mutation.tests]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    failures = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if result.returncode == _TESTS_FAILED:
+        print(f"{mutation.name}: noticed: {failures[0] if failures else ''}")
         return True
-    print(f"{tooth.name}: NOT NOTICED (pytest ended with {done.returncode}): {tooth.promise}\n{done.stdout[-2_000:]}")
+    print(f"{mutation.name}: NOT NOTICED, pytest exited with {result.returncode}: {mutation.promise}")
+    print(result.stdout[-2_000:])
     return False
 
 
 def main(names: Sequence[str]) -> int:
-    """Break what is named, or everything; 1 when something was not noticed."""
-    unknown = set(names) - {tooth.name for tooth in TEETH}
-    if unknown:
-        print(f"no such tooth: {', '.join(sorted(unknown))}; there are {', '.join(tooth.name for tooth in TEETH)}")
+    """Apply the named mutations, or all; return 1 if one was not noticed."""
+    if unknown := set(names) - {mutation.name for mutation in MUTATIONS}:
+        print(f"no such mutation: {', '.join(sorted(unknown))}")
+        print(f"mutations: {', '.join(mutation.name for mutation in MUTATIONS)}")
         return 2
-    noticed = [bites(tooth) for tooth in TEETH if not names or tooth.name in names]
+    noticed = [is_noticed(mutation) for mutation in MUTATIONS if not names or mutation.name in names]
     return 0 if all(noticed) else 1
 
 

@@ -1,19 +1,21 @@
-"""What `tests.reliability.mutations` would break is there to be broken, and the tests that are to notice exist."""
+"""Every mutation fits the code: the code that it replaces is there, and its tests exist."""
+
+from pathlib import Path
 
 import pytest
 
-from tests.reliability.mutations import ROOT, TEETH, Tooth, broken
+from tests.reliability.mutations import MUTATIONS, ROOT, Mutation, apply
 
 
-@pytest.mark.parametrize("tooth", TEETH, ids=lambda tooth: tooth.name)
-def test_every_tooth_fits_the_code(tooth: Tooth) -> None:
-    code = (ROOT / tooth.file).read_text(encoding="utf-8")
-    assert code.count(tooth.old) == 1
-    compile(code.replace(tooth.old, tooth.new), tooth.file, "exec")
-    assert all((ROOT / test.partition("::")[0]).is_file() for test in tooth.tests)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_mutation_fits_the_code(mutation: Mutation) -> None:
+    code = (ROOT / mutation.file).read_text(encoding="utf-8")
+    assert code.count(mutation.old) == 1
+    compile(code.replace(mutation.old, mutation.new), mutation.file, "exec")
+    assert all((ROOT / test.partition("::")[0]).is_file() for test in mutation.tests)
 
 
-def test_a_tooth_that_no_longer_fits_is_said(tmp_path) -> None:
-    gone = Tooth(name="gone", promise="", file="memstore/errors.py", old="no such line", new="", tests=())
-    with pytest.raises(SystemExit, match="stands 0 times"):
-        broken(gone, tmp_path)
+def test_a_mutation_that_does_not_fit_the_code_is_an_error(tmp_path: Path) -> None:
+    mutation = Mutation(name="unfitting", promise="", file="memstore/errors.py", old="no such line", new="", tests=())
+    with pytest.raises(SystemExit, match="contains 'no such line' 0 times"):
+        apply(mutation, tmp_path)
