@@ -15,15 +15,15 @@ T = TypeVar("T")
 _ADVICE = "Run `memstore check`, or restore a backup."
 
 
-def corrupt_value(place: str, expected: str, found: object) -> DamagedError:
+def corrupt_value(place: str, expected: str, actual: object) -> DamagedError:
     """The error for a stored value that memstore never writes.
 
     Args:
         place: the table and column, such as `assembly.revision`.
         expected: the type or the value that belongs there.
-        found: what is stored.
+        actual: what is stored.
     """
-    return DamagedError(f"Corrupt value in {place}: expected {expected}, found {short_repr(found)}. {_ADVICE}")
+    return DamagedError(f"Corrupt value in {place}: expected {expected}, found {short_repr(actual)}. {_ADVICE}")
 
 
 def corrupt_column(table: str, values: Mapping[str, object], types: Mapping[str, type]) -> DamagedError:

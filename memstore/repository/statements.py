@@ -210,11 +210,11 @@ class InListQuery:
 @lru_cache(512)
 def _multi_row(sql: str, size: int, varies: tuple[bool, ...]) -> str:
     """*sql*, the INSERT of one row, for *size* rows; its first parameters are the columns that do not vary."""
-    head, _, tail = sql.partition(f"({', '.join('?' * len(varies))})")
+    before, _, after = sql.partition(f"({', '.join('?' * len(varies))})")
     constant, varying = varies.count(False), varies.count(True)
     rows = []
     for row in range(size):
         shared = iter(range(1, constant + 1))
         single = iter(range(constant + row * varying + 1, constant + (row + 1) * varying + 1))
         rows.append(f"({', '.join(f'?{next(single if differs else shared)}' for differs in varies)})")
-    return head + ", ".join(rows) + tail
+    return before + ", ".join(rows) + after
