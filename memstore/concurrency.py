@@ -1,6 +1,6 @@
-"""Waiting for threads: what asyncio code may do about work that cannot be cancelled.
+"""Waiting for threads from asyncio code. Work on a thread cannot be cancelled.
 
-Work runs on threads of the store's own, never in the loop's default executor, which is the application's.
+Work runs on the store's threads, never in the event loop's default executor, which belongs to the application.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 CHUNK_SIZE = 100
-"""Rows that a thread encodes or decodes before it lets the event loop's thread in (`yield_gil`)."""
+"""Rows that a thread encodes or decodes before it lets other threads run (`yield_gil`)."""
 
 
 def chunks(values: Sequence[T], size: int = CHUNK_SIZE) -> Iterator[Sequence[T]]:
-    """*values* in slices, with a breath between them: none after the last, for it may cost milliseconds."""
+    """*values* in slices of *size*, with `yield_gil` between them; not after the last, as it may take milliseconds."""
     for start in range(0, len(values), size):
         if start:
             yield_gil()
@@ -26,16 +26,15 @@ def chunks(values: Sequence[T], size: int = CHUNK_SIZE) -> Iterator[Sequence[T]]
 
 
 def yield_gil() -> None:
-    """Let go of the GIL: called between slices of pure Python work on a thread."""
+    """Release the GIL for a moment. Called between slices of pure Python work on a thread."""
     time.sleep(0)
 
 
 class UncancellableFuture(asyncio.Future[T]):
-    """What the work of a thread comes to. Whoever awaits it waits to its end, through any number of cancellations.
+    """The result of work on a thread. Awaiting it lasts until the work ends, through any number of cancellations.
 
-    A thread cannot be cancelled. A cancellation that a future refuses is kept by asyncio and let out when the future
-    is settled, in place of the outcome. Nothing else has that effect: a shielded task is a task still, and
-    `asyncio.run` cancels it at Ctrl-C.
+    asyncio keeps a cancellation that a future refuses, and raises it when the future is resolved, in place of the
+    result. Nothing else does that: a shielded task is still a task, and `asyncio.run` cancels it at Ctrl-C.
     """
 
     def __init__(self) -> None:
@@ -44,16 +43,16 @@ class UncancellableFuture(asyncio.Future[T]):
 
     @property
     def orphaned(self) -> bool:
-        """Whether this process is a forked child, in which there is no thread that would settle it."""
+        """Whether this process is a forked child, which has no thread that would resolve the future."""
         return os.getpid() != self._pid
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Refuse: see the class."""
+        """Refuse, except in a forked child."""
         return self.orphaned and super().cancel(msg)
 
 
 class ProcessLock:
-    """A lock for the whole process. In a forked child it is free, whoever held it in the parent."""
+    """A lock for the whole process. In a forked child it is free, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -70,105 +69,105 @@ class ProcessLock:
         self._lock.release()
 
 
-def settle(outcome: "asyncio.Future[T]", result: T | None, error: BaseException | None) -> None:
-    """Give *outcome* its result, or its *error*; one that was cancelled, so that nobody waits for it, stays so."""
-    if outcome.done():
+def resolve(future: "asyncio.Future[T]", result: T | None, error: BaseException | None) -> None:
+    """Set the *result* or the *error* of *future*, unless it was cancelled."""
+    if future.done():
         return
     if error is None:
-        outcome.set_result(result)  # type: ignore[arg-type]  # of T, where there is no error
+        future.set_result(result)  # type: ignore[arg-type]  # it is of T, where there is no error
         return
-    if isinstance(error, StopIteration):  # a future cannot hold it
+    if isinstance(error, StopIteration):  # a future cannot raise it
         wrapped = RuntimeError("StopIteration was raised")
         wrapped.__cause__ = error
         error = wrapped
-    outcome.set_exception(error)
-    outcome.exception()  # an error that nobody waits for any more is nobody's news
+    future.set_exception(error)
+    future.exception()  # marks it as retrieved: asyncio logs no error that nobody awaits any more
 
 
-async def finished(outcome: "asyncio.Future[T]") -> T:
-    """The result of *outcome*, any future or task, waited for to its end; a cancellation is let out then."""
+async def wait_to_end(future: "asyncio.Future[T]") -> T:
+    """The result of *future*, any future or task. A cancellation is raised only after *future* has ended."""
     cancelled: asyncio.CancelledError | None = None
-    while not outcome.done():
+    while not future.done():
         try:
-            await asyncio.shield(outcome)
+            await asyncio.shield(future)
         except asyncio.CancelledError as error:
             cancelled = cancelled or error
         except BaseException:  # noqa: BLE001 - raised again below, by result()
             break
     if cancelled is not None:
         raise cancelled
-    return outcome.result()
+    return future.result()
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Run *function* on a thread made for it, and wait for its end through any number of cancellations."""
-    outcome: UncancellableFuture[T] = UncancellableFuture()
-    threading.Thread(target=run_and_resolve(outcome, function), name="memstore-once", daemon=True).start()
-    return await outcome
+    """Run *function* on a new thread, and wait for its end through any number of cancellations."""
+    future: UncancellableFuture[T] = UncancellableFuture()
+    threading.Thread(target=run_and_resolve(future, function), name="memstore-once", daemon=True).start()
+    return await future
 
 
 class StoppedError(Exception):
-    """Work on a thread ended early because nobody waits for it any more. Never seen outside."""
+    """Ends work on a thread whose caller was cancelled. Never raised to the user."""
 
 
-class Stopping:
-    """Says, to work on a thread, that whoever waited for it was cancelled."""
+class StopSignal:
+    """Tells work on a thread that its caller was cancelled."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def check(self) -> None:
-        """Raise `StoppedError` where the work is to end."""
-        if self.asked:
+        """Raise `StoppedError` if the work must end."""
+        if self.requested:
             raise StoppedError
 
 
-class _Stoppable(UncancellableFuture[T]):
-    """An outcome that passes a cancellation on, and is waited for until the work has ended."""
+class _StoppableFuture(UncancellableFuture[T]):
+    """A future that passes a cancellation on to the work, and lasts until the work has ended."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stopping = Stopping()
+        self.stop = StopSignal()
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Ask the work to end; refuse, as `UncancellableFuture` does."""
-        self.stopping.asked = True
+        self.stop.requested = True
         return super().cancel(msg)
 
 
-async def in_thread_until_stopped(function: Callable[[Stopping], T]) -> T:
-    """Run *function*, which takes long, on a thread made for it; a cancellation asks it to end, and waits for that."""
-    outcome: _Stoppable[T] = _Stoppable()
-    work = run_and_resolve(outcome, lambda: function(outcome.stopping))
+async def in_cancellable_thread(function: Callable[[StopSignal], T]) -> T:
+    """Run a long *function* on a new thread. A cancellation sets its stop signal, and then waits for its end."""
+    future: _StoppableFuture[T] = _StoppableFuture()
+    work = run_and_resolve(future, lambda: function(future.stop))
     threading.Thread(target=work, name="memstore-once", daemon=True).start()
-    return await outcome
+    return await future
 
 
-def run_and_resolve(outcome: "asyncio.Future[T]", function: Callable[[], T]) -> Callable[[], None]:
-    """*function* as a thread runs it: its end settles *outcome*, on the loop that this belongs to."""
-    work = [(function, outcome)]
+def run_and_resolve(future: "asyncio.Future[T]", function: Callable[[], T]) -> Callable[[], None]:
+    """A call for a thread that runs *function* and resolves *future* on its event loop."""
+    work = [(function, future)]
 
     def call() -> None:
-        function, outcome = work.pop()  # a queue may keep the last call it made: not what it held, nor what it gave
+        function, future = work.pop()  # a queue may keep its last call alive: not with what the call refers to
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            tell(outcome.get_loop(), settle, outcome, None, error)
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
+            call_on_loop(future.get_loop(), resolve, future, None, error)
         else:
-            tell(outcome.get_loop(), settle, outcome, result, None)
+            call_on_loop(future.get_loop(), resolve, future, result, None)
 
     return call
 
 
-def tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
-    """Have *loop* call *function*; called on a thread."""
+def call_on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    """Have *loop* call *function* soon. For threads."""
     try:
         loop.call_soon_threadsafe(function, *arguments)
     except RuntimeError:
-        if not loop.is_closed():  # a loop that was closed under us has nobody who waits
+        if not loop.is_closed():  # nobody waits on a loop that was closed
             raise
 
 
-def on_this_loop(function: Callable[..., None]) -> Callable[..., None]:
-    """*function* as a thread may call it: the loop that runs now calls it soon."""
-    return partial(tell, asyncio.get_running_loop(), function)
+def on_current_loop(function: Callable[..., None]) -> Callable[..., None]:
+    """*function* for use on a thread: the event loop that runs now calls it soon."""
+    return partial(call_on_loop, asyncio.get_running_loop(), function)

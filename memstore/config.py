@@ -1,8 +1,8 @@
-"""One validated settings record; the part that gives data its meaning is stored in the file.
+"""The validated settings of a store.
 
-`Settings` is what the caller asked for. `Space` is what the file says its vectors are; it never changes after the
-file is made, and a store whose caller asks for something else is not opened. `IndexSettings` say how the vectors are
-searched: they are stored in the file, and each open may change them by `IndexOptions`.
+`Settings` are the arguments of `open`. `Space` describes the vectors of a file: it is fixed when the file is created,
+and an `open` that requests another one fails. `IndexSettings` say how vectors are searched: the file stores them, and
+each `open` may change them by `IndexOptions`.
 """
 
 import os
@@ -18,7 +18,7 @@ Engine = Literal["auto", "numpy", "faiss"]
 IndexKind = Literal["auto", "exact", "graph"]
 VectorType = Literal["float32", "float16"]
 Keep = Literal["full", "off"] | int
-"""How much of its past a file keeps: all, nothing, or so many seconds of it."""
+"""How much history a file keeps: all, none, or a number of seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +26,12 @@ class GraphOptions:
     """Parameters of the search graph, by their usual names (HNSW: Malkov and Yashunin, arXiv:1603.09320).
 
     Attributes:
-        m: links a vector has on the upper layers, 4 to 128; twice as many on the lowest. More find more and cost
+        m: links of a vector on each upper layer, 4 to 128; twice as many on the lowest. More links raise recall and
             memory: about 8.3 * m + 12 bytes a vector.
-        ef_construction: candidates that are looked at to link a new vector, 8 to 4,096. More make a better graph, and
-            take as much longer to build.
-        ef_search: candidates a search keeps, 8 to 65,536. More find more of the true neighbours and take as much
-            longer. None measures what it takes on a sample of the stored vectors.
+        ef_construction: candidates that are compared to link a new vector, 8 to 4,096. More candidates raise recall,
+            and build time in proportion.
+        ef_search: candidates of a search, 8 to 65,536. More candidates raise recall, and search time in proportion.
+            None measures the number that is needed on a sample of the stored vectors.
     """
 
     m: int = 16
@@ -39,10 +39,10 @@ class GraphOptions:
     ef_search: int | None = None
 
     def __post_init__(self) -> None:
-        _whole("m", self.m, 4, 128)
-        _whole("ef_construction", self.ef_construction, 8, 4_096)
+        _check_whole("m", self.m, 4, 128)
+        _check_whole("ef_construction", self.ef_construction, 8, 4_096)
         if self.ef_search is not None:
-            _whole("ef_search", self.ef_search, 8, 65_536)
+            _check_whole("ef_search", self.ef_search, 8, 65_536)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +67,16 @@ class IndexOptions:
     graph: GraphOptions | None = None
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, (*get_args(IndexKind), None))
-        _one_of("engine", self.engine, get_args(Engine))
-        _one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
+        _check_one_of("kind", self.kind, (*get_args(IndexKind), None))
+        _check_one_of("engine", self.engine, get_args(Engine))
+        _check_one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
         if self.graph is not None and not isinstance(self.graph, GraphOptions):
             raise InvalidError(
-                f"graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {short_repr(self.graph)}"
+                "Invalid graph: expected a memstore.GraphOptions, such as GraphOptions(m=32), "
+                f"found {short_repr(self.graph)}"
             )
         if self.kind == "graph" and self.engine == "numpy":
-            raise InvalidError("the graph needs FAISS: leave out engine='numpy', or use kind='exact'")
+            raise InvalidError("The graph needs FAISS: leave out engine='numpy', or use kind='exact'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +94,8 @@ class IndexSettings:
     vector_type: VectorType = "float32"
 
     def __post_init__(self) -> None:
-        _one_of("kind", self.kind, get_args(IndexKind))
-        _one_of("vector_type", self.vector_type, get_args(VectorType))
+        _check_one_of("kind", self.kind, get_args(IndexKind))
+        _check_one_of("vector_type", self.vector_type, get_args(VectorType))
 
     @classmethod
     def stored(cls, values: dict[str, Any] | None) -> "IndexSettings":
@@ -116,16 +117,17 @@ class Settings:
 
     Attributes:
         path: the database file.
-        dimension: numbers per vector; None means as stored, or the embedder's.
+        dimension: components per vector; None means as stored, or the embedder's.
         metric: None means as stored, and `"cosine"` for a new file.
-        curvature: of the ball of `"hyperbolic"`; None means as stored, and 1.0 for a new file.
+        curvature: magnitude c > 0 of the curvature -c of the Poincaré ball, for `"hyperbolic"`; None means as stored,
+            and 1.0 for a new file.
         timeout: seconds a write waits for other writers.
         durability: `"full"` syncs every commit to the disk; `"relaxed"` may lose the last commits at a power cut.
         read_only: refuse every write.
         index: how vectors are searched.
-        history: how much of its past the file keeps; None means as the file was last opened.
-        indexed_metadata: paths in metadata, as keys, that are to be indexed besides those that are.
-        half_life: seconds in which the activation of an assembly comes down to half.
+        history: how much history the file keeps; None means as the file was last opened.
+        indexed_metadata: paths in metadata, as keys, to index in addition to those that are indexed.
+        half_life: seconds in which the activation of an assembly decays to half.
     """
 
     path: str
@@ -141,8 +143,8 @@ class Settings:
     half_life: float = 86_400.0
 
     def __post_init__(self) -> None:
-        _one_of("metric", self.metric, (*get_args(Metric), None))
-        _one_of("durability", self.durability, get_args(Durability))
+        _check_one_of("metric", self.metric, (*get_args(Metric), None))
+        _check_one_of("durability", self.durability, get_args(Durability))
         if self.dimension is not None:
             check_dimension(self.dimension)
         if self.curvature is not None:
@@ -150,7 +152,7 @@ class Settings:
         check_timeout(self.timeout)
 
     def new_space(self, dimension: int) -> Space:
-        """What the vectors of a new file are. Raises `InvalidError` for a curvature without the metric that has one."""
+        """The space of a new file. Raises `InvalidError` for a curvature under a metric that has none."""
         metric = self.metric or "cosine"
         if self.curvature is not None:
             check_curvature(self.curvature, metric)
@@ -178,75 +180,79 @@ def check_index(index: object) -> IndexOptions:
     """*index*, a kind or `IndexOptions` or None, as `IndexOptions`, else `InvalidError`."""
     if isinstance(index, IndexOptions):
         return index
-    _one_of("index", index, (*get_args(IndexKind), None))
+    _check_one_of("index", index, (*get_args(IndexKind), None))
     return IndexOptions(kind=index)  # type: ignore[arg-type]
 
 
 def check_keep(history: object) -> Keep | None:
-    """*history* as what a file keeps of its past, else `InvalidError`."""
+    """*history* as the history that a file keeps, else `InvalidError`."""
     if history is None or (isinstance(history, str) and history in ("full", "off")):
         return history  # type: ignore[return-value]
     if isinstance(history, timedelta) and history >= timedelta(seconds=1):
         return int(history.total_seconds())
     raise InvalidError(
-        f"history is 'full', 'off', or a timedelta of a second or more to keep; got {short_repr(history)}"
+        f"Invalid history: expected 'full', 'off' or a timedelta of at least one second, found {short_repr(history)}"
     )
 
 
 def check_dimension(dimension: object) -> int:
-    """*dimension* as a number of components a store can have, else `InvalidError`."""
-    return _whole("dimension", dimension, 1, MAX_DIMENSION)
+    """*dimension* as the dimension of a store, else `InvalidError`."""
+    return _check_whole("dimension", dimension, 1, MAX_DIMENSION)
 
 
 def check_curvature(curvature: object, metric: Metric | None) -> float:
-    """*curvature* as that of a ball, else `InvalidError`; so too where *metric*, if it is known, has none."""
-    real = isinstance(curvature, int | float) and not isinstance(curvature, bool)
-    if not real or not MIN_CURVATURE <= curvature <= MAX_CURVATURE:  # type: ignore[operator]
+    """*curvature* as the magnitude of a curvature, else `InvalidError`; also if *metric* has no curvature."""
+    is_number = isinstance(curvature, int | float) and not isinstance(curvature, bool)
+    if not is_number or not MIN_CURVATURE <= curvature <= MAX_CURVATURE:  # type: ignore[operator]
         raise InvalidError(
-            f"curvature is a number, {MIN_CURVATURE:g} to {MAX_CURVATURE:g}: the space is curved by minus so much; "
-            f"got {short_repr(curvature)}"
+            f"Invalid curvature: expected a number from {MIN_CURVATURE:g} to {MAX_CURVATURE:g} (the curvature of the "
+            f"space is minus that number), found {short_repr(curvature)}"
         )
     if metric not in ("hyperbolic", None):
-        raise InvalidError(f"the metric {metric!r} has no curvature: leave it out, or say metric='hyperbolic'")
+        raise InvalidError(f"The metric {metric!r} has no curvature: leave curvature out, or use metric='hyperbolic'")
     return curvature  # type: ignore[return-value]
 
 
 def check_timeout(timeout: object) -> float:
     """*timeout* as seconds to wait, else `InvalidError`."""
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 <= timeout < 1e6:
-        raise InvalidError(f"timeout is in seconds, 0 to a million; got {short_repr(timeout)}")
+        raise InvalidError(f"Invalid timeout: expected seconds from 0 to 1,000,000, found {short_repr(timeout)}")
     return timeout
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
-    """*path* as an absolute path without links, as SQLite names the files beside it; anything else is refused."""
+    """*path* as an absolute path without symbolic links, as SQLite names the files beside it, else `InvalidError`."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str) or "\0" in text or not text:
-        raise InvalidError(f"path is a text path to the database file; got {short_repr(path)}")
+        raise InvalidError(f"Invalid path: expected the text path of a database file, found {short_repr(path)}")
     if text == ":memory:":
         raise InvalidError(
-            "a store is a file, so that several connections can share it; "
-            "memstore.testing.temporary_store() gives one that goes away"
+            "A store needs a file, because several connections share it: "
+            "use memstore.testing.temporary_store() for a temporary one"
         )
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
         raise InvalidError(
-            f"path {short_repr(text)} holds half of a surrogate pair, which no file's name does"
+            f"Invalid path {short_repr(text)}: it contains half of a surrogate pair, which a file name cannot contain"
         ) from error
     try:
         return os.path.realpath(text)
     except OSError as error:
-        raise InvalidError(f"path {short_repr(path)} leads where one may not look ({error.strerror})") from error
+        raise InvalidError(
+            f"Cannot read path {short_repr(path)} ({error.strerror}): check the permissions of its folders"
+        ) from error
 
 
-def _whole(name: str, value: object, least: int, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InvalidError(f"{name} is a whole number, {least:,} to {most:,}; got {short_repr(value)}")
+def _check_whole(name: str, value: object, minimum: int, maximum: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise InvalidError(
+            f"Invalid {name}: expected a whole number from {minimum:,} to {maximum:,}, found {short_repr(value)}"
+        )
     return value
 
 
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+def _check_one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if not (value is None or isinstance(value, str)) or value not in allowed:
-        words = ", ".join(repr(a) for a in allowed if a is not None)
-        raise InvalidError(f"{name} is one of {words}; got {short_repr(value)}")
+        choices = ", ".join(repr(choice) for choice in allowed if choice is not None)
+        raise InvalidError(f"Invalid {name}: expected one of {choices}, found {short_repr(value)}")

@@ -1,4 +1,4 @@
-"""Every error memstore raises, in one tree.
+"""Every error that memstore raises, in one tree.
 
 ::
 
@@ -8,32 +8,32 @@
     │   ├── MissingFileError        (FileNotFoundError) there is no file or folder where one is needed
     │   ├── NewerFileError          it was written by a newer release
     │   └── SettingsMismatchError   (ValueError) it has another dimension, metric, curvature or embedder
-    ├── InvalidError                (ValueError) an argument was refused; nothing was written
+    ├── InvalidError                (ValueError) an invalid argument; nothing was written
     │   ├── DimensionError          an embedding of another dimension
     │   ├── EmbeddingError          an embedding that cannot be stored or searched
-    │   └── FilterError             a filter the language does not have
-    ├── DuplicateError              (ValueError) the id is taken
+    │   └── FilterError             a filter that the filter language does not have
+    ├── DuplicateError              (ValueError) the id exists already
     ├── NotFoundError               (LookupError) there is no such record
-    ├── StalePlanError              (RuntimeError) a plan to forget of what has changed since
+    ├── StalePlanError              (RuntimeError) records changed after the plan to forget them was made
     ├── ConflictError               (RuntimeError) a change or merge that cannot be undone: later changes depend on it
-    ├── HistoryError                (LookupError) what is asked for of the past is not known
-    ├── BusyError                   (TimeoutError) another writer held the file too long
-    ├── TransactionError            (RuntimeError) a transaction used where it cannot be
-    ├── UsageError                  (RuntimeError) the store used where it cannot be
+    ├── HistoryError                (LookupError) the file does not keep that part of its history
+    ├── BusyError                   (TimeoutError) another writer used the file for too long
+    ├── TransactionError            (RuntimeError) a transaction used in a way that is not possible
+    ├── UsageError                  (RuntimeError) the store used in a way that is not possible
     │   ├── ClosedError             after it was closed
     │   ├── EventLoopError          from another event loop than the one that opened it
     │   ├── ForkedStoreError        in a forked child
-    │   └── ReadOnlyError           for writing, while opened with read_only=True
-    ├── EmbedderError               no embedder where one is needed, or one that returned what cannot be stored
-    ├── EngineError                 the search engine asked for cannot be used safely here
-    ├── LoadError                   a load stopped partway; says how many were stored
+    │   └── ReadOnlyError           for writing, although opened with read_only=True
+    ├── EmbedderError               no embedder where one is needed, or an embedder with invalid output
+    ├── EngineError                 the requested search engine cannot be used safely in this process
+    ├── LoadError                   a load stopped partway; gives the number of stored items
     └── StorageError                (OSError) SQLite or the disk failed
         ├── CommitUnknownError      whether the last write was stored is known only after a reopen
-        ├── DamagedError            what is stored cannot be what was written
+        ├── DamagedError            the file contains values that memstore did not write
         └── StoreReplacedError      the file was moved, deleted or replaced while it was open
 
-Errors carry their data as attributes, and their message says what to do next. Errors of SQLite and
-SQLAlchemy are translated in `memstore.database`, and nowhere else.
+An error has its data as attributes, and its message says what to do next. Only `memstore.database`
+translates errors of SQLite and SQLAlchemy.
 """
 
 import datetime
@@ -76,15 +76,15 @@ class MemstoreError(Exception):
     """The base of every error memstore raises."""
 
 
-_words = reprlib.Repr()
-_words.maxstring = _words.maxother = 200
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 200
 
 
 def short_repr(value: object) -> str:
-    """*value* as a message shows it: no more than its beginning, and its type where its own `repr` raises."""
+    """The `repr` of *value* for a message: only its beginning if it is long, and its type if `repr` raises."""
     try:
-        return _words.repr(value)
-    except Exception:  # noqa: BLE001 - an integer of 5,000 digits raises, and a caller's class may raise anything
+        return _short.repr(value)
+    except Exception:  # noqa: BLE001 - the repr of a caller's class may raise anything
         return f"a value of type {type(value).__name__}"
 
 
@@ -93,18 +93,18 @@ class OpenError(MemstoreError):
 
 
 class ForeignFileError(OpenError):
-    """The file is not a memstore file; it was not touched."""
+    """The file is not a memstore file; it was not changed."""
 
 
 class MissingFileError(OpenError, FileNotFoundError):
-    """There is no file, or no folder, where one is needed."""
+    """A file or a folder is missing."""
 
 
 class NewerFileError(OpenError):
-    """The file was written by a newer release; it was not touched.
+    """A newer release wrote the file; it was not changed.
 
     Attributes:
-        revision: the schema revision found in the file.
+        revision: the schema revision of the file.
     """
 
     def __init__(self, message: str, *, revision: str) -> None:
@@ -113,21 +113,21 @@ class NewerFileError(OpenError):
 
 
 class SettingsMismatchError(OpenError, ValueError):
-    """The file holds another dimension, metric, curvature or embedder than was asked for, or than when it was opened.
+    """The file has another dimension, metric, curvature or embedder than requested, or than when it was opened.
 
     Attributes:
         setting: `"dimension"`, `"metric"`, `"curvature"` or `"embedder"`.
-        expected: what the file holds.
-        got: what was asked for.
+        expected: the value in the file.
+        got: the requested value.
     """
 
     def __init__(self, setting: str, *, expected: object, got: object, restored: bool = False) -> None:
         super().__init__(
-            f"the file was replaced by one with {setting} {expected!r} while this store was open with {got!r}: "
-            "close it, and open it again for what is there now"
+            f"The content of the file was replaced while this store was open: expected {setting} {got!r}, found "
+            f"{expected!r}. Close the store and open it again"
             if restored
-            else f"this file has {setting} {expected!r}, but {got!r} was asked for: "
-            f"leave {setting} out to use what is stored, or open another file"
+            else f"This file has {setting} {expected!r}, but {got!r} was requested: "
+            f"leave {setting} out to use the stored value, or open another file"
         )
         self.setting = setting
         self.expected = expected
@@ -135,45 +135,46 @@ class SettingsMismatchError(OpenError, ValueError):
 
 
 class InvalidError(MemstoreError, ValueError):
-    """An argument was refused; nothing was written."""
+    """An argument is invalid; nothing was written."""
 
 
 class DimensionError(InvalidError):
     """An embedding of another dimension than the store's.
 
     Attributes:
-        expected: the store's dimension.
-        got: the dimension, or the shape, that was given.
+        expected: the dimension of the store.
+        got: the dimension, or the shape, of the argument.
     """
 
     def __init__(self, *, expected: int, got: object) -> None:
-        super().__init__(f"this store holds embeddings of dimension {expected}; got {got}")
+        super().__init__(f"Wrong dimension of an embedding: expected {expected}, found {got}")
         self.expected = expected
         self.got = got
 
 
 class EmbeddingError(InvalidError):
-    """An embedding that cannot be stored or searched: not numbers, not finite, or without a place in the metric."""
+    """An embedding that cannot be stored or searched: not numbers, not finite, or outside the domain of the metric."""
 
 
 class FilterError(InvalidError):
-    """A filter the language does not have; see the guide for the whole of it."""
+    """A filter that the filter language does not have; the guide describes the language."""
 
 
 class DuplicateError(MemstoreError, ValueError):
-    """The id is taken.
+    """The id exists already.
 
     Attributes:
-        id: the id that exists, or that was given twice.
+        id: the id that exists, or that one call contains twice.
     """
 
     def __init__(self, noun: str, id: str, *, given_twice: bool = False, restored: bool = False) -> None:
-        what = (
-            "was given twice in one call" if given_twice else "exists: use upsert to replace it, or update to change it"
-        )
-        if restored:
-            what = "exists again: forget or delete that one to bring back the one before it"
-        super().__init__(f"{noun} {id!r} {what}")
+        if given_twice:
+            reason = "is twice in one call: give each id once"
+        elif restored:
+            reason = "exists again: forget or delete it to recover the earlier one"
+        else:
+            reason = "exists: use upsert to replace it, or update to change it"
+        super().__init__(f"{noun.capitalize()} {id!r} {reason}")
         self.id = id
 
 
@@ -185,23 +186,23 @@ class NotFoundError(MemstoreError, LookupError):
     """
 
     def __init__(self, noun: str, id: str, namespace: tuple[str, ...], *, trash: bool = False) -> None:
-        super().__init__(f"there is no {noun} {id!r} in {'the trash of ' if trash else ''}namespace {namespace!r}")
+        super().__init__(f"There is no {noun} {id!r} in {'the trash of ' if trash else ''}namespace {namespace!r}")
         self.id = id
         self.namespace = namespace
 
 
 class StalePlanError(MemstoreError, RuntimeError):
-    """Records that a plan names are not what they were when it was made; nothing was moved.
+    """Records of a plan to forget have changed since it was made; nothing was forgotten.
 
     Attributes:
-        ids: of those records.
+        ids: the ids of those records.
     """
 
     def __init__(self, noun: str, ids: list[str]) -> None:
-        some = ", ".join(map(short_repr, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
+        names = ", ".join(map(short_repr, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
         super().__init__(
-            f"this plan is stale, and nothing was moved: {noun} {some} {'was' if len(ids) == 1 else 'were'} changed, "
-            "used, pinned or deleted since it was made; plan again"
+            f"This plan is out of date, and nothing was forgotten: {noun} {names} "
+            f"{'was' if len(ids) == 1 else 'were'} changed, used, pinned or deleted since it was made. Plan again"
         )
         self.ids = ids
 
@@ -221,10 +222,10 @@ class ConflictError(MemstoreError, RuntimeError):
 
 
 class HistoryError(MemstoreError, LookupError):
-    """What is asked for of the past is not known, or not any more.
+    """The file does not keep that part of its history, or no longer.
 
     Attributes:
-        since: from when on everything is known; None where the file keeps nothing of its past.
+        since: the start of the history that the file keeps; None if it keeps none.
     """
 
     def __init__(self, message: str, *, since: datetime.datetime | None) -> None:
@@ -233,22 +234,22 @@ class HistoryError(MemstoreError, LookupError):
 
     @classmethod
     def before(cls, since: datetime.datetime | None) -> "HistoryError":
-        """The error where *since* is later than what was asked for."""
+        """The error for a time before *since*, the start of the history."""
         if since is None:
-            return cls("this file keeps nothing of its past: open it with history='full' to begin", since=None)
-        return cls(f"the history of this file is known from {since.isoformat()} on: ask for then or later", since=since)
+            return cls("This file keeps no history: open it with history='full' to start one", since=None)
+        return cls(f"The history of this file starts at {since.isoformat()}: use that time or a later one", since=since)
 
 
 class BusyError(MemstoreError, TimeoutError):
-    """Another writer held the file for longer than `timeout`; nothing was written, so try again."""
+    """Another writer used the file for longer than `timeout`; nothing was written. Try again."""
 
 
 class TransactionError(MemstoreError, RuntimeError):
-    """A transaction was used where it cannot be."""
+    """A transaction was used in a way that is not possible."""
 
 
 class UsageError(MemstoreError, RuntimeError):
-    """The store was used where it cannot be."""
+    """The store was used in a way that is not possible."""
 
 
 class ClosedError(UsageError):
@@ -268,11 +269,11 @@ class ReadOnlyError(UsageError):
 
 
 class EmbedderError(MemstoreError):
-    """There is no embedder where one is needed, or it returned what cannot be stored."""
+    """There is no embedder where one is needed, or its output is invalid."""
 
 
 class EngineError(MemstoreError):
-    """The search engine asked for cannot be used safely in this process."""
+    """The requested search engine cannot be used safely in this process."""
 
 
 class LoadError(MemstoreError):
@@ -288,16 +289,16 @@ class LoadError(MemstoreError):
 
 
 class StorageError(MemstoreError, OSError):
-    """SQLite or the disk failed; the message is SQLite's own."""
+    """SQLite or the disk failed; the message contains that of SQLite."""
 
 
 class CommitUnknownError(StorageError):
-    """Whether the last write was stored is known only after a reopen; the store takes no more writes."""
+    """Whether the last write was stored is known only after a reopen; the store accepts no more writes."""
 
 
 class DamagedError(StorageError):
-    """What is stored cannot be what was written; `check()` names every such record."""
+    """The file contains values that memstore did not write; `check()` names every such record."""
 
 
 class StoreReplacedError(StorageError):
-    """The file at the store's path is not the one that was opened, or there is none; nothing was written."""
+    """The file at the store's path is missing or not the opened one; nothing was written."""

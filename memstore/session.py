@@ -16,7 +16,14 @@ from sqlalchemy import Connection
 
 from memstore.actor import Actor, current_actor
 from memstore.database import Database
-from memstore.database.transactions import GIVEN_UP, begin_savepoint, end_savepoint, in_write, savepoint, undo_savepoint
+from memstore.database.transactions import (
+    ROLLED_BACK,
+    begin_savepoint,
+    end_savepoint,
+    in_write,
+    savepoint,
+    undo_savepoint,
+)
 from memstore.database.writer import BatchableOperation, WriteSession
 from memstore.embedders.bound import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
@@ -146,7 +153,7 @@ class Autocommit:
         if self.database.settings.read_only:
             return False
         try:
-            await self.database.write(self._update_stale, wait=_REPAIR_WAIT)
+            await self.database.write(self._update_stale, after_commit=self.follower.after_commit, wait=_REPAIR_WAIT)
         except (BusyError, StorageError) as error:
             _log.info("stale composites were not recomputed, the next search tries again: %s", error)
             return False
@@ -172,16 +179,19 @@ class Autocommit:
             context = WriteContext(connection, self.spaces, now(), actor)
             return _run_write(context, self.follower, step, self.follower.indexes.applied)
 
+        operation: Callable[[Connection], T]
         if isinstance(function, BatchableOperation):
-            operation: Callable[[Connection], T] = function.inside(run, actor)
-            return await self.database.write(operation, before=before, batch=batch)
-        return await self.database.write(lambda connection: run(connection, function), before=before, batch=batch)
+            operation = function.inside(run, actor)
+        else:
+            operation = lambda connection: run(connection, function)  # noqa: E731 - its type is declared above
+        after_commit = self.follower.after_commit
+        return await self.database.write(operation, before=before, after_commit=after_commit, batch=batch)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
         """Open a transaction for the caller; it is committed if the block ends, rolled back if it raises."""
         self.check_no_open_transaction()
-        async with self.database.session() as session:
+        async with self.database.session(self.follower.after_commit) as session:
             time = TransactionTime()
             base = await session.run(lambda connection: self._update_stale(connection, time))
             opened = OpenTransaction(self, session, base, time)
@@ -306,7 +316,7 @@ class OpenTransaction:
 
         def step(connection: Connection) -> T:
             if not in_write(connection):
-                raise TransactionError(GIVEN_UP)
+                raise TransactionError(ROLLED_BACK)
             return function(connection)
 
         self._busy = True

@@ -7,15 +7,15 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def now() -> datetime:
-    """The time as records keep it: aware, UTC, whole microseconds."""
+    """The current time: aware, UTC, whole microseconds."""
     return datetime.now(UTC)
 
 
-def to_micros(when: datetime) -> int:
-    """An aware datetime as stored: whole microseconds since 1970, UTC."""
-    return (when - EPOCH) // _MICROSECOND
+def to_micros(time: datetime) -> int:
+    """An aware datetime as the stored integer: microseconds since 1970, UTC."""
+    return (time - EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
-    """The stored time as a datetime, aware, UTC."""
-    return EPOCH + timedelta(0, 0, micros)  # by name it takes twice as long
+    """A stored integer as an aware datetime, UTC."""
+    return EPOCH + timedelta(0, 0, micros)  # keyword arguments take twice as long

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.api.store import Store, close_after
-from memstore.concurrency import finished
+from memstore.concurrency import wait_to_end
 from memstore.config import (
     Durability,
     IndexKind,
@@ -23,7 +23,7 @@ from memstore.config import (
     path_text,
 )
 from memstore.database import Database
-from memstore.database.inspect import no_dimension
+from memstore.database.inspect import missing_dimension_error
 from memstore.embedders.bound import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index.engine_selector import EngineSelector
@@ -148,13 +148,14 @@ async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
         await _keep_history(database, settings)
         maintainer = IndexMaintainer(indexes, database)
         follower = Follower(indexes, guard, maintainer.notifier())
-        database.when_committed(follower.after_commit)
         session = Autocommit(database, follower, spaces, embedder)
         lagging = await database.read(vectors.lagging)
         if lagging:
             await session.update_composites()
     except BaseException:
-        await finished(asyncio.ensure_future(database.close()))  # a second cancellation leaves no thread behind either
+        await wait_to_end(
+            asyncio.ensure_future(database.close())
+        )  # a second cancellation leaves no thread behind either
         raise
     return Store(session, maintainer)
 
@@ -215,7 +216,7 @@ def _settle(connection: Connection, settings: Settings) -> dict[RecordKind, Vect
     """Fix what the vectors of a new file are; another process may have done it just before."""
     if not store_meta.spaces(connection):
         if settings.dimension is None:
-            raise no_dimension(settings.path)
+            raise missing_dimension_error(settings.path)
         store_meta.add_spaces(connection, settings.new_space(settings.dimension))
         history_retention.set_keep(connection, settings.history or "full")
     return store_meta.spaces(connection)

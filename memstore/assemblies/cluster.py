@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from memstore.concurrency import CHUNK_SIZE, Stopping, in_thread_until_stopped, yield_gil
+from memstore.concurrency import CHUNK_SIZE, StopSignal, in_cancellable_thread, yield_gil
 from memstore.errors import DuplicateError, InvalidError
 from memstore.index.protocol import Keys, Mask
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
@@ -154,7 +154,7 @@ async def suggest(
                     counts[place] = len(each.others)
             done = begun + _told_of_many(on_progress, done - begun, len(asked), begun, total)
         led = partial(_led, lists, free, asked, min_size)
-        found, again = await in_thread_until_stopped(led)
+        found, again = await in_cancellable_thread(led)
         groups += found
         asked = again
         total += len(again)
@@ -180,7 +180,7 @@ def _placed(keys: Keys, others: Keys, scores: Doubles, cut: bool) -> _Neighbours
 
 
 def _led(
-    lists: list[_Neighbours | None], free: Mask, asked: Keys, min_size: int, stopping: Stopping
+    lists: list[_Neighbours | None], free: Mask, asked: Keys, min_size: int, stop: StopSignal
 ) -> tuple[list[_Group], Keys]:
     """The groups that *asked* lead, in their turn, and who of them is to be asked again; *free* is brought up to date.
 
@@ -190,7 +190,7 @@ def _led(
     again: list[int] = []
     for turn, place in enumerate(_by_density(lists, asked)):
         if turn % CHUNK_SIZE == 0:
-            stopping.check()
+            stop.check()
             yield_gil()
         held, lists[place] = lists[place], None
         if held is None or not free[place]:

@@ -18,7 +18,7 @@ from memstore.cli.output import number, progress, say, say_json, show_fields, sh
 from memstore.cli.stores import looking
 from memstore.config import path_text
 from memstore.database.inspect import HEAD, inspect
-from memstore.database.restore_copy import occupied
+from memstore.database.restore_copy import has_store
 from memstore.maintenance.backup import backup as copy
 from memstore.models import VerifyReport
 
@@ -106,7 +106,7 @@ def restore(
     one at their next call. Stopped at any moment, it has done all of it or nothing. --json prints what was restored,
     as verify does.
     """
-    if not yes and occupied(path_text(file)):
+    if not yes and has_store(path_text(file)):
         _confirm(source, file)
     done = _shown("restoring", lambda told: memstore.restore_backup(source, file, timeout=timeout, on_progress=told))
     if json:

@@ -1,15 +1,16 @@
-"""Engines, threads, pragmas, steps and migrations: the only room that says BEGIN or COMMIT.
+"""Owns the SQLite file, its threads and transactions, and its migrations.
 
-* `identity`: whether the opened file is the one at its path.
-* `driver`: one SQLite connection on a thread of its own; whole functions run there.
-* `sqlite`: which SQLite it is.
-* `forks`: what a forked child inherits of it.
-* `file`: what a file is, before anything is done to it; engines and pragmas.
-* `commit`: BEGIN, SAVEPOINT, COMMIT, and what to do when a COMMIT raises; the translation of driver errors.
-* `core`: `Database`: one writer, readers, upkeep.
-* `copying`: a copy of a file that is in use.
-* `restoring`: a copy put in the place of what a file in use holds.
-* `migration`, `batch`: bringing a file to this release's schema.
+It is the only package that says BEGIN or COMMIT. Between calls no transaction is open, except a user's.
+May import `errors`, `concurrency`, `config` and `schema`.
+
+* `database`: `Database`, the open file: one writer, two readers and one connection for upkeep.
+* `connection_thread`: one SQLite connection and its thread.
+* `writer`, `write_queue`: pending writes, in order, that share transactions.
+* `transactions`, `driver_errors`, `checkpoint`: BEGIN to COMMIT; driver errors translated; the log written back.
+* `engine`, `async_engine`, `sqlite`: SQLAlchemy engines, pragmas, and the SQLite library.
+* `inspect`, `file_identity`, `fork_safety`: what a file is; whether it was replaced; forked children.
+* `migrate`: creates a file, or upgrades it to this release's schema.
+* `backup_copy`, `restore_copy`: copies of a file in use, and its content replaced.
 """
 
 from memstore.database.database import Database

@@ -1,7 +1,7 @@
-"""A copy of a store's file, taken while others read and write it.
+"""Copies a store's file while other connections read and write it.
 
-A copy is one file: it is left without a write-ahead log, so that reading it puts nothing beside it, and it can be
-read where nothing can be written. The store that opens it gives it one.
+A copy is one file without a write-ahead log: reading it creates no file beside it, so it can be read from a read-only
+folder. The store that opens it switches it to a write-ahead log.
 """
 
 import os
@@ -14,75 +14,77 @@ from pathlib import Path
 from memstore.database.driver_errors import translated
 from memstore.database.engine import uri
 from memstore.database.file_identity import OpenedFile
-from memstore.database.fork_safety import briefly
-from memstore.database.inspect import no_folder
+from memstore.database.fork_safety import temporary_connections
+from memstore.database.inspect import missing_folder_error
 from memstore.database.sqlite import sqlite3
 from memstore.errors import InvalidError, StorageError
 
-_PAGES = 1_000  # copied before others may run
+_PAGES = 1_000  # copied before other connections may write
 
 
-def copy(source: str, opened: OpenedFile | None, target: str, progress: Callable[[int, int], None]) -> None:
-    """Copy the file *source*, as it is at this moment, into a new file *target*; nothing is left of a copy that fails.
+def copy_file(source: str, opened: OpenedFile | None, target: str, progress: Callable[[int, int], None]) -> None:
+    """Copy one snapshot of the file *source* into a new file *target*. A copy that fails leaves no file.
 
     Args:
-        source: a file of ours, of any revision, which others may have open.
-        opened: which one it is; None for whichever lies at the path.
-        target: a path at which there is no file.
-        progress: called with pages copied and pages in all; what it raises ends the copy.
+        source: a memstore file of any revision; other connections may have it open.
+        opened: the file that must be at *source*; None for any.
+        target: a path without a file.
+        progress: called with the pages copied and the total; an exception that it raises ends the copy.
 
     Raises:
         InvalidError: there is a file at *target*.
-        StoreReplacedError: the file at *source* is another.
-        MissingFileError: its folder does not exist.
+        StoreReplacedError: the file at *source* is not *opened*.
+        MissingFileError: the folder of *target* does not exist.
     """
     opened = OpenedFile(source) if opened is None else opened
     opened.check()
-    _claim(target, like=source)
+    _create(target, like=source)
 
-    def step(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - the form SQLite calls
+    def step(status: int, remaining: int, total: int) -> None:  # noqa: ARG001 - SQLite passes three arguments
         progress(total - remaining, total)
 
     try:
-        with briefly(source), translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
+        with temporary_connections(source), translated(), closing(sqlite3.connect(uri(source, "ro"), uri=True)) as base:
             opened.check()
             base.execute("BEGIN")
-            base.execute("SELECT 1 FROM store_meta").fetchone()  # one state: without it every write of others restarts
-            with closing(sqlite3.connect(target)) as made:
-                made.execute("PRAGMA fullfsync=ON")  # see file.configure
-                base.backup(made, pages=_PAGES, progress=step, sleep=0.001)
-                made.execute("PRAGMA journal_mode=DELETE")
-                renew(made)
-                made.commit()
+            base.execute(
+                "SELECT 1 FROM store_meta"
+            ).fetchone()  # begins the snapshot: else every write restarts the copy
+            with closing(sqlite3.connect(target)) as copy:
+                copy.execute("PRAGMA fullfsync=ON")  # see engine.configure
+                base.backup(copy, pages=_PAGES, progress=step, sleep=0.001)
+                copy.execute("PRAGMA journal_mode=DELETE")
+                set_new_epoch(copy)
+                copy.commit()
     except BaseException as error:
-        for left in (target, f"{target}-journal"):
+        for path in (target, f"{target}-journal"):
             try:
-                Path(left).unlink(missing_ok=True)
-            except OSError as refused:  # the disk that failed the copy may refuse this too: say both
-                error.add_note(f"and what there is of the copy could not be deleted: {refused}")
+                Path(path).unlink(missing_ok=True)
+            except OSError as unlink_error:  # the disk that failed the copy may fail this too: report both
+                error.add_note(f"The incomplete copy could not be deleted: {unlink_error}")
         raise
 
 
-def _claim(target: str, *, like: str) -> None:
-    """Make the file, empty, if there is none: of two copies to one path one is refused, and writes nothing there.
+def _create(target: str, *, like: str) -> None:
+    """Create the file, empty. Of two copies to one path, one is refused here and writes nothing.
 
-    Nobody may read it who may not read the file it is *like*.
+    It gets the read permissions of the file *like*.
     """
     try:
         mode = stat.S_IMODE(Path(like).stat().st_mode) & 0o666 | 0o600
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     except FileExistsError as error:
-        raise InvalidError(f"{target!r} exists, and a backup overwrites nothing: give another path") from error
+        raise InvalidError(f"{target!r} exists, and a backup overwrites no file: give another path") from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise no_folder(Path(target)) from error
+        raise missing_folder_error(Path(target)) from error
     except OSError as error:
-        raise StorageError(f"{target!r} cannot be made ({error}): see to its folder") from error
+        raise StorageError(f"Cannot create {target!r} ({error}): check its folder") from error
 
 
-def renew(base: sqlite3.Connection) -> None:
-    """Let the history of a copy go on apart: an index of the one must not be taken for the other's.
+def set_new_epoch(base: sqlite3.Connection) -> None:
+    """Give a copy a new epoch, so that no index of the one file is used for the other.
 
-    The snapshots in it are of the history they have in common. Nothing is committed.
+    Its index snapshots stay valid: they are from before the copy. Does not commit.
     """
     epoch = uuid.uuid4().hex
     if base.execute("SELECT 1 FROM sqlite_master WHERE name = 'index_snapshot'").fetchone():  # from revision 0002 on

@@ -6,14 +6,14 @@ from memstore.errors import BusyError
 
 
 def write_back(base: sqlite3.Connection, wait: float) -> bool:
-    """Write the log back into the file and start it anew; False where others kept it from that for *wait* seconds.
+    """Copy the log back into the file and empty it; False if other connections prevented that for *wait* seconds.
 
-    SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log; TRUNCATE takes the
-    writer lock first, so none can. It runs PASSIVE when the lock is not to be had in time: so it is taken before, to
-    see that it is to be had, and the checkpoint left for later when it is not. For the same reason no connection that
-    writes checkpoints by itself (`wal_autocheckpoint=0`).
+    SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the log. TRUNCATE takes the
+    write lock first, which prevents that; but it falls back to PASSIVE if it does not get the lock in time. So this
+    function first takes the lock once, to see that it is free, and otherwise leaves the checkpoint for later. For the
+    same reason no connection that writes checkpoints automatically (`wal_autocheckpoint=0`).
 
-    A SQLite that is mended does most of it passively before, so that writers wait for the rest alone.
+    A fixed SQLite first copies most of the log passively, so that writers wait only for the rest.
     """
     try:
         with translated():

@@ -1,9 +1,9 @@
-"""One SQLite connection on a thread of its own, where whole functions run.
+"""One SQLite connection and its thread, where whole functions run.
 
-SQLAlchemy's async engine opens the connection; aiosqlite owns its thread. aiosqlite has no public call that runs
-one function of ours there, so this adapter puts it on that thread's queue (`Connection._tx`, as SQLAlchemy's own
-dialect does). The function receives a synchronous SQLAlchemy `Connection` over the same SQLite connection: an
-operation of any number of statements is one hop, and binding parameters and building rows stay off the event loop.
+SQLAlchemy's async engine opens the connection; aiosqlite owns the thread. aiosqlite has no public call that runs a
+function there, so this adapter puts it on the thread's queue (`Connection._tx`, as SQLAlchemy's dialect does). The
+function receives a synchronous SQLAlchemy `Connection` over the same SQLite connection: an operation of any number of
+statements is one hop, and parameters are bound and rows are built off the event loop.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
 
-from memstore.concurrency import UncancellableFuture, finished, run_and_resolve
+from memstore.concurrency import UncancellableFuture, run_and_resolve, wait_to_end
 from memstore.database import fork_safety
 from memstore.database.sqlite import sqlite3
 
@@ -27,16 +27,21 @@ Step = Callable[[Connection], T]
 
 
 class ConnectionThread:
-    """One connection and its thread. Functions run one after the other, in the order they were submitted."""
+    """A connection and its thread. Functions run one after the other, in the order in which they were submitted.
+
+    Attributes:
+        path: the file.
+        gate: held while the thread runs a function; see `fork_safety`.
+    """
 
     def __init__(self, connection: Any, path: str) -> None:
         self.path = path
-        self.gate = threading.RLock()  # held while the thread is at work: see `forks`
+        self.gate = threading.RLock()
         self._pid = os.getpid()
         self._connection = connection
         self._sync: Connection | None = None
-        self._asked = 0  # counted by the event loop alone
-        self._done = 0  # counted by the thread alone
+        self._submitted_count = 0  # counted by the event loop alone
+        self._done_count = 0  # counted by the thread alone
 
     @classmethod
     async def open(
@@ -45,77 +50,77 @@ class ConnectionThread:
         """Connect to the file at *path* by *engine*, and run *setup* on the new connection's thread."""
         connection = await engine.connect()
         pooled = await connection.get_raw_connection()
-        driver = cls(pooled.driver_connection, path)
-        fork_safety.know(driver)
-        pooled.detach()  # from here on it is ours, and closing it needs no awaiting of SQLAlchemy's
+        thread = cls(pooled.driver_connection, path)
+        fork_safety.register(thread)
+        pooled.detach()  # the pool no longer closes it
         try:
             adopted: UncancellableFuture[Connection] = UncancellableFuture()
-            driver._queue(run_and_resolve(adopted, lambda: local.adopt(driver._connection._conn)))  # noqa: SLF001
-            driver._sync = await adopted
-            await driver.submit(setup)
+            thread._enqueue(run_and_resolve(adopted, lambda: local.adopt(thread._connection._conn)))  # noqa: SLF001
+            thread._sync = await adopted
+            await thread.submit(setup)
         except BaseException:
-            await finished(driver.close())
+            await wait_to_end(thread.close())
             raise
-        return driver
+        return thread
 
     @property
     def base(self) -> sqlite3.Connection | None:
-        """SQLite's own connection; None before it is made, and once it is closed."""
+        """The SQLite connection; None before it is open, and after it is closed."""
         return cast("sqlite3.Connection | None", self._connection._connection)  # noqa: SLF001
 
     @property
     def forked(self) -> bool:
-        """Whether this process is a child of the one that has the thread."""
+        """Whether this process is a forked child, which does not have the thread."""
         return os.getpid() != self._pid
 
     @property
     def pending(self) -> int:
-        """How many functions were submitted that have not ended."""
-        return self._asked - self._done
+        """Number of functions that were submitted and have not ended."""
+        return self._submitted_count - self._done_count
 
     def submit(self, function: Step[T]) -> "UncancellableFuture[T]":
-        """Have *function* run on the thread; awaited, it is waited for through any number of cancellations."""
-        return self._submitted(UncancellableFuture(), function)
+        """Run *function* on the thread. Awaiting the future lasts to the end, through any number of cancellations."""
+        return self._submit(UncancellableFuture(), function)
 
-    def ask(self, function: Step[T]) -> "asyncio.Future[T]":
-        """Have *function* run on the thread; whoever is cancelled meanwhile does not wait for its end."""
-        return self._submitted(asyncio.get_running_loop().create_future(), function)
+    def submit_cancellable(self, function: Step[T]) -> "asyncio.Future[T]":
+        """Run *function* on the thread. A caller that is cancelled does not wait for its end."""
+        return self._submit(asyncio.get_running_loop().create_future(), function)
 
     def post(self, function: Step[None]) -> None:
-        """Have *function* run on the thread; it tells of its end itself, and raises nothing."""
-        connection = self._opened()
-        self._queue(lambda: function(connection))
+        """Run *function* on the thread. It reports its end itself, and raises nothing."""
+        connection = self._open_connection()
+        self._enqueue(lambda: function(connection))
 
-    def _submitted(self, outcome: FutureT, function: Step[Any]) -> FutureT:
-        connection = self._opened()
-        self._asked += 1
+    def _submit(self, future: FutureT, function: Step[Any]) -> FutureT:
+        connection = self._open_connection()
+        self._submitted_count += 1
 
         def call() -> Any:
             try:
                 return function(connection)
             finally:
-                self._done += 1
+                self._done_count += 1
 
-        self._queue(run_and_resolve(outcome, call))
-        return outcome
+        self._enqueue(run_and_resolve(future, call))
+        return future
 
-    def _opened(self) -> Connection:
+    def _open_connection(self) -> Connection:
         if self._sync is None:
-            raise RuntimeError("the connection is not open yet")
+            raise RuntimeError("The connection is not open yet")
         return self._sync
 
-    def _queue(self, call: Callable[[], None]) -> None:
+    def _enqueue(self, call: Callable[[], None]) -> None:
         if self.forked:
-            raise fork_safety.of_the_parent()
+            raise fork_safety.forked_store_error()
 
         def gated() -> None:
             with self.gate:
                 call()
 
-        self._connection._tx.put_nowait((None, gated))  # noqa: SLF001 - see the first lines
+        self._connection._tx.put_nowait((None, gated))  # noqa: SLF001 - see the docstring of the module
 
     def close(self) -> "asyncio.Future[Any]":
-        """Close the connection and end the thread after what is queued; a bare future that is settled by the end."""
+        """Close the connection and end the thread after its queued functions. Resolves at the end."""
         if self._sync is not None:
             self.submit(self._finish)
         ended: asyncio.Future[Any] = self._connection.stop()
@@ -124,21 +129,21 @@ class ConnectionThread:
     def _finish(self, connection: Connection) -> None:
         connection.close()
         if self.base is not None:
-            self.base.close()  # here, behind the gate, and not by aiosqlite, which then has nothing left to do
+            self.base.close()  # here, where the gate is held, and not in aiosqlite, which then has nothing to close
 
 
 class LocalEngine:
-    """A synchronous engine whose connections are ones that a thread already has; one cache of compiled SQL."""
+    """A synchronous engine over connections that threads already have, with one cache of compiled SQL."""
 
     def __init__(self, make: Callable[[Callable[[], Any]], Engine]) -> None:
         self._here = threading.local()
         self._engine = make(lambda: self._here.connection)
-        self._engine.dialect.do_close = _nothing  # type: ignore[assignment,method-assign]  # aiosqlite closes them
+        self._engine.dialect.do_close = _leave_open  # type: ignore[assignment,method-assign]  # aiosqlite closes them
 
     def adopt(self, connection: Any) -> Connection:
-        """A SQLAlchemy connection over this thread's own SQLite *connection*."""
+        """A SQLAlchemy connection over this thread's SQLite *connection*."""
         self._here.connection = connection
         return self._engine.connect()
 
 
-def _nothing(connection: object) -> None: ...
+def _leave_open(connection: object) -> None: ...

@@ -1,6 +1,6 @@
-"""`Database`: one writer, two readers and one connection for upkeep, each on its own thread.
+"""`Database`: one connection that writes, two that read and one for upkeep, each on its own thread.
 
-True whenever nobody is inside a call: the writer has no open transaction, unless a user's transaction has the turn.
+Between calls the writer has no open transaction, except while a user's transaction is open.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import UncancellableFuture, finished, in_thread
+from memstore.concurrency import UncancellableFuture, in_thread, wait_to_end
 from memstore.config import Settings
-from memstore.database import checkpoint as checkpoint_module
 from memstore.database import driver_errors, fork_safety, transactions
+from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import ConnectionThread, LocalEngine, Step
 from memstore.database.engine import configure, sync_engine
 from memstore.database.file_identity import OpenedFile
-from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect, no_dimension
+from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect, missing_dimension_error
 from memstore.database.migrate import migrate
 from memstore.database.sqlite import sqlite3, warn_of_bug
-from memstore.database.writer import Writer, WriteSession
+from memstore.database.writer import AfterCommit, Writer, WriteSession
 from memstore.errors import ClosedError, EventLoopError, MissingFileError, OpenError, ReadOnlyError
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ T = TypeVar("T")
 
 READERS = 2
 CHECKPOINT_BYTES = 16 * 1024 * 1024
-_CHECKPOINT_PAUSE = 30.0  # seconds between tries while a reader holds an old state
-_WAIT_AT_CLOSE = (
-    0.5  # seconds that closing waits for others to let the log be written back; whoever closes last does it
-)
+_CHECKPOINT_PAUSE = 30.0  # seconds between attempts while a reader uses an old snapshot
+_WAIT_AT_CLOSE = 0.5  # seconds that `close` waits to write the log back; SQLite does it when the last process closes
 _log = logging.getLogger("memstore")
 
 
@@ -64,17 +62,17 @@ class Database:
         self._pid = os.getpid()
         self._closed = False
         self._warned = False
-        self._ended: UncancellableFuture[None] | None = None
+        self._closing: UncancellableFuture[None] | None = None
         self._checkpointing: asyncio.Future[bool] | None = None
         self._checkpoint_not_before = 0.0
-        self._turns = 0  # of the writer's, when the log's size was last looked at
+        self._checked_count = 0  # the writer's transaction count when the size of the log was last checked
         self._wal = settings.path + "-wal"
         _unclosed.add(self)
 
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
         """Create or migrate the file if need be, and connect to it. Raises as `memstore.open` does."""
-        with fork_safety.briefly(settings.path):
+        with fork_safety.temporary_connections(settings.path):
             return await cls._open(settings)
 
     @classmethod
@@ -82,45 +80,42 @@ class Database:
         file, engine = await in_thread(lambda: (_prepare(settings), _async_engine(settings)))
         connecting = asyncio.ensure_future(_connect(settings, engine))
         try:
-            drivers = await finished(connecting)
+            threads = await wait_to_end(connecting)
         except BaseException:
             if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
-                await _closed(connecting.result())
+                await _close_in_turn(connecting.result())
             raise
         if settings.read_only:
-            return cls(settings, file, None, drivers, None)
-        return cls(settings, file, drivers[0], drivers[2:], drivers[1])
-
-    def when_committed(self, apply: Callable[[Connection], None]) -> None:
-        """Have *apply* run on the writer's thread right after every COMMIT, before the caller is answered."""
-        if self._writer is not None:
-            self._writer.committed = apply
+            return cls(settings, file, None, threads, None)
+        return cls(settings, file, threads[0], threads[2:], threads[1])
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
-        self.check_here()
+        self.check_process_and_loop()
         if self._closed:
-            raise ClosedError("the store is closed: open it again")
+            raise ClosedError("The store is closed: open it again")
 
-    def check_here(self) -> None:
-        """Raise `ForkedStoreError` or `EventLoopError` where this is not the process, or the loop, of the store."""
+    def check_process_and_loop(self) -> None:
+        """Raise `ForkedStoreError` in another process, and `EventLoopError` in another event loop, than the store's."""
         if os.getpid() != self._pid:
-            raise fork_safety.of_the_parent()
+            raise fork_safety.forked_store_error()
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
         if running is not self._loop:
-            raise EventLoopError("this store belongs to another event loop: open one in the loop that uses it")
+            raise EventLoopError(
+                "This store belongs to another event loop: open a store in the event loop that uses it"
+            )
 
     async def call(self, function: Step[T]) -> T:
-        """Run *function* on a reader's thread, in no transaction; a cancelled caller does not wait for its end.
+        """Run *function* on a reader's thread, without a transaction; a cancelled caller does not wait for its end.
 
-        Raises `StoreReplacedError`, as every way to the file does.
+        Raises `StoreReplacedError`, as every access to the file does.
         """
         self.check_usable()
-        reader = min(self._readers, key=lambda r: r.pending)
-        return await reader.ask(partial(self._in_place, function))
+        reader = min(self._readers, key=lambda reader: reader.pending)
+        return await reader.submit_cancellable(partial(self._in_place, function))
 
     def _in_place(self, function: Step[T], connection: Connection) -> T:
         self.file.check()
@@ -140,34 +135,37 @@ class Database:
         function: Step[T],
         *,
         before: Callable[[], None] | None = None,
+        after_commit: AfterCommit | None = None,
         wait: float | None = None,
         batch: bool = False,
     ) -> T:
-        """Run *function* in a write transaction: BEGIN to after-commit is one function on one thread.
+        """Run *function* in a write transaction: BEGIN to *after_commit* is one function on one thread.
 
-        All of it or nothing is done. It may share the transaction with other writes that wait at the same time.
+        All of *function* is stored, or nothing. It may share the transaction with other pending writes.
 
         Args:
-            function: what to do in it.
-            before: what to do on that thread before it begins, where it holds up no other process.
+            function: runs in the transaction.
+            before: runs on the same thread before the transaction, while other processes may write.
+            after_commit: runs on the same thread after COMMIT, before the caller is answered. Writes that share a
+                transaction and have equal callbacks run it once.
             wait: seconds to wait for other writers; None for the store's timeout.
-            batch: it takes long, and is to hold up no other's answer: it shares its transaction with nobody.
+            batch: it takes long, so it shares its transaction with no other write.
 
         Raises:
-            BusyError: the writer, or the file's write lock, was not to be had in time.
+            BusyError: another writer used the store, or another process the file's write lock, for longer than *wait*.
         """
         writer = self._writing()
         try:
-            return await writer.write(function, before, wait=wait, batch=batch)
+            return await writer.write(function, before=before, after_commit=after_commit, wait=wait, batch=batch)
         finally:
             self._checkpoint_if_due()
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[WriteSession]:
-        """Hold the writer for a user's transaction; what it leaves open is rolled back."""
+    async def session(self, after_commit: AfterCommit | None = None) -> AsyncIterator[WriteSession]:
+        """Reserve the writer for a user's transaction. A transaction that the block does not commit is rolled back."""
         writer = self._writing()
         try:
-            async with writer.session() as session:
+            async with writer.session(after_commit) as session:
                 yield session
         finally:
             self._checkpoint_if_due()
@@ -175,46 +173,46 @@ class Database:
     def _writing(self) -> Writer:
         self.check_usable()
         if self._writer is None:
-            raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
+            raise ReadOnlyError("This store was opened with read_only=True: open it without read_only to write")
         return self._writer
 
     def wal_bytes(self) -> int:
-        """The size of the write-ahead log; 0 when there is none to be seen."""
+        """The size of the write-ahead log in bytes; 0 when there is none."""
         try:
             return os.stat(self._wal).st_size
-        except OSError:  # what is wrong with the folder is for the next transaction to say
+        except OSError:  # the next transaction reports what is wrong with the folder
             return 0
 
     def _checkpoint_if_due(self) -> None:
         if self._upkeep is None or self._closed or self._checkpointing is not None or self._upkeep.forked:
             return
-        if self._writer is None or self._turns == self._writer.turns:
-            return  # of those who shared a transaction one looks
-        self._turns = self._writer.turns
+        if self._writer is None or self._checked_count == self._writer.transaction_count:
+            return  # of the writes that shared a transaction, one checks
+        self._checked_count = self._writer.transaction_count
         if self.wal_bytes() > CHECKPOINT_BYTES and time.monotonic() >= self._checkpoint_not_before:
             self._checkpointing = self._upkeep.submit(self._checkpoint)
             self._checkpointing.add_done_callback(self._checkpointed)
 
-    def _checkpointed(self, outcome: "asyncio.Future[bool]") -> None:
+    def _checkpointed(self, future: "asyncio.Future[bool]") -> None:
         self._checkpointing = None
-        error = outcome.exception()
-        if error is not None or not outcome.result():
-            # A reader somewhere holds an old state. Each try holds writers up for its wait: not so often.
+        error = future.exception()
+        if error is not None or not future.result():
+            # A reader uses an old snapshot. Each attempt blocks writers while it waits, so the next comes later.
             self._checkpoint_not_before = time.monotonic() + _CHECKPOINT_PAUSE
-            _log.info("the write-ahead log could not be written back yet: %s", error or "a reader holds an old state")
+            _log.info("the write-ahead log was not written back yet: %s", error or "a reader uses an old snapshot")
 
     def _checkpoint(self, connection: Connection, wait: float = 1.0) -> bool:
-        """Write the log back into the file, as `commit.write_back` does.
+        """Write the log back into the file, as `write_back` does; False if that was not possible.
 
-        A file that does not lie at its path is left alone: whoever opens it where it lies has another log for it.
+        A file that is no longer at its path is left alone: a process that opens it elsewhere uses another log for it.
         """
-        return self.file.in_place and checkpoint_module.write_back(transactions.raw(connection), wait)
+        return self.file.in_place and write_back(transactions.raw(connection), wait)
 
     async def upkeep(self, function: Step[T]) -> T:
-        """Run *function* on the upkeep thread, in no transaction; it must bound its own waits."""
+        """Run *function* on the upkeep thread, without a transaction; it must limit its own waits."""
         self.check_usable()
         if self._upkeep is None:
-            raise ReadOnlyError("this store was opened with read_only=True: open it for writing")
+            raise ReadOnlyError("This store was opened with read_only=True: open it without read_only to write")
         return await self._upkeep.submit(partial(self._in_place, function))
 
     async def checkpoint(self) -> None:
@@ -227,37 +225,37 @@ class Database:
         return self._closed
 
     async def close(self) -> None:
-        """Wait for what is running, write the log back, close every connection. Closing twice is one close."""
+        """Wait for running calls, write the log back, close every connection. A second call waits for the first."""
         if not self._closed:
-            self.check_here()
-            async with nullcontext() if self._writer is None else self._writer.turn():
+            self.check_process_and_loop()
+            async with nullcontext() if self._writer is None else self._writer.exclusive():
                 self._shut()
-        if self._ended is not None:
-            await self._ended
+        if self._closing is not None:
+            await self._closing
 
     def _shut(self) -> None:
-        """Have every thread end after what it has to do. Nothing is awaited, so no cancellation stops it halfway."""
+        """End every thread after its queued work. Nothing is awaited here, so no cancellation stops it halfway."""
         if self._closed:
             return
         self._closed = True
-        drivers = list(self._readers)
+        threads = list(self._readers)
         if self._upkeep is not None:
             self._upkeep.submit(partial(self._checkpoint, wait=_WAIT_AT_CLOSE))
-            drivers.insert(0, self._upkeep)
+            threads.insert(0, self._upkeep)
         if self._writer is not None:
-            self._writer.closed = True
-            drivers.append(self._writer.driver)
-        self._ended = _one_after_the_other(drivers)
+            self._writer.close()
+            threads.append(self._writer.thread)
+        self._closing = _close_in_turn(threads)
 
     def __del__(self) -> None:
-        self.forgotten()
+        self.warn_if_open()
 
-    def forgotten(self) -> None:
-        """Warn, once, if nobody has closed it."""
+    def warn_if_open(self) -> None:
+        """Emit `ResourceWarning`, once, if the store was not closed."""
         if not self._closed and not self._warned and os.getpid() == self._pid:
             self._warned = True
             warnings.warn(
-                f"the store {self.settings.path!r} was not closed: use `async with`", ResourceWarning, stacklevel=2
+                f"The store {self.settings.path!r} was not closed: use `async with`", ResourceWarning, stacklevel=2
             )
 
 
@@ -266,32 +264,33 @@ _unclosed: "weakref.WeakSet[Database]" = weakref.WeakSet()
 
 @atexit.register
 def _warn_at_exit() -> None:
-    """Warn of stores that are open still: when globals are deleted, there may be nothing left to warn with."""
+    """Warn about open stores now: once module globals are deleted, `__del__` may be unable to."""
     for database in list(_unclosed):
-        database.forgotten()
+        database.warn_if_open()
 
 
 def _prepare(settings: Settings) -> OpenedFile:
-    """Make the file, or bring it up to date, and take down which one it is."""
+    """Create or migrate the file, and record its identity."""
     if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
         raise OpenError(
-            f"this Python carries SQLite {sqlite3.sqlite_version}; memstore needs "
-            f"{'.'.join(map(str, MINIMUM_SQLITE))} or newer: pip install 'memstore[sqlite]', or use a newer Python"
+            f"SQLite is too old: expected {'.'.join(map(str, MINIMUM_SQLITE))} or newer, found "
+            f"{sqlite3.sqlite_version}. pip install 'memstore[sqlite]', or use a newer Python"
         )
     if not settings.read_only:
         if (settings.dimension is None or settings.curvature is not None) and inspect(settings.path) is None:
             if settings.dimension is None:
-                raise no_dimension(settings.path)
-            settings.new_space(settings.dimension)  # what it refuses is refused before there is a file
+                raise missing_dimension_error(settings.path)
+            settings.new_space(settings.dimension)  # raises before there is a file
         migrate(settings.path, timeout=settings.timeout)
         warn_of_bug()
         return OpenedFile(settings.path)
     revision = inspect(settings.path)
     if revision is None:
-        raise MissingFileError(f"there is no store at {settings.path!r} to read: open it without read_only to make one")
+        raise MissingFileError(f"There is no store at {settings.path!r}: open it without read_only to create one")
     if revision != HEAD:
         raise OpenError(
-            f"{settings.path!r} has schema {revision}; open it once without read_only to bring it to {HEAD}"
+            f"{settings.path!r} has an older schema: expected {HEAD}, found {revision}. "
+            "Open it once without read_only to migrate it"
         )
     return OpenedFile(settings.path)
 
@@ -303,38 +302,33 @@ def _async_engine(settings: Settings) -> "AsyncEngine":
 
 
 async def _connect(settings: Settings, engine: "AsyncEngine") -> list[ConnectionThread]:
-    """The writer, the connection for upkeep, and the readers; of a store that is read only, the readers alone."""
+    """The writer, the upkeep connection and the readers; only the readers for a read-only store."""
     local = LocalEngine(sync_engine)
-    drivers: list[ConnectionThread] = []
+    threads: list[ConnectionThread] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
             with driver_errors.translated():
                 setup = configure(settings, writes=writes)
-                drivers.append(await ConnectionThread.open(settings.path, engine, local, setup))
+                threads.append(await ConnectionThread.open(settings.path, engine, local, setup))
     except BaseException:
-        await _closed(drivers)
+        await _close_in_turn(threads)
         raise
-    return drivers
+    return threads
 
 
-async def _closed(drivers: list[ConnectionThread]) -> None:
-    await _one_after_the_other(drivers)
+def _close_in_turn(threads: list[ConnectionThread]) -> "UncancellableFuture[None]":
+    """Close *threads* one after the other; the future resolves when all are closed.
 
-
-def _one_after_the_other(drivers: list[ConnectionThread]) -> "UncancellableFuture[None]":
-    """Close *drivers* in turn; settled when all are.
-
-    In turn, because SQLite removes the write-ahead log with the last connection, and takes none for the last while
-    two close at once.
+    SQLite removes the write-ahead log with the last connection. If two close at once, it takes neither for the last.
     """
-    together: UncancellableFuture[None] = UncancellableFuture()
-    left = list(drivers)
+    closed: UncancellableFuture[None] = UncancellableFuture()
+    remaining = list(threads)
 
-    def close_next(ended: "asyncio.Future[Any] | None" = None) -> None:  # noqa: ARG001 - a callback's form
-        if left:
-            left.pop(0).close().add_done_callback(close_next)
-        elif not together.done():
-            together.set_result(None)
+    def close_next(previous: "asyncio.Future[Any] | None" = None) -> None:  # noqa: ARG001 - the form of a callback
+        if remaining:
+            remaining.pop(0).close().add_done_callback(close_next)
+        elif not closed.done():
+            closed.set_result(None)
 
     close_next()
-    return together
+    return closed

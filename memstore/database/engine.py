@@ -1,4 +1,4 @@
-"""SQLAlchemy engines over one SQLite file, and the pragmas of a connection."""
+"""Synchronous SQLAlchemy engines over a SQLite file, and the pragmas of a connection."""
 
 import os
 import time
@@ -26,54 +26,58 @@ def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
 
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:
-    """A synchronous engine over connections that *creator* makes."""
+    """A synchronous engine over the connections that *creator* returns."""
     return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool)
 
 
 def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:
-    """The pragmas of one connection, as a function to run on its thread."""
+    """A function that sets the pragmas of one connection, for its thread."""
 
     def setup(connection: Connection) -> None:
         base = raw(connection)
         with translated():
             if writes:
-                _must_take_writes(base)
+                _check_writable(base)
             base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             base.execute("PRAGMA foreign_keys=ON")
-            base.execute("PRAGMA temp_store=MEMORY")  # else every trigger beside a unique key opens a temporary file
+            base.execute(
+                "PRAGMA temp_store=MEMORY"
+            )  # else each trigger on a table with a unique key opens a temporary file
             base.execute("PRAGMA cache_size=-16000")
             if not writes:
                 base.execute("PRAGMA query_only=ON")
                 return
-            base.execute("PRAGMA secure_delete=FAST")  # ON, Debian's default, writes deleted vectors to the log again
+            base.execute(
+                "PRAGMA secure_delete=FAST"
+            )  # ON, Debian's default, also overwrites deleted vectors in the log
             base.execute(f"PRAGMA synchronous={_SYNCHRONOUS[settings.durability]}")
-            # On macOS alone: there fsync leaves what it was asked for in the drive's cache, and in no order.
+            # Acts on macOS only: there fsync leaves data in the cache of the drive, in any order.
             base.execute(f"PRAGMA fullfsync={settings.durability == 'full'}")
             base.execute("PRAGMA checkpoint_fullfsync=ON")
-            base.execute("PRAGMA wal_autocheckpoint=0")  # see commit.write_back
+            base.execute("PRAGMA wal_autocheckpoint=0")  # see checkpoint.write_back
 
     return setup
 
 
-def _must_take_writes(base: sqlite3.Connection) -> None:
-    """Raise where this connection can only read.
+def _check_writable(base: sqlite3.Connection) -> None:
+    """Raise if this connection can only read.
 
-    SQLite opens a file for reading when it cannot for writing, be it for want of descriptors at that moment; every
-    write of the store would fail from then on. BEGIN IMMEDIATE does not tell: it begins to read.
+    SQLite opens a file for reading when it cannot open it for writing, for instance when the process has no free file
+    descriptor. Every later write would fail. BEGIN IMMEDIATE does not show it: it succeeds as a read.
     """
     base.execute("PRAGMA busy_timeout=0")
     try:
         base.execute("DELETE FROM store_meta WHERE 0")
     except sqlite3.OperationalError as error:
-        if not isinstance(translate(error), BusyError):  # another writer is at work: then it takes writes
+        if not isinstance(translate(error), BusyError):  # busy with another writer means writable
             raise
 
 
 def switch_to_wal(path: str, timeout: float) -> None:
-    """Make the file keep a write-ahead log; a no-op when it does.
+    """Switch the file to a write-ahead log, if it has none.
 
-    The switch needs the file alone for an instant and does not wait for it: with several processes opening a new
-    file at once it is tried again until *timeout* has passed.
+    The switch needs an exclusive lock for an instant, for which SQLite does not wait. When several processes open a
+    new file at once, it is retried until *timeout* has passed.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -85,11 +89,13 @@ def switch_to_wal(path: str, timeout: float) -> None:
             if not isinstance(translate(error), BusyError):
                 raise translate(error) from error
         if time.monotonic() > deadline:
-            raise BusyError(f"other processes kept {path!r} busy while it was being set up: try again")
+            raise BusyError(
+                f"Other processes used {path!r} for {timeout:g} s while it was switched to a write-ahead log: try again"
+            )
         time.sleep(0.02)
 
 
 def set_layout(connection: sqlite3.Connection) -> None:
-    """The properties of a file that are fixed with its first page."""
+    """Set the properties of a new file that its first page fixes."""
     connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")

@@ -1,9 +1,9 @@
-"""Whether the file that was opened is the one that lies at its path still.
+"""Whether the opened file is still the file at its path.
 
-An open connection has its file by a handle: it goes on reading, and acknowledging writes, in a file that another
-program has moved away, deleted, or put another in place of. Nobody who opens the path would find those writes. So the
-path is looked up before each transaction, and once more before each COMMIT; a look is 1 to 2 µs. A file whose bytes
-are overwritten where it lies is the same file to this.
+An open connection refers to its file by a handle. It goes on reading, and acknowledging writes, in a file that another
+program moved, deleted or replaced, and nobody who opens the path would find those writes. So the path is checked
+before each transaction, and again before each COMMIT; a check takes 1 to 2 µs. A file whose bytes are overwritten in
+place counts as the same file.
 """
 
 import os
@@ -18,34 +18,34 @@ class _Identity(NamedTuple):
 
 
 class OpenedFile:
-    """The file at *path* at this moment, which is about to be opened."""
+    """The file that is at *path* now and is about to be opened."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._identity = _look(path)
+        self._identity = _identity(path)
 
     @property
     def in_place(self) -> bool:
-        """Whether it lies at its path."""
-        return _look(self._path) == self._identity
+        """Whether it is still at its path."""
+        return _identity(self._path) == self._identity
 
     def check(self) -> None:
-        """Raise `StoreReplacedError` where it does not lie at its path, `StorageError` where that cannot be seen."""
-        found = _look(self._path)
-        if found == self._identity:
+        """Raise `StoreReplacedError` if it is no longer at its path, `StorageError` if the path cannot be read."""
+        current = _identity(self._path)
+        if current == self._identity:
             return
-        what = "was deleted or moved away" if found is None else "is another file than the one that was opened"
+        change = "was deleted or moved" if current is None else "is another file than the one that was opened"
         raise StoreReplacedError(
-            f"{self._path!r} {what}: nothing was written; close this store, and open the path again for what is there "
-            "now, or put the file back"
+            f"{self._path!r} {change}. Nothing was written: close this store, then open the path again for what is "
+            "there now, or move the file back"
         )
 
 
-def _look(path: str) -> _Identity | None:
+def _identity(path: str) -> _Identity | None:
     try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):  # a folder on the way to it can go too
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):  # a folder of the path may be missing too
         return None
     except OSError as error:
-        raise StorageError(f"{path!r} cannot be looked up ({error}): see to the folders on the way to it") from error
-    return _Identity(found.st_dev, found.st_ino)
+        raise StorageError(f"Cannot read {path!r} ({error}): check the folders of the path") from error
+    return _Identity(status.st_dev, status.st_ino)

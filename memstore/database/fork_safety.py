@@ -1,11 +1,11 @@
-"""What a forked child inherits of SQLite, and how it is rid of it.
+"""What a forked child inherits of SQLite, and how it is closed.
 
-SQLite keeps the locks of its process in memory, by file. A child inherits that memory and none of the locks: with the
-same file opened anew it would take the parent's locks for its own, hold none, and commit to a log that whoever closes
-last removes. So before a fork the stores' threads come to the end of what they do in SQLite, and the first thing the
-child does is to close the connections it inherited; that touches no lock of the parent's. A connection that is in a
-transaction cannot be closed, for that would undo the parent's in the memory they share, and neither can one that is
-busy for too long: such a connection is left as it is, and the child may not open its file.
+SQLite keeps the locks of its process in memory, by file. A child inherits that memory and none of the locks. If it
+opened the same file, it would take the parent's locks for its own, hold none, and commit to a log that the process
+which closes last removes. So before a fork the stores' threads leave SQLite, and the child first closes the
+connections that it inherited; that touches no lock of the parent. A connection in a transaction cannot be closed,
+because that would undo the transaction in the memory that both share; a connection that stays busy for too long cannot
+be closed either. The child leaves such a connection open, and may not open its file.
 """
 
 import ctypes
@@ -20,10 +20,10 @@ from typing import Protocol
 from memstore.database.sqlite import sqlite3
 from memstore.errors import ForkedStoreError
 
-_PATIENCE = 1.0  # seconds that a fork waits for what the threads are doing
+_MAX_WAIT = 1.0  # seconds that a fork waits for running functions
 
 
-class Inherited(Protocol):
+class InheritedConnection(Protocol):
     """A connection that a child may inherit. Its thread is in SQLite only while it holds the *gate*."""
 
     gate: RLock
@@ -31,84 +31,84 @@ class Inherited(Protocol):
 
     @property
     def base(self) -> sqlite3.Connection | None:
-        """SQLite's own connection; None before it is made."""
+        """The SQLite connection; None before it is open."""
         ...
 
 
-def of_the_parent() -> ForkedStoreError:
-    """What is wrong with using a store in a child of the process that opened it."""
-    return ForkedStoreError("this store was opened by the parent process: open one in the child")
+def forked_store_error() -> ForkedStoreError:
+    """The error for the use of a store in a child of the process that opened it."""
+    return ForkedStoreError("This store was opened by the parent process: open a store in the child")
 
 
-_known: weakref.WeakValueDictionary[int, Inherited] = weakref.WeakValueDictionary()
-_briefly: list[str] = []  # files that connections are opened to for a moment, which no gate guards
-_fork = local()  # `gated`: those whose gates this thread holds while it forks
+_registered: weakref.WeakValueDictionary[int, InheritedConnection] = weakref.WeakValueDictionary()
+_temporary: list[str] = []  # files to which temporary connections, which no gate guards, are open
+_fork = local()  # `gated`: connections whose gates this thread holds during the fork
 _refused: set[str] = set()
 
 
-def know(connection: Inherited) -> None:
-    """Have children close *connection*."""
-    _known[id(connection)] = connection
+def register(connection: InheritedConnection) -> None:
+    """Have forked children close *connection*."""
+    _registered[id(connection)] = connection
 
 
 @contextmanager
-def briefly(path: str) -> Iterator[None]:
-    """Connections to the file at *path* are opened and closed in this block; a child of now may not open it.
+def temporary_connections(path: str) -> Iterator[None]:
+    """A block that opens and closes connections to *path*. A child forked meanwhile may not open that file.
 
     Raises:
-        ForkedStoreError: this is such a child.
+        ForkedStoreError: this process is such a child.
     """
     name = os.path.realpath(path)
     if name in _refused:
         raise ForkedStoreError(
-            f"this process was forked while its parent was in the middle of something in {path!r}, and shares SQLite's "
-            "memory of its locks: fork when no transaction is open and nothing is being opened, or start the process "
-            "by multiprocessing's 'spawn' or 'forkserver'"
+            f"This process was forked while its parent was using {path!r}, and shares SQLite's memory of the locks: "
+            "fork when no transaction is open and no store is being opened, or start the process with the method "
+            "'spawn' or 'forkserver' of multiprocessing"
         )
-    _briefly.append(name)
+    _temporary.append(name)
     try:
         yield
     finally:
-        if name in _briefly:  # else this is a child, in a block of its parent's
-            _briefly.remove(name)
+        if name in _temporary:  # not in a child that was forked inside the block
+            _temporary.remove(name)
 
 
 def _before() -> None:
-    deadline = time.monotonic() + _PATIENCE
-    _fork.gated = gated = list[Inherited]()
-    for ref in _known.valuerefs():
-        held = ref()
-        if held is not None and held.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            gated.append(held)
+    deadline = time.monotonic() + _MAX_WAIT
+    _fork.gated = gated = list[InheritedConnection]()
+    for reference in _registered.valuerefs():
+        connection = reference()
+        if connection is not None and connection.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            gated.append(connection)
 
 
 def _in_parent() -> None:
-    for held in _fork.gated:
-        held.gate.release()
+    for connection in _fork.gated:
+        connection.gate.release()
     _fork.gated = []
 
 
 def _in_child() -> None:
-    _refused.update(_briefly)
-    for ref in _known.valuerefs():
-        held = ref()
-        if held is None:
+    _refused.update(_temporary)
+    for reference in _registered.valuerefs():
+        connection = reference()
+        if connection is None:
             continue
-        _keep(held)
-        if held.base is None:
+        _never_free(connection)
+        if connection.base is None:
             continue
-        if any(held is one for one in _fork.gated) and not held.base.in_transaction:
-            held.base.close()
+        if any(connection is gated for gated in _fork.gated) and not connection.base.in_transaction:
+            connection.base.close()
         else:
-            _refused.add(os.path.realpath(held.path))
-    _known.clear()
-    _briefly.clear()
+            _refused.add(os.path.realpath(connection.path))
+    _registered.clear()
+    _temporary.clear()
     _fork.gated = []
 
 
-def _keep(held: Inherited) -> None:
-    """Let *held* live as long as the process: whatever it ends with, at exit too, is the parent's to end."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+def _never_free(connection: InheritedConnection) -> None:
+    """Keep *connection* until the process ends: its finalizers would act on what belongs to the parent."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 if hasattr(os, "register_at_fork"):

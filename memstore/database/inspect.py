@@ -1,7 +1,8 @@
-"""What a file is before anything is done to it, and how connections to it are made.
+"""What a file is, before anything changes it.
 
-A file that is newer or not ours is refused over a read-only connection before any pragma is set, so that it keeps
-its bytes. Files are never opened but by SQLite: closing any other handle would drop SQLite's locks.
+A file of a newer release or of another application is refused over a read-only connection before any pragma is set,
+so that its bytes stay unchanged. Only SQLite opens a database file: closing any other handle would drop SQLite's
+locks.
 """
 
 import os
@@ -10,7 +11,7 @@ import stat
 from contextlib import closing
 from pathlib import Path
 
-from memstore.database.driver_errors import translate, unreadable
+from memstore.database.driver_errors import translate, undecodable
 from memstore.database.engine import uri
 from memstore.database.sqlite import sqlite3
 from memstore.errors import (
@@ -26,81 +27,82 @@ from memstore.schema.tables import APPLICATION_ID, OWN_TABLES, VERSION_TABLE, me
 from memstore.schema.triggers import TRIGGERS
 
 REVISIONS = ("0001", "0002", "0003", "0004")
-"""Every revision this release knows, oldest first; `tests/test_migrations.py` holds it against `migrations/`."""
+"""The revisions of this release, oldest first; a test compares them with `migrations/`."""
 
 HEAD = REVISIONS[-1]
 MINIMUM_SQLITE = (3, 38, 0)
-_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
 def inspect(path: str) -> str | None:
-    """The schema revision of the file at *path*; None when there is none yet: it is absent, empty or half made.
+    """The schema revision of the file at *path*; None for a missing, an empty or a half-created file.
 
     Raises:
-        ForeignFileError: it is not a file of ours.
+        ForeignFileError: it is not a memstore file.
         NewerFileError: a newer release wrote it.
-        DamagedError: its schema is not the one that was made, or it cannot be read, or was emptied.
+        DamagedError: it cannot be read, its schema was changed, or it was truncated to nothing.
         MissingFileError: its folder does not exist.
-        OpenError: it cannot be looked at.
+        OpenError: its status cannot be read.
     """
     size = _size(Path(path))
     if size is None:
         return None
     if size == 0:
-        _must_have_no_log(path)
+        _check_no_log(path)
         return None
-    if size == 1:  # SQLite takes it for an empty one
-        raise ForeignFileError(f"{path!r} is not a memstore file; it was not touched: give another path")
+    if size == 1:  # SQLite takes it for an empty file
+        raise ForeignFileError(f"{path!r} is not a memstore file. It was not changed: give another path")
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        unended = code == sqlite3.SQLITE_READONLY and Path(f"{path}-journal").exists()
-        if unended and _half_made(path):
-            return None  # the next connection that writes rolls its maker's transaction back
-        if unended or code == sqlite3.SQLITE_NOTADB:
+        unfinished = code == sqlite3.SQLITE_READONLY and Path(f"{path}-journal").exists()
+        if unfinished and _is_half_created(path):
+            return None  # the next connection that writes rolls back the transaction of the process that was killed
+        if unfinished or code == sqlite3.SQLITE_NOTADB:
             raise ForeignFileError(
-                f"{path!r} is not a memstore file, or not a SQLite file at all; it was not touched: give another path"
+                f"{path!r} is not a memstore file, or not a SQLite file. It was not changed: give another path"
             ) from error
         raise translate(error) from error
     except UnicodeDecodeError as error:
-        raise unreadable(error) from error
+        raise undecodable(error) from error
 
 
 def _size(file: Path) -> int | None:
-    """How many bytes are in *file*; None where it is not there and can be made. Raises as `inspect` does."""
+    """The size of *file* in bytes; None if it is missing and its folder exists. Raises as `inspect` does."""
     try:
-        found = file.stat()
+        status = file.stat()
     except (FileNotFoundError, NotADirectoryError):
-        if os.path.isdir(file.absolute().parent):  # Path.is_dir raises where one may not look
+        if os.path.isdir(file.absolute().parent):  # Path.is_dir raises without permission for the folder
             return None
-        raise no_folder(file) from None
+        raise missing_folder_error(file) from None
     except OSError as error:
         raise OpenError(
             f"Cannot read {short_repr(str(file))} ({error.strerror}): give another path, or check its permissions"
         ) from error
-    if stat.S_ISDIR(found.st_mode):
-        raise ForeignFileError(f"{str(file)!r} is a folder: give the path of the database file in it")
-    if not stat.S_ISREG(found.st_mode):
-        raise ForeignFileError(f"{str(file)!r} is no file but a device, a pipe or a socket: give the path of a file")
-    return found.st_size
+    if stat.S_ISDIR(status.st_mode):
+        raise ForeignFileError(f"{str(file)!r} is a folder: give the path of a database file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ForeignFileError(f"{str(file)!r} is a device, a pipe or a socket: give the path of a database file")
+    return status.st_size
 
 
-def _must_have_no_log(path: str) -> None:
-    """Raise `DamagedError` where an empty file was none: its log holds what SQLite would throw away with it."""
+def _check_no_log(path: str) -> None:
+    """Raise `DamagedError` if an empty file has a log: the log holds data, which SQLite would delete."""
     log = Path(f"{path}-wal")
     if log.exists() and log.stat().st_size:
         raise DamagedError(
-            f"{path!r} is empty, but the log beside it is not: it was cut off. Restore a backup, or delete both files"
+            f"{path!r} is empty, but the log beside it is not: the file was truncated. "
+            "Restore a backup, or delete both files"
         )
 
 
-def _half_made(path: str) -> bool:
-    """Whether a file with a transaction in it that nobody will end was to be one of ours.
+def _is_half_created(path: str) -> bool:
+    """Whether a file with an unfinished transaction was about to become a memstore file.
 
-    Only a new file has a rollback journal. To look without rolling back, SQLite is told that nothing can change; and
-    to make do with a file that is shorter than its first page says, as one is whose pages were being written.
+    Only the creation of a file uses a rollback journal. `immutable` reads the file without rolling back, and
+    `writable_schema` accepts a file that is shorter than its first page says, because its pages were being written.
     """
     try:
         with closing(sqlite3.connect(uri(path, "ro") + "&immutable=1", uri=True)) as connection:
@@ -110,93 +112,94 @@ def _half_made(path: str) -> bool:
                 return bool(application == APPLICATION_ID)
             return connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
     except sqlite3.DatabaseError as error:
-        unreadable = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
-        return unreadable and _made_from_nothing(f"{path}-journal")
+        no_database = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+        return no_database and _began_empty(f"{path}-journal")
 
 
-def _made_from_nothing(journal: str) -> bool:
-    """Whether taking back the transaction of *journal* leaves an empty file: then it is nobody's yet.
+def _began_empty(journal: str) -> bool:
+    """Whether a rollback of *journal* leaves an empty file, which belongs to no application yet.
 
-    The first page may be what a power cut took. A journal begins with 8 bytes of its own, the number of its records,
-    a number drawn by lot, and how many pages the file had. No lock is ever on it, so it may be opened and closed.
+    A power cut may have lost the first page of the file. A journal begins with 8 magic bytes, the number of its
+    records, a random number, and the number of pages that the file had. SQLite locks no journal, so opening and
+    closing it drops no lock.
     """
     with Path(journal).open("rb") as file:
-        head = file.read(20)
-    return len(head) == 20 and head[:8] == _JOURNAL and not any(head[16:])
+        header = file.read(20)
+    return len(header) == 20 and header[:8] == _JOURNAL_MAGIC and not any(header[16:])
 
 
-def no_folder(file: Path) -> MissingFileError:
-    """What is wrong with making a *file* where there is no folder for it."""
+def missing_folder_error(file: Path) -> MissingFileError:
+    """The error for a new *file* whose folder does not exist."""
     return MissingFileError(
-        f"there is no folder {str(file.absolute().parent)!r}: memstore creates files, never folders"
+        f"There is no folder {str(file.absolute().parent)!r}: create it first, memstore creates only files"
     )
 
 
-def no_dimension(path: str) -> InvalidError:
-    """What is wrong with making a file whose vectors have no dimension."""
-    return InvalidError(f"{path!r} is new: say dimension=, the numbers per embedding, or give an embedder")
+def missing_dimension_error(path: str) -> InvalidError:
+    """The error for a new file without a dimension."""
+    return InvalidError(f"{path!r} is new: give dimension=, the number of components of an embedding, or an embedder")
 
 
 def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
-    """The schema revision in an open file; None when it has no tables yet. Raises as `inspect` does."""
+    """The schema revision of an open file; None if it has no schema yet. Raises as `inspect` does."""
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if not tables and application in (0, APPLICATION_ID):
         return None
     if application != APPLICATION_ID:
         raise ForeignFileError(
-            f"{path!r} is a SQLite file of another application (application_id {application:#x}); it was not touched: "
-            "give the path of a memstore file, or of one that does not exist yet"
+            f"{path!r} is a SQLite file of another application: expected application_id {APPLICATION_ID:#x}, found "
+            f"{application:#x}. It was not changed: give the path of a memstore file or of a new file"
         )
     row = None
     if VERSION_TABLE in tables:
         row = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone()  # noqa: S608
     if row is None:
-        return None  # every revision was taken back, or none was ever applied
+        return None  # every revision was downgraded, or none was ever applied
     if row[0] not in REVISIONS:
         raise NewerFileError(
-            f"{path!r} was written by a newer release of memstore (schema {row[0]}, this one knows {HEAD}); "
-            "it was not touched: upgrade memstore",
+            f"{path!r} was written by a newer release of memstore: expected schema {HEAD} or older, found {row[0]}. "
+            "It was not changed: upgrade memstore",
             revision=row[0],
         )
-    strange = _strange(connection, whole=row[0] == HEAD)
-    if strange is not None:
+    difference = _schema_difference(connection, complete=row[0] == HEAD)
+    if difference is not None:
         raise DamagedError(
-            f"{path!r} has {strange}: its schema is not the one memstore made, and what a write to it would do is "
-            "unknown; restore a backup, or undo that change with the tool that made it"
+            f"The schema of {path!r} was changed: it has {difference}. The effect of a write is unknown: restore a "
+            "backup, or revert that change with the tool that made it"
         )
     return str(row[0])
 
 
-def _strange(connection: sqlite3.Connection, *, whole: bool) -> str | None:
-    """What of memstore's own names in a file is not what memstore made, in words; with *whole*, what is missing too.
+def _schema_difference(connection: sqlite3.Connection, *, complete: bool) -> str | None:
+    """How memstore's tables in a file differ from the declared schema, in words; with *complete*, what is missing too.
 
-    A view or a trigger runs whatever it was written to, also something without end, as soon as its table is used.
-    Tables, views and triggers of a host are the host's, also triggers on our tables; but with a common table
-    expression, in it or in a view, such a trigger could go on for ever.
+    A trigger or a view runs its SQL as soon as its table is used, and that SQL may never end. A host application may
+    have tables and views, and triggers also on memstore's tables. Such a trigger is refused if it, or a view, has a
+    common table expression: a recursive one could run for ever.
     """
-    missing = dict(TRIGGERS) if whole else {}
-    found = connection.execute("SELECT type, name, lower(tbl_name), sql FROM sqlite_master").fetchall()
-    endless = any(kind == "view" and _EXPRESSION.search(str(sql)) for kind, _, _, sql in found)
-    for kind, name, table, sql in found:
+    missing = dict(TRIGGERS) if complete else {}
+    rows = connection.execute("SELECT type, name, lower(tbl_name), sql FROM sqlite_master").fetchall()
+    recursive_view = any(kind == "view" and _EXPRESSION.search(str(sql)) for kind, _, _, sql in rows)
+    for kind, name, table, sql in rows:
         if table not in OWN_TABLES:
             continue
         if kind == "trigger":
-            ours = missing.pop(name, None) or TRIGGERS.get(name)
-            if ours != sql and (ours or endless or _EXPRESSION.search(str(sql))):
-                return f"a trigger {name!r} on {table} that is none of memstore's"
+            declared = missing.pop(name, None) or TRIGGERS.get(name)
+            if declared != sql and (declared or recursive_view or _EXPRESSION.search(str(sql))):
+                return f"a foreign trigger {name!r} on {table}"
         elif kind == "view" or (kind == "table" and not str(sql).upper().startswith("CREATE TABLE")):
-            return f"something else in place of the table {table}"
+            return f"a view or a virtual table in place of the table {table}"
     for name in missing:
         return f"no trigger {name}"
     for table, columns in _COLUMNS.items():
-        there = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
-        if any(hidden for _, hidden in there):
-            return f"columns of {table} that are computed"
-        if whole and not columns <= {name for name, _ in there}:
-            return f"no {', '.join(sorted(columns - {name for name, _ in there}))} in {table}"
+        stored = connection.execute("SELECT name, hidden FROM pragma_table_xinfo(?)", (table,)).fetchall()
+        if any(hidden for _, hidden in stored):
+            return f"computed columns in {table}"
+        if complete and not columns <= {name for name, _ in stored}:
+            return f"no {', '.join(sorted(columns - {name for name, _ in stored}))} in {table}"
     return None
 
 
-_EXPRESSION = re.compile(r"\bwith\b", re.IGNORECASE)
+_EXPRESSION = re.compile(r"\bwith\b", re.IGNORECASE)  # begins a common table expression
 _COLUMNS = {name: {column.name for column in table.c} for name, table in metadata.tables.items()}

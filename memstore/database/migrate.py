@@ -17,7 +17,7 @@ from memstore.config import path_text
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
 from memstore.database.engine import set_layout, switch_to_wal, sync_engine, uri
-from memstore.database.fork_safety import briefly
+from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect, revision_of
 from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import begin_write, raw
@@ -25,24 +25,24 @@ from memstore.errors import OpenError
 from memstore.schema.ddl import create_statements
 from memstore.schema.tables import APPLICATION_ID
 
-_one_at_a_time = ProcessLock()  # Alembic's `op` is one object per process
+_alembic_lock = ProcessLock()  # Alembic's `op` is one object per process
 
 
 def migrate(path: str, *, timeout: float = 30.0) -> str:
-    """Create the file at *path*, or bring it to this release's schema; a no-op when it has it.
+    """Create the file at *path*, or upgrade it to this release's schema if it is older.
 
-    A host application that keeps memstore's tables up to date with its own calls this from its migrations. It
-    blocks: call it from a thread in asyncio code. Takes the writer lock when there is something to do.
+    A host application can call this from its migrations. It blocks: call it from a thread in asyncio code. Takes the
+    write lock if the file is new or older.
 
     Returns:
-        The schema revision the file has now.
+        The schema revision of the file now.
 
     Raises:
-        ForeignFileError, NewerFileError, MissingFileError: the file is not one that can be migrated.
-        BusyError: another process held it past *timeout*, in seconds.
+        ForeignFileError, NewerFileError, MissingFileError: the file cannot be migrated.
+        BusyError: another process held its write lock for longer than *timeout*, in seconds.
     """
     path = path_text(path)
-    with briefly(path):
+    with temporary_connections(path):
         if inspect(path) != HEAD:
             with locked(path, timeout) as connection:
                 _bring_to_head(connection, path)
@@ -52,14 +52,14 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
 
 @contextmanager
 def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
-    """A connection in one write transaction, committed if the block ends well, else rolled back."""
-    made = inspect(path) is not None  # and refuse what is not ours before anything is set: Alembic's command comes here
+    """A connection in one write transaction, which is committed if the block ends and rolled back if it raises."""
+    exists = inspect(path) is not None  # refuses a foreign file before a pragma is set: Alembic's command calls this
     engine = sync_engine(lambda: sqlite3.connect(uri(path, "rwc"), uri=True, isolation_level=None, timeout=timeout))
     try:
         with translated(), engine.connect() as connection:
-            if not made:
-                set_layout(raw(connection))  # auto_vacuum, set again, would be a write of its own
-            raw(connection).execute("PRAGMA wal_autocheckpoint=0")  # see Database._checkpoint
+            if not exists:
+                set_layout(raw(connection))  # in an existing file auto_vacuum would write a page
+            raw(connection).execute("PRAGMA wal_autocheckpoint=0")  # see checkpoint.write_back
             with _transaction(connection, timeout):
                 if revision_of(raw(connection), path) is None:
                     raw(connection).execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -69,7 +69,7 @@ def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
 
 
 def migrate_copy(base: sqlite3.Connection) -> None:
-    """Bring a copy that nobody else has open to this release's schema, whichever revision it has."""
+    """Upgrade a private copy of any revision to this release's schema."""
     with translated(), LocalEngine(sync_engine).adopt(base) as connection, _transaction(connection, 0.0):
         _upgrade(connection)
 
@@ -77,7 +77,7 @@ def migrate_copy(base: sqlite3.Connection) -> None:
 @contextmanager
 def _transaction(connection: Connection, timeout: float) -> Iterator[None]:
     raw(connection).execute("PRAGMA foreign_keys=OFF")
-    # Alembic leaves a transaction alone that SQLAlchemy knows of; the driver's default would end it at DDL.
+    # Alembic keeps a transaction that SQLAlchemy began; the driver's default would commit it at the first DDL.
     event.listen(connection, "begin", lambda c: begin_write(c, timeout))
     with connection.begin():
         yield
@@ -107,20 +107,20 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
     config.attributes["connection"] = connection
-    with _one_at_a_time:
-        # Called from a host's own migration, these stand for the host's context: put it back.
-        hosts = [proxy for module in (alembic.context, alembic.op) if (proxy := getattr(module, "_proxy", None))]
+    with _alembic_lock:
+        # In a host's migration these proxies refer to the host's context: restore it afterwards.
+        proxies = [proxy for module in (alembic.context, alembic.op) if (proxy := getattr(module, "_proxy", None))]
         try:
             command.upgrade(config, HEAD)
         finally:
-            for proxy in hosts:
+            for proxy in proxies:
                 proxy._install_proxy()  # noqa: SLF001 - Alembic offers no other way to nest
 
 
 def folder() -> Path:
-    """Where the revisions are: inside an installed package, or beside it in a checkout."""
+    """The folder of the revisions: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).parents[1]
-    for place in (package / "migrations", package.parent / "migrations"):
-        if (place / "env.py").is_file():
-            return place
-    raise OpenError(f"the migrations that belong to memstore are missing beside {package}: install memstore again")
+    for path in (package / "migrations", package.parent / "migrations"):
+        if (path / "env.py").is_file():
+            return path
+    raise OpenError(f"The migrations of memstore are missing in and beside {package}: reinstall memstore")

@@ -1,11 +1,11 @@
-"""A file of ours looked at without changing it, and put in the place of what another holds while that is in use.
+"""Reads a file without changing it, and replaces the content of a file that is in use.
 
-What is restored is a private copy, so that it can be brought up to date before anybody sees it. It goes into the file
-through SQLite's backup interface, as one transaction of the file's write-ahead log: whoever has the file open reads the
-old state, then the new one. A process that is killed halfway leaves the old.
+A restore works on a private copy of the backup, which is migrated before anybody sees it. Its pages go into the file
+through SQLite's backup interface, as one transaction of the file's write-ahead log: connections to the file read the
+old state, then the new one. A process that is killed halfway leaves the old state.
 
-Files are not moved into place. Whoever has the old one open would go on in it, and SQLite would replay its write-ahead
-log over the new one.
+A file is never moved into place. Connections to the old file would go on in it, and SQLite would replay its
+write-ahead log over the new one.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import Stopping
+from memstore.concurrency import StopSignal
 from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
@@ -28,180 +28,186 @@ from memstore.database.transactions import raw
 from memstore.errors import BusyError, DamagedError, ForeignFileError, MemstoreError, StorageError
 from memstore.schema.tables import APPLICATION_ID
 
-_PAGES = 500  # copied between two looks at whether it is still wanted, 4 MB
-_LOOK_UP = 0.05  # seconds of waiting for the write lock between two such looks
-_STEPS = 20_000  # of SQLite's machine between two such looks, some milliseconds
-_WAIT = 1.0  # seconds to wait for others before the log is left for whoever writes it back next
-_TOLERANT = "PRAGMA writable_schema=ON"  # SQLite refuses a file that was cut off, though nothing of it is to be read
+_PAGES = 500  # copied between two checks of the stop signal, 4 MB
+_POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks
+_STEPS = 20_000  # instructions of SQLite's virtual machine between two checks, some milliseconds
+_CHECKPOINT_WAIT = 1.0  # seconds; after them the log stays for the next checkpoint
+_TOLERANT = "PRAGMA writable_schema=ON"  # else SQLite refuses a truncated file even for replacing its pages
 
 
-class Watch(NamedTuple):
-    """How work that takes long tells of itself, and is told to end.
+class CopyControl(NamedTuple):
+    """The stop signal and the progress callback of a long copy.
 
     Attributes:
-        stopping: asked between pieces whether to go on; where not, the work ends, and nothing was changed.
-        told: called with pages copied and pages in all.
+        stop: checked between groups of pages; a copy that it ends has changed nothing.
+        progress: called with the pages copied and the total.
     """
 
-    stopping: Stopping
-    told: Callable[[int, int], None]
+    stop: StopSignal
+    progress: Callable[[int, int], None]
 
 
 @contextmanager
-def looking(path: str, stopping: Stopping) -> Iterator[Connection]:
-    """A connection to the file at *path* that only reads; a statement that takes long ends when it is to stop."""
-    with translated(), closing(_reading(path)) as base, _adopted(base, stopping) as connection:
+def reading(path: str, stop: StopSignal) -> Iterator[Connection]:
+    """A read-only connection to the file at *path*; the stop signal ends a long statement."""
+    with translated(), closing(_connect(path)) as base, _adopted(base, stop) as connection:
         yield connection
 
 
 @contextmanager
-def private(path: str, page_size: int | None, watch: Watch) -> Iterator[Connection]:
-    """A copy of the file at *path* as it is at this moment, gone with the block, that nobody else can see.
+def private_copy(path: str, page_size: int | None, control: CopyControl) -> Iterator[Connection]:
+    """A connection to a copy of one snapshot of the file at *path*. The copy ends with the block.
 
-    It is in SQLite's folder for temporary files, under no name: a process that is killed leaves nothing there.
+    It is an unnamed file in SQLite's folder for temporary files: a process that is killed leaves nothing there.
 
     Args:
-        path: a file of ours, which others may have open.
-        page_size: the bytes of a page the copy is to have; None for those the file has.
-        watch: see there.
+        path: a memstore file; other connections may have it open.
+        page_size: bytes of a page of the copy; None for the file's.
+        control: the stop signal and the progress callback.
     """
     with translated(), closing(sqlite3.connect("", isolation_level=None)) as base:
         base.execute("PRAGMA cache_size=-16000")
-        with closing(_reading(path)) as source:
+        with closing(_connect(path)) as source:
             if page_size in (None, _number(source, "page_size")):
                 source.execute("BEGIN")
-                source.execute("SELECT 1 FROM sqlite_master").fetchone()  # one state: else writes of others restart it
-                _copy(source, base, watch)
+                source.execute(
+                    "SELECT 1 FROM sqlite_master"
+                ).fetchone()  # begins the snapshot: else every write restarts the copy
+                _copy(source, base, control)
             else:
-                _repaged(source, base, page_size, watch)
-        with _adopted(base, watch.stopping) as connection:
+                _copy_repaged(source, base, page_size, control)
+        with _adopted(base, control.stop) as connection:
             yield connection
 
 
-def occupied(path: str) -> bool:
-    """Whether there is a store at *path* that can be replaced; False where there is no file yet, or an empty one.
+def has_store(path: str) -> bool:
+    """Whether there is a store at *path* whose content can be replaced; False for no file or an empty one.
 
     Raises:
-        ForeignFileError, NewerFileError, MissingFileError: it is not one that can be replaced.
+        ForeignFileError, NewerFileError, MissingFileError: the content cannot be replaced.
     """
     try:
         return inspect(path) is not None
     except DamagedError:
-        with translated(), closing(_reading(path)) as base:
+        with translated(), closing(_connect(path)) as base:
             base.execute(_TOLERANT)
-            if _number(base, "application_id") == APPLICATION_ID:  # damaged, and ours: what a backup is for
+            if _number(base, "application_id") == APPLICATION_ID:  # a damaged memstore file can be restored
                 return True
         raise
     except ForeignFileError as error:
         error.add_note(
-            "if it was a memstore file, move it away together with what lies beside it (-wal, -shm), "
-            "and restore to the path that is free then"
+            "If it was a memstore file, move it and the files beside it (-wal, -shm) to another folder, "
+            "then restore again"
         )
         raise
 
 
 def page_size(path: str) -> int | None:
-    """Bytes of a page of the store at *path*; None where there is none. Raises as `occupied` does."""
-    if not occupied(path):
+    """Bytes of a page of the store at *path*; None if there is none. Raises as `has_store` does."""
+    if not has_store(path):
         return None
-    with translated(), closing(_reading(path)) as base:
+    with translated(), closing(_connect(path)) as base:
         base.execute(_TOLERANT)
         return _number(base, "page_size")
 
 
-def replace(path: str, copy: Connection, timeout: float, watch: Watch) -> None:
-    """Have the file at *path* hold what *copy* holds, or be as it was. A file that is not there is made.
+def replace_content(path: str, copy: Connection, timeout: float, control: CopyControl) -> None:
+    """Replace the content of the file at *path* with *copy*, all or nothing. A missing file is created.
 
     Args:
-        path: a file that `page_size` was asked about; others may have it open.
-        copy: what it is to hold, in pages of that size.
+        path: a file that `page_size` accepts; other connections may have it open.
+        copy: the new content, in pages of the file's size.
         timeout: seconds to wait for writers.
-        watch: see there.
+        control: the stop signal and the progress callback.
 
     Raises:
-        BusyError: others were writing for longer than *timeout*.
-        StorageError: the disk is full, or failed.
+        BusyError: other connections were writing for longer than *timeout*.
+        StorageError: the disk is full, or it failed.
     """
-    new = not Path(path).exists()
+    is_new = not Path(path).exists()
     try:
-        if not occupied(path):
-            _make(path, _number(raw(copy), "page_size"))
-        with suppress(DamagedError):  # then it has the log already, or is written by way of a rollback journal
+        if not has_store(path):
+            _create(path, _number(raw(copy), "page_size"))
+        with suppress(DamagedError):  # then it has a log already, or it is written with a rollback journal
             switch_to_wal(path, timeout)
-        _overwrite(path, raw(copy), timeout, watch)
+        _overwrite(path, raw(copy), timeout, control)
     except BaseException:
-        if new:
-            _unmake(path)
+        if is_new:
+            _delete_new(path)
         raise
 
 
-def _make(path: str, size: int) -> None:
-    """A file with nothing in it: SQLite's first page, which makes it one with a write-ahead log."""
+def _create(path: str, size: int) -> None:
+    """Create a file with SQLite's first page only, in write-ahead log mode."""
     with translated(), closing(sqlite3.connect(uri(path, "rwc"), uri=True, isolation_level=None)) as base:
         set_layout(base)
         base.execute(f"PRAGMA page_size={size}")
         base.execute("PRAGMA journal_mode=WAL")
 
 
-def _unmake(path: str) -> None:
-    with suppress(MemstoreError, OSError):  # what kept it from being filled is told
-        if not occupied(path):
-            for end in ("", "-wal", "-shm"):
-                Path(path + end).unlink(missing_ok=True)
+def _delete_new(path: str) -> None:
+    with suppress(MemstoreError, OSError):  # the first error is the one to report
+        if not has_store(path):
+            for suffix in ("", "-wal", "-shm"):
+                Path(path + suffix).unlink(missing_ok=True)
 
 
-def _overwrite(path: str, copy: sqlite3.Connection, timeout: float, watch: Watch) -> None:
+def _overwrite(path: str, copy: sqlite3.Connection, timeout: float, control: CopyControl) -> None:
     deadline = time.monotonic() + timeout
 
-    def waited() -> None:
+    def check_deadline() -> None:
         if time.monotonic() >= deadline:
-            raise BusyError(f"others were writing to {path!r} for {timeout:g} s: it is as it was, try again")
+            raise BusyError(
+                f"Other connections were writing to {path!r} for {timeout:g} s. Nothing was changed: try again"
+            )
 
     with translated(), closing(sqlite3.connect(uri(path, "rw"), uri=True, isolation_level=None)) as live:
-        live.execute(f"PRAGMA busy_timeout={int(_LOOK_UP * 1000)}")
+        live.execute(f"PRAGMA busy_timeout={int(_POLL_INTERVAL * 1000)}")
         with suppress(DamagedError), translated():
-            live.execute("PRAGMA synchronous=FULL")  # it reads the schema; FULL is what SQLite is mostly built with
-        live.execute("PRAGMA wal_autocheckpoint=0")  # see commit.write_back
+            live.execute("PRAGMA synchronous=FULL")  # reads the schema; most builds of SQLite have FULL anyway
+        live.execute("PRAGMA wal_autocheckpoint=0")  # see checkpoint.write_back
         live.execute(_TOLERANT)
-        _copy(copy, live, watch, waited)
-        with suppress(StorageError):  # it is in the file's log, and can stay there for now
-            write_back(live, _WAIT)
+        _copy(copy, live, control, check_deadline)
+        with suppress(StorageError):  # the new content is in the log; a later checkpoint writes it back
+            write_back(live, _CHECKPOINT_WAIT)
 
 
 def _copy(
     source: sqlite3.Connection,
     target: sqlite3.Connection,
-    watch: Watch,
-    waited: Callable[[], None] = lambda: None,
+    control: CopyControl,
+    on_wait: Callable[[], None] = lambda: None,
 ) -> None:
-    """All pages of *source* into *target*, as one transaction of that; *waited* is called while it waits to begin."""
+    """Copy all pages of *source* into *target*, as one transaction; *on_wait* is called while it waits to begin."""
 
     def step(status: int, remaining: int, total: int) -> None:
-        watch.stopping.check()
+        control.stop.check()
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            waited()
+            on_wait()
         else:
-            watch.told(total - remaining, total)
+            control.progress(total - remaining, total)
 
     source.backup(target, pages=_PAGES, progress=step, sleep=0.001)
 
 
-def _repaged(source: sqlite3.Connection, target: sqlite3.Connection, size: int | None, watch: Watch) -> None:
-    """As `_copy`, with pages of another *size*: into a file with a write-ahead log SQLite copies pages one to one."""
+def _copy_repaged(
+    source: sqlite3.Connection, target: sqlite3.Connection, size: int | None, control: CopyControl
+) -> None:
+    """As `_copy`, with pages of another *size*: SQLite cannot change the page size of a file with a write-ahead log."""
     with tempfile.TemporaryDirectory(prefix="memstore-") as folder:
-        between = str(Path(folder) / "pages")
+        rebuilt = str(Path(folder) / "pages")
         source.execute(f"PRAGMA page_size={size}")
-        source.execute("VACUUM INTO ?", (between,))
-        with closing(sqlite3.connect(between)) as base:
-            _copy(base, target, watch)
+        source.execute("VACUUM INTO ?", (rebuilt,))
+        with closing(sqlite3.connect(rebuilt)) as base:
+            _copy(base, target, control)
 
 
-def _reading(path: str) -> sqlite3.Connection:
+def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None)
 
 
-def _adopted(base: sqlite3.Connection, stopping: Stopping) -> Connection:
-    base.set_progress_handler(lambda: stopping.asked, _STEPS)
+def _adopted(base: sqlite3.Connection, stop: StopSignal) -> Connection:
+    base.set_progress_handler(lambda: stop.requested, _STEPS)
     return LocalEngine(sync_engine).adopt(base)
 
 

@@ -1,11 +1,11 @@
-"""Which SQLite the store runs on. The only module that imports one; every other takes `sqlite3` from here.
+"""Chooses the SQLite library. Every other module takes `sqlite3` from here.
 
-Python carries one, and the package pysqlite3, which the extra `memstore[sqlite]` installs, another; the newer is used.
-It is the same for the whole process, because two copies of SQLite in one process do not know of each other: whichever
-closes a file first drops the other's locks on it. The variable `MEMSTORE_SQLITE` decides where a program must agree
-with other code that opens the same file: `stdlib` or `pysqlite3`.
+Python has one SQLite, and the package pysqlite3 of the extra `memstore[sqlite]` another; the newer is used. The whole
+process uses the same one: two SQLite libraries in one process do not see each other's locks, and the one that closes a
+file first drops the locks of the other. A program whose other code opens the same file sets the environment variable
+`MEMSTORE_SQLITE` to the library of that code: `stdlib` or `pysqlite3`.
 
-pysqlite3 knows SQLite's primary error codes alone, so nothing may depend on the extended ones.
+pysqlite3 reports only SQLite's primary error codes, so no code may depend on extended ones.
 """
 
 import logging
@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 try:
-    import pysqlite3 as extra
+    import pysqlite3 as installed
 except ImportError:
-    extra = None
+    installed = None
 
 __all__ = ["BUG", "SOURCE", "VERSION", "sqlite3", "wal_reset_bug", "warn_of_bug"]
 
@@ -31,53 +31,53 @@ def wal_reset_bug(version: Version) -> bool:
     """Whether this version of SQLite can lose commits when a passive checkpoint overlaps a restart of the log."""
     if not (3, 7, 0) <= version < (3, 51, 3):
         return False
-    mended = {(3, 50): 7, (3, 44): 6}.get(version[:2])
-    return mended is None or version[2] < mended
+    fixed_patch = {(3, 50): 7, (3, 44): 6}.get(version[:2])
+    return fixed_patch is None or version[2] < fixed_patch
 
 
-def chosen(own: ModuleType, other: ModuleType | None, wish: str | None) -> ModuleType:
-    """The one of two SQLites to use: the one wished for, without a wish the newer.
+def select(stdlib: ModuleType, pysqlite3: ModuleType | None, name: str | None) -> ModuleType:
+    """The SQLite library to use: the one with *name*, or the newer one without a name.
 
     Raises:
-        ImportError: it is not installed, or there is no such word.
+        ImportError: it is not installed, or *name* is neither of the two.
     """
-    if wish not in (None, "", "stdlib", "pysqlite3"):
-        raise ImportError(f"MEMSTORE_SQLITE is 'stdlib' or 'pysqlite3'; got {wish!r}")
-    if wish == "pysqlite3" and other is None:
-        raise ImportError("MEMSTORE_SQLITE asks for pysqlite3, which is not installed: pip install 'memstore[sqlite]'")
-    if other is None or wish == "stdlib":
-        return own
-    newer = other.sqlite_version_info > own.sqlite_version_info
-    return other if newer or wish == "pysqlite3" else own
+    if name not in (None, "", "stdlib", "pysqlite3"):
+        raise ImportError(f"Invalid MEMSTORE_SQLITE: expected 'stdlib' or 'pysqlite3', found {name!r}")
+    if name == "pysqlite3" and pysqlite3 is None:
+        raise ImportError("MEMSTORE_SQLITE is pysqlite3, which is not installed: pip install 'memstore[sqlite]'")
+    if pysqlite3 is None or name == "stdlib":
+        return stdlib
+    is_newer = pysqlite3.sqlite_version_info > stdlib.sqlite_version_info
+    return pysqlite3 if is_newer or name == "pysqlite3" else stdlib
 
 
 if TYPE_CHECKING:
     import sqlite3
 else:
-    sqlite3 = chosen(stdlib, extra, os.environ.get("MEMSTORE_SQLITE"))
+    sqlite3 = select(stdlib, installed, os.environ.get("MEMSTORE_SQLITE"))
 
 VERSION: Version = sqlite3.sqlite_version_info
 SOURCE = sqlite3.__name__
-"""Where it comes from: `sqlite3`, which is Python's own, or `pysqlite3`."""
+"""The module it comes from: `sqlite3` of Python, or `pysqlite3`."""
 
 BUG = wal_reset_bug(VERSION)
 """Whether it has the WAL-reset bug."""
 
 
 def warn_of_bug() -> None:
-    """Log, once a process, that this SQLite has the WAL-reset bug, if it has.
+    """Log, once in a process, that this SQLite has the WAL-reset bug, if it has.
 
-    A log line and no `warnings.warn`: under `-W error` that would keep a program from opening a store for what memstore
-    itself avoids, and only a program beside it can bring about.
+    It is a log line because memstore avoids the bug, and only another program can trigger it; `warnings.warn` would
+    prevent opening a store under `-W error`.
     """
     global _warned
     if not BUG or _warned:
         return
     _warned = True
     _log.warning(
-        "SQLite %s (%s) can lose commits when a checkpoint overlaps a restart of the write-ahead log. memstore's own "
+        "SQLite %s (%s) can lose commits when a checkpoint overlaps a restart of the write-ahead log. memstore's "
         "checkpoints avoid that; those of other programs that write to the same file may not. "
-        "pip install 'memstore[sqlite]' brings a SQLite that is mended",
+        "pip install 'memstore[sqlite]' installs a SQLite without this bug",
         sqlite3.sqlite_version,
         SOURCE,
     )

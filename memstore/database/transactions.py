@@ -1,10 +1,10 @@
-"""BEGIN, SAVEPOINT, COMMIT and ROLLBACK, and the translation of driver errors.
+"""BEGIN, SAVEPOINT, COMMIT and ROLLBACK.
 
-These run on a connection's own thread. Writers begin with BEGIN IMMEDIATE: a read transaction that turns into a
-write fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout.
+The functions run on the connection's thread. Writers use BEGIN IMMEDIATE: a read transaction that becomes a write
+fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout.
 
-A COMMIT that raises has no outcome yet: after a failed sync of the log every live connection may read the old
-state while the file shows the new one after a crash. Reading does not settle it, a commit does (`_settle`).
+The outcome of a COMMIT that raises is unknown: after a failed sync of the log, every open connection may read the old
+state while the file shows the new one after a crash. Reading does not settle it; another commit does (`_settle`).
 """
 
 import os
@@ -19,58 +19,58 @@ from memstore.database.driver_errors import translate, translated
 from memstore.database.sqlite import sqlite3
 from memstore.errors import BusyError, CommitUnknownError, TransactionError
 
-GIVEN_UP = "SQLite gave this transaction up after a failure: nothing of it was stored, start again"
-_LOOK_UP = 0.05  # seconds of waiting for the write lock after which a cancellation is noticed
-_CARRIED_BYTES = 1 << 28  # of what is carried to COMMIT; it is memory that an open transaction keeps
+ROLLED_BACK = "SQLite rolled this transaction back after a failure: nothing of it was stored. Start it again"
+_POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks for a cancellation
+_CACHE_BYTES = 1 << 28  # limit of `TransactionCache`: memory that an open transaction uses
 
 T = TypeVar("T")
 
 
 def raw(connection: Connection) -> sqlite3.Connection:
-    """The SQLite connection under *connection*, for the few statements that are compiled once."""
+    """The SQLite connection under *connection*, for statements that need no compiling by SQLAlchemy."""
     return cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
 
-class Carried:
-    """What the writes of a transaction hand to whoever follows its COMMIT. It only spares reading: any of it may go.
+class TransactionCache:
+    """Items that the writes of a transaction keep for its after-commit callback, which need not read them again.
 
-    It is emptied by BEGIN, and by whatever undoes the transaction or a part of it, because nothing in it says of
-    which part it was.
+    Any item may be missing. BEGIN empties the cache, and so does every rollback of the transaction or of a savepoint,
+    because an item does not say in which savepoint it was added.
     """
 
     def __init__(self) -> None:
-        self._held: list[object] = []
+        self._items: list[object] = []
         self._bytes = 0
 
-    def add(self, thing: object, size: int) -> None:
-        """Carry *thing*, which keeps *size* bytes; what was there before goes where that is too much together."""
-        if self._bytes + size > _CARRIED_BYTES:
+    def add(self, item: object, size: int) -> None:
+        """Add *item* of *size* bytes; first empty the cache if it would exceed its limit."""
+        if self._bytes + size > _CACHE_BYTES:
             self.clear()
-        self._held.append(thing)
+        self._items.append(item)
         self._bytes += size
 
     def take(self, kind: type[T]) -> list[T]:
-        """All that is carried of one *kind*, in the order in which it came, and carry nothing any more."""
-        taken = [thing for thing in self._held if isinstance(thing, kind)]
+        """The items of one *kind*, in the order in which they were added. The cache is then empty."""
+        items = [item for item in self._items if isinstance(item, kind)]
         self.clear()
-        return taken
+        return items
 
     def clear(self) -> None:
-        """Carry nothing any more."""
-        self._held, self._bytes = [], 0
+        """Remove every item."""
+        self._items, self._bytes = [], 0
 
 
-def carried(connection: Connection) -> Carried:
-    """What *connection*'s transaction carries."""
+def transaction_cache(connection: Connection) -> TransactionCache:
+    """The cache of the transaction of *connection*."""
     info = connection.info
-    if Carried not in info:
-        info[Carried] = Carried()
-    return cast("Carried", info[Carried])
+    if TransactionCache not in info:
+        info[TransactionCache] = TransactionCache()
+    return cast("TransactionCache", info[TransactionCache])
 
 
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
-    """One read transaction: every statement in it sees the same state of the file."""
+    """One read transaction: every statement in it reads the same snapshot of the file."""
     base = raw(connection)
     with translated():
         base.execute("BEGIN")
@@ -82,29 +82,28 @@ def snapshot(connection: Connection) -> Iterator[None]:
             base.execute("ROLLBACK")
 
 
-def begin_write(connection: Connection, wait: float, wanted: Callable[[], bool] = lambda: True) -> None:
-    """Take the file's write lock, waiting at most *wait* seconds, and while it is *wanted*. Raises `BusyError`."""
+def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bool] = lambda: True) -> None:
+    """Take the file's write lock. Wait at most *wait* seconds, and while *is_pending*. Raises `BusyError`."""
     base = raw(connection)
     deadline = time.monotonic() + wait
     while True:
-        left = deadline - time.monotonic()
+        remaining = deadline - time.monotonic()
         try:
             with translated():
-                base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(left, _LOOK_UP)) * 1000)}")
+                base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(remaining, _POLL_INTERVAL)) * 1000)}")
                 base.execute("BEGIN IMMEDIATE")
-            carried(connection).clear()
+            transaction_cache(connection).clear()
             return
         except BusyError:
-            if left <= _LOOK_UP or not wanted():
+            if remaining <= _POLL_INTERVAL or not is_pending():
                 raise
 
 
 @contextmanager
 def savepoint(connection: Connection, name: str) -> Iterator[None]:
-    """All of the block or none of it, inside an open write transaction; the transaction goes on either way.
+    """A savepoint in the open write transaction, rolled back if the block raises. The transaction goes on.
 
-    A full disk or an I/O error can end the whole transaction: then there is nothing to go back to, and the next
-    statement of the transaction finds that out (`in_write`).
+    A full disk or an I/O error can end the whole transaction; then there is no savepoint left (`in_write` is False).
     """
     begin_savepoint(connection, name)
     try:
@@ -117,24 +116,21 @@ def savepoint(connection: Connection, name: str) -> Iterator[None]:
 
 
 def begin_savepoint(connection: Connection, name: str) -> None:
-    """Mark a place in the open transaction; marks of one name nest."""
+    """Begin a savepoint in the open transaction; savepoints of one name nest."""
     with translated():
         raw(connection).execute(f"SAVEPOINT {name}")
 
 
 def end_savepoint(connection: Connection, name: str) -> None:
-    """Keep what was done since the mark, and forget the mark."""
+    """Release the savepoint and keep its changes."""
     with translated():
         raw(connection).execute(f"RELEASE {name}")
 
 
 def undo_savepoint(connection: Connection, name: str) -> None:
-    """Undo what was done since the mark, if there still is a transaction, and forget the mark.
-
-    Where that fails, the whole transaction is undone.
-    """
+    """Roll the savepoint back, if the transaction is still open. If that fails, roll the transaction back."""
     base = raw(connection)
-    carried(connection).clear()
+    transaction_cache(connection).clear()
     try:
         if base.in_transaction:
             base.execute(f"ROLLBACK TO {name}")
@@ -149,24 +145,24 @@ def in_write(connection: Connection) -> bool:
 
 
 def rollback(connection: Connection) -> None:
-    """End the transaction without its changes, if it is still open."""
+    """Roll the transaction back, if it is still open."""
     base = raw(connection)
-    carried(connection).clear()
+    transaction_cache(connection).clear()
     if base.in_transaction:
         with translated():
             base.execute("ROLLBACK")
 
 
 def commit(connection: Connection) -> None:
-    """Make the transaction durable; when this returns it is, when it raises it is not.
+    """Commit the transaction. When this returns, the transaction is durable.
 
     Raises:
-        CommitUnknownError: neither could be found out. The caller must take no more writes.
+        CommitUnknownError: whether it was committed is unknown. The caller must accept no more writes.
         StorageError: it was not committed.
     """
     base = raw(connection)
     if not base.in_transaction:
-        raise TransactionError(GIVEN_UP)
+        raise TransactionError(ROLLED_BACK)
     token = os.urandom(16)
     with translated():
         base.execute("UPDATE store_meta SET write_token = ?", (token,))
@@ -178,20 +174,20 @@ def commit(connection: Connection) -> None:
 
 
 def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> bool:
-    """Whether the transaction that wrote *token* was committed, found out by committing another."""
+    """Whether the transaction that wrote *token* was committed; a second commit settles it."""
     try:
         if base.in_transaction:
             base.execute("ROLLBACK")
         base.execute("PRAGMA busy_timeout=5000")
         base.execute("BEGIN IMMEDIATE")
-        found = base.execute("SELECT write_token = ? FROM store_meta", (token,)).fetchone()
+        row = base.execute("SELECT write_token = ? FROM store_meta", (token,)).fetchone()
         base.execute("UPDATE store_meta SET write_token = ?", (os.urandom(16),))
         base.execute("COMMIT")
     except sqlite3.Error as error:
         if base.in_transaction:
             base.execute("ROLLBACK")
         raise CommitUnknownError(
-            f"COMMIT failed ({cause}) and so did finding out what became of it ({error}): "
-            "this store takes no more writes; close it, see to the disk, open it again and look"
+            f"COMMIT failed ({cause}), and whether the write was stored is unknown ({error}). "
+            "This store accepts no more writes: close it, check the disk, open it again and read the records"
         ) from cause
-    return bool(found and found[0])
+    return bool(row and row[0])

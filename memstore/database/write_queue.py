@@ -1,11 +1,11 @@
-"""Who writes next: whoever asked first.
+"""FIFO queue of pending writes.
 
-A writer takes a `WriteRequest` and awaits it. A request is queued until its turn begins; until then a cancellation or
-its deadline takes it out, and nothing of it is ever done. From then on only what comes
-of it counts.
+A writer enqueues a `WriteRequest` and awaits it. Until the request is claimed, a cancellation or its deadline removes
+it, and nothing of it is ever done. Once it is claimed, only its result counts.
 
-One at a time has the turn. The event loop puts places in and takes them out, and the writer's thread takes out what
-it begins: whoever takes a place out has it. The lock that settles this is never held while anything is waited for.
+One request, or one group of requests that share a transaction, is active at a time. The event loop adds requests and
+removes cancelled ones; the writer's thread claims the requests that it runs. Removing a request claims it, and a claim
+is atomic. No thread waits for anything while it holds the queue's lock.
 """
 
 import asyncio
@@ -17,127 +17,127 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, TypeVar
 
-from memstore.concurrency import UncancellableFuture, settle
+from memstore.concurrency import UncancellableFuture, resolve
 from memstore.errors import BusyError
 
 T = TypeVar("T")
 RequestT = TypeVar("RequestT", bound="WriteRequest[Any]")
 
-_AGAIN = 1.0  # seconds until places whose deadlines are suspended are looked at again
+_RECHECK = 1.0  # seconds until requests whose deadlines are suspended are looked at again
 
 
 class WriteRequest(UncancellableFuture[T]):
-    """One who wants to write, and what comes of it: `error` if there is one, else `value`.
+    """One pending write and its result: `error` if there is one, else `value`.
 
     Args:
-        line: where it stands.
-        wait: seconds it waits for others.
-        alone: its turn is shared with nobody.
+        queue: the queue it is in.
+        wait: seconds it waits for other writers.
+        exclusive: it shares its transaction with no other request.
     """
 
-    def __init__(self, line: "WriteQueue", wait: float, *, alone: bool) -> None:
+    def __init__(self, queue: "WriteQueue", wait: float, *, exclusive: bool) -> None:
         super().__init__()
-        self.alone = alone
+        self.exclusive = exclusive
         self.since = time.monotonic()
         self.deadline = self.since + wait
         self.wait = wait
         self.value: T | None = None
         self.error: BaseException | None = None
-        self._line = line
+        self._queue = queue
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Leave the line, if the turn has not begun; else as of `UncancellableFuture`."""
-        if not self.orphaned and not self._line.take(self):
+        """Remove the request from the queue, if it is not claimed; else as `UncancellableFuture`."""
+        if not self.orphaned and not self._queue.claim(self):
             return False
         return asyncio.Future.cancel(self, msg)
 
     def answer(self) -> None:
-        """Tell whoever awaits this what came of it."""
-        settle(self, self.value, self.error)
+        """Resolve the request with its `value` or `error`; called on the event loop."""
+        resolve(self, self.value, self.error)
         self.value = self.error = None
 
 
 class WriteQueue:
-    """The places of those who want to write, in the order in which they asked.
+    """The pending requests, in the order in which they came.
 
-    One timer watches over them all: most are answered long before their deadline, so that one each would cost more
-    than all else that a place does.
+    One timer serves all of them: most are answered long before their deadline, and a timer for each would cost more
+    than all else that a request does.
 
     Args:
-        begin: has the turn of the place that is first begun; False where it could not be, and the place was taken out.
+        begin: starts the request that is first; False where it could not, and claimed the request instead.
     """
 
     def __init__(self, begin: Callable[[WriteRequest[Any]], bool]) -> None:
         self._begin = begin
-        self._places: OrderedDict[WriteRequest[Any], None] = OrderedDict()
-        self._guard = threading.Lock()
-        self._taken = False
+        self._requests: OrderedDict[WriteRequest[Any], None] = OrderedDict()
+        self._lock = threading.Lock()
+        self._active = False
         self._timer: asyncio.TimerHandle | None = None
-        self._due = math.inf  # when the timer ends, if there is one
+        self._timer_end = math.inf  # meaningful while there is a timer
 
-    def enter(self, place: RequestT) -> RequestT:
-        """Stand in line; the turn begins at once if nobody has it."""
-        with self._guard:
-            self._places[place] = None
-        if self._taken:
-            self._watch(place.deadline)
+    def enqueue(self, request: RequestT) -> RequestT:
+        """Add *request*; it starts at once if no other is active."""
+        with self._lock:
+            self._requests[request] = None
+        if self._active:
+            self._set_timer(request.deadline)
         else:
-            self.hand_on()
-        return place
+            self.start_next()
+        return request
 
-    def hand_on(self) -> None:
-        """Nobody has the turn, or its holder has done: whoever is first has it now."""
-        self._taken = True
+    def start_next(self) -> None:
+        """Start the first request; called when none is active, or when the active one has ended."""
+        self._active = True
         while (first := self._first()) is not None:
             if self._begin(first):
                 return
-        self._taken = False
+        self._active = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def take(self, place: WriteRequest[Any]) -> bool:
-        """Take *place* out of the line; False where that was done before."""
-        with self._guard:
-            return self._places.pop(place, self) is None
+    def claim(self, request: WriteRequest[Any]) -> bool:
+        """Remove *request*; False if it was removed before."""
+        with self._lock:
+            return self._requests.pop(request, self) is None
 
-    def holds(self, place: WriteRequest[Any]) -> bool:
-        """Whether *place* is in the line still."""
-        with self._guard:
-            return place in self._places
+    def is_pending(self, request: WriteRequest[Any]) -> bool:
+        """Whether *request* is still in the queue."""
+        with self._lock:
+            return request in self._requests
 
-    def front(self, most: int) -> list[WriteRequest[Any]]:
-        """Whoever is first and those right behind, *most* in all, who share a turn."""
-        with self._guard:
-            front = list(islice(self._places, most))
-        alone = next((i for i, place in enumerate(front) if place.alone), len(front))
-        return front[: max(1, alone)]
+    def head(self, limit: int) -> list[WriteRequest[Any]]:
+        """The first request and those directly behind it that can share its transaction, at most *limit*."""
+        with self._lock:
+            requests = list(islice(self._requests, limit))
+        shared = next((i for i, request in enumerate(requests) if request.exclusive), len(requests))
+        return requests[: max(1, shared)]
 
     def _first(self) -> WriteRequest[Any] | None:
-        with self._guard:
-            return next(iter(self._places), None)
+        with self._lock:
+            return next(iter(self._requests), None)
 
-    def _watch(self, deadline: float) -> None:
-        """Have the places be looked at when *deadline* has come, if not before."""
+    def _set_timer(self, deadline: float) -> None:
+        """Check the deadlines at *deadline* or before."""
         if self._timer is not None:
-            if self._due <= deadline:
+            if self._timer_end <= deadline:
                 return
             self._timer.cancel()
-        self._due = deadline
-        self._timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._look)
+        self._timer_end = deadline
+        self._timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._expire)
 
-    def _look(self) -> None:
-        """Take out the places whose deadline has come; the thread moves that while it prepares a place's work."""
-        self._timer, here = None, time.monotonic()
-        with self._guard:
-            waiting = list(self._places)
-        for place in waiting:
-            if place.deadline <= here and self.take(place):
-                place.error = BusyError(
-                    f"other tasks of this store were writing for {place.wait} s: keep transactions short, or raise "
-                    "timeout"
+    def _expire(self) -> None:
+        """Remove the requests whose deadline has passed. The thread moves a deadline while it prepares the request."""
+        self._timer, current = None, time.monotonic()
+        with self._lock:
+            requests = list(self._requests)
+        for request in requests:
+            if request.deadline <= current and self.claim(request):
+                request.error = BusyError(
+                    f"Other tasks of this store were writing for {request.wait} s: keep transactions short, or raise "
+                    "`timeout`"
                 )
-                place.answer()
-        left = [place.deadline for place in waiting if place.deadline > here]
-        if left:
-            self._watch(min(*left, here + _AGAIN))
+                request.answer()
+        deadlines = [request.deadline for request in requests if request.deadline > current]
+        if deadlines:
+            self._set_timer(min(*deadlines, current + _RECHECK))

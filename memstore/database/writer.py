@@ -1,13 +1,13 @@
-"""The connection that writes. Writes that wait for it at the same time share one transaction, and one COMMIT.
+"""The connection that writes. Pending writes share one transaction, and one COMMIT.
 
-From BEGIN to after-commit a transaction is one function on one thread. It takes in what has queued up while the
-thread was busy: nobody waits for others to come. Each write but the first has a savepoint of its own, so that one that
-raises leaves nothing and the others go on; the first needs none, for it is undone with the transaction. Neighbours
-that are `BatchableOperation` are done by one call, in one savepoint; if it fails they are done one by one. All are
-answered together, after COMMIT and after the indexes have followed it.
+From BEGIN to the after-commit callback, a transaction is one function on one thread. It takes the requests that were
+queued while the thread was busy; no request waits for others to come. Each write but the first has a savepoint, so
+that a write that raises leaves nothing and the others go on. The first write needs none: the rollback of the
+transaction undoes it. Adjacent requests with a `BatchableOperation` of one kind are one call in one savepoint; if that
+call fails, they run one by one. All requests are answered together, after COMMIT and after the indexes have followed.
 
-Nobody's answer is to wait long for the work of others. So a batch shares its transaction with nobody, and one that is
-`_LONG` seconds old takes in no more. `MOST` bounds what is prepared in one go, and cannot share the interpreter.
+No answer may wait long for the work of others. So a batch shares its transaction with no other write, and a
+transaction that is `_MAX_SHARED_TIME` old takes no more requests. `MAX_SHARED` limits how many are prepared at once.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import tell
+from memstore.concurrency import call_on_loop
 from memstore.database import driver_errors, transactions
 from memstore.database.connection_thread import ConnectionThread, Step
 from memstore.database.file_identity import OpenedFile
@@ -32,26 +32,26 @@ from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageE
 T = TypeVar("T")
 TargetT = TypeVar("TargetT")
 PartT = TypeVar("PartT")
+AfterCommit = Callable[[Connection], None]
+"""Runs on the writer's thread right after COMMIT, before the caller is answered."""
 
-MOST = 64
-"""Writes that share a transaction at most."""
+MAX_SHARED = 64
+"""Requests that share a transaction at most."""
 
-_LONG = 0.02
-_TOGETHER = (
-    100  # rows, or whatever `BatchableOperation.size` counts, that one call brings at most: a few milliseconds of work
-)
-_SLOW_WAIT = 1.0  # seconds after which a wait for the writer is worth a line in the log
+_MAX_SHARED_TIME = 0.02  # seconds
+_MAX_BATCH_SIZE = 100  # sum of `BatchableOperation.size` in one call: a few milliseconds of work
+_SLOW_WAIT = 1.0  # seconds after which a wait for the writer is logged
 _log = logging.getLogger("memstore")
 
 
 class BatchableOperation(Generic[TargetT, PartT, T]):
-    """A step that can be done together with others of its *kind*, for less than one after the other.
+    """An operation that costs less when it runs together with others of its *kind* than one after the other.
 
     Args:
-        kind: equal for steps whose *run* is the same.
-        run: does all that the parts it is given say, in their order, or raises; what comes of each.
-        part: this step's own; it may be filled while the step is prepared.
-        size: about how many rows it brings.
+        kind: equal for operations whose *run* is the same.
+        run: does what all the parts say, in their order, and returns a result for each; or raises.
+        part: the arguments of this operation; they may be filled in while the operation is prepared.
+        size: about how many rows it writes.
     """
 
     __slots__ = ("kind", "part", "run", "size")
@@ -65,13 +65,13 @@ class BatchableOperation(Generic[TargetT, PartT, T]):
         self.size = size
 
     def __call__(self, target: TargetT) -> T:
-        """Do it alone."""
+        """Run it alone."""
         return self.run(target, [self.part])[0]
 
     def inside(
         self, around: Callable[[Connection, Callable[[TargetT], Sequence[T]]], Sequence[T]], by: Hashable
     ) -> "BatchableOperation[Connection, PartT, T]":
-        """The same step, but that *around* runs it, once however many *by* the same are done together."""
+        """The same operation, run by *around*: once for all operations with the same *by* that run together."""
 
         def run(connection: Connection, parts: Sequence[PartT]) -> Sequence[T]:
             return around(connection, lambda target: self.run(target, parts))
@@ -79,107 +79,134 @@ class BatchableOperation(Generic[TargetT, PartT, T]):
         return BatchableOperation((self.kind, by), run, self.part, self.size)
 
 
-class Job(WriteRequest[T]):
-    """A write: *before*, which needs no transaction, then *function* in one that it shares unless it is a *batch*."""
+class OperationRequest(WriteRequest[T]):
+    """A write that runs as one function.
+
+    Args:
+        queue: the queue it is in.
+        wait: seconds it waits for other writers.
+        function: runs in the transaction.
+        before: runs on the thread before the transaction.
+        after_commit: runs after the COMMIT of the transaction.
+        batch: the write shares its transaction with no other.
+    """
 
     def __init__(
-        self, line: WriteQueue, wait: float, function: Step[T], before: Callable[[], None] | None, *, batch: bool
+        self,
+        queue: WriteQueue,
+        wait: float,
+        function: Step[T],
+        *,
+        before: Callable[[], None] | None,
+        after_commit: AfterCommit | None,
+        batch: bool,
     ) -> None:
-        super().__init__(line, wait, alone=batch)
+        super().__init__(queue, wait, exclusive=batch)
         self.function = function
         self.before = before
+        self.after_commit = after_commit
 
     def prepare(self) -> None:
-        """Do, once, what needs no transaction. Its time is no time of waiting for others."""
+        """Run, once, what needs no transaction. Its time does not count as waiting for others."""
         before, self.before = self.before, None
         if before is None:
             return
-        began, deadline = time.monotonic(), self.deadline
+        start, deadline = time.monotonic(), self.deadline
         self.deadline = math.inf
         try:
             before()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised by `answer`
             self.error = error
-        self.deadline = deadline + time.monotonic() - began
+        self.deadline = deadline + time.monotonic() - start
 
     def run(self, connection: Connection) -> None:
-        """Do what needs a transaction."""
+        """Run what needs a transaction."""
         self.value = self.function(connection)
         if not transactions.in_write(connection):
-            raise TransactionError(transactions.GIVEN_UP)
+            raise TransactionError(transactions.ROLLED_BACK)
 
 
 class ExclusiveRequest(WriteRequest[None]):
-    """The writer for oneself, in a transaction that *begins* with it or in none."""
+    """A request for the writer alone, in a transaction (*begins*) or in none."""
 
-    def __init__(self, line: WriteQueue, wait: float, *, begins: bool) -> None:
-        super().__init__(line, wait, alone=True)
+    def __init__(self, queue: WriteQueue, wait: float, *, begins: bool) -> None:
+        super().__init__(queue, wait, exclusive=True)
         self.begins = begins
         self.granted = False
 
 
 class Writer:
-    """The connection that writes, and the line of those who wait for it.
+    """The connection that writes, and the queue of pending writes.
 
     Args:
-        driver: the connection and its thread.
+        thread: the connection and its thread.
         timeout: seconds to wait for other writers.
-        file: what it writes to.
+        file: the file it writes to.
 
     Attributes:
-        turns: how many transactions have ended, counted by the event loop alone.
+        transaction_count: transactions that have ended, counted by the event loop alone.
     """
 
-    def __init__(self, driver: ConnectionThread, timeout: float, file: OpenedFile) -> None:
-        self.driver = driver
+    def __init__(self, thread: ConnectionThread, timeout: float, file: OpenedFile) -> None:
+        self.thread = thread
+        self.transaction_count = 0
+        self._closed = False
         self._file = file
-        self.closed = False
-        self.committed: Callable[[Connection], None] = lambda connection: None  # noqa: ARG005
         self._unknown: CommitUnknownError | None = None
-        self.turns = 0
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
-        self._line = WriteQueue(self._begin)
+        self._queue = WriteQueue(self._begin)
 
     async def write(
-        self, function: Step[T], before: Callable[[], None] | None, *, wait: float | None, batch: bool
+        self,
+        function: Step[T],
+        *,
+        before: Callable[[], None] | None,
+        after_commit: AfterCommit | None,
+        wait: float | None,
+        batch: bool,
     ) -> T:
         """See `Database.write`."""
         wait = self._timeout if wait is None else wait
-        return await self._line.enter(Job(self._line, wait, function, before, batch=batch))
+        request = OperationRequest(self._queue, wait, function, before=before, after_commit=after_commit, batch=batch)
+        return await self._queue.enqueue(request)
+
+    def close(self) -> None:
+        """Accept no more writes."""
+        self._closed = True
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Be the only one who may write, in no transaction; also where nobody may any more."""
-        turn = ExclusiveRequest(self._line, self._timeout, begins=False)
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Keep every other writer out, without a transaction; also where no more writes are accepted."""
+        request = ExclusiveRequest(self._queue, self._timeout, begins=False)
         try:
-            await self._line.enter(turn)
+            await self._queue.enqueue(request)
             yield
         finally:
-            if turn.granted and not self.driver.forked:
-                self._line.hand_on()
+            if request.granted and not self.thread.forked:
+                self._queue.start_next()
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["WriteSession"]:
+    async def session(self, after_commit: AfterCommit | None) -> AsyncIterator["WriteSession"]:
         """See `Database.session`."""
-        session = WriteSession(self)
-        turn = ExclusiveRequest(self._line, self._timeout, begins=True)
+        session = WriteSession(self, after_commit)
+        request = ExclusiveRequest(self._queue, self._timeout, begins=True)
         try:
-            await self._line.enter(turn)
+            await self._queue.enqueue(request)
             yield session
         finally:
-            if turn.granted and not self.driver.forked:
+            if request.granted and not self.thread.forked:
                 try:
-                    if not session.committed:
-                        await self.driver.submit(transactions.rollback)
+                    if not session.ended:
+                        await self.thread.submit(transactions.rollback)
                 finally:
-                    self.turns += 1
-                    self._line.hand_on()
+                    self.transaction_count += 1
+                    self._queue.start_next()
 
-    def commit(self, connection: Connection) -> None:
-        """COMMIT to after-commit, on the thread; what cannot be committed is rolled back."""
+    def commit(self, connection: Connection, callbacks: Sequence[AfterCommit]) -> None:
+        """COMMIT, then the after-commit callbacks, on the thread; rolls back what cannot be committed."""
         try:
-            self._file.check()  # a transaction of a user's may have taken long
+            self._file.check()  # a user's transaction may have taken long
             transactions.commit(connection)
         except CommitUnknownError as error:
             self._unknown = error
@@ -187,132 +214,139 @@ class Writer:
         except BaseException:
             transactions.rollback(connection)
             raise
-        self.committed(connection)
+        for callback in callbacks:
+            callback(connection)
 
-    def _begin(self, place: WriteRequest[Any]) -> bool:
-        """Have the turn of *place* begin; False where it may not write, and was told so."""
-        if isinstance(place, ExclusiveRequest) and not place.begins:
-            place.granted = self._line.take(place)
-            place.answer()
-            return place.granted
-        refusal = ClosedError("the store is closed: open it again") if self.closed else self._unknown
+    def _begin(self, request: WriteRequest[Any]) -> bool:
+        """Start *request*; False where no write is accepted, and the request was answered with the reason."""
+        if isinstance(request, ExclusiveRequest) and not request.begins:
+            request.granted = self._queue.claim(request)
+            request.answer()
+            return request.granted
+        refusal = ClosedError("The store is closed: open it again") if self._closed else self._unknown
         if refusal is None:
-            self.driver.post(partial(self._open, place) if isinstance(place, ExclusiveRequest) else self._write)
+            self.thread.post(
+                partial(self._begin_session, request) if isinstance(request, ExclusiveRequest) else self._write
+            )
             return True
-        if self._line.take(place):
-            place.error = _own(refusal)
-            place.answer()
+        if self._queue.claim(request):
+            request.error = _separate(refusal)
+            request.answer()
         return False
 
-    # What follows runs on the thread, but for `_opened` and `_written`, with which it hands back.
+    # The methods below run on the thread, except `_session_begun` and `_written`, which run on the event loop.
 
-    def _open(self, turn: ExclusiveRequest, connection: Connection) -> None:
-        """The transaction of a session begins."""
+    def _begin_session(self, request: ExclusiveRequest, connection: Connection) -> None:
         try:
-            if self._locked(connection, [turn]):
-                turn.granted = self._took(turn)
-                if not turn.granted:
+            if self._lock_file(connection, [request]):
+                request.granted = self._claim(request)
+                if not request.granted:
                     transactions.rollback(connection)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            self._fail([turn], error)
-        tell(self._loop, self._opened, turn)
+        except BaseException as error:  # noqa: BLE001 - raised by `answer`
+            self._fail([request], error)
+        call_on_loop(self._loop, self._session_begun, request)
 
-    def _opened(self, turn: ExclusiveRequest) -> None:
-        if turn.granted:
-            turn.answer()
+    def _session_begun(self, request: ExclusiveRequest) -> None:
+        if request.granted:
+            request.answer()
         else:
-            self._line.hand_on()
+            self._queue.start_next()
 
     def _write(self, connection: Connection) -> None:
-        """One transaction, of the jobs that are first in line."""
-        jobs: list[Job[Any]] = []  # those whose turn it was, in order
+        """Run one transaction of the requests at the head of the queue."""
+        claimed: list[OperationRequest[Any]] = []  # in order
         try:
-            self._share(connection, jobs)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-            for job in jobs:
-                job.error = job.error or _own(error)
-        tell(self._loop, self._written, jobs)
+            self._run_shared(connection, claimed)
+        except BaseException as error:  # noqa: BLE001 - raised by `answer`
+            for request in claimed:
+                request.error = request.error or _separate(error)
+        call_on_loop(self._loop, self._written, claimed)
 
-    def _written(self, jobs: list[Job[Any]]) -> None:
-        self.turns += 1
-        self._line.hand_on()
-        for job in jobs:
-            job.answer()
+    def _written(self, claimed: list[OperationRequest[Any]]) -> None:
+        self.transaction_count += 1
+        self._queue.start_next()
+        for request in claimed:
+            request.answer()
 
-    def _share(self, connection: Connection, jobs: list[Job[Any]]) -> None:
-        # What had this turn may have been cancelled, and a session be the first now: it gets a turn of its own.
-        front = [place for place in self._line.front(MOST) if isinstance(place, Job)]
-        for job in front:
-            job.prepare()
-            if job.error is not None and self._took(job):
-                jobs.append(job)
-        if self._locked(connection, front):
+    def _run_shared(self, connection: Connection, claimed: list[OperationRequest[Any]]) -> None:
+        # The request that started this may have been cancelled, so that a session is first now: it is started alone.
+        head = [request for request in self._queue.head(MAX_SHARED) if isinstance(request, OperationRequest)]
+        for request in head:
+            request.prepare()
+            if request.error is not None and self._claim(request):
+                claimed.append(request)
+        if self._lock_file(connection, head):
             try:
-                if self._run(connection, front, jobs):
-                    self.commit(connection)
+                if self._run(connection, head, claimed):
+                    self.commit(connection, list(dict.fromkeys(r.after_commit for r in claimed if r.after_commit)))
             finally:
                 transactions.rollback(connection)  # if it is still open
 
-    def _run(self, connection: Connection, front: Sequence[Job[Any]], jobs: list[Job[Any]]) -> bool:
-        """Run those of *front* that are in line still; whether there is anything to commit."""
-        began = time.monotonic()
+    def _run(
+        self,
+        connection: Connection,
+        head: Sequence[OperationRequest[Any]],
+        claimed: list[OperationRequest[Any]],
+    ) -> bool:
+        """Claim and run the requests of *head* that are still pending; whether there is anything to commit."""
+        start = time.monotonic()
         done = 0
-        for group in _neighbours(front):
-            if done and time.monotonic() - began > _LONG:
-                break  # the rest is still in line, and first
-            taken = [job for job in group if self._took(job)]
-            jobs += taken
-            if len(taken) > 1 and _together(connection, taken):
-                done += len(taken)
+        for group in _groups(head):
+            if done and time.monotonic() - start > _MAX_SHARED_TIME:
+                break  # the rest is still first in the queue
+            requests = [request for request in group if self._claim(request)]
+            claimed += requests
+            if len(requests) > 1 and _run_together(connection, requests):
+                done += len(requests)
                 continue
-            marked = done > 0 or len(taken) > 1
-            for job in taken:
+            in_savepoint = done > 0 or len(requests) > 1
+            for request in requests:
                 try:
-                    with transactions.savepoint(connection, "job") if marked else driver_errors.translated():
-                        job.run(connection)
+                    with transactions.savepoint(connection, "job") if in_savepoint else driver_errors.translated():
+                        request.run(connection)
                     done += 1
-                except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-                    job.error = error
-                    if not marked:
+                except BaseException as error:  # noqa: BLE001 - raised by `answer`
+                    request.error = error
+                    if not in_savepoint:
                         return False
                     _check_open(connection, error)
         return done > 0
 
-    def _locked(self, connection: Connection, places: Sequence[WriteRequest[Any]]) -> bool:
-        """Take the file's write lock for *places*; False when none of them waits for it any more."""
-        while waiting := [place for place in places if self._line.holds(place)]:
-            left = min(place.deadline for place in waiting) - time.monotonic()
+    def _lock_file(self, connection: Connection, requests: Sequence[WriteRequest[Any]]) -> bool:
+        """Take the file's write lock for *requests*; False when none of them is pending any more."""
+        while pending := [request for request in requests if self._queue.is_pending(request)]:
+            wait = min(request.deadline for request in pending) - time.monotonic()
             try:
-                self._file.check()  # before a page of it reaches a log that may be another file's by now
-                transactions.begin_write(connection, left, lambda: any(map(self._line.holds, waiting)))
+                self._file.check()  # before a page of it reaches a log that may belong to another file now
+                transactions.begin_write(connection, wait, lambda: any(map(self._queue.is_pending, pending)))
                 return True
             except BusyError as error:
-                over = [place for place in waiting if place.deadline <= time.monotonic()]
-                self._fail(over, error)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits
-                self._fail(waiting, error)
+                self._fail([request for request in pending if request.deadline <= time.monotonic()], error)
+            except BaseException as error:  # noqa: BLE001 - raised by `answer`
+                self._fail(pending, error)
         return False
 
-    def _fail(self, places: Sequence[WriteRequest[Any]], error: BaseException) -> None:
-        for place in places:
-            if self._line.take(place):
-                place.error = _own(error)
-                tell(self._loop, place.answer)
+    def _fail(self, requests: Sequence[WriteRequest[Any]], error: BaseException) -> None:
+        for request in requests:
+            if self._queue.claim(request):
+                request.error = _separate(error)
+                call_on_loop(self._loop, request.answer)
 
-    def _took(self, place: WriteRequest[Any]) -> bool:
-        """Whether the turn of *place* begins with this: it is still in line, and from here on nothing takes it out."""
-        waited, taken = time.monotonic() - place.since, self._line.take(place)
-        if taken and waited > _SLOW_WAIT:
-            _log.info("a write waited %.1f s for its turn", waited)
-        return taken
+    def _claim(self, request: WriteRequest[Any]) -> bool:
+        """Claim *request* to run it; False if it was removed from the queue before."""
+        waited, claimed = time.monotonic() - request.since, self._queue.claim(request)
+        if claimed and waited > _SLOW_WAIT:
+            _log.info("a write waited %.1f s for the writer", waited)
+        return claimed
 
 
 class WriteSession:
-    """A write transaction that takes several hops; `Database.session` opens and ends it."""
+    """A write transaction of several calls; `Database.session` opens and ends it."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, after_commit: AfterCommit | None) -> None:
         self._writer = writer
-        self.committed = False
+        self._after_commit = [] if after_commit is None else [after_commit]
+        self.ended = False
 
     async def run(self, function: Step[T]) -> T:
         """Run *function* inside the transaction, on the writer's thread."""
@@ -321,60 +355,60 @@ class WriteSession:
             with driver_errors.translated():
                 return function(connection)
 
-        return await self._writer.driver.submit(step)
+        return await self._writer.thread.submit(step)
 
     async def commit(self) -> None:
-        """COMMIT to after-commit, as one function; once it has begun, only its outcome counts."""
+        """COMMIT and the after-commit callback, as one function that runs to its end."""
         try:
-            await self._writer.driver.submit(self._writer.commit)
+            await self._writer.thread.submit(lambda connection: self._writer.commit(connection, self._after_commit))
         finally:
-            self.committed = True  # it ended, one way or the other: there is nothing left to roll back
+            self.ended = True  # committed or rolled back
 
 
-def _neighbours(jobs: Sequence[Job[Any]]) -> Iterator[list[Job[Any]]]:
-    """*jobs* in order: those that are alike and stand side by side together, every other alone."""
-    group: list[Job[Any]] = []
-    kind: Hashable | None = None
-    size = 0
-    for job in jobs:
-        step = job.function
-        mine, more = (step.kind, step.size) if isinstance(step, BatchableOperation) else (None, 0)
-        size += more
-        if group and (mine is None or mine != kind or size > _TOGETHER):
+def _groups(requests: Sequence[OperationRequest[Any]]) -> Iterator[list[OperationRequest[Any]]]:
+    """*requests* in order: adjacent batchable operations of one kind as one group, every other request alone."""
+    group: list[OperationRequest[Any]] = []
+    group_kind: Hashable | None = None
+    group_size = 0
+    for request in requests:
+        operation = request.function
+        kind, size = (operation.kind, operation.size) if isinstance(operation, BatchableOperation) else (None, 0)
+        group_size += size
+        if group and (kind is None or kind != group_kind or group_size > _MAX_BATCH_SIZE):
             yield group
-            group, size = [], more
-        kind = mine
-        group.append(job)
+            group, group_size = [], size
+        group_kind = kind
+        group.append(request)
     if group:
         yield group
 
 
-def _together(connection: Connection, jobs: Sequence[Job[Any]]) -> bool:
-    """Do jobs that are alike by one call; False where it failed, and left nothing."""
-    steps: list[BatchableOperation[Any, Any, Any]] = [
-        cast("BatchableOperation[Any, Any, Any]", job.function) for job in jobs
+def _run_together(connection: Connection, requests: Sequence[OperationRequest[Any]]) -> bool:
+    """Run batchable operations of one kind as one call; False where it failed, and left nothing."""
+    operations: list[BatchableOperation[Any, Any, Any]] = [
+        cast("BatchableOperation[Any, Any, Any]", request.function) for request in requests
     ]
     try:
         with transactions.savepoint(connection, "job"):
-            values = steps[0].run(connection, [step.part for step in steps])
-    except Exception as error:  # noqa: BLE001 - it is raised again to whoever is at fault, when each is done alone
+            values = operations[0].run(connection, [operation.part for operation in operations])
+    except Exception as error:  # noqa: BLE001 - the request at fault raises again when each runs alone
         _check_open(connection, error)
         return False
-    for job, value in zip(jobs, values, strict=True):
-        job.value = value
+    for request, value in zip(requests, values, strict=True):
+        request.value = value
     return True
 
 
 def _check_open(connection: Connection, error: BaseException) -> None:
-    """Raise where the failure of one write ended the transaction that it shared."""
+    """Raise if the failure of one write ended the shared transaction."""
     if not transactions.in_write(connection):
-        raise StorageError(f"{transactions.GIVEN_UP} (it was shared with a write that failed: {error})") from error
+        raise StorageError(f"{transactions.ROLLED_BACK} (a write in the same transaction failed: {error})") from error
 
 
-def _own(error: BaseException) -> BaseException:
-    """*error* for one more who is told of it: one exception raised by two tasks would mix their tracebacks."""
+def _separate(error: BaseException) -> BaseException:
+    """A copy of *error* for one more task: one exception raised in two tasks would mix their tracebacks."""
     if not isinstance(error, StorageError | BusyError | TransactionError | ClosedError):
         return error
-    made = copy.copy(error).with_traceback(error.__traceback__)
-    made.__cause__ = error.__cause__
-    return made
+    separate = copy.copy(error).with_traceback(error.__traceback__)
+    separate.__cause__ = error.__cause__
+    return separate

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import Stopping, in_thread_until_stopped, on_this_loop
+from memstore.concurrency import StopSignal, in_cancellable_thread, on_current_loop
 from memstore.config import check_timeout, path_text
 from memstore.database import raw
-from memstore.database.backup_copy import copy, renew
+from memstore.database.backup_copy import copy_file, set_new_epoch
 from memstore.database.driver_errors import translated
 from memstore.database.file_identity import OpenedFile
-from memstore.database.fork_safety import briefly
+from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect
 from memstore.database.migrate import migrate_copy
-from memstore.database.restore_copy import Watch, looking, page_size, private, replace
+from memstore.database.restore_copy import CopyControl, page_size, private_copy, reading, replace_content
 from memstore.database.transactions import begin_write, commit, snapshot
 from memstore.errors import DamagedError, InvalidError, MissingFileError
 from memstore.maintenance import check as checks
@@ -45,16 +45,16 @@ async def backup(
 ) -> None:
     """Copy the file at *path*, of any revision, into a new file *target*; see `Store.backup` and `copying.copy`."""
     made = path_text(target)
-    told = _untold if on_progress is None else on_this_loop(on_progress)
+    told = _untold if on_progress is None else on_current_loop(on_progress)
 
-    def work(stopping: Stopping) -> None:
+    def work(stop: StopSignal) -> None:
         def step(done: int, total: int) -> None:
-            stopping.check()
+            stop.check()
             told(done, total)
 
-        copy(path, opened, made, step)
+        copy_file(path, opened, made, step)
 
-    await in_thread_until_stopped(work)
+    await in_cancellable_thread(work)
 
 
 async def verify(path: str | os.PathLike[str]) -> VerifyReport:
@@ -73,7 +73,7 @@ async def verify(path: str | os.PathLike[str]) -> VerifyReport:
         StorageError: the disk failed, or is too full for the private copy.
     """
     text = path_text(path)
-    return await in_thread_until_stopped(lambda stopping: _verified(text, stopping))
+    return await in_cancellable_thread(lambda stop: _verified(text, stop))
 
 
 async def restore_backup(
@@ -114,22 +114,22 @@ async def restore_backup(
     source, target = path_text(backup), path_text(path)
     wait = check_timeout(timeout)
     check_no_open_transaction(target)
-    told = _untold if on_progress is None else on_this_loop(on_progress)
-    return await in_thread_until_stopped(lambda stopping: _restored(source, target, wait, Watch(stopping, told)))
+    told = _untold if on_progress is None else on_current_loop(on_progress)
+    return await in_cancellable_thread(lambda stop: _restored(source, target, wait, CopyControl(stop, told)))
 
 
-def _verified(path: str, stopping: Stopping) -> VerifyReport:
-    with briefly(path):
-        return _looked_at(path, stopping)
+def _verified(path: str, stop: StopSignal) -> VerifyReport:
+    with temporary_connections(path):
+        return _looked_at(path, stop)
 
 
-def _looked_at(path: str, stopping: Stopping) -> VerifyReport:
+def _looked_at(path: str, stop: StopSignal) -> VerifyReport:
     try:
         revision = _revision(path)
         if revision != HEAD:
-            with private(path, None, Watch(stopping, _untold)) as connection:
+            with private_copy(path, None, CopyControl(stop, _untold)) as connection:
                 return _examined(connection, path, revision)
-        with looking(path, stopping) as connection:
+        with reading(path, stop) as connection:
             return _examined(connection, path, revision)
     except DamagedError as error:
         finding = Finding(kind="integrity", noun="file", id="", detail=str(error))
@@ -148,20 +148,20 @@ def _looked_at(path: str, stopping: Stopping) -> VerifyReport:
         )
 
 
-def _restored(source: str, target: str, timeout: float, watch: Watch) -> VerifyReport:
-    with briefly(source), briefly(target):
-        return _put(source, target, timeout, watch)
+def _restored(source: str, target: str, timeout: float, control: CopyControl) -> VerifyReport:
+    with temporary_connections(source), temporary_connections(target):
+        return _put(source, target, timeout, control)
 
 
-def _put(source: str, target: str, timeout: float, watch: Watch) -> VerifyReport:
+def _put(source: str, target: str, timeout: float, control: CopyControl) -> VerifyReport:
     size = page_size(target)
     if source == target or (size is not None and Path(source).exists() and Path(source).samefile(target)):
         raise InvalidError(f"{source!r} cannot be restored to itself: give another file as the backup")
-    first, second = (Watch(watch.stopping, partial(_half, watch.told, half)) for half in (0, 1))
+    first, second = (CopyControl(control.stop, partial(_half, control.progress, half)) for half in (0, 1))
     with ExitStack() as stack:
         try:
             revision = _revision(source)
-            connection = stack.enter_context(private(source, size, first))
+            connection = stack.enter_context(private_copy(source, size, first))
             found = _examined(connection, source, revision)
         except DamagedError as error:
             raise _refusal(source, [str(error.__cause__ or error)]) from error
@@ -169,7 +169,7 @@ def _put(source: str, target: str, timeout: float, watch: Watch) -> VerifyReport
         if damage:
             raise _refusal(source, damage)
         _made_its_own(connection, found.findings)
-        replace(target, connection, timeout, second)
+        replace_content(target, connection, timeout, second)
     return found
 
 
@@ -242,5 +242,5 @@ def _made_its_own(connection: Connection, findings: list[Finding]) -> None:
         begin_write(connection, 0.0)
         if findings:
             checks.mend(WriteContext(connection, store_meta.spaces(connection), now()), findings)
-        renew(raw(connection))
+        set_new_epoch(raw(connection))
         commit(connection)

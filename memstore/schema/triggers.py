@@ -1,4 +1,4 @@
-"""The triggers of a memstore file, for SQLite: what is true of it whoever writes to it; see `memstore.schema`."""
+"""The triggers of a memstore file. They keep the invariants of `memstore.schema.tables`, also under raw SQL."""
 
 
 def _log(space: str, pk: str) -> str:
@@ -34,8 +34,8 @@ def _vector_triggers(kind: str) -> dict[str, str]:
     return {
         f"tr_{table}_insert": f"AFTER INSERT ON {table} BEGIN {_log('NEW.space_pk', f'NEW.{key}')}{owners['NEW']} END",
         f"tr_{table}_delete": f"AFTER DELETE ON {table} BEGIN {_log('OLD.space_pk', f'OLD.{key}')}{owners['OLD']} END",
-        # What is changed where it is, as verbs do, is said once, and owners are looked for only where there are any:
-        # that is a third of what the statement costs.
+        # An update in place, as by the verbs, is logged once, and owners are searched only if there are any:
+        # that saves a third of the cost of the statement.
         f"tr_{table}_changed": f"AFTER UPDATE OF vector ON {table} WHEN {stays} BEGIN "
         f"{_log('NEW.space_pk', f'NEW.{key}')} END",
         f"tr_{table}_moved": f"AFTER UPDATE OF {key}, space_pk ON {table} WHEN NOT ({stays}) BEGIN "
@@ -70,4 +70,4 @@ TRIGGERS: dict[str, str] = {
         "tr_assembly_member_update": f"AFTER UPDATE ON assembly_member BEGIN {_revise('OLD')} {_revise('NEW')} END",
     }.items()
 }
-"""Name to statement, for SQLite."""
+"""The statement of each trigger, by name."""

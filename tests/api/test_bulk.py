@@ -563,7 +563,7 @@ async def test_of_many_upserts_just_those_with_other_tags_change_them(store: Sto
 
 async def on_writer(store: Store, *statements: str) -> list[Any]:
     """What the last of *statements* gives, on the connection that writes."""
-    return await store._database._writer.driver.submit(
+    return await store._database._writer.thread.submit(
         lambda connection: [raw(connection).execute(statement).fetchall() for statement in statements][-1]
     )
 
@@ -618,7 +618,7 @@ async def test_an_upsert_names_only_the_columns_that_change(store: Store) -> Non
     }
     await store.memories.add_many([{"id": id, "content": "old"} for id in named])
     heard: list[str] = []
-    writer = store._database._writer.driver
+    writer = store._database._writer.thread
     await writer.submit(lambda c: raw(c).set_trace_callback(heard.append))
     stored = await store.memories.upsert_many([{"id": id, "content": "new", **more} for id, more in named.items()])
     await writer.submit(lambda c: raw(c).set_trace_callback(None))

@@ -210,19 +210,19 @@ def before_the_commit(store: Store, gate: Gate) -> None:
 
 @place
 def before_the_index_follows(store: Store, gate: Gate) -> None:
-    follow = store._database._writer.committed
+    follow = store._follower.after_commit
 
     def held(connection: Any) -> None:
         gate.wait()
-        store._database._writer.committed = follow
+        store._follower.after_commit = follow
         follow(connection)
 
-    store._database._writer.committed = held
+    store._follower.after_commit = held
 
 
 def _hold(store: Store, gate: Gate, beginning: str) -> None:
     """Stop where SQLite begins a statement."""
-    base = store._database._writer.driver._sync.connection.dbapi_connection
+    base = store._database._writer.thread._sync.connection.dbapi_connection
     left = [gate]
 
     def traced(statement: str) -> None:

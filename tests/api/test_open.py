@@ -327,7 +327,7 @@ async def pragmas(store: memstore.Store, *names: str) -> list[int]:
     def step(connection: Connection) -> list[int]:
         return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
 
-    return await store._database._writer.driver.submit(step)
+    return await store._database._writer.thread.submit(step)
 
 
 async def test_relaxed_durability_syncs_less(path: Path) -> None:

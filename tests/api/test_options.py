@@ -55,11 +55,14 @@ async def right(store: memstore.Store) -> set[str]:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"index": "hnsw"}, "kind is one of 'auto', 'exact', 'graph'; got 'hnsw'"),
-        ({"index": True}, "kind is one of 'auto', 'exact', 'graph'; got True"),
-        ({"vector_type": "int8"}, "vector_type is one of 'float32', 'float16'; got 'int8'"),
-        ({"graph": {"m": 16}}, "graph is a memstore.GraphOptions, such as GraphOptions(m=32); got {'m': 16}"),
-        ({"graph": 16}, "graph is a memstore.GraphOptions"),
+        ({"index": "hnsw"}, "Invalid kind: expected one of 'auto', 'exact', 'graph', found 'hnsw'"),
+        ({"index": True}, "Invalid kind: expected one of 'auto', 'exact', 'graph', found True"),
+        ({"vector_type": "int8"}, "Invalid vector_type: expected one of 'float32', 'float16', found 'int8'"),
+        (
+            {"graph": {"m": 16}},
+            "Invalid graph: expected a memstore.GraphOptions, such as GraphOptions(m=32), found {'m': 16}",
+        ),
+        ({"graph": 16}, "Invalid graph: expected a memstore.GraphOptions"),
         ({"index": "graph", "engine": "numpy"}, "the graph needs FAISS: leave out engine='numpy', or use kind='exact'"),
     ],
 )
@@ -72,23 +75,23 @@ def test_what_is_no_option_is_refused_at_the_call(path: Path, arguments: dict[st
 
 @pytest.mark.parametrize("index", ["hnsw", True, GraphOptions(), {"kind": "graph"}])
 def test_an_index_that_is_neither_a_kind_nor_options_is_refused(path: Path, index: Any) -> None:
-    with pytest.raises(InvalidError, match=r"^index is one of 'auto', 'exact', 'graph'; got "):
+    with pytest.raises(InvalidError, match=r"^Invalid index: expected one of 'auto', 'exact', 'graph', found "):
         memstore.open(path, dimension=3, index=index)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"m": 3}, "m is a whole number, 4 to 128; got 3"),
-        ({"m": 129}, "m is a whole number, 4 to 128; got 129"),
-        ({"m": 16.0}, "m is a whole number, 4 to 128; got 16.0"),
-        ({"m": True}, "m is a whole number, 4 to 128; got True"),
-        ({"m": None}, "m is a whole number, 4 to 128; got None"),
-        ({"ef_construction": 7}, "ef_construction is a whole number, 8 to 4,096; got 7"),
-        ({"ef_construction": 4_097}, "ef_construction is a whole number, 8 to 4,096; got 4097"),
-        ({"ef_search": 7}, "ef_search is a whole number, 8 to 65,536; got 7"),
-        ({"ef_search": 65_537}, "ef_search is a whole number, 8 to 65,536; got 65537"),
-        ({"ef_search": "64"}, "ef_search is a whole number, 8 to 65,536; got '64'"),
+        ({"m": 3}, "Invalid m: expected a whole number from 4 to 128, found 3"),
+        ({"m": 129}, "Invalid m: expected a whole number from 4 to 128, found 129"),
+        ({"m": 16.0}, "Invalid m: expected a whole number from 4 to 128, found 16.0"),
+        ({"m": True}, "Invalid m: expected a whole number from 4 to 128, found True"),
+        ({"m": None}, "Invalid m: expected a whole number from 4 to 128, found None"),
+        ({"ef_construction": 7}, "Invalid ef_construction: expected a whole number from 8 to 4,096, found 7"),
+        ({"ef_construction": 4_097}, "Invalid ef_construction: expected a whole number from 8 to 4,096, found 4097"),
+        ({"ef_search": 7}, "Invalid ef_search: expected a whole number from 8 to 65,536, found 7"),
+        ({"ef_search": 65_537}, "Invalid ef_search: expected a whole number from 8 to 65,536, found 65537"),
+        ({"ef_search": "64"}, "Invalid ef_search: expected a whole number from 8 to 65,536, found '64'"),
     ],
 )
 def test_graph_options_are_whole_numbers_within_bounds(arguments: dict[str, Any], said: str) -> None:

@@ -540,7 +540,7 @@ async def test_only_a_hyperbolic_store_has_a_curvature(path: Path, metric: Any) 
 
 @pytest.mark.parametrize("curvature", [0, -1, 1e-7, 1e7, float("nan"), float("inf"), "1", True, [1.0]])
 async def test_what_is_no_curvature_is_refused(path: Path, curvature: Any) -> None:
-    with pytest.raises(InvalidError, match="curvature is a number"):
+    with pytest.raises(InvalidError, match="Invalid curvature: expected a number"):
         await memstore.open(path, dimension=2, metric="hyperbolic", curvature=curvature)
     assert not path.exists()
 

@@ -241,7 +241,7 @@ async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) 
             assert len(stored) == 3
         found = {h.memory.id for h in await store.memories.search(rows[i], 1_000)}
         assert {id in found for id in (f"{i}-{j}" for j in range(3))} == {len(stored) == 3}
-        raw_state = await store._database._writer.driver.submit(lambda c: raw(c).in_transaction)
+        raw_state = await store._database._writer.thread.submit(lambda c: raw(c).in_transaction)
         assert raw_state is False
 
 
@@ -280,11 +280,11 @@ async def _add(store: Store) -> None:
 
 
 async def test_a_transaction_sqlite_gave_up_stores_nothing(store: Store) -> None:
-    with pytest.raises(TransactionError, match="gave this transaction up"):
+    with pytest.raises(TransactionError, match="rolled this transaction back"):
         async with store.transaction() as tx:
             await tx.memories.add("x")
             await tx._opened._session.run(lambda c: raw(c).execute("ROLLBACK"))  # as a full disk makes SQLite do
-            with pytest.raises(TransactionError, match="gave this transaction up"):
+            with pytest.raises(TransactionError, match="rolled this transaction back"):
                 await tx.memories.add("y")
     assert await store.memories.count() == 0
 

@@ -49,7 +49,7 @@ def test_explain_says_why(small):
     assert "excluded by where" in ok("explain", "coffee", *QUERY, "--where", where, "-f", small)
     assert "not among the hits" in ok("explain", "note", *QUERY, "--in", "users/ada", "-f", small)
     assert "note: hit" in ok("explain", "note", *QUERY, "--in", "users/ada", "--recursive", "-f", small)
-    assert "there is no memory 'none'" in fails("explain", "none", *QUERY, "-f", small)
+    assert "There is no memory 'none'" in fails("explain", "none", *QUERY, "-f", small)
     fails("explain", "coffee", "-f", small, code=2)
 
 

@@ -187,7 +187,7 @@ def test_a_user_adds_searches_shows_and_deletes_in_processes_of_their_own(tmp_pa
     assert process("delete", "ada", "-f", file).stdout == "deleted 1 memory\n"
     done = process("show", "ada", "-f", file)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "memstore: error: there is no memory 'ada' in namespace ()\n"
+    assert done.stderr == "memstore: error: There is no memory 'ada' in namespace ()\n"
     assert process("check", "-f", file).stdout == "clean\n"
 
 
@@ -496,7 +496,7 @@ def test_a_file_of_another_embedder_says_what_to_do_with_texts_and_works_with_ve
 
 def test_asking_for_another_embedder_than_the_files_is_refused(hashed):
     for arguments in (["search", "tea"], ["add", "tea"]):
-        assert "this file has dimension 8" in fails(*arguments, "--embedder", "wordllama", "-f", hashed)
+        assert "This file has dimension 8" in fails(*arguments, "--embedder", "wordllama", "-f", hashed)
 
 
 def test_a_file_without_an_embedder_stores_a_text_only_if_told_to_do_without_a_vector(small):
@@ -742,7 +742,7 @@ def test_restore_over_a_store_that_cannot_be_read_says_so(small, tmp_path):
     content = bytearray(small.read_bytes())
     content[100:4000] = os.urandom(3900)
     small.write_bytes(content)
-    assert "holds what cannot be read (the database file is damaged" in fails("restore", copy, "-f", small)
+    assert "holds what cannot be read (The database file is damaged" in fails("restore", copy, "-f", small)
     ok("restore", copy, "-y", "-f", small)
     assert ok("export", "-f", small) == ok("export", "-f", copy)
 
@@ -753,7 +753,7 @@ def test_a_restore_waits_for_others_no_longer_than_it_is_told(small, tmp_path):
     with closing(sqlite3.connect(small, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         said = fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
-        assert "others were writing" in said
+        assert "Other connections were writing" in said
         assert "for 0.1 s" in said
 
 

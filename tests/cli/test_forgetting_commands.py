@@ -83,7 +83,7 @@ def test_what_is_applied_is_in_the_trash_and_comes_back(kitchen: Path) -> None:
     assert found[0]["actor"] == "ada"
     assert len(lines("trash", "--json", "-l", 1, "-f", kitchen)) == 1
     assert "trash  " in ok("stats", "-f", kitchen)
-    assert "there is no memory 'nope' in the trash" in fails("untrash", "tea", "nope", "-f", kitchen)
+    assert "There is no memory 'nope' in the trash" in fails("untrash", "tea", "nope", "-f", kitchen)
     assert ok("untrash", "tea", "-f", kitchen) == "brought back 1 memory\n"
     assert lines("show", "tea", "--json", "-f", kitchen) == before
     assert lines("untrash", "kettle", "--json", "-f", kitchen)[0]["id"] == "kettle"

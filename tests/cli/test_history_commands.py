@@ -53,4 +53,4 @@ def test_history_is_shown_and_undone_by_its_numbers(tmp_path: Path) -> None:
 
     assert "cannot be undone" in fails("undo", updated["number"], "ada", "-f", path)
     assert "has no change 99" in fails("undo", 99, "ada", "-f", path)
-    assert "there is no memory 'nobody'" in fails("history", "nobody", "-f", path)
+    assert "There is no memory 'nobody'" in fails("history", "nobody", "-f", path)

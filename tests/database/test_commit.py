@@ -70,7 +70,7 @@ def test_a_commit_that_did_not_take_place_raises_and_left_nothing(connection: Co
 
 
 def test_when_settling_fails_too_the_outcome_is_unknown(connection: Connection) -> None:
-    with pytest.raises(CommitUnknownError, match="takes no more writes"):
+    with pytest.raises(CommitUnknownError, match="accepts no more writes"):
         write(connection, "for good")
     assert not raw(connection).in_transaction
 
@@ -95,14 +95,14 @@ async def refuse_commits(store: Store, refused: bool) -> None:
         is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
         return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
 
-    await store._database._writer.driver.submit(lambda c: raw(c).set_authorizer(verdict if refused else None))
+    await store._database._writer.thread.submit(lambda c: raw(c).set_authorizer(verdict if refused else None))
 
 
 async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reopened(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await store.memories.add("before", id="b")
     await refuse_commits(store, True)
-    with pytest.raises(CommitUnknownError, match="takes no more writes"):
+    with pytest.raises(CommitUnknownError, match="accepts no more writes"):
         await store.memories.add("unknown")
     await refuse_commits(store, False)
     for _ in range(2):
@@ -124,7 +124,7 @@ async def test_an_index_that_cannot_follow_a_commit_is_built_anew(
     await store.memories.search([1.0] * 8)
     store._follower.indexes.by_kind["memory"].table.storage = None  # as after running out of memory halfway
     await store.memories.add("b", id="b", embedding=[-1.0] * 8)
-    assert "could not follow" in caplog.text
+    assert "could not be updated" in caplog.text
     assert (await store.memories.search([-1.0] * 8))[0].memory.id == "b"
 
 
@@ -134,7 +134,7 @@ async def deny_reads(store: Store, denied: bool) -> None:
     def verdict(action: int, *_: object) -> int:
         return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_READ else sqlite3.SQLITE_OK
 
-    await store._database._writer.driver.submit(lambda c: raw(c).set_authorizer(verdict if denied else None))
+    await store._database._writer.thread.submit(lambda c: raw(c).set_authorizer(verdict if denied else None))
 
 
 async def test_what_sqlite_refuses_in_a_transaction_is_an_error_of_ours(store: Store) -> None:
@@ -154,7 +154,7 @@ async def test_what_sqlite_refuses_in_a_transaction_is_an_error_of_ours(store: S
 
 def undone(connection: Connection) -> None:
     transactions.begin_savepoint(connection, "part")
-    transactions.carried(connection).add("of the part", 1)
+    transactions.transaction_cache(connection).add("of the part", 1)
     transactions.undo_savepoint(connection, "part")
 
 
@@ -166,17 +166,17 @@ def given_up(connection: Connection) -> None:
 @pytest.mark.parametrize("end", [undone, given_up, transactions.rollback])
 def test_what_a_transaction_carries_goes_with_what_is_undone(connection: Connection, end) -> None:
     transactions.begin_write(connection, 1.0)
-    transactions.carried(connection).add("a", 1)
+    transactions.transaction_cache(connection).add("a", 1)
     end(connection)
-    assert transactions.carried(connection).take(str) == []
+    assert transactions.transaction_cache(connection).take(str) == []
 
 
 def test_what_a_transaction_carries_is_taken_in_order_and_once(connection: Connection) -> None:
     transactions.begin_write(connection, 1.0)
     for thing in ("a", 1, "b"):
-        transactions.carried(connection).add(thing, 1)
+        transactions.transaction_cache(connection).add(thing, 1)
     transactions.begin_savepoint(connection, "part")
     transactions.end_savepoint(connection, "part")
     transactions.commit(connection)
-    assert transactions.carried(connection).take(str) == ["a", "b"]
-    assert transactions.carried(connection).take(object) == []
+    assert transactions.transaction_cache(connection).take(str) == ["a", "b"]
+    assert transactions.transaction_cache(connection).take(object) == []

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ async def test_a_file_that_is_put_back_is_used_again(path: Path) -> None:
     away = path.with_name("away.db")
     async with filled(path) as store:
         path.rename(away)
-        with pytest.raises(StoreReplacedError, match="deleted or moved away"):
+        with pytest.raises(StoreReplacedError, match="deleted or moved"):
             await store.memories.add("lost", embedding=VECTOR)
         away.rename(path)
         await store.memories.add("kept", id="b", embedding=[0.0, 1.0])
@@ -163,10 +164,10 @@ async def test_a_file_that_is_replaced_while_it_is_opened_is_noticed(
         pass
     another, connect = await other(path), database._connect
 
-    async def late(settings: Settings) -> list[ConnectionThread]:
-        drivers = await connect(settings)
+    async def late(settings: Settings, engine: Any) -> list[ConnectionThread]:
+        threads = await connect(settings, engine)
         another.replace(path)
-        return drivers
+        return threads
 
     monkeypatch.setattr(database, "_connect", late)
     with pytest.raises(StoreReplacedError):

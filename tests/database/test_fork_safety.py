@@ -274,7 +274,7 @@ async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
         with (
             store._follower.indexes.lock.exclusive(),
             store._follower.indexes.lock._guard,
-            database._writer._line._guard,
+            database._writer._queue._lock,
         ):
             held.set()
             go.wait(60)
@@ -325,10 +325,10 @@ async def left(exit: Awaitable[object]) -> None:
 async def test_what_waits_for_a_thread_can_be_cancelled_in_a_child(store) -> None:
     waiting: UncancellableFuture[None] = UncancellableFuture()
     go = threading.Event()
-    store._database._writer.driver.submit(lambda c: go.wait(60))
+    store._database._writer.thread.submit(lambda c: go.wait(60))
     adding = asyncio.ensure_future(store.memories.add("x"))
     await asyncio.sleep(0)
-    place = next(iter(store._database._writer._line._places))
+    place = next(iter(store._database._writer._queue._requests))
 
     def cancel() -> list[bool]:
         for future in (waiting, place):  # their callbacks are the parent's loop's
@@ -336,7 +336,7 @@ async def test_what_waits_for_a_thread_can_be_cancelled_in_a_child(store) -> Non
         with at_most(5.0):
             return [waiting.cancel(), place.cancel()]
 
-    with store._database._writer._line._guard:
+    with store._database._writer._queue._lock:
         assert in_child(cancel) == [True, True]
     assert waiting.cancel() is False
     go.set()
@@ -375,13 +375,13 @@ async def test_a_child_may_not_open_a_file_that_its_parent_writes_to_just_then(p
 
 @forking
 async def test_a_child_may_not_open_a_file_that_a_thread_does_not_let_go_of(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(fork_safety, "_PATIENCE", 0.01)
+    monkeypatch.setattr(fork_safety, "_MAX_WAIT", 0.01)
     async with memstore.open(path, dimension=2) as store:
         go, began = threading.Event(), threading.Event()
         busy = store._database._readers[0].submit(lambda c: (began.set(), go.wait(60)))
         began.wait(60)
         assert in_child(lambda: refused(path)) == "ForkedStoreError"
-        with fork_safety.briefly(str(path)):
+        with fork_safety.temporary_connections(str(path)):
             go.set()
             await busy
             assert in_child(lambda: refused(path)) == "ForkedStoreError"
@@ -406,7 +406,7 @@ class Idle:
 def test_what_a_child_inherits_is_never_collected_in_it() -> None:
     held = [Idle()]
     there = weakref.ref(held[0])
-    fork_safety.know(held[0])
+    fork_safety.register(held[0])
 
     def forget() -> bool:
         held.clear()
@@ -426,10 +426,10 @@ class Gated:
 
 
 def test_threads_that_fork_at_once_each_let_go_of_their_own_gates(monkeypatch) -> None:
-    monkeypatch.setattr(fork_safety, "_PATIENCE", 0.01)
+    monkeypatch.setattr(fork_safety, "_MAX_WAIT", 0.01)
     first, second = Gated(), Gated()
-    fork_safety.know(first)
-    fork_safety.know(second)
+    fork_safety.register(first)
+    fork_safety.register(second)
     began, go = threading.Event(), threading.Event()
 
     def fork_meanwhile() -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 
 import memstore
 from memstore import BusyError, ClosedError, CommitUnknownError, DuplicateError, InvalidError, StorageError, Store
-from memstore.concurrency import UncancellableFuture, settle, tell
+from memstore.concurrency import UncancellableFuture, call_on_loop, resolve
 from memstore.database import write_queue, writer
 from memstore.database.transactions import raw
 from memstore.repository.sqlite_only import change_log
@@ -28,11 +28,11 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def _however_slow_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_LONG", 60.0)
+    monkeypatch.setattr(writer, "_MAX_SHARED_TIME", 60.0)
 
 
 def on_thread(store: Store, function: Callable[[Connection], Any]) -> "UncancellableFuture[Any]":
-    return store._database._writer.driver.submit(function)
+    return store._database._writer.thread.submit(function)
 
 
 @asynccontextmanager
@@ -98,11 +98,11 @@ async def test_what_queued_up_is_one_transaction_and_is_answered_in_order(store:
         await store.memories.add("x", id=id)
         answered.append(id)
 
-    names = [f"{i}" for i in range(writer.MOST)]
+    names = [f"{i}" for i in range(writer.MAX_SHARED)]
     async with said(store) as heard:
         with busy_thread(store):
             tasks = await started(*map(add, names))
-        assert await outcomes(tasks) == [None] * writer.MOST
+        assert await outcomes(tasks) == [None] * writer.MAX_SHARED
     assert [heard.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT")] == [1, 1]
     assert answered == names == await ids(store)
 
@@ -133,10 +133,10 @@ async def test_one_task_that_writes_in_a_row_waits_for_nobody(store: Store) -> N
 async def test_no_more_than_so_many_share_a_transaction(store: Store) -> None:
     async with said(store) as heard:
         with busy_thread(store):
-            tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(writer.MOST + 1)))
+            tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(writer.MAX_SHARED + 1)))
         await outcomes(tasks)
     assert heard.count("COMMIT") == 2
-    assert len(await ids(store)) == writer.MOST + 1
+    assert len(await ids(store)) == writer.MAX_SHARED + 1
 
 
 async def test_a_batch_shares_its_transaction_with_nobody(store: Store) -> None:
@@ -157,7 +157,7 @@ async def test_a_batch_shares_its_transaction_with_nobody(store: Store) -> None:
 async def test_a_transaction_that_has_taken_long_takes_in_no_more(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_LONG", 0.05)
+    monkeypatch.setattr(writer, "_MAX_SHARED_TIME", 0.05)
     async with said(store) as heard:
         with busy_thread(store):
             slow = [store._database.write(lambda _: time.sleep(0.1)) for _ in range(3)]
@@ -458,7 +458,7 @@ async def test_after_an_unknown_commit_those_behind_it_are_refused_too(path: Pat
     store = await memstore.open(path, dimension=2)
     await on_thread(store, refusing(True))
     with busy_thread(store):
-        tasks = await started(*(store.memories.add("x") for _ in range(writer.MOST + 5)), session(store))
+        tasks = await started(*(store.memories.add("x") for _ in range(writer.MAX_SHARED + 5)), session(store))
     ended = await outcomes(tasks)
     assert all(isinstance(end, CommitUnknownError) for end in ended)
     assert len({id(end) for end in ended}) == len(ended)
@@ -543,7 +543,7 @@ async def test_one_cancelled_while_the_transaction_begins_leaves_none_open(store
 async def test_an_error_that_nobody_waits_for_is_nobodys_news() -> None:
     loop, news = asyncio.get_running_loop(), []
     loop.set_exception_handler(lambda _, what: news.append(what))
-    settle(UncancellableFuture(), None, ValueError("lost"))
+    resolve(UncancellableFuture(), None, ValueError("lost"))
     assert news == []
 
 
@@ -583,7 +583,7 @@ async def test_an_outcome_is_waited_for_through_cancellations_and_lets_them_out_
         tasks[0].cancel()
         await asyncio.sleep(0.03)
         assert not any(task.done() for task in tasks)
-        threading.Thread(target=tell, args=(loop, settle, outcome, value, error)).start()
+        threading.Thread(target=call_on_loop, args=(loop, resolve, outcome, value, error)).start()
         first, second, third = await outcomes(tasks)
         assert isinstance(first, asyncio.CancelledError)
         assert second == 1 or second is error
@@ -672,31 +672,31 @@ async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Stor
     async with asyncio.timeout(60):
         await asyncio.gather(*tasks[1:4])
     assert ended == [("c", False), ("d", False), ("b", False)]
-    waiting = store._database._writer._line
-    assert waiting._timer is not None
+    queue = store._database._writer._queue
+    assert queue._timer is not None
     go.set()
     await outcomes([holding, *tasks])
     assert ended[3:] == [("a", True), ("e", True)]
-    assert waiting._timer is None  # and none is left for a loop that wants to end
+    assert queue._timer is None  # and none is left for a loop that wants to end
 
 
 async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(write_queue, "_AGAIN", 0.05)
-    waiting = write_queue.WriteQueue(lambda place: True)
-    waiting.enter(write_queue.WriteRequest(waiting, 60, alone=True))
-    second: write_queue.WriteRequest[None] = waiting.enter(write_queue.WriteRequest(waiting, 0.1, alone=True))
+    monkeypatch.setattr(write_queue, "_RECHECK", 0.05)
+    queue = write_queue.WriteQueue(lambda request: True)
+    queue.enqueue(write_queue.WriteRequest(queue, 60, exclusive=True))
+    second: write_queue.WriteRequest[None] = queue.enqueue(write_queue.WriteRequest(queue, 0.1, exclusive=True))
     second.deadline = math.inf
-    looked = waiting._timer
+    timer = queue._timer
     async with asyncio.timeout(60):
-        while waiting._timer is looked:
+        while queue._timer is timer:
             await asyncio.sleep(0.01)
         assert not second.done()
         second.deadline = time.monotonic()
         with pytest.raises(BusyError):
             await second
-    waiting.hand_on()
-    assert waiting.take(next(iter(waiting._places)))
-    waiting.hand_on()
+    queue.start_next()
+    assert queue.claim(next(iter(queue._requests)))
+    queue.start_next()
 
 
 async def test_those_who_shared_a_transaction_look_at_the_log_once(
@@ -799,9 +799,9 @@ def test_a_loop_closed_under_its_writes_hangs_nothing(path: Path) -> None:
         )
         loop.close()
     database = store._database
-    threads = [driver._connection._thread for driver in (database._writer.driver, *database._readers, database._upkeep)]
+    threads = [driver._connection._thread for driver in (database._writer.thread, *database._readers, database._upkeep)]
     database._closed = True  # nobody can close it any more
-    for driver in (database._writer.driver, *database._readers, database._upkeep):
+    for driver in (database._writer.thread, *database._readers, database._upkeep):
         driver.post(lambda c: c.close())
         driver._connection.stop()
     for thread in threads:
@@ -816,7 +816,7 @@ def test_a_loop_closed_under_its_writes_hangs_nothing(path: Path) -> None:
 @contextmanager
 def busy_thread_of(loop: asyncio.AbstractEventLoop, store: Store) -> Iterator[None]:
     gate = threading.Event()
-    store._database._writer.driver.post(lambda _: gate.wait())
+    store._database._writer.thread.post(lambda _: gate.wait())
     yield
     gate.set()
 

@@ -554,7 +554,7 @@ def test_older_file_is_not_upgraded_when_opened_read_only(filled, next_release):
     before = Path(filled).read_bytes()
     done = under(next_release, "asyncio.run(Database.open(Settings(path=sys.argv[1], read_only=True)))", filled)
     assert "OpenError" in done.stderr
-    assert "open it once without read_only" in done.stderr
+    assert "Open it once without read_only" in done.stderr
     assert Path(filled).read_bytes() == before
 
 

@@ -69,7 +69,7 @@ import memstore
 from memstore.database import restore_copy
 from memstore.maintenance import backup as backups
 
-backups.on_this_loop = lambda told: told  # where the work is done, so that it ends in the middle of it
+backups.on_current_loop = lambda told: told  # where the work is done, so that it ends in the middle of it
 restore_copy._PAGES = 1
 backup, path, page, most = sys.argv[1:3] + [int(n) for n in sys.argv[3:]]
 if most:
@@ -622,11 +622,11 @@ import asyncio, sys
 import memstore
 from memstore.maintenance import backup as backups
 
-def replace(*arguments, really=backups.replace):
+def replace(*arguments, really=backups.replace_content):
     print("writing", flush=True)
     really(*arguments)
 
-backups.replace = replace
+backups.replace_content = replace
 asyncio.run(memstore.restore_backup(*sys.argv[1:3]))
 """
 

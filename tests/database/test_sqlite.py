@@ -16,7 +16,7 @@ import memstore
 from memstore.cli import doctor
 from memstore.database import sqlite
 from memstore.database.checkpoint import write_back
-from memstore.database.sqlite import chosen, sqlite3
+from memstore.database.sqlite import select, sqlite3
 from memstore.database.transactions import raw
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +36,14 @@ CORE = ("database/test_sqlite", "database/test_commit", "api/test_memories", "ap
     ],
 )
 def test_the_newer_sqlite_is_used_unless_one_is_named(own, extra, wish, used):
-    assert chosen(own, extra, wish) is used
+    assert select(own, extra, wish) is used
 
 
 def test_a_sqlite_that_is_not_there_is_refused():
     with pytest.raises(ImportError, match=r"memstore\[sqlite\]"):
-        chosen(OWN, None, "pysqlite3")
-    with pytest.raises(ImportError, match="'stdlib' or 'pysqlite3'; got 'apsw'"):
-        chosen(OWN, NEWER, "apsw")
+        select(OWN, None, "pysqlite3")
+    with pytest.raises(ImportError, match="'stdlib' or 'pysqlite3', found 'apsw'"):
+        select(OWN, NEWER, "apsw")
 
 
 async def test_every_connection_of_a_store_is_of_the_sqlite_in_use(store):
@@ -51,7 +51,7 @@ async def test_every_connection_of_a_store_is_of_the_sqlite_in_use(store):
         return type(raw(connection))
 
     database = store._database
-    drivers = [database._writer.driver, database._upkeep, *database._readers]
+    drivers = [database._writer.thread, database._upkeep, *database._readers]
     assert {await driver.submit(used) for driver in drivers} == {sqlite3.Connection}
     found = await store._session.read(lambda c: c.exec_driver_sql("SELECT sqlite_version()").scalar_one())
     stats = await store.stats()

@@ -610,7 +610,7 @@ async def test_a_file_remembers_how_much_it_keeps_and_nothing_is_written_where_i
         await other.memories.add("x", id="c")  # opened before, it does as the file says
         assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
     for wrong in ("all", 5, timedelta(0), timedelta(microseconds=5), True):
-        with pytest.raises(memstore.InvalidError, match="history is"):
+        with pytest.raises(memstore.InvalidError, match="Invalid history"):
             memstore.open(path, history=wrong)  # type: ignore[arg-type]
 
 

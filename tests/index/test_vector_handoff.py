@@ -69,12 +69,12 @@ def beside_commit(store: Store, happens: Callable[[Connection], None]) -> None:
     """Have something happen once, between a COMMIT and the index's following it."""
     follow = store._follower.after_commit
 
-    def committed(connection: Connection) -> None:
-        store._database.when_committed(follow)
+    def after_commit(connection: Connection) -> None:
+        store._follower.after_commit = follow  # type: ignore[method-assign]
         happens(connection)
         follow(connection)
 
-    store._database.when_committed(committed)
+    store._follower.after_commit = after_commit  # type: ignore[method-assign]
 
 
 def blob(rng: np.random.Generator) -> bytes:
@@ -383,7 +383,7 @@ async def test_an_open_transaction_keeps_no_more_than_it_may(
 
 async def test_nothing_of_a_write_is_kept_when_it_has_ended(store: Store, rng: np.random.Generator) -> None:
     async def kept() -> list[object]:
-        return await store._database._writer.driver.submit(lambda c: transactions.carried(c).take(object))
+        return await store._database._writer.thread.submit(lambda c: transactions.transaction_cache(c).take(object))
 
     await store.memories.add_many(items(rng, 3))  # there is no index to take it in
     assert await kept() == []

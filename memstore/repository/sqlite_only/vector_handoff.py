@@ -10,7 +10,7 @@ Why the vectors handed over equal the stored ones:
 * A later change of a vector writes its key to the log again, behind these numbers. So does an earlier change of a
   namespace or an expiry. The follower reads the rest of the log from the rows.
 * A rollback to a savepoint reuses sequence numbers of the log, so it discards what was handed over
-  (`database.transactions.Carried`).
+  (`database.transactions.TransactionCache`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, or_, select
 
-from memstore.database.transactions import carried, raw
+from memstore.database.transactions import raw, transaction_cache
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.statements import Prepared, cached_by_schema
 from memstore.repository.vectors import VectorSpace
@@ -110,7 +110,7 @@ def hand_over_changed(
 
 
 def _carry(connection: Connection, handoff: VectorHandoff) -> None:
-    carried(connection).add(handoff, 4 * handoff.space.dimension * len(handoff.keys))
+    transaction_cache(connection).add(handoff, 4 * handoff.space.dimension * len(handoff.keys))
 
 
 def _has_foreign_triggers(connection: Connection) -> bool:

@@ -266,7 +266,7 @@ async def record(path: Path, lines: Path, *, seed: int, count: int, durability: 
             store = await opened(path, durability=durability)
             acknowledgements.write("opened")
             if unsynced:
-                for driver in (store._database._writer.driver, store._database._upkeep):
+                for driver in (store._database._writer.thread, store._database._upkeep):
                     await driver.submit(lambda c: raw(c).execute("PRAGMA synchronous=OFF"))
             for n in range(first, min(first + 10, count)):
                 assert not await acknowledged(store, Workload(seed).operation(n), acknowledgements, path.parent)
