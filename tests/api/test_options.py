@@ -63,7 +63,7 @@ async def right(store: memstore.Store) -> set[str]:
             "Invalid graph: expected a memstore.GraphOptions, such as GraphOptions(m=32), found {'m': 16}",
         ),
         ({"graph": 16}, "Invalid graph: expected a memstore.GraphOptions"),
-        ({"index": "graph", "engine": "numpy"}, "the graph needs FAISS: leave out engine='numpy', or use kind='exact'"),
+        ({"index": "graph", "engine": "numpy"}, "The graph needs FAISS: leave out engine='numpy', or use kind='exact'"),
     ],
 )
 def test_what_is_no_option_is_refused_at_the_call(path: Path, arguments: dict[str, Any], said: str) -> None:

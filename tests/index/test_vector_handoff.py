@@ -373,7 +373,7 @@ async def test_an_index_of_float16_takes_in_what_was_inserted(
 async def test_an_open_transaction_keeps_no_more_than_it_may(
     loaded: Store, rng: np.random.Generator, read_back: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "_CARRIED_BYTES", 10 * 4 * DIMENSION)
+    monkeypatch.setattr(transactions, "_CACHE_BYTES", 10 * 4 * DIMENSION)
     async with loaded.transaction() as tx:
         for _ in range(3):
             await tx.memories.add_many(items(rng, 4))

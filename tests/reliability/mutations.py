@@ -67,7 +67,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         name="backup_interrupt",
         promise="A backup stops at the first Ctrl-C.",
         file="memstore/maintenance/backup.py",
-        old="            stopping.check()\n            told(done, total)",
+        old="            stop.check()\n            told(done, total)",
         new="            told(done, total)",
         tests=("tests/reliability/test_interruption.py",),
     ),
