@@ -87,10 +87,10 @@ class Runner:
     async def search(self, queries: list[int], filter: str = "", budget: float = 1e9, warm: int = 0) -> Answer:
         """Search one query after the other until *budget* seconds are used, at least three.
 
-        The first *warm* queries run before without being counted, for at most *budget* seconds.
+        The first *warm* queries run before without being counted, for at most a quarter of *budget*.
         """
         rule = FILTERS[filter] if filter else None
-        end = time.perf_counter() + budget
+        end = time.perf_counter() + budget / 4
         for query in queries[:warm]:
             await self._system.search(query, rule)
             if time.perf_counter() > end:
