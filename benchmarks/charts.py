@@ -1,4 +1,4 @@
-"""The charts of the page: horizontal bars on a logarithmic axis."""
+"""The charts of the page: dots on a logarithmic axis."""
 
 from pathlib import Path
 
@@ -30,21 +30,24 @@ def write_charts(results: Results, page: Path) -> dict[str, str]:
         if not values.empty:
             file = page.parent / f"{page.stem}-{name}.svg"
             with mpl.rc_context(_STYLE):
-                bar_chart(values, title).savefig(file, metadata={"Date": None})
+                dot_chart(values, title).savefig(file, metadata={"Date": None})
             files[file.name] = title
     return files
 
 
-def bar_chart(values: pd.DataFrame, title: str) -> Figure:
-    """A group of bars for each row of *values*, a bar for each column. Names that start with "memstore" are bold."""
-    figure = Figure(figsize=(8.4, 0.9 + (0.16 + 0.12 * values.shape[1]) * len(values)), layout="constrained")
+def dot_chart(values: pd.DataFrame, title: str) -> Figure:
+    """A line for each row of *values*, a dot for each column. Names that start with "memstore" are bold."""
+    values, lines = values.clip(lower=_LEAST), range(len(values))
+    figure = Figure(figsize=(8.4, 0.9 + 0.27 * len(values)), layout="constrained")
     axes = figure.subplots()
-    values.clip(lower=_LEAST).plot.barh(ax=axes, width=0.8, color=["#0969da", "#bc4c00", "#8250df"], ylabel="")
+    axes.hlines(lines, values.min(axis=1), values.max(axis=1), color="#8c959f")
+    for column, colour in zip(values, ("#0969da", "#bc4c00", "#8250df"), strict=False):
+        axes.plot(values[column], lines, "o", color=colour, label=column)
+    axes.set_yticks(lines, values.index)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(axis="x", color="#e4e8ec")
-    axes.set_axisbelow(True)
     axes.set_title(title, loc="left", fontweight="bold")
     axes.legend().set_visible(values.shape[1] > 1)
     for tick in axes.get_yticklabels():

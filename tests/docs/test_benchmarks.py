@@ -17,7 +17,7 @@ import memstore
 from benchmarks import corpus, event_loop, peers, report
 from benchmarks.adapters import SYSTEMS
 from benchmarks.bench import Bench
-from benchmarks.charts import bar_chart
+from benchmarks.charts import dot_chart
 from benchmarks.corpus import WorksetSpec, make_workset
 from benchmarks.ground_truth import GroundTruth
 from benchmarks.page_cache import evict, resident_share
@@ -299,7 +299,7 @@ def test_later_run_replaces_figures_and_a_ratio_never_spans_two_runs() -> None:
 def test_labels_of_a_chart_stay_inside_and_do_not_overlap() -> None:
     labels = [spec.label for spec in SYSTEMS.values()]
     values = pd.DataFrame({"p50": [2.0**row for row in range(len(labels))], "p99": 1e5}, index=labels)
-    figure = bar_chart(values, "title")
+    figure = dot_chart(values, "title")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     boxes = [tick.get_window_extent(canvas.get_renderer()) for tick in figure.axes[0].get_yticklabels()]
