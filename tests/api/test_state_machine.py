@@ -42,7 +42,20 @@ from memstore.sync import maintainer, snapshot
 from memstore.vectors.space import ANGULAR_METRICS
 from tests.support.clusters import small_graphs
 from tests.support.index_options import with_index
-from tests.support.model import NOUNS, Command, Key, Model, Moment, Namespace, Search, Where, at, by, right_hits, same
+from tests.support.model import (
+    NOUNS,
+    Command,
+    Key,
+    Model,
+    Namespace,
+    Search,
+    TimeRange,
+    Where,
+    at,
+    by,
+    right_hits,
+    same,
+)
 from tests.support.spaces import placed
 
 T = TypeVar("T")
@@ -360,7 +373,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def both(self, face: Any, command: Command, model: Model) -> None:
         """Do it to the store and to the model: the same result, or the same error."""
-        command, moment = self.settle(command), Moment()
+        command, moment = self.settle(command), TimeRange()
         expected: Any = None
         actual: Any = None
         wrong: tuple[type[BaseException] | None, type[BaseException] | None]
@@ -399,7 +412,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def cancelled_write(self, command: Command, spins: int, seed: int, second: bool) -> None:
         command = self.settle(command)
-        after, moment = self.model.copy(), Moment()
+        after, moment = self.model.copy(), TimeRange()
 
         async def cancel() -> None:
             task = asyncio.create_task(self.call(self.face(second), command))
@@ -484,7 +497,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def cancelled_transaction(self, steps: list[Command], spins: int, seed: int) -> None:
         settled = [self.settle(step) for step in steps]
-        after, moment = self.model.copy(), Moment()
+        after, moment = self.model.copy(), TimeRange()
 
         async def block() -> None:
             async with self.store.transaction() as tx:
@@ -541,7 +554,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def list_and_count(self, search: Search, number: int, limit: int | None) -> None:
         order = ORDERS[search.noun][number % len(ORDERS[search.noun])]
-        chosen = self.model.chosen(
+        chosen = self.model.selected(
             search.noun, search.namespace, recursive=search.recursive, tags=search.tags, where=search.where
         )
         rows = {key: row for key, row in getattr(self.model, search.noun).items() if key in chosen}
@@ -800,7 +813,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def memory_field(expected: object, actual: object) -> bool:
-    return isinstance(expected, Moment) or expected == actual
+    return isinstance(expected, TimeRange) or expected == actual
 
 
 def pick(rows: dict[Key, Any], number: int) -> tuple[Key, Any]:

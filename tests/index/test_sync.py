@@ -218,7 +218,7 @@ async def changed_and_killed(link: Link, path: Path) -> None:
     Follower.after_commit = lambda self, connection: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
     async with memstore.open(path) as store:
         await store.assemblies.sync_state("g")  # it has an index
-        link.tell("ready")
+        link.send("ready")
         await store.assemblies.add_members("g", ["b"])
 
 
@@ -229,7 +229,7 @@ async def test_a_commit_whose_process_was_killed_before_it_was_applied_is_found(
         await store.assemblies.add("g", members=["a"])
         same(await store.assemblies.sync_state("g"), 1)
         with Child(changed_and_killed, path) as child:
-            assert child.hear() == "ready"
+            assert child.receive() == "ready"
             child.process.join(60)
             assert child.process.exitcode == -signal.SIGKILL
         hits = await store.memories.search(unit(0, 1), boost=AssemblyBoost(threshold=-1))  # by the next search here

@@ -1,8 +1,8 @@
-"""A store's file with anything in it: made by a seed, opened and used in a process that has a limit of time and memory.
+"""Store files with arbitrary contents, made from a seed, opened and used by a process with limits of time and memory.
 
     python -m tests.reliability.fuzz_files --seed 7 --count 500
 
-makes and opens so many files, and says of each that did not end in answers or typed errors what was in it.
+makes and opens 500 files, and prints the contents of each that led to anything but results and memstore errors.
 """
 
 # ruff: noqa: E501, T201 - tables of values read better across; it is a command too
@@ -44,8 +44,8 @@ VALUES: list[Any] = [
 PARAMETERS: list[Any] = [None, -1, 0, 1, 3, 2**31, 2**39, 2**40, 2**63, 10**30, 0.5, "x", [], {}, True]
 
 
-def made(path: Path) -> None:
-    """A store with something of everything in it."""
+def make_store(path: Path) -> None:
+    """Make a store with records of every kind, and a graph."""
 
     async def fill() -> None:
         rows = np.random.default_rng(1).standard_normal((400, DIMENSION)).astype(np.float32)
@@ -69,7 +69,7 @@ def made(path: Path) -> None:
 
 @contextmanager
 def unguarded(path: Path) -> Iterator[sqlite3.Connection]:
-    """The file with every guard of SQLite down."""
+    """A connection to the file without the checks of SQLite."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA foreign_keys=OFF")
         connection.execute("PRAGMA ignore_check_constraints=ON")
@@ -85,8 +85,8 @@ def _value(rng: random.Random) -> Any:
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
-    found = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name"
-    return [name for (name,) in connection.execute(found)]
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name"
+    return [name for (name,) in connection.execute(query)]
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
@@ -94,13 +94,13 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
 
 
 def cell(connection: sqlite3.Connection, rng: random.Random) -> str:
-    """One value of one row, or of all, is another."""
+    """Replace one column in one row or in all."""
     table = rng.choice([t for t in _tables(connection) if t != "index_chunk" or rng.random() < 0.3])
     column, value = rng.choice(_columns(connection, table)), _value(rng)
     key = "rowid" if "WITHOUT ROWID" not in _sql(connection, table) else "1"
-    some = rng.choice(["", f"WHERE {key} = (SELECT {key} FROM {table} LIMIT 1 OFFSET {rng.randrange(5)})"])
-    connection.execute(f"UPDATE OR REPLACE {table} SET {column} = ? {some}", (value,))
-    return f"{table}.{column} = {value!r:.60} {some}"
+    condition = rng.choice(["", f"WHERE {key} = (SELECT {key} FROM {table} LIMIT 1 OFFSET {rng.randrange(5)})"])
+    connection.execute(f"UPDATE OR REPLACE {table} SET {column} = ? {condition}", (value,))
+    return f"{table}.{column} = {value!r:.60} {condition}"
 
 
 def _sql(connection: sqlite3.Connection, name: str) -> str:
@@ -108,7 +108,7 @@ def _sql(connection: sqlite3.Connection, name: str) -> str:
 
 
 def row(connection: sqlite3.Connection, rng: random.Random) -> str:
-    """One more row of anything."""
+    """Insert or replace a row of arbitrary values."""
     table = rng.choice(_tables(connection))
     values = [_value(rng) for _ in _columns(connection, table)]
     connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * len(values))})", values)
@@ -116,25 +116,25 @@ def row(connection: sqlite3.Connection, rng: random.Random) -> str:
 
 
 def no_rows(connection: sqlite3.Connection, rng: random.Random) -> str:
-    """No row in a table."""
+    """Delete all rows of a table."""
     table = rng.choice(_tables(connection))
     connection.execute(f"DELETE FROM {table}")
     return f"no rows in {table}"
 
 
 def header(connection: sqlite3.Connection, rng: random.Random) -> str:
-    """What a snapshot says of itself."""
-    held = connection.execute("SELECT pk, parameters FROM index_snapshot").fetchall()
-    for pk, text in held:
+    """Replace a parameter in the header of the snapshots."""
+    snapshots = connection.execute("SELECT pk, parameters FROM index_snapshot").fetchall()
+    for pk, text in snapshots:
         parameters = json.loads(text)
         name, value = rng.choice(list(parameters)), rng.choice(PARAMETERS)
         parameters[name] = value
         connection.execute("UPDATE index_snapshot SET parameters = ? WHERE pk = ?", (json.dumps(parameters), pk))
-    return f"snapshots with {name} = {value!r}" if held else "no snapshot"
+    return f"snapshots with {name} = {value!r}" if snapshots else "no snapshot"
 
 
 def options(connection: sqlite3.Connection, rng: random.Random) -> str:
-    """What the file remembers of how it is searched."""
+    """Replace the stored index options."""
     value = rng.choice(["x", 5, [], {"graph": 5}, {"graph": {"m": 10**9}}, {"index": "ivf"}, {"index": []}, {"x": 1}, None,
                         {"graph": {"x": {}}}, {"vector_type": "float16", "index": "graph", "graph": {}}])  # fmt: skip
     connection.execute("UPDATE store_meta SET index_options = ?", (json.dumps(value),))
@@ -142,7 +142,7 @@ def options(connection: sqlite3.Connection, rng: random.Random) -> str:
 
 
 def dropped(connection: sqlite3.Connection, rng: random.Random) -> str:
-    """A table, an index or a trigger less."""
+    """Drop a table, an index or a trigger."""
     kinds = "('table', 'index', 'trigger')"
     objects = f"SELECT type, name FROM sqlite_master WHERE type IN {kinds} AND name NOT LIKE 'sqlite_%' ORDER BY name"
     kind, name = rng.choice(connection.execute(objects).fetchall())
@@ -153,8 +153,8 @@ def dropped(connection: sqlite3.Connection, rng: random.Random) -> str:
 CHANGES: list[Change] = [cell, cell, cell, cell, row, row, no_rows, header, options, dropped]
 
 
-def spoiled(path: Path, rng: random.Random) -> str:
-    """Change the file by raw SQL, one to three times; what was done."""
+def change_file(path: Path, rng: random.Random) -> str:
+    """Change the file by raw SQL, one to three times; return a description."""
     done = []
     with unguarded(path) as connection:
         for _ in range(rng.choice([1, 1, 2, 3])):
@@ -167,8 +167,8 @@ def spoiled(path: Path, rng: random.Random) -> str:
 
 
 async def used(path: str) -> list[str]:
-    """Open the store and do with it what there is to do; the errors that came of it, all of them typed."""
-    told: list[str] = []
+    """Open the store and call its verbs; return the memstore errors."""
+    errors: list[str] = []
 
     async def tried(name: str, call: Any) -> None:
         try:
@@ -179,7 +179,7 @@ async def used(path: str) -> list[str]:
                 else:
                     await call
         except MemstoreError as error:
-            told.append(f"{name}: {type(error).__name__}: {error}"[:300])
+            errors.append(f"{name}: {type(error).__name__}: {error}"[:300])
 
     await tried("verify", memstore.verify(path))
     await tried("restore", memstore.restore_backup(path, f"{path}.restored", timeout=2))
@@ -187,12 +187,12 @@ async def used(path: str) -> list[str]:
         try:
             store = await memstore.open(path, read_only=read_only, timeout=2)
         except MemstoreError as error:
-            told.append(f"open: {type(error).__name__}: {error}"[:300])
+            errors.append(f"open: {type(error).__name__}: {error}"[:300])
             continue
         async with store:
             for name, call in _calls(store, writes=not read_only):
                 await tried(name, call())
-    return told
+    return errors
 
 
 def _calls(store: Store, *, writes: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -220,30 +220,30 @@ def _calls(store: Store, *, writes: bool) -> Iterator[tuple[str, Callable[[], An
 
 
 def child() -> None:
-    """Open each file named on stdin, and say on stdout what came of it."""
+    """Open each file named on stdin, and print the result to stdout."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("error", ResourceWarning)
     for line in sys.stdin:
         try:
-            answer: dict[str, Any] = {"told": asyncio.run(used(line.strip()))}
+            answer: dict[str, Any] = {"errors": asyncio.run(used(line.strip()))}
         except BaseException as error:
-            answer = {"bare": f"{type(error).__name__}: {error}"[:500], "trace": _where(error.__traceback__)}
+            answer = {"failure": f"{type(error).__name__}: {error}"[:500], "trace": _where(error.__traceback__)}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
 def _where(trace: TracebackType | None) -> list[str]:
-    found = []
+    frames = []
     while trace is not None:
-        found.append(
+        frames.append(
             f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}"
         )
         trace = trace.tb_next
-    return found[-6:]
+    return frames[-6:]
 
 
 class Opener:
-    """A process that opens files, started anew when it dies or is silent for too long."""
+    """A process that opens files; it is restarted when it dies or hangs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -255,7 +255,7 @@ class Opener:
         self._end()
 
     def open(self, path: Path) -> dict[str, Any]:
-        """What came of opening *path*: `told`, the typed errors; or `bare`, what should not have been."""
+        """What came of opening *path*: `errors`, the typed errors; or `failure`, what should not have been."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.reliability.fuzz_files", "--child"],
@@ -269,7 +269,10 @@ class Opener:
         if line:
             return dict(json.loads(line))
         self._end()
-        return {"bare": "it hangs" if line is None else f"the process ended: {process.returncode}", "trace": []}
+        return {
+            "failure": "the process hangs" if line is None else f"the process ended: {process.returncode}",
+            "trace": [],
+        }
 
     def _end(self) -> None:
         if self._process is not None:
@@ -279,17 +282,17 @@ class Opener:
 
 
 def run(seed: int, count: int, folder: Path, tell: Callable[[str], object] = lambda line: None) -> list[str]:
-    """Make and open *count* files; of those that did not end in answers or typed errors, what was done and came of it."""
-    whole = folder / "whole.db"
-    made(whole)
+    """Make and open *count* files; return a description of each failure."""
+    original = folder / "whole.db"
+    make_store(original)
     wrong = []
     with Opener() as opener:
         for number in range(seed, seed + count):
             path = folder / "spoiled.db"
-            shutil.copy(whole, path)
-            done = spoiled(path, random.Random(number))
+            shutil.copy(original, path)
+            done = change_file(path, random.Random(number))
             answer = opener.open(path)
-            if "bare" in answer:
+            if "failure" in answer:
                 wrong.append(f"seed {number}: {done}: {answer['bare']} at {' < '.join(reversed(answer['trace']))}")
                 tell(wrong[-1])
             for name in folder.glob("spoiled.db*"):
@@ -302,11 +305,11 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.child:
+    arguments = parser.parse_args()
+    if arguments.child:
         child()
     else:
         with tempfile.TemporaryDirectory() as place:
-            found = run(asked.seed, asked.count, Path(place), print)
-        print(f"{asked.count} files, {len(found)} of them wrong")
-        sys.exit(bool(found))
+            failures = run(arguments.seed, arguments.count, Path(place), print)
+        print(f"{arguments.count} files, {len(failures)} failures")
+        sys.exit(bool(failures))

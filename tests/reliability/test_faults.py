@@ -49,7 +49,7 @@ def test_a_fault_anywhere_costs_nothing_that_was_acknowledged(machine: Machine) 
     """A sample of what `python -m tests.reliability.faults` runs at length."""
     print(f"seed {SEED}")  # noqa: T201 - shown if it fails
     tally = Tally()
-    for task in itertools.islice(machine.some(random.Random(SEED), 2, COUNT), ROUNDS):
+    for task in itertools.islice(machine.random_tasks(random.Random(SEED), 2, COUNT), ROUNDS):
         tally.add(task, machine.run(task))
     print(tally)  # noqa: T201
     assert not tally.failures, "\n\n".join(tally.failures[:3])

@@ -1,7 +1,7 @@
-"""Files that were made to do harm: opened and used, they end in answers or typed errors, in time and within memory.
+"""Malicious files: opened and used, they lead to results or memstore errors, within limits of time and memory.
 
-Each is opened in a process of its own, which has a limit of both (`tests.reliability.fuzz_files`). There is no code in a file that
-could run: nothing is unpickled, evaluated or loaded.
+A process with these limits opens each (`tests.reliability.fuzz_files`). No code in a file can run: nothing is
+unpickled, evaluated or loaded.
 """
 
 # ruff: noqa: E501 - statements read better on one line
@@ -17,7 +17,7 @@ import pytest
 
 import memstore
 from memstore import DamagedError, ForeignFileError, Store
-from tests.reliability.fuzz_files import ROOT, Opener, made, run, unguarded
+from tests.reliability.fuzz_files import ROOT, Opener, make_store, run, unguarded
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -25,9 +25,9 @@ ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELEC
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("hostile") / "whole.db"
-    made(path)
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "whole.db"
+    make_store(path)
     return path
 
 
@@ -38,18 +38,18 @@ def opener() -> Iterator[Opener]:
 
 
 @pytest.fixture
-def file(whole: Path, path: Path) -> Path:
-    """A whole store with a graph, to be spoiled."""
-    return Path(shutil.copy(whole, path))
+def file(original: Path, path: Path) -> Path:
+    """A copy of a store with a graph, to be changed."""
+    return Path(shutil.copy(original, path))
 
 
-def spoil(file: Path, *statements: str) -> None:
+def execute(file: Path, *statements: str) -> None:
     with unguarded(file) as connection:
         for statement in statements:
             connection.execute(statement)
 
 
-# What a write or a read would run into: refused at open.
+# Schemas that would run during a write or a read: `open` refuses them.
 STRANGE = {
     "an endless trigger on every commit": [f"CREATE TRIGGER boom AFTER UPDATE ON store_meta BEGIN {ENDLESS}; END"],
     "an endless trigger on a memory": [f"CREATE TRIGGER boom BEFORE INSERT ON Memory BEGIN {ENDLESS}; END"],
@@ -67,19 +67,19 @@ STRANGE = {
 
 @pytest.mark.parametrize("case", STRANGE)
 def test_a_schema_that_is_not_ours_is_refused_before_anything_in_it_runs(opener: Opener, file: Path, case: str) -> None:
-    spoil(file, *STRANGE[case])
+    execute(file, *STRANGE[case])
     answer = opener.open(file)
-    assert [line.partition(": ")[2].partition(":")[0] for line in answer["told"]] == ["DamagedError"] * 3, answer
+    assert [line.partition(": ")[2].partition(":")[0] for line in answer["errors"]] == ["DamagedError"] * 3, answer
 
 
 async def test_tables_and_triggers_of_a_host_are_the_host_s(file: Path) -> None:
-    spoil(file, "CREATE TABLE hosts (a)", "CREATE TRIGGER theirs AFTER INSERT ON hosts BEGIN DELETE FROM hosts; END", "CREATE VIEW seen AS SELECT id FROM memory", "CREATE TRIGGER also AFTER INSERT ON memory BEGIN INSERT INTO hosts VALUES (NEW.pk); END")  # fmt: skip
+    execute(file, "CREATE TABLE hosts (a)", "CREATE TRIGGER theirs AFTER INSERT ON hosts BEGIN DELETE FROM hosts; END", "CREATE VIEW seen AS SELECT id FROM memory", "CREATE TRIGGER also AFTER INSERT ON memory BEGIN INSERT INTO hosts VALUES (NEW.pk); END")  # fmt: skip
     async with memstore.open(file) as store:
         await store.memories.add("x", id="new")
         assert await store.check() == []
 
 
-SPOILED = {
+CHANGES = {
     "no row of store_meta": ["DELETE FROM store_meta"],
     "no spaces": ["DELETE FROM vector_space"],
     "a space less": ["DELETE FROM vector_space WHERE kind = 'assembly'"],
@@ -116,11 +116,11 @@ SPOILED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", SPOILED)
+@pytest.mark.parametrize("case", CHANGES)
 def test_rows_of_any_kind_end_in_answers_or_typed_errors(opener: Opener, file: Path, case: str) -> None:
-    spoil(file, *SPOILED[case])
+    execute(file, *CHANGES[case])
     answer = opener.open(file)
-    assert "bare" not in answer, answer
+    assert "failure" not in answer, answer
 
 
 @pytest.mark.parametrize(
@@ -129,14 +129,14 @@ def test_rows_of_any_kind_end_in_answers_or_typed_errors(opener: Opener, file: P
 def test_a_snapshot_that_says_anything_of_itself_is_passed_over(opener: Opener, file: Path, name: str) -> None:
     for value in (2**39, -1, "x"):
         with unguarded(file) as connection:
-            held = connection.execute("SELECT pk, parameters FROM index_snapshot").fetchall()
-            assert held
-            for pk, text in held:
-                said = json.dumps({**json.loads(text), name: value})
-                connection.execute("UPDATE index_snapshot SET parameters = ? WHERE pk = ?", (said, pk))
+            snapshots = connection.execute("SELECT pk, parameters FROM index_snapshot").fetchall()
+            assert snapshots
+            for pk, text in snapshots:
+                parameters = json.dumps({**json.loads(text), name: value})
+                connection.execute("UPDATE index_snapshot SET parameters = ? WHERE pk = ?", (parameters, pk))
         answer = opener.open(file)
-        assert "bare" not in answer, (value, answer)
-        assert not [line for line in answer["told"] if line.startswith("search")], (value, answer)
+        assert "failure" not in answer, (value, answer)
+        assert not [line for line in answer["errors"] if line.startswith("search")], (value, answer)
 
 
 @pytest.mark.parametrize("head", [b"", b"SQLite format 3\0", b"x" * 5_000, b"SQLite format 3\0" + b"\xff" * 5_000])
@@ -167,7 +167,7 @@ def test_nothing_in_a_file_is_ever_code() -> None:
 
 
 async def test_a_record_that_cannot_be_read_is_named_and_keeps_no_other_from_being_read(file: Path) -> None:
-    spoil(file, "UPDATE memory SET content = CAST('x' AS BLOB) WHERE id = 'm:5'")
+    execute(file, "UPDATE memory SET content = CAST('x' AS BLOB) WHERE id = 'm:5'")
     async with memstore.open(file) as store:
         with pytest.raises(DamagedError, match="m:5"):
             await store.memories.get("m:5")

@@ -71,7 +71,7 @@ def test_four_processes_open_one_file_at_once(tmp_path: Path, revision: str | No
             frozen(tmp_path / f"{i}.db", revision)
     with children(4, opens, context.Barrier(4), str(tmp_path), rounds, revision is not None) as four:
         for child in four:
-            child.hear(900)
+            child.receive(900)
     for i in range(rounds):
         path = tmp_path / f"{i}.db"
         assert read(path, "PRAGMA integrity_check") == "ok"
@@ -192,7 +192,7 @@ def test_what_one_process_was_told_is_done_every_later_search_anywhere_finds(tmp
     turns, seed = 10 * ROUNDS or 60, 11
     Ledger(ledger)
     with children(4, takes_part, context.Barrier(4), str(path), ledger, seed, turns, index) as four:
-        searches = [child.hear(900) for child in four]
+        searches = [child.receive(900) for child in four]
     assert min(searches) > turns / 3
     assert read(path, "PRAGMA integrity_check") == "ok"
 
@@ -204,25 +204,25 @@ async def holds(link: Link, path: str) -> None:
     """Hold the writer until told to let go."""
     async with memstore.open(path, dimension=DIMENSION) as store, store.transaction() as tx:
         await tx.memories.add("held", id="held", embedding=vector(0))
-        link.tell("holding")
-        await link.hear()
+        link.send("holding")
+        await link.receive()
 
 
 async def adds(link: Link, path: str, id: str) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
-        link.tell("open")
-        await link.hear()
+        link.send("open")
+        await link.receive()
         adding = asyncio.ensure_future(store.memories.add("x", id=id, embedding=vector(1)))
         await asyncio.sleep(0)  # it stands in line
-        link.tell("asked")
+        link.send("asked")
         await adding
         assert (await store.memories.search(vector(1), limit=1))[0].memory.id == id
 
 
 async def is_refused(link: Link, path: str) -> None:
     async with memstore.open(path, dimension=DIMENSION, timeout=0.2) as store:
-        link.tell("open")
-        await link.hear()
+        link.send("open")
+        await link.receive()
         with pytest.raises(BusyError):
             await store.memories.add("refused", id="late", embedding=vector(2))
         with pytest.raises(BusyError):
@@ -231,8 +231,8 @@ async def is_refused(link: Link, path: str) -> None:
             async with store.transaction():
                 pass
         assert [hit.memory.id for hit in await store.memories.search(vector(2))] == []  # who reads waits for nobody
-        link.tell("refused")
-        await link.hear()
+        link.send("refused")
+        await link.receive()
         await store.memories.add("taken", id="late", embedding=vector(2))
         assert await store.check() == []
 
@@ -241,23 +241,23 @@ def test_writers_wait_for_one_another_and_no_longer_than_they_said(tmp_path: Pat
     path = str(tmp_path / "store.db")
     names = ["a", "b", "c"]
     with Child(is_refused, path) as impatient, ExitStack() as others:
-        assert impatient.hear() == "open"
+        assert impatient.receive() == "open"
         holder = others.enter_context(Child(holds, path))
-        assert holder.hear() == "holding"
+        assert holder.receive() == "holding"
         waiting = [others.enter_context(Child(adds, path, name)) for name in names]
         for child in waiting:
-            assert child.hear() == "open"
-            child.tell("go")
-            assert child.hear() == "asked"
-        impatient.tell("go")
-        assert impatient.hear() == "refused"
+            assert child.receive() == "open"
+            child.send("go")
+            assert child.receive() == "asked"
+        impatient.send("go")
+        assert impatient.receive() == "refused"
         assert not any(child._link.poll() for child in waiting), "somebody wrote while another held the lock"
-        holder.tell("let go")
-        holder.hear()
+        holder.send("let go")
+        holder.receive()
         for child in waiting:
-            child.hear()
-        impatient.tell("go")
-        impatient.hear()
+            child.receive()
+        impatient.send("go")
+        impatient.receive()
     assert read(tmp_path / "store.db", "SELECT group_concat(id) FROM (SELECT id FROM memory ORDER BY id)") == (
         "a,b,c,held,late"
     )
@@ -282,7 +282,7 @@ def test_a_migration_waits_for_who_writes_and_nobody_waits_for_who_reads(tmp_pat
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         with Child(brings_up_to_date, str(path), 0.3) as hasty:
-            assert hasty.hear() == "busy"
+            assert hasty.receive() == "busy"
         assert read(path, "SELECT version_num FROM memstore_version") == "0001", "it was changed all the same"
         with (
             closing(sqlite3.connect(path, isolation_level=None)) as reader,
@@ -293,7 +293,7 @@ def test_a_migration_waits_for_who_writes_and_nobody_waits_for_who_reads(tmp_pat
             writer.execute("INSERT INTO namespace (pk, path) VALUES (99, 'late/')")
             writer.execute("COMMIT")
             # One release writes by the old schema, one reads by it, and one is bringing the file up to date.
-            assert patient.hear() == str(count)
+            assert patient.receive() == str(count)
             assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == ("0001",)
             reader.execute("ROLLBACK")
             assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == (HEAD,)
@@ -310,7 +310,7 @@ def test_an_open_store_goes_on_when_another_process_finds_nothing_to_migrate(tmp
             async with store.transaction() as tx:
                 await tx.memories.add("own", id="own", embedding=[1.0] * store.dimension)
                 with Child(brings_up_to_date, str(path), 0.3) as other:
-                    assert await asyncio.to_thread(other.hear) == str(count), "opening a file that is up to date waited"
+                    assert await asyncio.to_thread(other.receive) == str(count), "opening the file waited"
             assert await store.check() == []
 
     asyncio.run(run())
@@ -337,7 +337,7 @@ async def test_who_is_behind_the_trimmed_log_builds_its_index_anew(
         await store.memories.add("first", id="first", embedding=vector(0))
         await store.memories.search(vector(0))
         with Child(writes_much, str(path)) as other:
-            await asyncio.to_thread(other.hear)
+            await asyncio.to_thread(other.receive)
         assert read(path, "SELECT log_floor FROM store_meta") > store._follower.indexes.applied
         caplog.set_level("INFO", "memstore")
         for k in range(29):
@@ -369,8 +369,8 @@ async def looks(link: Link, path: str) -> None:
             for hit in hits:
                 scored_right(hit, vector(1), vector(int(hit.memory.content)))
             assert await store.check() == []
-            link.tell({hit.memory.id: hit.memory.content for hit in hits})
-            asked = await link.hear()
+            link.send({hit.memory.id: hit.memory.content for hit in hits})
+            asked = await link.receive()
             if asked == "end":
                 return
             if asked != "look":
@@ -384,22 +384,22 @@ async def test_every_process_follows_a_file_to_the_state_of_a_backup(tmp_path: P
         await store.backup(backup)
     first = {str(i): str(i) for i in range(5)}
     with Child(looks, str(path)) as one, Child(looks, str(path)) as two:
-        assert [one.hear(), two.hear()] == [first] * 2
+        assert [one.receive(), two.receive()] == [first] * 2
         for round_ in range(2):  # the second time the log has the same numbers as the first, and means others
             content = 100 + round_
-            one.tell(content)
-            assert one.hear() == first | {"last": str(content)}
-            two.tell("look")
-            assert two.hear() == first | {"last": str(content)}
+            one.send(content)
+            assert one.receive() == first | {"last": str(content)}
+            two.send("look")
+            assert two.receive() == first | {"last": str(content)}
             put_back(backup, path)
-            two.tell(200 + round_)
-            assert two.hear() == first | {"last": str(200 + round_)}
-            one.tell("look")
-            assert one.hear() == first | {"last": str(200 + round_)}
+            two.send(200 + round_)
+            assert two.receive() == first | {"last": str(200 + round_)}
+            one.send("look")
+            assert one.receive() == first | {"last": str(200 + round_)}
             put_back(backup, path)
             for child in (one, two):
-                child.tell("look")
-                assert child.hear() == first
+                child.send("look")
+                assert child.receive() == first
         for child in (one, two):
-            child.tell("end")
-            child.hear()
+            child.send("end")
+            child.receive()

@@ -1,7 +1,7 @@
-"""Child processes that start in milliseconds: forked from one that has imported everything and opened nothing.
+"""Child processes that start in milliseconds: a server process that has imported everything forks them.
 
-A child runs one coroutine function, `function(link, *arguments)`. Over the link the two say to each other what they
-choose; what the function returns, or raises, is said last.
+A child runs one coroutine function, `function(link, *arguments)`. Parent and child send each other objects over the
+link; the last object that the child sends is the result of the function, or its traceback.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Self
 
 PATIENCE = 60.0
-"""Seconds after which a child that says nothing is taken to hang."""
+"""Seconds after which a child that sends nothing counts as hanging."""
 
 IMPORTED = [
     "alembic.command",
@@ -35,35 +35,35 @@ if context.get_start_method() == "forkserver":
 
 
 class Child:
-    """A process that runs *function*; with the block it ends, whatever it is doing."""
+    """A process that runs *function*. It is killed at the end of the `with` block."""
 
     def __init__(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
-        self._link, theirs = context.Pipe()
-        self.process = context.Process(target=_main, args=(theirs, function, arguments), daemon=True)
+        self._link, child_end = context.Pipe()
+        self.process = context.Process(target=_main, args=(child_end, function, arguments), daemon=True)
         self.process.start()
-        theirs.close()
+        child_end.close()
 
-    def tell(self, word: object) -> None:
-        """Say something to it."""
-        self._link.send(word)
+    def send(self, value: object) -> None:
+        """Send *value* to the child."""
+        self._link.send(value)
 
-    def hear(self, timeout: float = PATIENCE) -> Any:
-        """What it says next. Fails with what it raised, or if it says nothing."""
+    def receive(self, timeout: float = PATIENCE) -> Any:
+        """Return the next object from the child. Fails with the child's traceback, or if it sends nothing."""
         if not self._link.poll(timeout):
             if hasattr(signal, "SIGUSR1"):
-                os.kill(self.process.pid, signal.SIGUSR1)  # it says on stderr where its threads are
+                os.kill(self.process.pid, signal.SIGUSR1)  # it prints the stacks of its threads to stderr
                 self.process.join(1)
             raise AssertionError(f"the child {self.process.pid} hangs")
         try:
-            kind, word = self._link.recv()
+            kind, value = self._link.recv()
         except EOFError:
             self.process.join(PATIENCE)
             raise AssertionError(f"the child ended with {self.process.exitcode}") from None
-        assert kind != "raised", f"in the child:\n{word}"
-        return word
+        assert kind != "raised", f"in the child:\n{value}"
+        return value
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+        """Send SIGKILL, and wait for the end of the child."""
         self.process.kill()
         self.process.join(PATIENCE)
 
@@ -80,7 +80,7 @@ class Child:
 
 @contextmanager
 def children(count: int, function: Callable[..., Awaitable[object]], *arguments: object) -> Iterator[list[Child]]:
-    """*count* of them; each is given its number before *arguments*."""
+    """Start *count* children; the first argument of each is its number."""
     started: list[Child] = []
     try:
         started.extend(Child(function, number, *arguments) for number in range(count))
@@ -91,31 +91,31 @@ def children(count: int, function: Callable[..., Awaitable[object]], *arguments:
 
 
 class Link:
-    """A child's end of the link."""
+    """The child's end of the link."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def tell(self, word: object) -> None:
-        """Say something to the parent."""
-        self._connection.send(("said", word))
+    def send(self, value: object) -> None:
+        """Send *value* to the parent."""
+        self._connection.send(("sent", value))
 
-    async def hear(self) -> Any:
-        """What the parent says next; the loop goes on meanwhile."""
+    async def receive(self) -> Any:
+        """Return the next object from the parent; the event loop goes on meanwhile."""
         return await asyncio.to_thread(self._connection.recv)
 
 
 def _main(connection: Connection, function: Callable[..., Awaitable[object]], arguments: tuple[object, ...]) -> None:
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)
-    logging.getLogger("memstore").addHandler(logging.NullHandler())  # or what it logs is on everybody's stderr
+    logging.getLogger("memstore").addHandler(logging.NullHandler())  # log records do not go to stderr
 
     async def run() -> object:
         return await function(Link(connection), *arguments)
 
     try:
-        word = "returned", asyncio.run(run())
+        outcome = "returned", asyncio.run(run())
     except BaseException:
-        word = "raised", traceback.format_exc()
-    connection.send(word)
+        outcome = "raised", traceback.format_exc()
+    connection.send(outcome)
     connection.close()

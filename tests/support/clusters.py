@@ -1,4 +1,4 @@
-"""Data that a graph can follow, small stores that have one, and the oracle of a search: NumPy in float64."""
+"""Clustered vectors, settings that make small stores build graphs, and the oracle of a search: NumPy in float64."""
 
 import asyncio
 import sqlite3
@@ -24,15 +24,15 @@ Rows = npt.NDArray[np.float32]
 def clustered(
     rng: np.random.Generator, count: int, dimension: int = DIMENSION, *, clusters: int = 60, spread: float = 0.35
 ) -> tuple[Rows, npt.NDArray[np.int64]]:
-    """Vectors of unlike lengths around a few centres, and which centre each belongs to."""
+    """Vectors around a few centres, and the number of the centre of each."""
     centres = rng.standard_normal((clusters, dimension))
-    of = rng.integers(0, clusters, count)
-    rows = centres[of] + spread * rng.standard_normal((count, dimension))
-    return rows.astype(np.float32), of
+    labels = rng.integers(0, clusters, count)
+    rows = centres[labels] + spread * rng.standard_normal((count, dimension))
+    return rows.astype(np.float32), labels
 
 
 def small_graphs(patch: pytest.MonkeyPatch, **others: float) -> None:
-    """Have graphs from 200 vectors on, and every rule in proportion; *others* are further constants of the planner."""
+    """Lower constants of the planner: graphs are built from 200 vectors on. *others* replace more of them."""
     lowered = {
         "MIN_GRAPH_NUMBERS": 1,
         "MIN_GRAPH_VECTORS": 200,
@@ -47,13 +47,13 @@ def small_graphs(patch: pytest.MonkeyPatch, **others: float) -> None:
 
 
 def by_hand(store: Store) -> Store:
-    """*store*, whose graph is maintained when `optimize` says so, and at no other time."""
+    """Let only `optimize` maintain the graph of *store*; return the store."""
     store._maintainer._retry_at = float("inf")
     return store
 
 
 async def settled(store: Store, *, seconds: float = 60) -> None:
-    """Wait until the graph is maintained, and nothing is left to do."""
+    """Wait until the graph maintenance has nothing to do."""
     await store.memories.search(placed(store.metric, np.ones(store.dimension)))
     maintainer, deadline = store._maintainer, monotonic() + seconds
     while True:
@@ -61,32 +61,32 @@ async def settled(store: Store, *, seconds: float = 60) -> None:
         waiting = [kind for kind in store._follower.indexes.spaces if maintainer._next_task(kind, thorough=False)]
         if not maintainer._is_running() and (not waiting or maintainer._retry_at > monotonic()):
             return
-        assert monotonic() < deadline, f"still at work: {waiting}"
+        assert monotonic() < deadline, f"maintenance has not ended: {waiting}"
 
 
 async def attached(store: Store) -> None:
-    """Wait until the graph that a snapshot promised is there, or was found to be of no use."""
+    """Wait until the graph of the stored snapshot is loaded or rejected."""
     await settled(store)
     assert not store._follower.indexes.pending_snapshots
 
 
 def closeness(metric: str, queries: Rows, rows: Rows) -> npt.NDArray[np.float64]:
-    """The documented score of each row for each query, from the vectors as they were given."""
-    wide, asked = rows.astype(np.float64), queries.astype(np.float64)
+    """The documented score of each row for each query: shape (queries, rows), float64."""
+    vectors, wide_queries = rows.astype(np.float64), queries.astype(np.float64)
     if metric == "spherical":
-        return np.array([1 - angles(query, wide) / np.pi for query in asked])
+        return np.array([1 - angles(query, vectors) / np.pi for query in wide_queries])
     if metric == "hyperbolic":
-        return np.array([1 / (1 + ball_distances(query, wide)) for query in asked])
+        return np.array([1 / (1 + ball_distances(query, vectors)) for query in wide_queries])
     if metric == "l2":
-        return 1 / (1 + np.sqrt(np.maximum(((wide[None] - asked[:, None]) ** 2).sum(axis=2), 0)))
+        return 1 / (1 + np.sqrt(np.maximum(((vectors[None] - wide_queries[:, None]) ** 2).sum(axis=2), 0)))
     if metric == "cosine":
-        wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-        asked /= np.linalg.norm(asked, axis=1, keepdims=True)
-    return asked @ wide.T
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        wide_queries /= np.linalg.norm(wide_queries, axis=1, keepdims=True)
+    return wide_queries @ vectors.T
 
 
 def sql(path: Path, *statements: str, checked: bool = True, **values: Any) -> list[Any]:
-    """What another tool does to the file; the rows of the last statement."""
+    """Execute *statements* as another tool would; return the rows of the last one."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA ignore_check_constraints = {not checked:d}")
         connection.execute("PRAGMA foreign_keys = ON")

@@ -1,4 +1,4 @@
-"""Folders as the system that memstore replaces left them: sound ones, and one in which each known fault lies once."""
+"""Folders in the layout of the file-based store that `import-folder` reads: valid ones, and one with every fault."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ DIMENSION = 4
 
 
 def memory(id: str, **fields: Any) -> dict[str, Any]:
-    """A memory as that system wrote it."""
-    made = {
+    """A memory in that layout."""
+    record = {
         "id": id,
         "content": f"the text of {id}",
         "embedding": [0.5, 0.25, -1.0, 0.125],
@@ -21,12 +21,12 @@ def memory(id: str, **fields: Any) -> dict[str, Any]:
         "last_access_time": 1_700_000_100.5,
         "hyperbolic_embedding": None,
     }
-    return {**made, **fields}
+    return {**record, **fields}
 
 
 def assembly(id: str, **fields: Any) -> dict[str, Any]:
-    """An assembly as that system wrote it."""
-    made = {
+    """An assembly in that layout."""
+    record = {
         "assembly_id": id,
         "name": f"the name of {id}",
         "description": "",
@@ -49,11 +49,11 @@ def assembly(id: str, **fields: Any) -> dict[str, Any]:
         "merged_from": ["asm:old"],
         "assembly_schema_version": "1.7",
     }
-    return {**made, **fields}
+    return {**record, **fields}
 
 
 def file_name(id: str) -> str:
-    """The name that system gave the file of a record."""
+    """The file name of a record."""
     return id.replace(":", "-") + ".json"
 
 
@@ -63,7 +63,7 @@ def write(
     assemblies: list[dict[str, Any]] = [],  # noqa: B006
     **index: dict[str, Any] | None,
 ) -> Path:
-    """A folder of these, with an index that names them all, but as *index* says: None leaves an entry out."""
+    """Write a folder of these records. *index* replaces entries of its index; None leaves an entry out."""
     entries: dict[str, Any] = {}
     for folder, key, type, records in (
         ("memories", "id", "memory", memories),
@@ -74,13 +74,13 @@ def write(
             name = file_name(record[key])
             (path / folder / name).write_text(json.dumps(record), encoding="utf-8")
             entries[record[key]] = {"path": f"{folder}/{name}", "type": type, "timestamp": "2023-11-14T22:13:20"}
-    kept = {id: entry for id, entry in {**entries, **index}.items() if entry is not None}
-    (path / "memory_index.json").write_text(json.dumps(kept), encoding="utf-8")
+    index_entries = {id: entry for id, entry in {**entries, **index}.items() if entry is not None}
+    (path / "memory_index.json").write_text(json.dumps(index_entries), encoding="utf-8")
     return path
 
 
 def faulty(path: Path) -> Path:
-    """A folder in which each fault that such folders are known for lies once."""
+    """Write a folder that contains each known fault once."""
     nan, infinity = float("nan"), float("inf")
     write(
         path,
@@ -131,8 +131,8 @@ def faulty(path: Path) -> Path:
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """An object in an object, *depth* of them."""
-    made: dict[str, Any] = {}
+    """*depth* nested objects."""
+    value: dict[str, Any] = {}
     for _ in range(depth):
-        made = {"in": made}
-    return made
+        value = {"in": value}
+    return value

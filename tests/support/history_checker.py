@@ -1,20 +1,20 @@
-"""A history that can be held to account: what was to be done to a store, what it said it had done, what that leaves.
+"""Histories: the operations of a workload, their acknowledgements, and the states that a file may be in after them.
 
-`Workload` makes up the operations, the same ones for the same seed in every process. Whoever runs them writes a line
-before and after each to a file beside the store (`Acknowledgements`), and may be killed or lose its disk at any
-moment. `History` reads the lines and says, with the slow model of `model.py`, which states the file may be in:
-everything acknowledged, and of what had begun and not ended each step whole or absent. `verify` opens the file and
-finds it in one of them, row by row and vector by vector.
+`Workload` generates the operations, the same ones for the same seed in every process. The process that runs them
+writes a line before and after each to a file beside the store (`Acknowledgements`), and may be killed or lose its disk
+at any time. `History` reads the lines and computes, with the oracle of `model.py`, the states that the file may be in:
+everything acknowledged is there, and each step of an operation that did not end is there completely or not at all.
+`verify` opens the file and compares it with these states, row by row and vector by vector.
 
-An operation is a row of steps; a step is what is done in one transaction. An acknowledgement has a letter for each:
+An operation is a sequence of steps; a step is one transaction. An acknowledgement has a letter for each step:
 
 | letter | the step |
 |---|---|
-| `d` | was done: it is in the file for good |
-| `r` | was refused, because an id was taken or missing; nothing of it is in the file |
+| `d` | was committed |
+| `r` | was refused because of a duplicate or missing id; nothing of it is in the file |
 | `f` | failed with an error; nothing of it is in the file |
-| `u` | ended in `CommitUnknownError`: whole or absent |
-| `-` | was never begun |
+| `u` | ended in `CommitUnknownError`: it is in the file completely or not at all |
+| `-` | did not begin |
 """
 
 import asyncio
@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 import memstore
 from memstore import CommitUnknownError, DuplicateError, LoadError, MemstoreError, NotFoundError, Store
-from tests.support.model import Command, Model, Moment, Namespace, Search, Where, at, right_hits, same
+from tests.support.model import Command, Model, Namespace, Search, TimeRange, Where, at, right_hits, same
 
 DIMENSION = 8
 NAMESPACES: tuple[Namespace, ...] = ((), ("a",), ("a", "b"))
@@ -46,13 +46,13 @@ Step = tuple[Command, ...]
 
 @dataclass(frozen=True)
 class Operation:
-    """What is done between two acknowledgements.
+    """The work between two acknowledgements.
 
     Attributes:
-        n: its place in the history.
+        n: its number in the history.
         kind: `write` is one verb; `transaction` several in one; `load` several steps in order, `together` several at
             once, which share a COMMIT; the others change nothing that a caller can see.
-        steps: what is done in one transaction each.
+        steps: the commands of one transaction each.
     """
 
     n: int
@@ -61,11 +61,11 @@ class Operation:
 
 
 class Workload:
-    """Operations without end, made up from *seed* and their number alone.
+    """An endless sequence of operations, determined by *seed* and their number.
 
     Args:
         seed: any whole number from 0.
-        quiet: leave out the operations that change nothing.
+        quiet: leave out the operations that change no record.
     """
 
     def __init__(self, seed: int, *, quiet: bool = False) -> None:
@@ -75,7 +75,7 @@ class Workload:
     def operation(self, n: int) -> Operation:
         rng = np.random.default_rng([self.seed, n])
         if not n:
-            return Operation(n, "write", (self._batch(rng, n, ()),))  # so that there is something to work on
+            return Operation(n, "write", (self._batch(rng, n, ()),))  # records for the operations after it
         kinds: dict[Kind, float] = {"write": 0.6, "transaction": 0.12, "load": 0.05, "together": 0.08}
         if not self.quiet:
             kinds |= {"optimize": 0.06, "compact": 0.05, "backup": 0.04}
@@ -97,7 +97,7 @@ class Workload:
             space = self._space(rng)
             for i in range(3):
                 yield self._batch(rng, n, space, first=i, count=1)
-            # One that may be refused, which is to leave the others alone.
+            # One that may be refused; the others must succeed all the same.
             items = [self._item(rng, n, id) for id in (f"{n}-3", f"m{rng.integers(12)}")]
             yield (Command("memories", "add_many", space, {"items": items}),)
 
@@ -129,18 +129,18 @@ class Workload:
         return (Command("memories", "add_many", space, {"items": items}),)
 
     def _one(self, rng: np.random.Generator, n: int, i: int, space: Namespace) -> Command:
-        """One verb on a few ids that come back again and again."""
+        """One verb on a few ids that occur often."""
         id, group = f"m{rng.integers(12)}", f"g{rng.integers(3)}"
-        some = [f"m{k}" for k in rng.integers(12, size=2)]
+        ids = [f"m{k}" for k in rng.integers(12, size=2)]
         tag = str(rng.choice(TAGS))
-        made: list[tuple[float, str, str, dict[str, Any]]] = [
+        choices: list[tuple[float, str, str, dict[str, Any]]] = [
             (6, "memories", "upsert", self._item(rng, n, id)),
-            (2, "memories", "upsert_many", {"items": [self._item(rng, n, some_id) for some_id in dict.fromkeys(some)]}),
+            (2, "memories", "upsert_many", {"items": [self._item(rng, n, some_id) for some_id in dict.fromkeys(ids)]}),
             (2, "memories", "add", self._item(rng, n, f"{n}-one-{i}")),
             (2, "memories", "update", {"id": id, "tags": [tag], "importance": float(rng.integers(5)) / 4}),
             (2, "memories", "update", {"id": id, "content": f"{n} anew", "embedding": self._vector(rng)}),
             (2, "memories", "delete", {"id": id}),
-            (1, "memories", "touch", {"ids": list(dict.fromkeys([id, *some]))}),
+            (1, "memories", "touch", {"ids": list(dict.fromkeys([id, *ids]))}),
             (5, "assemblies", "upsert", self._group(rng, n, group)),
             (5, "assemblies", "add_members", {"id": group, "ids": [id]}),
             (2, "assemblies", "remove_members", {"id": group, "ids": [id]}),
@@ -148,8 +148,8 @@ class Workload:
             (1, "tags", "rename", {"old": tag, "new": str(rng.choice(TAGS))}),
             (1, "tags", "delete", {"tag": tag}),
         ]
-        weights = np.array([weight for weight, *_ in made])
-        _, noun, verb, arguments = made[rng.choice(len(made), p=weights / weights.sum())]
+        weights = np.array([weight for weight, *_ in choices])
+        _, noun, verb, arguments = choices[rng.choice(len(choices), p=weights / weights.sum())]
         return Command(noun, verb, space, arguments)
 
     def _vector(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -158,7 +158,7 @@ class Workload:
     def _item(self, rng: np.random.Generator, n: int, id: str) -> dict[str, Any]:
         content = f"{id} of {n}"
         if rng.random() < 0.05:
-            content += " and so on" * int(rng.integers(2_000))  # pages of overflow
+            content += " and so on" * int(rng.integers(2_000))  # overflow pages
         return {
             "id": id,
             "content": content,
@@ -185,9 +185,9 @@ class Workload:
 
 
 class Acknowledgements:
-    """The file to which is written what begins and what has ended; each line is there, whole, when `write` returns.
+    """The file of acknowledgements; each line is complete when `write` returns.
 
-    It must be where no fault is injected. `moved` is called with each line that was written.
+    It must be on a disk without injected faults. `moved` is called with each line.
     """
 
     def __init__(self, path: Path, moved: Callable[[str], None] = lambda line: None) -> None:
@@ -212,9 +212,9 @@ class Acknowledgements:
 async def acknowledged(
     store: Store, operation: Operation, acknowledgements: Acknowledgements, folder: Path
 ) -> list[MemstoreError]:
-    """Do *operation*, acknowledged; the errors it ended in, none of which is one of the caller's making.
+    """Run *operation* with acknowledgements; return the errors that the workload does not expect.
 
-    Backups are put into *folder*. An error that is not memstore's is nobody's to acknowledge: it is let out.
+    Backups are written to *folder*. Errors that are not memstore's are raised.
     """
     acknowledgements.write("begin", operation.n)
     letters, errors = await _performed(store, operation, folder)
@@ -276,44 +276,46 @@ async def _loaded(store: Store, operation: Operation) -> tuple[str, list[Memstor
     try:
         await at(store, steps[0].namespace).load(items, chunk=size)
     except LoadError as error:
-        whole = error.stored // size
+        stored = error.stored // size
         last = "u" if isinstance(error.__cause__, CommitUnknownError) else "f"
-        return "d" * whole + last + "-" * (len(steps) - whole - 1), [error]
+        return "d" * stored + last + "-" * (len(steps) - stored - 1), [error]
     return "d" * len(steps), []
 
 
-# -- holding the file to it
+# -- comparing the file with the history
 
 
 class History:
-    """What acknowledgements say of one run.
+    """The acknowledged operations of one run.
 
     Args:
         seed: of the workload.
         events: (operation, letters) in order; letters are None where it began and did not end.
-        found: which of the possible states the file was found in after so many events. What is known is not asked
-            again, and a long run with many ends stays short to judge.
+        identified: the state, of the possible ones, that the file was in after so many events. It limits the number
+            of possible states in a long run.
     """
 
-    def __init__(self, seed: int, events: list[tuple[int, str | None]], found: dict[int, int] | None = None) -> None:
+    def __init__(
+        self, seed: int, events: list[tuple[int, str | None]], identified: dict[int, int] | None = None
+    ) -> None:
         self.workload = Workload(seed)
         self.events = events
-        self.found = {} if found is None else found
-        self._after: list[list[Model]] = [self._known(0, [Model("cosine")])]
+        self.identified = {} if identified is None else identified
+        self._after: list[list[Model]] = [self._narrowed(0, [Model("cosine")])]
 
     @classmethod
     def read(cls, path: Path, seed: int) -> Self:
-        """What the file *path* says: see `told`."""
-        return cls.told(path.read_text(), seed)
+        """Parse the file at *path*: see `parse`."""
+        return cls.parse(path.read_text(), seed)
 
     @classmethod
-    def told(cls, text: str, seed: int) -> Self:
-        """What *text* says; a last line that was cut short counts for nothing.
+    def parse(cls, text: str, seed: int) -> Self:
+        """Parse acknowledgements; an incomplete last line is ignored.
 
-        Beside the lines of `acknowledged` it may hold `found <number>`: what `verify` told of all before it.
+        Beside the lines of `acknowledged`, *text* may contain `found <number>`: the state that `verify` returned.
         """
         events: dict[int, str | None] = {}
-        found: dict[int, int] = {}
+        identified: dict[int, int] = {}
         for line in text.split("\n")[:-1]:
             match line.split():
                 case ["begin", n]:
@@ -323,23 +325,23 @@ class History:
                     assert events[int(n)] is None, f"operation {n} ended twice"
                     events[int(n)] = letters
                 case ["found", which]:
-                    found[len(events)] = int(which)
-        return cls(seed, list(events.items()), found)
+                    identified[len(events)] = int(which)
+        return cls(seed, list(events.items()), identified)
 
     def possible(self, count: int | None = None) -> list[Model]:
-        """Every state the first *count* operations, all if None, may have left; a store is in one of them."""
+        """Every state that the file may be in after the first *count* operations, all if None."""
         count = len(self.events) if count is None else count
         while len(self._after) <= count:
             n, letters = self.events[len(self._after) - 1]
             after = self._advanced(self._after[-1], self.workload.operation(n), letters)
-            self._after.append(self._known(len(self._after), after))
+            self._after.append(self._narrowed(len(self._after), after))
         return self._after[count]
 
-    def _known(self, count: int, states: list[Model]) -> list[Model]:
-        return [states[self.found[count]]] if count in self.found else states
+    def _narrowed(self, count: int, states: list[Model]) -> list[Model]:
+        return [states[self.identified[count]]] if count in self.identified else states
 
     def began(self, count: int) -> list[Model]:
-        """Every state the file may be in while the operation after the first *count* is under way."""
+        """Every state that the file may be in while the operation after the first *count* runs."""
         n, _ = self.events[count]
         return self._advanced(self.possible(count), self.workload.operation(n), None)
 
@@ -369,18 +371,18 @@ class History:
 
 
 def stepped(model: Model, step: Step) -> Model | None:
-    """*model* after *step*, all of it; None where the model refuses it."""
+    """*model* after *step*; None if the model refuses it."""
     after = model.copy()
     try:
         for command in step:
-            after.run(command, Moment(*ANY))
+            after.run(command, TimeRange(*ANY))
     except (NotFoundError, DuplicateError):
         return None
     return after
 
 
 def replayed(seed: int, n: int) -> Model:
-    """What a store holds after the operations 0 to *n* of a workload of which none failed."""
+    """The contents of a store after the operations 0 to *n* of a workload without failures."""
     model = Model("cosine")
     workload = Workload(seed)
     for operation in map(workload.operation, range(n + 1)):
@@ -391,28 +393,28 @@ def replayed(seed: int, n: int) -> Model:
 
 MEMORY_FIELDS = ("content", "embedding", "tags", "metadata", "importance", "access_count", "pinned")
 
-Print = dict[tuple[str, Namespace, str], tuple[Any, ...]]
+State = dict[tuple[str, Namespace, str], tuple[Any, ...]]
 
 
 def _different(models: list[Model]) -> list[Model]:
-    found: list[tuple[Print, Model]] = []
+    distinct: list[tuple[State, Model]] = []
     for model in models:
-        shape = _print(model)
-        if all(shape != other for other, _ in found):
-            found.append((shape, model))
-    return [model for _, model in found]
+        state = _model_state(model)
+        if all(state != other for other, _ in distinct):
+            distinct.append((state, model))
+    return [model for _, model in distinct]
 
 
-def _print(model: Model) -> Print:
-    """Everything of *model* that tells one state from another, without the times that the store chose."""
+def _model_state(model: Model) -> State:
+    """Everything that distinguishes two states, without the times that the store set."""
     return {
-        (noun, *key): _shape(row | ({"members": row["members"]} if "members" in row else {}))
+        (noun, *key): _record_state(row | ({"members": row["members"]} if "members" in row else {}))
         for noun, rows in (("memory", model.memories), ("assembly", model.assemblies))
         for key, row in rows.items()
     }
 
 
-def _shape(row: dict[str, Any]) -> tuple[Any, ...]:
+def _record_state(row: dict[str, Any]) -> tuple[Any, ...]:
     embedding = row.get("embedding")
     return (
         row.get("content", row.get("name")),
@@ -427,42 +429,46 @@ def _shape(row: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-async def short_repr(store: Store) -> Print:
-    """The same of what *store* shows."""
-    found: Print = {}
+async def store_state(store: Store) -> State:
+    """The same of the records that *store* returns."""
+    state: State = {}
     async for memory in store.memories.list(recursive=True):
         fields = {name: getattr(memory, name) for name in MEMORY_FIELDS}
-        found["memory", memory.namespace, memory.id] = _shape(fields)
+        state["memory", memory.namespace, memory.id] = _record_state(fields)
     async for assembly in store.assemblies.list(recursive=True):
         fields = {name: getattr(assembly, name) for name in ("name", "tags", "metadata", "topics")}
         members = {id async for id in at(store, assembly.namespace).assemblies.members(assembly.id)}
-        found["assembly", assembly.namespace, assembly.id] = _shape(fields | {"members": members})
-    return found
+        state["assembly", assembly.namespace, assembly.id] = _record_state(fields | {"members": members})
+    return state
 
 
 async def matched(store: Store, models: list[Model]) -> int:
-    """Which of *models* the store holds; the last of several. Fails with the difference from the nearest."""
-    found = await short_repr(store)
+    """The index of the model that equals the store, the last of several. Fails with the smallest difference."""
+    actual = await store_state(store)
     differences = []
     for i in reversed(range(len(models))):
-        expected = _print(models[i])
-        if expected == found:
+        expected = _model_state(models[i])
+        if expected == actual:
             return i
-        differences.append(_difference(expected, found))
+        differences.append(_difference(expected, actual))
     raise AssertionError(
         f"the file is in none of {len(models)} states allowed; the nearest differs by: {min(differences, key=len)}"
     )
 
 
-def _difference(expected: Print, found: Print) -> str:
-    lost = [key for key in expected if key not in found]
-    more = [key for key in found if key not in expected]
-    other = [key for key in expected if key in found and expected[key] != found[key]]
+def _difference(expected: State, actual: State) -> str:
+    lost = [key for key in expected if key not in actual]
+    more = [key for key in actual if key not in expected]
+    other = [key for key in expected if key in actual and expected[key] != actual[key]]
     return f"{len(lost)} missing {lost[:5]}, {len(more)} too many {more[:5]}, {len(other)} different {other[:5]}"
 
 
 async def hold(store: Store, models: list[Model]) -> int:
-    """*store* is in one of *models*, which is told: rows, members, tags, composites, index, and every vector found."""
+    """Compare *store* with *models*: rows, members, tags, composites, index and searches.
+
+    Returns:
+        The index of the model that equals the store.
+    """
     which = await matched(store, models)
     model = models[which].copy()
     await same(model, store, NAMESPACES)
@@ -482,11 +488,11 @@ async def hold(store: Store, models: list[Model]) -> int:
 
 
 async def verify(path: Path, models: list[Model], **options: Any) -> int:
-    """Open the file at *path*: it is in one of *models*, which is told, whole, and takes writes.
+    """Open the file at *path*, compare it with *models*, write to it; return the index of the model that equals it.
 
     Args:
-        path: the file; where there is none, or half of one, the empty state must be among *models*.
-        models: what `History.possible` or `began` say.
+        path: the file; if it does not exist or is incomplete, the empty state must be among *models*.
+        models: states of `History.possible` or `began`.
         **options: of `memstore.open`.
     """
     async with memstore.open(path, dimension=DIMENSION, **options) as store:

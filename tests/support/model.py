@@ -1,8 +1,8 @@
-"""What a store should hold, in dicts and float64: the slow second implementation that the fast one is held against.
+"""The oracle of a store: a slow second implementation in dicts and float64.
 
-`Model` knows the verbs by name and raises the store's errors. It is written from the documentation, not from the
-library: one rule, a few lines. Rows are plain dicts in the order of their creation. A time the store chose is a
-`Moment` until the record was seen; from then on it is exact.
+`Model` has the verbs by name and raises the store's errors. It follows the documentation, not the code of the library.
+Rows are plain dicts in the order of their creation. A time that the store sets is a `TimeRange` until the record was
+read; from then on it is exact.
 """
 
 import copy
@@ -40,8 +40,8 @@ def clock() -> datetime:
 
 
 @dataclass(eq=False)
-class Moment:
-    """A time the store will choose: between the start and the end of a call."""
+class TimeRange:
+    """A time that the store sets, between the start and the end of a call."""
 
     low: datetime = field(default_factory=clock)
     high: datetime | None = None
@@ -55,15 +55,15 @@ class Moment:
 
 @dataclass(eq=False)
 class Later:
-    """A time so long after a moment."""
+    """A time *shift* after a time that the store sets."""
 
-    moment: Moment
+    moment: TimeRange
     shift: timedelta
 
 
 def agrees(expected: object, actual: object) -> bool:
-    """Whether a field is what it should be."""
-    if isinstance(expected, Moment):
+    """Whether the value of a field matches the expected one."""
+    if isinstance(expected, TimeRange):
         return isinstance(actual, datetime) and expected.low <= actual <= (expected.high or clock())
     if isinstance(expected, Later):
         return isinstance(actual, datetime) and agrees(expected.moment, actual - expected.shift)
@@ -90,7 +90,7 @@ class Command:
 
 @dataclass(frozen=True, eq=False)
 class Where:
-    """A filter, and what it says of a row."""
+    """A filter, and a function that decides whether it matches a row."""
 
     where: Mapping[str, Any]
     says: Callable[[Key, Row], bool]
@@ -100,7 +100,7 @@ class Where:
 
 
 def tolerance(metric: str, query: Wide, vectors: Iterable[Wide]) -> float:
-    """How far a score may be off: float32 rounding of what is compared."""
+    """The largest error of a score that float32 rounding explains."""
     longest = max((float(np.linalg.norm(v)) for v in vectors), default=0.0)
     if metric == "inner_product":
         return 2e-6 * float(np.linalg.norm(query)) * longest
@@ -110,7 +110,7 @@ def tolerance(metric: str, query: Wide, vectors: Iterable[Wide]) -> float:
 
 
 class Model:
-    """A store, slowly."""
+    """The contents of a store, and its verbs."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
@@ -129,12 +129,12 @@ class Model:
     # -- reads
 
     def rows(self, noun: str) -> dict[Key, Row]:
-        """What a read may see, in order of creation."""
+        """The rows that a read sees, in order of creation."""
         if noun == "assemblies":
             return self.assemblies
         return {key: row for key, row in self.memories.items() if not is_past(row["expires_at"])}
 
-    def chosen(
+    def selected(
         self, noun: str, namespace: Namespace, *, recursive: bool, tags: Iterable[str], where: Where | None
     ) -> list[Key]:
         depth = len(namespace)
@@ -174,8 +174,8 @@ class Model:
 
     # -- writes
 
-    def run(self, command: Command, moment: Moment) -> Any:
-        """Do what the verb says, or raise its error and do nothing."""
+    def run(self, command: Command, moment: TimeRange) -> Any:
+        """Apply *command*, or raise its error and change nothing."""
         before = self.copy()
         verb = getattr(self, f"{command.noun}_{command.verb}")
         try:
@@ -186,7 +186,7 @@ class Model:
             raise
 
     def purge(self) -> None:
-        """Every write begins by deleting what has expired."""
+        """Delete expired memories; every write begins with it."""
         for key in [key for key, row in self.memories.items() if is_past(row["expires_at"])]:
             self.drop_memory(key)
 
@@ -201,8 +201,8 @@ class Model:
             raise NotFoundError(noun, key[1], key[0])
         return row
 
-    def _fields(self, given: Row, moment: Moment) -> Row:
-        fields = dict(given)
+    def _fields(self, values: Row, moment: TimeRange) -> Row:
+        fields = dict(values)
         if "ttl" in fields:
             fields["expires_at"] = moment.later(fields.pop("ttl"))
         if "tags" in fields:
@@ -213,74 +213,76 @@ class Model:
         fields.pop("members", None)
         return fields
 
-    def _fresh(self, defaults: Row, given: Row, moment: Moment) -> Row:
-        fields = self._fields(given, moment)
+    def _new_row(self, defaults: Row, values: Row, moment: TimeRange) -> Row:
+        fields = self._fields(values, moment)
         created = fields.setdefault("created_at", moment)
         fields["updated_at"] = created if isinstance(created, datetime) and created > clock() else moment
         return copy.deepcopy(defaults) | fields
 
-    def memories_add(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+    def memories_add(self, namespace: Namespace, moment: TimeRange, **item: Any) -> list[Key]:
         return self.memories_add_many(namespace, moment, [item])
 
-    def memories_add_many(self, namespace: Namespace, moment: Moment, items: list[Row]) -> list[Key]:
+    def memories_add_many(self, namespace: Namespace, moment: TimeRange, items: list[Row]) -> list[Key]:
         for item in items:
             key = namespace, item["id"]
             if key in self.memories:
                 raise DuplicateError("memory", key[1])
-            self.memories[key] = self._fresh(MEMORY_DEFAULTS, item, moment)
+            self.memories[key] = self._new_row(MEMORY_DEFAULTS, item, moment)
         return [(namespace, item["id"]) for item in items]
 
-    def memories_upsert(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+    def memories_upsert(self, namespace: Namespace, moment: TimeRange, **item: Any) -> list[Key]:
         return self.memories_upsert_many(namespace, moment, [item])
 
-    def memories_upsert_many(self, namespace: Namespace, moment: Moment, items: list[Row]) -> list[Key]:
+    def memories_upsert_many(self, namespace: Namespace, moment: TimeRange, items: list[Row]) -> list[Key]:
         for id, item in {item["id"]: item for item in items}.items():
-            row = self._fresh(MEMORY_DEFAULTS, item, moment)
+            row = self._new_row(MEMORY_DEFAULTS, item, moment)
             old = self.memories.get((namespace, id))
             if old is not None:
-                kept = {"created_at", "accessed_at", "access_count", "pinned"} - item.keys()
-                row |= {name: old[name] for name in kept}
+                unchanged = {"created_at", "accessed_at", "access_count", "pinned"} - item.keys()
+                row |= {name: old[name] for name in unchanged}
             self.memories[namespace, id] = row
         return [(namespace, item["id"]) for item in items]
 
-    def memories_update(self, namespace: Namespace, moment: Moment, id: str, **changes: Any) -> list[Key]:
+    def memories_update(self, namespace: Namespace, moment: TimeRange, id: str, **changes: Any) -> list[Key]:
         if "content" in changes and "embedding" not in changes:
             raise InvalidError("new content needs a new embedding")
         row = self.need("memories", (namespace, id))
         row.update({"updated_at": moment} | self._fields(changes, moment))
         return [(namespace, id)]
 
-    def memories_delete(self, namespace: Namespace, moment: Moment, id: str) -> int:
+    def memories_delete(self, namespace: Namespace, moment: TimeRange, id: str) -> int:
         return self.memories_delete_many(namespace, moment, ids=[id])
 
     def memories_delete_many(
-        self, namespace: Namespace, moment: Moment, ids: list[str] | None = None, where: Where | None = None
+        self, namespace: Namespace, moment: TimeRange, ids: list[str] | None = None, where: Where | None = None
     ) -> int:
-        chosen = self.chosen("memories", namespace, recursive=False, tags=(), where=where)
-        gone = [key for key in chosen if ids is None or key[1] in ids]
-        for key in gone:
+        selected = self.selected("memories", namespace, recursive=False, tags=(), where=where)
+        deleted = [key for key in selected if ids is None or key[1] in ids]
+        for key in deleted:
             self.drop_memory(key)
-        return len(gone)
+        return len(deleted)
 
-    def memories_touch(self, namespace: Namespace, moment: Moment, ids: list[str]) -> int:
+    def memories_touch(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> int:
         used = [(namespace, id) for id in dict.fromkeys(ids) if (namespace, id) in self.memories]
         for key in used:
             row = self.memories[key]
             row.update(accessed_at=moment, access_count=row["access_count"] + 1)
         return len(used)
 
-    def assemblies_add(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+    def assemblies_add(self, namespace: Namespace, moment: TimeRange, **item: Any) -> list[Key]:
         key = namespace, item["id"]
         if key in self.assemblies:
             raise DuplicateError("assembly", key[1])
-        self._known(namespace, item.get("members", ()))
-        self.assemblies[key] = self._fresh(ASSEMBLY_DEFAULTS, item, moment) | {"members": set(item.get("members", ()))}
+        self._require(namespace, item.get("members", ()))
+        self.assemblies[key] = self._new_row(ASSEMBLY_DEFAULTS, item, moment) | {
+            "members": set(item.get("members", ()))
+        }
         return [key]
 
-    def assemblies_upsert(self, namespace: Namespace, moment: Moment, **item: Any) -> list[Key]:
+    def assemblies_upsert(self, namespace: Namespace, moment: TimeRange, **item: Any) -> list[Key]:
         key = namespace, item["id"]
-        self._known(namespace, item.get("members", ()))
-        row = self._fresh(ASSEMBLY_DEFAULTS, item, moment)
+        self._require(namespace, item.get("members", ()))
+        row = self._new_row(ASSEMBLY_DEFAULTS, item, moment)
         old = self.assemblies.get(key)
         row["members"] = set(item.get("members", old["members"] if old is not None else ()))
         if old is not None:
@@ -290,37 +292,37 @@ class Model:
         self.assemblies[key] = row
         return [key]
 
-    def assemblies_update(self, namespace: Namespace, moment: Moment, id: str, **changes: Any) -> list[Key]:
+    def assemblies_update(self, namespace: Namespace, moment: TimeRange, id: str, **changes: Any) -> list[Key]:
         row = self.need("assemblies", (namespace, id))
         row.update({"updated_at": moment} | self._fields(changes, moment))
         return [(namespace, id)]
 
-    def assemblies_delete(self, namespace: Namespace, moment: Moment, id: str) -> int:
+    def assemblies_delete(self, namespace: Namespace, moment: TimeRange, id: str) -> int:
         return 0 if self.assemblies.pop((namespace, id), None) is None else 1
 
-    def assemblies_delete_many(self, namespace: Namespace, moment: Moment, where: Where) -> int:
-        gone = self.chosen("assemblies", namespace, recursive=False, tags=(), where=where)
-        for key in gone:
+    def assemblies_delete_many(self, namespace: Namespace, moment: TimeRange, where: Where) -> int:
+        deleted = self.selected("assemblies", namespace, recursive=False, tags=(), where=where)
+        for key in deleted:
             del self.assemblies[key]
-        return len(gone)
+        return len(deleted)
 
-    def assemblies_add_members(self, namespace: Namespace, moment: Moment, id: str, ids: list[str]) -> list[Key]:
+    def assemblies_add_members(self, namespace: Namespace, moment: TimeRange, id: str, ids: list[str]) -> list[Key]:
         row = self.need("assemblies", (namespace, id))
-        self._known(namespace, ids)
+        self._require(namespace, ids)
         row.update(members=row["members"] | set(ids), updated_at=moment)
         return [(namespace, id)]
 
-    def assemblies_remove_members(self, namespace: Namespace, moment: Moment, id: str, ids: list[str]) -> list[Key]:
+    def assemblies_remove_members(self, namespace: Namespace, moment: TimeRange, id: str, ids: list[str]) -> list[Key]:
         row = self.need("assemblies", (namespace, id))
         if row["members"] & set(ids):
             row.update(members=row["members"] - set(ids), updated_at=moment)
         return [(namespace, id)]
 
-    def _known(self, namespace: Namespace, members: Iterable[str]) -> None:
+    def _require(self, namespace: Namespace, members: Iterable[str]) -> None:
         for id in members:
             self.need("memories", (namespace, id))
 
-    def tags_rename(self, namespace: Namespace, moment: Moment, old: str, new: str) -> int:
+    def tags_rename(self, namespace: Namespace, moment: TimeRange, old: str, new: str) -> int:
         carriers = self._carriers(namespace, old)
         if not carriers:
             raise NotFoundError("tag", old, namespace)
@@ -329,7 +331,7 @@ class Model:
                 row.update(tags=row["tags"] - {old} | {new}, updated_at=moment)
         return len(carriers)
 
-    def tags_delete(self, namespace: Namespace, moment: Moment, tag: str) -> int:
+    def tags_delete(self, namespace: Namespace, moment: TimeRange, tag: str) -> int:
         carriers = self._carriers(namespace, tag)
         for row in carriers:
             row.update(tags=row["tags"] - {tag}, updated_at=moment)
@@ -341,12 +343,12 @@ class Model:
 
     def clear(self, namespace: Namespace, *, recursive: bool) -> int:
         self.purge()
-        gone = {noun: self.chosen(noun, namespace, recursive=recursive, tags=(), where=None) for noun in NOUNS}
-        for key in gone["memories"]:
+        deleted = {noun: self.selected(noun, namespace, recursive=recursive, tags=(), where=None) for noun in NOUNS}
+        for key in deleted["memories"]:
             self.drop_memory(key)
-        for key in gone["assemblies"]:
+        for key in deleted["assemblies"]:
             del self.assemblies[key]
-        return sum(map(len, gone.values()))
+        return sum(map(len, deleted.values()))
 
 
 NOUNS = ("memories", "assemblies")
@@ -356,7 +358,7 @@ NOUNS = ("memories", "assemblies")
 
 
 def same_memory(model: Model, record: Memory) -> None:
-    """The record is what the model says; times the store chose become exact."""
+    """Compare a memory with the model; times that the store set become exact."""
     row = model.memories[record.namespace, record.id]
     for name in ("content", *MEMORY_DEFAULTS, "created_at", "updated_at"):
         actual = getattr(record, name)
@@ -365,7 +367,7 @@ def same_memory(model: Model, record: Memory) -> None:
 
 
 def same_assembly(model: Model, record: Assembly) -> None:
-    """The record is what the model says, its composite the mean of its members."""
+    """Compare an assembly with the model, and its composite with the mean of its members."""
     key = record.namespace, record.id
     row = model.assemblies[key]
     for name in (*ASSEMBLY_DEFAULTS, "created_at", "updated_at"):
@@ -375,7 +377,7 @@ def same_assembly(model: Model, record: Assembly) -> None:
     assert record.member_count == len(model.members(key, expired=False))
     # A member that expired is gone from the composite at the next write at the latest.
     expected = [model.composite(key), model.composite(key, expired=False)]
-    assert any(near(mean, record.composite) for mean in expected), f"{key}: {record.composite} is not {expected[0]}"
+    assert any(is_close(mean, record.composite) for mean in expected), f"{key}: {record.composite} is not {expected[0]}"
     state = frozenset((k, _bytes(model.memories[k]["embedding"])) for k in model.members(key))
     revision, before = row.get("seen", (-1, None))
     assert record.revision >= revision
@@ -387,7 +389,7 @@ def _bytes(vector: npt.NDArray[np.float32] | None) -> bytes:
     return b"" if vector is None else vector.tobytes()
 
 
-def near(expected: Wide | None, actual: npt.NDArray[np.float32] | None) -> bool:
+def is_close(expected: Wide | None, actual: npt.NDArray[np.float32] | None) -> bool:
     if expected is None or actual is None:
         return expected is None and actual is None
     distance = np.linalg.norm(actual.astype(np.float64) - expected)
@@ -395,7 +397,7 @@ def near(expected: Wide | None, actual: npt.NDArray[np.float32] | None) -> bool:
 
 
 async def same(model: Model, face: Any, namespaces: Collection[Namespace]) -> None:
-    """Everything *face* shows of the root and below is what the model holds; members and tags of *namespaces*."""
+    """Compare all records of *face* with the model, and the members and tags of *namespaces*."""
     memories = [record async for record in face.memories.list(recursive=True)]
     assert len({(m.namespace, m.id) for m in memories}) == len(memories)
     assert {(m.namespace, m.id) for m in memories} == model.rows("memories").keys()
@@ -420,14 +422,14 @@ def at(face: Any, namespace: Namespace) -> Any:
 
 
 def by(rows: Mapping[Key, Row], column: str, *, descending: bool = False) -> list[tuple[Key, Row]]:
-    """Rows in the order of a list: by the column, what is missing first, then by creation."""
+    """Rows in the order of a list: by the column, None first, then by creation."""
 
     def value(entry: tuple[int, tuple[Key, Row]]) -> tuple[Any, ...]:
         place, (key, row) = entry
-        found = key[1] if column == "id" else row[column]
-        if isinstance(found, Moment):  # not seen yet: after all that is older
-            found = found.low
-        return (found is not None, found, place) if found is not None else (False, place)
+        field_value = key[1] if column == "id" else row[column]
+        if isinstance(field_value, TimeRange):  # the store's own time, later than all before it
+            field_value = field_value.low
+        return (field_value is not None, field_value, place) if field_value is not None else (False, place)
 
     return [entry for _, entry in sorted(enumerate(rows.items()), key=value, reverse=descending)]
 
@@ -445,28 +447,33 @@ class Search:
     recursive: bool = False
 
     def arguments(self) -> Row:
-        asked: Row = {"limit": self.limit, "tags": self.tags, "min_score": self.min_score, "recursive": self.recursive}
-        return asked if self.where is None else asked | {"where": self.where.where}
+        options: Row = {
+            "limit": self.limit,
+            "tags": self.tags,
+            "min_score": self.min_score,
+            "recursive": self.recursive,
+        }
+        return options if self.where is None else options | {"where": self.where.where}
 
 
 def right_hits(model: Model, search: Search, query: npt.NDArray[np.float32], hits: Any) -> None:
-    """The hits are the nearest by float64 of all that the arguments allow; which of equals is left open."""
-    allowed = model.chosen(
+    """Check that hits are the nearest rows that the arguments allow, by float64 scores; ties may be in any order."""
+    allowed = model.selected(
         search.noun, search.namespace, recursive=search.recursive, tags=search.tags, where=search.where
     )
     vectors = {key: model.vector(search.noun, key) for key in allowed}
     wide = {key: vector for key, vector in vectors.items() if vector is not None}
-    asked = query.astype(np.float64)
-    slack = tolerance(model.metric, asked, wide.values())
-    scores = {key: score(model.metric, asked, vector) for key, vector in wide.items()}
+    wide_query = query.astype(np.float64)
+    slack = tolerance(model.metric, wide_query, wide.values())
+    scores = {key: score(model.metric, wide_query, vector) for key, vector in wide.items()}
     least = -np.inf if search.min_score is None else search.min_score
     surely = sum(value >= least + slack for value in scores.values())
     perhaps = sum(value >= least - slack for value in scores.values())
     assert min(search.limit, surely) <= len(hits) <= min(search.limit, perhaps), f"{len(hits)} hits of {scores}"
     best = sorted(scores.values(), reverse=True)
     places = {key: place for place, key in enumerate(wide)}
-    found = [hit.memory if search.noun == "memories" else hit.assembly for hit in hits]
-    keys = [(record.namespace, record.id) for record in found]
+    records = [hit.memory if search.noun == "memories" else hit.assembly for hit in hits]
+    keys = [(record.namespace, record.id) for record in records]
     assert len(set(keys)) == len(keys)
     for i, (hit, key) in enumerate(zip(hits, keys, strict=True)):
         assert key in scores, f"{key} is not allowed"
@@ -476,5 +483,5 @@ def right_hits(model: Model, search: Search, query: npt.NDArray[np.float32], hit
         if i:
             assert (-hits[i - 1].score, places[keys[i - 1]]) < (-hit.score, places[key]), "not in order"
     assert hits.plan.allowed == len(scores)
-    for record in found:
+    for record in records:
         (same_memory if search.noun == "memories" else same_assembly)(model, record)

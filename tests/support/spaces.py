@@ -1,7 +1,7 @@
-"""The metrics by their textbook formulas, in float64 and in other forms than the library's: the oracle of all of them.
+"""The metrics by their textbook formulas in float64, other formulas than the library's: the oracle of the tests.
 
-The distance in the ball is computed by Möbius addition (Ungar), the way into it and the midpoint through the Klein
-model, vector by vector.
+The distance in the ball is computed by Möbius addition (Ungar); the exponential map and the midpoint are computed
+through the Klein model, vector by vector.
 """
 
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ Wide = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
 
 REACH = 0.4
-"""How far out `placed` puts a vector of length 1, before the map."""
+"""The argument of tanh for a vector of length 1 in `placed`."""
 
 
 def placed(metric: str, rows: npt.ArrayLike, curvature: float = 1.0) -> Rows:
-    """Any vectors as ones that have a place in the metric: in the ball under hyperbolic, by the exponential map."""
-    wide = np.asarray(rows, dtype=np.float64)
+    """Make vectors valid for *metric*: under hyperbolic, the exponential map puts them into the ball."""
+    vectors = np.asarray(rows, dtype=np.float64)
     if metric != "hyperbolic":
-        return wide.astype(np.float32)
-    size = np.linalg.norm(wide, axis=-1, keepdims=True)
-    return (wide * np.tanh(REACH * size) / np.maximum(size, 1e-300) / np.sqrt(curvature)).astype(np.float32)
+        return vectors.astype(np.float32)
+    size = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return (vectors * np.tanh(REACH * size) / np.maximum(size, 1e-300) / np.sqrt(curvature)).astype(np.float32)
 
 
 def added(x: Wide, y: Wide, curvature: float) -> Wide:
@@ -37,18 +37,18 @@ def ball_distance(x: Wide, y: Wide, curvature: float = 1.0) -> float:
 
 
 def ball_distances(query: Wide, rows: Wide, curvature: float = 1.0) -> Wide:
-    """To many at once, by the other formula; short ones lose digits in it."""
+    """Distances to many vectors, by the arcosh formula, which loses digits of short distances."""
     c = curvature
-    apart = ((rows - query) ** 2).sum(axis=1) / ((1 - c * query @ query) * (1 - c * (rows**2).sum(axis=1)))
-    away: Wide = np.arccosh(1 + 2 * c * apart) / np.sqrt(c)
-    return away
+    ratio = ((rows - query) ** 2).sum(axis=1) / ((1 - c * query @ query) * (1 - c * (rows**2).sum(axis=1)))
+    distances: Wide = np.arccosh(1 + 2 * c * ratio) / np.sqrt(c)
+    return distances
 
 
 def angles(query: Wide, rows: Wide) -> Wide:
-    """To many at once."""
+    """Angles to many vectors."""
     cosines = rows @ query / (np.linalg.norm(rows, axis=1) * np.linalg.norm(query))
-    wide: Wide = np.arccos(np.clip(cosines, -1, 1))
-    return wide
+    radians: Wide = np.arccos(np.clip(cosines, -1, 1))
+    return radians
 
 
 def angle(x: Wide, y: Wide) -> float:
@@ -67,21 +67,21 @@ def score(metric: str, query: Wide, vector: Wide, curvature: float = 1.0) -> flo
         return float(query @ vector)
     if metric == "cosine":
         return float((query / np.linalg.norm(query)) @ (vector / np.linalg.norm(vector)))
-    away = distance(metric, query, vector, curvature)
-    return 1 - away / np.pi if metric == "spherical" else 1 / (1 + away)
+    length = distance(metric, query, vector, curvature)
+    return 1 - length / np.pi if metric == "spherical" else 1 / (1 + length)
 
 
 def mean(metric: str, rows: Iterable[Rows], curvature: float = 1.0) -> Wide | None:
-    """The documented composite of *rows*."""
-    wide = [row.astype(np.float64) for row in rows]
+    """The documented composite of *rows*; None if it has no direction."""
+    vectors = [row.astype(np.float64) for row in rows]
     if metric in ("cosine", "spherical"):
-        wide = [(row / np.linalg.norm(row)).astype(np.float32).astype(np.float64) for row in wide]
-    if not wide:
+        vectors = [(row / np.linalg.norm(row)).astype(np.float32).astype(np.float64) for row in vectors]
+    if not vectors:
         return None
     if metric == "hyperbolic":
-        return midpoint(wide, curvature)
-    total = np.mean(wide, axis=0)
-    if np.linalg.norm(total) < 1e-6 * np.mean([np.linalg.norm(row) for row in wide]):
+        return midpoint(vectors, curvature)
+    total = np.mean(vectors, axis=0)
+    if np.linalg.norm(total) < 1e-6 * np.mean([np.linalg.norm(row) for row in vectors]):
         return None
     return total / np.linalg.norm(total) if metric in ("cosine", "spherical") else total
 

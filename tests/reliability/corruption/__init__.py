@@ -1,10 +1,9 @@
-"""Files with damage in every kind of place, and what a store says of them.
+"""Files with damage at every kind of place, and the answers of a store to them.
 
-A sound file is made once, with a graph stored in it and writes left in its log. Each mutation damages a copy in one
-place; a child opens it and asks for everything there is. Demanded of every one: the child ends by itself and in time,
-every error is memstore's own, and no search returns a neighbour whose vector is not the one that was stored with it,
-nor a score that is not that vector's. What is not demanded is counted: what `check` named, and where a record reads
-differently because the damage hit what has no checksum.
+An undamaged file is made once, with a graph stored in it and writes in its log. Each mutation damages a copy at one
+place; a child opens it and calls every read and write. Required of every mutation: the child ends in time, every error
+is a memstore error, and no search returns a vector that was not stored with its record, or a score of another vector.
+The rest is counted: the findings of `check`, and records that differ because the damaged bytes have no checksum.
 """
 
 import pickle
@@ -35,7 +34,7 @@ DIMENSION = 24
 COUNT = 260
 PAGE = 8_192
 PATIENCE = 60.0
-"""Seconds in which a child has to end."""
+"""Seconds after which a child counts as hanging."""
 
 Key = tuple[tuple[str, ...], str]
 Row = tuple[str, str, frozenset[str]]
@@ -48,18 +47,18 @@ def _small() -> None:
     change_log.KEEP = 1_000
 
 
-# -- the sound file
+# -- the undamaged file
 
 
 @dataclass
 class Sound:
-    """What the sound file says: every record, and by which vector it is found."""
+    """The contents of the undamaged file: every record, and the vectors that belong to them."""
 
     memories: dict[Key, Row] = field(default_factory=dict)
     vectors: dict[bytes, Key] = field(default_factory=dict)
     composites: dict[str, bytes] = field(default_factory=dict)
     late: list[Key] = field(default_factory=list)
-    """What is only in the log, in order."""
+    """The records that are only in the log, in order."""
 
 
 def shape(memory: Memory) -> Row:
@@ -78,7 +77,7 @@ def item(i: int, vector: npt.NDArray[np.float32]) -> dict[str, Any]:
 
 
 async def makes(link: Link, folder: Path, seed: int) -> None:
-    """`sound.db` with nothing in its log, and `late.db` with writes in its log; what they say, as `sound.pickle`."""
+    """Write `sound.db` with an empty log, `late.db` with writes in its log, and their contents as `sound.pickle`."""
     _small()
     path = folder / "sound.db"
     rows, _ = clustered(np.random.default_rng(seed), COUNT + 5, DIMENSION)
@@ -112,47 +111,48 @@ async def makes(link: Link, folder: Path, seed: int) -> None:
     (folder / "sound.pickle").write_bytes(pickle.dumps(sound))
 
 
-# -- in the child: everything is asked for
+# -- in the child: every read and write
 
 
 @dataclass
-class Said:
-    """What came of one file."""
+class Answers:
+    """The answers of a store to one file."""
 
     refused: str = ""
-    """The error that opening it ended in."""
+    """The error of `open`."""
     raised: list[tuple[str, str, str]] = field(default_factory=list)
-    """Verb, error and message."""
+    """Verb, error and message of each memstore error."""
     bare: list[str] = field(default_factory=list)
-    """Tracebacks of errors that are not memstore's."""
+    """Tracebacks of other errors."""
     wrong: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
-    found: set[Key] = field(default_factory=set)
+    keys: set[Key] = field(default_factory=set)
+    """The memories that a search without limits returned."""
     listed: set[Key] | None = None
     findings: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Examination:
-    """Asks a store for everything, verb by verb: one that raises keeps no other from being asked."""
+    """Calls one verb of a store after the other, whether they raise or not."""
 
-    def __init__(self, store: Store, sound: Sound, said: Said) -> None:
+    def __init__(self, store: Store, sound: Sound, answers: Answers) -> None:
         self._store = store
         self._sound = sound
-        self._said = said
+        self._answers = answers
         self._queries = np.stack([np.frombuffer(data, np.float32) for data in list(sound.vectors)[:: COUNT // 6]])
 
     async def attempt(self, name: str, verb: Callable[[], Awaitable[object]]) -> None:
         try:
             await verb()
         except MemstoreError as error:
-            self._said.raised.append((name, type(error).__name__, str(error)))
+            self._answers.raised.append((name, type(error).__name__, str(error)))
         except Exception:
-            self._said.bare.append(f"{name}: {traceback.format_exc()}")
+            self._answers.bare.append(f"{name}: {traceback.format_exc()}")
 
     async def all(self) -> None:
         store = self._store
         await self.attempt("check", self._check)
-        await self.attempt("search", lambda: self._search(2 * COUNT, whole=True))
+        await self.attempt("search", lambda: self._search(2 * COUNT, complete=True))
         await self.attempt("settle", lambda: settled(store))
         await self.attempt("search by graph", lambda: self._search(5))
         await self.attempt("search by tag", lambda: self._search(9, tags={"tag 3"}))
@@ -187,42 +187,42 @@ class Examination:
         await self.attempt("compact", lambda: store.compact())
 
     async def _check(self) -> None:
-        self._said.findings = {(finding.kind, finding.id) for finding in await self._store.check()}
+        self._answers.findings = {(finding.kind, finding.id) for finding in await self._store.check()}
 
-    async def _search(self, limit: int, *, whole: bool = False, **arguments: Any) -> None:
+    async def _search(self, limit: int, *, complete: bool = False, **arguments: Any) -> None:
         answers = await self._store.memories.search_many(self._queries, limit, recursive=True, **arguments)
         for query, hits in zip(self._queries, answers, strict=True):
-            found = self._judged(query, hits)
-            if whole:
-                self._said.found = found
+            keys = self._judged(query, hits)
+            if complete:
+                self._answers.keys = keys
 
     def _judged(self, query: npt.NDArray[np.float32], hits: Hits[Any]) -> set[Key]:
-        found = set()
+        keys = set()
         for hit in hits:
             memory = hit.memory
-            found.add((memory.namespace, memory.id))
+            keys.add((memory.namespace, memory.id))
             if memory.content == "new":
                 continue
             if memory.embedding is None:
-                self._said.wrong.append(f"{memory.id!r} was found, and has no vector")
+                self._answers.wrong.append(f"{memory.id!r} was found, and has no vector")
                 continue
             close = float(query @ memory.embedding) / float(np.linalg.norm(query) * np.linalg.norm(memory.embedding))
             if not abs(close - hit.score) < 1e-5:
-                self._said.wrong.append(f"{memory.id!r} was found by another vector than it has")
+                self._answers.wrong.append(f"{memory.id!r} was found by another vector than it has")
             self._compare(memory)
-        return found
+        return keys
 
     def _compare(self, memory: Memory) -> None:
-        """A record with a vector is the one that was stored with it, but for what has no checksum."""
+        """Compare a record with the one that its vector was stored with; only bytes without a checksum may differ."""
         whose = self._sound.vectors.get(memory.embedding.tobytes())
         if whose is None:
-            self._said.wrong.append(f"{memory.id!r} has a vector that nobody stored")
+            self._answers.wrong.append(f"{memory.id!r} has a vector that nobody stored")
             return
         key, row = (memory.namespace, memory.id), shape(memory)
         if key != whose and self._sound.memories.get(key) == row:
-            self._said.wrong.append(f"{memory.id!r} has the vector of {whose!r}")
+            self._answers.wrong.append(f"{memory.id!r} has the vector of {whose!r}")
         elif key != whose or row != self._sound.memories[whose]:
-            self._said.differs.append(memory.id)
+            self._answers.differs.append(memory.id)
 
     async def _assemblies(self) -> None:
         for data in list(self._sound.composites.values())[:3]:
@@ -230,11 +230,11 @@ class Examination:
             for hit in await self._store.assemblies.search(query, 20):
                 composite = hit.assembly.composite
                 if composite is None or not abs(float(query @ composite) - hit.score) < 1e-5:
-                    self._said.wrong.append(f"{hit.assembly.id!r} was found by another composite than it has")
+                    self._answers.wrong.append(f"{hit.assembly.id!r} was found by another composite than it has")
 
     async def _list(self) -> None:
         memories = [memory async for memory in self._store.memories.list(recursive=True)]
-        self._said.listed = {(memory.namespace, memory.id) for memory in memories}
+        self._answers.listed = {(memory.namespace, memory.id) for memory in memories}
         for memory in memories:
             if memory.embedding is not None:
                 self._compare(memory)
@@ -245,43 +245,43 @@ async def _drained(records: Any) -> None:
         pass
 
 
-async def examines(link: Link, path: Path, sound: Sound, trusting: bool) -> Said:
+async def examines(link: Link, path: Path, sound: Sound, trusting: bool) -> Answers:
     _small()
     if trusting:
         loader.is_intact = encoding.is_intact = lambda data, written: True
-    said = Said()
+    answers = Answers()
     try:
         store = await memstore.open(path, index="graph", timeout=5)
     except MemstoreError as error:
-        said.refused = f"{type(error).__name__}: {error}"
-        return said
+        answers.refused = f"{type(error).__name__}: {error}"
+        return answers
     except Exception:
-        said.bare.append(f"open: {traceback.format_exc()}")
-        return said
-    examination = Examination(store, sound, said)
+        answers.bare.append(f"open: {traceback.format_exc()}")
+        return answers
+    examination = Examination(store, sound, answers)
     await examination.all()
     await examination.attempt("close", store.close)
-    return said
+    return answers
 
 
 # -- damage
 
 
 class Mutation(NamedTuple):
-    """Damage of one kind at one place: *target* is what lies there, *how* what is done to it."""
+    """Damage at one place: *target* is what is damaged, *how* the kind of damage."""
 
     target: str
     how: str
     file: str
     offset: int
     data: bytes | None
-    """What is written there; None cuts the file off."""
+    """The bytes that are written there; None cuts the file off."""
     victim: Key | None = None
-    """Whose vector it is."""
+    """The record whose vector is damaged."""
 
 
 class Damage:
-    """Draws mutations of the files in *folder*."""
+    """Draws mutations of the files in *folder* at random."""
 
     def __init__(self, folder: Path, sound: Sound, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -310,7 +310,7 @@ class Damage:
         return int(self._rng.integers(size))
 
     def _changed(self, target: str, file: str, start: int, size: int, victim: Key | None = None) -> Mutation:
-        """A bit turned, or some bytes drawn anew, in the *size* bytes from *start*."""
+        """Flip a bit, or replace some bytes, in the *size* bytes from *start*."""
         data, offset = self.bytes[file], start + self._place(size)
         if self._rng.random() < 0.6:
             return Mutation(target, "bit", file, offset, bytes([data[offset] ^ 1 << self._place(8)]), victim)
@@ -319,16 +319,16 @@ class Damage:
         return Mutation(target, "bytes", file, offset, drawn, victim)
 
     def _in_vector(self) -> Mutation:
-        held = list(self._sound.vectors.items())
+        vectors = list(self._sound.vectors.items())
         while True:
-            data, key = held[self._place(len(held))]
+            data, key = vectors[self._place(len(vectors))]
             at = self.bytes["sound.db"].find(data)
             if at >= 0 and key not in self._sound.late:
                 return self._changed("stored vector", "sound.db", at, len(data), key)
 
     def _in_snapshot(self) -> Mutation:
         chunk = self._chunks[self._place(len(self._chunks))]
-        # The end of a chunk lies on a page of overflow by itself: what is in the middle of a page is found there.
+        # The bytes of a chunk are on overflow pages: 64 in the middle of a page can be searched for.
         start = self._place(len(chunk) - 64)
         at = self.bytes["sound.db"].find(chunk[start : start + 64])
         return self._changed("snapshot", "sound.db", at, 64) if at >= 0 else self._in_snapshot()
@@ -338,7 +338,7 @@ class Damage:
         name = names[self._place(len(names))]
         page = self._pages[name][self._place(len(self._pages[name]))]
         start = (page - 1) * PAGE
-        size = 64 if self._rng.random() < 0.3 else PAGE  # where a page says what it is, and where its cells are
+        size = 64 if self._rng.random() < 0.3 else PAGE  # the header of the page and its cell pointers
         return self._changed(f"page of {name}", "sound.db", start, size)
 
     def _in_header(self) -> Mutation:
@@ -370,14 +370,14 @@ class Damage:
         return Mutation("whole file", "another", "sound.db", 0, files[self._place(4)])
 
     def _whole_page(self) -> Mutation:
-        """A page that never reached the disk, or came to lie in another's place."""
+        """A page that did not reach the disk, or was written to the place of another."""
         pages = len(self.bytes["sound.db"]) // PAGE
         other = self._place(pages) * PAGE
         data = (bytes(PAGE), self._rng.bytes(PAGE), self.bytes["sound.db"][other : other + PAGE])[self._place(3)]
         return Mutation("whole page", "another", "sound.db", self._place(pages) * PAGE, data)
 
     def applied(self, mutation: Mutation, path: Path) -> None:
-        """Make the damaged file at *path*, with its log if it has one."""
+        """Write the damaged file to *path*, with its log if it has one."""
         late = mutation.file != "sound.db"
         path.write_bytes(self.bytes["late.db" if late else "sound.db"])
         log_path = path.with_name(f"{path.name}-wal")
@@ -391,18 +391,18 @@ class Damage:
 
 
 def _pages(path: Path) -> Mapping[str, list[int]]:
-    """The pages of each table and index; all as one where this SQLite cannot tell."""
-    found: dict[str, list[int]] = defaultdict(list)
+    """The pages of each table and index; all under one name if this SQLite has no dbstat."""
+    pages_of: dict[str, list[int]] = defaultdict(list)
     with closing(sqlite3.connect(path)) as base:
         (count,) = base.execute("PRAGMA page_count").fetchone()
         try:
             for name, page in base.execute("SELECT name, pageno FROM dbstat"):
-                found[name].append(page)
+                pages_of[name].append(page)
         except sqlite3.OperationalError:
             return {"anything": list(range(1, count + 1))}
-    known = {page for pages in found.values() for page in pages}
-    found["no table"] = [page for page in range(1, count + 1) if page not in known]  # where pages are kept track of
-    return {name: pages for name, pages in found.items() if pages}
+    listed = {page for pages in pages_of.values() for page in pages}
+    pages_of["no table"] = [page for page in range(1, count + 1) if page not in listed]  # lock and pointer-map pages
+    return {name: pages for name, pages in pages_of.items() if pages}
 
 
 def _cells(path: Path, question: str) -> list[bytes]:
@@ -420,7 +420,7 @@ def _other_database() -> bytes:
 
 
 class Tally:
-    """What came of all mutations, by what they hit."""
+    """The outcomes of all mutations, by target."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -429,16 +429,20 @@ class Tally:
         self.failures: list[str] = []
         self.slowest = (0.0, "")
 
-    def add(self, mutation: Mutation, said: Said | str, sound: Sound) -> None:
-        """Count what came of *mutation*; where it is not what is demanded, it is a failure."""
+    def add(self, mutation: Mutation, answers: Answers | str, sound: Sound) -> None:
+        """Count the outcome of *mutation*; it is a failure if a requirement is not met."""
         target = "b-tree page" if mutation.target.startswith("page of") else mutation.target
-        faults = [said] if isinstance(said, str) else [*said.bare, *said.wrong, *_owed(mutation, said, sound)]
+        faults = (
+            [answers]
+            if isinstance(answers, str)
+            else [*answers.bare, *answers.wrong, *_unmet(mutation, answers, sound)]
+        )
         if faults:
             self.failures.append(f"{place_of(mutation)}:\n" + "\n".join(dict.fromkeys(faults)))
             self.outcomes[target]["FAILED"] += 1
-        elif isinstance(said, Said):
-            self.outcomes[target][_outcome(mutation, said, sound)] += 1
-            raised = [said.refused] if said.refused else [f"{name}: {text}" for _, name, text in said.raised]
+        elif isinstance(answers, Answers):
+            self.outcomes[target][_outcome(mutation, answers, sound)] += 1
+            raised = [answers.refused] if answers.refused else [f"{name}: {text}" for _, name, text in answers.raised]
             self.errors.update({error.split(":")[0] for error in raised})
             self.messages.update(error[:160] for error in raised)
 
@@ -448,14 +452,14 @@ class Tally:
 
     def lines(self) -> Iterator[str]:
         for target, counts in sorted(self.outcomes.items()):
-            said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-            yield f"{target}: {counts.total()}: {said}"
+            outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+            yield f"{target}: {counts.total()}: {outcomes}"
         yield f"slowest: {self.slowest[0]:.1f} s, {self.slowest[1]}"
         yield "errors: " + ", ".join(f"{count} {name}" for name, count in self.errors.most_common())
 
 
 def place_of(mutation: Mutation) -> Mutation:
-    """*mutation*, fit to be read."""
+    """*mutation* with only the first bytes of its data, for messages."""
     return mutation._replace(data=None if mutation.data is None else mutation.data[:16])
 
 
@@ -464,52 +468,52 @@ def _expected(mutation: Mutation, sound: Sound) -> set[Key]:
     return set(sound.memories) - late
 
 
-def _outcome(mutation: Mutation, said: Said, sound: Sound) -> str:
-    """What a user would notice."""
-    if said.refused:
+def _outcome(mutation: Mutation, answers: Answers, sound: Sound) -> str:
+    """The outcome as a user would notice it."""
+    if answers.refused:
         return "refused"
-    missing = _expected(mutation, sound) - said.found
-    if said.raised and said.findings:
+    missing = _expected(mutation, sound) - answers.keys
+    if answers.raised and answers.findings:
         return "named by check, some verbs raise"
-    if said.raised:
+    if answers.raised:
         return "some verbs raise"
-    if said.findings:
+    if answers.findings:
         return "named by check"
     if mutation.target == "log":
         return "a shorter history" if missing else "nothing is missing"
-    if said.differs:
-        return "reads differently, unsaid"
-    return "fewer are found, unsaid" if missing else "no harm"
+    if answers.differs:
+        return "reads differently, no finding"
+    return "fewer hits, no finding" if missing else "no harm"
 
 
-def _owed(mutation: Mutation, said: Said, sound: Sound) -> Iterator[str]:
-    """What is demanded of damage of this kind beyond what is of all."""
+def _unmet(mutation: Mutation, answers: Answers, sound: Sound) -> Iterator[str]:
+    """Requirements that only damage of this kind has."""
     expected = _expected(mutation, sound)
     if mutation.target == "stored vector":
-        if said.found != expected - {mutation.victim}:
-            yield f"found are {len(said.found)}, without {sorted(expected - said.found)[:3]}"
-        if ("checksum", mutation.victim[1]) not in said.findings:
-            yield f"check named {sorted(said.findings)[:3]}"
+        if answers.keys != expected - {mutation.victim}:
+            yield f"a search returns {len(answers.keys)}, without {sorted(expected - answers.keys)[:3]}"
+        if ("checksum", mutation.victim[1]) not in answers.findings:
+            yield f"check named {sorted(answers.findings)[:3]}"
     elif mutation.target == "snapshot":
-        if said.found != expected or said.raised or said.differs:
-            yield f"a snapshot is of no weight, but {said.raised[:2]}"
-        if {kind for kind, _ in said.findings} != {"snapshot"}:
-            yield f"check named {sorted(said.findings)[:3]}"
-    elif mutation.target == "whole file" and not said.refused:
+        if answers.keys != expected or answers.raised or answers.differs:
+            yield f"a damaged snapshot has changed the answers: {answers.raised[:2]}"
+        if {kind for kind, _ in answers.findings} != {"snapshot"}:
+            yield f"check named {sorted(answers.findings)[:3]}"
+    elif mutation.target == "whole file" and not answers.refused:
         yield "it was opened"
-    elif mutation.target == "log" and not said.refused and not said.raised:
-        kept = [key in said.found for key in sound.late]
-        if expected - said.found - set(sound.late) or kept != sorted(kept, reverse=True):
-            yield f"of the log {kept} is left, and without {sorted(expected - said.found)[:3]}"
+    elif mutation.target == "log" and not answers.refused and not answers.raised:
+        present = [key in answers.keys for key in sound.late]
+        if expected - answers.keys - set(sound.late) or present != sorted(present, reverse=True):
+            yield f"of the log {present} is there, without {sorted(expected - answers.keys)[:3]}"
 
 
 def corrupted(mutations: int, seed: int, folder: Path, *, trusting: bool = False) -> Tally:
-    """So many mutations, all of them drawn from *seed*; the files of those that fail stay in *folder*.
+    """Run mutations drawn from *seed*; the files of those that fail stay in *folder*.
 
-    A *trusting* library does without its checksums of vectors: to see that they would be missed.
+    With *trusting* the library skips the checksums of vectors: the mutations must find that.
     """
     with Child(makes, folder, seed) as maker:
-        maker.hear()
+        maker.receive()
     sound: Sound = pickle.loads((folder / "sound.pickle").read_bytes())
     damage, tally = Damage(folder, sound, np.random.default_rng(seed)), Tally()
     drawn = damage.drawn()
@@ -528,9 +532,9 @@ def corrupted(mutations: int, seed: int, folder: Path, *, trusting: bool = False
     return tally
 
 
-def _heard(child: Child) -> Said | str:
+def _heard(child: Child) -> Answers | str:
     try:
-        said: Said = child.hear(PATIENCE)
-        return said
+        answers: Answers = child.receive(PATIENCE)
+        return answers
     except AssertionError as error:
         return str(error)

@@ -14,11 +14,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
-    asked = parser.parse_args()
-    print(f"seed {asked.seed}", flush=True)
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="memstore-corruption-"))
-    tally = corrupted(asked.mutations, asked.seed, folder)
+    tally = corrupted(options.mutations, options.seed, folder)
     for line in tally.lines():
         print(line)
     for failure in tally.failures:

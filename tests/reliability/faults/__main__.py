@@ -31,29 +31,29 @@ def say(text: str) -> None:
 
 
 def faults(tasks: Iterator[Task], machine: Machine) -> Tally:
-    """Rounds on the failing disk; each failure is told as it comes."""
+    """Rounds on the failing disk; each failure is printed at once."""
     tally = Tally()
-    told = time.monotonic()
+    reported_at = time.monotonic()
     for task in tasks:
         answer = machine.run(task)
         tally.add(task, answer)
         if "failure" in answer:
             say(tally.failures[-1])
-        if time.monotonic() - told > 60:
+        if time.monotonic() - reported_at > 60:
             say(f"  {tally}")
-            told = time.monotonic()
+            reported_at = time.monotonic()
     return tally
 
 
 def power(folder: Path, seed: int, operations: int, count: int, durability: Durability, *, unsynced: bool) -> int:
-    """*count* power cuts of histories of their own for each `PER_RECORDING`; how many broke the promise."""
+    """*count* power cuts of one history for each `PER_RECORDING`; return the number that broke the promise."""
     draw = random.Random(seed)
     lost: Counter[int] = Counter()
     broken = 0
     for first in range(0, count, PER_RECORDING):
         here = folder / f"{durability}-{unsynced}-{first}"
-        own = draw.randrange(2**32)
-        recording = recorded(here, seed=own, count=operations, durability=durability, unsynced=unsynced)
+        workload_seed = draw.randrange(2**32)
+        recording = recorded(here, seed=workload_seed, count=operations, durability=durability, unsynced=unsynced)
         judge = Judge(recording, durability)
         for i, cut in enumerate(cuts(recording, min(PER_RECORDING, count - first), draw)):
             path = cut.put(here / str(i))
@@ -62,13 +62,13 @@ def power(folder: Path, seed: int, operations: int, count: int, durability: Dura
             except Exception:
                 broken += 1
                 if not unsynced:
-                    say(f"seed {own}, after {cut.at} records, {cut.how}, in {path}\n{traceback.format_exc()}")
+                    say(f"seed {workload_seed}, after {cut.at} records, {cut.how}, in {path}\n{traceback.format_exc()}")
                     continue
             shutil.rmtree(path.parent)
         lost.update(judge.lost)
     what = "synchronous=OFF, judged as full" if unsynced else durability
-    told = ", ".join(f"{n} lost {k}" for k, n in sorted(lost.items()))
-    say(f"power cuts, {what}: {count:,}; {broken} broke the promise; operations lost by the others: {told}")
+    losses = ", ".join(f"{n} lost {k}" for k, n in sorted(lost.items()))
+    say(f"power cuts, {what}: {count:,}; {broken} broke the promise; operations lost by the others: {losses}")
     return broken
 
 
@@ -79,24 +79,24 @@ def main() -> int:
     parser.add_argument("--every", action="store_true", help="instead: each call of one history, in every way")
     parser.add_argument("--cuts", type=int, default=2_000, help="power cuts, for each durability")
     parser.add_argument("--operations", type=int, default=20, help="of one history")
-    told = parser.parse_args()
-    say(f"seed {told.seed}; memstore {memstore.__version__}, SQLite {sqlite3.sqlite_version}, Python {sys.version}")
+    options = parser.parse_args()
+    say(f"seed {options.seed}; memstore {memstore.__version__}, SQLite {sqlite3.sqlite_version}, Python {sys.version}")
     folder = Path(tempfile.mkdtemp(prefix="memstore-faults-"))
     began = time.monotonic()
     (folder / "machine").mkdir()
     with Machine(folder / "machine") as machine:
-        if told.every:
-            tasks = machine.every(told.seed, told.operations)
+        if options.every:
+            tasks = machine.all_tasks(options.seed, options.operations)
         else:
-            drawn = machine.some(random.Random(told.seed), 1 + told.rounds // 100, told.operations)
-            tasks = itertools.islice(drawn, told.rounds)
+            drawn = machine.random_tasks(random.Random(options.seed), 1 + options.rounds // 100, options.operations)
+            tasks = itertools.islice(drawn, options.rounds)
         tally = faults(tasks, machine)
     say(f"faults: {tally}")
     broken = len(tally.failures)
     for durability in get_args(Durability):
-        broken += power(folder, told.seed, told.operations, told.cuts, durability, unsynced=False)
-    blind = told.cuts > 0 and not power(
-        folder, told.seed, told.operations, max(50, told.cuts // 10), "full", unsynced=True
+        broken += power(folder, options.seed, options.operations, options.cuts, durability, unsynced=False)
+    blind = options.cuts > 0 and not power(
+        folder, options.seed, options.operations, max(50, options.cuts // 10), "full", unsynced=True
     )
     if blind:
         say("power cuts of a history that was never synced broke nothing: the judge is blind")

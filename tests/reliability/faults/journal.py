@@ -83,7 +83,7 @@ def watched(folder: Path, *arguments: str, seed: int = 0) -> Recording:
 
 def recorded(folder: Path, *, seed: int, count: int, durability: str, unsynced: bool = False) -> Recording:
     """A history of so many operations, run and watched; see `workload.record`."""
-    told = {
+    options = {
         "path": str(folder / "disk" / "store.db"),
         "lines": str(folder / "lines"),
         "seed": seed,
@@ -91,4 +91,4 @@ def recorded(folder: Path, *, seed: int, count: int, durability: str, unsynced: 
         "durability": durability,
         "unsynced": unsynced,
     }
-    return watched(folder, "-m", "tests.reliability.faults.workload", json.dumps(told), seed=seed)
+    return watched(folder, "-m", "tests.reliability.faults.workload", json.dumps(options), seed=seed)

@@ -125,7 +125,7 @@ class Machine:
             self._tallies[key] = answer["tally"]
         return self._tallies[key]
 
-    def every(self, seed: int, count: int) -> Iterator[Task]:
+    def all_tasks(self, seed: int, count: int) -> Iterator[Task]:
         """A fault at each call of each phase, in every way, once and for good."""
         for phase in PHASES:
             calls = self.calls(seed, count, phase)
@@ -134,7 +134,7 @@ class Machine:
                     for at in range(calls[kind]):
                         yield Task(seed, count, phase, Fault((kind,), at, error, how, sticky))
 
-    def some(self, draw: random.Random, seeds: int, count: int) -> Iterator[Task]:
+    def random_tasks(self, draw: random.Random, seeds: int, count: int) -> Iterator[Task]:
         """Faults of these without end, drawn at random; of *seeds* workloads."""
         pool = [draw.randrange(2**32) for _ in range(seeds)]
         while True:

@@ -81,7 +81,7 @@ class Cut:
 
     at: int
     files: dict[str, bytes]
-    told: str
+    acknowledged: str
     how: str
 
     def put(self, folder: Path) -> Path:
@@ -101,7 +101,7 @@ class Replay:
         self._files: dict[int, _File] = {}
         self._names: dict[str, int] = {}  # as they were when the folder was last synced
         self._renamed: list[tuple[str, int | None]] = []  # since then: a name, and the file it stands for from then on
-        self._told: list[bytes] = []
+        self._lines: list[bytes] = []
         for number, (name, content) in enumerate(recording.before.items()):
             self._names[name] = -1 - number  # until it is opened, and has the journal's number
             self._files[-1 - number] = _File(bytearray(content))
@@ -128,7 +128,7 @@ class Replay:
                     self._names = _named(self._names, self._renamed)
                     self._renamed.clear()
                 case "m":
-                    self._told.append(record.data)
+                    self._lines.append(record.data)
         self.at = upto
 
     def cut(self, draw: random.Random) -> Cut:
@@ -140,7 +140,7 @@ class Replay:
         for name, number in names.items():
             files[name], word = self._files[number].after_cut(draw)
             how.append(f"{Path(name).name}: {word}")
-        return Cut(self.at, files, b"".join(self._told).decode(), ", ".join(how))
+        return Cut(self.at, files, b"".join(self._lines).decode(), ", ".join(how))
 
 
 def _named(names: dict[str, int], changes: list[tuple[str, int | None]]) -> dict[str, int]:
@@ -185,17 +185,17 @@ class Judge:
     lost: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        told = b"".join(record.data for record in self.recording.records if record.what == "m").decode()
-        self.history = History.told(told, self.recording.seed)
+        acknowledged = b"".join(record.data for record in self.recording.records if record.what == "m").decode()
+        self.history = History.parse(acknowledged, self.recording.seed)
 
     async def hold(self, cut: Cut, path: Path) -> None:
         """Fails where the store at *path*, which is as *cut* left it, is not in a state that it may be in."""
-        ended = cut.told.count("\ndone ")
-        first = ended if self.durability == "full" else self._written_back(cut.told)
+        ended = cut.acknowledged.count("\ndone ")
+        first = ended if self.durability == "full" else self._written_back(cut.acknowledged)
         allowed: list[tuple[int, Model]] = []
         for i in range(first, ended):
             allowed += [(ended - i, model) for model in self.history.began(i)]
-        begun = cut.told.count("begin ") > ended
+        begun = cut.acknowledged.count("begin ") > ended
         allowed += [(0, model) for model in (self.history.began(ended) if begun else self.history.possible(ended))]
         which = await verify(path, [model for _, model in allowed], timeout=5.0)
         self.lost.append(allowed[which][0])
@@ -204,15 +204,15 @@ class Judge:
     async def _backups(self, cut: Cut, path: Path) -> None:
         """A backup that was acknowledged is there, as the store was then; of others there may be anything."""
         for i, (n, _) in enumerate(self.history.events):
-            if f"\ndone {n} " in cut.told and self.history.workload.operation(n).kind == "backup":
+            if f"\ndone {n} " in cut.acknowledged and self.history.workload.operation(n).kind == "backup":
                 copy = path.with_name(f"backup-{n}.db")
                 assert copy.exists(), f"the backup of operation {n} is lost"
                 await verify(copy, self.history.possible(i + 1), timeout=5.0)
 
-    def _written_back(self, told: str) -> int:
+    def _written_back(self, acknowledged: str) -> int:
         """How many operations had ended when the log was last written back."""
         ended = safe = 0
-        for line in told.splitlines():
+        for line in acknowledged.splitlines():
             if line.startswith("done "):
                 ended += 1
                 if self.history.workload.operation(self.history.events[ended - 1][0]).kind == "compact":

@@ -55,8 +55,8 @@ async def bounded(work: Awaitable[T]) -> T:
 
 
 async def opened(path: Path, **options: Any) -> Store:
-    asked: dict[str, Any] = {"dimension": DIMENSION, "index": "graph", "timeout": 5.0}
-    return await memstore.open(path, **(asked | options))
+    defaults: dict[str, Any] = {"dimension": DIMENSION, "index": "graph", "timeout": 5.0}
+    return await memstore.open(path, **(defaults | options))
 
 
 class Breakable(Protocol):
@@ -112,7 +112,7 @@ class Round:
             done = 0
             if self.phase == "recovering":
                 done = self.count // 2
-                await self.left(template, done, lines)
+                await self.leave_unclosed(template, done, lines)
             elif self.phase != "opening":
                 shutil.copyfile(template, self.path)
             store = await self.open()
@@ -146,7 +146,7 @@ class Round:
             store = await self.after(store, errors, lines)
         return store
 
-    async def left(self, template: Path, count: int, lines: Acknowledgements) -> None:
+    async def leave_unclosed(self, template: Path, count: int, lines: Acknowledgements) -> None:
         """The files as they are when a process ends in the middle: the log was not written back."""
         path = template.with_name("left.db")
         shutil.copyfile(template, path)
@@ -223,17 +223,17 @@ class Round:
         self.heal()
 
 
-async def judged(told: dict[str, Any], template: Path) -> dict[str, Any]:
+async def judged(options: dict[str, Any], template: Path) -> dict[str, Any]:
     """Run the round *told* of: what came of it. Of one that failed the files are left where they are."""
     unheard: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(repr(context)))
     folder = Path(tempfile.mkdtemp(dir=os.environ["MEMSTORE_FAULT_FOLDER"]))
     lines = template.with_name(f"{folder.name}.ack")
-    told["fault"]["calls"] = tuple(told["fault"]["calls"])
-    fault = Fault(**told.pop("fault"))
+    options["fault"]["calls"] = tuple(options["fault"]["calls"])
+    fault = Fault(**options.pop("fault"))
     disk = Disk.here()
     disk.rest()
-    round_ = Round(folder, lines, fault=fault, disk=disk, **told)
+    round_ = Round(folder, lines, fault=fault, disk=disk, **options)
     answer: dict[str, Any] = {}
     try:
         with warnings.catch_warnings(record=True) as warned:
@@ -282,12 +282,12 @@ async def empty(path: Path) -> None:
 def main() -> None:
     """Record one history, if told so in JSON; else serve rounds until the input ends."""
     if sys.argv[1:]:
-        told = json.loads(sys.argv[1])
-        asyncio.run(record(Path(told.pop("path")), Path(told.pop("lines")), **told))
+        options = json.loads(sys.argv[1])
+        asyncio.run(record(Path(options.pop("path")), Path(options.pop("lines")), **options))
         return
     logging.getLogger("memstore").addHandler(logging.NullHandler())  # what it passes over is not the matter here
-    with tempfile.TemporaryDirectory(prefix="memstore-template-") as made:
-        template = Path(made) / "template.db"
+    with tempfile.TemporaryDirectory(prefix="memstore-template-") as folder_name:
+        template = Path(folder_name) / "template.db"
         asyncio.run(empty(template))
         with suppress(BrokenPipeError):
             for line in sys.stdin:

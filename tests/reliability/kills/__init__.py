@@ -1,11 +1,10 @@
-"""kill -9 at random moments, and what must be true of the file after each.
+"""kill -9 at random times, and what must be true of the file after each.
 
 A child works on a store (`works`) or brings an old file up to date (`migrates`) until it is killed: after a delay,
-after so many acknowledgements, or after so many calls of Python functions in all its threads, so that the moment falls
-into every part of the library. Then the file is compared with what was acknowledged (`tests.support.history_checker`):
-nothing acknowledged is lost, what had begun is whole or absent, index and rows agree, SQLite finds nothing wrong.
-The next child goes on
-in the same file. Every `LIVES` kills a new file is begun.
+after a number of acknowledgements, or after a number of calls of Python functions in all its threads, so that kills
+hit every part of the library. Then the file is compared with what was acknowledged (`tests.support.history_checker`):
+nothing acknowledged is lost, what had begun is there completely or not at all, index and rows agree, and SQLite finds
+no fault. The next child goes on in the same file. A new file is begun after `LIVES` kills.
 """
 
 import asyncio
@@ -47,34 +46,34 @@ from tests.support.history_checker import (
 from tests.support.model import Command, Model
 
 LIVES = 6
-"""Kills that one file outlives before another is begun."""
+"""The number of kills in one file."""
 
 LONGEST = 0.5  # seconds of CPU time after which a child is killed at the latest: a busy machine changes nothing
-CALLS = 200_000  # of functions; opening a store and a few operations make as many
+CALLS = 200_000  # of functions: about an open and a few operations
 WORDS = 40  # acknowledged lines
 CHECKED = 0.05  # the share of operations after which a child compares rows and index itself
 
 
-class Moment(NamedTuple):
-    """When a child dies: by *what* is counted, and how much of it is left to it."""
+class KillTime(NamedTuple):
+    """When a child dies: the unit, and the number of them."""
 
     what: str
     much: float
 
 
-def moments(rng: np.random.Generator) -> Iterator[Moment]:
+def kill_times(rng: np.random.Generator) -> Iterator[KillTime]:
     while True:
         what = str(rng.choice(["delay", "words", "calls"], p=(0.5, 0.15, 0.35)))
         if what == "delay":
-            yield Moment(what, float(rng.random() * LONGEST))
+            yield KillTime(what, float(rng.random() * LONGEST))
         elif what == "words":
-            yield Moment(what, int(rng.integers(1, WORDS)))
+            yield KillTime(what, int(rng.integers(1, WORDS)))
         else:
-            yield Moment(what, int(np.exp(rng.uniform(np.log(500), np.log(CALLS)))))
+            yield KillTime(what, int(np.exp(rng.uniform(np.log(500), np.log(CALLS)))))
 
 
 class Mixed(Workload):
-    """Among the writes that share a transaction is one that is refused when it has written already."""
+    """A workload with a write that is refused after it has written, among writes that share a transaction."""
 
     def _steps(self, kind: Kind, rng: np.random.Generator, n: int) -> Iterator[Step]:
         for i, step in enumerate(super()._steps(kind, rng, n)):
@@ -103,7 +102,7 @@ def _die_after(seconds: float) -> None:
 
 
 def _die_after_calls(calls: int) -> None:
-    counter = count(1)  # counting is one bytecode: threads do not disturb it
+    counter = count(1)  # next() is atomic between threads
 
     def called(frame: Any, event: str, argument: Any) -> None:
         if event == "call" and next(counter) == calls:
@@ -114,7 +113,7 @@ def _die_after_calls(calls: int) -> None:
 
 
 def _small() -> None:
-    """Have everything that a store does now and then happen often: checkpoints, merges, snapshots, a trimmed log."""
+    """Make checkpoints, merges into the graph, snapshots and trims of the change log frequent."""
     database.CHECKPOINT_BYTES = 300_000
     change_log.KEEP = 100
     planner.MERGE_MIN = planner.REBUILD_MIN_DELETED = 20
@@ -122,7 +121,7 @@ def _small() -> None:
 
 
 def _break(what: str) -> None:
-    """Have the library do without one of the steps that this is all about, to see that it is missed."""
+    """Remove one of the steps that the test is about: the test must fail."""
     if what == "following":
         Follower.after_commit = lambda self, connection: None
     elif what == "rollback":
@@ -133,21 +132,23 @@ def _break(what: str) -> None:
         transactions.undo_savepoint = transactions.end_savepoint
 
 
-async def works(link: Link, path: Path, lines: Path, seed: int, first: int, moment: Moment, broken: str | None) -> None:
-    """Do the operations of a workload from *first* on; each is acknowledged. It is not to return."""
+async def works(
+    link: Link, path: Path, lines: Path, seed: int, first: int, kill_time: KillTime, broken: str | None
+) -> None:
+    """Run the operations of a workload from *first* on, with acknowledgements, until the process is killed."""
     _small()
     if broken is not None:
         _break(broken)
-    left = count(1)
+    line_numbers = count(1)
 
     def moved(line: str) -> None:
-        if moment.what == "words" and next(left) == moment.much:
+        if kill_time.what == "words" and next(line_numbers) == kill_time.much:
             _die()
 
-    if moment.what == "delay":
-        _die_after(moment.much)
-    elif moment.what == "calls":
-        _die_after_calls(int(moment.much))
+    if kill_time.what == "delay":
+        _die_after(kill_time.much)
+    elif kill_time.what == "calls":
+        _die_after_calls(int(kill_time.much))
     workload, rng = Mixed(seed), np.random.default_rng([seed, first, 1])
     async with memstore.open(path, dimension=DIMENSION, index="graph") as store:
         with Acknowledgements(lines, moved) as acknowledgements:
@@ -160,18 +161,18 @@ async def works(link: Link, path: Path, lines: Path, seed: int, first: int, mome
 
 
 def _followed(store: Store) -> None:
-    """What was acknowledged is in the index already, if there is one: no search need bring it there."""
+    """Check that the index, if there is one, has followed every acknowledged write without a search."""
     applied = store._follower.indexes.applied
     with closing(sqlite3.connect(f"file:{store._database.settings.path}?mode=ro", uri=True)) as base:
         row = base.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change_log'").fetchone()
     assert applied is None or applied == row[0], f"the index is at change {applied}, the file at {row[0]}"
 
 
-async def migrates(link: Link, path: Path, moment: Moment) -> None:
-    if moment.what == "delay":
-        _die_after(moment.much)
+async def migrates(link: Link, path: Path, kill_time: KillTime) -> None:
+    if kill_time.what == "delay":
+        _die_after(kill_time.much)
     else:
-        _die_after_calls(int(moment.much))
+        _die_after_calls(int(kill_time.much))
     async with memstore.open(path):
         pass
     _die()
@@ -181,7 +182,7 @@ async def migrates(link: Link, path: Path, moment: Moment) -> None:
 
 
 class Tally:
-    """What happened in all."""
+    """The kills, and what they interrupted."""
 
     def __init__(self) -> None:
         self.kills: Counter[str] = Counter()
@@ -208,11 +209,11 @@ class Run:
         self.began = 0
         self.lives = 0
 
-    def kill(self, moment: Moment, tally: Tally) -> None:
-        """Have a child work until *moment*, and hold the file to what it said."""
+    def kill(self, kill_time: KillTime, tally: Tally) -> None:
+        """Run a child until *kill_time*, and compare the file with its acknowledgements."""
         already = self.began
         self.lives += 1
-        with Child(works, self.path, self.lines, self.seed, already, moment, self.broken) as child:
+        with Child(works, self.path, self.lines, self.seed, already, kill_time, self.broken) as child:
             _end(child)
         history = History.read(self.lines, self.seed)
         history.workload = Mixed(self.seed)
@@ -221,7 +222,7 @@ class Run:
         _backups(self.folder, history, already, tally)
         which = asyncio.run(verify(self.path, history.possible(), index="graph"))
         if len(history.possible()) > 1:
-            tally.caught["whole" if which == len(history.possible()) - 1 else "not all of it"] += 1
+            tally.caught["complete" if which == len(history.possible()) - 1 else "incomplete"] += 1
             with self.lines.open("a") as lines:
                 lines.write(f"found {which}\n")
         assert {file.name for file in self.folder.iterdir()} == {"store.db", "acknowledged"}
@@ -252,7 +253,7 @@ def _count(tally: Tally, history: History, already: int) -> None:
 
 
 def _backups(folder: Path, history: History, already: int, tally: Tally) -> None:
-    """Each backup that was acknowledged is the store as it was then; one that was not is that, or is no store yet."""
+    """Compare each acknowledged backup with the state of its time; another one may also be an empty store."""
     for place, (n, letters) in enumerate(history.events[already:], already):
         operation: Operation = history.workload.operation(n)
         if operation.kind != "backup":
@@ -267,31 +268,31 @@ def _backups(folder: Path, history: History, already: int, tally: Tally) -> None
             tally.caught["backup whole"] += 1
         if path.exists():
             asyncio.run(verify(path, states))
-        for left in folder.glob(f"backup-{n}.db*"):
-            left.unlink()
+        for file in folder.glob(f"backup-{n}.db*"):
+            file.unlink()
 
 
 class OldFile:
-    """A file of revision 0001, and all that it says when nobody is killed."""
+    """A file of revision 0001, and its contents after a migration without a kill."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = frozen(folder / "0001.db", "0001")
         asyncio.run(_checkpointed(shutil.copy(self._file, folder / "whole.db")))
-        self._whole = asyncio.run(everything(folder / "whole.db"))
+        self._contents = asyncio.run(everything(folder / "whole.db"))
 
-    def kill(self, moment: Moment, tally: Tally) -> None:
-        """Have a child that brings a copy of it up to date die at *moment*; it comes to the same in the end."""
+    def kill(self, kill_time: KillTime, tally: Tally) -> None:
+        """Kill a child that migrates a copy; after the next open its contents are the same."""
         path = Path(shutil.copy(self._file, self._folder / "migrated.db"))
-        with Child(migrates, path, moment) as child:
+        with Child(migrates, path, kill_time) as child:
             _end(child)
         with closing(sqlite3.connect(path)) as base:
             (revision,) = base.execute("SELECT version_num FROM memstore_version").fetchone()
             assert base.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         tally.caught[f"a migration, at {revision}"] += 1
-        assert asyncio.run(everything(path)) == self._whole
-        for left in self._folder.glob("migrated.db*"):
-            left.unlink()
+        assert asyncio.run(everything(path)) == self._contents
+        for file in self._folder.glob("migrated.db*"):
+            file.unlink()
 
 
 async def _checkpointed(path: str) -> None:
@@ -300,21 +301,21 @@ async def _checkpointed(path: str) -> None:
 
 
 def killed(kills: int, seed: int, folder: Path, *, broken: str | None = None) -> Tally:
-    """Kill so many times, all of it drawn from *seed*. Fails where a file is not what it must be.
+    """Kill *kills* times, all drawn from *seed*. Fails where a file does not match its history.
 
-    A failure says at which kill; the files it was about stay in *folder*. What is *broken* is what children do without.
+    A failure names the kill; its files stay in *folder*. *broken* is the step that children leave out.
     """
     rng = np.random.default_rng(seed)
-    tally, drawn = Tally(), moments(rng)
+    tally, drawn = Tally(), kill_times(rng)
     old_folder = folder / "old"
     old_folder.mkdir(parents=True)
     old, run = OldFile(old_folder), None
     for number in range(kills):
-        moment = next(drawn)
-        tally.kills[moment.what] += 1
+        kill_time = next(drawn)
+        tally.kills[kill_time.what] += 1
         try:
             if rng.random() < 0.1:
-                old.kill(moment, tally)
+                old.kill(kill_time, tally)
                 continue
             if run is None or run.lives == LIVES:
                 if run is not None:
@@ -322,8 +323,8 @@ def killed(kills: int, seed: int, folder: Path, *, broken: str | None = None) ->
                 place = folder / str(number)
                 place.mkdir()
                 run = Run(place, int(rng.integers(2**32)), broken)
-            run.kill(moment, tally)
+            run.kill(kill_time, tally)
         except AssertionError as error:
-            error.add_note(f"kill {number} of seed {seed}, {moment}, files in {folder}")
+            error.add_note(f"kill {number} of seed {seed}, {kill_time}, files in {folder}")
             raise
     return tally

@@ -13,11 +13,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
-    asked = parser.parse_args()
-    print(f"seed {asked.seed}", flush=True)
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="memstore-kills-"))
-    for line in killed(asked.kills, asked.seed, folder).lines():
+    for line in killed(options.kills, options.seed, folder).lines():
         print(line)
     print(f"{time.monotonic() - began:.0f} s")
 
