@@ -12,7 +12,7 @@ import memstore
 from memstore import GraphOptions, InvalidError
 from memstore.config import IndexSettings
 from memstore.repository.sqlite_only import change_log
-from tests.support.clusters import DIMENSION, by_hand, closeness, clustered, settled, small_graphs, sql
+from tests.support.clusters import DIMENSION, by_hand, closeness, clustered, small_graphs, sql, wait_until_idle
 from tests.support.index_options import with_index
 
 
@@ -154,14 +154,14 @@ async def test_the_file_remembers_what_was_asked_for(path: Path) -> None:
     assert IndexSettings.stored(remembered(path)).kind == "auto", "a reader changes nothing"
 
 
-async def test_a_graph_of_other_options_is_built_anew(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_graph_of_other_options_is_rebuilt(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "memstore")
     await filled(path, graph=GraphOptions(m=8))
     sizes = {}
     for m in (8, 24, 24, 8):
         async with opened(path, graph=GraphOptions(m=m)) as store:
             assert await right(store) <= {"exact", "graph"}
-            await settled(store)
+            await wait_until_idle(store)
             assert await right(store) == {"graph"}
             stats = await store.stats()
             assert stats.graph_nodes == 400
@@ -173,11 +173,11 @@ async def test_a_graph_of_other_options_is_built_anew(path: Path, caplog: pytest
     assert sizes[24] > 2 * sizes[8]
 
 
-async def test_another_effort_needs_no_other_graph(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_ef_search_needs_no_other_graph(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await filled(path, graph=GraphOptions(ef_search=40))
     monkeypatch.setattr("memstore.sync.maintainer.IndexMaintainer._merge", None)
     async with opened(path, graph=GraphOptions(ef_search=99)) as store:
-        await settled(store)
+        await wait_until_idle(store)
         assert (await store.stats()).ef_search == 99
         assert await right(store) == {"graph"}
 
@@ -186,13 +186,13 @@ async def test_exact_drops_the_graph_and_what_it_takes_in_the_file(path: Path) -
     await filled(path)
     assert sql(path, "SELECT count(*) FROM index_snapshot") == [(1,)]
     async with opened(path, index="exact") as store:
-        await settled(store)
+        await wait_until_idle(store)
         await store.optimize()
         stats = await store.stats()
         assert (stats.index, stats.index_reason, stats.snapshot_bytes) == ("exact", "requested", 0)
         assert await right(store) == {"exact"}
     async with opened(path, index="auto") as store:
-        await settled(store)
+        await wait_until_idle(store)
         assert await right(store) == {"graph"}
 
 
@@ -213,7 +213,7 @@ async def test_float16_keeps_half_and_finds_the_same(path: Path) -> None:
 async def test_numpy_serves_a_file_that_remembers_a_graph_and_says_why_there_is_none(path: Path) -> None:
     await filled(path, index="graph")
     async with opened(path, engine="numpy") as store:
-        await settled(store)
+        await wait_until_idle(store)
         assert await right(store) == {"exact"}
         stats = await store.stats()
         assert (stats.engine, stats.index) == ("numpy", "exact")

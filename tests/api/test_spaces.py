@@ -194,10 +194,10 @@ def test_the_mean_in_the_ball_has_the_least_sum(curvature: float, seed: int) -> 
     def inside(at: Wide) -> Wide:
         return at * min(1, ball.max_norm / max(np.linalg.norm(at), 1e-300))
 
-    found = mean_of(ball, rows)
+    mean = mean_of(ball, rows)
     expected = least(wrong, rows.mean(axis=0, dtype=np.float64), 0.3 * ball.radius, inside)
-    np.testing.assert_allclose(found, expected, atol=2e-6 * ball.radius)
-    np.testing.assert_allclose(found, midpoint(list(rows.astype(np.float64)), curvature), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(mean, expected, atol=2e-6 * ball.radius)
+    np.testing.assert_allclose(mean, midpoint(list(rows.astype(np.float64)), curvature), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -300,13 +300,13 @@ def test_exact_search_in_the_ball_is_exact_up_to_its_edge(
     ball = Ball(curvature)
     everywhere = outwards(rng, 6_000, dimension, ball.radius)  # more than are compared at a time
     shell = outwards(rng, 2_000, dimension, ball.radius, (8, 8.01))
-    some = np.sort(rng.choice(2_000, 500, replace=False))
-    for rows, places in ((everywhere, None), (everywhere, some), (shell, None), (shell, some)):
+    subset = np.sort(rng.choice(2_000, 500, replace=False))
+    for rows, places in ((everywhere, None), (everywhere, subset), (shell, None), (shell, subset)):
         queries = outwards(rng, 6, dimension, ball.radius, (0, 0.5))
         queries = np.concatenate([queries, rows[rng.choice(len(rows), 6)]])
-        found = engine.find_nearest(ball, queries, rows, limit, places)
-        assert found.shape == (12, limit)
-        for query, here in zip(queries, found, strict=True):
+        nearest = engine.find_nearest(ball, queries, rows, limit, places)
+        assert nearest.shape == (12, limit)
+        for query, here in zip(queries, nearest, strict=True):
             allowed = rows if places is None else rows[places]
             assert places is None or np.isin(here, places).all()
             assert len(set(here.tolist())) == limit
@@ -335,8 +335,8 @@ async def test_a_graph_over_a_tree_finds_what_it_says_without_looking_at_everyth
     """Queries that are made up must lie among the vectors: in the ball, most ways lead away from all of them."""
     small_graphs(monkeypatch)
     both = tree(1_640, 16, rng)
-    chosen = rng.choice(len(both), 40, replace=False)
-    queries, rows = both[chosen], np.delete(both, chosen, axis=0)
+    query_positions = rng.choice(len(both), 40, replace=False)
+    queries, rows = both[query_positions], np.delete(both, query_positions, axis=0)
     async with memstore.open(path, dimension=16, metric="hyperbolic", durability="relaxed") as store:
         await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
         await store.optimize()
@@ -346,23 +346,23 @@ async def test_a_graph_over_a_tree_finds_what_it_says_without_looking_at_everyth
         assert stats.recall >= 0.99
         assert stats.ef_search is not None
         assert stats.ef_search <= 512
-        found = 0
+        hit_count = 0
         for query, hits in zip(queries, await store.memories.search_many(queries), strict=True):
             assert hits.plan.method == "graph"
             worst = np.sort(ball_distances(query.astype(np.float64), rows.astype(np.float64)))[9]
-            found += sum(1 / hit.score - 1 <= worst * (1 + 1e-6) for hit in hits)
-        assert found >= 0.97 * 400
+            hit_count += sum(1 / hit.score - 1 <= worst * (1 + 1e-6) for hit in hits)
+        assert hit_count >= 0.97 * 400
 
 
 async def test_spherical_ranks_as_cosine_does_and_scores_by_the_angle(tmp_path: Path, rng: np.random.Generator) -> None:
     rows, queries = vectors(rng, 300), vectors(rng, 20)
-    found = []
+    answers = []
     for metric in ("cosine", "spherical"):
         async with memstore.open(tmp_path / metric, dimension=DIMENSION, metric=metric) as store:
             items = [{"id": str(i), "content": "", "embedding": row} for i, row in enumerate(rows)]
             await store.memories.add_many(items)
-            found.append(await store.memories.search_many(queries, 50))
-    for one, other in zip(*found, strict=True):
+            answers.append(await store.memories.search_many(queries, 50))
+    for one, other in zip(*answers, strict=True):
         assert [hit.memory.id for hit in one] == [hit.memory.id for hit in other]
         angles = np.arccos([hit.score for hit in one])
         assert [hit.score for hit in other] == pytest.approx((1 - angles / np.pi).tolist(), abs=1e-6)
@@ -489,9 +489,9 @@ async def test_composites_in_the_ball_follow_their_members_and_check_sees_one_th
         await store.assemblies.add("g", members=map(str, range(30)))
         await store.assemblies.add_members("g", map(str, range(30, 60)))
         await store.assemblies.remove_members("g", map(str, range(0, 60, 3)))
-        left = [rows[i].astype(np.float64) for i in range(60) if i % 3]
+        remaining = [rows[i].astype(np.float64) for i in range(60) if i % 3]
         group = await store.assemblies.get("g")
-        np.testing.assert_allclose(group.composite, midpoint(left), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(group.composite, midpoint(remaining), rtol=1e-5, atol=1e-7)
         assert await store.check() == []
         with closing(sqlite3.connect(path)) as other:
             wrong = np.full(DIMENSION, 0.1, dtype=np.float32).tobytes()
@@ -695,8 +695,8 @@ def test_the_commands_make_show_export_and_import_a_curved_store(tmp_path: Path)
     curved = ("--metric", "hyperbolic", "--curvature", "0.25")
     ok("add", "far out", "--id", "far", "-e", "[1.5, 0]", *curved, "-f", first)
     ok("add", "the origin", "--id", "near", "-e", "[0, 0]", "-f", first)
-    for shown in (ok("stats", "-f", first), ok("verify", first)):
-        assert "dimension 2, compared by hyperbolic, of curvature -0.25" in shown
+    for output in (ok("stats", "-f", first), ok("verify", first)):
+        assert "dimension 2, compared by hyperbolic, of curvature -0.25" in output
     assert json.loads(ok("stats", "--json", "-f", first))["curvature"] == 0.25
     ok("export", lines, "-f", first)
     assert json.loads(lines.read_text().splitlines()[0])["curvature"] == 0.25

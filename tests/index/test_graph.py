@@ -1,4 +1,4 @@
-"""Searches of a store with a graph, a tail and dead entries, held against NumPy under every argument."""
+"""Searches of a store with a graph, unindexed and deleted entries, compared with NumPy under every argument."""
 
 import asyncio
 import shutil
@@ -47,20 +47,20 @@ class World:
     tags: list[set[str]]
     spaces: list[tuple[str, ...]]
     importance: npt.NDArray[np.float64]
-    gone: npt.NDArray[np.bool_]
+    deleted: npt.NDArray[np.bool_]
     queries: Rows
     towards: Rows
     store: Store = None  # type: ignore[assignment]
 
-    def known(self) -> npt.NDArray[np.bool_]:
-        return ~self.gone
+    def live(self) -> npt.NDArray[np.bool_]:
+        return ~self.deleted
 
     def tagged(self, *tags: str) -> npt.NDArray[np.bool_]:
-        return np.array([set(tags) <= held for held in self.tags]) & ~self.gone
+        return np.array([set(tags) <= record_tags for record_tags in self.tags]) & ~self.deleted
 
     def within(self, namespace: tuple[str, ...], *, recursive: bool) -> npt.NDArray[np.bool_]:
         inside = [n == namespace or (recursive and n[: len(namespace)] == namespace) for n in self.spaces]
-        return np.array(inside) & ~self.gone
+        return np.array(inside) & ~self.deleted
 
     def judge(
         self,
@@ -71,10 +71,10 @@ class World:
         least: float = 0.99,
     ) -> None:
         """Every answer whole, allowed, scored as documented and in order; *least* of the true neighbours found."""
-        asked = self.queries if queries is None else queries
-        close = closeness(self.metric, asked, self.rows)
+        query_rows = self.queries if queries is None else queries
+        close = closeness(self.metric, query_rows, self.rows)
         places = np.flatnonzero(allowed)
-        found = 0
+        hit_count = 0
         for hits, scores in zip(answers, close, strict=True):
             numbers = [int(hit.memory.id) for hit in hits]
             assert len(numbers) == len(set(numbers)) == min(limit, len(places))
@@ -84,12 +84,12 @@ class World:
             assert (np.diff(got) <= 0).all()
             assert hits.plan.allowed == len(places)
             worst = np.sort(scores[places])[::-1][: len(numbers)][-1:]
-            found += int((scores[numbers] >= worst - 1e-6).sum())
+            hit_count += int((scores[numbers] >= worst - 1e-6).sum())
         total = min(limit, len(places)) * len(answers)
-        assert found >= least * total, f"{found} of {total}"
+        assert hit_count >= least * total, f"{hit_count} of {total}"
 
 
-def near(metric: str, rng: np.random.Generator, rows: Rows, count: int, spread: float) -> Rows:
+def perturbed(metric: str, rng: np.random.Generator, rows: Rows, count: int, spread: float) -> Rows:
     """Vectors near to some of *rows*; in the ball, where there is less room, a tenth as far from them."""
     spread *= 0.1 if metric == "hyperbolic" else 1
     away = spread * rng.standard_normal((count, DIMENSION))
@@ -101,7 +101,7 @@ def imagined(metric: str) -> World:
     rows, _ = clustered(rng, COUNT + TAIL, clusters=CLUSTERS)
     lots = rng.random(len(rows))
     rows = placed(metric, rows / 3 if metric == "hyperbolic" else rows)
-    towards = near(metric, rng, rows[:1], 10, 0.1)
+    towards = perturbed(metric, rng, rows[:1], 10, 0.1)
     rank = np.argsort(np.argsort(closeness(metric, rows[:1], rows)[0]))
     return World(
         metric=metric,
@@ -109,14 +109,14 @@ def imagined(metric: str) -> World:
         tags=[{tag for tag, share in SHARES.items() if lot < share} for lot in lots],
         spaces=[((), ("u",), ("u", "v"))[i % 3] for i in rng.integers(0, 3, len(rows))],
         importance=rank / len(rows),
-        gone=np.zeros(len(rows), dtype=bool),
-        queries=near(metric, rng, rows, 40, 0.2),
+        deleted=np.zeros(len(rows), dtype=bool),
+        queries=perturbed(metric, rng, rows, 40, 0.2),
         towards=towards,
     )
 
 
-async def made(path: Path, metric: Any, vector_type: Any) -> World:
-    """A graph of most, then a tail, and dead ones in both: deleted, or given another vector."""
+async def make_world(path: Path, metric: Any, vector_type: Any) -> World:
+    """A graph of most records, then unindexed ones, and deleted entries in both: removed, or with another vector."""
     w, rng = imagined(metric), np.random.default_rng(11)
     async with memstore.open(
         path,
@@ -133,10 +133,10 @@ async def made(path: Path, metric: Any, vector_type: Any) -> World:
         assert stats.recall is not None
         assert stats.recall > 0.99
         await w_put(store, w, range(COUNT, COUNT + TAIL))
-        w.gone[rng.choice(len(w.rows), 200, replace=False)] = True
-        await drop(store, w, np.flatnonzero(w.gone))
-        moved = rng.choice(np.flatnonzero(~w.gone), 150, replace=False)
-        w.rows[moved] = near(metric, rng, w.rows, 150, 0.1)
+        w.deleted[rng.choice(len(w.rows), 200, replace=False)] = True
+        await drop(store, w, np.flatnonzero(w.deleted))
+        moved = rng.choice(np.flatnonzero(~w.deleted), 150, replace=False)
+        w.rows[moved] = perturbed(metric, rng, w.rows, 150, 0.1)
         await w_put(store, w, moved)
     return w
 
@@ -150,7 +150,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tu
         small_graphs(patch)
         for metric, vector_type in FORMS:
             path = folder / f"{metric}-{vector_type}.db"
-            made_so_far[metric, vector_type] = path, asyncio.run(made(path, metric, vector_type))
+            made_so_far[metric, vector_type] = path, asyncio.run(make_world(path, metric, vector_type))
     return made_so_far
 
 
@@ -174,7 +174,7 @@ def world(worlds: dict[tuple[str, str], tuple[Path, World]], path: Path, monkeyp
             assert (stats.index, stats.graph_nodes) == ("graph", COUNT)
             assert stats.graph_deleted > 250
             assert stats.unindexed > 200
-            yield replace(w, store=store, rows=w.rows.copy(), gone=w.gone.copy())
+            yield replace(w, store=store, rows=w.rows.copy(), deleted=w.deleted.copy())
             assert await store.check() == []
 
     return opened
@@ -219,7 +219,7 @@ async def test_the_nearest_are_found_whatever_a_filter_leaves_of_them(
         answers = await memories.search_many(w.queries, recursive=True)
         assert set(methods(answers)) == {"graph"}, [hits.plan for hits in answers]
         assert all(hits.plan.unindexed > 200 and hits.plan.ef_search > 0 for hits in answers)
-        w.judge(answers, w.known())
+        w.judge(answers, w.live())
         for tag, share in SHARES.items():
             answers = await memories.search_many(w.queries, tags=[tag], recursive=True)
             w.judge(answers, w.tagged(tag))
@@ -237,11 +237,11 @@ async def test_a_filter_against_the_query_costs_nothing(world: Worlds, metric: s
         search = w.store.memories.search_many
         for share in SHARES.values():
             answers = await search(w.towards, where={"importance": {"$lt": share}}, recursive=True)
-            w.judge(answers, (w.importance < share) & ~w.gone, queries=w.towards)
+            w.judge(answers, (w.importance < share) & ~w.deleted, queries=w.towards)
             if share == 0.5:
                 assert {hits.plan.reason for hits in answers} == {"the graph found too few"}
             answers = await search(w.towards, where={"importance": {"$gte": 1 - share}}, recursive=True)
-            w.judge(answers, (w.importance >= 1 - share) & ~w.gone, queries=w.towards)
+            w.judge(answers, (w.importance >= 1 - share) & ~w.deleted, queries=w.towards)
 
 
 @every_form
@@ -249,7 +249,7 @@ async def test_a_search_gives_as_many_as_are_wanted(world: Worlds, metric: str, 
     async with world(metric, vector_type, index="graph") as w:
         for limit in (1, 3, 60, 400):
             queries = w.queries if limit < 60 else w.queries[:10]
-            for arguments, allowed in (({}, w.known()), ({"tags": ["half"]}, w.tagged("half"))):
+            for arguments, allowed in (({}, w.live()), ({"tags": ["half"]}, w.tagged("half"))):
                 answers = await w.store.memories.search_many(queries, limit, recursive=True, **arguments)
                 w.judge(answers, allowed, limit, queries, least=0.97)
                 if limit <= 60:
@@ -282,51 +282,51 @@ async def test_what_is_not_committed_is_found_in_its_transaction_alone(
     world: Worlds, metric: str, vector_type: str
 ) -> None:
     async with world(metric, vector_type) as w:
-        inside = replace(w, rows=w.rows.copy(), gone=w.gone.copy())
-        near = closeness(metric, w.queries, w.rows)
-        near[:, w.gone] = -np.inf
-        nearest = np.argsort(-near, axis=1)[:, :2]
+        inside = replace(w, rows=w.rows.copy(), deleted=w.deleted.copy())
+        similarities = closeness(metric, w.queries, w.rows)
+        similarities[:, w.deleted] = -np.inf
+        nearest = np.argsort(-similarities, axis=1)[:, :2]
         killed = np.unique(nearest[:20])
         moved = np.setdiff1d(nearest[20:], killed)
         async with w.store.transaction() as tx:
             await drop(tx, inside, killed)
-            inside.gone[killed] = True
+            inside.deleted[killed] = True
             inside.rows[moved] = -inside.rows[moved]
             await w_put(tx, inside, moved)
             answers = await tx.memories.search_many(w.queries, recursive=True)
-            inside.judge(answers, inside.known())
+            inside.judge(answers, inside.live())
             assert "graph" in methods(answers)
             assert {hits.plan.uncommitted for hits in answers} == {len(moved)}
-            w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.known())
-        inside.judge(await w.store.memories.search_many(w.queries, recursive=True), inside.known())
+            w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.live())
+        inside.judge(await w.store.memories.search_many(w.queries, recursive=True), inside.live())
 
 
 async def test_what_expires_leaves_a_graph_at_once_and_the_graph_goes_on_answering(world: Worlds) -> None:
     async with world("cosine") as w:
-        near = closeness("cosine", w.queries[:10], w.rows)
-        near[:, w.gone] = -1
-        first = np.unique(np.argsort(-near, axis=1)[:, :2])
+        similarities = closeness("cosine", w.queries[:10], w.rows)
+        similarities[:, w.deleted] = -1
+        first = np.unique(np.argsort(-similarities, axis=1)[:, :2])
         for ttl in (3_600, 0.5):
             async with w.store.transaction() as tx:
                 for i in first:
                     await at(tx, w.spaces[i]).memories.update(str(i), ttl=ttl)
             if ttl == 3_600:
-                w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.known())
+                w.judge(await w.store.memories.search_many(w.queries, recursive=True), w.live())
         await asyncio.sleep(0.6)  # the last expires half a second after the transaction
-        w.gone[first] = True
+        w.deleted[first] = True
         answers = await w.store.memories.search_many(w.queries, recursive=True)
-        w.judge(answers, w.known())
+        w.judge(answers, w.live())
         assert methods(answers).count("graph") >= 36
 
 
-async def test_dead_entries_are_found_by_nobody_however_many_and_near_they_are(world: Worlds) -> None:
-    """All around the query dies: the ways lead through the dead to what lives."""
+async def test_deleted_entries_are_found_by_nobody_however_many_and_near_they_are(world: Worlds) -> None:
+    """All neighbours of the query are deleted: searches pass through deleted nodes to live ones."""
     async with world("l2") as w:
-        await drop(w.store, w, np.flatnonzero((w.importance > 0.85) & ~w.gone))
-        w.gone |= w.importance > 0.85
-        w.judge(await w.store.memories.search_many(w.towards, recursive=True), w.known(), queries=w.towards)
+        await drop(w.store, w, np.flatnonzero((w.importance > 0.85) & ~w.deleted))
+        w.deleted |= w.importance > 0.85
+        w.judge(await w.store.memories.search_many(w.towards, recursive=True), w.live(), queries=w.towards)
         answers = await w.store.memories.search_many(w.queries, recursive=True)
-        w.judge(answers, w.known())
+        w.judge(answers, w.live())
         assert "graph" in methods(answers)
 
 
@@ -349,14 +349,14 @@ async def test_a_graph_of_assemblies_is_searched_as_one_of_memories(path: Path) 
         composites = {a.id: a.composite async for a in store.assemblies.list()}
         even = {id for id in composites if int(id) % 2 == 0}
         queries = rows[rng.choice(600, 30)]
-        for wanted, arguments in ((set(composites), {}), (even, {"tags": ["even"]})):
+        for expected_ids, arguments in ((set(composites), {}), (even, {"tags": ["even"]})):
             answers = await store.assemblies.search_many(queries, 5, **arguments)
             assert "graph" in methods(answers)
-            ids = sorted(wanted)
+            ids = sorted(expected_ids)
             close = closeness("cosine", queries, np.stack([composites[id] for id in ids]))
             right = 0
             for hits, scores in zip(answers, close, strict=True):
-                assert {hit.assembly.id for hit in hits} <= wanted
+                assert {hit.assembly.id for hit in hits} <= expected_ids
                 assert len(hits) == 5
                 best = np.sort(scores)[::-1][:5]
                 right += sum(hit.score >= best[4] - 1e-6 for hit in hits)
@@ -401,7 +401,7 @@ async def test_equal_vectors_are_all_found(path: Path, m: int) -> None:
             assert len({hit.memory.id for hit in hits}) == 30
 
 
-async def test_the_effort_that_was_asked_for_is_the_one_that_is_used(path: Path) -> None:
+async def test_the_ef_search_that_was_asked_for_is_the_one_that_is_used(path: Path) -> None:
     rng = np.random.default_rng(3)
     rows, _ = clustered(rng, 800)
     options = memstore.GraphOptions(m=8, ef_construction=40, ef_search=33)
@@ -473,7 +473,7 @@ async def test_equal_vectors_are_no_want_of_recall(path: Path, times: int) -> No
         assert stats.ef_search < 256
 
 
-# -- searches, writes and folds at once
+# -- concurrent searches, writes and merges
 
 TOGETHER = """
 import asyncio, faulthandler, random, sys
@@ -582,5 +582,5 @@ def ran(code: str, *arguments: object, seconds: float = 60) -> str:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
-def test_searches_writes_and_folds_of_two_stores_meet_without_harm(path: Path, metric: str) -> None:
+def test_searches_writes_and_merges_of_two_stores_meet_without_harm(path: Path, metric: str) -> None:
     assert "well ended" in ran(TOGETHER, path, metric, 1.5)

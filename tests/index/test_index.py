@@ -63,31 +63,31 @@ def form(metric: Measure, rows: Rows) -> Rows:
 
 def entries(metric: Measure, rows: Rows, keys: Any = None, namespaces: Any = 1, expiries: Any = NEVER) -> IndexEntries:
     count = len(rows)
-    chosen = np.arange(1, count + 1) if keys is None else np.asarray(keys)
+    all_keys = np.arange(1, count + 1) if keys is None else np.asarray(keys)
     return IndexEntries(
-        chosen.astype(np.int64),
+        all_keys.astype(np.int64),
         np.broadcast_to(np.asarray(namespaces, dtype=np.int64), count).copy(),
         np.broadcast_to(np.asarray(expiries, dtype=np.int64), count).copy(),
         form(metric, np.asarray(rows, dtype=np.float32)),
     )
 
 
-def index_of(metric: Measure, held: IndexEntries) -> ExactIndex:
-    index = ExactIndex(held.rows.shape[1], metric)
-    index.put(held)
+def index_of(metric: Measure, contents: IndexEntries) -> ExactIndex:
+    index = ExactIndex(contents.rows.shape[1], metric)
+    index.put(contents)
     return index
 
 
 def closeness(metric: Measure, query: Rows, rows: Rows) -> npt.NDArray[np.float64]:
     """The order of a search in float64, not squeezed into a score: higher is closer."""
-    wide, asked = rows.astype(np.float64), query.astype(np.float64)
+    wide, query_rows = rows.astype(np.float64), query.astype(np.float64)
     if isinstance(metric, Ball):
-        return -ball_distances(asked, wide, metric.curvature)
+        return -ball_distances(query_rows, wide, metric.curvature)
     if metric == "spherical":
-        return -angles(asked, wide)
+        return -angles(query_rows, wide)
     if metric == "l2":
-        return -np.sqrt(((wide - asked) ** 2).sum(axis=1))
-    return wide @ asked
+        return -np.sqrt(((wide - query_rows) ** 2).sum(axis=1))
+    return wide @ query_rows
 
 
 def documented(metric: Measure, close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -96,12 +96,12 @@ def documented(metric: Measure, close: npt.NDArray[np.float64]) -> npt.NDArray[n
     return 1 / (1 - close) if metric == "l2" or isinstance(metric, Ball) else close
 
 
-def in_scope(held: IndexEntries, scope: SearchScope) -> list[int]:
+def in_scope(contents: IndexEntries, scope: SearchScope) -> list[int]:
     """The places a search may return, one by one."""
     return [
         place
         for place, (key, namespace, expiry) in enumerate(
-            zip(held.keys.tolist(), held.namespaces.tolist(), held.expiries.tolist(), strict=True)
+            zip(contents.keys.tolist(), contents.namespaces.tolist(), contents.expiries.tolist(), strict=True)
         )
         if expiry > scope.now
         and (scope.namespaces is None or namespace in scope.namespaces.tolist())
@@ -112,38 +112,40 @@ def in_scope(held: IndexEntries, scope: SearchScope) -> list[int]:
 
 def assert_right(
     metric: Measure,
-    held: IndexEntries,
+    contents: IndexEntries,
     query: Rows,
     limit: int,
     scope: SearchScope,
-    found: SearchResult,
+    result: SearchResult,
     *,
     slack: float = 1e-5,
 ) -> None:
     """The answer is the nearest by float64; entries nearer to each other than *slack* may change places."""
-    places = in_scope(held, scope)
-    assert found.allowed_count == len(places)
-    assert len(found.keys) == len(found.scores) == min(limit, len(places))
-    assert len(set(found.keys.tolist())) == len(found.keys)
-    close = dict(zip(held.keys[places].tolist(), closeness(metric, query, held.rows[places]).tolist(), strict=True))
+    places = in_scope(contents, scope)
+    assert result.allowed_count == len(places)
+    assert len(result.keys) == len(result.scores) == min(limit, len(places))
+    assert len(set(result.keys.tolist())) == len(result.keys)
+    close = dict(
+        zip(contents.keys[places].tolist(), closeness(metric, query, contents.rows[places]).tolist(), strict=True)
+    )
     best = sorted(close.values(), reverse=True)
     size = max((abs(value) for value in best), default=0.0) if metric == "l2" or isinstance(metric, Ball) else 1.0
     if metric == "inner_product" and places:
-        size = float(np.linalg.norm(query.astype(float)) * np.linalg.norm(held.rows.astype(float), axis=1).max())
-    for place, key in enumerate(found.keys.tolist()):
+        size = float(np.linalg.norm(query.astype(float)) * np.linalg.norm(contents.rows.astype(float), axis=1).max())
+    for place, key in enumerate(result.keys.tolist()):
         assert key in close, f"{key} is out of scope"
         assert close[key] >= best[place] - slack * size, f"{key} at {place}: {close[key]}, the best is {best[place]}"
-    scored = documented(metric, np.array([close[key] for key in found.keys.tolist()]))
-    np.testing.assert_allclose(found.scores, scored, rtol=1e-9, atol=1e-12)
-    assert (np.diff(found.scores) <= 0).all()
+    scored = documented(metric, np.array([close[key] for key in result.keys.tolist()]))
+    np.testing.assert_allclose(result.scores, scored, rtol=1e-9, atol=1e-12)
+    assert (np.diff(result.scores) <= 0).all()
 
 
 def against_the_query(rng: np.random.Generator, count: int = 600, dimension: int = 12) -> tuple[Rows, Rows]:
     """A query, and rows of which the first half is far nearer to it than the other."""
     query = rng.standard_normal(dimension).astype(np.float32)
-    near = query + 0.2 * rng.standard_normal((count // 2, dimension))
+    near_rows = query + 0.2 * rng.standard_normal((count // 2, dimension))
     far = -query + 0.5 * rng.standard_normal((count // 2, dimension))
-    return query, np.concatenate([near, far]).astype(np.float32)
+    return query, np.concatenate([near_rows, far]).astype(np.float32)
 
 
 HALF = 300
@@ -182,11 +184,11 @@ def test_a_search_returns_the_nearest_of_what_its_scope_allows(
 ) -> None:
     query, rows = against_the_query(rng)
     extra, scope = SCOPES[which]()
-    held = entries(metric, rows, **extra)
-    index = index_of(metric, held)
-    asked = form(metric, query[None])
-    (found,) = index.search(engine, asked, limit, scope)
-    assert_right(metric, held, asked[0], limit, scope, found)
+    contents = entries(metric, rows, **extra)
+    index = index_of(metric, contents)
+    query_rows = form(metric, query[None])
+    (result,) = index.search(engine, query_rows, limit, scope)
+    assert_right(metric, contents, query_rows[0], limit, scope, result)
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 19, 20, 21, 33, 70])
@@ -195,23 +197,23 @@ def test_many_queries_are_each_answered_as_if_alone(
     engine: Engine, metric: Measure, count: int, filtered: bool, rng: np.random.Generator
 ) -> None:
     _, rows = against_the_query(rng)
-    held = entries(metric, rows)
-    index = index_of(metric, held)
+    contents = entries(metric, rows)
+    index = index_of(metric, contents)
     queries = form(metric, rng.standard_normal((count, rows.shape[1])).astype(np.float32))
     scope = SearchScope(now=NOW, allowed=np.arange(1, 600, 7)) if filtered else SearchScope(now=NOW)
     answers = index.search(engine, queries, 9, scope)
     assert len(answers) == count
-    for query, found in zip(queries, answers, strict=True):
-        assert_right(metric, held, query, 9, scope, found)
+    for query, result in zip(queries, answers, strict=True):
+        assert_right(metric, contents, query, 9, scope, result)
 
 
 def test_no_query_and_an_empty_index_find_nothing(engine: Engine, metric: Measure) -> None:
     index = ExactIndex(3, metric)
-    asked = form(metric, np.ones((2, 3), dtype=np.float32))
-    assert [len(found.keys) for found in index.search(engine, asked, 5, SearchScope(now=NOW))] == [0, 0]
+    query_rows = form(metric, np.ones((2, 3), dtype=np.float32))
+    assert [len(result.keys) for result in index.search(engine, query_rows, 5, SearchScope(now=NOW))] == [0, 0]
     index.put(entries(metric, np.ones((1, 3), dtype=np.float32)))
     index.remove(np.array([1]))
-    assert [found.allowed_count for found in index.search(engine, asked, 5, SearchScope(now=NOW))] == [0, 0]
+    assert [result.allowed_count for result in index.search(engine, query_rows, 5, SearchScope(now=NOW))] == [0, 0]
 
 
 FAR_OUT = [(16, 1), (16, 40), (384, 400), (4_096, 20), (8_192, 16)]
@@ -224,18 +226,18 @@ def test_nearly_equal_vectors_far_from_the_origin_keep_their_order_under_l2(
     """Where |q|² - 2qx + |x|² would cancel: FAISS goes over to it at many queries, or at many numbers in them."""
     base = (1_000 * rng.standard_normal(dimension)).astype(np.float32)
     away = 0.02 * np.arange(1, 41)[:, None] * rng.standard_normal((40, dimension))
-    held = entries("l2", (base + away).astype(np.float32)[::-1])
-    best = np.sort(-closeness("l2", base, held.rows))[:5]
-    for found in index_of("l2", held).search(engine, np.stack([base] * count), 5, SearchScope(now=NOW)):
-        got = np.sort(-closeness("l2", base, held.rows[found.keys - 1]))
+    contents = entries("l2", (base + away).astype(np.float32)[::-1])
+    best = np.sort(-closeness("l2", base, contents.rows))[:5]
+    for result in index_of("l2", contents).search(engine, np.stack([base] * count), 5, SearchScope(now=NOW)):
+        got = np.sort(-closeness("l2", base, contents.rows[result.keys - 1]))
         np.testing.assert_allclose(got, best, rtol=1e-4)
 
 
 def test_equal_scores_come_in_the_order_of_their_keys(engine: Engine, metric: Measure) -> None:
     rows = np.ones((9, 4), dtype=np.float32)
     index = index_of(metric, entries(metric, rows, keys=[5, 3, 9, 1, 7, 2, 8, 6, 4]))
-    (found,) = index.search(engine, form(metric, rows[:1]), 9, SearchScope(now=NOW))
-    assert found.keys.tolist() == list(range(1, 10))
+    (result,) = index.search(engine, form(metric, rows[:1]), 9, SearchScope(now=NOW))
+    assert result.keys.tolist() == list(range(1, 10))
 
 
 # -- beyond float32
@@ -260,20 +262,20 @@ def test_huge_and_tiny_vectors_rank_as_float64_does_and_none_is_lost(
 ) -> None:
     direction = np.abs(rng.standard_normal(6)) + 0.5
     rows = (np.array(EXTREMES[which])[:, None] * (direction / direction.max())).astype(np.float32)
-    held = entries(metric, rng.permutation(rows))
+    contents = entries(metric, rng.permutation(rows))
     query = (np.float32(queried) * np.ones(6, dtype=np.float32)).astype(np.float32)
-    index = index_of(metric, held)
+    index = index_of(metric, contents)
     for limit in (3, len(rows)):
-        for allowed in (None, held.keys[::2]):
+        for allowed in (None, contents.keys[::2]):
             scope = SearchScope(now=NOW, allowed=allowed)
             answers = index.search(engine, np.stack([query] * count), limit, scope)
-            close = closeness(metric, query, held.rows)
-            places = in_scope(held, scope)
+            close = closeness(metric, query, contents.rows)
+            places = in_scope(contents, scope)
             best = np.sort(close[places])[::-1][: len(answers[0].keys)]
-            for found in answers:
-                assert len(found.keys) == min(limit, len(places)), "short"
-                assert np.isfinite(found.scores).all()
-                got = np.sort(close[found.keys - 1])[::-1]
+            for result in answers:
+                assert len(result.keys) == min(limit, len(places)), "short"
+                assert np.isfinite(result.scores).all()
+                got = np.sort(close[result.keys - 1])[::-1]
                 np.testing.assert_allclose(got, best, rtol=1e-6, atol=0)
 
 
@@ -293,8 +295,8 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
 ) -> None:
     rng = np.random.default_rng(seed)
     index, expected = ExactIndex(4, metric), {}
-    for verb, wanted in changes:
-        keys = np.array(wanted, dtype=np.int64) + lowest
+    for verb, numbers in changes:
+        keys = np.array(numbers, dtype=np.int64) + lowest
         if verb == "remove":
             index.remove(keys)
             for key in keys.tolist():
@@ -312,19 +314,19 @@ def test_any_sequence_of_puts_and_removals_leaves_what_was_put_last(
                 (key, (int(n), int(e), row.tobytes())) for key, n, e, row in zip(*map(list, new), strict=True)
             )
         assert len(index) == len(expected)
-        held = index.table.entries()
+        contents = index.table.entries()
         assert {
-            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
+            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, contents), strict=True)
         } == expected
         every = np.arange(lowest - 2, lowest + 45)
         places = index.table.find(every)
         assert {int(k): int(p) for k, p in zip(every, places, strict=True) if p >= 0} == {
-            int(key): place for place, key in enumerate(held.keys)
+            int(key): place for place, key in enumerate(contents.keys)
         }
         query = form(metric, rng.standard_normal((1, 4)).astype(np.float32))
         scope = SearchScope(now=NOW, namespaces=np.array([1, 3]), excluded=np.array([lowest + 5, lowest + 6]))
-        (found,) = index.search(NumpyEngine(), query, 5, scope)
-        assert_right(metric, held, query[0], 5, scope, found)
+        (result,) = index.search(NumpyEngine(), query, 5, scope)
+        assert_right(metric, contents, query[0], 5, scope, result)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -339,14 +341,14 @@ def test_memory_is_made_longer_where_it_is_unless_somebody_looks_at_it(dtype: st
 
     put(0, 300)
     first = table.storage.rows
-    seen = table.rows
+    view = table.rows
     put(300, 700)
     assert table.storage.rows is not first
-    assert np.array_equal(seen, expected[:300])
-    del seen, first
-    held = id(table.storage)
+    assert np.array_equal(view, expected[:300])
+    del view, first
+    storage_id = id(table.storage)
     put(700, 2_000)
-    assert id(table.storage) == held
+    assert id(table.storage) == storage_id
     assert np.array_equal(table.rows, expected)
 
 
@@ -376,7 +378,7 @@ def pinned_changes(draw: st.DrawFn) -> list[tuple[str, list[int]]]:
 @given(
     changes=pinned_changes(), sparse=st.booleans(), dtype=st.sampled_from(["float32", "float16"]), seed=st.integers(0)
 )
-def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
+def test_pinned_positions_keep_their_vectors_and_deleted_entries_are_in_nothing(
     changes: list[tuple[str, list[int]]], sparse: bool, dtype: str, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -384,8 +386,8 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
     expected: dict[int, tuple[int, int, bytes]] = {}
     pinned: list[bytes] = []
     factor = 10**9 if sparse else 1
-    for verb, wanted in changes:
-        keys = np.array(wanted, dtype=np.int64) * factor
+    for verb, numbers in changes:
+        keys = np.array(numbers, dtype=np.int64) * factor
         if verb == "remove":
             table.remove(keys)
             for key in keys.tolist():
@@ -401,25 +403,25 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
             table.replace_storage(VectorStorage(np.empty((len(table.storage.rows) + 3, 4), dtype=dtype)))
         else:
             old = [np.frombuffer(expected[k][2], dtype) if k in expected else None for k in keys.tolist()]
-            fresh = rng.standard_normal((len(keys), 4)).astype(dtype).astype(np.float32)
+            new_rows = rng.standard_normal((len(keys), 4)).astype(dtype).astype(np.float32)
             if verb == "same":
-                fresh = np.array([f if o is None else o for f, o in zip(fresh, old, strict=True)], np.float32)
+                new_rows = np.array([f if o is None else o for f, o in zip(new_rows, old, strict=True)], np.float32)
             new = IndexEntries(
-                keys, rng.integers(1, 4, len(keys)), NOW + rng.integers(-1, 3, len(keys)), fresh.reshape(-1, 4)
+                keys, rng.integers(1, 4, len(keys)), NOW + rng.integers(-1, 3, len(keys)), new_rows.reshape(-1, 4)
             )
-            before, dead = table.size, table.deleted
+            before, deleted_before = table.size, table.deleted
             table.put(new)
             if verb == "same":
-                assert (table.deleted, table.size) == (dead, before + sum(o is None for o in old))
+                assert (table.deleted, table.size) == (deleted_before, before + sum(o is None for o in old))
             expected.update(
                 (key, (int(n), int(e), row.astype(dtype).tobytes()))
                 for key, n, e, row in zip(*map(list, new), strict=True)
             )
         assert len(table) == len(expected) == table.size - table.deleted == int(table.live.sum())
         assert [row.tobytes() for row in table.rows[: len(pinned)]] == pinned
-        held = table.entries()
+        contents = table.entries()
         assert {
-            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, held), strict=True)
+            int(key): (int(n), int(e), row.tobytes()) for key, n, e, row in zip(*map(list, contents), strict=True)
         } == expected
         every = np.arange(-1, 32) * factor
         places = {int(k): int(p) for k, p in zip(every, table.find(every), strict=True) if p >= 0}
@@ -432,9 +434,9 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
             SearchScope(now=NOW + 1, excluded=every[5:20]),
         ):
             allowed = table.allowed(scope)
-            some = np.arange(table.size) if allowed is None else allowed
-            assert (np.diff(some) > 0).all()
-            assert {int(table.keys[place]) for place in some} == {
+            positions = np.arange(table.size) if allowed is None else allowed
+            assert (np.diff(positions) > 0).all()
+            assert {int(table.keys[place]) for place in positions} == {
                 key
                 for key, (namespace, expiry, _) in expected.items()
                 if expiry > scope.now
@@ -451,7 +453,7 @@ def test_pinned_places_keep_their_vectors_and_the_dead_are_in_nothing(
     come=st.lists(st.integers(1, 25), unique=True, max_size=25),
     cut=st.integers(1, 7),
 )
-def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
+def test_entries_that_were_expected_come_to_their_positions_and_all_others_behind(
     promised: list[int], good: set[int], come: list[int], cut: int
 ) -> None:
     table = VectorTable(partial(allocate_numpy, "float32", 2))
@@ -463,10 +465,10 @@ def test_entries_that_were_expected_come_to_their_places_and_all_others_behind(
     table.end_load()
     assert len(table) == len(come)
     assert table.pinned == len(promised)
-    held = table.entries()
-    assert sorted(held.keys.tolist()) == sorted(come)
-    assert (held.rows[:, 0] == held.keys).all()
-    assert (held.namespaces == held.keys + 100).all()
+    contents = table.entries()
+    assert sorted(contents.keys.tolist()) == sorted(come)
+    assert (contents.rows[:, 0] == contents.keys).all()
+    assert (contents.namespaces == contents.keys + 100).all()
     for place, key in enumerate(promised):
         if key in good and key in come:
             assert table.find(np.array([key])).tolist() == [place]
@@ -613,9 +615,9 @@ def test_going_on_to_share_leaves_no_gap_for_a_writer_and_lets_readers_in() -> N
     go, beside, leave = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock.exclusive() as held:
+        with lock.exclusive() as hold:
             go.wait(BOUND)
-            held.downgrade()
+            hold.downgrade()
             leave.wait(BOUND)
             order.append("held on")
 
@@ -656,7 +658,7 @@ def test_a_raising_block_lets_go() -> None:
 # -- following the file
 
 
-async def found(store: Store, query: Rows, **arguments: Any) -> list[str]:
+async def found_ids(store: Store, query: Rows, **arguments: Any) -> list[str]:
     return [hit.memory.id for hit in await store.memories.search(query, limit=100, **arguments)]
 
 
@@ -679,27 +681,27 @@ async def filled(store: Store, six: Rows) -> Store:
     """Six memories with the ids 0 to 5 and keys 1 to 6, in the index."""
     await store.memories.add_many([{"content": str(i), "id": str(i), "embedding": row} for i, row in enumerate(six)])
     await store.assemblies.add("g", members=["0", "1"])
-    assert sorted(await found(store, six[0])) == list("012345")
+    assert sorted(await found_ids(store, six[0])) == list("012345")
     return store
 
 
 async def test_every_verb_has_changed_the_index_when_it_returns(store: Store, six: Rows) -> None:
     await filled(store, six)
 
-    async def held() -> int:
+    async def entry_count() -> int:
         return (await store.stats()).indexed
 
-    assert await held() == 7
+    assert await entry_count() == 7
     await store.memories.add("new", id="new", embedding=six[0])
-    assert await held() == 8
+    assert await entry_count() == 8
     await store.memories.update("new", embedding=None)
-    assert await held() == 7
+    assert await entry_count() == 7
     async with store.transaction() as tx:
         await tx.memories.delete("5")
-        assert await held() == 7
-    assert await held() == 6
+        assert await entry_count() == 7
+    assert await entry_count() == 6
     await store.assemblies.delete("g")
-    assert await held() == 5
+    assert await entry_count() == 5
     assert store._follower.indexes.applied == await store._database.read(lambda c: _top(c))
 
 
@@ -711,13 +713,13 @@ def _top(connection: Any) -> int:
 async def test_a_memory_leaves_the_results_at_the_moment_it_expires(store: Store, six: Rows) -> None:
     await filled(store, six)
     await store.memories.add("short", id="short", embedding=six[0], ttl=3_600)
-    assert (await found(store, six[0]))[:2] in (["0", "short"], ["short", "0"])
+    assert (await found_ids(store, six[0]))[:2] in (["0", "short"], ["short", "0"])
     await store.memories.update("short", ttl=0.05)
     await asyncio.sleep(0.1)
-    assert "short" not in await found(store, six[0])
-    assert len(await found(store, six[0])) == 6
+    assert "short" not in await found_ids(store, six[0])
+    assert len(await found_ids(store, six[0])) == 6
     await store.memories.update("3", ttl=3_600)
-    assert len(await found(store, six[0])) == 6
+    assert len(await found_ids(store, six[0])) == 6
 
 
 OTHER = """
@@ -744,7 +746,7 @@ async def test_what_another_process_committed_is_found_at_the_next_search(
     caplog.set_level(logging.INFO, "memstore")
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", OTHER, str(path), cwd=ROOT)
     assert await asyncio.wait_for(process.wait(), 60) == 0
-    ranked = await found(store, np.ones(8, dtype=np.float32))
+    ranked = await found_ids(store, np.ones(8, dtype=np.float32))
     assert (ranked[0], ranked[-1]) == ("other", "3")
     assert sorted(ranked) == ["0", "1", "3", "5", "other"]
     assert "rebuil" not in caplog.text, "the log was enough"
@@ -766,7 +768,7 @@ UNLOGGED = (
     ],
     ids=["another epoch", "a log trimmed too far", "an index ahead of the log"],
 )
-async def test_where_the_log_cannot_tell_the_index_is_built_anew(
+async def test_where_the_log_cannot_tell_the_index_is_rebuilt(
     store: Store, path: Path, six: Rows, caplog: pytest.LogCaptureFixture, sign: tuple[str, ...]
 ) -> None:
     await filled(store, six)
@@ -840,12 +842,12 @@ RAW: dict[str, tuple[tuple[str, ...], bool, set[str]]] = {
 
 @pytest.mark.parametrize("which", RAW)
 async def test_raw_sql_is_followed(path: Path, six: Rows, which: str) -> None:
-    statements, foreign_keys, gone = RAW[which]
+    statements, foreign_keys, removed = RAW[which]
     async with memstore.open(path, dimension=DIMENSION) as store:
         await filled(store, six)
         sql(path, *statements, foreign_keys=foreign_keys, ones=ONES)
         hits = await store.memories.search(np.ones(DIMENSION), limit=100)
-        assert {hit.memory.id for hit in hits} == set("012345") - gone
+        assert {hit.memory.id for hit in hits} == set("012345") - removed
         stored = {
             memory.id: memory.embedding async for memory in store.memories.list(where={"embedding": {"$ne": None}})
         }
@@ -863,13 +865,13 @@ async def test_raw_sql_is_followed(path: Path, six: Rows, which: str) -> None:
 
 async def test_a_transaction_searches_past_what_raw_sql_left_in_the_index(path: Path, six: Rows) -> None:
     """REPLACE with foreign keys off deletes a row without a trigger: the index holds a key that is nobody's."""
-    statements, _, gone = RAW["a row replaced without foreign keys"]
+    statements, _, removed = RAW["a row replaced without foreign keys"]
     async with memstore.open(path, dimension=DIMENSION) as store:
         await filled(store, six)
         sql(path, *statements, foreign_keys=False)
         async with store.transaction() as tx:
             hits = await tx.memories.search(np.ones(DIMENSION), limit=100)
-            assert {hit.memory.id for hit in hits} == set("012345") - gone
+            assert {hit.memory.id for hit in hits} == set("012345") - removed
 
 
 async def test_a_transaction_searches_past_a_ghost(path: Path, six: Rows) -> None:
@@ -919,22 +921,22 @@ async def test_a_search_while_others_write_meets_no_half_of_a_change(path: Path,
 
         async def write() -> None:
             for turn in range(120):
-                some = store if turn % 3 else other
-                await some.memories.update("a", content=str(turn % 2), embedding=either[turn % 2])
+                target = store if turn % 3 else other
+                await target.memories.update("a", content=str(turn % 2), embedding=either[turn % 2])
             stop.set()
 
-        async def search(some: Store) -> int:
-            asked = 0
+        async def search(searched: Store) -> int:
+            search_count = 0
             while not stop.is_set():
-                (hit,) = await some.memories.search(either[0])
+                (hit,) = await searched.memories.search(either[0])
                 assert hit.memory.embedding.tobytes() == either[int(hit.memory.content)].tobytes()
                 assert (hit.score > 0.999) == (hit.memory.content == "0")
-                asked += 1
-            return asked
+                search_count += 1
+            return search_count
 
         async with asyncio.timeout(60):
-            _, *asked = await asyncio.gather(write(), search(store), search(store), search(other))
-        assert min(asked) > 5
+            _, *search_counts = await asyncio.gather(write(), search(store), search(store), search(other))
+        assert min(search_counts) > 5
         assert await store.check() == [] == await other.check()
 
 

@@ -1,4 +1,4 @@
-"""Tending: what is built, folded, dropped and written in the background, what stops it, and what its failures cost."""
+"""Maintenance of graphs in the background: builds, merges, drops, snapshots, interruption and failures."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ from memstore.index.hnsw import GraphConstruction
 from memstore.repository.sqlite_only import change_log
 from memstore.sync import maintainer, snapshot, snapshot_writer
 from memstore.sync.snapshot import SnapshotContent
-from tests.support.clusters import DIMENSION, Rows, by_hand, closeness, clustered, settled, small_graphs, sql
+from tests.support.clusters import DIMENSION, Rows, by_hand, closeness, clustered, small_graphs, sql, wait_until_idle
 from tests.support.index_options import with_index
 from tests.support.spaces import placed
 
@@ -59,13 +59,13 @@ async def right(store: Store, rows: Rows, ids: Any = None) -> set[str]:
     names = [str(i) for i in range(len(rows))] if ids is None else list(ids)
     queries = rows[:: max(1, len(rows) // 20)]
     answers = await store.memories.search_many(queries)
-    found = 0
+    hit_count = 0
     for hits, scores in zip(answers, closeness("cosine", queries, rows), strict=True):
         places = [names.index(hit.memory.id) for hit in hits]
         assert len(set(places)) == min(10, len(rows))
         np.testing.assert_allclose([hit.score for hit in hits], scores[places], rtol=2e-6, atol=2e-7)
-        found += int((scores[places] >= np.sort(scores)[-len(places)] - 1e-6).sum())
-    assert found >= 0.99 * min(10, len(rows)) * len(answers)
+        hit_count += int((scores[places] >= np.sort(scores)[-len(places)] - 1e-6).sum())
+    assert hit_count >= 0.99 * min(10, len(rows)) * len(answers)
     return {hits.plan.method for hits in answers}
 
 
@@ -76,24 +76,24 @@ def of_memories(store: Store) -> hybrid.HybridIndex:
 # -- by itself
 
 
-async def test_a_graph_is_built_folded_and_written_by_itself(path: Path) -> None:
+async def test_a_graph_is_built_merged_and_written_by_itself(path: Path) -> None:
     rows = data(900)
     async with opened(path) as store:
         await put(store, rows[:150])
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
         assert (stats.index, stats.graph_nodes, stats.snapshot_bytes) == ("exact", 0, 0)
         assert "fewer than 200" in stats.index_reason
         await put(store, rows[150:400], 150)
-        await settled(store)
+        await wait_until_idle(store)
         assert (await store.stats()).graph_nodes == 400
         assert await right(store, rows[:400]) == {"graph"}
         await put(store, rows[400:460], 400)
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
-        assert (stats.graph_nodes, stats.unindexed) == (400, 60), "a tail so short is not folded"
+        assert (stats.graph_nodes, stats.unindexed) == (400, 60), "too few unindexed entries for a merge"
         await put(store, rows[460:], 460)
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
         assert (stats.graph_nodes, stats.unindexed) == (900, 0)
         assert stats.snapshot_bytes > 50_000
@@ -113,16 +113,16 @@ async def test_a_graph_is_begun_by_the_search_that_loads_faiss(path: Path) -> No
         assert store._maintainer._is_running() or of_memories(store).nodes == 400
 
 
-async def test_enough_dead_entries_have_the_graph_built_anew(path: Path) -> None:
+async def test_enough_deleted_entries_have_the_graph_rebuilt(path: Path) -> None:
     rows = data(900)
     async with opened(path) as store:
         await put(store, rows)
-        await settled(store)
+        await wait_until_idle(store)
         await store.memories.delete_many(ids=[str(i) for i in range(250)])
-        await settled(store)
+        await wait_until_idle(store)
         assert (await store.stats()).graph_deleted == 250
         await store.memories.delete_many(ids=[str(i) for i in range(250, 300)])
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
         assert (stats.graph_deleted, stats.graph_nodes, stats.unindexed) == (0, 600, 0)
         assert await right(store, rows[300:], [str(i) for i in range(300, 900)]) == {"graph"}
@@ -133,27 +133,27 @@ async def test_a_store_that_shrinks_below_half_has_no_graph_any_more(path: Path)
     rows = data(260)
     async with opened(path) as store:
         await put(store, rows)
-        await settled(store)
+        await wait_until_idle(store)
         await store.memories.delete_many(ids=[str(i) for i in range(180, 260)])
-        await settled(store)
+        await wait_until_idle(store)
         assert of_memories(store).nodes == 260, "fewer than it takes to get one"
         await store.memories.delete_many(ids=[str(i) for i in range(99, 180)])
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
         assert (stats.index, stats.graph_nodes, stats.graph_deleted, stats.unindexed) == ("exact", 0, 0, 99)
         assert await right(store, rows[:99]) == {"exact"}
         assert await store.check() == []
         await store.clear()
-        await settled(store)
+        await wait_until_idle(store)
         assert (await store.stats()).indexed == 0
 
 
 async def test_a_graph_is_kept_down_to_half_the_size_it_takes_to_get_one(path: Path) -> None:
     async with opened(path) as store:
         await put(store, data(260))
-        await settled(store)
+        await wait_until_idle(store)
         await store.memories.delete_many(ids=[str(i) for i in range(110)])
-        await settled(store)
+        await wait_until_idle(store)
         assert of_memories(store).nodes > 0
 
 
@@ -162,7 +162,7 @@ async def test_vectors_without_structure_stay_exact_and_it_is_said(path: Path, m
     rows = np.random.default_rng(1).standard_normal((1_500, 256)).astype(np.float32)
     async with opened(path, dimension=256, graph=GraphOptions(m=4, ef_construction=16)) as store:
         await put(store, rows)
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
         assert stats.index == "exact"
         assert "no structure" in stats.index_reason
@@ -172,14 +172,14 @@ async def test_vectors_without_structure_stay_exact_and_it_is_said(path: Path, m
         builds: list[int] = []
         monkeypatch.setattr(GraphConstruction, "link", lambda *_: builds.append(1))
         await store.memories.add("", embedding=rows[0])
-        await settled(store)
+        await wait_until_idle(store)
         await store.optimize()
         assert builds == [], "it was tried again at once"
         assert (await store.stats()).snapshot_bytes == 0
         assert await store.check() == []
 
 
-async def test_a_graph_that_came_after_all_is_no_longer_called_unfit(
+async def test_a_graph_that_came_after_all_is_no_longer_called_unsuitable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = data(900)
@@ -187,20 +187,22 @@ async def test_a_graph_that_came_after_all_is_no_longer_called_unfit(
         with monkeypatch.context() as patch:
             patch.setattr(planner, "MIN_USEFUL_RECALL", 1.1)
             await put(store, rows[:300])
-            await settled(store)
+            await wait_until_idle(store)
             assert (await store.stats()).index == "exact"
         await put(store, rows[300:], 300)
-        await settled(store)
+        await wait_until_idle(store)
         stats = await store.stats()
         assert stats.index == "graph"
         assert "no structure" not in stats.index_reason
 
 
-async def test_with_graph_asked_for_even_unfit_vectors_have_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_graph_asked_for_even_unsuitable_vectors_have_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(planner, "MIN_USEFUL_RECALL", 1.1)
     async with opened(path, index="graph") as store:
         await put(store, data(300))
-        await settled(store)
+        await wait_until_idle(store)
         assert (await store.stats()).index == "graph"
 
 
@@ -241,7 +243,7 @@ async def test_optimize_builds_the_graph_that_was_asked_for_however_small(path: 
             assert len(sql(path, "SELECT pk FROM index_snapshot")) == 1
 
 
-async def test_optimize_leaves_no_tail_no_dead_and_a_snapshot_of_all(path: Path) -> None:
+async def test_optimize_leaves_no_unindexed_no_deleted_and_a_snapshot_of_all(path: Path) -> None:
     rows = data(500)
     async with opened(path) as store:
         await put(store, rows[:450])
@@ -310,20 +312,20 @@ async def test_the_event_loop_does_none_of_the_work(
 ) -> None:
     owner, name = step
     threads: set[int] = set()
-    whole: Callable[..., Any] = getattr(owner, name)
+    original: Callable[..., Any] = getattr(owner, name)
 
     def noted(*arguments: Any, **named: Any) -> Any:
         threads.add(threading.get_ident())
-        result = whole(*arguments, **named)
+        result = original(*arguments, **named)
         if name != "stream":
             return result
 
-        def each() -> Any:
+        def chunks_of_result() -> Any:
             for chunk in result:
                 threads.add(threading.get_ident())
                 yield chunk
 
-        return each()
+        return chunks_of_result()
 
     monkeypatch.setattr(owner, name, noted)
     for turn in range(2):
@@ -333,12 +335,12 @@ async def test_the_event_loop_does_none_of_the_work(
             await store.optimize()
             await store.memories.delete_many(ids=[str(i) for i in range(turn * 200, turn * 200 + 120 + turn * 80)])
             await store.optimize()
-            await settled(store)
+            await wait_until_idle(store)
     assert threads, "it was not done at all"
     assert threading.get_ident() not in threads
 
 
-async def test_an_index_that_was_built_anew_leaves_no_other_in_memory(path: Path) -> None:
+async def test_an_index_that_was_rebuilt_leaves_no_other_in_memory(path: Path) -> None:
     async with opened(path) as store:
         await put(store, data(500))
         await store.optimize()
@@ -353,15 +355,15 @@ async def test_an_index_that_was_built_anew_leaves_no_other_in_memory(path: Path
 # -- the end
 
 
-async def test_closing_in_the_middle_of_a_fold_waits_for_a_piece_of_it(
+async def test_closing_in_the_middle_of_a_merge_waits_for_a_piece_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pieces, whole = [], GraphConstruction.link
+    pieces, original = [], GraphConstruction.link
 
     def slow(self: GraphConstruction, storage: Any, count: int) -> None:
         pieces.append(count)
         time.sleep(0.2)
-        whole(self, storage, min(count, 20))
+        original(self, storage, min(count, 20))
 
     monkeypatch.setattr(GraphConstruction, "link", slow)
     rows = data(800)
@@ -378,7 +380,7 @@ async def test_closing_in_the_middle_of_a_fold_waits_for_a_piece_of_it(
     small_graphs(monkeypatch)
     async with opened(path) as again:
         await right(again, rows)
-        await settled(again)
+        await wait_until_idle(again)
         assert await right(again, rows) == {"graph"}
         assert await again.check() == []
 
@@ -387,12 +389,12 @@ async def test_closing_in_the_middle_of_a_snapshot_waits_for_a_chunk_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshot, "CHUNK", 1_024)
-    written, whole = [], snapshot_writer._add_chunk
+    written, original = [], snapshot_writer._add_chunk
 
     def slow(*arguments: Any, **named: Any) -> None:
         written.append(1)
         time.sleep(0.1)
-        whole(*arguments, **named)
+        original(*arguments, **named)
 
     monkeypatch.setattr(snapshot_writer, "_add_chunk", slow)
     store = await opened(path)
@@ -437,10 +439,10 @@ async def test_nothing_is_lost_by_closing_without_optimizing(path: Path) -> None
         assert await right(store, rows) == {"exact"}
 
 
-async def test_a_close_that_is_refused_leaves_the_graph_tended(path: Path) -> None:
+async def test_a_close_that_is_refused_leaves_the_graph_maintained(path: Path) -> None:
     store = await opened(path, timeout=0.3)
     await put(store, data(300))
-    await settled(store)
+    await wait_until_idle(store)
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def writing() -> None:
@@ -456,18 +458,18 @@ async def test_a_close_that_is_refused_leaves_the_graph_tended(path: Path) -> No
     leave.set()
     await task
     await put(store, data(300, seed=2), 300)
-    await settled(store)
+    await wait_until_idle(store)
     assert of_memories(store).nodes == 600
     await store.close()
 
 
-async def test_a_cancelled_close_leaves_the_graph_tended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, begun = GraphConstruction.link, threading.Event()
+async def test_a_cancelled_close_leaves_the_graph_maintained(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, begun = GraphConstruction.link, threading.Event()
 
     def slow(*arguments: Any) -> None:
         begun.set()
         time.sleep(0.3)
-        whole(*arguments)
+        original(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(GraphConstruction, "link", slow)
@@ -533,15 +535,15 @@ def test_a_process_that_ends_while_a_graph_is_built_ends_without_a_word(path: Pa
     assert "Traceback" not in done.stderr
 
 
-async def test_a_table_may_grow_and_lose_entries_while_it_is_folded(
+async def test_a_table_may_grow_and_lose_entries_while_it_is_merged(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is linked lies where it lay; the memory it lies in is another three times over."""
-    whole = GraphConstruction.link
+    original = GraphConstruction.link
 
     def slow(self: GraphConstruction, storage: Any, count: int) -> None:
         time.sleep(0.02)
-        whole(self, storage, min(count, 25))
+        original(self, storage, min(count, 25))
 
     monkeypatch.setattr(GraphConstruction, "link", slow)
     rows = data(2_400)
@@ -553,17 +555,17 @@ async def test_a_table_may_grow_and_lose_entries_while_it_is_folded(
             assert store._maintainer._is_running()
             await put(store, rows[first : first + 300], first)
             sizes.add(len(of_memories(store).table.storage.rows))
-            gone = [str(i) for i in range(first - 300, first - 290)]
-            await store.memories.delete_many(ids=gone)
+            removed = [str(i) for i in range(first - 300, first - 290)]
+            await store.memories.delete_many(ids=removed)
             rows[first - 290] = -rows[first - 290]
             await store.memories.update(str(first - 290), embedding=rows[first - 290])
             await store.memories.search_many(rows[:20])
         assert len(sizes) > 2
-        left = [i for i in range(2_100) if not (i < 1_800 and i % 300 < 10)]
-        monkeypatch.setattr(GraphConstruction, "link", whole)
-        await right(store, rows[left], map(str, left))
-        await settled(store)
-        assert await right(store, rows[left], map(str, left)) == {"graph"}
+        remaining = [i for i in range(2_100) if not (i < 1_800 and i % 300 < 10)]
+        monkeypatch.setattr(GraphConstruction, "link", original)
+        await right(store, rows[remaining], map(str, remaining))
+        await wait_until_idle(store)
+        assert await right(store, rows[remaining], map(str, remaining)) == {"graph"}
         assert await store.check() == []
 
 
@@ -590,7 +592,7 @@ async def test_a_failure_is_logged_once_not_tried_again_at_once_and_costs_no_sea
         patch.setattr(owner, step, fail)
         async with opened(path) as store:
             await put(store, rows[:400])
-            await settled(store)
+            await wait_until_idle(store)
             for i in range(400, 600):
                 await store.memories.add("", id=str(i), embedding=rows[i])
             assert await right(store, rows[:600]) == {"exact"}
@@ -648,7 +650,7 @@ async def test_a_read_only_store_has_a_graph_and_writes_nothing(path: Path, capl
         await put(store, rows)
     before = path.read_bytes()
     async with opened(path, read_only=True, index="graph", graph=GraphOptions(m=8)) as store:
-        await settled(store)
+        await wait_until_idle(store)
         assert of_memories(store).nodes == 500
         await store.optimize()
         assert await right(store, rows) == {"graph"}
@@ -704,7 +706,7 @@ async def test_two_processes_may_tend_one_file(path: Path, monkeypatch: pytest.M
         assert await store.check() == []
         vectors = {memory.id: memory.embedding async for memory in store.memories.list()}
         assert len(vectors) == 1_000
-        await settled(store)
+        await wait_until_idle(store)
         rows = np.stack([vector for vector in vectors.values() if vector is not None])
         assert await right(store, rows, vectors) == {"graph"}
         await store.optimize()
@@ -726,35 +728,35 @@ async def test_the_recall_that_is_stated_is_what_is_found(path: Path, metric: An
         stats = await store.stats()
         assert stats.recall is not None
         answers = await store.memories.search_many(rows[::10], recall.LIMIT)
-        found = 0
+        hit_count = 0
         for hits, scores in zip(answers, closeness(metric, rows[::10], rows), strict=True):
             places = [int(hit.memory.id) for hit in hits]
-            found += int((scores[places] >= np.sort(scores)[-10] - 1e-6).sum())
-        assert found / 1_200 == pytest.approx(stats.recall, abs=0.02)
+            hit_count += int((scores[places] >= np.sort(scores)[-10] - 1e-6).sum())
+        assert hit_count / 1_200 == pytest.approx(stats.recall, abs=0.02)
 
 
-async def test_a_graph_that_grew_little_keeps_its_effort_and_one_that_grew_much_is_measured_again(
+async def test_a_graph_that_grew_little_keeps_its_ef_search_and_one_that_grew_much_is_measured_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    whole = hnsw.Graph.search
+    searches: list[int] = []
+    original = hnsw.Graph.search
 
     def noted(self: hnsw.Graph, queries: Rows, limit: int, effort: int) -> Any:
-        asked.append(effort)
-        return whole(self, queries, limit, effort)
+        searches.append(effort)
+        return original(self, queries, limit, effort)
 
     monkeypatch.setattr(hnsw.Graph, "search", noted)
     rows = data(600)
     async with opened(path) as store:
         by_hand(store)
         for upto, measured in ((400, True), (450, False), (600, True)):
-            before = len(asked)
+            before = len(searches)
             await put(store, rows[of_memories(store).nodes if store._follower.indexes.by_kind else 0 : upto],
                       of_memories(store).nodes if store._follower.indexes.by_kind else 0)  # fmt: skip
             await store.optimize()
-            assert (len(asked) > before) is measured
+            assert (len(searches) > before) is measured
             assert of_memories(store).nodes == upto
 
 
-def test_the_log_of_the_tender_is_the_librarys_own() -> None:
+def test_the_log_of_the_maintainer_is_the_librarys_own() -> None:
     assert maintainer._log is logging.getLogger("memstore")

@@ -57,8 +57,8 @@ async def hits(path, **options):
 @pytest.mark.parametrize("index", ["exact", "graph"])
 async def test_where_faiss_carries_an_llvm_runtime_it_is_not_loaded_unasked(path, llvm, monkeypatch, index) -> None:
     monkeypatch.setattr(FaissEngine, "load", lambda: pytest.fail("it was loaded"))
-    found, why = await hits(path, index=index)
-    assert (found.plan.engine, found[0].memory.id) == ("numpy", "0")
+    result, why = await hits(path, index=index)
+    assert (result.plan.engine, result[0].memory.id) == ("numpy", "0")
     assert "engine='faiss'" in why
 
 
@@ -67,8 +67,8 @@ async def test_asked_for_it_is_loaded_where_no_other_is(path, llvm, monkeypatch)
     assert runtimes.faiss_conflict() is None
     monkeypatch.undo()  # FAISS is not one to be imported a second time
     monkeypatch.setattr(engine_selector, "faiss_bundles_libomp", lambda: True)
-    found, _ = await hits(path, engine="faiss")
-    assert (found.plan.engine, found[0].memory.id) == ("faiss", "0")
+    result, _ = await hits(path, engine="faiss")
+    assert (result.plan.engine, result[0].memory.id) == ("faiss", "0")
 
 
 @pytest.mark.parametrize("other", ["/opt/torch/lib/libomp.dylib", "C:\\x\\libiomp5md.dll", "/opt/libiomp5.dylib"])
@@ -78,17 +78,17 @@ async def test_beside_another_llvm_runtime_it_is_refused_with_what_to_do(path, l
         await hits(path, engine="faiss")
     assert "engine='numpy'" in str(caught.value)
     assert llvm[-1] in str(caught.value)
-    found, _ = await hits(path, engine="numpy")
-    assert found[0].memory.id == "0"
+    result, _ = await hits(path, engine="numpy")
+    assert result[0].memory.id == "0"
 
 
 def test_a_runtime_is_told_by_the_name_of_its_file() -> None:
-    made = {
+    vendors = {
         "/a/libgomp-e985bcbb.so.1.0.0": "GNU",
         "/a/libomp.dylib": "LLVM",
         "/a/libiomp5.so": "Intel",
         "/a/vcomp140.dll": "Microsoft",
     }
-    assert {path: runtimes.describe_runtime(path) for path in made} == {p: f"{m}'s, {p}" for p, m in made.items()}
+    assert {path: runtimes.describe_runtime(path) for path in vendors} == {p: f"{m}'s, {p}" for p, m in vendors.items()}
     others = ["/a/libomptarget.so", "/a/libcomp.so", "/omp/libm.so", "/a/libgomp-1/x.so"]
-    assert [path for path in [*made, *others] if runtimes._OPENMP.match(path.rsplit("/", 1)[1])] == [*made]
+    assert [path for path in [*vendors, *others] if runtimes._OPENMP.match(path.rsplit("/", 1)[1])] == [*vendors]

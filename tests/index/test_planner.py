@@ -1,4 +1,4 @@
-"""The planner: which search is asked, with what effort, and what a graph needs, at each border of its rules."""
+"""The planner: search methods, candidates, and graph tasks, at each border of its rules."""
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +22,7 @@ quick = settings(max_examples=150, deadline=None, derandomize=True)
 
 
 @pytest.mark.parametrize(
-    ("asked", "method", "candidates", "reason"),
+    ("arguments", "method", "candidates", "reason"),
     [
         ({"nodes": 0, "allowed": 0}, "exact", 0, "no graph"),
         ({"nodes": 0, "allowed": MANY}, "exact", 0, "no graph"),
@@ -48,8 +48,8 @@ quick = settings(max_examples=150, deadline=None, derandomize=True)
         ({"nodes": 64, "allowed": 64, "kind": "graph"}, "exact", 0, "most of them needed"),
     ],
 )
-def test_which_search_is_asked(asked: dict[str, object], method: str, candidates: int, reason: str) -> None:
-    choice = choose_method(**({"kind": "auto", "nodes": MANY, "limit": 10, "ef_search": 64} | asked))  # type: ignore[arg-type]
+def test_which_search_is_used(arguments: dict[str, object], method: str, candidates: int, reason: str) -> None:
+    choice = choose_method(**({"kind": "auto", "nodes": MANY, "limit": 10, "ef_search": 64} | arguments))  # type: ignore[arg-type]
     assert choice == MethodChoice(method, candidates, reason)
 
 
@@ -58,7 +58,7 @@ def test_which_search_is_asked(asked: dict[str, object], method: str, candidates
     kind=KINDS, nodes=st.integers(0, 10**7), share=st.floats(0, 1), limit=st.integers(1, 10_000),
     ef_search=st.integers(8, 70_000),
 )  # fmt: skip
-def test_a_graph_is_asked_only_for_what_it_can_give(
+def test_a_graph_is_used_only_for_what_it_can_give(
     kind: str, nodes: int, share: float, limit: int, ef_search: int
 ) -> None:
     allowed = int(nodes * share)
@@ -71,7 +71,7 @@ def test_a_graph_is_asked_only_for_what_it_can_give(
     assert allowed >= planner.MIN_ALLOWED_SHARE * nodes
     assert max(limit, ef_search) <= choice.candidates < nodes
     expected = complete_prefix(choice.candidates) * allowed / nodes if allowed < nodes else choice.candidates
-    assert expected >= limit, "of the candidates that are trusted, fewer are allowed than are wanted"
+    assert expected >= limit, "the complete prefix holds fewer allowed candidates than the limit"
 
 
 @quick
@@ -96,22 +96,22 @@ def test_the_narrower_a_filter_the_longer_the_list(
     ("ef_search", "limit", "candidates"),
     [(64, 1, 64), (64, 10, 64), (64, 11, 64), (64, 12, 66), (64, 100, 242), (8, 1, 8), (8, 10, 25), (1_024, 10, 1_024)],
 )
-def test_the_effort_grows_with_what_is_wanted(ef_search: int, limit: int, candidates: int) -> None:
+def test_the_ef_search_grows_with_what_is_wanted(ef_search: int, limit: int, candidates: int) -> None:
     assert ef_search_for(ef_search, limit) == candidates
 
 
 @quick
 @given(ef_search=st.integers(1, 70_000), limit=st.integers(1, 10_000))
-def test_the_effort_is_never_less_than_what_was_measured_nor_than_twice_what_is_wanted(
+def test_the_ef_search_is_never_less_than_what_was_measured_nor_than_twice_what_is_wanted(
     ef_search: int, limit: int
 ) -> None:
     assert ef_search_for(ef_search, limit) >= max(ef_search, 2 * limit)
     assert ef_search_for(ef_search, limit) <= ef_search_for(ef_search, limit + 1)
 
 
-@pytest.mark.parametrize(("candidates", "some"), [(1, 1), (2, 1), (4, 3), (64, 48), (100, 75), (101, 75)])
-def test_the_last_quarter_of_a_list_is_not_trusted(candidates: int, some: int) -> None:
-    assert complete_prefix(candidates) == some
+@pytest.mark.parametrize(("candidates", "complete"), [(1, 1), (2, 1), (4, 3), (64, 48), (100, 75), (101, 75)])
+def test_the_last_quarter_of_a_list_is_not_trusted(candidates: int, complete: int) -> None:
+    assert complete_prefix(candidates) == complete
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_a_graph_needs(state: dict[str, int], thorough: bool, what: str | N
     ("nodes", "unindexed"),
     [(0, 1_000), (1, 1_000), (20_000, 1_000), (20_020, 1_001), (200_000, 10_000), (10**7, 10_000)],
 )
-def test_from_which_tail_on_it_is_folded(nodes: int, unindexed: int) -> None:
+def test_from_which_unindexed_on_it_is_merged(nodes: int, unindexed: int) -> None:
     assert merge_threshold(nodes) == unindexed
 
 

@@ -1,4 +1,4 @@
-"""Snapshots of the graph: found again at the next open, true to the log, and of no harm however damaged."""
+"""Graph snapshots: attached at the next open, equal to the log, and harmless when damaged."""
 
 import asyncio
 import json
@@ -28,7 +28,17 @@ from memstore.repository.sqlite_only import change_log, index_snapshots
 from memstore.repository.sqlite_only.index_snapshots import Header
 from memstore.sync import maintainer, snapshot, snapshot_writer
 from memstore.sync.snapshot import DELETED_KEY
-from tests.support.clusters import DIMENSION, Rows, attached, by_hand, closeness, clustered, settled, small_graphs, sql
+from tests.support.clusters import (
+    DIMENSION,
+    Rows,
+    attached,
+    by_hand,
+    closeness,
+    clustered,
+    small_graphs,
+    sql,
+    wait_until_idle,
+)
 from tests.support.index_options import with_index
 
 COUNT, GROUPS, M = 320, 130, 8
@@ -44,7 +54,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Held:
+class Corpus:
     """What a file holds: which memory has which vector, and the vectors of the assemblies."""
 
     vectors: dict[str, Rows]
@@ -62,25 +72,25 @@ class Held:
             np.testing.assert_allclose([hit.score for hit in hits], scores[places], rtol=2e-6, atol=2e-7)
             right += int((scores[places] >= np.sort(scores)[-10] - 1e-6).sum())
         assert right >= least * 10 * len(answers)
-        near = await store.assemblies.search_many(self.queries, 5, recursive=True)
+        assembly_hits = await store.assemblies.search_many(self.queries, 5, recursive=True)
         groups = {a.id: a.composite async for a in store.assemblies.list(recursive=True) if a.composite is not None}
         names = sorted(groups)
         close = closeness("cosine", self.queries, np.stack([groups[name] for name in names]))
         right = 0
-        for hits, scores in zip(near, close, strict=True):
+        for hits, scores in zip(assembly_hits, close, strict=True):
             places = [names.index(hit.assembly.id) for hit in hits]
             assert len(set(places)) == 5
             np.testing.assert_allclose([hit.score for hit in hits], scores[places], rtol=2e-6, atol=2e-6)
             right += int((scores[places] >= np.sort(scores)[-5] - 1e-6).sum())
-        assert right >= least * 5 * len(near)
-        return {hits.plan.method for hits in [*answers, *near]}
+        assert right >= least * 5 * len(assembly_hits)
+        return {hits.plan.method for hits in [*answers, *assembly_hits]}
 
 
 def opened(path: Path, **options: Any) -> Any:
     return memstore.open(path, dimension=DIMENSION, durability="relaxed", timeout=10, **with_index(options))
 
 
-async def saved(path: Path) -> Held:
+async def saved(path: Path) -> Corpus:
     rng = np.random.default_rng(4)
     rows, _ = clustered(rng, COUNT)
     async with opened(path, graph=GraphOptions(m=M)) as store:
@@ -98,11 +108,11 @@ async def saved(path: Path) -> Held:
         assert (await store.stats()).graph_nodes == COUNT
         assert store._follower.indexes.by_kind["assembly"].nodes == GROUPS
     queries = rows[:12] + 0.2 * rng.standard_normal((12, DIMENSION)).astype(np.float32)
-    return Held({str(i): row for i, row in enumerate(rows)}, queries)
+    return Corpus({str(i): row for i, row in enumerate(rows)}, queries)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
     path = tmp_path_factory.mktemp("made") / "made.db"
     with pytest.MonkeyPatch.context() as patch:
         small_graphs(patch, MIN_GRAPH_VECTORS=100)
@@ -111,12 +121,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Held]:
 
 
 @pytest.fixture
-def held(made: tuple[Path, Held], path: Path) -> Held:
+def corpus(template: tuple[Path, Corpus], path: Path) -> Corpus:
     """What is in the file at *path*: a store closed with a snapshot of both its graphs, in many chunks."""
-    shutil.copyfile(made[0], path)
+    shutil.copyfile(template[0], path)
     assert sql(path, "SELECT space_pk, complete FROM index_snapshot ORDER BY 1") == [(1, 1), (2, 1)]
     assert sql(path, "SELECT count(*) FROM index_chunk")[0][0] > 8
-    return replace(made[1], vectors=dict(made[1].vectors))
+    return replace(template[1], vectors=dict(template[1].vectors))
 
 
 @pytest.fixture
@@ -124,7 +134,7 @@ def no_building(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph can come from a snapshot, and from nowhere else."""
 
     async def refuse(*_: object) -> None:
-        raise AssertionError("a graph was built or folded")
+        raise AssertionError("a graph was built or merged")
 
     monkeypatch.setattr(maintainer.IndexMaintainer, "_merge", refuse)
 
@@ -137,68 +147,70 @@ def generations(path: Path) -> list[tuple[int, int]]:
     return sql(path, "SELECT space_pk, pk FROM index_snapshot ORDER BY 1, 2")
 
 
-# -- found again
+# -- attached at the next open
 
 
 @pytest.mark.usefixtures("no_building")
-async def test_the_next_open_finds_the_graphs_of_memories_and_assemblies_in_the_file(path: Path, held: Held) -> None:
+async def test_the_next_open_finds_the_graphs_of_memories_and_assemblies_in_the_file(
+    path: Path, corpus: Corpus
+) -> None:
     before = generations(path)
     async with opened(path) as store:
-        await store.memories.search(held.queries[0])
-        await settled(store)
+        await store.memories.search(corpus.queries[0])
+        await wait_until_idle(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
         stats = await store.stats()
         assert (stats.graph_nodes, stats.unindexed, stats.graph_deleted, stats.index) == (COUNT, 0, 0, "graph")
         assert stats.recall is not None
         assert stats.ef_search is not None
         assert stats.snapshot_bytes == sql(path, "SELECT sum(length(data)) FROM index_chunk")[0][0]
-        assert await held.judge(store) == {"graph"}
+        assert await corpus.judge(store) == {"graph"}
         assert await store.check() == []
     assert generations(path) == before, "it was written again, though nothing had changed"
 
 
 @pytest.mark.usefixtures("no_building")
-async def test_searches_are_exact_until_the_graph_is_there(path: Path, held: Held) -> None:
+async def test_searches_are_exact_until_the_graph_is_there(path: Path, corpus: Corpus) -> None:
     async with opened(path) as store:
         by_hand(store)
-        assert await held.judge(store) == {"exact"}
+        assert await corpus.judge(store) == {"exact"}
         assert await store.check() == []
         await store.memories.delete("3")
-        await store.memories.upsert("", id="4", embedding=held.vectors["5"])
-        await store.memories.add("", id="late", embedding=held.vectors["9"])
-        del held.vectors["3"]
-        held.vectors |= {"4": held.vectors["5"], "late": held.vectors["9"]}
-        assert await held.judge(store) == {"exact"}
+        await store.memories.upsert("", id="4", embedding=corpus.vectors["5"])
+        await store.memories.add("", id="late", embedding=corpus.vectors["9"])
+        del corpus.vectors["3"]
+        corpus.vectors |= {"4": corpus.vectors["5"], "late": corpus.vectors["9"]}
+        assert await corpus.judge(store) == {"exact"}
         assert await store.check() == []
         store._maintainer._retry_at = 0.0
         await store.memories.touch(["4"])
-        await store.memories.update("6", embedding=held.vectors["7"])
-        held.vectors["6"] = held.vectors["7"]
+        await store.memories.update("6", embedding=corpus.vectors["7"])
+        corpus.vectors["6"] = corpus.vectors["7"]
         await attached(store)
-        assert await held.judge(store) == {"graph"}
+        assert await corpus.judge(store) == {"graph"}
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
         assert await store.check() == []
 
 
-async def changed(store: Store, held: Held) -> None:
+async def changed(store: Store, corpus: Corpus) -> None:
     """Every kind of change that the log tells of."""
     rng = np.random.default_rng(12)
     rows, _ = clustered(rng, 40)
-    fresh = {f"new{i}": row for i, row in enumerate(rows)} | {str(i): rows[i] for i in range(20)}
-    await store.memories.upsert_many([{"id": id, "content": "", "embedding": row} for id, row in fresh.items()])
-    held.vectors |= fresh
+    new_vectors = {f"new{i}": row for i, row in enumerate(rows)} | {str(i): rows[i] for i in range(20)}
+    await store.memories.upsert_many([{"id": id, "content": "", "embedding": row} for id, row in new_vectors.items()])
+    corpus.vectors |= new_vectors
     await store.memories.delete_many(ids=[str(i) for i in range(30, 50)])
     await store.memories.upsert_many(
-        [{"id": str(i), "content": "", "embedding": held.vectors[str(i)], "ttl": 3_600} for i in range(60, 70)]
+        [{"id": str(i), "content": "", "embedding": corpus.vectors[str(i)], "ttl": 3_600} for i in range(60, 70)]
     )
     await store.memories.upsert_many(
-        [{"id": str(i), "content": "", "embedding": held.vectors[str(i)], "ttl": 0.01} for i in range(70, 90)]
+        [{"id": str(i), "content": "", "embedding": corpus.vectors[str(i)], "ttl": 0.01} for i in range(70, 90)]
     )
     for id in [str(i) for i in (*range(30, 50), *range(70, 90))]:
-        del held.vectors[id]
-    await store.memories.add("", id="90", embedding=rows[3]) if "90" not in held.vectors else None
+        del corpus.vectors[id]
+    await store.memories.add("", id="90", embedding=rows[3]) if "90" not in corpus.vectors else None
     await store.memories.delete("91")
-    await store.memories.add("", id="91", embedding=held.vectors["91"])
+    await store.memories.add("", id="91", embedding=corpus.vectors["91"])
     for i in range(10):
         await store.assemblies.delete(f"g{i}")
     await asyncio.sleep(0.02)
@@ -206,10 +218,10 @@ async def changed(store: Store, held: Held) -> None:
 
 
 @pytest.mark.usefixtures("no_building")
-async def test_what_changed_since_is_replayed_over_it(path: Path, held: Held) -> None:
+async def test_what_changed_since_is_replayed_over_it(path: Path, corpus: Corpus) -> None:
     async with opened(path) as store:
         by_hand(store)
-        await changed(store, held)
+        await changed(store, corpus)
     raw = "INSERT INTO namespace (pk, path) VALUES (7, 'far/')"
     sql(path, raw, "UPDATE memory SET namespace_pk = 7 WHERE id IN ('200', '201', '202')")
     async with opened(path) as store:
@@ -218,43 +230,45 @@ async def test_what_changed_since_is_replayed_over_it(path: Path, held: Held) ->
         index = store._follower.indexes.by_kind["memory"]
         assert index.table.deleted == 20 + 20 + 20 + 1 + 10 + 3
         assert index.unindexed == 40 + 20 + 1 + 10 + 3
-        assert "graph" in await held.judge(store)
-        far = [hit.memory.id for hit in await store.namespace("far").memories.search(held.vectors["201"])]
+        assert "graph" in await corpus.judge(store)
+        far = [hit.memory.id for hit in await store.namespace("far").memories.search(corpus.vectors["201"])]
         assert far[0] == "201"
         assert sorted(far) == ["200", "201", "202"]
-        own = await store.memories.search(held.vectors["201"], 300)
-        assert not {hit.memory.id for hit in own} & {"200", "201", "202"}
+        hits_of_201 = await store.memories.search(corpus.vectors["201"], 300)
+        assert not {hit.memory.id for hit in hits_of_201} & {"200", "201", "202"}
         assert {f.kind for f in await store.check()} <= {"composite"}  # raw SQL moved members away
         await store.memories.update("61", ttl=0.01)
         await asyncio.sleep(0.02)
-        del held.vectors["61"]
-        await held.judge(store)
+        del corpus.vectors["61"]
+        await corpus.judge(store)
 
 
-async def test_a_snapshot_of_a_graph_with_dead_nodes_is_as_good(path: Path, held: Held) -> None:
+async def test_a_snapshot_of_a_graph_with_deleted_nodes_is_as_good(path: Path, corpus: Corpus) -> None:
     async with opened(path, graph=GraphOptions(m=M, ef_search=64)) as store:
-        await changed(store, held)
+        await changed(store, corpus)
         await store.optimize()
-        dead = store._follower.indexes.by_kind["memory"].table.deleted
-        assert dead > 0
-        assert "graph" in await held.judge(store)
+        deleted = store._follower.indexes.by_kind["memory"].table.deleted
+        assert deleted > 0
+        assert "graph" in await corpus.judge(store)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(path) as store:
             await attached(store)
             index = store._follower.indexes.by_kind["memory"]
-            assert (index.table.deleted, index.unindexed) == (dead, 0)
-            assert "graph" in await held.judge(store)
+            assert (index.table.deleted, index.unindexed) == (deleted, 0)
+            assert "graph" in await corpus.judge(store)
             assert await store.check() == []
 
 
 @pytest.mark.parametrize("vector_type", ["float32", "float16"])
 @pytest.mark.usefixtures("no_building")
-async def test_a_graph_serves_whatever_type_the_vectors_are_kept_in(path: Path, held: Held, vector_type: Any) -> None:
+async def test_a_graph_serves_whatever_type_the_vectors_are_kept_in(
+    path: Path, corpus: Corpus, vector_type: Any
+) -> None:
     async with opened(path, vector_type=vector_type) as store:
         await attached(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
-        assert await held.judge(store) == {"graph"}
+        assert await corpus.judge(store) == {"graph"}
 
 
 # -- damage
@@ -344,72 +358,72 @@ FAULTS: dict[str, tuple[str, ...]] = {
 }
 
 
-async def harmless(path: Path, held: Held, *, found: bool | None, also: str = "snapshot") -> None:
+async def harmless(path: Path, corpus: Corpus, *, reported: bool | None, also: str = "snapshot") -> None:
     """Exact answers at once, `check` says so, `repair` mends it, and the graph comes back by itself."""
     async with opened(path) as store:
         by_hand(store)
-        assert await held.judge(store) == {"exact"}
+        assert await corpus.judge(store) == {"exact"}
         kinds = {finding.kind for finding in await store.check()}
         assert kinds <= {"snapshot", also}
-        assert found is None or kinds == ({"snapshot"} if found else set())
-        if found is None:
+        assert reported is None or kinds == ({"snapshot"} if reported else set())
+        if reported is None:
             assert "memory" not in store._follower.indexes.pending_snapshots, "it was taken for one that fits"
         store._maintainer._retry_at = 0.0
-        held.vectors["0"] = -held.vectors["1"]
-        await store.memories.upsert("", id="0", embedding=held.vectors["0"])
-        await settled(store)
-        assert await held.judge(store) == {"graph"}
+        corpus.vectors["0"] = -corpus.vectors["1"]
+        await store.memories.upsert("", id="0", embedding=corpus.vectors["0"])
+        await wait_until_idle(store)
+        assert await corpus.judge(store) == {"graph"}
         assert all(there > 0.95 * many for there, many in zip(nodes(store).values(), (COUNT, GROUPS), strict=True))
         assert (await store.repair()).remaining == []
-        await held.judge(store)
+        await corpus.judge(store)
         assert await store.check() == []
 
 
 @pytest.mark.parametrize("which", CONTENT)
-async def test_a_damaged_snapshot_is_reported_and_does_no_harm(path: Path, held: Held, which: str) -> None:
+async def test_a_damaged_snapshot_is_reported_and_does_no_harm(path: Path, corpus: Corpus, which: str) -> None:
     sql(path, *CONTENT[which])
     async with opened(path, read_only=True) as store:
         details = [finding.detail for finding in await store.check()]
         assert details
-        known = ("is not what was written", "is missing", "invalid graph snapshot header")
-        assert all(any(words in detail for words in known) for detail in details)
-    await harmless(path, held, found=True)
+        messages = ("is not what was written", "is missing", "invalid graph snapshot header")
+        assert all(any(words in detail for words in messages) for detail in details)
+    await harmless(path, corpus, reported=True)
 
 
 @pytest.mark.parametrize("which", UNFIT)
-async def test_a_snapshot_that_does_not_fit_is_passed_over(path: Path, held: Held, which: str) -> None:
+async def test_a_snapshot_that_does_not_fit_is_passed_over(path: Path, corpus: Corpus, which: str) -> None:
     sql(path, *UNFIT[which], checked=False)
-    await harmless(path, held, found=None)
+    await harmless(path, corpus, reported=None)
 
 
 @pytest.mark.parametrize("said", UNFIT_PARAMETERS, ids=str)
-async def test_a_snapshot_of_another_graph_than_is_asked_for_is_passed_over(
-    path: Path, held: Held, said: dict[str, Any]
+async def test_a_snapshot_of_another_graph_than_is_used_for_is_passed_over(
+    path: Path, corpus: Corpus, said: dict[str, Any]
 ) -> None:
     _, keys, links = contents(path)
     forge(path, keys, links, **said)
     async with opened(path) as store:
         by_hand(store)
-        await store.memories.search(held.queries[0])
+        await store.memories.search(corpus.queries[0])
         assert "memory" not in store._follower.indexes.pending_snapshots
         await store.optimize()
         assert nodes(store)["memory"] == COUNT
-        assert "graph" in await held.judge(store)
+        assert "graph" in await corpus.judge(store)
 
 
-async def test_a_graph_that_is_mostly_dead_is_passed_over(path: Path, held: Held) -> None:
+async def test_a_graph_that_is_mostly_deleted_is_passed_over(path: Path, corpus: Corpus) -> None:
     _, keys, links = contents(path)
     levels = np.append(links.levels, np.ones(4 * COUNT, dtype=np.int32))
     neighbors = np.append(links.neighbors, np.full(4 * COUNT * 2 * M, -1, dtype=np.int32))
     forge(path, np.append(keys, np.full(4 * COUNT, DELETED_KEY)), links._replace(levels=levels, neighbors=neighbors))
     async with opened(path) as store:
         by_hand(store)
-        await store.memories.search(held.queries[0])
+        await store.memories.search(corpus.queries[0])
         assert "memory" not in store._follower.indexes.pending_snapshots
         assert await store.check() == []
 
 
-async def test_repair_takes_a_damaged_snapshot_out_of_the_file(path: Path, held: Held) -> None:
+async def test_repair_takes_a_damaged_snapshot_out_of_the_file(path: Path, corpus: Corpus) -> None:
     sql(path, *CONTENT["a digest"])
     async with opened(path) as store:
         by_hand(store)
@@ -417,16 +431,16 @@ async def test_repair_takes_a_damaged_snapshot_out_of_the_file(path: Path, held:
         assert {finding.kind for finding in repaired.findings} == {"snapshot"}
         assert repaired.remaining == []
         assert generations(path) == []
-        assert await held.judge(store) == {"exact"}
+        assert await corpus.judge(store) == {"exact"}
 
 
 @pytest.mark.parametrize("which", FAULTS)
-async def test_a_snapshot_that_says_what_cannot_be_is_passed_over(path: Path, held: Held, which: str) -> None:
+async def test_a_snapshot_that_says_what_cannot_be_is_passed_over(path: Path, corpus: Corpus, which: str) -> None:
     sql(path, *FAULTS[which], checked=False)
-    await harmless(path, held, found=None, also="integrity")
+    await harmless(path, corpus, reported=None, also="integrity")
 
 
-async def test_each_chunk_is_looked_at(path: Path, held: Held, caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_chunk_is_looked_at(path: Path, corpus: Corpus, caplog: pytest.LogCaptureFixture) -> None:
     total = sql(path, "SELECT chunks FROM index_snapshot WHERE pk = 1")[0][0]
     for number in range(total):
         (data,) = sql(path, "SELECT data FROM index_chunk WHERE snapshot_pk = 1 AND number = :n", n=number)[0]
@@ -437,7 +451,7 @@ async def test_each_chunk_is_looked_at(path: Path, held: Held, caplog: pytest.Lo
         caplog.clear()
         async with opened(path, read_only=True) as store:
             assert [finding.kind for finding in await store.check()] == ["snapshot"]
-            await settled(store)
+            await wait_until_idle(store)
             assert f"chunk {number} is not what was written" in caplog.text
             assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
         sql(path, write, data=data, n=number)
@@ -445,11 +459,11 @@ async def test_each_chunk_is_looked_at(path: Path, held: Held, caplog: pytest.Lo
         assert await store.check() == []
 
 
-async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_built_anew(path: Path, held: Held) -> None:
+async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_rebuilt(path: Path, corpus: Corpus) -> None:
     """Though nothing has changed since it was written: else each open builds the graph anew."""
     sql(path, *CONTENT["a digest"])
     async with opened(path) as store:
-        await settled(store)
+        await wait_until_idle(store)
         assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maintainer.IndexMaintainer, "_merge", None)
@@ -459,7 +473,7 @@ async def test_a_damaged_snapshot_is_replaced_once_the_graph_was_built_anew(path
             assert await store.check() == []
 
 
-# -- links that are whole, and lead astray
+# -- intact links that lead out of the graph
 
 
 def contents(path: Path) -> tuple[Header, npt.NDArray[np.int64], GraphLinks]:
@@ -546,24 +560,26 @@ TOO_HIGH = {f"{top} layers": (lambda links, top=top: raised(links, top)) for top
 
 
 @pytest.mark.parametrize("which", HOSTILE)
-def test_links_that_lead_out_of_the_graph_are_refused(made: tuple[Path, Held], which: str) -> None:
-    links = contents(made[0])[2]
+def test_links_that_lead_out_of_the_graph_are_refused(template: tuple[Path, Corpus], which: str) -> None:
+    links = contents(template[0])[2]
     links.check(M)
     with pytest.raises(BrokenLinksError):
         HOSTILE[which](links).check(M)
 
 
 @pytest.mark.parametrize("which", ["a link out of range", "an entry out of range", "no level", "links missing"])
-async def test_a_snapshot_that_is_whole_and_leads_astray_is_as_good_as_none(path: Path, held: Held, which: str) -> None:
+async def test_a_snapshot_that_is_whole_and_leads_astray_is_as_good_as_none(
+    path: Path, corpus: Corpus, which: str
+) -> None:
     _, keys, links = contents(path)
     forge(path, keys, HOSTILE[which](links))
-    await harmless(path, held, found=True)
+    await harmless(path, corpus, reported=True)
 
 
 @pytest.mark.parametrize("which", TOO_HIGH)
-def test_layers_that_faiss_has_no_table_for_are_refused(made: tuple[Path, Held], which: str) -> None:
+def test_layers_that_faiss_has_no_table_for_are_refused(template: tuple[Path, Corpus], which: str) -> None:
     """FAISS looks up how many links a layer has in a table that ends with the highest layer it would ever draw."""
-    links = contents(made[0])[2]
+    links = contents(template[0])[2]
     with pytest.raises(BrokenLinksError):
         TOO_HIGH[which](links).check(M)
 
@@ -575,7 +591,7 @@ def double(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 @pytest.mark.parametrize(
-    ("keys_made", "found", "least"),
+    ("keys_made", "reported", "least"),
     [
         (double, True, 0.99),
         (lambda keys: keys + 10**9, False, 0.99),
@@ -585,52 +601,52 @@ def double(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     ids=["a key twice", "keys of nobody", "no keys", "another order"],
 )
 async def test_keys_that_are_not_those_of_the_nodes_cost_no_answer(
-    path: Path, held: Held, keys_made: Callable[..., Any], found: bool, least: float
+    path: Path, corpus: Corpus, keys_made: Callable[..., Any], reported: bool, least: float
 ) -> None:
     """GraphLinks among other vectors are a bad graph, but each answer is still scored by what is stored."""
     _, keys, links = contents(path)
     forge(path, keys_made(keys), links)
     async with opened(path) as store:
         by_hand(store)
-        assert await held.judge(store) == {"exact"}
-        assert bool(await store.check()) is found
+        assert await corpus.judge(store) == {"exact"}
+        assert bool(await store.check()) is reported
         store._maintainer._retry_at = 0.0
-        held.vectors["0"] = -held.vectors["1"]
-        await store.memories.upsert("", id="0", embedding=held.vectors["0"])
-        await settled(store)
-        await held.judge(store, least=least)
+        corpus.vectors["0"] = -corpus.vectors["1"]
+        await store.memories.upsert("", id="0", embedding=corpus.vectors["0"])
+        await wait_until_idle(store)
+        await corpus.judge(store, least=least)
         assert (await store.repair()).remaining == []
 
 
 @pytest.mark.usefixtures("no_building")
-async def test_where_a_graph_gives_fewer_than_are_wanted_the_exact_search_answers(path: Path, held: Held) -> None:
+async def test_where_a_graph_gives_fewer_than_are_wanted_the_exact_search_answers(path: Path, corpus: Corpus) -> None:
     """Unused links are valid: nothing is out of range."""
     _, keys, links = contents(path)
     forge(path, keys, links._replace(neighbors=np.full_like(links.neighbors, -1)))
     async with opened(path) as store:
         await attached(store)
         assert nodes(store)["memory"] == COUNT
-        (hits,) = await store.memories.search_many(held.queries[:1])
+        (hits,) = await store.memories.search_many(corpus.queries[:1])
         assert (hits.plan.method, hits.plan.reason) == ("exact", "the graph found too few")
-        await held.judge(store, least=1.0)
+        await corpus.judge(store, least=1.0)
 
 
 @pytest.mark.parametrize(
     "said", [{"recall": None}, {"recall": "good"}, {"effort": 0}, {"effort": 2**39}, {"recall": float("1e308")}]
 )
-async def test_a_forged_effort_or_recall_breaks_nothing(path: Path, held: Held, said: dict[str, Any]) -> None:
+async def test_a_forged_ef_search_or_recall_breaks_nothing(path: Path, corpus: Corpus, said: dict[str, Any]) -> None:
     _, keys, links = contents(path)
     forge(path, keys, links, **said)
     async with opened(path) as store:
-        await settled(store)
-        await held.judge(store)
+        await wait_until_idle(store)
+        await corpus.judge(store)
         await store.stats()
         assert await store.check() == []
         await store.optimize()
-        await held.judge(store)
+        await corpus.judge(store)
 
 
-async def test_a_forged_snapshot_without_a_recall_is_built_anew(path: Path, held: Held) -> None:
+async def test_a_forged_snapshot_without_a_recall_is_rebuilt(path: Path, corpus: Corpus) -> None:
     header, keys, links = contents(path)
     forge(path, keys, links, recall=header.parameters["recall"])
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -641,8 +657,8 @@ async def test_a_forged_snapshot_without_a_recall_is_built_anew(path: Path, held
             digest = index_snapshots._digest(header, n, data)
             connection.execute("UPDATE index_chunk SET digest = ? WHERE snapshot_pk = 1 AND number = ?", (digest, n))
     async with opened(path) as store:
-        await settled(store)
-        assert await held.judge(store) == {"graph"}
+        await wait_until_idle(store)
+        assert await corpus.judge(store) == {"graph"}
 
 
 ASTRAY = """
@@ -703,7 +719,7 @@ assert passed > 20 and refused > 20
 """
 
 
-def test_links_that_pass_lead_no_search_and_no_fold_astray() -> None:
+def test_links_that_pass_lead_no_search_and_no_merge_astray() -> None:
     command = [sys.executable, "-c", ASTRAY, "150"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3_000:]
@@ -757,8 +773,8 @@ def test_links_that_pass_never_name_what_is_not_there(data: st.DataObject) -> No
 # -- generations
 
 
-async def test_one_generation_is_kept_and_no_other_file_ever_exists(path: Path, held: Held) -> None:
-    seen: set[str] = set()
+async def test_one_generation_is_kept_and_no_other_file_ever_exists(path: Path, corpus: Corpus) -> None:
+    file_names: set[str] = set()
     rng = np.random.default_rng(2)
     async with opened(path) as store:
         await attached(store)
@@ -766,15 +782,15 @@ async def test_one_generation_is_kept_and_no_other_file_ever_exists(path: Path, 
             rows, _ = clustered(rng, 120)
             await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
             await store.optimize()
-            seen |= set(os.listdir(path.parent))
+            file_names |= set(os.listdir(path.parent))
             assert [space for space, _ in generations(path)] == [1, 2]
             assert sql(path, "SELECT count(*) FROM index_snapshot WHERE complete = 0") == [(0,)]
             assert nodes(store)["memory"] == COUNT + 120 * (turn + 1)
             left_over = "SELECT count(*) FROM index_chunk WHERE snapshot_pk NOT IN (SELECT pk FROM index_snapshot)"
             assert sql(path, left_over) == [(0,)]
         assert generations(path)[0][1] > 4
-    seen |= set(os.listdir(path.parent))
-    assert seen <= {path.name, path.name + "-wal", path.name + "-shm"}
+    file_names |= set(os.listdir(path.parent))
+    assert file_names <= {path.name, path.name + "-wal", path.name + "-shm"}
 
 
 async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
@@ -784,18 +800,20 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
     grown: list[tuple[int, int]] = []
     forget = snapshot_writer.SnapshotWriter.delete_others
 
-    async def measured(self: Any, space_pk: int, kept: int | None) -> None:
-        old = sql(path, "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept", kept=kept)
+    async def measured(self: Any, space_pk: int, kept_pk: int | None) -> None:
+        old = sql(
+            path, "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept", kept_pk=kept_pk
+        )
         before = self._database.wal_bytes()
-        await forget(self, space_pk, kept)
+        await forget(self, space_pk, kept_pk)
         grown.append((old[0][0], self._database.wal_bytes() - before))
 
     monkeypatch.setattr(snapshot_writer.SnapshotWriter, "delete_others", measured)
     rows, _ = clustered(np.random.default_rng(1), 2_400)
     async with opened(path, graph=GraphOptions(m=64, ef_construction=16)) as store:
         by_hand(store)
-        for some in (rows[:2_000], rows[2_000:]):
-            await store.memories.add_many([{"content": "", "embedding": row} for row in some])
+        for batch in (rows[:2_000], rows[2_000:]):
+            await store.memories.add_many([{"content": "", "embedding": row} for row in batch])
             await store.optimize()
     (nothing, _), (size, written) = grown
     assert nothing == 0
@@ -804,7 +822,7 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
 
 
 async def test_the_log_keeps_what_the_snapshots_need_and_drops_those_too_far_behind(
-    path: Path, held: Held, monkeypatch: pytest.MonkeyPatch
+    path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log is trimmed at every 50 changes here; a snapshot may be as far behind as there are memories."""
     monkeypatch.setattr(change_log, "KEEP", 50)
@@ -813,67 +831,67 @@ async def test_the_log_keeps_what_the_snapshots_need_and_drops_those_too_far_beh
         by_hand(store)
         for turn in range(40):
             await store.memories.upsert_many(
-                [{"id": str(i), "content": "", "embedding": held.vectors[str(i + turn)]} for i in range(30)]
+                [{"id": str(i), "content": "", "embedding": corpus.vectors[str(i + turn)]} for i in range(30)]
             )
             top = sql(path, "SELECT max(seq) FROM change_log")[0][0]
             (floor,) = sql(path, "SELECT log_floor FROM store_meta")[0]
-            left = generations(path)
-            assert left == [] or floor <= seq, "what a snapshot needs was forgotten"
+            remaining = generations(path)
+            assert remaining == [] or floor <= seq, "what a snapshot needs was forgotten"
             if top - seq < COUNT:
-                assert len(left) == 2
+                assert len(remaining) == 2
             if top - seq > COUNT + 150:
-                assert left == []
+                assert remaining == []
                 assert floor > seq
         assert floor > top - 300
-        held.vectors |= {str(i): held.vectors[str(i + 39)] for i in range(30)}
-        await held.judge(store)
+        corpus.vectors |= {str(i): corpus.vectors[str(i + 39)] for i in range(30)}
+        await corpus.judge(store)
     async with opened(path, graph=GraphOptions(m=M, ef_search=64)) as store:
-        await settled(store)
-        assert await held.judge(store) == {"graph"}
+        await wait_until_idle(store)
+        assert await corpus.judge(store) == {"graph"}
         assert await store.check() == []
 
 
-async def test_compact_leaves_the_snapshots_that_count(path: Path, held: Held) -> None:
+async def test_compact_leaves_the_snapshots_that_count(path: Path, corpus: Corpus) -> None:
     async with opened(path) as store:
         by_hand(store)
         await store.memories.delete_many(ids=[str(i) for i in range(20)])
         await store.compact()
         for i in range(20):
-            del held.vectors[str(i)]
+            del corpus.vectors[str(i)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(path) as store:
             await attached(store)
-            assert "graph" in await held.judge(store)
+            assert "graph" in await corpus.judge(store)
 
 
-async def test_a_backup_with_a_snapshot_in_it_opens_and_is_right(path: Path, held: Held, tmp_path: Path) -> None:
+async def test_a_backup_with_a_snapshot_in_it_opens_and_is_right(path: Path, corpus: Corpus, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     async with opened(path) as store:
         await attached(store)
-        await changed(store, held)
+        await changed(store, corpus)
         await store.backup(copy)
         await store.memories.delete("300")
         async with opened(copy) as other:
-            assert await held.judge(other) <= {"exact", "graph"}
+            assert await corpus.judge(other) <= {"exact", "graph"}
             assert await other.check() == []
             await other.memories.delete("301")
-            await settled(other)
+            await wait_until_idle(other)
             assert other._follower.indexes.by_kind["memory"].nodes > 200
-            ours = {name: row for name, row in held.vectors.items() if name != "301"}
-            await replace(held, vectors=ours).judge(other)
+            ours = {name: row for name, row in corpus.vectors.items() if name != "301"}
+            await replace(corpus, vectors=ours).judge(other)
             await other.optimize()
             assert [space for space, _ in generations(copy)] == [1, 2]
             epoch = sql(copy, "SELECT epoch FROM store_meta")
             assert sql(copy, "SELECT DISTINCT epoch FROM index_snapshot") == epoch
-        del held.vectors["300"]
-        await held.judge(store)
+        del corpus.vectors["300"]
+        await corpus.judge(store)
         assert await store.check() == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maintainer.IndexMaintainer, "_merge", None)
         async with opened(copy) as other:
             await attached(other)
-            await replace(held, vectors=ours | {"300": other_vector(copy)}).judge(other)
+            await replace(corpus, vectors=ours | {"300": other_vector(copy)}).judge(other)
 
 
 def other_vector(path: Path) -> Rows:
@@ -942,39 +960,39 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("when", ["between chunks", "folding", "completing", "complete", "deleting"])
-async def test_a_killed_process_leaves_a_file_that_opens_right(path: Path, held: Held, when: str) -> None:
+async def test_a_killed_process_leaves_a_file_that_opens_right(path: Path, corpus: Corpus, when: str) -> None:
     rows, _ = clustered(np.random.default_rng(21), 260)
     np.save(str(path) + ".npy", rows)
     command = [sys.executable, "-c", KILLED, str(path), when]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2_000:]
     os.remove(str(path) + ".npy")
-    held.vectors |= {f"k{i}": row for i, row in enumerate(rows)}
+    corpus.vectors |= {f"k{i}": row for i, row in enumerate(rows)}
     async with opened(path) as store:
-        await held.judge(store)
+        await corpus.judge(store)
         assert await store.check() == []
-        await settled(store)
+        await wait_until_idle(store)
         assert nodes(store)["memory"] >= COUNT
-        await held.judge(store)
+        await corpus.judge(store)
         await store.optimize()
         assert nodes(store)["memory"] == COUNT + 260
         await store.memories.upsert_many(
-            [{"id": str(i), "content": "", "embedding": held.vectors["k0"]} for i in range(5)]
+            [{"id": str(i), "content": "", "embedding": corpus.vectors["k0"]} for i in range(5)]
         )
-        held.vectors |= {str(i): held.vectors["k0"] for i in range(5)}
+        corpus.vectors |= {str(i): corpus.vectors["k0"] for i in range(5)}
         await store.optimize()
         assert [space for space, _ in generations(path)] == [1, 2]
         assert sql(path, "SELECT count(*) FROM index_snapshot WHERE complete = 0") == [(0,)]
-        assert await held.judge(store) == {"graph"}
+        assert await corpus.judge(store) == {"graph"}
         assert await store.check() == []
 
 
-@pytest.mark.usefixtures("held")
+@pytest.mark.usefixtures("corpus")
 async def test_what_a_process_left_that_ended_too_soon_goes_when_the_graph_is_read(path: Path) -> None:
     columns = "space_pk, epoch, seq, parameters, chunks"
     sql(path, f"INSERT INTO index_snapshot ({columns}, complete) SELECT {columns}, 0 FROM index_snapshot")
     assert len(sql(path, "SELECT pk FROM index_snapshot")) == 4
     async with opened(path) as store:
         await attached(store)
-        await settled(store)
+        await wait_until_idle(store)
     assert sql(path, "SELECT complete FROM index_snapshot") == [(1,), (1,)]

@@ -151,7 +151,7 @@ async def test_an_entry_that_is_damaged_in_the_file_is_out_of_step(path: Path) -
         assert (await boost(store))[1] == "boosted"
 
 
-async def test_an_entry_that_the_index_lost_is_out_of_step_until_it_is_built_anew(path: Path) -> None:
+async def test_an_entry_that_the_index_lost_is_out_of_step_until_it_is_rebuilt(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await add(store, "a")
         await store.assemblies.add("g", members=["a"])
@@ -264,15 +264,15 @@ async def test_work_done_while_no_index_can_be_had_is_applied_as_soon_as_one_can
         await store.memories.delete("m0")
         assert (await store.assemblies.get("g")).member_count == len(rows) - 1, "reading needs no index"
         monkeypatch.undo()
-        wanted = await store.assemblies.get("g")
+        expected = await store.assemblies.get("g")
         for _ in range(2):
-            same(await store.assemblies.sync_state("g"), wanted.revision)  # the newest, of all that there were
+            same(await store.assemblies.sync_state("g"), expected.revision)  # the newest, of all that there were
             hits = await store.memories.search(rows[5], 50, boost=AssemblyBoost(threshold=-1))
             assert {hit.memory.id for hit in hits} == {f"m{i}" for i in range(1, len(rows))}
             assert {hit.reason for hit in hits} == {"boosted"}
-            (found,) = await store.assemblies.search(wanted.composite)
-            assert found.assembly == wanted
-            assert found.score == pytest.approx(1)
+            (hit,) = await store.assemblies.search(expected.composite)
+            assert hit.assembly == expected
+            assert hit.score == pytest.approx(1)
         assert await store.check() == []
 
 

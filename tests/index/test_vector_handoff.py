@@ -36,9 +36,9 @@ def read_back(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     keys: list[int] = []
     vectors_of = vector_rows.vectors
 
-    def noted(connection: Connection, space: vector_rows.VectorSpace, some: list[int] | None = None) -> Any:
-        keys.extend(some or ())
-        return vectors_of(connection, space, some)
+    def noted(connection: Connection, space: vector_rows.VectorSpace, requested: list[int] | None = None) -> Any:
+        keys.extend(requested or ())
+        return vectors_of(connection, space, requested)
 
     monkeypatch.setattr(vector_rows, "vectors", noted)
     return keys
@@ -89,21 +89,21 @@ def changed(rng: np.random.Generator, key: int) -> tuple[str, Any]:
 async def test_what_was_inserted_is_not_read_back(
     loaded: Store, rng: np.random.Generator, read_back: list[int]
 ) -> None:
-    some = items(rng, 2_350)
-    for i, item in enumerate(some):
+    batch = items(rng, 2_350)
+    for i, item in enumerate(batch):
         if i % 3 == 0:
             item["embedding"] = None
         if i % 5 == 0:
             item["expires_at"] = LATER
-    added = await loaded.namespace("n").memories.add_many(some)
+    added = await loaded.namespace("n").memories.add_many(batch)
     await loaded.memories.add("one", embedding=vectors(rng, 1)[0])
     await loaded.load(items(rng, 250), chunk=100)
     assert read_back == []
     assert await loaded.check() == []
-    held = loaded._follower.indexes.by_kind["memory"]
-    assert len(held) == 5 + sum(m.embedding is not None for m in added) + 1 + 250
-    found = await loaded.namespace("n").memories.search(added[-2].embedding, limit=1)
-    assert found[0].memory == added[-2]
+    index = loaded._follower.indexes.by_kind["memory"]
+    assert len(index) == 5 + sum(m.embedding is not None for m in added) + 1 + 250
+    hits = await loaded.namespace("n").memories.search(added[-2].embedding, limit=1)
+    assert hits[0].memory == added[-2]
 
 
 @pytest.mark.parametrize("handed", [True, False])
@@ -137,10 +137,10 @@ def inserted_by_hand(connection: Connection, key: int, data: bytes) -> None:
 async def test_a_verb_that_raises_after_it_inserted_leaves_nothing_to_the_index(
     loaded: Store, rng: np.random.Generator
 ) -> None:
-    made = await loaded.namespace("other").memories.add_many(items(rng, 3))
+    other_memories = await loaded.namespace("other").memories.add_many(items(rng, 3))
 
     def inserts_and_fails(context: WriteContext) -> None:
-        memories.insert_new(context, ("failed",), list(batches(iter(made))))
+        memories.insert_new(context, ("failed",), list(batches(iter(other_memories))))
         raise ZeroDivisionError
 
     with busy_thread(loaded):
@@ -152,8 +152,8 @@ async def test_a_verb_that_raises_after_it_inserted_leaves_nothing_to_the_index(
         await asyncio.sleep(0)
     first, failed, third = await asyncio.gather(*writes, return_exceptions=True)
     assert isinstance(failed, ZeroDivisionError)
-    found = await loaded.memories.search(third.embedding, limit=1)
-    assert found[0].memory == third
+    hits = await loaded.memories.search(third.embedding, limit=1)
+    assert hits[0].memory == third
     assert (await loaded.memories.search(first.embedding, limit=1))[0].memory == first
 
 
@@ -288,8 +288,8 @@ async def test_what_an_upsert_changed_is_not_read_back(
         item["embedding"] = None
     stored = await view.memories.upsert_many(third)
     assert set(read_back) == {6 + i for i in range(0, 1_400, 13)}, "but for those that lost theirs"
-    held = loaded._follower.indexes.by_kind["memory"]
-    assert len(held) == 5 + sum(m.embedding is not None for m in stored)
+    index = loaded._follower.indexes.by_kind["memory"]
+    assert len(index) == 5 + sum(m.embedding is not None for m in stored)
     assert await loaded.check() == []
     (hit,) = await view.memories.search(stored[1_101].embedding, limit=1)
     assert hit.memory == stored[1_101]
@@ -298,13 +298,13 @@ async def test_what_an_upsert_changed_is_not_read_back(
 async def test_vectors_that_were_there_already_are_told_of_by_nobody(
     loaded: Store, rng: np.random.Generator, read_back: list[int]
 ) -> None:
-    some = [{**item, "id": str(i)} for i, item in enumerate(items(rng, 30))]
-    await loaded.memories.upsert_many(some)
-    some[3]["embedding"] = vectors(rng, 1)[0]
-    await loaded.memories.upsert_many(some)
+    batch = [{**item, "id": str(i)} for i, item in enumerate(items(rng, 30))]
+    await loaded.memories.upsert_many(batch)
+    batch[3]["embedding"] = vectors(rng, 1)[0]
+    await loaded.memories.upsert_many(batch)
     assert read_back == [6 + 3], "the log speaks of one, not of all"
-    some = [{**item, "embedding": v} for item, v in zip(some, vectors(rng, 30), strict=True)]
-    await loaded.memories.upsert_many(some)
+    batch = [{**item, "embedding": v} for item, v in zip(batch, vectors(rng, 30), strict=True)]
+    await loaded.memories.upsert_many(batch)
     assert read_back == [6 + 3]
     assert await loaded.check() == []
 
@@ -312,8 +312,8 @@ async def test_vectors_that_were_there_already_are_told_of_by_nobody(
 async def test_what_a_trigger_of_a_host_writes_meanwhile_is_read(
     loaded: Store, rng: np.random.Generator, read_back: list[int]
 ) -> None:
-    some = [{**item, "id": str(i)} for i, item in enumerate(items(rng, 3))]
-    await loaded.memories.upsert_many(some)
+    batch = [{**item, "id": str(i)} for i, item in enumerate(items(rng, 3))]
+    await loaded.memories.upsert_many(batch)
     other = vectors(rng, 1)[0]
     trigger = (
         "CREATE TRIGGER host AFTER UPDATE OF vector ON memory_vector WHEN NEW.memory_pk = 7 BEGIN "
@@ -321,7 +321,7 @@ async def test_what_a_trigger_of_a_host_writes_meanwhile_is_read(
         "WHERE memory_pk = 6; END"
     )
     aside(loaded, (trigger, ()))
-    same, *rest = some  # the log says as much of the first, by way of the trigger, as if its own vector were new
+    same, *rest = batch  # the log says as much of the first, by way of the trigger, as if its own vector were new
     await loaded.memories.upsert_many(
         [same, *({**i, "embedding": v} for i, v in zip(rest, vectors(rng, 2), strict=True))]
     )
@@ -349,8 +349,8 @@ async def test_a_vector_that_an_upsert_got_and_that_is_undone_is_told_to_nobody(
 
 async def test_members_that_are_new_move_their_assembly(loaded: Store, rng: np.random.Generator) -> None:
     async with loaded.transaction() as tx:
-        some = await tx.memories.add_many(items(rng, 3))
-        await tx.assemblies.add("asm", members=[m.id for m in some])
+        batch = await tx.memories.add_many(items(rng, 3))
+        await tx.assemblies.add("asm", members=[m.id for m in batch])
         more = await tx.memories.add_many(items(rng, 2))
         await tx.assemblies.add_members("asm", [m.id for m in more])
     (hit,) = await loaded.assemblies.search(more[0].embedding, limit=1)
@@ -382,16 +382,16 @@ async def test_an_open_transaction_keeps_no_more_than_it_may(
 
 
 async def test_nothing_of_a_write_is_kept_when_it_has_ended(store: Store, rng: np.random.Generator) -> None:
-    async def kept() -> list[object]:
+    async def handoffs() -> list[object]:
         return await store._database._writer.thread.submit(lambda c: transactions.transaction_cache(c).take(object))
 
     await store.memories.add_many(items(rng, 3))  # there is no index to take it in
-    assert await kept() == []
+    assert await handoffs() == []
     async with store.transaction() as tx:
         await tx.memories.add_many(items(rng, 3))
-    assert await kept() == []
+    assert await handoffs() == []
     with pytest.raises(ZeroDivisionError):
         async with store.transaction() as tx:
             await tx.memories.add_many(items(rng, 3))
             raise ZeroDivisionError
-    assert await kept() == []
+    assert await handoffs() == []

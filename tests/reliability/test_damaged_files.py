@@ -12,7 +12,7 @@ from memstore import DamagedError, ForeignFileError
 from memstore.repository import assemblies
 from memstore.repository.corruption import only
 from tests.conftest import DIMENSION, vectors
-from tests.support.clusters import clustered, settled, small_graphs
+from tests.support.clusters import clustered, small_graphs, wait_until_idle
 
 
 async def filled(path: Path, rng: np.random.Generator, count: int = 6) -> np.ndarray:
@@ -186,7 +186,7 @@ async def test_a_graph_whose_page_cannot_be_read_is_built_anew(
     path.write_bytes(data)
     async with memstore.open(path) as store:
         assert (await store.memories.search(rows[7]))[0].memory.id == "7"
-        await settled(store)
+        await wait_until_idle(store)
         assert store._follower.indexes.by_kind["memory"].nodes == 240
         assert (await store.memories.search(rows[7]))[0].memory.id == "7"
         findings = await store.check()

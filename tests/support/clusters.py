@@ -52,7 +52,7 @@ def by_hand(store: Store) -> Store:
     return store
 
 
-async def settled(store: Store, *, seconds: float = 60) -> None:
+async def wait_until_idle(store: Store, *, seconds: float = 60) -> None:
     """Wait until the graph maintenance has nothing to do."""
     await store.memories.search(placed(store.metric, np.ones(store.dimension)))
     maintainer, deadline = store._maintainer, monotonic() + seconds
@@ -66,7 +66,7 @@ async def settled(store: Store, *, seconds: float = 60) -> None:
 
 async def attached(store: Store) -> None:
     """Wait until the graph of the stored snapshot is loaded or rejected."""
-    await settled(store)
+    await wait_until_idle(store)
     assert not store._follower.indexes.pending_snapshots
 
 

@@ -28,7 +28,7 @@ from memstore.repository.sqlite_only import change_log
 from memstore.sync import loader, snapshot
 from memstore.vectors import encoding
 from tests.support.children import Child, Link
-from tests.support.clusters import clustered, settled
+from tests.support.clusters import clustered, wait_until_idle
 
 DIMENSION = 24
 COUNT = 260
@@ -90,7 +90,7 @@ async def makes(link: Link, folder: Path, seed: int) -> None:
             ids = [f"memory {k}" for k in range(i, half, 8)]
             await store.assemblies.add(f"group {i}", name=f"name {i}", members=ids, tags={"all"}, topics=["a", "b"])
         await store.memories.delete_many(ids=[f"memory {k}" for k in range(3, half, 40)])
-        await settled(store)
+        await wait_until_idle(store)
         await store.optimize()
         await store.compact()
     shutil.copy(path, folder / "late.db")
@@ -153,7 +153,7 @@ class Examination:
         store = self._store
         await self.attempt("check", self._check)
         await self.attempt("search", lambda: self._search(2 * COUNT, complete=True))
-        await self.attempt("settle", lambda: settled(store))
+        await self.attempt("settle", lambda: wait_until_idle(store))
         await self.attempt("search by graph", lambda: self._search(5))
         await self.attempt("search by tag", lambda: self._search(9, tags={"tag 3"}))
         await self.attempt("search by metadata", lambda: self._search(9, where={"metadata.user": "user 2"}))
