@@ -93,3 +93,19 @@ def midpoint(rows: list[Wide], curvature: float = 1.0) -> Wide:
     middle: Wide = np.sum([f * k for f, k in zip(factors, klein, strict=True)], axis=0) / np.sum(factors)
     half: Wide = middle / (1 + np.sqrt(1 - curvature * middle @ middle))
     return half
+
+
+def ball_vectors(
+    rng: np.random.Generator, count: int, dimension: int, radius: float, reach: tuple[float, float] = (0, 11)
+) -> Rows:
+    """Clustered vectors from the origin to the edge of the ball.
+
+    Hyperbolic distances from the origin are uniform in *reach*. Uniform norms would crowd near the edge, where float32
+    cannot separate vectors.
+    """
+    far = rng.uniform(*reach, count)
+    bunches = rng.standard_normal((max(1, count // 20), dimension))
+    directions = bunches[rng.integers(0, len(bunches), count)]
+    directions += np.exp(-far)[:, None] * rng.standard_normal((count, dimension))
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    return (directions / lengths * np.minimum(np.tanh(far / 2), 1 - 1.1e-5)[:, None] * radius).astype(np.float32)
