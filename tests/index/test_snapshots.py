@@ -385,7 +385,7 @@ async def test_a_damaged_snapshot_is_reported_and_does_no_harm(path: Path, corpu
     async with opened(path, read_only=True) as store:
         details = [finding.detail for finding in await store.check()]
         assert details
-        messages = ("is not what was written", "is missing", "invalid graph snapshot header")
+        messages = ("differs from what was written", "is missing", "invalid graph snapshot header")
         assert all(any(words in detail for words in messages) for detail in details)
     await harmless(path, corpus, reported=True)
 
@@ -452,7 +452,7 @@ async def test_each_chunk_is_looked_at(path: Path, corpus: Corpus, caplog: pytes
         async with opened(path, read_only=True) as store:
             assert [finding.kind for finding in await store.check()] == ["snapshot"]
             await wait_until_idle(store)
-            assert f"chunk {number} is not what was written" in caplog.text
+            assert f"chunk {number} differs from what was written" in caplog.text
             assert nodes(store) == {"memory": COUNT, "assembly": GROUPS}
         sql(path, write, data=data, n=number)
     async with opened(path, read_only=True) as store:
