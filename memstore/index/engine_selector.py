@@ -31,7 +31,7 @@ class EngineSelector:
         self._graph_requested = options.kind == "graph"
 
     def select(self, vectors: int) -> bool:
-        """Load FAISS if it is due for so many *vectors*; True if it was loaded now.
+        """Load FAISS if this number of *vectors* justifies it; True if it was loaded now.
 
         The import takes a third of a second: call it on a thread, and in no write.
 
@@ -55,7 +55,7 @@ class EngineSelector:
         try:
             self.engine = FaissEngine.load()
         except EngineError as error:
-            self._requested = "numpy"
+            self._requested = "numpy"  # the import is not tried again
             self.reason = str(error)
             _log.warning("searching with NumPy: %s", error)
             return False

@@ -21,7 +21,7 @@ _EXACT_L2_QUERIES, _EXACT_L2_NUMBERS = 16, 127_999
 squares, which cancels. The real limits are 20 queries and, since FAISS 1.15, 128,000 numbers."""
 
 _LIST_SHARE = 2
-"""A list of more than one in so many rows is scanned faster as a bitmap over all rows."""
+"""Positions of more than one in this many rows are scanned faster as a bitmap over all rows."""
 
 
 class FaissEngine:

@@ -131,6 +131,7 @@ class HybridIndex(ExactIndex):
         """See `VectorIndex.search`."""
         positions = self.table.allowed(scope)
         graph, calibration = self.graph, self.calibration
+        # FAISS computes graph distances in float32, so vectors beyond it are compared exactly.
         if graph is None or calibration is None or not self.fits_float32(queries):
             method = SearchMethod("exact", self.graph_unsuitable or "no graph")
             return self.search_exact(engine, queries, limit, positions, method)
@@ -162,6 +163,7 @@ class HybridIndex(ExactIndex):
         if mask is None:
             nodes = graph.search(queries, graph_limit(graph, self.metric, limit, ef_search), ef_search)
             return [None if row[-1] < 0 else row for row in nodes]
+        # No selector of FAISS: its search ends after ef_search near nodes, whether they are allowed or not.
         nodes = graph.search(queries, planner.complete_prefix(ef_search), ef_search)
         keep = graph_limit(graph, self.metric, limit, ef_search)
         results: list[Keys | None] = []

@@ -89,7 +89,7 @@ def complete_prefix(candidates: int) -> int:
 
 
 def wants_graph(kind: IndexKind, vectors: int, dimension: int, *, has_graph: bool) -> tuple[bool, str]:
-    """Whether an index of so many vectors is to have a graph, and why. An existing graph is kept down to half the size.
+    """Whether an index of this size is to have a graph, and why. An existing graph is kept down to half the size.
 
     Returns:
         The decision, and its reason for `Stats.index_reason`.

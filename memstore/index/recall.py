@@ -2,8 +2,8 @@
 
 Stored vectors would be too easy as queries: each is its own nearest neighbour, and linked to the next one. So a query
 is a stored vector moved in a random direction, by three quarters of the distance to another stored vector. On a corpus
-with 2,000 held-out queries the recall of these matched that of the held-out ones (0.993 and 0.989 at ef 64, 0.995 and
-0.992 at 80, 0.996 and 0.995 at 96; with the stored vectors themselves 0.996, 0.997 and 0.998).
+with 2,000 held-out queries, recall of synthetic and held-out queries was 0.993 and 0.989 at ef 64, 0.995 and 0.992 at
+80, 0.996 and 0.995 at 96; of the stored vectors themselves 0.996, 0.997 and 0.998.
 
 Searches use the smallest `ef_search` that reaches the target recall, and `Store.stats` reports the recall.
 """

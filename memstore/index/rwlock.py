@@ -10,7 +10,10 @@ from contextlib import contextmanager
 
 
 class FairLock:
-    """Shared by any number of readers, or exclusive to one writer. Waiters are served first in, first out."""
+    """Shared by any number of readers, or exclusive to one writer. Waiters are served first in, first out.
+
+    So a stream of searches cannot starve a writer, nor writers a search.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()

@@ -61,7 +61,7 @@ class Follower:
         with indexes.lock.exclusive() as hold, snapshot(connection):
             self.catch_up(connection)
             self._select_engine(indexes.vector_count())
-            hold.downgrade()
+            hold.downgrade()  # other searches may run from here on
             self._on_change()
             return function(connection, View(indexes, connection))
 

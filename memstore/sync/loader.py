@@ -29,8 +29,8 @@ from memstore.sync.snapshot import DELETED_KEY, matches, read_keys
 from memstore.vectors.encoding import decode_rows, is_intact
 from memstore.vectors.metrics import valid_index_form
 
-_MAX_NODES_PER_VECTOR = 4  # a graph with so many times more nodes than there are vectors is mostly deleted
-_SPARE_CAPACITY = 16  # a loaded index has capacity for one in so many more vectors
+_MAX_NODES_PER_VECTOR = 4  # a graph with more nodes is mostly deleted, and not worth its load
+_SPARE_CAPACITY = 16  # a loaded index gets spare capacity for one sixteenth more vectors
 
 _log = logging.getLogger("memstore")
 
@@ -53,6 +53,7 @@ def load_index(connection: Connection, indexes: IndexSet, kind: RecordKind, stat
         except BrokenSnapshotError as error:
             _log.warning("a graph snapshot is damaged (%s): the graph is rebuilt", error)
         else:
+            # Set before `by_kind`: the maintainer reads both without the lock, and must not drop this layout.
             indexes.pending_snapshots[kind] = header
     _load_vectors(connection, space, index)
     indexes.by_kind[kind] = index

@@ -170,6 +170,7 @@ class IndexMaintainer:
 
     async def _drop_graph(self, kind: RecordKind, index: HybridIndex) -> None:
         def drop() -> None:
+            # Dropping moves entries, so a pending snapshot does not match their positions any more.
             self._indexes.pending_snapshots.pop(kind, None)
             index.drop_graph()
 
@@ -231,7 +232,7 @@ class IndexMaintainer:
     def _pin(self, kind: RecordKind, index: HybridIndex) -> int:
         """Pin all entries of *index*, in memory that FAISS owns; their number."""
         storage = index.table.storage
-        if storage.owner is None:
+        if storage.owner is None:  # allocated before FAISS was loaded
             allocate = self._indexes.allocator(self._indexes.spaces[kind])
             index.replace_storage(allocate(len(storage.rows), None))
         return index.table.pin()

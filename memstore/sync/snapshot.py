@@ -38,7 +38,7 @@ class SnapshotContent(NamedTuple):
             "top": self.links.top,
             "m": self.options.m,
             "ef_construction": self.options.ef_construction,
-            "effort": self.calibration.ef_search,
+            "effort": self.calibration.ef_search,  # this name is part of the file format
             "recall": self.calibration.recall,
             "dimension": space.dimension,
             "metric": space.metric,

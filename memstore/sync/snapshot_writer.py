@@ -53,7 +53,7 @@ class SnapshotWriter:
         self._saved: weakref.WeakKeyDictionary[HybridIndex, SavedSnapshot] = weakref.WeakKeyDictionary()
 
     def mark_saved(self, index: HybridIndex, nodes: int, seq: int) -> None:
-        """Note that the file holds a snapshot of *index* with so many *nodes*, at *seq* of the log."""
+        """Record that the file holds a snapshot of *index* with *nodes* nodes, at *seq* of the log."""
         self._saved[index] = SavedSnapshot(nodes, seq)
 
     def is_due(self, index: HybridIndex, *, thorough: bool) -> bool:

@@ -13,7 +13,7 @@ from memstore.vectors.arrays import Rows
 from memstore.vectors.metrics import index_form, scores
 
 OVERSAMPLING, EXTRA_RESULTS = 2, 10
-"""A float16 index returns so many times the limit, plus so many; the stored float32 vectors rank them again."""
+"""A float16 index returns OVERSAMPLING * limit + EXTRA_RESULTS entries, which the stored vectors rank again."""
 
 
 class View:
