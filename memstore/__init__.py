@@ -14,8 +14,9 @@ environment variable.
 from memstore.actor import as_actor
 from memstore.api.assemblies import Assemblies
 from memstore.api.memories import Memories
+from memstore.api.namespace import StoreNamespace, Transaction
 from memstore.api.open import open
-from memstore.api.store import Store, StoreNamespace, Transaction
+from memstore.api.store import Store
 from memstore.api.tags import Tags
 from memstore.config import GraphOptions, IndexOptions
 from memstore.database import migrate
@@ -52,7 +53,8 @@ from memstore.errors import (
     UsageError,
 )
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
-from memstore.maintenance.backup import restore_backup, verify
+from memstore.maintenance.backup import restore_backup
+from memstore.maintenance.verify import verify
 from memstore.models.explanation import Explanation
 from memstore.models.history import Change
 from memstore.models.merging import Merge

@@ -1,41 +1,58 @@
-"""The verbs on assemblies."""
+"""`Assemblies`: the verbs on assemblies, on their members, and on how assemblies are created, merged and activated."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection
 
-from memstore.api.collection import PAGE
-from memstore.api.grouping import Grouping
-from memstore.errors import DuplicateError, NotFoundError
+from memstore.actor import as_actor
+from memstore.api.collection import Collection
+from memstore.api.paging import pages
+from memstore.assemblies import cluster, membership
+from memstore.assemblies import lineage as merge_lineage
+from memstore.assemblies import merge as merging
+from memstore.assemblies.membership import AssemblyDraft
+from memstore.errors import DuplicateError, InvalidError, NotFoundError, short_repr
+from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.activation import SyncState
+from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
 from memstore.models.fields import orders
-from memstore.models.records import Assembly, Embedding, Json
+from memstore.models.merging import Lineage, Merge, MergeCandidate, MergedAssembly
+from memstore.models.records import Assembly, Json
 from memstore.models.search import AssemblyHit
 from memstore.repository import assemblies, assembly_activation, history_writer, memberships, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
-from memstore.search.assembly_boost import sync_state
-from memstore.sync import composites
+from memstore.repository.selection import Selection
+from memstore.search.assembly_boost import read_sync_state
 from memstore.sync.view import View
 from memstore.timestamps import now
-from memstore.validation.arguments import ABSENT, Absent, as_item, given, list_of_ids, listed
+from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
 from memstore.validation.records import Draft, assembly_changes, new_assembly
-from memstore.validation.values import check_id, check_ids, check_share
+from memstore.validation.text import check_text
+from memstore.validation.values import (
+    MAX_LIMIT,
+    check_count,
+    check_id,
+    check_ids,
+    check_number,
+    check_share,
+    check_tags,
+)
 
-_KEPT = frozenset({"created_at", "activation_level", "activated_at", "activation_count"})  # by upsert, unless named
+Progress = Callable[[int, int], None]
 
 
-class Assemblies(Grouping):
-    """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches go over their composites."""
+class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
+    """The assemblies of one namespace: `store.assemblies`, or `tx.assemblies`. Searches compare their composites."""
 
-    _noun: ClassVar[RecordType] = ASSEMBLY
-    _policy: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = AssemblyForgetPolicy
-    _orders: ClassVar[frozenset[str]] = orders("assembly")
+    _record_type: ClassVar[RecordType] = ASSEMBLY
+    _policy_type: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = AssemblyForgetPolicy
+    _sort_fields: ClassVar[frozenset[str]] = orders("assembly")
 
     async def add(
         self,
@@ -60,50 +77,51 @@ class Assemblies(Grouping):
             name: a title.
             description: a text.
             members: ids of memories of this namespace.
-            tags: words.
+            tags: its tags.
             topics: words in order.
             metadata: a JSON object.
-            created_at: aware; None is now.
-            updated_at: aware; None is now.
-            activation_level: 0 to 1, how active it was at `activated_at`; None is not at all.
-            activated_at: aware; None is now where there is a level, else never.
+            created_at: a time-zone-aware time; None is now.
+            updated_at: a time-zone-aware time; None is now.
+            activation_level: its activation at `activated_at`, 0 to 1; None is 0.
+            activated_at: a time-zone-aware time; None is now if a level is given, else never.
             activation_count: how often it was activated; None is 0.
 
         Returns:
             The record as stored.
 
         Raises:
-            DuplicateError: the id is taken.
+            DuplicateError: another assembly of the namespace has the id.
             NotFoundError: a member does not exist.
             InvalidError: an argument cannot be stored.
-            BusyError: the writer was not to be had within the timeout.
+            BusyError: another writer held the lock for longer than the store's timeout.
         """
         return (await self.add_many([as_item(locals())]))[0]
 
     async def add_many(self, items: Iterable[Mapping[str, Any]]) -> list[Assembly]:
-        """Store assemblies, all or none: mappings with the argument names of `add`. Equal ids raise."""
-        prepared = _mappings(items)
+        """Store several assemblies in one transaction, all or none. Takes the writer lock once.
+
+        Args:
+            items: mappings with the argument names of `add`.
+
+        Returns:
+            The records as stored, in order.
+
+        Raises:
+            DuplicateError: an id is taken, or occurs twice in *items*.
+            Everything that `add` raises.
+        """
+        prepared = _item_list(items)
 
         def step(context: WriteContext) -> list[Assembly]:
             drafts = self._drafts(prepared)
-            seen: set[str] = set()
+            ids: set[str] = set()
             for draft, _ in drafts:
-                if draft.record.id in seen:
+                if draft.record.id in ids:
                     raise DuplicateError("assembly", draft.record.id, given_twice=True)
-                seen.add(draft.record.id)
-            return self._inserted(context, drafts)
+                ids.add(draft.record.id)
+            return self._read(context.connection, membership.add(context, self._namespace, drafts), context.now)
 
         return await self._session.write(step)
-
-    def _inserted(self, context: WriteContext, drafts: Sequence[tuple[Draft[Assembly], list[str]]]) -> list[Assembly]:
-        if not drafts:
-            return []
-        connection = context.connection
-        keys = assemblies.insert_new(connection, self._namespace, [draft.record for draft, _ in drafts])
-        for key, (_, members) in zip(keys, drafts, strict=True):
-            self._extend(context, key, members)
-        history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, keys[0]), keys)
-        return self._read(connection, keys, context.now)
 
     async def upsert(
         self,
@@ -121,31 +139,28 @@ class Assemblies(Grouping):
         activated_at: datetime | None = None,
         activation_count: int | None = None,
     ) -> Assembly:
-        """Store an assembly in place of the one that has the id, if any; arguments and errors as of `add`.
+        """Store an assembly, or replace the one that has the id; arguments and errors as of `add`.
 
-        An existing one keeps `created_at`, its activation, and its members, unless they are given.
+        A replaced assembly keeps `created_at`, its activation and its members unless they are given. Takes the writer
+        lock.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
     async def upsert_many(self, items: Iterable[Mapping[str, Any]]) -> list[Assembly]:
-        """Upsert assemblies, all or none; of equal ids in one call the last wins. One record an item, in order."""
-        prepared = _mappings(items)
+        """Upsert several assemblies in one transaction, all or none. Takes the writer lock once.
+
+        Args:
+            items: mappings with the argument names of `upsert`. If an id occurs twice, the last item wins.
+
+        Returns:
+            The record of each item as stored, in order.
+        """
+        prepared = _item_list(items)
 
         def step(context: WriteContext) -> list[Assembly]:
-            connection, at = context.connection, context.now
             drafts = self._drafts(prepared)
-            last = {draft.record.id: (draft, members) for draft, members in drafts}
-            keys = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
-            self._inserted(context, [pair for id, pair in last.items() if id not in keys])
-            for id, key in keys.items():
-                draft, members = last[id]
-                with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
-                    assemblies.change(connection, self._namespace, key, _replacement(draft))
-                    if "members" in draft.named:
-                        gone = memberships.remove_all_members(connection, key)
-                        noted.note(key, added=self._extend(context, key, members), removed=gone)
-            every = records.keys_of(connection, ASSEMBLY, self._namespace, list(last), at)
-            stored = {a.id: a for a in self._read(connection, list(every.values()), at)}
+            keys = membership.upsert(context, self._namespace, drafts)
+            stored = {record.id: record for record in self._read(context.connection, [*keys.values()], context.now)}
             return [stored[draft.record.id] for draft, _ in drafts]
 
         return await self._session.write(step)
@@ -154,108 +169,98 @@ class Assemblies(Grouping):
         self,
         id: str,
         *,
-        name: str | Absent = ABSENT,
-        description: str | Absent = ABSENT,
-        tags: Iterable[str] | Absent = ABSENT,
-        topics: Iterable[str] | Absent = ABSENT,
-        metadata: Mapping[str, Json] | Absent = ABSENT,
-        created_at: datetime | Absent = ABSENT,
-        updated_at: datetime | Absent = ABSENT,
+        name: str | Unset = UNSET,
+        description: str | Unset = UNSET,
+        tags: Iterable[str] | Unset = UNSET,
+        topics: Iterable[str] | Unset = UNSET,
+        metadata: Mapping[str, Json] | Unset = UNSET,
+        created_at: datetime | Unset = UNSET,
+        updated_at: datetime | Unset = UNSET,
     ) -> Assembly:
-        """Change the fields named and nothing else; members change by `add_members` and `remove_members`.
+        """Change the given fields of an assembly, and no others. Takes the writer lock.
 
-        Takes the writer lock.
+        A given value replaces the stored one; metadata is replaced as a whole. `add_members` and `remove_members`
+        change the members.
+
+        Returns:
+            The assembly after the change.
 
         Raises:
             NotFoundError: there is no such assembly.
             InvalidError: a value cannot be stored.
         """
         check_id(id)
-        named = {k: v for k, v in locals().items() if k not in ("self", "id")}
-        changes = given(**named)
+        changes = without_unset({name: value for name, value in locals().items() if name not in ("self", "id")})
 
         def step(context: WriteContext) -> Assembly:
-            connection, at = context.connection, context.now
             fields = assembly_changes(changes)
-            fields.setdefault("updated_at", at)
-            key = self._key(connection, id, at)
+            fields.setdefault("updated_at", context.now)
+            key = self._key(context.connection, id, context.now)
             with history_writer.record_update(context, ASSEMBLY, [key]):
-                assemblies.change(connection, self._namespace, key, fields)
-            return only(self._read(connection, [key], at))
+                assemblies.change(context.connection, self._namespace, key, fields)
+            return only(self._read(context.connection, [key], context.now))
 
         return await self._session.write(step)
 
     async def add_members(self, id: str, ids: Iterable[str]) -> Assembly:
-        """Make memories members; those that are already stay so. Takes the writer lock.
+        """Make memories members of an assembly; existing members stay members. Takes the writer lock.
+
+        Args:
+            id: id of the assembly.
+            ids: ids of memories of this namespace.
 
         Returns:
-            The assembly, its composite up to date.
+            The assembly with its new composite.
 
         Raises:
-            NotFoundError: there is no such assembly, or no such memory in its namespace; nothing was changed.
+            NotFoundError: the assembly or one of the memories does not exist; nothing is changed.
         """
-        check_id(id)
-        asked = list_of_ids(ids)
-
-        def step(context: WriteContext) -> Assembly:
-            connection, at = context.connection, context.now
-            key = self._key(connection, id, at)
-            with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
-                noted.note(key, added=self._extend(context, key, check_ids(asked)))
-                assemblies.stamp(connection, key, at)
-            return only(self._read(connection, [key], at))
-
-        return await self._session.write(step)
+        return await self._change_members(membership.add_members, id, ids)
 
     async def remove_members(self, id: str, ids: Iterable[str]) -> Assembly:
-        """End memberships; ids that are no members are no error. Takes the writer lock.
+        """End the membership of memories in an assembly. Takes the writer lock.
+
+        Args:
+            id: id of the assembly.
+            ids: ids of memories; those that are not members are ignored.
 
         Returns:
-            The assembly, its composite up to date.
+            The assembly with its new composite.
 
         Raises:
             NotFoundError: there is no such assembly.
         """
+        return await self._change_members(membership.remove_members, id, ids)
+
+    async def _change_members(self, change: Callable[..., None], id: str, ids: Iterable[str]) -> Assembly:
         check_id(id)
-        asked = list_of_ids(ids)
+        unchecked = id_list(ids)
 
         def step(context: WriteContext) -> Assembly:
-            connection, at = context.connection, context.now
-            key = self._key(connection, id, at)
-            members = records.keys_of(connection, MEMORY, self._namespace, check_ids(asked), at)
-            with history_writer.record_update(context, ASSEMBLY, [key]) as noted:
-                gone = memberships.remove_members(connection, key, sorted(members.values()))
-                if gone:
-                    noted.note(key, added=set(), removed=gone)
-                    composites.recompute(context, [key])
-                    assemblies.stamp(connection, key, at)
-            return only(self._read(connection, [key], at))
+            key = self._key(context.connection, id, context.now)
+            change(context, self._namespace, key, check_ids(unchecked))
+            return only(self._read(context.connection, [key], context.now))
 
         return await self._session.write(step)
 
-    async def members(self, id: str) -> AsyncIterator[str]:
-        """The ids of the members, in order of their creation, read page by page.
+    def members(self, id: str) -> AsyncIterator[str]:
+        """Read the ids of the members, in order of creation, page by page.
 
         Raises:
             NotFoundError: there is no such assembly.
         """
         check_id(id)
-        after = -1
-        while True:
-            page = await self._session.read(partial(self._members, id=id, after=after))
-            for _, member in page:
-                yield member
-                self._session.check_usable()
-            if len(page) < PAGE:
-                return
-            after = page[-1][0]
 
-    def _members(self, connection: Connection, id: str, after: int) -> list[tuple[int, str]]:
-        at = now()
-        return memberships.page(connection, self._key(connection, id, at), at, after, PAGE)
+        def read_page(connection: Connection, position: int | None, size: int) -> tuple[Sequence[str], int | None]:
+            at = now()
+            key = self._key(connection, id, at)
+            rows = memberships.page(connection, key, at, -1 if position is None else position, size)
+            return [member for _, member in rows], rows[-1][0] if len(rows) == size else None
+
+        return pages(self._session, read_page)
 
     async def containing(self, memory_id: str) -> list[Assembly]:
-        """The assemblies a memory is a member of, in order of their creation.
+        """Read the assemblies that a memory is a member of, in order of creation.
 
         Raises:
             NotFoundError: there is no such memory.
@@ -272,65 +277,272 @@ class Assemblies(Grouping):
         return await self._session.read(step)
 
     async def activate(self, ids: Iterable[str] | Mapping[str, float], level: float = 1.0) -> int:
-        """Note that assemblies were used: how active they are is set, their count grows by one. Takes the writer lock.
+        """Activate assemblies: sets their activation level and adds one to their count. Takes the writer lock.
 
-        From then on `Assembly.activation` fades from that level by the store's half-life. It is use, not a change:
-        `updated_at` and `revision` stay as they are.
+        `Assembly.activation` then decays from that level with the store's half-life. An activation is not a change of
+        the assembly: `updated_at` and `revision` stay.
 
         Args:
-            ids: of assemblies, all to get *level*; or a mapping of ids to levels.
+            ids: ids of assemblies, which all get *level*; or a mapping of ids to levels.
             level: 0 to 1.
 
         Returns:
             How many of the ids exist.
 
         Raises:
-            InvalidError: a level is not from 0 to 1.
+            InvalidError: a level is not between 0 and 1.
         """
-        given = dict(ids) if isinstance(ids, Mapping) else None
-        asked: list[object] = list(given) if given is not None else list_of_ids(ids)
+        unchecked_levels = dict(ids) if isinstance(ids, Mapping) else None
+        unchecked = id_list(ids) if unchecked_levels is None else list(unchecked_levels)
 
         def step(context: WriteContext) -> int:
-            connection = context.connection
-            wanted = check_ids(asked)
-            levels = {id: check_share("level", level if given is None else given[id]) for id in wanted}
-            keys = records.keys_of(connection, ASSEMBLY, self._namespace, wanted, context.now)
-            assembly_activation.activate(connection, {key: levels[id] for id, key in keys.items()}, context.now)
+            levels = {
+                id: check_share("level", level if unchecked_levels is None else unchecked_levels[id])
+                for id in check_ids(unchecked)
+            }
+            keys = records.keys_of(context.connection, ASSEMBLY, self._namespace, list(levels), context.now)
+            by_key = {key: levels[id] for id, key in keys.items()}
+            assembly_activation.activate(context.connection, by_key, context.now)
             return len(keys)
 
         return await self._session.write(step)
 
     async def sync_state(self, id: str) -> SyncState:
-        """Whether the index has the composite of the assembly's present members: by their revisions.
+        """Compare the revisions of an assembly, of its composite, and of its composite in the index.
 
-        Whenever a verb returns they are one. They differ inside a transaction that changed the members (the shared
-        index is that of the last commit: until this one, the assembly boosts nothing), and after raw SQL, until an
-        assembly is next searched for or the store opened. The index is brought up to date first; nothing is mended.
+        They agree whenever a verb has returned. They differ inside a transaction that changed the members, because the
+        shared index has committed data only; until the commit the assembly gives no boost. They also differ after
+        changes by raw SQL, until assemblies are next searched or the store is opened. This updates the index first,
+        and changes nothing in the file.
 
         Raises:
             NotFoundError: there is no such assembly.
-            EngineError: no index can be had.
+            EngineError: the index cannot be loaded.
         """
         check_id(id)
 
         def step(connection: Connection, view: View) -> SyncState:
-            at = now()
-            key = self._key(connection, id, at)
-            return sync_state(
-                only(list(assembly_activation.standing(connection, self._space, [key]).values())), view, at
-            )
+            return read_sync_state(connection, view, self._space, self._key(connection, id, now()))
 
         return await self._session.search(step)
 
-    def _extend(self, context: WriteContext, key: int, ids: Sequence[str]) -> set[int]:
-        """Make memories members; the keys of those that were not."""
-        found = records.keys_of(context.connection, MEMORY, self._namespace, ids, context.now)
-        for id in ids:
-            if id not in found:
-                raise NotFoundError("memory", id, self._namespace)
-        return composites.extend(context, key, sorted(found.values()))
+    async def merge(
+        self,
+        ids: Iterable[str],
+        *,
+        into: str | None = None,
+        name: str | None = None,
+        similarity: float | None = None,
+        threshold: float | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> Merge:
+        """Merge several assemblies into one. Takes the writer lock; one transaction, all or nothing.
 
-    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[tuple[Draft[Assembly], list[str]]]:
+        The target gets the members of all sources, and the union of their tags, topics and metadata keys. Name,
+        description and the value of each metadata key are the first that is present: that of the target, then those of
+        the sources in the order of *ids*. The sources are archived: no search, list or count returns them,
+        `get_merged` reads them, `unmerge` restores them.
+
+        Args:
+            ids: ids of two to 1,000 assemblies, each once.
+            into: id of the target. If it is the id of an assembly, in *ids* or not, that assembly stays and receives
+                the others; otherwise a new assembly gets it. None creates an assembly with a generated id.
+            name: name of the target; None for the first present.
+            similarity: how similar they are, if the caller knows; None for the lowest score between two of their
+                composites.
+            threshold: merge only if the similarity is at least this; stored with the merge.
+            actor: who merges them; stored with the merge.
+            reason: why; stored with the merge.
+
+        Returns:
+            The merge. `target` is the id of the target.
+
+        Raises:
+            NotFoundError: one of *ids* does not exist.
+            InvalidError: fewer than two assemblies, an id that occurs twice, a similarity below *threshold*, or more
+                tags, topics or metadata in total than a record may have.
+        """
+        unchecked = id_list(ids)
+        arguments: dict[str, Any] = {
+            "into": None if into is None else check_id(into),
+            "name": None if name is None else check_text("name", name),
+            "similarity": merging.check_similarity("similarity", similarity),
+            "threshold": merging.check_similarity("threshold", threshold),
+        }
+        with as_actor(actor, reason=reason):
+            return await self._session.write(
+                lambda context: merging.merge(context, self._namespace, merging.check_sources(unchecked), **arguments),
+                batch=True,
+            )
+
+    async def unmerge(self, merge: Merge | int | str, *, actor: str | None = None, reason: str | None = None) -> Merge:
+        """Undo a merge. Takes the writer lock; one transaction, all or nothing.
+
+        The sources are restored as they were, with those of their members that still exist. The target loses what only
+        the merge brought; later changes of it stay. A target that the merge created is deleted.
+
+        Args:
+            merge: a merge, or its number; or the id of an assembly, for the last merge into it that was not undone.
+            actor: who undoes it; stored with the merge.
+            reason: why; stored with the merge.
+
+        Returns:
+            The merge, with the time at which it was undone.
+
+        Raises:
+            NotFoundError: there is no such merge in this namespace.
+            ConflictError: it was undone before, or something later depends on it: another merge, or changes of an
+                assembly that would be deleted. The message says what to do first.
+            DuplicateError: another assembly has the id of a source.
+        """
+        which = merge.id if isinstance(merge, Merge) else merge
+        which = check_id(which) if isinstance(which, str) else check_count("the number of a merge", which, 1, 2**62)
+        with as_actor(actor, reason=reason):
+            return await self._session.write(
+                lambda context: merging.unmerge(context, self._namespace, which), batch=True
+            )
+
+    async def get_merged(self, id: str) -> MergedAssembly:
+        """Read the assembly that last had the *id* and was merged into another, as it was before the merge.
+
+        Raises:
+            NotFoundError: there is none, or its merge was undone, or it was purged.
+        """
+        check_id(id)
+        return await self._session.read(
+            lambda connection: merging.get_merged(connection, self._session.spaces, self._namespace, id)
+        )
+
+    async def lineage(self, id: str) -> Lineage:
+        """Read the ancestors and descendants of an assembly through merges that were not undone.
+
+        Each assembly occurs once, with the lowest number of merges in between. If several assemblies had the *id*, it
+        is the existing one, else the last.
+
+        Raises:
+            NotFoundError: there is no such assembly, and no merge of one.
+        """
+        check_id(id)
+        return await self._session.read(lambda connection: merge_lineage.lineage(connection, self._namespace, id))
+
+    async def merge_candidates(
+        self, threshold: float, *, limit: int = 100, on_progress: Progress | None = None
+    ) -> list[MergeCandidate]:
+        """Find pairs of assemblies of this namespace whose composites are near each other. Changes nothing.
+
+        Searches the index for the neighbours of each assembly, 64 assemblies at a time, and searches again with a
+        higher limit where all neighbours are near. An exact index finds all pairs, a graph finds them at its recall.
+
+        Args:
+            threshold: the lowest score between the two, by the store's metric (see `memstore.vectors.metrics`).
+            limit: at most so many pairs, the best, 1 to 10,000.
+            on_progress: called after each search with the number of assemblies done and their total; starts over for
+                those that are searched again.
+
+        Returns:
+            The pairs, best first, ties in order of creation.
+        """
+        min_score = check_number("threshold", threshold)
+        maximum = check_count("limit", limit, 1, MAX_LIMIT)
+        self._session.check_usable()
+        return await cluster.candidates(
+            self._session, self._namespace, threshold=min_score, limit=maximum, on_progress=on_progress
+        )
+
+    async def suggest(
+        self,
+        threshold: float,
+        *,
+        min_size: int = 3,
+        max_size: int = 50,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        on_progress: Progress | None = None,
+    ) -> AssemblySuggestions:
+        """Suggest assemblies for the memories that are members of none. Changes nothing; `create_from` creates them.
+
+        The memory in the densest neighbourhood leads the first group, which it forms with its neighbours; the densest
+        of the remaining memories leads the next, and so on (see `memstore.assemblies.cluster`). Every memory that is a
+        member of no assembly is in exactly one group, or unassigned with a reason. Files with equal content give equal
+        groups if the index is exact, or if it has read the same graph.
+
+        Args:
+            threshold: the lowest score between the leader of a group and another member, by the store's metric (see
+                `memstore.vectors.metrics`).
+            min_size: the lowest number of members of a group, 2 or more.
+            max_size: the highest number of members of a group, up to 1,000. Needs twelve bytes of memory for each, for
+                each memory with that many neighbours.
+            tags: only memories that have all of these.
+            where: only memories that match this filter.
+            on_progress: called after each search of 64 memories with the number of memories done and their total; a
+                few memories are searched again and added to the total.
+
+        Raises:
+            InvalidError: an argument is out of range.
+            FilterError: *where* is not a valid filter.
+        """
+        min_score = check_number("threshold", threshold)
+        smallest = check_count("min_size", min_size, 2, cluster.MAX_GROUP)
+        largest = check_count("max_size", max_size, 2, cluster.MAX_GROUP)
+        memories = partial(
+            Selection,
+            record_type=MEMORY,
+            namespace=self._namespace,
+            tags=check_tags(tags),
+            where=self._node(where, MEMORY),
+        )
+        self._session.check_usable()
+        return await cluster.suggest(
+            self._session,
+            lambda: memories(now=now()),
+            threshold=min_score,
+            min_size=smallest,
+            max_size=largest,
+            on_progress=on_progress,
+        )
+
+    async def create_from(
+        self,
+        suggestions: AssemblySuggestions | Iterable[AssemblySuggestion],
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> ClusterResult:
+        """Create assemblies from suggestions. Takes the writer lock; one transaction, all or nothing.
+
+        Args:
+            suggestions: what `suggest` returned, or some of its groups, changed or not; 100,000 at most.
+            actor: who creates them, for the history.
+            reason: why, for the history.
+
+        Returns:
+            The ids of the new assemblies, and the suggestions that created nothing because a member was deleted or
+            joined an assembly in the meantime.
+
+        Raises:
+            DuplicateError: the id of a suggestion is taken.
+            InvalidError: a suggestion cannot be stored.
+        """
+        groups = (
+            suggestions.groups
+            if isinstance(suggestions, AssemblySuggestions)
+            else as_list(suggestions, "create_from takes a list of suggestions")
+        )
+        if len(groups) > cluster.MAX_PROPOSED:
+            raise InvalidError(
+                f"create_from takes at most {cluster.MAX_PROPOSED:,} suggestions at once; got {len(groups):,}"
+            )
+        for group in groups:
+            if not isinstance(group, AssemblySuggestion):
+                raise InvalidError(f"create_from takes suggestions, as suggest returns them; got {short_repr(group)}")
+        with as_actor(actor, reason=reason):
+            return await self._session.write(
+                lambda context: cluster.create_from(context, self._namespace, groups), batch=True
+            )
+
+    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[AssemblyDraft]:
+        """The items, checked; `members` counts as named unless it is None."""
         at = now()
         drafts = []
         for item in items:
@@ -343,18 +555,6 @@ class Assemblies(Grouping):
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Assembly]:
         return assemblies.read(connection, self._space, keys, at, self._session.half_life)
 
-    def _vector_of(self, record: Assembly) -> Embedding | None:
-        return record.composite
 
-    def _hit(self, record: Assembly, score: float) -> AssemblyHit:
-        return AssemblyHit(record, score)
-
-
-def _mappings(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return listed(items, "give a list of mappings, one an assembly")
-
-
-def _replacement(draft: Draft[Assembly]) -> dict[str, Any]:
-    names = ["name", "description", "tags", "topics", "metadata", "updated_at"]
-    names += sorted(_KEPT & draft.named)
-    return {name: getattr(draft.record, name) for name in names}
+def _item_list(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return as_list(items, "items is a list of mappings, one for each assembly")

@@ -1,47 +1,55 @@
-"""The verbs on memories."""
+"""`Memories`: the verbs on memories."""
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar, cast
 
-from memstore.api.collection import embed
-from memstore.api.searches import MemorySearches
+from sqlalchemy import Connection
+
+from memstore.api.collection import Collection, Queries, Query, embed
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
 from memstore.errors import DuplicateError, InvalidError
+from memstore.filters import Where
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
+from memstore.models.explanation import Explanation
 from memstore.models.fields import orders
-from memstore.models.records import Json, Memory
-from memstore.repository import history_writer, memories
-from memstore.repository import records as record_rows
+from memstore.models.records import Json, Memory, Namespace
+from memstore.models.search import Hit, Hits
+from memstore.repository import assembly_activation, history_writer, memories, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
-from memstore.repository.record_types import MEMORY
+from memstore.repository.record_types import MEMORY, RecordType
+from memstore.search.activation import AssemblyBoost, check_boost
+from memstore.search.assembly_boost import search_boosted, strengths
+from memstore.search.explain import explain
 from memstore.timestamps import now
-from memstore.validation.arguments import ABSENT, Absent, as_item, given, list_of_ids, listed
+from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
 from memstore.validation.records import Draft, memory_changes, new_memories
 from memstore.validation.text import check_text
-from memstore.validation.values import check_id, check_ids
+from memstore.validation.values import check_id, check_ids, check_namespace
 from memstore.vectors.encoding import EmbeddingLike
 
-_KEPT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
-"""What upsert leaves as it was, unless it is named."""
+_KEPT_BY_UPSERT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
 
 
-class Memories(MemorySearches):
+class Memories(Collection[Memory, Hit, ForgetPolicy]):
     """The memories of one namespace: `store.memories`, or `tx.memories`."""
 
-    _orders: ClassVar[frozenset[str]] = orders("memory")
+    _record_type: ClassVar[RecordType] = MEMORY
+    _policy_type: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = ForgetPolicy
+    _sort_fields: ClassVar[frozenset[str]] = orders("memory")
 
     async def add(
         self,
         content: str,
         *,
         id: str | None = None,
-        embedding: EmbeddingLike | Absent | None = ABSENT,
+        embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Json] | None = None,
         importance: float = 0.5,
@@ -53,78 +61,81 @@ class Memories(MemorySearches):
         access_count: int = 0,
         pinned: bool = False,
     ) -> Memory:
-        """Store a memory: its row, tags and vector durably, and its place in the index, all there when this returns.
+        """Store a memory. When this returns, its row, tags and vector are durable, and searches find it.
 
         Takes the writer lock.
 
         Args:
             content: its text.
-            id: any text, 1 to 65,536 bytes of UTF-8; None makes a time-ordered one.
-            embedding: real numbers, shape (dimension,), rounded to float32. Left out, the embedder makes it, if the
-                store has one; None stores the memory without one.
-            tags: words.
+            id: any text, 1 to 65,536 bytes of UTF-8; None generates a time-ordered id.
+            embedding: real numbers, shape (dimension,), rounded to float32. If omitted, the embedder of the store makes
+                it; None, or a store without embedder, stores the memory without a vector, so that no search finds it.
+            tags: its tags.
             metadata: a JSON object.
             importance: 0 to 1.
-            created_at: aware; None is now.
-            updated_at: aware; None is now.
-            expires_at: aware; from then on no read sees it.
-            ttl: seconds, or a timedelta, from now until it expires.
-            accessed_at: aware; None is never.
-            access_count: how often it was touched.
-            pinned: whether no policy may ever forget it.
+            created_at: a time-zone-aware time; None is now.
+            updated_at: a time-zone-aware time; None is now.
+            expires_at: a time-zone-aware time. Expired memories are invisible to every read.
+            ttl: time until it expires: seconds, or a timedelta. Not together with `expires_at`.
+            accessed_at: a time-zone-aware time; None is never.
+            access_count: how often it was accessed.
+            pinned: whether policies never forget it.
 
         Returns:
             The record as stored.
 
         Raises:
-            DuplicateError: the id is taken.
+            DuplicateError: another memory of the namespace has the id.
             DimensionError, EmbeddingError: the embedding cannot be stored.
             InvalidError: another argument cannot be stored.
-            BusyError: the writer was not to be had within the timeout.
+            BusyError: another writer held the lock for longer than the store's timeout.
         """
         return (await self.add_many([as_item(locals())]))[0]
 
     async def add_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
-        """Store memories, all or none: mappings with the keyword names of `add`. Errors and returns as of `add`.
+        """Store several memories in one transaction, all or none. Takes the writer lock once.
 
-        Takes the writer lock once. Equal ids in one call raise `DuplicateError`.
+        Args:
+            items: mappings with the argument names of `add`.
+
+        Returns:
+            The records as stored, in order.
+
+        Raises:
+            DuplicateError: an id is taken, or occurs twice in *items*.
+            Everything that `add` raises.
         """
-        prepared = await self._embedded(items)
-        records: dict[str, Memory] = {}
-        encoded: list[Batch] = []
-        many = len(prepared) > CHUNK_SIZE
+        prepared = await self._with_embeddings(items)
+        large = len(prepared) > CHUNK_SIZE
+        new: dict[str, Memory] = {}
+        batches: list[Batch] = []
 
-        def given_once() -> Iterator[Memory]:
-            for record in self._new(prepared):
-                if record.id in records:
-                    raise DuplicateError("memory", record.id, given_twice=True)
-                records[record.id] = record
-                yield record
+        def prepare() -> None:
+            for memory in new_memories(prepared, self._namespace, self._space, now()):
+                if memory.id in new:
+                    raise DuplicateError("memory", memory.id, given_twice=True)
+                new[memory.id] = memory
+            if large:  # small writes are encoded together with those that share their transaction
+                batches.extend(memories.batches(new.values()))
 
-        def before() -> None:
-            if many:
-                encoded.extend(memories.batches(given_once()))
-            else:  # encoded together with what others bring at the same time
-                deque(given_once(), maxlen=0)
+        operation = BatchableOperation(("add", self._namespace), self._insert, (new, batches), len(prepared))
+        return await self._session.write(operation, before=prepare, batch=large)
 
-        step = BatchableOperation(("add", self._namespace), self._inserted, (records, encoded), len(prepared))
-        return await self._session.write(step, before=before, batch=many)
-
-    def _inserted(
+    def _insert(
         self, context: WriteContext, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
     ) -> list[list[Memory]]:
-        """Store what one or several calls of `add_many` bring; what each returns."""
-        encoded = calls[0][1] or list(memories.batches(chain.from_iterable(new.values() for new, _ in calls)))
-        if encoded:
-            memories.insert_new(context, self._namespace, encoded)
-        return [list(records.values()) for records, _ in calls]
+        """Store the memories of one or several calls of `add_many`; the result of each call."""
+        batches = calls[0][1] or list(memories.batches(chain.from_iterable(new.values() for new, _ in calls)))
+        if batches:
+            memories.insert_new(context, self._namespace, batches)
+        return [list(new.values()) for new, _ in calls]
 
     async def upsert(
         self,
         content: str,
         *,
         id: str,
-        embedding: EmbeddingLike | Absent | None = ABSENT,
+        embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Json] | None = None,
         importance: float = 0.5,
@@ -136,83 +147,81 @@ class Memories(MemorySearches):
         access_count: int | None = None,
         pinned: bool | None = None,
     ) -> Memory:
-        """Store a memory in place of the one that has the id, if any; arguments and errors as of `add`.
+        """Store a memory, or replace the one that has the id; arguments and errors as of `add`.
 
-        An existing one gets exactly what `add` would give it, but keeps its memberships, and those of `created_at`,
-        `accessed_at`, `access_count` and `pinned` that are not given.
+        A replaced memory gets every field that `add` would give it. It keeps its memberships, and `created_at`,
+        `accessed_at`, `access_count` and `pinned` unless they are given. Takes the writer lock.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
     async def upsert_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
-        """Upsert memories, all or none; of equal ids in one call the last wins. One record an item, in order."""
-        prepared = await self._embedded(items)
-        last: dict[str, Draft[Memory]] = {}
-        ids: list[str] = []
-        encoded: list[Batch] = []
+        """Upsert several memories in one transaction, all or none. Takes the writer lock once.
 
-        def before() -> None:
-            for item, record in zip(prepared, self._new(prepared), strict=True):
-                ids.append(record.id)
-                named = () if _KEPT.isdisjoint(item) else [name for name in _KEPT if item.get(name) is not None]
-                last[record.id] = Draft(record, frozenset(named))
-            encoded.extend(memories.batches(draft.record for draft in last.values()))
+        Args:
+            items: mappings with the argument names of `upsert`. If an id occurs twice, the last item wins.
+
+        Returns:
+            The record of each item as stored, in order.
+        """
+        prepared = await self._with_embeddings(items)
+        drafts: dict[str, Draft[Memory]] = {}
+        ids: list[str] = []
+        batches: list[Batch] = []
+
+        def prepare() -> None:
+            new = new_memories(prepared, self._namespace, self._space, now())
+            for item, memory in zip(prepared, new, strict=True):
+                ids.append(memory.id)
+                named = (
+                    () if _KEPT_BY_UPSERT.isdisjoint(item) else [n for n in _KEPT_BY_UPSERT if item.get(n) is not None]
+                )
+                drafts[memory.id] = Draft(memory, frozenset(named))
+            batches.extend(memories.batches(draft.record for draft in drafts.values()))
 
         def step(context: WriteContext) -> list[Memory]:
-            for batch in encoded:
-                self._upserted(context, batch, last)
-            return [last[id].record for id in ids]
+            for batch in batches:
+                memories.upsert(context, self._namespace, batch, drafts)
+            return [drafts[id].record for id in ids]
 
-        return await self._session.write(step, before=before, batch=len(prepared) > CHUNK_SIZE)
-
-    def _upserted(self, context: WriteContext, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
-        """Store a batch, whose memories are those of *drafts*; those that were there keep their history."""
-        there = memories.existing(context.connection, self._namespace, batch.ids)
-        if len(there) < len(batch):
-            fresh = batch.only(i for i, id in enumerate(batch.ids) if id not in there)
-            memories.insert_new(context, self._namespace, [fresh])
-            batch = batch.only(i for i, id in enumerate(batch.ids) if id in there)
-        if there:
-            memories.keep_history(batch, [drafts[id] for id in batch.ids], there)
-            memories.replace(context, self._namespace, batch, there)
+        return await self._session.write(step, before=prepare, batch=len(prepared) > CHUNK_SIZE)
 
     async def update(
         self,
         id: str,
         *,
-        content: str | Absent = ABSENT,
-        embedding: EmbeddingLike | Absent | None = ABSENT,
-        tags: Iterable[str] | Absent = ABSENT,
-        metadata: Mapping[str, Json] | Absent = ABSENT,
-        importance: float | Absent = ABSENT,
-        created_at: datetime | Absent = ABSENT,
-        updated_at: datetime | Absent = ABSENT,
-        expires_at: datetime | Absent | None = ABSENT,
-        ttl: float | timedelta | Absent = ABSENT,
-        accessed_at: datetime | Absent | None = ABSENT,
-        access_count: int | Absent = ABSENT,
-        pinned: bool | Absent = ABSENT,
+        content: str | Unset = UNSET,
+        embedding: EmbeddingLike | Unset | None = UNSET,
+        tags: Iterable[str] | Unset = UNSET,
+        metadata: Mapping[str, Json] | Unset = UNSET,
+        importance: float | Unset = UNSET,
+        created_at: datetime | Unset = UNSET,
+        updated_at: datetime | Unset = UNSET,
+        expires_at: datetime | Unset | None = UNSET,
+        ttl: float | timedelta | Unset = UNSET,
+        accessed_at: datetime | Unset | None = UNSET,
+        access_count: int | Unset = UNSET,
+        pinned: bool | Unset = UNSET,
     ) -> Memory:
-        """Change the fields named and nothing else; a value replaces the old one whole, metadata too.
+        """Change the given fields of a memory, and no others. Takes the writer lock.
 
-        Takes the writer lock. New content needs a new embedding: the embedder makes it, if the store has one; else
-        give it, or None to drop the old one.
+        A given value replaces the stored one; metadata is replaced as a whole. New content needs a new embedding: the
+        embedder of the store makes it, or the caller passes it, or None to remove the old one.
 
         Returns:
-            The new record.
+            The memory after the change.
 
         Raises:
             NotFoundError: there is no such memory.
-            InvalidError: content without an embedding, where there is no embedder; or as `add`.
+            InvalidError: new content without an embedding in a store without embedder; or as of `add`.
         """
         check_id(id)
-        named = {k: v for k, v in locals().items() if k not in ("self", "id")}
-        changes = given(**named)
+        changes = without_unset({name: value for name, value in locals().items() if name not in ("self", "id")})
         if "content" in changes and "embedding" not in changes:
             check_text("content", changes["content"])
             if self._session.embedder is None:
                 raise InvalidError(
-                    "new content needs a new embedding, or the old one would stand for a text it is not of: "
-                    "give embedding=, None to drop it"
+                    "new content needs a new embedding, because the old one belongs to the old content: pass "
+                    "embedding=, or embedding=None to remove the old one"
                 )
             changes["embedding"] = (await embed(self._session, [cast("str", changes["content"])]))[0]
 
@@ -228,34 +237,158 @@ class Memories(MemorySearches):
         return await self._session.write(step)
 
     async def touch(self, ids: Iterable[str]) -> int:
-        """Note that memories were used: `accessed_at` is now, `access_count` one more; how many of *ids* exist.
+        """Record an access: sets `accessed_at` to now and adds one to `access_count`. Takes the writer lock.
 
-        Reads never do this by themselves. Takes the writer lock.
+        Reads and searches do not record accesses.
+
+        Returns:
+            How many of *ids* exist.
         """
-        asked = list_of_ids(ids)
+        unchecked = id_list(ids)
 
         def step(context: WriteContext) -> int:
-            keys = record_rows.keys_of(context.connection, MEMORY, self._namespace, check_ids(asked), context.now)
+            keys = records.keys_of(context.connection, MEMORY, self._namespace, check_ids(unchecked), context.now)
             memories.touch(context.connection, sorted(keys.values()), context.now)
             return len(keys)
 
         return await self._session.write(step)
 
-    async def _embedded(self, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The items, those without an embedding given the embedder's, if the store has one."""
-        prepared: list[Mapping[str, Any]] = listed(items, "give a list of mappings, one a memory")
+    async def search(
+        self,
+        query: Query,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        recursive: bool = False,
+        boost: AssemblyBoost | None = None,
+    ) -> Hits[Hit]:
+        """Find the memories nearest to *query*; with *boost*, members of assemblies near the query rank higher.
+
+        Args:
+            query: numbers, shape (dimension,), rounded to float32; need not be normalised. With an embedder also text.
+            limit: at most so many hits, 1 to 10,000.
+            tags: only memories that have all of these.
+            where: only memories that match this filter.
+            min_score: only memories with this base score or more, whatever an assembly adds.
+            recursive: also memories of all namespaces below this one.
+            boost: assemblies whose composite is near *query* boost the scores of their members, also of members that a
+                search without boost would rank lower: `score = base_score + boost`. `memstore.search.activation` has
+                the formulas. Each hit has its boost and the reason, `hits.activated` the assemblies.
+
+        Returns:
+            At most *limit* hits, best first, ties in order of creation. The metric sets the range of the scores (see
+            `memstore.vectors.metrics`), and a boost adds at most `boost.weight`; higher is closer. Fewer than *limit*
+            only if fewer memories match. `hits.plan` describes how the search was executed.
+
+        Raises:
+            DimensionError, EmbeddingError: *query* is not a vector of this store.
+            EmbedderError: *query* is text, and the store has no embedder.
+            FilterError: *where* is not a valid filter.
+            BusyError: with `boost.record`, another writer held the lock for longer than the store's timeout.
+        """
+        options: dict[str, Any] = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
+        return (await self.search_many([query], limit, boost=boost, **options))[0]
+
+    async def search_many(
+        self,
+        queries: Queries,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        recursive: bool = False,
+        boost: AssemblyBoost | None = None,
+    ) -> list[Hits[Hit]]:
+        """Search for several queries in one state of the store; arguments and errors as of `search`.
+
+        Returns:
+            One `Hits` for each query, in order.
+        """
+        checked_boost = check_boost(boost)
+        if checked_boost is None:
+            options: dict[str, Any] = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
+            return await super().search_many(queries, limit, **options)
+        request = self._request(limit, tags, where, min_score, recursive=recursive)
+        vectors = await self._query_vectors(queries)
+        if not vectors:
+            return []
+        run = partial(
+            search_boosted, spaces=self._session.spaces, request=request, queries=vectors, boost=checked_boost
+        )
+        boosted = await self._session.search(run, "assembly")
+        levels = strengths(boosted) if checked_boost.record else {}
+        if levels:
+            await self._session.write(
+                lambda context: assembly_activation.activate(context.connection, levels, context.now)
+            )
+        return [hits for hits, _ in boosted]
+
+    async def explain(
+        self,
+        query: Query,
+        id: str,
+        limit: int = 10,
+        *,
+        tags: Iterable[str] = (),
+        where: Where | None = None,
+        min_score: float | None = None,
+        recursive: bool = False,
+        boost: AssemblyBoost | None = None,
+        namespace: Namespace | None = None,
+    ) -> Explanation:
+        """Explain why a memory has its rank in a search with the same arguments, or why it is not among the hits.
+
+        Repeats the search, so every value is the one that ranked. Writes nothing, even with `boost.record`.
+
+        Args:
+            query: as of `search`, like the arguments that are not listed here.
+            id: id of the memory.
+            limit: as of `search`.
+            tags: as of `search`.
+            where: as of `search`.
+            min_score: as of `search`.
+            recursive: as of `search`.
+            boost: as of `search`.
+            namespace: namespace of the memory; None for this one.
+
+        Raises:
+            NotFoundError: there is no such memory.
+            Everything that `search` raises.
+        """
+        check_id(id)
+        path = self._namespace if namespace is None else check_namespace(namespace)
+        request = self._request(limit, tags, where, min_score, recursive=recursive)
+        check_boost(boost)
+        (vector,) = await self._query_vectors([query])
+        run = partial(
+            explain,
+            spaces=self._session.spaces,
+            request=request,
+            query=vector,
+            boost=boost,
+            where=where,
+            memory=(path, id),
+        )
+        return await self._session.search(run, "memory" if boost is None else "assembly")
+
+    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
+        return memories.read(connection, self._space, keys)
+
+    async def _with_embeddings(self, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The items as a list. Those without an embedding get one, if the store has an embedder."""
+        prepared: list[Mapping[str, Any]] = as_list(items, "items is a list of mappings, one for each memory")
         if self._session.embedder is None:
             return prepared
-        without = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
+        places = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
         texts: list[str] = []
-        for i in without:
+        for i in places:
             texts.append(check_text("content", prepared[i].get("content")))
             if len(texts) % CHUNK_SIZE == 0:
-                await asyncio.sleep(0)  # the loop may have other things to do
+                await asyncio.sleep(0)  # other tasks of the event loop may run
         if texts:
-            for i, vector in zip(without, await embed(self._session, texts), strict=True):
+            for i, vector in zip(places, await embed(self._session, texts), strict=True):
                 prepared[i] = {**prepared[i], "embedding": vector}
         return prepared
-
-    def _new(self, items: Sequence[Mapping[str, Any]]) -> Iterator[Memory]:
-        return new_memories(items, self._namespace, self._space, now())

@@ -1,12 +1,10 @@
-"""The verbs on tags."""
+"""`Tags`: the verbs on tags."""
 
-import builtins
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import AsyncIterator, Sequence
 
 from sqlalchemy import Connection
 
-from memstore.api.collection import PAGE
+from memstore.api.paging import pages
 from memstore.errors import NotFoundError
 from memstore.models.records import Namespace, Tag
 from memstore.repository import history_writer, tags
@@ -19,34 +17,31 @@ from memstore.validation.values import MAX_TAG_BYTES
 
 
 class Tags:
-    """The tags of one namespace: `store.tags`, or `tx.tags`. A tag exists while something carries it."""
+    """The tags of one namespace: `store.tags`, or `tx.tags`. A tag exists while a memory or an assembly has it."""
 
     def __init__(self, session: Session, namespace: Namespace) -> None:
         self._session = session
         self._namespace = namespace
 
-    async def list(self) -> AsyncIterator[Tag]:
-        """Every tag in use, by name in code-point order, read page by page."""
-        after: str | None = None
-        while True:
-            page = await self._session.read(partial(self._page, after=after))
-            for tag in page:
-                yield tag
-                self._session.check_usable()
-            if len(page) < PAGE:
-                return
-            after = page[-1].name
+    def list(self) -> AsyncIterator[Tag]:
+        """Read every tag in use, by name in code-point order, page by page."""
 
-    def _page(self, connection: Connection, after: str | None) -> builtins.list[Tag]:
-        return tags.page(connection, self._namespace, now(), after, PAGE)
+        def read_page(connection: Connection, position: str | None, size: int) -> tuple[Sequence[Tag], str | None]:
+            page = tags.page(connection, self._namespace, now(), position, size)
+            return page, page[-1].name if len(page) == size else None
+
+        return pages(self._session, read_page)
 
     async def rename(self, old: str, new: str) -> int:
-        """Give whatever carries the tag *old* the tag *new* instead; how many records were changed.
+        """Rename the tag *old* to *new* in every record that has it. Takes the writer lock.
 
-        Takes the writer lock. Where *new* is in use already the two become one.
+        If *new* is in use, the two tags become one.
+
+        Returns:
+            How many records had *old*.
 
         Raises:
-            NotFoundError: nothing carries *old*.
+            NotFoundError: no record has *old*.
         """
         _check_tag(old)
         _check_tag(new)
@@ -54,18 +49,22 @@ class Tags:
         def step(context: WriteContext) -> int:
             connection = context.connection
             key = tags.find(connection, self._namespace, old)
-            carried = 0 if key is None else _carried(connection, key)
-            if key is None or not carried:
+            count = 0 if key is None else _count(connection, key)
+            if key is None or not count:
                 raise NotFoundError("tag", old, self._namespace)
             if old != new:
-                _note(context, key, old, new)
+                _record(context, key, old, new)
                 tags.rename(connection, self._namespace, key, new, context.now)
-            return carried
+            return count
 
         return await self._session.write(step)
 
     async def delete(self, tag: str) -> int:
-        """Take a tag from whatever carries it; how many records were changed. Takes the writer lock."""
+        """Remove a tag from every record that has it. Takes the writer lock.
+
+        Returns:
+            How many records had it; 0 if there is no such tag.
+        """
         _check_tag(tag)
 
         def step(context: WriteContext) -> int:
@@ -73,10 +72,10 @@ class Tags:
             key = tags.find(connection, self._namespace, tag)
             if key is None:
                 return 0
-            carried = _carried(connection, key)
-            _note(context, key, tag, None)
+            count = _count(connection, key)
+            _record(context, key, tag, None)
             tags.drop(connection, key, context.now)
-            return carried
+            return count
 
         return await self._session.write(step)
 
@@ -85,10 +84,12 @@ def _check_tag(value: object) -> str:
     return check_text("a tag", value, least=1, most=MAX_TAG_BYTES)
 
 
-def _note(context: WriteContext, key: int, old: str, new: str | None) -> None:
-    for noun in RECORD_TYPES:
-        history_writer.record_tag_change(context, noun, tags.owners(context.connection, noun, key), old, new)
+def _count(connection: Connection, key: int) -> int:
+    return sum(len(tags.owners(connection, record_type, key)) for record_type in RECORD_TYPES)
 
 
-def _carried(connection: Connection, key: int) -> int:
-    return sum(len(tags.owners(connection, noun, key)) for noun in RECORD_TYPES)
+def _record(context: WriteContext, key: int, old: str, new: str | None) -> None:
+    for record_type in RECORD_TYPES:
+        history_writer.record_tag_change(
+            context, record_type, tags.owners(context.connection, record_type, key), old, new
+        )

@@ -30,7 +30,7 @@ from memstore.repository import assemblies, history_writer, memberships, merges,
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.selection import Selection
-from memstore.search.neighbors import BATCH, near
+from memstore.search.neighbors import BATCH, find_neighbors
 from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.records import assembly_changes
@@ -86,11 +86,11 @@ async def candidates(
     best, width, done, total = _Best(limit, threshold), min(_WIDTH, limit), 0, len(asked)
     while len(asked):
         again: list[int] = []
-        batches = near(session, "assembly", path, asked, limit=width, least=threshold)
+        batches = find_neighbors(session, "assembly", path, asked, limit=width, min_score=threshold)
         async for batch in batches:
             for each in batch:
                 best.add(each.key, each.others, each.scores)
-                if each.cut and width < limit and each.scores[-1] >= best.least:
+                if each.truncated and width < limit and each.scores[-1] >= best.least:
                     again.append(each.key)
             done = _told(on_progress, done, len(asked), total)
         asked, width, done = np.array(again, dtype=np.int64), min(width * _WIDER, limit), 0
@@ -145,11 +145,13 @@ async def suggest(
     while len(asked):
         begun = done
         among = keys[free]
-        batches = near(session, "memory", path, keys[asked], limit=max_size - 1, least=threshold, among=among)
+        batches = find_neighbors(
+            session, "memory", path, keys[asked], limit=max_size - 1, min_score=threshold, allowed=among
+        )
         async for batch in batches:
             for each in batch:
                 place = int(np.searchsorted(keys, each.key))
-                lists[place] = _placed(keys, each.others, each.scores, each.cut)
+                lists[place] = _placed(keys, each.others, each.scores, each.truncated)
                 if counts[place] < 0:
                     counts[place] = len(each.others)
             done = begun + _told_of_many(on_progress, done - begun, len(asked), begun, total)

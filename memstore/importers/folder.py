@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from memstore.api.store import Store, StoreNamespace, Transaction
+from memstore.api.namespace import StoreNamespace, Transaction
+from memstore.api.store import Store
 from memstore.errors import DimensionError, EmbeddingError, InvalidError, short_repr
 from memstore.importers.fields import NO_VECTOR, assembly_of, members_of, memory_of, time_of, usable_id
 from memstore.importers.files import FOLDERS, INDEX, Folder, Named, Source, look_through

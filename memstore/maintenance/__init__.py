@@ -1,5 +1,5 @@
-"""Maintenance of a file: check, repair, verify, backup and restore.
+"""Maintenance of a file: check, repair, verify, backup and restore, statistics, compaction.
 
-`check` changes nothing; `repair` invents nothing.
-May import `repository`, `sync`, `index` and what those import.
+`check`, `verify` and the statistics change nothing; `repair` only computes what the rows determine.
+May import `session`, `repository`, `sync`, `index`, and what those import.
 """

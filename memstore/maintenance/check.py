@@ -1,11 +1,10 @@
-"""Rows against index, by content; and the way back.
+"""Checking a store: the file against itself, and the index against the rows, by content. Changes nothing.
 
-`check` looks and changes nothing. What the change log says the index has not taken in yet is no drift. `repair`
-throws the index away and builds it from the rows: nothing is invented, and nothing stored is lost but rows that
-belong to nothing.
+Changes that the change log lists and the index has not applied yet are not defects.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,11 @@ from memstore.index.hybrid import HybridIndex
 from memstore.models.records import Namespace
 from memstore.models.reports import Finding, FindingKind
 from memstore.repository import recalled, tombstones, vectors
-from memstore.repository.context import WriteContext
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
 from memstore.repository.vectors import VectorRows, VectorSpace
+from memstore.session import Autocommit
 from memstore.sync import composites
 from memstore.sync.follower import Follower
 from memstore.sync.loader import as_entries
@@ -34,104 +33,116 @@ from memstore.vectors.mean import CANCELLATION_LIMIT, Mean, tolerance_scale
 from memstore.vectors.metrics import valid_rows
 
 TOLERANCE = 1e-6
-"""How far, as a share of its length, a vector may lie from what it is compared with: a few roundings of float32."""
+"""Allowed distance of a vector from the expected one, relative to its length: a few roundings of float32."""
 
-_NOWHERE = "zero where only directions count, or outside the ball of a hyperbolic space"
+_INVALID = "zero under a metric of directions, or outside the ball of a hyperbolic space"
 
 Named = Mapping[int, tuple[str, Namespace]]
 
 
-def stored(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
-    """What is wrong in the file itself: SQLite's structure, owners, checksums, composites. One read transaction."""
+async def check(session: Autocommit) -> list[Finding]:
+    """The defects of the file and of the index of *session*; see `Store.check`."""
+    findings = await session.database.read(partial(_check_current_file, session=session))
+    return findings + await session.database.call(partial(check_index, follower=session.follower))
+
+
+def _check_current_file(connection: Connection, session: Autocommit) -> list[Finding]:
+    session.follower.guard.check(connection)
+    return check_file(connection, session.spaces.values())
+
+
+def check_file(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
+    """The defects of the file: SQLite's structure, foreign keys, checksums, composites, graph snapshots, tombstones."""
     by_kind = {space.kind: space for space in spaces}
-    parts = [_integrity(connection), _orphans(connection)]
+    checks = [_integrity(connection), _orphans(connection)]
     for space in by_kind.values():
-        parts += [_vectors(connection, space), _snapshots(connection, space)]
-    parts.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
-    parts += [_tombstones(connection, space) for space in by_kind.values()]
-    return [finding for part in parts for finding in _as_far_as_it_goes(part)]
+        checks += [_vectors(connection, space), _snapshots(connection, space)]
+    checks.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
+    checks += [_tombstones(connection, space) for space in by_kind.values()]
+    return [finding for findings in checks for finding in _until_unreadable(findings)]
 
 
-def _as_far_as_it_goes(part: Iterator[Finding]) -> Iterator[Finding]:
-    """What *part* finds until it comes to what cannot be read, which is a finding too and ends no other part."""
+def _until_unreadable(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """*findings* up to data that cannot be read, which is a finding too; the other checks go on."""
     try:
         with translated():
-            yield from part
+            yield from findings
     except DamagedError as error:
-        yield _file(f"it cannot be read to its end: {error.__cause__ or error}")
+        yield _file_finding(f"it cannot be read to its end: {error.__cause__ or error}")
 
 
-def _file(detail: str) -> Finding:
+def _file_finding(detail: str) -> Finding:
     return Finding(kind="integrity", noun="file", id="", detail=detail)
 
 
 def _integrity(connection: Connection) -> Iterator[Finding]:
-    yield from map(_file, integrity.integrity(connection))
+    yield from map(_file_finding, integrity.integrity(connection))
 
 
 def _orphans(connection: Connection) -> Iterator[Finding]:
-    for place, parent in integrity.orphans(connection):
-        detail = f"it belongs to a row of {parent} that does not exist"
-        yield Finding(kind="foreign_key", noun="file", id=place, detail=detail)
+    for location, parent in integrity.orphans(connection):
+        detail = f"it refers to a row of {parent} that does not exist"
+        yield Finding(kind="foreign_key", noun="file", id=location, detail=detail)
 
 
-def structure(connection: Connection) -> Iterator[Finding]:
-    """What SQLite finds wrong with the file, whichever revision it has."""
-    return _as_far_as_it_goes(_integrity(connection))
+def check_structure(connection: Connection) -> Iterator[Finding]:
+    """The defects that SQLite finds in a file of any schema revision."""
+    return _until_unreadable(_integrity(connection))
 
 
 def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     wrong: dict[int, tuple[FindingKind, str]] = {}
-    for key, blob, written in integrity.stored_vectors(connection, space):
+    for key, blob, stored_checksum in integrity.stored_vectors(connection, space):
         if type(blob) is not bytes:
-            wrong[key] = ("wrong_dimension", f"its stored vector is no bytes but {type(blob).__name__}")
+            wrong[key] = ("wrong_dimension", f"its stored vector is not bytes but {type(blob).__name__}")
         elif len(blob) != space.dimension * 4:
             wrong[key] = (
                 "wrong_dimension",
-                f"its stored vector has {len(blob)} bytes, not {space.dimension * 4}",
+                f"its stored vector has {len(blob)} bytes; expected {space.dimension * 4}",
             )
-        elif written is not None and checksum(blob) != written:
-            wrong[key] = ("checksum", "its stored vector is not what was written")
+        elif stored_checksum is not None and checksum(blob) != stored_checksum:
+            wrong[key] = ("checksum", "its stored vector does not match its checksum")
         elif not valid_rows(space.measure, decode_rows([blob], space.dimension))[0]:
-            wrong[key] = ("unusable", f"its stored vector is not finite, or {_NOWHERE}: no search finds it")
+            wrong[key] = ("unusable", f"its stored vector is not finite, or {_INVALID}; no search finds it")
     names = integrity.names(connection, space.kind, wrong)
     for key, (kind, detail) in wrong.items():
         yield _finding(kind, space, key, names, detail)
 
 
 def _composites(connection: Connection, memories: VectorSpace, assemblies: VectorSpace) -> Iterator[Finding]:
-    lagging = set(vectors.lagging(connection))
-    wrong: dict[int, str] = dict.fromkeys(lagging, "its composite is of an older revision of its members")
+    stale = set(vectors.lagging(connection))
+    details: dict[int, str] = dict.fromkeys(stale, "its composite is of an older revision of its members")
     for key, blob in integrity.stored_composites(connection, assemblies):
-        if key not in lagging:
+        if key not in stale:
             mean, damaged = composites.computed(connection, memories, key)
-            # What a damaged member was, only the composite still knows: nobody can say that it is wrong.
-            detail = None if damaged else _differs(mean, blob, memories)
+            # A composite cannot be checked if the vector of a member is damaged.
+            detail = None if damaged else _difference(mean, blob, memories)
             if detail is not None:
-                wrong[key] = detail
+                details[key] = detail
         yield_gil()
-    names = integrity.names(connection, "assembly", wrong)
-    for key, detail in sorted(wrong.items()):
+    names = integrity.names(connection, "assembly", details)
+    for key, detail in sorted(details.items()):
         yield _finding("composite", assemblies, key, names, detail)
 
 
-def _differs(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
-    fresh = mean.vector(space.measure)
+def _difference(mean: Mean, blob: bytes | None, space: VectorSpace) -> str | None:
+    """How a stored composite differs from the *mean* of the members; None if it does not."""
+    expected = mean.vector(space.measure)
     if blob is not None and (type(blob) is not bytes or len(blob) != space.dimension * 4):
         return None  # reported as wrong_dimension
-    kept = None if blob is None else decode(blob, space.dimension, "", None)
-    if fresh is None or kept is None:
-        # Sums in another order may end on the two sides of the limit at which members cancel out.
-        if fresh is kept or _near_limit(mean):
+    stored = None if blob is None else decode(blob, space.dimension, "", None)
+    if expected is None or stored is None:
+        # Sums in another order may be on different sides of the limit at which vectors cancel out.
+        if expected is stored or _near_cancellation(mean):
             return None
-        return "it has a composite, but its members have no mean" if fresh is None else "it has no composite"
-    distance = float(np.linalg.norm(fresh.astype(np.float64) - kept))
-    if distance <= TOLERANCE * tolerance_scale(space.measure, fresh):
+        return "it has a composite, but its members have no mean" if expected is None else "it has no composite"
+    distance = float(np.linalg.norm(expected.astype(np.float64) - stored))
+    if distance <= TOLERANCE * tolerance_scale(space.measure, expected):
         return None
     return f"its composite is {distance:.3g} away from the mean of its members"
 
 
-def _near_limit(mean: Mean) -> bool:
+def _near_cancellation(mean: Mean) -> bool:
     if mean.count == 0 or mean.length == 0:
         return False
     share = float(np.linalg.norm(mean.total)) / mean.length
@@ -139,36 +150,36 @@ def _near_limit(mean: Mean) -> bool:
 
 
 def _tombstones(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
-    for some in chunks(integrity.tombstones(connection, space.kind)):
-        if _not_to_be_read(connection, space, [pk for pk, _, _ in some]) is None:
+    for chunk in chunks(integrity.tombstones(connection, space.kind)):
+        if _read_error(connection, space, [pk for pk, _, _ in chunk]) is None:
             continue
-        for pk, id, namespace in some:
-            error = _not_to_be_read(connection, space, [pk])
+        for pk, id, namespace in chunk:
+            error = _read_error(connection, space, [pk])
             if error is not None:
-                detail = f"it cannot be brought back, only purged: {error}"
+                detail = f"it cannot be recovered, only purged: {error}"
                 yield Finding(kind="tombstone", noun=space.kind, id=id, namespace=namespace, detail=detail)
 
 
-def _not_to_be_read(connection: Connection, space: VectorSpace, keys: list[int]) -> DamagedError | None:
-    """Why one of the tombstones *keys* is no record; None where all are."""
+def _read_error(connection: Connection, space: VectorSpace, keys: list[int]) -> DamagedError | None:
+    """The error of reading the tombstones *keys*; None if all can be read."""
     try:
-        for each in tombstones.read(connection, BY_KIND[space.kind], keys):
-            recalled.record_of(each, space)
+        for row in tombstones.read(connection, BY_KIND[space.kind], keys):
+            recalled.record_of(row, space)
     except DamagedError as error:
         return error
     return None
 
 
-def indexed(connection: Connection, follower: Follower) -> list[Finding]:
-    """What is wrong in the index, entry by entry; nothing where it is not loaded, or would be built anew anyhow."""
+def check_index(connection: Connection, follower: Follower) -> list[Finding]:
+    """The defects of the index, by comparing every entry; none if it is not loaded or will be rebuilt anyway."""
     findings: list[Finding] = []
     with follower.indexes.lock.shared(), snapshot(connection):
         pending = follower.pending(connection)
         if pending is None:
             return []
         for space in follower.indexes.spaces.values():
-            compared = _Comparison(connection, follower, space, set(pending.get(space.pk, ())))
-            findings += _as_far_as_it_goes(compared.findings())
+            comparison = _Comparison(connection, follower, space, set(pending.get(space.pk, ())))
+            findings += _until_unreadable(comparison.findings())
             findings += _graph(follower.indexes.by_kind[space.kind], space)
     return findings
 
@@ -178,7 +189,7 @@ def _graph(index: HybridIndex, space: VectorSpace) -> Iterator[Finding]:
     if graph is None:
         return
     links = graph.links()
-    detail = "" if graph.nodes <= index.table.pinned else "the graph covers entries that can move"
+    detail = "" if graph.nodes <= index.table.pinned else "the graph covers entries that can move in memory"
     try:
         links.check(graph.options.m)
     except BrokenLinksError as error:
@@ -216,89 +227,70 @@ class _Comparison:
         self._space = space
         self._pending = pending
         self._table = follower.indexes.by_kind[space.kind].table
-        self._wrong: dict[int, tuple[FindingKind, str]] = {}
-        self._differing: dict[int, tuple[bytes, bytes]] = {}  # stored form and index form
+        self._details: dict[int, tuple[FindingKind, str]] = {}
+        self._different: dict[int, tuple[bytes, bytes]] = {}  # stored vector and indexed vector, in index form
 
     def findings(self) -> Iterator[Finding]:
-        dimension, held = self._space.dimension, self._table.rows.shape[1]
-        if held != dimension:
+        expected, dimension = self._space.dimension, self._table.rows.shape[1]
+        if dimension != expected:
+            detail = f"the index has a vector of dimension {dimension}; expected {expected}"
             for key in self._table.keys[self._table.live].tolist():
-                self._wrong[key] = ("wrong_dimension", f"the index has a vector of dimension {held}, not {dimension}")
+                self._details[key] = ("wrong_dimension", detail)
         else:
             self._compare()
-        names = integrity.names(self._connection, self._space.kind, self._wrong)
-        order = sorted(self._wrong.items())
-        for key, (kind, detail) in order:
+        names = integrity.names(self._connection, self._space.kind, self._details)
+        for key, (kind, detail) in sorted(self._details.items()):
             yield _finding(kind, self._space, key, names, detail)
 
     def _compare(self) -> None:
-        seen = np.zeros(self._table.size, dtype=bool)
+        is_stored = np.zeros(self._table.size, dtype=bool)
         for chunk in vectors.vectors(self._connection, self._space):
-            self._compare_chunk(chunk, seen)
+            self._compare_chunk(chunk, is_stored)
             yield_gil()
-        for key in self._table.keys[self._table.live & ~seen].tolist():
+        for key in self._table.keys[self._table.live & ~is_stored].tolist():
             self._note(key, "ghost", "the index has it, but no vector of it is stored")
-        by_stored = {stored: key for key, (stored, _) in self._differing.items()}
-        for key, (_, held) in self._differing.items():
-            other = by_stored.get(held)
+        by_vector = {stored: key for key, (stored, _) in self._different.items()}
+        for key, (_, indexed) in self._different.items():
+            other = by_vector.get(indexed)
             if other is None:
-                self._note(key, "stale", "the index has another vector than is stored")
+                self._note(key, "stale", "the index has another vector than the file")
             else:
                 self._note(key, "swapped", f"the index has the vector of the record with key {other}")
 
-    def _compare_chunk(self, chunk: VectorRows, seen: npt.NDArray[np.bool_]) -> None:
+    def _compare_chunk(self, chunk: VectorRows, is_stored: npt.NDArray[np.bool_]) -> None:
         stored = as_entries(chunk, self._space)
         keys = stored.keys
-        places = self._table.find(keys)
-        found = places >= 0
-        for key in keys[~found].tolist():
+        positions = self._table.find(keys)
+        is_indexed = positions >= 0
+        for key in keys[~is_indexed].tolist():
             self._note(key, "missing", "its vector is stored, but the index does not have it")
-        at = places[found]
-        seen[at] = True
-        fresh = stored.rows[found]
-        held = self._table.rows[at]
-        for i in np.flatnonzero(~_equal(fresh, held)).tolist():
-            self._differing[int(keys[found][i])] = (fresh[i].astype(held.dtype).tobytes(), held[i].tobytes())
-        entries = self._table.entries_at(at)
-        scoped = entries.namespaces == stored.namespaces[found]
-        scoped &= entries.expiries == stored.expiries[found]
-        for key in keys[found][~scoped].tolist():
-            self._note(key, "stale", "the index has another namespace or expiry than is stored")
+        positions = positions[is_indexed]
+        is_stored[positions] = True
+        stored_rows, indexed_rows = stored.rows[is_indexed], self._table.rows[positions]
+        for i in np.flatnonzero(~_are_equal(stored_rows, indexed_rows)).tolist():
+            stored_form = stored_rows[i].astype(indexed_rows.dtype).tobytes()
+            self._different[int(keys[is_indexed][i])] = (stored_form, indexed_rows[i].tobytes())
+        entries = self._table.entries_at(positions)
+        equal = entries.namespaces == stored.namespaces[is_indexed]
+        equal &= entries.expiries == stored.expiries[is_indexed]
+        for key in keys[is_indexed][~equal].tolist():
+            self._note(key, "stale", "the index has another namespace or expiry than the file")
 
     def _note(self, key: int, kind: FindingKind, detail: str) -> None:
         if key not in self._pending:
-            self._wrong[key] = (kind, detail)
+            self._details[key] = (kind, detail)
 
 
-def _equal(fresh: npt.NDArray[np.float32], held: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    if held.dtype == np.float16:
-        same: npt.NDArray[np.bool_] = (fresh.astype(np.float16) == held).all(axis=1)
-        return same
-    wide = fresh.astype(np.float64)
-    away = np.linalg.norm(wide - held, axis=1)
-    near: npt.NDArray[np.bool_] = away <= TOLERANCE * np.linalg.norm(wide, axis=1)
-    return near
+def _are_equal(stored: npt.NDArray[np.float32], indexed: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    if indexed.dtype == np.float16:
+        equal: npt.NDArray[np.bool_] = (stored.astype(np.float16) == indexed).all(axis=1)
+        return equal
+    doubles = stored.astype(np.float64)
+    distances = np.linalg.norm(doubles - indexed, axis=1)
+    close: npt.NDArray[np.bool_] = distances <= TOLERANCE * np.linalg.norm(doubles, axis=1)
+    return close
 
 
 def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, detail: str) -> Finding:
     id, namespace = names.get(key, (f"key {key}", ()))
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
-
-
-def mend(context: WriteContext, findings: list[Finding]) -> tuple[int, int, int]:
-    """Set right in the file what can be: orphans removed, unknown checksums filled, composites computed again.
-
-    How many of each. Runs inside a write transaction.
-    """
-    connection = context.connection
-    if any(finding.kind == "integrity" for finding in findings):
-        integrity.reindex(connection)
-    if any(finding.kind == "snapshot" for finding in findings):
-        index_snapshots.drop_older(connection, change_log.top(connection) + 1)
-    orphans = integrity.remove_orphans(connection)
-    filled = sum(integrity.fill_checksums(connection, space) for space in context.spaces.values())
-    stored_wrong = {"composite", "checksum", "unusable"}
-    keys = integrity.keys(connection, [f for f in findings if f.noun == "assembly" and f.kind in stored_wrong])
-    wrong = sorted({*keys, *vectors.lagging(connection)})
-    composites.recompute(context, wrong)
-    return orphans, filled, len(wrong)

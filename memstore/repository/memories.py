@@ -313,6 +313,17 @@ def replace(context: WriteContext, path: Namespace, batch: Batch, rows: Mapping[
     record_tags.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
 
 
+def upsert(context: WriteContext, path: Namespace, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
+    """Store the memories of *batch*, which are those of *drafts* by id; existing ones keep what an upsert keeps."""
+    rows = existing(context.connection, path, batch.ids)
+    if len(rows) < len(batch):
+        insert_new(context, path, [batch.only(i for i, id in enumerate(batch.ids) if id not in rows)])
+        batch = batch.only(i for i, id in enumerate(batch.ids) if id in rows)
+    if rows:
+        keep_history(batch, [drafts[id] for id in batch.ids], rows)
+        replace(context, path, batch, rows)
+
+
 def change(connection: Connection, space: VectorSpace, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
     """Give a memory new values of the fields named; the others stay as they are."""
     names = tuple(name for name in _COLUMNS if name in changes)

@@ -1,4 +1,4 @@
-"""Activation: how strongly an assembly speaks to a query, what that adds to a score, and how it fades.
+"""Activation: how strongly a query activates an assembly, and what that adds to the scores of its members.
 
 =========== ==========================================================================================================
 quantity    formula
@@ -9,10 +9,10 @@ boost       weight · strength
 score       base score + boost
 =========== ==========================================================================================================
 
-Strength is 1/2 at the threshold and grows with score and level towards 1, whatever range the metric's scores have: so
-a boost lies between half the weight and the weight, and a member of several activated assemblies gets the largest.
-No score is ever lowered, and among members of one assembly the order stays what it was. Nothing runs in the background:
-what an assembly's activation has come down to is computed when it is read.
+Strength is 1/2 at the threshold and grows with score and level towards 1, whatever range the metric's scores have. So
+a boost is between half the weight and the weight, and a member of several activated assemblies gets the largest boost.
+No score is ever lowered, and the members of one assembly keep their order. Nothing runs in the background: the decayed
+level is computed when it is read.
 """
 
 import math
@@ -30,14 +30,15 @@ class AssemblyBoost:
     """How a search of memories uses assemblies.
 
     Attributes:
-        threshold: the least score of a composite against the query by which its assembly activates, in the scores of
-            the store's metric: 0.5 is an angle of 60 degrees under cosine and a distance of 1 under l2. Inner products
-            have no scale of their own: give one that suits your vectors.
-        limit: how many assemblies activate at most, the nearest first, 1 to 1,000.
-        weight: the largest boost there can be, above 0, in units of the score.
-        priming: how much of an assembly's stored level adds to its strength, 0 or more. 0 ranks by the query alone.
-        max_age: seconds, or a timedelta: composites computed longer ago give no boost. None: however old they are.
-        record: whether the search notes the assemblies it activated as `assemblies.activate` does, each with its
+        threshold: the lowest score of a composite against the query that activates its assembly, in the scores of the
+            store's metric: 0.5 is an angle of 60 degrees under cosine and a distance of 1 under l2. Inner products
+            have no common scale; choose a threshold that suits the vectors.
+        limit: how many assemblies are activated at most, nearest first, 1 to 1,000.
+        weight: the largest possible boost, above 0, in units of the score.
+        priming: how much of the stored activation level is added to the strength, 0 or more. 0 ranks by the query
+            alone.
+        max_age: seconds, or a timedelta: older composites give no boost. None allows any age.
+        record: whether the search records the activated assemblies as `assemblies.activate` does, each with its
             strength. That takes the writer lock; without it a search writes nothing.
     """
 
@@ -49,44 +50,44 @@ class AssemblyBoost:
     record: bool = False
 
     def __post_init__(self) -> None:
-        kept = {
+        checked = {
             "threshold": _finite("threshold", self.threshold, -math.inf),
-            "limit": check_count("limit of an activation", self.limit, 1, MAX_ACTIVATED),
+            "limit": check_count("limit of AssemblyBoost", self.limit, 1, MAX_ACTIVATED),
             "weight": _finite("weight", self.weight, 0),
             "priming": _finite("priming", self.priming, 0),
         }
-        if kept["weight"] == 0:
-            raise InvalidError("weight is above 0: without one, leave boost= away")
+        if checked["weight"] == 0:
+            raise InvalidError("weight is above 0; got 0. For a search without boosts, leave out boost=")
         if self.max_age is not None and not isinstance(self.max_age, timedelta):
-            kept["max_age"] = _finite("max_age", self.max_age, 0)
+            checked["max_age"] = _finite("max_age", self.max_age, 0)
         if not isinstance(self.record, bool):
             raise InvalidError(f"record is True or False; got {short_repr(self.record)}")
-        for name, value in kept.items():  # plain numbers, whatever class they came in
+        for name, value in checked.items():  # plain numbers, whatever subclass the caller gave
             object.__setattr__(self, name, value)
 
     def strength(self, score: float, level: float) -> float:
-        """How strongly an assembly of this *score* and stored *level* is activated; its score reaches the threshold."""
+        """The activation strength of an assembly with this *score* and level; the score reaches the threshold."""
         return 1.0 - 1.0 / (2.0 + (score - self.threshold) + self.priming * level)
 
     def boost(self, score: float, level: float) -> float:
-        """What the members of such an assembly gain."""
+        """What the members of an assembly with this *score* and level gain."""
         return self.weight * self.strength(score, level)
 
     def too_old(self, age: timedelta | None) -> bool:
-        """Whether a composite of this *age* is older than asked for; one of no known age is."""
+        """Whether a composite of this *age* exceeds `max_age`; an unknown age does."""
         if self.max_age is None:
             return False
-        most = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
-        return age is None or age.total_seconds() > most
+        seconds = self.max_age.total_seconds() if isinstance(self.max_age, timedelta) else self.max_age
+        return age is None or age.total_seconds() > seconds
 
 
-def check_boost(value: object) -> AssemblyBoost:
-    """*value* as an `AssemblyBoost`, else `InvalidError`."""
-    if not isinstance(value, AssemblyBoost):
-        raise InvalidError(
-            f"boost is a memstore.AssemblyBoost, such as AssemblyBoost(threshold=0.6); got {short_repr(value)}"
-        )
-    return value
+def check_boost(value: object) -> AssemblyBoost | None:
+    """*value* as an `AssemblyBoost` or None, else `InvalidError`."""
+    if value is None or isinstance(value, AssemblyBoost):
+        return value
+    raise InvalidError(
+        f"boost is a memstore.AssemblyBoost, such as AssemblyBoost(threshold=0.6); got {short_repr(value)}"
+    )
 
 
 def check_half_life(value: object) -> float:
@@ -100,6 +101,6 @@ def check_half_life(value: object) -> float:
 def _finite(name: str, value: object, least: float) -> float:
     number = check_number(name, value)
     if not least <= number or math.isinf(number):
-        floor = "" if least == -math.inf else f" from {least:g} on"
-        raise InvalidError(f"{name} is a finite number{floor}; got {number}")
+        bound = "" if least == -math.inf else f" of {least:g} or more"
+        raise InvalidError(f"{name} is a finite number{bound}; got {number}")
     return number

@@ -1,13 +1,14 @@
-"""The search that uses assemblies: which of them a query activates, and what that makes of the order of memories.
+"""Searches that use assemblies: which assemblies a query activates, and how their boosts change the ranking.
 
-An assembly takes part by the entry of its composite in the index, if that is of the assembly's present revision: one
-that is out of step gives exactly nothing. All that a search says is of one read transaction and one moment.
+An assembly is activated by its composite in the index, and only if that composite is of the assembly's current
+revision; a stale composite gives no boost. All values of one search are of one read transaction and one time.
 
-A member's boost is a number of its assembly alone. So the best of one assembly's members are the same with the boost
-and without, and the best of all are among the best of a plain search and the best of each activated assembly.
+The boost of a member depends only on its assembly. So boosting does not reorder the members of one assembly, and the
+best hits overall are among the best of a search without boost and the best members of each activated assembly. That is
+why it suffices to search the members of each activated assembly once more.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -15,232 +16,226 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.api.collection import Asked
 from memstore.index.protocol import SearchResult, SearchScope
 from memstore.models.activation import SyncState, decayed
+from memstore.models.records import RecordKind
 from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
-from memstore.repository import assembly_activation as stored
+from memstore.repository import assembly_activation
 from memstore.repository.assembly_activation import Standing
 from memstore.repository.key_lists import Keys
 from memstore.repository.vectors import VectorSpace
 from memstore.search.activation import AssemblyBoost
+from memstore.search.query import Search, SearchRequest
 from memstore.sync.view import View
-from memstore.timestamps import to_micros
-from memstore.vectors.arrays import Rows
+from memstore.timestamps import now, to_micros
+from memstore.vectors.arrays import Doubles, Rows
 
 
-def sync_state(standing: Standing, view: View, at: datetime) -> SyncState:
-    """How an assembly's revisions, in the file and in the index, agree."""
-    indexed = view.revision(standing.key)
-    there = standing.revision if standing.composed else None
+def sync_state(assembly: Standing, view: View, at: datetime) -> SyncState:
+    """How the revisions of *assembly*, in the file and in the index of *view*, agree."""
+    indexed = view.revision(assembly.key)
+    expected = assembly.revision if assembly.composed else None
     return SyncState(
-        revision=standing.revision,
-        composite_revision=standing.composite_revision,
+        revision=assembly.revision,
+        composite_revision=assembly.composite_revision,
         indexed_revision=indexed,
-        synced=standing.composite_revision == standing.revision and indexed == there,
-        age=None if standing.composed_at is None else at - standing.composed_at,
+        synced=assembly.composite_revision == assembly.revision and indexed == expected,
+        age=None if assembly.composed_at is None else at - assembly.composed_at,
     )
 
 
+def read_sync_state(connection: Connection, view: View, space: VectorSpace, key: int) -> SyncState:
+    """The sync state of the assembly *key*, which exists."""
+    return sync_state(assembly_activation.standing(connection, space, [key])[key], view, now())
+
+
 @dataclass(frozen=True, slots=True)
-class Group:
-    """An activated assembly, and the keys of its members."""
+class ActivatedGroup:
+    """An activated assembly and its members, by key."""
 
     key: int
-    said: ActivatedAssembly
+    assembly: ActivatedAssembly
     members: Keys
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """What came of one query: the assemblies it activates, nearest first, and those passed over as too old."""
+class QueryActivation:
+    """What one query activates.
 
-    groups: list[Group]
+    Attributes:
+        groups: the activated assemblies, nearest first.
+        too_old: keys of the assemblies that are near enough, but whose composite is older than `max_age`.
+    """
+
+    groups: list[ActivatedGroup]
     too_old: set[int]
 
-    @property
-    def activated(self) -> tuple[ActivatedAssembly, ...]:
-        """What is said of them."""
-        return tuple(group.said for group in self.groups)
-
-    @property
-    def strengths(self) -> dict[int, float]:
-        """How strongly each was activated, by key."""
-        return {group.key: group.said.strength for group in self.groups}
-
-    def boosts(self, keys: Keys) -> tuple[Keys, np.ndarray[tuple[int], np.dtype[np.float64]]]:
-        """For each of *keys*, the place among the groups of the one that boosts it most, -1 for none, and the boost."""
-        givers = np.full(len(keys), -1, dtype=np.int64)
+    def boosts(self, keys: Keys) -> tuple[Keys, Doubles]:
+        """For each memory of *keys* the group that boosts it most, as an index into `groups` or -1, and the boost."""
+        group_of = np.full(len(keys), -1, dtype=np.int64)
         boosts = np.zeros(len(keys))
-        for place, group in enumerate(self.groups):
-            more = np.isin(keys, group.members) & (group.said.boost > boosts)
-            givers[more], boosts[more] = place, group.said.boost
-        return givers, boosts
+        for i, group in enumerate(self.groups):
+            higher = np.isin(keys, group.members) & (group.assembly.boost > boosts)
+            group_of[higher], boosts[higher] = i, group.assembly.boost
+        return group_of, boosts
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a search found: keys and scores in order, with what each gained."""
-
-    found: SearchResult
-    gains: list[ScoreBoost]
-    near: Near
-
-
-class Boosted(NamedTuple):
-    """The hits of one query, what it activated, and what knows the assemblies."""
+class BoostedHits(NamedTuple):
+    """The hits of one query with what it activates."""
 
     hits: Hits[Hit]
-    near: Near
-    boosting: "Boosting"
+    activation: QueryActivation
 
 
-class Boosting:
-    """The use that one search makes of assemblies."""
+class AssemblyBooster:
+    """The assemblies of one search: their composites, activation and boosts."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        view: View,
-        space: VectorSpace,
-        activation: AssemblyBoost,
-        at: datetime,
-        half_life: float,
-        namespaces: Keys | None,
-    ) -> None:
-        self.activation = activation
-        self._connection = connection
-        self._view = view
-        self._space = space
-        self._at = at
-        self._half_life = half_life
-        self._scope = SearchScope(now=to_micros(at), namespaces=namespaces)
-        self._known: dict[int, tuple[Standing, SyncState]] = {}
+    def __init__(self, search: Search, boost: AssemblyBoost) -> None:
+        self.boost = boost
+        self._search = search
+        self._scope = SearchScope(now=to_micros(search.now), namespaces=search.scope.namespaces)
+        self._states: dict[int, tuple[Standing, SyncState]] = {}
 
-    def known(self, keys: Iterable[int]) -> dict[int, tuple[Standing, SyncState]]:
-        """Where the assemblies of *keys* stand, and whether each is in step."""
-        wanted = list(keys)
-        new = [key for key in wanted if key not in self._known]
-        for key, standing in stored.standing(self._connection, self._space, new).items():
-            self._known[key] = standing, sync_state(standing, self._view, self._at)
-        return {key: self._known[key] for key in wanted if key in self._known}
+    def states(self, keys: Iterable[int]) -> dict[int, tuple[Standing, SyncState]]:
+        """The stored state and the sync state of each assembly of *keys* that exists. Each is read once a search."""
+        unique = list(keys)
+        unread = [key for key in unique if key not in self._states]
+        search = self._search
+        for key, row in assembly_activation.standing(search.connection, search.spaces["assembly"], unread).items():
+            self._states[key] = row, sync_state(row, search.view, search.now)
+        return {key: self._states[key] for key in unique if key in self._states}
 
-    def level(self, standing: Standing) -> float:
-        """How active an assembly is by what is stored, now."""
-        return decayed(standing.level, standing.activated_at, self._at, self._half_life)
+    def level(self, assembly: Standing) -> float:
+        """The stored activation of *assembly*, decayed to the time of the search."""
+        return decayed(assembly.level, assembly.activated_at, self._search.now, self._search.request.half_life)
 
     def score(self, query: Rows, key: int) -> float | None:
-        """The score of one assembly's composite; None where it has none that a search finds."""
+        """The score of the composite of one assembly; None if the index has none."""
         scope = replace(self._scope, allowed=np.array([key], dtype=np.int64))
-        ((found, _),) = self._view.search("assembly", query[np.newaxis], 1, scope)
-        return float(found.scores[0]) if len(found.scores) else None
+        ((result, _),) = self._search.view.search("assembly", query[np.newaxis], 1, scope)
+        return float(result.scores[0]) if len(result.scores) else None
 
-    def near(self, query: Rows) -> Near:
-        """The assemblies that *query* activates: those in step and young enough, nearest first."""
-        wanted, size = self.activation.limit, self.activation.limit
-        while True:  # those that are passed over take nobody's place
-            ((found, _),) = self._view.search("assembly", query[np.newaxis], size, self._scope)
-            scores = {k: s for k, s in zip(found.keys.tolist(), found.scores.tolist(), strict=True) if self.reached(s)}
-            known = self.known(scores)
-            fresh = [key for key, (_, state) in known.items() if state.synced]
-            old = {key for key in fresh if self.activation.too_old(known[key][1].age)}
-            chosen = [key for key in fresh if key not in old][:wanted]
-            if len(chosen) == wanted or len(scores) < size:
-                break
+    def activate(self, query: Rows) -> QueryActivation:
+        """The assemblies that *query* activates: those that are synced and not too old, nearest first."""
+        limit = size = self.boost.limit
+        while True:  # assemblies that are skipped must not take the place of others, so more are asked for
+            ((result, _),) = self._search.view.search("assembly", query[np.newaxis], size, self._scope)
+            pairs = zip(result.keys.tolist(), result.scores.tolist(), strict=True)
+            scores = {key: score for key, score in pairs if score >= self.boost.threshold}
+            states = self.states(scores)
+            synced = [key for key, (_, state) in states.items() if state.synced]
+            too_old = {key for key in synced if self.boost.too_old(states[key][1].age)}
+            keys = [key for key in synced if key not in too_old][:limit]
+            if len(keys) == limit or len(scores) < size:
+                return QueryActivation([self._group(states[key][0], scores[key]) for key in keys], too_old)
             size *= 4
-        return Near([self._group(known[key][0], scores[key]) for key in chosen], old)
 
-    def reached(self, score: float) -> bool:
-        """Whether a composite of this *score* activates its assembly."""
-        return score >= self.activation.threshold
-
-    def _group(self, standing: Standing, score: float) -> Group:
-        level = self.level(standing)
-        said = ActivatedAssembly(
-            id=standing.id,
-            namespace=standing.namespace,
+    def _group(self, assembly: Standing, score: float) -> ActivatedGroup:
+        level = self.level(assembly)
+        activated = ActivatedAssembly(
+            id=assembly.id,
+            namespace=assembly.namespace,
             score=score,
-            strength=self.activation.strength(score, level),
-            boost=self.activation.boost(score, level),
+            strength=self.boost.strength(score, level),
+            boost=self.boost.boost(score, level),
             level=level,
         )
-        return Group(standing.key, said, stored.members(self._connection, standing.key))
+        members = assembly_activation.members(self._search.connection, assembly.key)
+        return ActivatedGroup(assembly.key, activated, members)
 
-    def searched(
-        self,
-        asked: Asked,
-        limit: int,
-        hits_of: Callable[[list[tuple[SearchResult, int]]], list[Hits[Hit]]],
-    ) -> list["Boosted"]:
-        """What comes of each query; *hits_of* reads the records of what was found."""
-        plain = self._view.search("memory", asked.vectors, limit, asked.scope)
-        answers = [
-            self.answer(query, found, limit, asked.scope, asked.min_score)
-            for query, (found, _) in zip(asked.vectors, plain, strict=True)
-        ]
-        read = hits_of([(answer.found, own) for answer, (_, own) in zip(answers, plain, strict=True)])
-        return [
-            Boosted(
-                Hits(
-                    [Hit(hit.memory, hit.score, gain) for hit, gain in zip(hits, answer.gains, strict=True)],
-                    hits.plan,
-                    answer.near.activated,
-                ),
-                answer.near,
-                self,
-            )
-            for hits, answer in zip(read, answers, strict=True)
-        ]
+    def search(self) -> list[BoostedHits]:
+        """The hits of each query of the search, with their boosts."""
+        search = self._search
+        results, score_boosts, activations = [], [], []
+        for query, (base, uncommitted) in zip(search.queries, search.nearest(), strict=True):
+            activation = self.activate(query)
+            result, boosts = self._rank(query, base, activation)
+            results.append((result, uncommitted))
+            score_boosts.append(boosts)
+            activations.append(activation)
+        boosted = []
+        for hits, boosts, activation in zip(search.hits(results), score_boosts, activations, strict=True):
+            with_boosts = [Hit(hit.memory, hit.score, boost) for hit, boost in zip(hits, boosts, strict=True)]
+            activated = tuple(group.assembly for group in activation.groups)
+            boosted.append(BoostedHits(Hits(with_boosts, hits.plan, activated), activation))
+        return boosted
 
-    def answer(
-        self, query: Rows, base: SearchResult, limit: int, scope: SearchScope, min_score: float | None
-    ) -> Answer:
-        """The best *limit* in *scope* with their boosts, where a plain search found *base*."""
-        near = self.near(query)
+    def _rank(
+        self, query: Rows, base: SearchResult, activation: QueryActivation
+    ) -> tuple[SearchResult, list[ScoreBoost]]:
+        """The best memories with their boosts, where a search without boost returned *base*."""
+        search = self._search
+        limit, min_score, scope = search.request.limit, search.request.min_score, search.scope
         scores = dict(zip(base.keys.tolist(), base.scores.tolist(), strict=True))
-        for group in near.groups:
-            among = group.members if scope.allowed is None else np.intersect1d(group.members, scope.allowed)
-            if len(among):
-                within = replace(scope, allowed=among)
-                ((best, _),) = self._view.search("memory", query[np.newaxis], limit, within)
-                for key, score in zip(best.keys.tolist(), best.scores.tolist(), strict=True):
+        for group in activation.groups:
+            allowed = group.members if scope.allowed is None else np.intersect1d(group.members, scope.allowed)
+            if len(allowed):
+                members = replace(scope, allowed=allowed)
+                ((result, _),) = search.view.search("memory", query[np.newaxis], limit, members)
+                for key, score in zip(result.keys.tolist(), result.scores.tolist(), strict=True):
                     scores.setdefault(key, score)
         keys = np.fromiter(scores, dtype=np.int64, count=len(scores))
-        values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
+        base_scores = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
         if min_score is not None:
-            close = values >= min_score
-            keys, values = keys[close], values[close]
-        givers, boosts = near.boosts(keys)
-        totals = values + boosts
+            reached = base_scores >= min_score
+            keys, base_scores = keys[reached], base_scores[reached]
+        group_of, boosts = activation.boosts(keys)
+        totals = base_scores + boosts
         order = np.lexsort((keys, -totals))[:limit]
-        keys = keys[order]
-        gains = self.gains(keys, values[order], givers[order], boosts[order], near)
-        return Answer(base._replace(keys=keys, scores=totals[order]), gains, near)
+        best = keys[order]
+        result = base._replace(keys=best, scores=totals[order])
+        return result, self.score_boosts(best, base_scores[order], (group_of[order], boosts[order]), activation)
 
-    def gains(
-        self,
-        keys: Keys,
-        values: np.ndarray[tuple[int], np.dtype[np.float64]],
-        givers: Keys,
-        boosts: np.ndarray[tuple[int], np.dtype[np.float64]],
-        near: Near,
+    def score_boosts(
+        self, keys: Keys, base_scores: Doubles, group_boosts: tuple[Keys, Doubles], activation: QueryActivation
     ) -> list[ScoreBoost]:
-        """What memories of these *keys* and base scores gain, and why."""
-        left = keys[givers < 0].tolist()
-        owners = stored.owners(self._connection, left)
-        self.known({owner for some in owners.values() for owner in some})
-        made = []
-        for key, value, giver, boost in zip(
-            keys.tolist(), values.tolist(), givers.tolist(), boosts.tolist(), strict=True
-        ):
-            reason: BoostReason = "boosted" if giver >= 0 else self._reason(owners.get(key, []), near)
-            assembly = near.groups[giver].said.id if giver >= 0 else None
-            made.append(ScoreBoost(base_score=value, boost=boost, assembly=assembly, reason=reason))
-        return made
+        """The boost of each memory of *keys*, with its reason.
 
-    def _reason(self, owners: list[int], near: Near) -> BoostReason:
-        """Why a memory of these assemblies, none of which boosted it, gains nothing."""
+        Args:
+            keys: of memories.
+            base_scores: their scores without a boost.
+            group_boosts: what `activation.boosts` returns for them.
+            activation: what the query activates.
+        """
+        group_of, boosts = group_boosts
+        owners = assembly_activation.owners(self._search.connection, keys[group_of < 0].tolist())
+        self.states({owner for keys_of_one in owners.values() for owner in keys_of_one})
+        rows = zip(keys.tolist(), base_scores.tolist(), group_of.tolist(), boosts.tolist(), strict=True)
+        return [
+            ScoreBoost(
+                base_score=base_score,
+                boost=boost,
+                assembly=activation.groups[group].assembly.id if group >= 0 else None,
+                reason="boosted" if group >= 0 else self._reason(owners.get(key, []), activation),
+            )
+            for key, base_score, group, boost in rows
+        ]
+
+    def _reason(self, owners: list[int], activation: QueryActivation) -> BoostReason:
+        """Why a member of the assemblies *owners* has no boost."""
         if not owners:
             return "no_assembly"
-        stale = any(key in near.too_old or not self._known[key][1].synced for key in owners if key in self._known)
+        known = [key for key in owners if key in self._states]
+        stale = any(key in activation.too_old or not self._states[key][1].synced for key in known)
         return "stale" if stale else "not_activated"
+
+
+def search_boosted(
+    connection: Connection,
+    view: View,
+    spaces: Mapping[RecordKind, VectorSpace],
+    request: SearchRequest,
+    queries: Sequence[object],
+    boost: AssemblyBoost,
+) -> list[BoostedHits]:
+    """The boosted hits of each query, in order; arguments and errors as of `query.search`."""
+    return AssemblyBooster(Search(connection, view, spaces, request, queries), boost).search()
+
+
+def strengths(boosted: Iterable[BoostedHits]) -> dict[int, float]:
+    """The highest strength with which the queries of a search activated each assembly, by key."""
+    highest: dict[int, float] = {}
+    for _, activation in boosted:
+        for group in activation.groups:
+            highest[group.key] = max(group.assembly.strength, highest.get(group.key, 0.0))
+    return highest

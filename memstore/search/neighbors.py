@@ -1,10 +1,11 @@
-"""Who is near whom: the index asked in batches about records that it holds.
+"""The nearest neighbours of stored records, asked of the index in batches.
 
-Each batch is one search: the event loop is free meanwhile, and a caller who is cancelled stops after the batch that
-runs. Writes come between batches, so each is of the state that the store is in by then.
+Each batch is one search. Between batches the event loop is free, writes may commit, and a cancellation takes effect; so
+each batch is of the state that the store has by then.
 """
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,78 +23,76 @@ from memstore.vectors.encoding import decode_rows, is_intact
 from memstore.vectors.metrics import valid_rows
 
 BATCH = 64
-"""Records that are asked about in one search: a few hundredths of a second of 100,000 vectors compared one by one."""
+"""Records in one search: a few hundredths of a second among 100,000 vectors that are compared one by one."""
 
 
 class Neighbors(NamedTuple):
-    """One record, and those near it: nearest first, itself left out, equally near ones in order of creation.
+    """The neighbours of one record, nearest first, ties in order of creation; the record itself is not among them.
 
-    With *cut*, there may be more of them.
+    With *truncated*, there may be more of them.
     """
 
     key: int
     others: Keys
     scores: Doubles
-    cut: bool
+    truncated: bool
 
 
-async def near(
+async def find_neighbors(
     session: Session,
     kind: RecordKind,
     namespace: Namespace,
     keys: Keys,
     *,
     limit: int,
-    least: float,
-    among: Keys | None = None,
+    min_score: float,
+    allowed: Keys | None = None,
 ) -> AsyncIterator[list[Neighbors]]:
-    """For batches of *keys*, one after the other, what lies near each; what has no usable vector is left out.
+    """The neighbours of the records *keys*, batch by batch. Records without a usable vector are left out.
 
     Args:
         session: where to search.
-        kind: of which records.
-        namespace: theirs.
-        keys: who is asked about.
-        limit: how many others at most, of each.
-        least: the least score at which one is near.
-        among: keys of those that may be found; None for all of the namespace.
+        kind: of the records.
+        namespace: of the records.
+        keys: of the records.
+        limit: at most so many neighbours of each.
+        min_score: the lowest score of a neighbour.
+        allowed: keys of the records that may be neighbours; None for all of the namespace.
     """
     for start in range(0, len(keys), BATCH):
-        some = keys[start : start + BATCH].tolist()
+        batch = keys[start : start + BATCH].tolist()
 
-        def step(connection: Connection, view: View, some: list[int] = some) -> list[Neighbors]:
-            asked, rows = _stored(connection, session.spaces[kind], some)
-            if not len(asked):
+        def step(connection: Connection, view: View, batch: list[int] = batch) -> list[Neighbors]:
+            batch, queries = _stored_vectors(connection, session.spaces[kind], batch)
+            if not len(batch):
                 return []
-            within = namespaces.scope(connection, namespace, recursive=False)
-            held = None if within is None else np.array(within, dtype=np.int64)
-            scope = SearchScope(now=to_micros(now()), namespaces=held, allowed=among)
-            found = view.search(kind, rows, limit + 1, scope)
-            return [
-                _others(key, answer.keys, answer.scores, limit, least)
-                for key, (answer, _) in zip(asked, found, strict=True)
-            ]
+            namespace_keys = namespaces.scope(connection, namespace, recursive=False)
+            searched = None if namespace_keys is None else np.array(namespace_keys, dtype=np.int64)
+            scope = SearchScope(now=to_micros(now()), namespaces=searched, allowed=allowed)
+            results = view.search(kind, queries, limit + 1, scope)
+            of_result = partial(_neighbors, limit=limit, min_score=min_score)
+            return [of_result(key, result.keys, result.scores) for key, (result, _) in zip(batch, results, strict=True)]
 
         yield await session.search(step, kind)
 
 
-def _stored(connection: Connection, space: VectorSpace, keys: list[int]) -> tuple[list[int], Rows]:
-    """The vectors of *keys* as they are stored, those that a search could not be made of left out."""
-    size, dimension = 4 * space.dimension, space.dimension
-    asked: list[int] = []
+def _stored_vectors(connection: Connection, space: VectorSpace, keys: list[int]) -> tuple[list[int], Rows]:
+    """The stored vectors of *keys* that a search can use, and whose they are."""
+    size = 4 * space.dimension
+    intact_keys: list[int] = []
     blobs: list[bytes] = []
     for chunk in vectors.vectors(connection, space, keys):
-        for key, blob, written in zip(chunk.keys, chunk.blobs, chunk.checksums, strict=True):
-            if is_intact(blob, written) and len(blob) == size:
-                asked.append(key)
+        for key, blob, checksum in zip(chunk.keys, chunk.blobs, chunk.checksums, strict=True):
+            if is_intact(blob, checksum) and len(blob) == size:
+                intact_keys.append(key)
                 blobs.append(blob)
-    rows = decode_rows(blobs, dimension)
-    good = valid_rows(space.measure, rows)
-    return [key for key, fit in zip(asked, good.tolist(), strict=True) if fit], rows[good]
+    rows = decode_rows(blobs, space.dimension)
+    mask = valid_rows(space.measure, rows)
+    return [key for key, is_usable in zip(intact_keys, mask.tolist(), strict=True) if is_usable], rows[mask]
 
 
-def _others(key: int, keys: Keys, scores: Doubles, limit: int, least: float) -> Neighbors:
-    apart = keys != key
-    keys, scores = keys[apart][:limit], scores[apart][:limit]
-    count = int((scores >= least).sum())
-    return Neighbors(key, keys[:count], scores[:count], count == limit)
+def _neighbors(key: int, keys: Keys, scores: Doubles, *, limit: int, min_score: float) -> Neighbors:
+    others = keys != key
+    keys, scores = keys[others][:limit], scores[others][:limit]
+    count = int((scores >= min_score).sum())
+    return Neighbors(key, keys[:count], scores[:count], truncated=count == limit)

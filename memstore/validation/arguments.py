@@ -1,4 +1,4 @@
-"""What verbs do with their arguments before anything is looked at: those that were given, and lists of them."""
+"""What verbs do with their arguments before the checks: omitted arguments, and iterables as lists."""
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -7,39 +7,43 @@ from typing import Any
 from memstore.errors import InvalidError
 
 
-class Absent(Enum):
-    """The default of an argument for which None is a value."""
+class Unset(Enum):
+    """The type of the default of an argument for which None is a value."""
 
-    ABSENT = "absent"
+    UNSET = "unset"
 
     def __repr__(self) -> str:
-        return "<absent>"
+        return "<unset>"
 
 
-ABSENT = Absent.ABSENT
+UNSET = Unset.UNSET
 
 
-def given(**arguments: object) -> dict[str, object]:
-    """The arguments that were given."""
-    return {name: value for name, value in arguments.items() if value is not ABSENT}
+def without_unset(arguments: Mapping[str, object]) -> dict[str, object]:
+    """The *arguments* that the caller passed."""
+    return {name: value for name, value in arguments.items() if value is not UNSET}
 
 
 def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a method that takes one record, as an item of its many-form.
+    """The `locals()` of a verb that takes one record, as an item of the verb that takes many.
 
-    None says nothing, but of an embedding. Left out, it leaves an item that the quick check of `fields` knows.
+    None is left out like an omitted argument, except for an embedding, where it is a value.
     """
     del arguments["self"]
-    return {name: v for name, v in arguments.items() if v is not ABSENT and (v is not None or name == "embedding")}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if value is not UNSET and (value is not None or name == "embedding")
+    }
 
 
-def list_of_ids(ids: object) -> list[object]:
-    """*ids* as a list that is not checked yet: that is done on a thread, however long it is."""
-    return listed(ids, "ids is a list of ids")
+def id_list(ids: object) -> list[object]:
+    """*ids* as a list whose elements are not checked; the checks run later, on the thread of the database."""
+    return as_list(ids, "ids is a list of ids")
 
 
-def listed(values: object, what: str) -> list[Any]:
-    """*values* as a list; *what* tells in the error that they have to be one."""
+def as_list(values: object, expected: str) -> list[Any]:
+    """*values* as a list, else `InvalidError` with the sentence *expected*."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidError(f"{what}; got one {type(values).__name__}")
+        raise InvalidError(f"{expected}; got one {type(values).__name__}")
     return list(values)

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from memstore.api.store import Store, StoreNamespace
+from memstore.api.namespace import StoreNamespace
+from memstore.api.store import Store
 from memstore.config import path_text
 from memstore.errors import InvalidError, MissingFileError
 from memstore.models.records import Memory, Namespace

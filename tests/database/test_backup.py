@@ -313,7 +313,7 @@ async def test_a_verification_that_is_cancelled_ends(small: Path, monkeypatch: p
         ended.set()
         return []
 
-    monkeypatch.setattr(check, "stored", lengthy)
+    monkeypatch.setattr(check, "check_file", lengthy)
     verifying = asyncio.ensure_future(memstore.verify(small))
     await began.wait()
     verifying.cancel()

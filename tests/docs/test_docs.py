@@ -11,7 +11,7 @@ import pytest
 
 import memstore
 from memstore import errors
-from memstore.api import store
+from memstore.api import namespace
 from memstore.assemblies import cluster, merge
 from memstore.validation import text as text_module
 from memstore.validation import values
@@ -130,7 +130,7 @@ def test_the_table_of_limits_is_the_code_s() -> None:
         text_module.MAX_METADATA_DEPTH,
         text_module.MAX_METADATA_VALUES,
         values.MAX_LIMIT,
-        store.MAX_CHUNK,
+        namespace.MAX_CHUNK,
     ):
         assert f"{number:,}" in text
 

@@ -267,7 +267,7 @@ async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
         assert await store.repair() is not None
         await store.backup(path.with_suffix(".bak"))
         assert (await memstore.verify(path.with_suffix(".bak"))).findings == [finding]
-        with pytest.raises(DamagedError, match="cannot be brought back, only purged"):
+        with pytest.raises(DamagedError, match="cannot be recovered, only purged"):
             await memstore.restore_backup(path.with_suffix(".bak"), path.with_suffix(".new"))
         assert await store.memories.purge(older_than=0) == 1
         assert await store.check() == []

@@ -77,7 +77,7 @@ async def test_one_that_is_not_among_the_hits_is_scored_all_the_same(store: Stor
         assert why.base_score == pytest.approx(hit.base_score, rel=1e-12)
         assert (why.boost, why.reason, why.assembly) == (hit.boost, hit.reason, hit.assembly)
         assert why.score == why.base_score + why.boost
-        assert f"others come first: 1, the last of them with {every[0].score:.6g}" in why.exclusions[0].detail
+        assert f"hits that rank higher: 1, the last with score {every[0].score:.6g}" in why.exclusions[0].detail
 
 
 async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: Path) -> None:

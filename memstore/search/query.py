@@ -1,0 +1,191 @@
+"""One search: from checked arguments to hits.
+
+A search runs in one read transaction whose state the index equals. Namespaces, expiry, tags and filter are resolved to
+a `SearchScope` before the index is asked, so a search returns fewer hits than its limit only if fewer records match.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+
+import numpy as np
+from sqlalchemy import Connection
+
+from memstore import filters
+from memstore.index.protocol import DriftError, SearchResult, SearchScope
+from memstore.models.records import Assembly, Memory, Namespace, RecordKind
+from memstore.models.search import AssemblyHit, Hit, Hits, SearchPlan
+from memstore.repository import assemblies, memories, namespaces, selection
+from memstore.repository.record_types import RecordType
+from memstore.repository.selection import Selection
+from memstore.repository.vectors import VectorSpace
+from memstore.sync.view import View
+from memstore.timestamps import now, to_micros
+from memstore.vectors.arrays import Rows
+from memstore.vectors.encoding import as_embedding
+
+Results = list[tuple[SearchResult, int]]
+"""For each query its keys and scores, best first, and the number of uncommitted vectors among the allowed ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """The checked arguments of a search, without its queries.
+
+    Attributes:
+        record_type: of the records that it finds.
+        namespace: where it searches.
+        recursive: whether it also searches all namespaces below that one.
+        tags: only records that have all of these.
+        where: only records that match this filter; None for all.
+        limit: at most so many hits for each query.
+        min_score: only records with this base score or more; None for all.
+        half_life: half-life of activation in seconds.
+    """
+
+    record_type: RecordType
+    namespace: Namespace
+    recursive: bool
+    tags: frozenset[str]
+    where: filters.Node | None
+    limit: int
+    min_score: float | None
+    half_life: float
+
+
+class Search:
+    """A search in its read transaction.
+
+    Attributes:
+        connection: the read transaction.
+        view: the indexes in the state of that transaction.
+        spaces: the vector space of each kind of record.
+        request: the arguments.
+        now: the time of the search, UTC.
+        queries: float32, shape (q, dimension).
+        scope: which vectors the index may return.
+    """
+
+    __slots__ = ("connection", "now", "queries", "request", "scope", "spaces", "view")
+
+    def __init__(
+        self,
+        connection: Connection,
+        view: View,
+        spaces: Mapping[RecordKind, VectorSpace],
+        request: SearchRequest,
+        queries: Sequence[object],
+    ) -> None:
+        self.connection = connection
+        self.view = view
+        self.spaces = spaces
+        self.request = request
+        self.now = now()
+        self.queries = _checked_queries(queries, spaces[request.record_type.kind])
+        self.scope = _scope(connection, request, self.now)
+
+    def nearest(self) -> Results:
+        """The best records of the scope for each query."""
+        return self.view.search(self.request.record_type.kind, self.queries, self.request.limit, self.scope)
+
+    def plain_hits(self) -> list[Hits[Any]]:
+        """The hits of each query, without boosts."""
+        results, min_score = self.nearest(), self.request.min_score
+        if min_score is not None:
+            results = [(_at_least(result, min_score), uncommitted) for result, uncommitted in results]
+        return self.hits(results)
+
+    def hits(self, results: Results) -> list[Hits[Any]]:
+        """*results* as hits. Records are read together, each once.
+
+        Raises:
+            DriftError: the index names a record that does not exist or has no vector.
+        """
+        kind, space = self.request.record_type.kind, self.spaces[self.request.record_type.kind]
+        keys = list(dict.fromkeys(key for result, _ in results for key in result.keys.tolist()))
+        hit: type[Hit | AssemblyHit]
+        records: Sequence[Memory] | Sequence[Assembly]
+        if kind == "memory":
+            hit, records = Hit, memories.read(self.connection, space, keys)
+            complete = all(memory.embedding is not None for memory in records)
+        else:
+            hit = AssemblyHit
+            records = assemblies.read(self.connection, space, keys, self.now, self.request.half_life)
+            complete = all(assembly.composite is not None for assembly in records)
+        if len(records) < len(keys) or not complete:
+            raise DriftError
+        by_key = dict(zip(keys, cast("Sequence[Any]", records), strict=True))
+        rows = self.view.count(kind)
+        return [
+            Hits(
+                [
+                    hit(by_key[key], score)
+                    for key, score in zip(result.keys.tolist(), result.scores.tolist(), strict=True)
+                ],
+                SearchPlan(
+                    method=result.method.name,
+                    reason=result.method.reason,
+                    engine=self.view.engine.name,
+                    rows=rows,
+                    allowed=result.allowed_count,
+                    ef_search=result.method.candidates,
+                    unindexed=result.method.unindexed,
+                    uncommitted=uncommitted,
+                ),
+            )
+            for result, uncommitted in results
+        ]
+
+
+def search(
+    connection: Connection,
+    view: View,
+    spaces: Mapping[RecordKind, VectorSpace],
+    request: SearchRequest,
+    queries: Sequence[object],
+) -> list[Hits[Any]]:
+    """One `Hits` for each query, in order: see `Collection.search_many`.
+
+    Args:
+        connection: the read transaction.
+        view: the indexes in the state of that transaction.
+        spaces: the vector space of each kind of record.
+        request: the checked arguments.
+        queries: vectors that are not checked yet, at least one.
+
+    Raises:
+        DimensionError, EmbeddingError: a query is not a vector of the space.
+        DriftError: the index does not agree with the rows.
+    """
+    return Search(connection, view, spaces, request, queries).plain_hits()
+
+
+def _checked_queries(queries: Sequence[object], space: VectorSpace) -> Rows:
+    allow_zero, max_norm = space.allow_zero, space.max_norm
+    return np.stack(
+        [as_embedding(query, space.dimension, allow_zero=allow_zero, max_norm=max_norm) for query in queries]
+    )
+
+
+def _scope(connection: Connection, request: SearchRequest, at: datetime) -> SearchScope:
+    keys = namespaces.scope(connection, request.namespace, recursive=request.recursive)
+    namespace_keys = None if keys is None else np.array(keys, dtype=np.int64)
+    allowed = None
+    if request.where is not None or request.tags:
+        matching = Selection(
+            record_type=request.record_type,
+            namespace=request.namespace,
+            now=at,
+            recursive=request.recursive,
+            tags=request.tags,
+            where=request.where,
+        )
+        allowed = selection.allowed(connection, matching)
+    return SearchScope(now=to_micros(at), namespaces=namespace_keys, allowed=allowed)
+
+
+def _at_least(result: SearchResult, score: float) -> SearchResult:
+    """The part of *result* that reaches *score*; scores descend."""
+    count = int((result.scores >= score).sum())
+    return result._replace(keys=result.keys[:count], scores=result.scores[:count])
