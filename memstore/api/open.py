@@ -1,4 +1,4 @@
-"""Opening a store: the parts in order, once the file is found to be what was asked for."""
+"""`memstore.open`: checks the settings against the file, and puts the parts of a store together."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ from memstore.vectors.space import Metric
 
 
 class Opening:
-    """A store that is about to be opened: `async with` it, or `await` it and close the store."""
+    """A store that is not open yet: use it with `async with`, or `await` it and close the store."""
 
     def __init__(self, settings: Settings, embedder: BoundEmbedder | None) -> None:
         self._settings = settings
@@ -78,41 +78,42 @@ def open(
     activation_half_life: float = HALF_LIFE,
     history: Literal["full", "off"] | timedelta | None = None,
 ) -> Opening:
-    """Open the store in the file at *path*, creating or upgrading the file if need be.
+    """Open the store in the file at *path*; creates the file, or migrates it, if necessary.
 
     Use it with `async with`, or `await` it and `await store.close()`.
 
     Args:
         path: the database file; its folder must exist.
-        dimension: numbers per embedding. A new file needs it, or an embedder; an existing one knows it.
+        dimension: numbers per embedding. A new file needs it, or an embedder; None means as stored.
         metric: `"cosine"` (score -1 to 1), `"inner_product"`, `"l2"` (score 1/(1+distance)), `"spherical"` (score
             1 - angle/π) or `"hyperbolic"` (score 1/(1+distance)). None means as stored, and cosine for a new file.
-        curvature: of the ball of `"hyperbolic"`, which is curved by minus so much, 1e-6 to 1e6. None means as stored,
-            and 1.0 for a new file; other metrics have none.
-        embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored with the file.
+        curvature: curvature magnitude c > 0 of the Poincaré ball of `"hyperbolic"` (the curvature is -c), 1e-6 to 1e6.
+            None means as stored, and 1.0 for a new file; other metrics have none.
+        embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored in the file.
         timeout: seconds a write waits for other writers before it raises `BusyError`.
-        durability: `"full"`: what was committed survives a power cut. `"relaxed"`: the last commits may not, the
-            file does.
+        durability: `"full"`: committed data survives a power failure. `"relaxed"`: the last commits may be lost, the
+            file stays intact.
         read_only: every write raises `ReadOnlyError`; the file must exist.
         index: how vectors are searched: a `memstore.IndexOptions`, or only its `kind`. `"exact"` compares the query
             with every allowed vector. `"graph"` walks a graph (FAISS's HNSW), under a filter only where that is
             reliable and faster. `"auto"` is exact until an exact search takes about a millisecond (10 million
             numbers: 26,042 vectors of dimension 384), then uses the graph where it is faster. None means as stored,
             and `"auto"` for a new file.
-        indexed_metadata: values in the metadata of memories by which filters are quick, written as in a filter after
-            `metadata.`: `("user_id", "source.kind")`. They add to those the file has, which stay; None and `()` ask
-            for none. A new one is built now, under the writer lock, at 0.2 s for 100,000 memories; every later write
-            pays for it too. With `read_only` none is built.
-        activation_half_life: seconds in which the activation of an assembly comes down to half: a day. Nothing of it is
-            stored; another one reads the same file otherwise.
-        history: what the file keeps of its past: `"full"` all of it, a `timedelta` what is no older, `"off"` nothing;
-            what it kept before is then deleted, here and now. None means as it was last opened, at first `"full"`.
+        indexed_metadata: paths in the metadata of memories for which the file has an index, so that filters on them are
+            fast, as in a filter after `metadata.`: `("user_id", "source.kind")`. They are added to those of the file;
+            None and `()` add none. A new index is built now, under the writer lock, in about 0.2 s for 100,000
+            memories, and makes every later write slower. With `read_only` none is built.
+        activation_half_life: half-life of the activation of assemblies in seconds, a day by default. It is not stored,
+            and affects only how activation is read.
+        history: how much history the file keeps: `"full"` all, a `timedelta` what is not older, `"off"` none; older
+            history is deleted now. None means as stored, and `"full"` for a new file.
 
     Raises:
-        InvalidError: an argument is refused, at the call; the others when it is awaited or entered.
+        InvalidError: an argument is invalid; raised by this call, every other error when the result is awaited or
+            entered.
         ForeignFileError, NewerFileError, MissingFileError: the file cannot be opened.
         SettingsMismatchError: the file has another dimension, metric, curvature or embedder.
-        BusyError: other processes held the file past the timeout.
+        BusyError: other processes held the lock for longer than *timeout*.
     """
     bound = None if embedder is None else BoundEmbedder(embedder)
     if bound is not None and dimension is not None and dimension != bound.dimension:
@@ -138,83 +139,38 @@ def open(
 async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
-        spaces = await _agreed(database, await _spaces(database, settings), settings, embedder)
+        spaces = await _open_spaces(database, settings)
+        spaces = await _check_spaces(database, spaces, settings, embedder)
         guard = SpaceGuard(spaces, None if embedder is None else embedder.name)
         await database.read(guard.check)
-        index_settings = await _index_settings(database, settings, spaces)
+        index_settings = await _apply_index_settings(database, settings, spaces)
         engines = EngineSelector(settings.index.engine, index_settings)
         indexes = IndexSet(spaces, index_settings, engines)
-        await _index_metadata(database, settings)
-        await _keep_history(database, settings)
+        await _add_metadata_indexes(database, settings)
+        await _apply_history(database, settings)
         maintainer = IndexMaintainer(indexes, database)
         follower = Follower(indexes, guard, maintainer.notifier())
         session = Autocommit(database, follower, spaces, embedder)
-        lagging = await database.read(vectors.lagging)
-        if lagging:
+        if await database.read(vectors.lagging):
             await session.update_composites()
     except BaseException:
-        await wait_to_end(
-            asyncio.ensure_future(database.close())
-        )  # a second cancellation leaves no thread behind either
+        await wait_to_end(asyncio.ensure_future(database.close()))  # completes even if this task is cancelled again
         raise
     return Store(session, maintainer)
 
 
-async def _index_settings(
-    database: Database, settings: Settings, spaces: dict[RecordKind, VectorSpace]
-) -> IndexSettings:
-    """How vectors are searched: as asked for, the rest as the file remembers; what is new is written down."""
-    stored = await database.read(store_meta.index_options)
-    options = settings.index_settings(IndexSettings.stored(stored), spaces["memory"].metric)
-    if options != IndexSettings.stored(stored) and not settings.read_only:
-        graph = options.kind != "exact"
-        await database.write(lambda c: store_meta.remember_index(c, options.as_stored(), graph=graph), batch=True)
-    return options
-
-
-async def _spaces(database: Database, settings: Settings) -> dict[RecordKind, VectorSpace]:
+async def _open_spaces(database: Database, settings: Settings) -> dict[RecordKind, VectorSpace]:
+    """The vector spaces of the file; a new file gets those of *settings*."""
     spaces = await database.read(store_meta.spaces)
     if spaces:
         return spaces
     if settings.read_only:
-        raise MissingFileError(f"{settings.path!r} holds no store yet: open it without read_only to make one")
-    return await database.write(lambda connection: _settle(connection, settings))
+        raise MissingFileError(f"{settings.path!r} contains no store yet: open it without read_only to create one")
+    return await database.write(lambda connection: _add_spaces(connection, settings))
 
 
-async def _index_metadata(database: Database, settings: Settings) -> None:
-    """Build the indexes asked for that the file lacks. Where it lacks none the writer lock is not taken."""
-    wanted = settings.indexed_metadata
-    if settings.read_only or not wanted:
-        return
-    missing = await database.read(lambda connection: metadata_indexes.missing(connection, wanted))
-    if missing:
-        await database.write(lambda connection: metadata_indexes.add(connection, wanted), batch=True)
-
-
-async def _keep_history(database: Database, settings: Settings) -> None:
-    """Have the file keep of its past what was asked for, at first all of it. What it is not to keep any more goes."""
-    if settings.read_only:
-        return
-    stored = await database.read(history_retention.stored)
-    wanted = settings.history or ("full" if stored is None else stored.keep)
-    if stored is None or stored.keep != wanted:
-        if wanted != "off":
-            await _drop_history(database)  # a process may have ended before all was gone
-        await database.write(lambda connection: history_retention.set_keep(connection, wanted))
-    if wanted == "off":
-        await _drop_history(database)
-
-
-async def _drop_history(database: Database) -> None:
-    """Delete what a file that keeps nothing of its past kept before, in transactions between which others come."""
-    left = await database.read(history_retention.has_unwanted_rows)
-    while left:
-        left = await database.write(history_retention.delete_unwanted_rows, batch=True)
-
-
-def _settle(connection: Connection, settings: Settings) -> dict[RecordKind, VectorSpace]:
-    """Fix what the vectors of a new file are; another process may have done it just before."""
-    if not store_meta.spaces(connection):
+def _add_spaces(connection: Connection, settings: Settings) -> dict[RecordKind, VectorSpace]:
+    if not store_meta.spaces(connection):  # another process may have added them in the meantime
         if settings.dimension is None:
             raise missing_dimension_error(settings.path)
         store_meta.add_spaces(connection, settings.new_space(settings.dimension))
@@ -222,27 +178,71 @@ def _settle(connection: Connection, settings: Settings) -> dict[RecordKind, Vect
     return store_meta.spaces(connection)
 
 
-async def _agreed(
+async def _check_spaces(
     database: Database, spaces: dict[RecordKind, VectorSpace], settings: Settings, embedder: BoundEmbedder | None
 ) -> dict[RecordKind, VectorSpace]:
-    """The spaces of the file, if they are what was asked for. An embedder nobody named yet is named now."""
+    """The spaces of the file if they agree with *settings*. The name of the first embedder is stored."""
     stored = spaces["memory"]
-    asked = {
+    requested = {
         "dimension": settings.dimension,
         "metric": settings.metric,
         "curvature": settings.curvature,
         "embedder": embedder and embedder.name,
     }
-    for setting, got in asked.items():
+    for setting, got in requested.items():
         expected = getattr(stored, setting)
-        unnamed = expected is None and setting == "embedder"
-        if got is not None and not unnamed and got != expected:
+        no_embedder_yet = expected is None and setting == "embedder"
+        if got is not None and not no_embedder_yet and got != expected:
             raise SettingsMismatchError(setting, expected=expected, got=got)
     if embedder is None or stored.embedder is not None or settings.read_only:
         return spaces
 
-    def name(connection: Connection) -> dict[RecordKind, VectorSpace]:
+    def name_embedder(connection: Connection) -> dict[RecordKind, VectorSpace]:
         store_meta.name_embedder(connection, embedder.name)
         return store_meta.spaces(connection)
 
-    return await _agreed(database, await database.write(name), settings, embedder)
+    return await _check_spaces(database, await database.write(name_embedder), settings, embedder)
+
+
+async def _apply_index_settings(
+    database: Database, settings: Settings, spaces: dict[RecordKind, VectorSpace]
+) -> IndexSettings:
+    """The index settings of the store. The file stores those that the caller changed."""
+    stored = IndexSettings.stored(await database.read(store_meta.index_options))
+    current = settings.index_settings(stored, spaces["memory"].metric)
+    if current != stored and not settings.read_only:
+        graph = current.kind != "exact"
+        await database.write(
+            lambda connection: store_meta.remember_index(connection, current.as_stored(), graph=graph), batch=True
+        )
+    return current
+
+
+async def _add_metadata_indexes(database: Database, settings: Settings) -> None:
+    """Build the requested indexes that the file lacks. Takes the writer lock only if it lacks one."""
+    paths = settings.indexed_metadata
+    if settings.read_only or not paths:
+        return
+    if await database.read(lambda connection: metadata_indexes.missing(connection, paths)):
+        await database.write(lambda connection: metadata_indexes.add(connection, paths), batch=True)
+
+
+async def _apply_history(database: Database, settings: Settings) -> None:
+    """Store how much history the file keeps, `"full"` at first, and delete the rows that it no longer keeps."""
+    if settings.read_only:
+        return
+    stored = await database.read(history_retention.stored)
+    keep = settings.history or ("full" if stored is None else stored.keep)
+    if stored is None or stored.keep != keep:
+        if keep != "off":
+            await _delete_history(database)  # the process that switched it off may have ended before all was deleted
+        await database.write(lambda connection: history_retention.set_keep(connection, keep))
+    if keep == "off":
+        await _delete_history(database)
+
+
+async def _delete_history(database: Database) -> None:
+    """Delete the history of a file that keeps none, in several transactions, so that others can write in between."""
+    has_rows = await database.read(history_retention.has_unwanted_rows)
+    while has_rows:
+        has_rows = await database.write(history_retention.delete_unwanted_rows, batch=True)

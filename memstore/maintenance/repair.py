@@ -9,7 +9,7 @@ from memstore.maintenance.check import check
 from memstore.models.reports import Finding, RepairReport
 from memstore.repository import vectors
 from memstore.repository.context import WriteContext
-from memstore.repository.record_types import RECORD_TYPES
+from memstore.repository.record_types import BY_KIND
 from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
 from memstore.session import Autocommit
 from memstore.sync import composites
@@ -26,7 +26,7 @@ async def repair(session: Autocommit) -> RepairReport:
         _log.warning("repair found %s", finding)
     orphans, checksums, recomposed = await session.write(lambda context: repair_file(context, findings), batch=True)
     await session.database.call(lambda _: session.follower.drop())
-    reindexed = await session.search(lambda _, view: sum(view.count(each.kind) for each in RECORD_TYPES))
+    reindexed = await session.search(lambda _, view: sum(map(view.count, BY_KIND)))
     return RepairReport(
         findings=findings,
         remaining=await check(session),

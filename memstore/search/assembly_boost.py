@@ -215,8 +215,8 @@ class AssemblyBooster:
         """Why a member of the assemblies *owners* has no boost."""
         if not owners:
             return "no_assembly"
-        known = [key for key in owners if key in self._states]
-        stale = any(key in activation.too_old or not self._states[key][1].synced for key in known)
+        states = {key: self._states[key][1] for key in owners if key in self._states}
+        stale = any(key in activation.too_old or not state.synced for key, state in states.items())
         return "stale" if stale else "not_activated"
 
 
