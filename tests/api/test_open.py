@@ -31,6 +31,7 @@ from memstore.database.engine import configure, switch_to_wal, sync_engine, uri
 from memstore.database.file_identity import OpenedFile
 from memstore.schema.tables import APPLICATION_ID
 from memstore.testing import HashEmbedder, temporary_store
+from tests.support.index_options import with_index
 
 
 async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) -> None:
@@ -44,7 +45,7 @@ async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) 
 
 async def test_a_file_that_holds_no_store_yet_says_so_to_a_reader(path: Path) -> None:
     memstore.migrate(str(path))
-    with pytest.raises(MissingFileError, match="holds no store yet"):
+    with pytest.raises(MissingFileError, match="contains no store yet"):
         await memstore.open(path, read_only=True)
     with pytest.raises(InvalidError, match="dimension="):
         await memstore.open(path)
@@ -89,7 +90,7 @@ async def test_no_folder_is_ever_made(path: Path) -> None:
 )
 def test_a_bad_argument_raises_before_anything_is_opened(path: Path, options: dict[str, object]) -> None:
     with pytest.raises(InvalidError):
-        memstore.open(path, **{"dimension": 2, **options})
+        memstore.open(path, **with_index({"dimension": 2, **options}))
     with pytest.raises(InvalidError):
         memstore.open(":memory:", dimension=2)
     assert list(path.parent.iterdir()) == []
