@@ -13,17 +13,13 @@ import pytest
 import pytest_asyncio
 
 import memstore
-from memstore.database import database
 from memstore.database.sqlite import sqlite3
 from tests.guard import sitecustomize as guard
-from tests.support.template import copying, make_template
 
 # Tests look into files by the SQLite that the store has: two in one process would drop each other's locks.
 sys.modules["sqlite3"] = sqlite3
 
 DIMENSION = 8
-CREATING = {"test_open.py", "test_cancellation.py"}
-"""Tests of how a file is created, beside those in `tests/database` and `tests/reliability`."""
 GUARD = str(Path(guard.__file__).parent)
 if GUARD not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [GUARD, os.environ.get("PYTHONPATH")]))
@@ -63,18 +59,6 @@ def _children_reach_for_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         start(self, *arguments, **options)
 
     monkeypatch.setattr(subprocess.Popen, "__init__", guarded)
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_template(tmp_path_factory.mktemp("template") / "empty.db")
-
-
-@pytest.fixture(autouse=True)
-def _new_files_are_copies(request: pytest.FixtureRequest, template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy new store files from a template, except where creating the file is what is tested."""
-    if request.path.parent.name not in {"database", "reliability"} and request.path.name not in CREATING:
-        monkeypatch.setattr(database, "migrate", copying(template, database.migrate))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from memstore.sync.snapshot import SnapshotContent
 from tests.support.clusters import DIMENSION, Rows, by_hand, closeness, clustered, small_graphs, sql, wait_until_idle
 from tests.support.index_options import with_index
 from tests.support.spaces import placed
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,8 +110,7 @@ async def test_a_graph_is_begun_by_the_search_that_loads_faiss(path: Path) -> No
             await store.memories.search(np.ones(DIMENSION))
         await asyncio.sleep(0.3)
         assert (await store.stats()).engine == "faiss"
-        await asyncio.sleep(0.3)
-        assert store._maintainer._is_running() or of_memories(store).nodes == 400
+        await eventually(lambda: store._maintainer._is_running() or of_memories(store).nodes == 400)
 
 
 async def test_enough_deleted_entries_have_the_graph_rebuilt(path: Path) -> None:
@@ -359,10 +359,13 @@ async def test_closing_in_the_middle_of_a_merge_waits_for_a_piece_of_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces, original = [], GraphConstruction.link
+    linking, proceed = threading.Event(), threading.Event()
 
     def slow(self: GraphConstruction, storage: Any, count: int) -> None:
         pieces.append(count)
-        time.sleep(0.2)
+        if len(pieces) == 2:
+            linking.set()
+            proceed.wait(60)
         original(self, storage, min(count, 20))
 
     monkeypatch.setattr(GraphConstruction, "link", slow)
@@ -370,12 +373,12 @@ async def test_closing_in_the_middle_of_a_merge_waits_for_a_piece_of_it(
     store = await opened(path)
     await put(store, rows)
     await store.memories.search(rows[0])
-    while len(pieces) < 2:
-        await asyncio.sleep(0.01)
-    begun = time.monotonic()
-    await store.close()
-    assert time.monotonic() - begun < 1.5
-    assert len(pieces) <= 4, "all of it was waited for"
+    await eventually(linking.is_set)
+    closing_store = asyncio.create_task(store.close())
+    await eventually(store._maintainer._stopping.is_set)
+    proceed.set()
+    await closing_store
+    assert len(pieces) <= 4, "close waited for all pieces"
     monkeypatch.undo()
     small_graphs(monkeypatch)
     async with opened(path) as again:
@@ -390,22 +393,25 @@ async def test_closing_in_the_middle_of_a_snapshot_waits_for_a_chunk_of_it(
 ) -> None:
     monkeypatch.setattr(snapshot, "CHUNK", 1_024)
     written, original = [], snapshot_writer._add_chunk
+    writing, proceed = threading.Event(), threading.Event()
 
     def slow(*arguments: Any, **named: Any) -> None:
         written.append(1)
-        time.sleep(0.1)
+        if len(written) == 2:
+            writing.set()
+            proceed.wait(60)
         original(*arguments, **named)
 
     monkeypatch.setattr(snapshot_writer, "_add_chunk", slow)
     store = await opened(path)
     await put(store, data(500))
     await store.memories.search(np.ones(DIMENSION))
-    while len(written) < 2:
-        await asyncio.sleep(0.01)
-    begun = time.monotonic()
-    await store.close()
-    assert time.monotonic() - begun < 1.5
-    assert len(written) <= 4
+    await eventually(writing.is_set)
+    closing_store = asyncio.create_task(store.close())
+    await eventually(store._maintainer._stopping.is_set)
+    proceed.set()
+    await closing_store
+    assert len(written) <= 4, "close waited for all chunks"
     assert sql(path, "SELECT complete FROM index_snapshot") == [(0,)]
 
 

@@ -802,7 +802,9 @@ async def test_deleting_a_generation_does_not_write_its_bytes_once_more(
 
     async def measured(self: Any, space_pk: int, kept_pk: int | None) -> None:
         old = sql(
-            path, "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept_pk", kept_pk=kept_pk
+            path,
+            "SELECT coalesce(sum(length(data)), 0) FROM index_chunk WHERE snapshot_pk <> :kept_pk",
+            kept_pk=kept_pk,
         )
         before = self._database.wal_bytes()
         await forget(self, space_pk, kept_pk)
