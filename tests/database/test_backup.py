@@ -83,7 +83,7 @@ def of_the_first_revision(path: Path) -> Path:
 # -- backup
 
 
-async def test_a_backup_under_writes_of_a_task_and_of_a_process_is_one_moment_and_whole(
+async def test_backup_during_writes_of_a_task_and_a_process_is_one_consistent_snapshot(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = path.with_name("copy.bak")
@@ -134,7 +134,7 @@ async def test_a_backup_under_writes_of_a_task_and_of_a_process_is_one_moment_an
         assert numbers == list(range(len(numbers))), "a batch is in it, and one from before is not"
 
 
-async def test_a_backup_is_one_file_that_is_read_without_putting_anything_beside_it(path: Path) -> None:
+async def test_reading_a_backup_creates_no_file_beside_it(path: Path) -> None:
     copy = path.with_name("copy.bak")
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", id="a", embedding=[1, 2])
@@ -149,7 +149,7 @@ async def test_a_backup_is_one_file_that_is_read_without_putting_anything_beside
     assert beside(copy) == set()
 
 
-async def test_of_two_backups_to_one_path_one_is_whole_and_the_other_refused(path: Path) -> None:
+async def test_of_two_backups_to_one_path_one_succeeds_and_the_other_raises(path: Path) -> None:
     copy = path.with_name("copy.bak")
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 5_000} for _ in range(1_000)])
@@ -158,7 +158,7 @@ async def test_of_two_backups_to_one_path_one_is_whole_and_the_other_refused(pat
     assert (await memstore.verify(copy)).memories == 1_000
 
 
-async def test_a_backup_overwrites_nothing_and_makes_no_folder(path: Path) -> None:
+async def test_backup_overwrites_no_file_and_creates_no_folder(path: Path) -> None:
     notes = path.with_name("notes.txt")
     notes.write_text("mine")
     async with memstore.open(path, dimension=2) as store:
@@ -173,28 +173,28 @@ async def test_a_backup_overwrites_nothing_and_makes_no_folder(path: Path) -> No
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-async def test_nobody_may_read_a_backup_who_may_not_read_the_store(path: Path) -> None:
+async def test_backup_has_the_read_permissions_of_the_store(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         path.chmod(0o600)
         await store.backup(path.with_name("copy.bak"))
     assert stat.S_IMODE(path.with_name("copy.bak").stat().st_mode) == 0o600
 
 
-async def test_a_backup_that_is_cancelled_ends_and_leaves_nothing(path: Path) -> None:
+async def test_cancelled_backup_ends_and_leaves_no_file(path: Path) -> None:
     copy = path.with_name("copy.bak")
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 50_000} for _ in range(2_000)])
-        seen: list[int] = []
+        progress: list[int] = []
 
         def stop(done: int, total: int) -> None:
-            seen.append(done * 100 // total)
+            progress.append(done * 100 // total)
             backup_copy.cancel()
 
         backup_copy = asyncio.ensure_future(store.backup(copy, on_progress=stop))
         with pytest.raises(asyncio.CancelledError):
             await backup_copy
         assert not copy.exists()
-        assert seen[-1] < 90, "it went on to its end"
+        assert progress[-1] < 90, "it went on to its end"
         await store.backup(copy)
     assert (await memstore.verify(copy)).memories == 2_000
 
@@ -202,7 +202,7 @@ async def test_a_backup_that_is_cancelled_ends_and_leaves_nothing(path: Path) ->
 # -- verify
 
 
-async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: np.random.Generator) -> None:
+async def test_verify_describes_a_file_and_does_not_change_it(path: Path, rng: np.random.Generator) -> None:
     async with memstore.open(path, dimension=DIMENSION, metric="l2") as store:
         rows = vectors(rng, 3)
         await store.memories.add_many([{"id": str(i), "content": "x", "embedding": row} for i, row in enumerate(rows)])
@@ -210,8 +210,8 @@ async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: n
         await store.namespace("a").assemblies.add("g")
         last = (await store.namespace("a").assemblies.get("g")).updated_at
     content = path.read_bytes()
-    found = await memstore.verify(str(path))
-    assert found == memstore.models.VerifyReport(
+    report = await memstore.verify(str(path))
+    assert report == memstore.models.VerifyReport(
         path=str(path),
         file_bytes=len(content),
         revision=HEAD,
@@ -227,22 +227,22 @@ async def test_verify_says_what_a_file_is_and_changes_nothing(path: Path, rng: n
     assert path.read_bytes() == content
 
 
-async def test_verify_looks_at_a_store_that_others_write_to(path: Path) -> None:
+async def test_verify_reads_a_store_that_others_write_to(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("x", embedding=[1.0] * 8)
         async with written_elsewhere(path, "there"):
-            found = await memstore.verify(path)
-    assert found.findings == []
-    assert (found.memories - 1) % BATCH == 0
-    assert found.memories > BATCH
+            report = await memstore.verify(path)
+    assert report.findings == []
+    assert (report.memories - 1) % BATCH == 0
+    assert report.memories > BATCH
 
 
-async def test_verify_of_a_file_of_an_older_release_leaves_it_what_it_is(path: Path) -> None:
+async def test_verify_does_not_upgrade_an_older_file(path: Path) -> None:
     old = of_the_first_revision(path)
     content = old.read_bytes()
-    found = await memstore.verify(old)
-    assert (found.revision, found.findings) == ("0001", [])
-    assert found.memories > 0
+    report = await memstore.verify(old)
+    assert (report.revision, report.findings) == ("0001", [])
+    assert report.memories > 0
     assert old.read_bytes() == content
     assert sql(old, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
     sql(old, "UPDATE memory_vector SET checksum = checksum + 1 WHERE rowid = 1")
@@ -278,22 +278,22 @@ async def small(path: Path) -> Path:
 async def test_verify_finds(kind: str, small: Path) -> None:
     assert (await memstore.verify(small)).findings == []
     DAMAGE[kind](small)
-    found = (await memstore.verify(small)).findings
+    report = (await memstore.verify(small)).findings
     assert (kind if kind in ("checksum", "wrong_dimension", "foreign_key", "composite") else "integrity") in {
-        finding.kind for finding in found
+        finding.kind for finding in report
     }
 
 
-async def test_what_is_no_store_or_a_newer_one_is_refused_by_verify(small: Path) -> None:
-    other = small.with_name("other")
+async def test_verify_refuses_foreign_and_newer_files(small: Path) -> None:
+    foreign = small.with_name("other")
     with pytest.raises(MissingFileError):
-        await memstore.verify(other)
-    other.touch()
+        await memstore.verify(foreign)
+    foreign.touch()
     with pytest.raises(MissingFileError, match="no store"):
-        await memstore.verify(other)
-    other.write_text("notes " * 1_000)
+        await memstore.verify(foreign)
+    foreign.write_text("notes " * 1_000)
     with pytest.raises(ForeignFileError):
-        await memstore.verify(other)
+        await memstore.verify(foreign)
     sql(small, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(NewerFileError):
         await memstore.verify(small)
@@ -301,7 +301,7 @@ async def test_what_is_no_store_or_a_newer_one_is_refused_by_verify(small: Path)
         await memstore.verify(":memory:")
 
 
-async def test_a_verification_that_is_cancelled_ends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_verify_ends(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began, ended = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 

@@ -54,13 +54,13 @@ def stored(connection: Connection) -> int:
     return raw(connection).execute("SELECT count(*) FROM namespace").fetchone()[0]
 
 
-def test_a_commit_that_took_place_returns(connection: Connection) -> None:
+def test_commit_that_was_stored_returns_although_sqlite_raised(connection: Connection) -> None:
     write(connection, "after")
     assert stored(connection) == 1
 
 
 @pytest.mark.parametrize("fail", ["before", "lost"])
-def test_a_commit_that_did_not_take_place_raises_and_left_nothing(connection: Connection, fail: str) -> None:
+def test_commit_that_was_not_stored_raises_and_leaves_nothing(connection: Connection, fail: str) -> None:
     with pytest.raises(StorageError, match="disk I/O error") as caught:
         write(connection, fail)
     assert not isinstance(caught.value, CommitUnknownError)
@@ -69,13 +69,13 @@ def test_a_commit_that_did_not_take_place_raises_and_left_nothing(connection: Co
     assert stored(connection) == 1
 
 
-def test_when_settling_fails_too_the_outcome_is_unknown(connection: Connection) -> None:
+def test_outcome_is_unknown_when_settling_fails_too(connection: Connection) -> None:
     with pytest.raises(CommitUnknownError, match="accepts no more writes"):
         write(connection, "for good")
     assert not raw(connection).in_transaction
 
 
-async def test_a_commit_refused_by_sqlite_leaves_nothing_and_the_store_goes_on(store: Store) -> None:
+async def test_commit_that_sqlite_refuses_leaves_nothing_and_the_store_goes_on(store: Store) -> None:
     """A deferred foreign key makes the real COMMIT raise and leaves the transaction open."""
 
     def orphan(connection: Connection) -> None:
@@ -98,7 +98,7 @@ async def refuse_commits(store: Store, refused: bool) -> None:
     await store._database._writer.thread.submit(lambda c: raw(c).set_authorizer(verdict if refused else None))
 
 
-async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reopened(path: Path) -> None:
+async def test_after_an_unknown_commit_the_store_accepts_no_writes_until_reopened(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await store.memories.add("before", id="b")
     await refuse_commits(store, True)
@@ -117,9 +117,7 @@ async def test_after_an_unknown_commit_the_store_takes_no_more_writes_until_reop
         await again.memories.add("after")
 
 
-async def test_an_index_that_cannot_follow_a_commit_is_built_anew(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_index_that_cannot_follow_a_commit_is_rebuilt(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     await store.memories.add("a", embedding=[1.0] * 8)
     await store.memories.search([1.0] * 8)
     store._follower.indexes.by_kind["memory"].table.storage = None  # as after running out of memory halfway
@@ -137,7 +135,7 @@ async def deny_reads(store: Store, denied: bool) -> None:
     await store._database._writer.thread.submit(lambda c: raw(c).set_authorizer(verdict if denied else None))
 
 
-async def test_what_sqlite_refuses_in_a_transaction_is_an_error_of_ours(store: Store) -> None:
+async def test_errors_of_sqlite_in_a_transaction_are_translated(store: Store) -> None:
     await deny_reads(store, True)
     with pytest.raises(StorageError, match="prohibited"):
         async with store.transaction():
@@ -164,14 +162,14 @@ def given_up(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("end", [undone, given_up, transactions.rollback])
-def test_what_a_transaction_carries_goes_with_what_is_undone(connection: Connection, end) -> None:
+def test_rollback_empties_the_transaction_cache(connection: Connection, end) -> None:
     transactions.begin_write(connection, 1.0)
     transactions.transaction_cache(connection).add("a", 1)
     end(connection)
     assert transactions.transaction_cache(connection).take(str) == []
 
 
-def test_what_a_transaction_carries_is_taken_in_order_and_once(connection: Connection) -> None:
+def test_items_of_the_transaction_cache_are_taken_once_and_in_order(connection: Connection) -> None:
     transactions.begin_write(connection, 1.0)
     for thing in ("a", 1, "b"):
         transactions.transaction_cache(connection).add(thing, 1)

@@ -83,13 +83,13 @@ VERBS: dict[str, Callable[[Store], Awaitable[object]]] = {
 
 
 @pytest.mark.parametrize("sweep", SWEEPS.values(), ids=SWEEPS)
-async def test_no_verb_goes_on_in_a_file_that_is_not_at_its_path(
+async def test_every_verb_raises_when_the_file_is_no_longer_at_its_path(
     path: Path, sweep: Callable[[Path, Path], None]
 ) -> None:
-    another, kept = await other(path), path.parent.with_name("kept.db")
+    another, moved = await other(path), path.parent.with_name("kept.db")
     async with filled(path) as store:
-        os.link(path, kept)
-        before = kept.read_bytes()
+        os.link(path, moved)
+        content = moved.read_bytes()
         with Path(f"{path}-wal").open("rb") as log:
             sweep(path, another)
             for name, verb in VERBS.items():
@@ -97,14 +97,14 @@ async def test_no_verb_goes_on_in_a_file_that_is_not_at_its_path(
                     await verb(store)
                 assert isinstance(caught.value, StorageError), name
             assert os.fstat(log.fileno()).st_size == 0, "the log of the file that was opened was written to"
-    assert kept.read_bytes() == before
+    assert moved.read_bytes() == content
     assert not path.parent.with_name("copy.db").exists()
-    async with memstore.open(kept) as whole:
+    async with memstore.open(moved) as whole:
         assert [memory.content async for memory in whole.memories.list()] == ["the one"]
         assert await whole.check() == []
 
 
-async def test_a_transaction_whose_file_went_meanwhile_is_not_committed(path: Path) -> None:
+async def test_transaction_is_not_committed_to_a_file_that_was_moved_meanwhile(path: Path) -> None:
     away = path.with_name("away.db")
     async with filled(path) as store:
         with pytest.raises(StoreReplacedError):
@@ -116,7 +116,7 @@ async def test_a_transaction_whose_file_went_meanwhile_is_not_committed(path: Pa
         assert len(await store.memories.search(VECTOR)) == 1
 
 
-async def test_a_file_that_is_put_back_is_used_again(path: Path) -> None:
+async def test_file_that_is_moved_back_is_used_again(path: Path) -> None:
     away = path.with_name("away.db")
     async with filled(path) as store:
         path.rename(away)
@@ -128,7 +128,7 @@ async def test_a_file_that_is_put_back_is_used_again(path: Path) -> None:
         assert await store.check() == []
 
 
-async def test_closing_leaves_the_log_of_the_file_that_took_its_place_alone(path: Path) -> None:
+async def test_close_does_not_touch_the_log_of_a_replacing_file(path: Path) -> None:
     another = await other(path)
     async with AsyncExitStack() as first:
         await first.enter_async_context(filled(path))
@@ -143,23 +143,21 @@ async def test_closing_leaves_the_log_of_the_file_that_took_its_place_alone(path
             assert await new.check() == []
 
 
-async def test_nothing_is_written_back_into_a_file_that_was_moved(path: Path) -> None:
+async def test_checkpoint_does_not_write_to_a_moved_file(path: Path) -> None:
     """Whoever opens it where it lies may have begun another log for it."""
     away = path.with_name("away.db")
     async with filled(path) as store:
         await store.memories.add("in the log", id="b", embedding=VECTOR)
-        before = path.read_bytes()
+        content = path.read_bytes()
         path.rename(away)
-    assert away.read_bytes() == before
+    assert away.read_bytes() == content
     Path(f"{path}-wal").rename(f"{away}-wal")  # moved one after the other, and whole again
     async with memstore.open(away) as moved:
         assert await moved.memories.count() == 2
         assert await moved.check() == []
 
 
-async def test_a_file_that_is_replaced_while_it_is_opened_is_noticed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_file_that_is_replaced_during_open_is_detected(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with filled(path):
         pass
     another, connect = await other(path), database._connect
@@ -174,7 +172,7 @@ async def test_a_file_that_is_replaced_while_it_is_opened_is_noticed(
         await memstore.open(path)
 
 
-async def test_a_backup_is_of_the_file_that_was_opened_or_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backup_copies_the_opened_file_or_raises(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     another, check = await other(path), OpenedFile.check
 
     def then_replaced(opened: OpenedFile) -> None:

@@ -139,7 +139,7 @@ CALLS: dict[type, Calls] = {
 
 
 @pytest.mark.parametrize("noun", CALLS, ids=lambda noun: noun.__name__)
-def test_no_public_verb_is_forgotten_here(noun: type) -> None:
+def test_every_public_verb_is_covered_here(noun: type) -> None:
     public = {name for name, member in inspect.getmembers(noun, callable) if not name.startswith("_")}
     assert public - {"namespace"} == set(CALLS[noun])  # which asks nothing of the file
 
@@ -147,11 +147,11 @@ def test_no_public_verb_is_forgotten_here(noun: type) -> None:
 def nouns(store: Store, tx: Transaction) -> dict[str, tuple[object, Calls]]:
     """Every object that has verbs, with them."""
     of = {"store": store, "view": store.namespace("n"), "tx": tx, "tx view": tx.namespace("n")}
-    found: dict[str, tuple[object, Calls]] = {name: (owner, CALLS[type(owner)]) for name, owner in of.items()}
+    results: dict[str, tuple[object, Calls]] = {name: (owner, CALLS[type(owner)]) for name, owner in of.items()}
     for name, owner in of.items():
         for part in ("memories", "assemblies", "tags"):
-            found[f"{name}.{part}"] = (getattr(owner, part), CALLS[type(getattr(owner, part))])
-    return found
+            results[f"{name}.{part}"] = (getattr(owner, part), CALLS[type(getattr(owner, part))])
+    return results
 
 
 async def use(made: Any) -> None:
@@ -202,15 +202,15 @@ async def opened(path: Path, monkeypatch: pytest.MonkeyPatch):
 
 async def begun(store: Store, tx: Transaction) -> dict[str, Any]:
     """Iterations in the middle of a page."""
-    found = {
+    results = {
         "list": store.memories.list(),
         "members": store.assemblies.members("g"),
         "tags": store.tags.list(),
         "tx list": tx.memories.list(),
     }
-    for iterator in found.values():
+    for iterator in results.values():
         await anext(iterator)
-    return found
+    return results
 
 
 @contextmanager
@@ -228,16 +228,16 @@ def in_child(function: Callable[[], object]) -> Any:
     if pid == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            said = json.dumps(function())
+            output = json.dumps(function())
         except BaseException:
-            said = json.dumps(["raised", traceback.format_exc()])
-        os.write(writer, said.encode())
+            output = json.dumps(["raised", traceback.format_exc()])
+        os.write(writer, output.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as link:
-        said = link.read()
+        output = link.read()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child hung"
-    return json.loads(said)
+    return json.loads(output)
 
 
 @forking
@@ -246,29 +246,29 @@ async def test_every_verb_raises_at_once_in_a_forked_child(opened) -> None:
     things, iterations = nouns(store, tx), await begun(store, tx)
 
     def use_all() -> dict[str, str]:
-        found = {}
+        results = {}
         for name, (owner, calls) in things.items():
             for verb, call in calls.items():
                 with at_most(1.0):
-                    found[f"{name}.{verb}"] = outcome(lambda call=call, owner=owner: call(owner))
+                    results[f"{name}.{verb}"] = outcome(lambda call=call, owner=owner: call(owner))
         for name, iterator in iterations.items():
             with at_most(1.0):
-                found[f"{name} goes on"] = outcome(lambda iterator=iterator: iterator)
+                results[f"{name} goes on"] = outcome(lambda iterator=iterator: iterator)
         with at_most(1.0):
-            found["exit"] = outcome(lambda: store.__aexit__(None, None, None))
+            results["exit"] = outcome(lambda: store.__aexit__(None, None, None))
             assert repr(store)
-        return found
+        return results
 
-    found = await hold_all_locks(store, lambda: in_child(use_all))
-    assert len(found) > 100
-    assert set(found.values()) == {"ForkedStoreError"}, {k: v for k, v in found.items() if v != "ForkedStoreError"}
+    results = await hold_all_locks(store, lambda: in_child(use_all))
+    assert len(results) > 100
+    assert set(results.values()) == {"ForkedStoreError"}, {k: v for k, v in results.items() if v != "ForkedStoreError"}
     for iterator in iterations.values():
         await iterator.aclose()
 
 
 async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
     """Run *function* while another thread has every lock that a verb may take, and a reader's thread is busy."""
-    go, held, database = threading.Event(), threading.Event(), store._database
+    go, idle, database = threading.Event(), threading.Event(), store._database
 
     def hold() -> None:
         with (
@@ -276,12 +276,12 @@ async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
             store._follower.indexes.lock._guard,
             database._writer._queue._lock,
         ):
-            held.set()
+            idle.set()
             go.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(60)
+    idle.wait(60)
     busy = database._readers[0].submit(lambda c: go.wait(60))
     try:
         return function()
@@ -292,7 +292,7 @@ async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
 
 
 @forking
-async def test_blocks_that_a_child_leaves_end_at_once(path: Path) -> None:
+async def test_blocks_end_at_once_in_a_child(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     block = store.transaction()
     tx = await block.__aenter__()
@@ -322,7 +322,7 @@ async def left(exit: Awaitable[object]) -> None:
 
 
 @forking
-async def test_what_waits_for_a_thread_can_be_cancelled_in_a_child(store) -> None:
+async def test_futures_of_a_thread_can_be_cancelled_in_a_child(store) -> None:
     waiting: UncancellableFuture[None] = UncancellableFuture()
     go = threading.Event()
     store._database._writer.thread.submit(lambda c: go.wait(60))
@@ -344,7 +344,7 @@ async def test_what_waits_for_a_thread_can_be_cancelled_in_a_child(store) -> Non
 
 
 @forking
-def test_a_lock_of_the_process_is_free_in_a_child() -> None:
+def test_process_lock_is_free_in_a_child() -> None:
     lock = ProcessLock()
 
     def take() -> str:
@@ -361,7 +361,7 @@ async def one_row(path: Path) -> None:
 
 
 @forking
-async def test_a_child_may_not_open_a_file_that_its_parent_writes_to_just_then(path: Path) -> None:
+async def test_child_may_not_open_a_file_that_its_parent_is_writing_to(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         async with store.transaction() as tx:
             # more than the cache holds: what is not committed is in the log, and in the memory that children share
@@ -374,7 +374,7 @@ async def test_a_child_may_not_open_a_file_that_its_parent_writes_to_just_then(p
 
 
 @forking
-async def test_a_child_may_not_open_a_file_that_a_thread_does_not_let_go_of(path: Path, monkeypatch) -> None:
+async def test_child_may_not_open_a_file_that_a_busy_thread_uses(path: Path, monkeypatch) -> None:
     monkeypatch.setattr(fork_safety, "_MAX_WAIT", 0.01)
     async with memstore.open(path, dimension=2) as store:
         go, began = threading.Event(), threading.Event()
@@ -403,13 +403,13 @@ class Idle:
 
 
 @forking
-def test_what_a_child_inherits_is_never_collected_in_it() -> None:
-    held = [Idle()]
-    there = weakref.ref(held[0])
-    fork_safety.register(held[0])
+def test_inherited_connections_are_never_freed_in_a_child() -> None:
+    idle = [Idle()]
+    there = weakref.ref(idle[0])
+    fork_safety.register(idle[0])
 
     def forget() -> bool:
-        held.clear()
+        idle.clear()
         gc.collect()
         return there() is not None
 
@@ -425,7 +425,7 @@ class Gated:
         self.gate = threading.RLock()
 
 
-def test_threads_that_fork_at_once_each_let_go_of_their_own_gates(monkeypatch) -> None:
+def test_threads_that_fork_at_once_release_only_their_gates(monkeypatch) -> None:
     monkeypatch.setattr(fork_safety, "_MAX_WAIT", 0.01)
     first, second = Gated(), Gated()
     fork_safety.register(first)
@@ -452,11 +452,11 @@ def test_threads_that_fork_at_once_each_let_go_of_their_own_gates(monkeypatch) -
 
 
 def in_thread(function: Callable[[], object]) -> object:
-    found: list[object] = []
-    thread = threading.Thread(target=lambda: found.append(function()))
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
     thread.start()
     thread.join(60)
-    return found[0]
+    return results[0]
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -499,10 +499,10 @@ runner.close()
 
 
 @forking
-def test_what_a_child_commits_to_the_same_file_outlives_its_parents_close(path: Path) -> None:
-    done = run(TURNS, path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == '["child\'s first", "child\'s second", "parent\'s"] []\n'
+def test_commits_of_a_child_survive_the_close_of_its_parent(path: Path) -> None:
+    process = run(TURNS, path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == '["child\'s first", "child\'s second", "parent\'s"] []\n'
 
 
 EXIT = """
@@ -528,12 +528,12 @@ runner.close()
 
 @forking
 @pytest.mark.parametrize("how", ["forget", "keep"])
-def test_a_child_that_forgets_its_parents_store_ends_without_a_word(path: Path, how: str) -> None:
-    done = run(EXIT, path, how)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[] 2\n"
-    said = [line for line in done.stderr.splitlines() if "socket" not in line and "tracemalloc" not in line]
-    assert [line for line in said if "memstore.sqlite" not in line and "SQLite 3" not in line] == []
+def test_child_that_drops_its_parents_store_ends_without_a_warning(path: Path, how: str) -> None:
+    process = run(EXIT, path, how)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "[] 2\n"
+    output = [line for line in process.stderr.splitlines() if "socket" not in line and "tracemalloc" not in line]
+    assert [line for line in output if "memstore.sqlite" not in line and "SQLite 3" not in line] == []
 
 
 FAISS = """
@@ -563,9 +563,9 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 @forking
 def test_faiss_is_used_on_both_sides_of_a_fork(path: Path) -> None:
-    done = run(FAISS, path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["17"] * 4
+    process = run(FAISS, path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == ["17"] * 4
 
 
 async def test_every_verb_raises_in_another_loop_and_in_a_thread_without_one(opened) -> None:
@@ -573,14 +573,14 @@ async def test_every_verb_raises_in_another_loop_and_in_a_thread_without_one(ope
     things, iterations = nouns(store, tx), await begun(store, tx)
 
     async def elsewhere() -> dict[str, str]:
-        found = {}
+        results = {}
         for name, (owner, calls) in things.items():
             for verb, call in calls.items():
-                found[f"{name}.{verb}"] = await raised(call(owner))
+                results[f"{name}.{verb}"] = await raised(call(owner))
         for name, iterator in iterations.items():
-            found[f"{name} goes on"] = await raised(iterator)
-        found["exit"] = await raised(store.__aexit__(None, None, None))
-        return found
+            results[f"{name} goes on"] = await raised(iterator)
+        results["exit"] = await raised(store.__aexit__(None, None, None))
+        return results
 
     async def raised(made: Any) -> str:
         try:
@@ -591,9 +591,9 @@ async def test_every_verb_raises_in_another_loop_and_in_a_thread_without_one(ope
         return "returned"
 
     for place in (lambda: asyncio.run(elsewhere()), lambda: outcomes(things)):
-        found = await asyncio.to_thread(place)
-        assert len(found) > 100
-        assert set(found.values()) == {"EventLoopError"}, {k: v for k, v in found.items() if v != "EventLoopError"}
+        results = await asyncio.to_thread(place)
+        assert len(results) > 100
+        assert set(results.values()) == {"EventLoopError"}, {k: v for k, v in results.items() if v != "EventLoopError"}
     assert EventLoopError.__doc__
     for iterator in iterations.values():
         await iterator.aclose()

@@ -36,18 +36,18 @@ def on_thread(store: Store, function: Callable[[Connection], Any]) -> "Uncancell
 
 
 @asynccontextmanager
-async def said(
+async def recorded_statements(
     store: Store, words: tuple[str, ...] = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 ) -> AsyncIterator[list[str]]:
     """Every statement of the writer's connection that begins, marks or ends a transaction, or so with *words*."""
-    heard: list[str] = []
+    statements: list[str] = []
 
     def hear(statement: str) -> None:
         if statement.startswith(words):
-            heard.append(statement)
+            statements.append(statement)
 
     await on_thread(store, lambda c: raw(c).set_trace_callback(hear))
-    yield heard
+    yield statements
     await on_thread(store, lambda c: raw(c).set_trace_callback(None))
 
 
@@ -81,17 +81,19 @@ async def ids(store: Store) -> list[str]:
 # -- what is shared
 
 
-async def test_fifty_adds_at_once_share_commits_and_are_found_at_once(store: Store, rng: np.random.Generator) -> None:
+async def test_fifty_concurrent_adds_share_commits_and_are_searchable_at_once(
+    store: Store, rng: np.random.Generator
+) -> None:
     rows = vectors(rng, 50)
     await store.memories.search(rows[0])
-    async with said(store) as heard:
-        made = await asyncio.gather(*(store.memories.add(f"{i}", embedding=row) for i, row in enumerate(rows)))
+    async with recorded_statements(store) as statements:
+        records = await asyncio.gather(*(store.memories.add(f"{i}", embedding=row) for i, row in enumerate(rows)))
         hits = await asyncio.gather(*(store.memories.search(row, 1) for row in rows))
-    assert heard.count("COMMIT") <= 5
-    assert [hit[0].memory for hit in hits] == made
+    assert statements.count("COMMIT") <= 5
+    assert [hit[0].memory for hit in hits] == records
 
 
-async def test_what_queued_up_is_one_transaction_and_is_answered_in_order(store: Store) -> None:
+async def test_queued_writes_are_one_transaction_and_are_answered_in_order(store: Store) -> None:
     answered = []
 
     async def add(id: str) -> None:
@@ -99,49 +101,47 @@ async def test_what_queued_up_is_one_transaction_and_is_answered_in_order(store:
         answered.append(id)
 
     names = [f"{i}" for i in range(writer.MAX_SHARED)]
-    async with said(store) as heard:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(*map(add, names))
         assert await outcomes(tasks) == [None] * writer.MAX_SHARED
-    assert [heard.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT")] == [1, 1]
+    assert [statements.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT")] == [1, 1]
     assert answered == names == await ids(store)
 
 
-async def test_a_write_alone_needs_no_savepoint_and_one_hop_there_and_back(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_single_write_needs_no_savepoint_and_one_hop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    async with said(store) as heard:
+    async with recorded_statements(store) as statements:
         back = []
         monkeypatch.setattr(
             loop, "call_soon_threadsafe", lambda *a: (back.append(a), type(loop).call_soon_threadsafe(loop, *a))
         )
         await store.memories.add("x")
         monkeypatch.undo()
-    assert [word for word in heard if not word.startswith("BEGIN")] == ["COMMIT"]
-    assert heard.count("BEGIN IMMEDIATE") == 1
+    assert [word for word in statements if not word.startswith("BEGIN")] == ["COMMIT"]
+    assert statements.count("BEGIN IMMEDIATE") == 1
     assert len(back) == 1
 
 
-async def test_one_task_that_writes_in_a_row_waits_for_nobody(store: Store) -> None:
-    async with said(store) as heard:
+async def test_consecutive_writes_of_one_task_do_not_wait_for_others(store: Store) -> None:
+    async with recorded_statements(store) as statements:
         for i in range(5):
             await store.memories.add(f"{i}")
-    assert heard.count("COMMIT") == 5
+    assert statements.count("COMMIT") == 5
 
 
-async def test_no_more_than_so_many_share_a_transaction(store: Store) -> None:
-    async with said(store) as heard:
+async def test_limited_number_of_writes_share_a_transaction(store: Store) -> None:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(writer.MAX_SHARED + 1)))
         await outcomes(tasks)
-    assert heard.count("COMMIT") == 2
+    assert statements.count("COMMIT") == 2
     assert len(await ids(store)) == writer.MAX_SHARED + 1
 
 
-async def test_a_batch_shares_its_transaction_with_nobody(store: Store) -> None:
+async def test_batch_shares_its_transaction_with_no_other_write(store: Store) -> None:
     many = [{"content": "x", "id": f"many-{i}"} for i in range(101)]
-    async with said(store) as heard:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(
                 store.memories.add("x", id="a"),
@@ -150,27 +150,25 @@ async def test_a_batch_shares_its_transaction_with_nobody(store: Store) -> None:
                 store.memories.add("x", id="c"),
             )
         await outcomes(tasks)
-    assert heard.count("COMMIT") == 3
+    assert statements.count("COMMIT") == 3
     assert await ids(store) == ["a", "b", *(item["id"] for item in many), "c"]
 
 
-async def test_a_transaction_that_has_taken_long_takes_in_no_more(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_old_transaction_takes_no_more_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_MAX_SHARED_TIME", 0.05)
-    async with said(store) as heard:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             slow = [store._database.write(lambda _: time.sleep(0.1)) for _ in range(3)]
             tasks = await started(*slow, *(store.memories.add("x") for _ in range(5)))
         await outcomes(tasks)
-    assert heard.count("COMMIT") >= 4
+    assert statements.count("COMMIT") >= 4
     assert len(await ids(store)) == 5
 
 
-async def test_verbs_of_one_transaction_see_what_those_before_them_did(store: Store, rng: np.random.Generator) -> None:
+async def test_verbs_of_a_shared_transaction_see_earlier_changes(store: Store, rng: np.random.Generator) -> None:
     rows = vectors(rng, 3)
     await store.assemblies.add("g")
-    async with said(store) as heard:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(
                 store.memories.add("x", id="a", embedding=rows[0]),
@@ -183,12 +181,12 @@ async def test_verbs_of_one_transaction_see_what_those_before_them_did(store: St
             )
         ended = await outcomes(tasks)
     assert [end for end in ended if isinstance(end, BaseException)] == []
-    assert heard.count("COMMIT") == 1
+    assert statements.count("COMMIT") == 1
     assert (await store.assemblies.search(rows[1]))[0].score == pytest.approx(1)
     assert await ids(store) == ["a"]
 
 
-async def test_a_shared_transaction_keeps_the_log_of_all_that_is_in_it(
+async def test_shared_transaction_keeps_the_change_log_of_all_its_writes(
     store: Store, rng: np.random.Generator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(change_log, "KEEP", 3)
@@ -199,8 +197,8 @@ async def test_a_shared_transaction_keeps_the_log_of_all_that_is_in_it(
         with busy_thread(store):
             tasks = await started(*(store.memories.add("x", embedding=row) for row in half))
         await outcomes(tasks)
-    kept = await store._database.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM change_log").scalar_one())
-    assert kept <= 20
+    log_rows = await store._database.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM change_log").scalar_one())
+    assert log_rows <= 20
     assert "rebuil" not in caplog.text
     assert all([len(await store.memories.search(row, 1)) == 1 for row in rows])
 
@@ -208,7 +206,7 @@ async def test_a_shared_transaction_keeps_the_log_of_all_that_is_in_it(
 # -- what is done as one
 
 
-async def test_adds_that_wait_together_are_stored_as_one_and_each_comes_back_as_its_own(
+async def test_queued_adds_run_as_one_call_and_each_returns_its_own_memory(
     store: Store, rng: np.random.Generator
 ) -> None:
     rows = vectors(rng, 30)
@@ -225,7 +223,9 @@ async def test_adds_that_wait_together_are_stored_as_one_and_each_comes_back_as_
         for i, row in enumerate(rows)
     ]
     await store.memories.search(rows[0])
-    async with said(store, ("SAVEPOINT", "INSERT INTO memory ", "INSERT INTO memory_vector ")) as heard:
+    async with recorded_statements(
+        store, ("SAVEPOINT", "INSERT INTO memory ", "INSERT INTO memory_vector ")
+    ) as statements:
         with busy_thread(store):
             tasks = await started(
                 *(store.memories.add(**item) for item in items[:20]),
@@ -234,21 +234,23 @@ async def test_adds_that_wait_together_are_stored_as_one_and_each_comes_back_as_
                 *(store.memories.add(**item) for item in items[27:]),
             )
         ended = await outcomes(tasks)
-    made = [*ended[:20], *ended[20], *ended[22:]]
+    records = [*ended[:20], *ended[20], *ended[22:]]
     assert ended[21] == []
-    assert [(m.id, m.content, m.metadata, m.access_count) for m in made] == [
+    assert [(m.id, m.content, m.metadata, m.access_count) for m in records] == [
         (f"{i}", f"c{i}", {"i": i}, i) for i in range(30)
     ]
-    assert [memory async for memory in store.memories.list()] == made
-    assert all([(await store.memories.search(m.embedding, 1))[0].memory == m for m in made if m.embedding is not None])
-    assert heard.count("SAVEPOINT job") == 1
-    said_once = dict.fromkeys(heard)  # SQLite says a statement again for each trigger
+    assert [memory async for memory in store.memories.list()] == records
+    assert all(
+        [(await store.memories.search(m.embedding, 1))[0].memory == m for m in records if m.embedding is not None]
+    )
+    assert statements.count("SAVEPOINT job") == 1
+    said_once = dict.fromkeys(statements)  # SQLite says a statement again for each trigger
     assert len(said_once) == 1 + 3 + 3  # thirty rows are three statements of ten, those with a vector are as many
 
 
-async def test_only_what_is_alike_and_side_by_side_is_done_as_one(store: Store) -> None:
+async def test_only_adjacent_operations_of_one_kind_run_as_one_call(store: Store) -> None:
     other = store.namespace("other")
-    async with said(store, ("SAVEPOINT",)) as heard:
+    async with recorded_statements(store, ("SAVEPOINT",)) as statements:
         with busy_thread(store):
             tasks = await started(
                 store.memories.add("x", id="a"),
@@ -260,19 +262,19 @@ async def test_only_what_is_alike_and_side_by_side_is_done_as_one(store: Store) 
             )
         ended = await outcomes(tasks)
     assert [end.content for end in ended] == ["x", "x", "o", "o", "y", "x"]
-    assert len(heard) == 4  # of two, of two, of one, of one
+    assert len(statements) == 4  # of two, of two, of one, of one
     assert {m.id: m.content async for m in store.memories.list()} == {"a": "x", "b": "y", "c": "x"}
     assert [m.namespace async for m in other.memories.list()] == [("other",)] * 2
 
 
-async def test_what_is_done_as_one_is_bounded(store: Store) -> None:
+async def test_size_of_one_call_is_limited(store: Store) -> None:
     calls = [[{"content": "x", "id": f"{i}-{j}"} for j in range(40)] for i in range(5)]
-    async with said(store, ("SAVEPOINT", "COMMIT")) as heard:
+    async with recorded_statements(store, ("SAVEPOINT", "COMMIT")) as statements:
         with busy_thread(store):
             tasks = await started(*map(store.memories.add_many, calls))
         ended = await outcomes(tasks)
-    assert heard == [*["SAVEPOINT job"] * 3, "COMMIT"]  # eighty rows, eighty, forty
-    assert [[m.id for m in made] for made in ended] == [[item["id"] for item in call] for call in calls]
+    assert statements == [*["SAVEPOINT job"] * 3, "COMMIT"]  # eighty rows, eighty, forty
+    assert [[m.id for m in records] for records in ended] == [[item["id"] for item in call] for call in calls]
 
 
 async def test_of_adds_with_one_id_the_first_is_stored_unless_it_has_expired(store: Store) -> None:
@@ -292,7 +294,7 @@ async def test_of_adds_with_one_id_the_first_is_stored_unless_it_has_expired(sto
 
 
 @pytest.mark.parametrize("before", [0, 1])
-async def test_when_sqlite_gives_up_what_is_done_as_one_all_of_the_transaction_fails(
+async def test_all_writes_fail_when_sqlite_ends_the_transaction_inside_one_call(
     store: Store, rng: np.random.Generator, before: int
 ) -> None:
     rows = vectors(rng, 5)
@@ -317,7 +319,7 @@ async def test_when_sqlite_gives_up_what_is_done_as_one_all_of_the_transaction_f
 
 
 @pytest.mark.parametrize("place", [0, 7, 19])
-async def test_one_that_raises_leaves_nothing_and_the_others_go_on(
+async def test_write_that_raises_leaves_nothing_and_the_others_go_on(
     store: Store, rng: np.random.Generator, place: int
 ) -> None:
     rows = vectors(rng, 20)
@@ -325,21 +327,21 @@ async def test_one_that_raises_leaves_nothing_and_the_others_go_on(
     await store.memories.search(rows[0])
     items = [[{"content": "x", "id": f"{i}", "embedding": row, "tags": {f"t{i}"}}] for i, row in enumerate(rows)]
     items[place].append({"content": "x", "id": "taken"})
-    async with said(store) as heard:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(*map(store.memories.add_many, items))
         ended = await outcomes(tasks)
     assert [i for i, end in enumerate(ended) if isinstance(end, DuplicateError)] == [place]
-    left = [f"{i}" for i in range(20) if i != place]
-    assert [end[0].id for end in ended if not isinstance(end, BaseException)] == left
-    assert await ids(store) == ["taken", *left]
-    assert sorted(hit.memory.id for hit in await store.memories.search(rows[place], 50)) == sorted(left)
+    remaining = [f"{i}" for i in range(20) if i != place]
+    assert [end[0].id for end in ended if not isinstance(end, BaseException)] == remaining
+    assert await ids(store) == ["taken", *remaining]
+    assert sorted(hit.memory.id for hit in await store.memories.search(rows[place], 50)) == sorted(remaining)
     assert f"t{place}" not in [tag.name async for tag in store.tags.list()]
-    assert heard.count("COMMIT") == 1
+    assert statements.count("COMMIT") == 1
 
 
-async def test_what_is_refused_before_the_transaction_fails_its_caller_alone(store: Store) -> None:
-    async with said(store) as heard:
+async def test_error_before_the_transaction_reaches_only_its_caller(store: Store) -> None:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(
                 store.memories.add("x", embedding=[1.0]),
@@ -352,10 +354,10 @@ async def test_what_is_refused_before_the_transaction_fails_its_caller_alone(sto
             await store.memories.add("x", importance=7)
     assert [isinstance(end, InvalidError) for end in ended] == [True, False, True, False]
     assert await ids(store) == ["a", "b"]
-    assert [heard.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")][:2] == [1, 1]
+    assert [statements.count(word) for word in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")][:2] == [1, 1]
 
 
-async def test_an_error_that_a_future_cannot_hold_arrives(store: Store) -> None:
+async def test_stop_iteration_reaches_the_caller(store: Store) -> None:
     def stop(connection: Connection) -> None:
         raise StopIteration
 
@@ -379,7 +381,7 @@ def lost_unnoticed(connection: Connection) -> None:
 
 @pytest.mark.parametrize("culprit", [lost, lost_unnoticed])
 @pytest.mark.parametrize("before", [0, 3])
-async def test_when_sqlite_gives_the_transaction_up_all_that_was_in_it_fails_and_the_rest_goes_on(
+async def test_all_writes_of_a_transaction_that_sqlite_ends_fail_and_later_ones_go_on(
     store: Store, rng: np.random.Generator, before: int, culprit: Callable[[Connection], None]
 ) -> None:
     rows = vectors(rng, 6)
@@ -398,7 +400,7 @@ async def test_when_sqlite_gives_the_transaction_up_all_that_was_in_it_fails_and
     assert sorted(hit.memory.id for hit in await store.memories.search(rows[0], 50)) == sorted(there)
 
 
-async def test_when_one_cannot_be_undone_all_that_was_in_the_transaction_fails(store: Store) -> None:
+async def test_all_writes_fail_when_one_cannot_be_rolled_back(store: Store) -> None:
     def unmarked(connection: Connection) -> None:
         raw(connection).execute("RELEASE job")
         raise ZeroDivisionError
@@ -412,21 +414,21 @@ async def test_when_one_cannot_be_undone_all_that_was_in_the_transaction_fails(s
     assert await ids(store) == ["b"]
 
 
-def refusing(*verdicts: bool, what: str = "COMMIT") -> Callable[[Connection], None]:
+def refusing(*verdicts: bool, name: str = "COMMIT") -> Callable[[Connection], None]:
     """SQLite's own refusal of COMMIT: the first as the first verdict says, and so on; the last is for good."""
-    left = list(verdicts)
+    remaining = list(verdicts)
 
-    def authorize(action: int, said: str | None, *_: object) -> int:
-        if action != sqlite3.SQLITE_TRANSACTION or said != what:
+    def authorize(action: int, statement: str | None, *_: object) -> int:
+        if action != sqlite3.SQLITE_TRANSACTION or statement != name:
             return sqlite3.SQLITE_OK
-        refused = left.pop(0) if len(left) > 1 else left[0]
+        refused = remaining.pop(0) if len(remaining) > 1 else remaining[0]
         return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
     return lambda connection: raw(connection).set_authorizer(authorize)
 
 
-async def test_a_begin_that_fails_fails_all_that_wait_for_it(store: Store) -> None:
-    await on_thread(store, refusing(True, what="BEGIN"))
+async def test_failed_begin_fails_all_pending_writes(store: Store) -> None:
+    await on_thread(store, refusing(True, name="BEGIN"))
     with busy_thread(store):
         tasks = await started(*(store.memories.add("x") for _ in range(5)), session(store, "never"))
     ended = await outcomes(tasks)
@@ -436,7 +438,7 @@ async def test_a_begin_that_fails_fails_all_that_wait_for_it(store: Store) -> No
     assert await ids(store) == []
 
 
-async def test_a_commit_that_fails_fails_all_that_shared_it(store: Store, rng: np.random.Generator) -> None:
+async def test_failed_commit_fails_all_writes_of_the_transaction(store: Store, rng: np.random.Generator) -> None:
     row = vectors(rng, 1)[0]
     await store.memories.add("taken", id="taken")
     await on_thread(store, refusing(True, False))
@@ -454,7 +456,7 @@ async def test_a_commit_that_fails_fails_all_that_shared_it(store: Store, rng: n
     await store.memories.add("goes on", embedding=row)
 
 
-async def test_after_an_unknown_commit_those_behind_it_are_refused_too(path: Path) -> None:
+async def test_pending_writes_are_refused_after_an_unknown_commit(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await on_thread(store, refusing(True))
     with busy_thread(store):
@@ -478,7 +480,7 @@ async def session(store: Store, *ids: str) -> None:
 # -- cancellation
 
 
-async def test_one_cancelled_in_the_queue_ends_at_once_and_is_never_written(store: Store) -> None:
+async def test_write_cancelled_in_the_queue_ends_at_once_and_is_never_stored(store: Store) -> None:
     with busy_thread(store):
         tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(10)))
         for task in tasks[::3]:  # the first, whose turn it is, among them
@@ -490,7 +492,7 @@ async def test_one_cancelled_in_the_queue_ends_at_once_and_is_never_written(stor
     assert await ids(store) == [f"{i}" for i in range(10) if i % 3]
 
 
-async def test_when_the_first_is_cancelled_a_session_behind_it_has_the_turn(store: Store) -> None:
+async def test_session_starts_when_the_write_before_it_is_cancelled(store: Store) -> None:
     with busy_thread(store):
         tasks = await started(
             store.memories.add("x", id="never"), session(store, "a", "b"), store.memories.add("x", id="c")
@@ -501,7 +503,7 @@ async def test_when_the_first_is_cancelled_a_session_behind_it_has_the_turn(stor
     assert await ids(store) == ["a", "b", "c"]
 
 
-async def test_a_session_cancelled_in_the_queue_or_at_its_grant_leaves_the_turn_to_the_next(store: Store) -> None:
+async def test_next_request_starts_when_a_session_is_cancelled_in_the_queue_or_at_its_start(store: Store) -> None:
     with busy_thread(store):
         tasks = await started(store.memories.add("x", id="a"), session(store, "never"), store.memories.add("x", id="b"))
         tasks[1].cancel()
@@ -523,7 +525,7 @@ async def test_a_session_cancelled_in_the_queue_or_at_its_grant_leaves_the_turn_
 
 
 @pytest.mark.parametrize("kind", ["job", "session"])
-async def test_one_cancelled_while_the_transaction_begins_leaves_none_open(store: Store, kind: str) -> None:
+async def test_session_cancelled_during_begin_leaves_no_open_transaction(store: Store, kind: str) -> None:
     loop, cancelled = asyncio.get_running_loop(), threading.Event()
 
     def hear(statement: str) -> None:
@@ -540,14 +542,14 @@ async def test_one_cancelled_while_the_transaction_begins_leaves_none_open(store
     assert await ids(store) == ["a"]
 
 
-async def test_an_error_that_nobody_waits_for_is_nobodys_news() -> None:
+async def test_error_of_an_abandoned_write_is_not_logged() -> None:
     loop, news = asyncio.get_running_loop(), []
-    loop.set_exception_handler(lambda _, what: news.append(what))
+    loop.set_exception_handler(lambda _, name: news.append(name))
     resolve(UncancellableFuture(), None, ValueError("lost"))
     assert news == []
 
 
-async def test_one_cancelled_while_it_runs_is_waited_for_and_whole(store: Store) -> None:
+async def test_write_cancelled_while_it_runs_is_completed_first(store: Store) -> None:
     running, go = threading.Event(), threading.Event()
 
     def slowly(connection: Connection) -> None:
@@ -565,13 +567,13 @@ async def test_one_cancelled_while_it_runs_is_waited_for_and_whole(store: Store)
     go.set()
     (end,) = await outcomes([task])
     assert isinstance(end, asyncio.CancelledError)
-    found = await store._database.read(
+    row_count = await store._database.read(
         lambda c: c.exec_driver_sql("SELECT count(*) FROM namespace WHERE path = 'new/'").scalar_one()
     )
-    assert found == 1
+    assert row_count == 1
 
 
-async def test_an_outcome_is_waited_for_through_cancellations_and_lets_them_out_then() -> None:
+async def test_future_is_awaited_through_cancellations_and_raises_them_at_its_end() -> None:
     loop = asyncio.get_running_loop()
     for value, error in ((1, None), (None, ValueError("lost"))):
         outcome: UncancellableFuture[int] = UncancellableFuture()
@@ -598,7 +600,7 @@ async def _within(seconds: float, call: Any) -> Any:
 # -- waiting
 
 
-async def test_those_wait_no_longer_than_their_time_for_another_process(store: Store, path: Path) -> None:
+async def test_writes_wait_at_most_their_timeout_for_another_process(store: Store, path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         since = time.monotonic()
@@ -622,11 +624,11 @@ async def test_those_wait_no_longer_than_their_time_for_another_process(store: S
         assert tasks[3].result()[1] > 0.55
         other.execute("ROLLBACK")
     assert [end[0] for end in await outcomes(tasks)] == ["done", "busy", "done", "busy"]
-    made = await store._database.read(lambda c: c.exec_driver_sql("SELECT path FROM namespace").scalars().all())
-    assert sorted(made) == ["a/", "c/"]
+    records = await store._database.read(lambda c: c.exec_driver_sql("SELECT path FROM namespace").scalars().all())
+    assert sorted(records) == ["a/", "c/"]
 
 
-async def test_those_behind_a_session_wait_no_longer_than_their_time(path: Path) -> None:
+async def test_writes_behind_a_session_wait_at_most_their_timeout(path: Path) -> None:
     async with memstore.open(path, dimension=2, timeout=2.0) as store:
         entered, go = asyncio.Event(), asyncio.Event()
 
@@ -649,7 +651,7 @@ async def test_those_behind_a_session_wait_no_longer_than_their_time(path: Path)
         assert await ids(store) == ["late", "later"]
 
 
-async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Store) -> None:
+async def test_each_pending_write_has_its_own_deadline_in_any_order(store: Store) -> None:
     ended: list[tuple[str, bool]] = []
     entered, go = asyncio.Event(), asyncio.Event()
 
@@ -680,7 +682,7 @@ async def test_each_in_line_waits_its_own_time_whoever_entered_first(store: Stor
     assert queue._timer is None  # and none is left for a loop that wants to end
 
 
-async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_suspended_deadline_is_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_queue, "_RECHECK", 0.05)
     queue = write_queue.WriteQueue(lambda request: True)
     queue.enqueue(write_queue.WriteRequest(queue, 60, exclusive=True))
@@ -699,22 +701,20 @@ async def test_a_deadline_that_was_suspended_is_looked_at_again(monkeypatch: pyt
     queue.start_next()
 
 
-async def test_those_who_shared_a_transaction_look_at_the_log_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked = []
-    monkeypatch.setattr(type(store._database), "wal_bytes", lambda self: looked.append(self) or 0)
+async def test_size_of_the_log_is_checked_once_per_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    size_checks = []
+    monkeypatch.setattr(type(store._database), "wal_bytes", lambda self: size_checks.append(self) or 0)
     with busy_thread(store):
         tasks = await started(*(store.memories.add("x") for _ in range(20)))
     await outcomes(tasks)
-    assert len(looked) == 1
+    assert len(size_checks) == 1
     await store.memories.add("x")
     async with store.transaction() as tx:
         await tx.memories.add("x")
-    assert len(looked) == 3
+    assert len(size_checks) == 3
 
 
-async def test_the_time_its_own_preparation_takes_is_no_waiting(path: Path) -> None:
+async def test_preparation_time_does_not_count_as_waiting(path: Path) -> None:
     async with memstore.open(path, dimension=2, timeout=1.0) as store:
         with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
 
@@ -731,8 +731,8 @@ async def test_the_time_its_own_preparation_takes_is_no_waiting(path: Path) -> N
                 assert (await outcomes(tasks))[-1] == "done"
 
 
-async def test_order_is_the_order_in_which_was_asked_sessions_among_them(store: Store) -> None:
-    async with said(store) as heard:
+async def test_writes_and_sessions_run_in_the_order_of_their_calls(store: Store) -> None:
+    async with recorded_statements(store) as statements:
         with busy_thread(store):
             tasks = await started(
                 store.memories.add("x", id="a"),
@@ -746,10 +746,10 @@ async def test_order_is_the_order_in_which_was_asked_sessions_among_them(store: 
             )
         await outcomes(tasks)
     assert await ids(store) == list("abcdefghi")
-    assert heard.count("COMMIT") == 6
+    assert statements.count("COMMIT") == 6
 
 
-async def test_a_session_is_not_overtaken_for_ever(store: Store) -> None:
+async def test_session_is_not_overtaken_by_later_writes(store: Store) -> None:
     stop = asyncio.Event()
 
     async def flood() -> None:
@@ -767,7 +767,7 @@ async def test_a_session_is_not_overtaken_for_ever(store: Store) -> None:
 # -- the end
 
 
-async def test_closing_writes_what_was_asked_for_before_and_refuses_what_was_after(path: Path) -> None:
+async def test_close_completes_earlier_writes_and_refuses_later_ones(path: Path) -> None:
     before = threading.active_count()
     store = await memstore.open(path, dimension=2)
     with busy_thread(store):
@@ -789,7 +789,7 @@ async def test_closing_writes_what_was_asked_for_before_and_refuses_what_was_aft
         assert await again.check() == []
 
 
-def test_a_loop_closed_under_its_writes_hangs_nothing(path: Path) -> None:
+def test_loop_that_is_closed_during_writes_does_not_hang(path: Path) -> None:
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # it says of each task that it was destroyed
     store = loop.run_until_complete(_opened(path))
@@ -869,7 +869,7 @@ async def several(store: Store, rows: np.ndarray[Any, Any], ops: list[tuple[str,
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_interleaving_is_what_one_after_the_other_would_have_been(path: Path, seed: int) -> None:
+async def test_any_interleaving_equals_sequential_execution(path: Path, seed: int) -> None:
     rng, model = random.Random(seed), Model()
     rows = vectors(np.random.default_rng(seed), 30)
     async with memstore.open(path, dimension=DIMENSION, durability="relaxed") as store:
@@ -904,7 +904,7 @@ async def test_any_interleaving_is_what_one_after_the_other_would_have_been(path
             assert there in (0, len(names))
             assert there or isinstance(end, asyncio.CancelledError)
         assert {m.id: m.content async for m in store.memories.list() if not m.id.startswith("doomed")} == model.held
-        found = {hit.memory.id for hit in await store.memories.search(rows[0], 1_000)}
-        assert found == set(await ids(store))
+        row_count = {hit.memory.id for hit in await store.memories.search(rows[0], 1_000)}
+        assert row_count == set(await ids(store))
         assert await store.check() == []
         assert any(isinstance(end, asyncio.CancelledError) for end in ended)

@@ -85,10 +85,10 @@ def table_shape(connection, name, sql):
 def shape(path):
     """Everything `sqlite_master` says about a file, by kind and name."""
     with connect(path) as connection:
-        found = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        hits = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
         return {
             (kind, name): table_shape(connection, name, sql) if kind == "table" and sql else words(sql)
-            for kind, name, sql in found
+            for kind, name, sql in hits
             if sql is not None
         }
 
@@ -223,7 +223,7 @@ def test_declared_schema_is_the_created_schema(store, tmp_path):
     assert len([key for key in created if key[0] == "trigger"]) == len(TRIGGERS)
 
 
-def test_the_comparison_of_schemas_sees_every_kind_of_difference(store):
+def test_schema_comparison_detects_every_kind_of_difference(store):
     before = shape(store)
     for change in (
         "CREATE INDEX x ON memory (content)",
@@ -249,7 +249,7 @@ def test_alembic_finds_nothing_to_change(store):
         assert compare_metadata(context, metadata) == []
 
 
-def test_known_revisions_are_those_in_the_folder_numbered_and_in_one_line():
+def test_revisions_equal_the_files_of_the_folder_and_are_numbered_in_sequence():
     scripts = list(ScriptDirectory(str(folder())).walk_revisions())[::-1]
     assert tuple(script.revision for script in scripts) == REVISIONS
     assert tuple(f"{n:04}" for n in range(1, len(REVISIONS) + 1)) == REVISIONS
@@ -264,9 +264,9 @@ def test_known_revisions_are_those_in_the_folder_numbered_and_in_one_line():
 def test_every_constraint_has_a_name(store):
     for table in metadata.tables.values():
         assert [c for c in table.constraints if not c.name] == []
-    for (kind, name), found in shape(store).items():
+    for (kind, name), hits in shape(store).items():
         if kind == "table" and name in metadata.tables:
-            for clause in found[0]:
+            for clause in hits[0]:
                 assert clause.startswith("CONSTRAINT ") or not re.search(r"\b(CHECK|REFERENCES|UNIQUE)\b", clause), (
                     clause
                 )
@@ -285,15 +285,15 @@ def alembic(path, *arguments):
     )
 
 
-def test_alembic_command_takes_a_file_up_and_down_and_up_again(tmp_path):
+def test_alembic_command_upgrades_downgrades_and_upgrades_again(tmp_path):
     path = str(tmp_path / "store.db")
     for arguments, said in (
         (["upgrade", "head"], ""),
         (["current"], f"{HEAD} (head)\n"),
         (["check"], "No new upgrade operations detected.\n"),
     ):
-        done = alembic(path, *arguments)
-        assert (done.returncode, done.stdout) == (0, said), done.stderr
+        process = alembic(path, *arguments)
+        assert (process.returncode, process.stdout) == (0, said), process.stderr
     by_command = shape(path)
 
     assert alembic(path, "downgrade", "base").returncode == 0
@@ -314,7 +314,7 @@ def test_alembic_command_takes_a_file_up_and_down_and_up_again(tmp_path):
     ],
     ids=["memory", "assembly"],
 )
-def test_downgrade_to_base_refuses_a_file_that_holds_anything_and_leaves_it(store, row):
+def test_downgrade_to_base_refuses_a_file_with_records_and_does_not_change_it(store, row):
     with connect(store) as connection:
         connection.execute("INSERT INTO namespace VALUES (1, '')")
         connection.execute(row)
@@ -325,13 +325,13 @@ def test_downgrade_to_base_refuses_a_file_that_holds_anything_and_leaves_it(stor
     assert (shape(store), rows(store), Path(store).read_bytes()) == before
 
 
-def test_alembic_command_without_a_file_says_how_to_name_one():
-    done = subprocess.run(
+def test_alembic_command_without_a_file_explains_the_option():
+    process = subprocess.run(
         [sys.executable, "-m", "alembic", "current"], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
     )
-    assert done.returncode != 0
-    assert InvalidError.__name__ in done.stderr
-    assert "-x file=" in done.stderr
+    assert process.returncode != 0
+    assert InvalidError.__name__ in process.stderr
+    assert "-x file=" in process.stderr
 
 
 # --- files that are refused, and files that are new -----------------------------------------------------------------
@@ -379,9 +379,9 @@ def test_alembic_command_refuses_a_foreign_file_and_leaves_its_bytes(tmp_path):
     other_application(path, "PRAGMA auto_vacuum=FULL")
     before = path.read_bytes()
     for arguments in (["upgrade", "head"], ["current"], ["downgrade", "base"]):
-        done = alembic(path, *arguments)
-        assert done.returncode != 0
-        assert ForeignFileError.__name__ in done.stderr
+        process = alembic(path, *arguments)
+        assert process.returncode != 0
+        assert ForeignFileError.__name__ in process.stderr
     assert path.read_bytes() == before
 
 
@@ -411,19 +411,19 @@ connection.execute("UPDATE {VERSION_TABLE} SET version_num = '9999'")
     assert Path(store).read_bytes() == before
 
 
-async def test_missing_folder_is_named_and_not_made(tmp_path):
+async def test_missing_folder_is_named_and_not_created(tmp_path):
     path = str(tmp_path / "no" / "store.db")
     with pytest.raises(MissingFileError, match="no folder"):
         migrate(path)
     with pytest.raises(MissingFileError):
         await Database.open(Settings(path=path))
-    done = alembic(path, "current")
-    assert done.returncode != 0
-    assert MissingFileError.__name__ in done.stderr
+    process = alembic(path, "current")
+    assert process.returncode != 0
+    assert MissingFileError.__name__ in process.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_empty_file_is_taken_as_new(tmp_path):
+async def test_empty_file_counts_as_new(tmp_path):
     path = tmp_path / "store.db"
     path.touch()
     with pytest.raises(MissingFileError):
@@ -457,7 +457,7 @@ def journal_of(page, pages):
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["before it wrote", "after it wrote"])
-async def test_file_whose_maker_was_killed_is_made_again(tmp_path, store, written):
+async def test_half_created_file_of_a_killed_process_is_created_again(tmp_path, store, written):
     path = tmp_path / "killed.db"
     with connect(path) as connection:
         set_layout(connection)
@@ -499,10 +499,10 @@ def release(place, upgrade):
     ignore = shutil.ignore_patterns("__pycache__")
     for part in ("memstore", "migrations"):
         shutil.copytree(CHECKOUT / part, place / part, ignore=ignore)
-    known = place / "memstore" / "database" / "inspect.py"
-    text, count = re.subn(r"\nREVISIONS = \([^)]*\)", f"\nREVISIONS = {(*REVISIONS, NEXT)!r}", known.read_text())
+    module = place / "memstore" / "database" / "inspect.py"
+    text, count = re.subn(r"\nREVISIONS = \([^)]*\)", f"\nREVISIONS = {(*REVISIONS, NEXT)!r}", module.read_text())
     assert count == 1
-    known.write_text(text)
+    module.write_text(text)
     (place / "migrations" / "versions" / f"{NEXT}_made_up.py").write_text(
         f"from alembic import op\n"
         f"revision, down_revision, branch_labels, depends_on = {NEXT!r}, {HEAD!r}, None, None\n"
@@ -537,24 +537,24 @@ def next_release(tmp_path_factory):
 
 
 def test_older_file_is_upgraded_by_the_next_release_and_then_refused_by_this_one(filled, next_release):
-    before, held = shape(filled), rows(filled)
-    done = under(next_release, "print(migrate(sys.argv[1]))", filled)
-    assert (done.stdout, done.stderr) == (f"{NEXT}\n", "")
+    before, rows_before = shape(filled), rows(filled)
+    process = under(next_release, "print(migrate(sys.argv[1]))", filled)
+    assert (process.stdout, process.stderr) == (f"{NEXT}\n", "")
     after = shape(filled)
     after["table", "memory"][0].remove("colour TEXT")
     assert {**after, ("table", "memory"): None} == {**before, ("table", "memory"): None}
     assert after["table", "memory"][0] == before["table", "memory"][0]
-    with_colour = {"memory": [(*row, None) for row in held["memory"]]}
-    assert rows(filled) == {**held, **with_colour, VERSION_TABLE: [(NEXT,)]}
+    with_colour = {"memory": [(*row, None) for row in rows_before["memory"]]}
+    assert rows(filled) == {**rows_before, **with_colour, VERSION_TABLE: [(NEXT,)]}
     with pytest.raises(NewerFileError):
         migrate(filled)
 
 
 def test_older_file_is_not_upgraded_when_opened_read_only(filled, next_release):
     before = Path(filled).read_bytes()
-    done = under(next_release, "asyncio.run(Database.open(Settings(path=sys.argv[1], read_only=True)))", filled)
-    assert "OpenError" in done.stderr
-    assert "Open it once without read_only" in done.stderr
+    process = under(next_release, "asyncio.run(Database.open(Settings(path=sys.argv[1], read_only=True)))", filled)
+    assert "OpenError" in process.stderr
+    assert "Open it once without read_only" in process.stderr
     assert Path(filled).read_bytes() == before
 
 
@@ -562,8 +562,8 @@ def test_revision_that_fails_leaves_the_file_as_it_was(filled, tmp_path):
     failing = "op.execute(\"DELETE FROM memory_tag\")\nop.execute('CREATE TABLE half (x)')\n"
     place = release(tmp_path / "failing", failing + ADD_COLUMN + '\nraise RuntimeError("on purpose")')
     before = shape(filled), rows(filled), Path(filled).read_bytes()
-    done = under(place, "migrate(sys.argv[1])", filled)
-    assert "RuntimeError: on purpose" in done.stderr
+    process = under(place, "migrate(sys.argv[1])", filled)
+    assert "RuntimeError: on purpose" in process.stderr
     assert (shape(filled), rows(filled), Path(filled).read_bytes()) == before
     assert migrate(filled) == HEAD
 
@@ -584,7 +584,7 @@ def test_creation_that_fails_leaves_an_empty_file_that_can_be_created_again(tmp_
     assert value(path, "PRAGMA integrity_check") == "ok"
 
 
-def test_upgrade_leaves_the_log_to_the_upkeep(store):
+def test_upgrade_does_not_checkpoint(store):
     # On SQLite before 3.51.3 a checkpoint that a commit starts by itself can lose another process's commits.
     with locked(store) as connection:
         assert connection.exec_driver_sql("PRAGMA wal_autocheckpoint").scalar_one() == 0
@@ -609,17 +609,17 @@ def frozen(path, revision):
 def test_store_of_an_older_release_is_upgraded_when_opened_and_keeps_everything(tmp_path, store, revision):
     path = frozen(str(tmp_path / "old.db"), revision)
     assert value(path, f"SELECT version_num FROM {VERSION_TABLE}") == revision
-    held = rows(path)
+    rows_before = rows(path)
     before = asyncio.run(everything(path))
     assert shape(path) == shape(store)
     after = rows(path)
-    for table in held.keys() - {VERSION_TABLE, "sqlite_sequence"}:  # columns are added at the end
-        width = len(held[table][0]) if held[table] else 0
+    for table in rows_before.keys() - {VERSION_TABLE, "sqlite_sequence"}:  # columns are added at the end
+        width = len(rows_before[table][0]) if rows_before[table] else 0
         if table == "store_meta":  # from its opening on its history is kept: that is a commit, which has a token
             width = 5
-        assert [row[:width] for row in after[table]] == [row[:width] for row in held[table]], table
+        assert [row[:width] for row in after[table]] == [row[:width] for row in rows_before[table]], table
     assert value(path, "SELECT history_options ->> '$.keep' FROM store_meta") == "full"
-    assert set(held["sqlite_sequence"]) <= set(after["sqlite_sequence"])
+    assert set(rows_before["sqlite_sequence"]) <= set(after["sqlite_sequence"])
     assert asyncio.run(everything(path)) == before
 
 
@@ -628,14 +628,14 @@ async def everything(path):
     at = datetime(2024, 5, 1, 12, 30, 15, 123456, tzinfo=UTC)
     async with memstore.open(path) as store:
         assert await store.check() == []
-        found = await store.memories.search([1, 0, 0, 0], limit=10)
-        assert [hit.memory.id for hit in found] == ["m0", "m1", "m2", "m3", "m4"]
-        assert found[1].memory.metadata == {
+        hits = await store.memories.search([1, 0, 0, 0], limit=10)
+        assert [hit.memory.id for hit in hits] == ["m0", "m1", "m2", "m3", "m4"]
+        assert hits[1].memory.metadata == {
             "user_id": "u1",
             "source": {"kind": "chat", "n": 1},
             "a.b": [1, None, True, 0.1],
         }
-        assert (found[1].memory.importance, found[1].memory.access_count) == (0.2, 1)
+        assert (hits[1].memory.importance, hits[1].memory.access_count) == (0.2, 1)
         late = [m.id async for m in store.memories.list(where={"updated_at": {"$gt": at + timedelta(days=2)}})]
         assert late == ["m3", "m4", "m5"]
         assert await store.memories.count(where={"importance": {"$gte": 0.6}}) == 3
@@ -643,21 +643,21 @@ async def everything(path):
         assert (group.assembly.id, group.assembly.member_count, group.assembly.topics) == ("g", 3, ("b", "a"))
         ada = await store.namespace("users", "a/d~a").memories.get("m0")
         assert ada.created_at == at
-        return [m async for m in store.memories.list(recursive=True)], [a async for a in store.assemblies.list()], found
+        return [m async for m in store.memories.list(recursive=True)], [a async for a in store.assemblies.list()], hits
 
 
 REVISED_AWAY = ("DELETE FROM tombstone", "DELETE FROM assembly_merge", "UPDATE memory SET pinned = 0")
 """Without this, nothing in a file is lost by going back to the schema before 0004."""
 
 
-def test_downgrade_drops_what_is_derived_and_an_upgrade_makes_it_again(filled):
+def test_downgrade_drops_derived_objects_and_an_upgrade_creates_them_again(filled):
     for nothing_of_it in REVISED_AWAY:
         with connect(filled) as connection:
             connection.execute("PRAGMA foreign_keys=ON")
             refused = alembic(filled, "downgrade", "0003")
             assert (refused.returncode != 0, "this file holds" in refused.stderr) == (True, True)
             connection.execute(nothing_of_it)
-    before, held = shape(filled), rows(filled)
+    before, rows_before = shape(filled), rows(filled)
     assert alembic(filled, "downgrade", "0001").returncode == 0
     assert {name for _, name in before} - {name for _, name in shape(filled)} == {
         "index_snapshot",
@@ -684,13 +684,13 @@ def test_downgrade_drops_what_is_derived_and_an_upgrade_makes_it_again(filled):
         "ix_journal_changed",
         "ix_journal_id",
     }
-    assert rows(filled)["memory"] == [row[:-1] for row in held["memory"]]
+    assert rows(filled)["memory"] == [row[:-1] for row in rows_before["memory"]]
     assert migrate(filled) == HEAD
     assert shape(filled) == before
     assert value(filled, "SELECT index_options IS NULL AND history_options IS NULL FROM store_meta") == 1
 
 
-def test_the_log_says_each_change_of_a_vector_once_and_a_move_of_both_and_their_assemblies_are_revised(filled):
+def test_triggers_log_each_change_of_a_vector_once_and_raise_the_revisions_of_its_assemblies(filled):
     with connect(filled) as connection:
         one = connection.execute
 
@@ -726,7 +726,7 @@ def test_the_log_says_each_change_of_a_vector_once_and_a_move_of_both_and_their_
         assert said("UPDATE memory_vector SET space_pk = 2")[0] == [1]
 
 
-def test_snapshot_takes_its_chunks_with_it_and_refuses_what_it_cannot_be(filled):
+def test_deleted_snapshot_deletes_its_chunks_and_invalid_rows_are_refused(filled):
     with connect(filled) as connection:
         connection.execute("PRAGMA foreign_keys=ON")
         one = connection.execute
@@ -751,7 +751,7 @@ def test_snapshot_takes_its_chunks_with_it_and_refuses_what_it_cannot_be(filled)
 INDEXED = [("it's", "a.b"), ("user_id",)]
 
 
-def test_indexes_on_metadata_are_no_difference_to_alembic_and_survive_its_commands(filled):
+def test_alembic_ignores_and_keeps_indexes_on_metadata(filled):
     with locked(filled) as connection:
         metadata_indexes.add(connection, INDEXED)
         for nothing_of_it in REVISED_AWAY:
@@ -780,7 +780,7 @@ print("alembic" in sys.modules)
 """
     new, old = str(tmp_path / "new.db"), frozen(str(tmp_path / "old.db"), REVISIONS[-2])
     outputs = [under(CHECKOUT, script, path) for path in (new, new, old, old)]
-    assert [done.stdout for done in outputs] == ["False\n", "False\n", "True\n", "False\n"], outputs
+    assert [process.stdout for process in outputs] == ["False\n", "False\n", "True\n", "False\n"], outputs
 
 
 ROUNDS = 20
@@ -807,17 +807,17 @@ def open_in_rounds(barrier, place, answers):
             answers.put((n, repr(error), ""))
 
 
-def test_four_processes_opening_one_new_file_at_once_make_one_store(tmp_path):
+def test_four_processes_that_open_one_new_file_create_one_store(tmp_path):
     spawn = multiprocessing.get_context("spawn")
     barrier, answers = spawn.Barrier(4), spawn.Queue()
     racers = [spawn.Process(target=open_in_rounds, args=(barrier, str(tmp_path), answers)) for _ in range(4)]
     for racer in racers:
         racer.start()
-    got = [answers.get(timeout=240) for _ in range(4 * ROUNDS)]
+    stores_seen = [answers.get(timeout=240) for _ in range(4 * ROUNDS)]
     for racer in racers:
         racer.join(30)
         assert racer.exitcode == 0
-    stores = set(got)
+    stores = set(stores_seen)
     assert len(stores) == ROUNDS, stores
     assert {mode for *_, mode in stores} == {"wal"}
     assert len({uuid for _, uuid, _ in stores}) == ROUNDS
@@ -891,7 +891,7 @@ def host(tmp_path, store):
     return config
 
 
-def test_hosts_migration_may_migrate_a_store_and_go_on_with_its_own(host, store):
+def test_migration_of_a_host_may_migrate_a_store_and_continue(host, store):
     expected = shape(store)
     command.upgrade(host, "head")
     assert host.attributes["proxy"]
@@ -923,14 +923,14 @@ def test_host_and_store_keep_version_tables_side_by_side_in_one_file(host, store
 
 
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
-def test_hosts_autogenerate_leaves_indexes_on_metadata_alone(host, store):
+def test_autogenerate_of_a_host_ignores_indexes_on_metadata(host, store):
     with locked(store) as connection:
         metadata_indexes.add(connection, INDEXED)
     command.upgrade(host, "head")
     command.check(host)
 
 
-def test_hosts_autogenerate_leaves_our_tables_alone_with_include_object_and_only_then(host):
+def test_autogenerate_of_a_host_ignores_memstore_tables_only_with_include_object(host):
     command.upgrade(host, "head")
     command.check(host)
     host.attributes["include_object"] = None

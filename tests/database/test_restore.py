@@ -144,8 +144,8 @@ async def contents(path: Path) -> set[str]:
 
 
 def epoch(path: Path) -> str:
-    (found,) = sql(path, "SELECT epoch FROM store_meta")
-    return str(found[0])
+    (report,) = sql(path, "SELECT epoch FROM store_meta")
+    return str(report[0])
 
 
 AXIS = [1.0] + [0.0] * (DIMENSION - 1)
@@ -166,9 +166,7 @@ async def new(path: Path) -> Path:
 # -- what it does
 
 
-async def test_a_store_and_two_processes_that_have_the_file_open_answer_from_what_was_restored(
-    old: Path, new: Path
-) -> None:
+async def test_open_stores_of_three_processes_read_the_restored_content(old: Path, new: Path) -> None:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(memstore.open(old))
         reader = await stack.enter_async_context(memstore.open(old, read_only=True))
@@ -177,8 +175,8 @@ async def test_a_store_and_two_processes_that_have_the_file_open_answer_from_wha
             assert (await other("search", AXIS))[0] == ["0", "old"]
         assert (await store.memories.search(AXIS))[0].memory.content == "old"
         assert (await reader.memories.search(AXIS))[0].memory.content == "old"
-        found = await memstore.restore_backup(new, old)
-        assert (found.memories, found.assemblies, found.path, found.findings) == (7, 1, str(new), [])
+        report = await memstore.restore_backup(new, old)
+        assert (report.memories, report.assemblies, report.path, report.findings) == (7, 1, str(new), [])
         for other in others:
             answer = await other("search", AXIS)
             assert answer[0] == ["0", "new one"]
@@ -194,7 +192,7 @@ async def test_a_store_and_two_processes_that_have_the_file_open_answer_from_wha
         assert ["since", "since"] in await others[1]("search", AXIS)
 
 
-async def test_writers_wait_while_it_is_written_and_then_write_to_what_was_restored(old: Path, new: Path) -> None:
+async def test_writers_wait_for_the_restore_and_then_write_to_the_restored_content(old: Path, new: Path) -> None:
     gate, midway = threading.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -225,15 +223,15 @@ async def test_writers_wait_while_it_is_written_and_then_write_to_what_was_resto
         assert await store.check() == []
 
 
-async def test_progress_goes_from_nothing_to_all_of_both_copies(old: Path, new: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    await memstore.restore_backup(new, old, on_progress=lambda done, total: seen.append((done, total)))
+async def test_progress_covers_both_copies(old: Path, new: Path) -> None:
+    outcomes: list[tuple[int, int]] = []
+    await memstore.restore_backup(new, old, on_progress=lambda done, total: outcomes.append((done, total)))
     pages = new.stat().st_size // 8_192
-    assert seen[-1] == (2 * pages, 2 * pages)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert outcomes[-1] == (2 * pages, 2 * pages)
+    assert [done for done, _ in outcomes] == sorted(done for done, _ in outcomes)
 
 
-async def test_a_target_that_does_not_exist_is_made(path: Path, new: Path) -> None:
+async def test_missing_target_is_created(path: Path, new: Path) -> None:
     content = new.read_bytes()
     await memstore.restore_backup(str(new), str(path))
     assert beside(path) == set()
@@ -246,7 +244,7 @@ async def test_a_target_that_does_not_exist_is_made(path: Path, new: Path) -> No
     assert await contents(empty) == {"new one"}
 
 
-async def test_a_live_store_can_be_restored_from_without_a_backup(old: Path, new: Path) -> None:
+async def test_open_store_can_be_the_source_of_a_restore(old: Path, new: Path) -> None:
     async with memstore.open(new) as store:
         await store.memories.add("not yet written back", embedding=AXIS)
         await memstore.restore_backup(new, old)
@@ -254,11 +252,11 @@ async def test_a_live_store_can_be_restored_from_without_a_backup(old: Path, new
     assert await contents(old) == {"new one", "not yet written back"}
 
 
-async def test_an_older_backup_is_brought_up_to_date_before_anybody_sees_it(old: Path) -> None:
+async def test_older_backup_is_migrated_before_anybody_reads_it(old: Path) -> None:
     oldest = of_the_first_revision(old.with_name("oldest.bak"))
     content = oldest.read_bytes()
-    found = await memstore.restore_backup(oldest, old)
-    assert found.revision == "0001"
+    report = await memstore.restore_backup(oldest, old)
+    assert report.revision == "0001"
     assert oldest.read_bytes() == content
     assert sql(old, f"SELECT version_num FROM {VERSION_TABLE}") == [(HEAD,)]
     async with memstore.open(old) as store:
@@ -267,7 +265,7 @@ async def test_an_older_backup_is_brought_up_to_date_before_anybody_sees_it(old:
         assert await store.check() == []
 
 
-async def test_each_time_it_is_another_history_also_of_the_same_backup(old: Path, new: Path) -> None:
+async def test_each_restore_of_one_backup_starts_a_new_epoch(old: Path, new: Path) -> None:
     """Two restores of one backup, as many changes after each: no index of the first is taken for the second's."""
     await memstore.restore_backup(new, old)
     first = epoch(old)
@@ -282,7 +280,7 @@ async def test_each_time_it_is_another_history_also_of_the_same_backup(old: Path
     assert len({first, epoch(old), epoch(new)}) == 3
 
 
-async def test_stored_graphs_go_on_with_the_history(old: Path, new: Path) -> None:
+async def test_stored_graphs_stay_valid_after_a_restore(old: Path, new: Path) -> None:
     sql(
         new,
         "INSERT INTO index_snapshot (space_pk, epoch, seq, parameters, chunks) "
@@ -293,10 +291,10 @@ async def test_stored_graphs_go_on_with_the_history(old: Path, new: Path) -> Non
     assert sql(old, "SELECT write_token FROM store_meta") != sql(new, "SELECT write_token FROM store_meta")
 
 
-async def test_what_is_derived_in_a_backup_is_mended_and_what_is_stored_must_be_whole(old: Path, new: Path) -> None:
+async def test_restore_repairs_derived_data_and_refuses_damaged_records(old: Path, new: Path) -> None:
     DAMAGE["composite"](new)
-    found = await memstore.restore_backup(new, old)
-    assert {finding.kind for finding in found.findings} == {"composite", "unusable"}
+    report = await memstore.restore_backup(new, old)
+    assert {finding.kind for finding in report.findings} == {"composite", "unusable"}
     assert await contents(old) == {"new one"}
     for damage in ("checksum", "foreign_key", "integrity"):
         broken = await made(new.with_name(damage), "broken", 20)
@@ -387,7 +385,7 @@ async def test_an_open_store_with_another_embedder_fails_and_one_with_none_goes_
         assert len(await plain.memories.search([1.0] * DIMENSION)) == 2
 
 
-async def test_a_transaction_after_it_searches_what_was_restored_though_the_log_stands_where_it_stood(
+async def test_transaction_after_a_restore_searches_the_restored_content_at_an_equal_log_position(
     old: Path, path: Path
 ) -> None:
     new = await made(path.with_name("new.bak"), "next")  # as many changes as the old one, other vectors
@@ -405,7 +403,7 @@ async def test_a_transaction_after_it_searches_what_was_restored_though_the_log_
 # -- what is refused
 
 
-async def test_a_target_that_is_no_store_is_refused_and_untouched(new: Path) -> None:
+async def test_foreign_target_is_refused_and_not_changed(new: Path) -> None:
     notes = new.with_name("notes.txt")
     notes.write_text("notes " * 2_000)
     with pytest.raises(ForeignFileError) as caught:
@@ -451,7 +449,7 @@ async def test_newer_files_missing_ones_and_the_file_itself_are_refused(old: Pat
     assert {p.name for p in old.parent.iterdir()} - made_by_sqlite == {"new.bak", "newer", "store.db"}
 
 
-async def test_a_task_with_a_transaction_open_is_told_so_at_once(old: Path, new: Path) -> None:
+async def test_restore_inside_an_open_transaction_raises_at_once(old: Path, new: Path) -> None:
     async with memstore.open(old) as store:
         async with store.transaction() as tx:
             await tx.memories.add("x")
@@ -462,7 +460,7 @@ async def test_a_task_with_a_transaction_open_is_told_so_at_once(old: Path, new:
         assert await store.memories.count() == 7
 
 
-async def test_past_the_timeout_a_busy_target_is_left_as_it_was(old: Path, new: Path) -> None:
+async def test_busy_target_is_not_changed_after_the_timeout(old: Path, new: Path) -> None:
     async with memstore.open(old) as store:
         before = epoch(old)
         with closing(sqlite3.connect(old, isolation_level=None)) as other:
@@ -479,7 +477,7 @@ async def test_past_the_timeout_a_busy_target_is_left_as_it_was(old: Path, new: 
         assert await store.memories.count() == 7
 
 
-async def test_one_that_is_cancelled_in_the_middle_changes_nothing(old: Path, new: Path) -> None:
+async def test_cancelled_restore_changes_nothing(old: Path, new: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backup_module, "on_this_loop", lambda function: function)
         patch.setattr(restore_copy, "_PAGES", 1)
@@ -524,7 +522,7 @@ def laid_out(path: Path, page: int, vacuum: int) -> None:
 
 @pytest.mark.parametrize("page", [512, 4_096, 65_536])
 @pytest.mark.parametrize("which", ["backup", "target"])
-async def test_files_with_other_pages_are_restored_and_those_who_have_them_open_go_on(
+async def test_files_with_another_page_size_are_restored_under_open_stores(
     old: Path, new: Path, page: int, which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     laid_out(new if which == "backup" else old, page, 0)
@@ -544,7 +542,7 @@ async def test_files_with_other_pages_are_restored_and_those_who_have_them_open_
 
 
 @pytest.mark.parametrize("damage", ["schema", "integrity", "cut off"])
-async def test_a_damaged_store_is_what_a_backup_is_for(old: Path, new: Path, damage: str) -> None:
+async def test_damaged_store_can_be_restored(old: Path, new: Path, damage: str) -> None:
     await made(old.with_name("larger"), "larger", 400)
     os.replace(old.with_name("larger"), old)
     DAMAGE[damage](old)
@@ -568,12 +566,12 @@ async def run_restore(backup: Path, path: Path, *, page: int = 0, most: int = 0)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-async def test_killed_at_any_page_it_has_done_all_or_nothing(old: Path, new: Path) -> None:
+async def test_restore_killed_at_any_page_is_complete_or_has_no_effect(old: Path, new: Path) -> None:
     """Twenty kills: some with a store open meanwhile, some with none, so that the file is recovered when opened."""
     backups_of = {"old": old.with_name("old.bak"), "new one": new}
     async with memstore.open(old) as store:
         await store.backup(backups_of["old"])
-    holds, seen = "old", set()
+    holds, outcomes = "old", set()
     rng = random.Random(20_240_701)
     for turn in range(20):
         other = "new one" if holds == "old" else "old"
@@ -588,19 +586,19 @@ async def test_killed_at_any_page_it_has_done_all_or_nothing(old: Path, new: Pat
                 hits = await store.memories.search(AXIS, 10)
                 await store.memories.touch(["0"])
                 assert await store.check() == []
-                found = {hit.memory.content for hit in hits}
+                report = {hit.memory.content for hit in hits}
                 assert len(hits) == {"old": 5, "new one": 7}[hits[0].memory.content]
             else:
-                found = await contents(old)
-        assert found in ({holds}, {other}), (turn, page)
-        assert (found == {other}) == (page == 2 * pages), (turn, page)
-        seen.add(found == {other})
-        (holds,) = found
-    assert seen == {True, False}
+                report = await contents(old)
+        assert report in ({holds}, {other}), (turn, page)
+        assert (report == {other}) == (page == 2 * pages), (turn, page)
+        outcomes.add(report == {other})
+        (holds,) = report
+    assert outcomes == {True, False}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-async def test_killed_at_any_moment_it_has_done_all_or_nothing(old: Path, new: Path) -> None:
+async def test_restore_killed_at_any_moment_is_complete_or_has_no_effect(old: Path, new: Path) -> None:
     async with memstore.open(old) as store:
         for delay in (0.0, 0.001, 0.005, 0.02):
             process = await asyncio.create_subprocess_exec(
@@ -632,7 +630,7 @@ asyncio.run(memstore.restore_backup(*sys.argv[1:3]))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
-async def test_a_disk_that_takes_no_more_leaves_the_old_whole_and_nothing_of_a_new_one(old: Path, path: Path) -> None:
+async def test_restore_to_a_full_disk_leaves_the_old_content_and_no_new_file(old: Path, path: Path) -> None:
     new = await made(path.with_name("large.bak"), "large", 1_500)
     async with memstore.open(old) as store:
         await store.memories.search(AXIS)
@@ -650,7 +648,7 @@ async def test_a_disk_that_takes_no_more_leaves_the_old_whole_and_nothing_of_a_n
     assert await contents(old) == {"large"}
 
 
-async def test_the_error_of_a_full_disk_is_ours(old: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_error_of_a_full_disk_is_translated(old: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(sqlite3.Connection):
         def backup(self, *arguments: Any, **options: Any) -> None:
             error = sqlite3.OperationalError("database or disk is full")

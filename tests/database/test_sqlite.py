@@ -39,68 +39,68 @@ def test_the_newer_sqlite_is_used_unless_one_is_named(own, extra, wish, used):
     assert select(own, extra, wish) is used
 
 
-def test_a_sqlite_that_is_not_there_is_refused():
+def test_sqlite_that_is_not_installed_is_refused():
     with pytest.raises(ImportError, match=r"memstore\[sqlite\]"):
         select(OWN, None, "pysqlite3")
     with pytest.raises(ImportError, match="'stdlib' or 'pysqlite3', found 'apsw'"):
         select(OWN, NEWER, "apsw")
 
 
-async def test_every_connection_of_a_store_is_of_the_sqlite_in_use(store):
+async def test_every_connection_uses_the_selected_sqlite(store):
     def used(connection: Connection) -> type:
         return type(raw(connection))
 
     database = store._database
-    drivers = [database._writer.thread, database._upkeep, *database._readers]
-    assert {await driver.submit(used) for driver in drivers} == {sqlite3.Connection}
-    found = await store._session.read(lambda c: c.exec_driver_sql("SELECT sqlite_version()").scalar_one())
+    threads = [database._writer.thread, database._upkeep, *database._readers]
+    assert {await driver.submit(used) for driver in threads} == {sqlite3.Connection}
+    version = await store._session.read(lambda c: c.exec_driver_sql("SELECT sqlite_version()").scalar_one())
     stats = await store.stats()
-    assert (stats.sqlite, stats.sqlite_source) == (found, sqlite.SOURCE)
-    assert stats.wal_reset_bug is sqlite.wal_reset_bug(tuple(map(int, found.split("."))))
+    assert (stats.sqlite, stats.sqlite_source) == (version, sqlite.SOURCE)
+    assert stats.wal_reset_bug is sqlite.wal_reset_bug(tuple(map(int, version.split("."))))
 
 
-async def test_the_log_is_never_written_back_by_a_commit(path):
+async def test_commit_never_checkpoints(path):
     async with memstore.open(path, dimension=2) as store:
         await store._database.checkpoint()
-        before = path.stat().st_size
+        size = path.stat().st_size
         for _ in range(3):  # 12 MB: SQLite by itself would write back after 8
             await store.memories.add_many([{"content": "x" * 10_000} for _ in range(400)])
         assert (await store.stats()).wal_bytes > 12_000_000
-        assert path.stat().st_size == before
+        assert path.stat().st_size == size
 
 
-async def test_a_checkpoint_waits_for_later_where_another_connection_writes(path):
+async def test_checkpoint_is_left_for_later_while_another_connection_writes(path):
     async with memstore.open(path, dimension=2) as store:
         await store._database.checkpoint()
-        before = path.stat().st_size
+        size = path.stat().st_size
         await store.memories.add_many([{"content": "x" * 10_000} for _ in range(100)])
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await store._database.checkpoint()
             if sqlite.BUG:
-                assert path.stat().st_size == before  # nothing was written back, not even passively
+                assert path.stat().st_size == size  # nothing was written back, not even passively
             assert (await store.stats()).wal_bytes > 0
             other.execute("ROLLBACK")
         await store._database.checkpoint()
-        assert path.stat().st_size > before
+        assert path.stat().st_size > size
         assert (await store.stats()).wal_bytes == 0
 
 
-async def test_where_sqlite_has_the_bug_the_log_is_written_back_at_once_or_not_at_all(path):
+async def test_checkpoint_under_the_bug_is_complete_or_does_nothing(path):
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 10_000} for _ in range(100)])
-        before = path.stat().st_size
+        size = path.stat().st_size
         with closing(sqlite3.connect(path, isolation_level=None)) as base:
             async with store.transaction() as tx:
                 await tx.memories.add("one more")
                 assert not write_back(base, 0.01)
-                assert (path.stat().st_size == before) is sqlite.BUG, "a mended SQLite writes back beside a writer"
+                assert (path.stat().st_size == size) is sqlite.BUG, "a mended SQLite writes back beside a writer"
             assert write_back(base, 0.01)
             assert not base.in_transaction
-        assert path.stat().st_size > before
+        assert path.stat().st_size > size
 
 
-async def test_a_sqlite_with_the_bug_is_warned_of_once_in_the_log(path, monkeypatch, caplog):
+async def test_sqlite_with_the_bug_is_logged_once(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "BUG", True)
     monkeypatch.setattr(sqlite, "_warned", False)
     caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
@@ -108,13 +108,13 @@ async def test_a_sqlite_with_the_bug_is_warned_of_once_in_the_log(path, monkeypa
         pass
     async with memstore.open(path):
         pass
-    (said,) = [record for record in caplog.records if record.name == "memstore.sqlite"]
-    assert said.levelno == logging.WARNING
-    assert sqlite3.sqlite_version in said.getMessage()
-    assert "memstore[sqlite]" in said.getMessage()
+    (record,) = [record for record in caplog.records if record.name == "memstore.sqlite"]
+    assert record.levelno == logging.WARNING
+    assert sqlite3.sqlite_version in record.getMessage()
+    assert "memstore[sqlite]" in record.getMessage()
 
 
-async def test_a_sqlite_without_the_bug_and_a_store_that_only_reads_are_not_warned_of(path, monkeypatch, caplog):
+async def test_no_warning_for_a_fixed_sqlite_or_a_read_only_store(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "_warned", False)
     caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
     monkeypatch.setattr(sqlite, "BUG", False)
@@ -126,15 +126,15 @@ async def test_a_sqlite_without_the_bug_and_a_store_that_only_reads_are_not_warn
     assert [record for record in caplog.records if record.name == "memstore.sqlite"] == []
 
 
-def test_the_command_line_leaves_that_warning_to_doctor(path):
+def test_command_line_leaves_the_warning_to_doctor(path):
     code = "from memstore.database import sqlite; sqlite.BUG = True; from memstore.cli.main import run; run()"
     line = [sys.executable, "-c", code, "add", "--file", str(path), "tea", "--embedding", "[1, 2]"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path]))}
-    done = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
-def test_doctor_says_which_sqlite_it_is_and_where_it_lies():
+def test_doctor_names_the_sqlite_and_its_path():
     facts = {fact.name: fact.value for fact in doctor._sqlite()}
     owner = "Python itself" if sqlite.SOURCE == "sqlite3" else "pysqlite3"
     assert facts["version"] == f"{sqlite3.sqlite_version}, of {owner}"
@@ -145,10 +145,10 @@ def test_doctor_says_which_sqlite_it_is_and_where_it_lies():
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("pysqlite3") is None, reason="pysqlite3 is not installed here")
 @pytest.mark.skipif(sqlite.SOURCE == "pysqlite3", reason="these tests run on it already")
-def test_the_core_tests_pass_on_the_sqlite_of_the_extra():
+def test_core_tests_pass_on_pysqlite3():
     files = [str(ROOT / "tests" / f"{name}.py") for name in CORE]
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "MEMSTORE_SQLITE": "pysqlite3"}
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False, env=environment)
-    assert done.returncode == 0, done.stdout[-5_000:]
-    assert " passed" in done.stdout
+    process = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False, env=environment)
+    assert process.returncode == 0, process.stdout[-5_000:]
+    assert " passed" in process.stdout
