@@ -1,5 +1,5 @@
-"""The schema of a memstore file: tables, column types, triggers, and namespaces as paths.
+"""Owns the schema of a memstore file: tables, column types, triggers, and namespaces as paths.
 
-The migrations produce exactly this schema.
-May import `errors` and `models`.
+A new file is created from this schema. The migrations give an older file the same `sqlite_master`, byte for byte.
+May import `models` and `timestamps`.
 """

@@ -1,4 +1,4 @@
-"""A namespace as one text that sorts before the namespaces below it."""
+"""Namespaces as paths. A path sorts before the paths of the namespaces below it."""
 
 from functools import lru_cache
 
@@ -6,19 +6,19 @@ from memstore.models.records import Namespace
 
 
 def namespace_path(namespace: Namespace) -> str:
-    """A namespace as one text: parts escaped as in JSON Pointer (RFC 6901), each closed by `/`.
+    """The path of a namespace: its parts, escaped as in JSON Pointer (RFC 6901), each followed by `/`.
 
-    Everything below `path` is then the key range from `path` to `below_end(path)`.
+    The namespaces below `path` are the key range from `path` to `below_end(path)`.
     """
     return "".join(part.replace("~", "~0").replace("/", "~1") + "/" for part in namespace)
 
 
 @lru_cache(maxsize=256)
 def namespace_parts(path: str) -> Namespace:
-    """The namespace that `namespace_path` made *path* of."""
+    """The namespace of *path*: the inverse of `namespace_path`."""
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[:-1])
 
 
 def below_end(path: str) -> str | None:
-    """The first path after everything below *path*; None for the root, after which there is nothing."""
+    """The end of the key range of *path*, exclusive; None for the root, whose range has no end."""
     return path[:-1] + "0" if path else None  # "0" is the character after "/"

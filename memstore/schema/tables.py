@@ -1,11 +1,11 @@
-"""Tables, named constraints, triggers and column types: what a memstore file is.
+"""The tables and named constraints of a memstore file.
 
-True of every file, whoever writes to it (the triggers see raw SQL too):
+Triggers keep these invariants of every file, also under raw SQL:
 
-* a change of a vector, of what scopes it (namespace, expiry), or of an assembly's revision writes its key to
-  `change_log` in the same transaction;
-* a change of an assembly's members, or of a member's vector, raises `assembly.revision`;
-* a vector that is changed without its checksum loses its checksum.
+* A change of a vector, of its scope (namespace, expiry), or of an assembly's revision writes the key to `change_log`
+  in the same transaction.
+* A change of an assembly's members, or of a member's vector, raises `assembly.revision`.
+* A vector that is changed without its checksum loses its checksum.
 
 A key of `memory` or `assembly` is never assigned twice. Live tables contain live rows only.
 
@@ -40,7 +40,7 @@ from sqlalchemy import (
 from memstore.schema.types import JsonText, UtcTime
 
 APPLICATION_ID = 0x6D656D73
-"""`mems` in ASCII, in the header of every file of ours: https://www.sqlite.org/pragma.html#pragma_application_id."""
+"""`mems` in ASCII, in the header of every memstore file: https://www.sqlite.org/pragma.html#pragma_application_id."""
 
 PAGE_SIZE = 8_192
 VERSION_TABLE = "memstore_version"
@@ -122,7 +122,7 @@ memory = Table(
     CheckConstraint("importance BETWEEN 0 AND 1", name="importance"),
     ForeignKeyConstraint(["namespace_pk"], ["namespace.pk"]),
     UniqueConstraint("namespace_pk", "id"),
-    # For filters and for lists in this order. Every insert pays for them: about 1 µs for a time and up to 3 µs for an
+    # For filters, and for lists in this order. They cost every insert about 1 µs for a time and up to 3 µs for an
     # importance, of 25 µs in a bulk load. `accessed_at` and `access_count` have none: every touch would move an entry.
     Index(None, "namespace_pk", "created_at"),
     Index(None, "namespace_pk", "updated_at"),
@@ -195,7 +195,7 @@ tag = Table(
 
 
 def live(now: datetime | BindParameter[Any]) -> ColumnElement[bool]:
-    """The condition, on `memory`, of not having expired at *now*."""
+    """The condition that a row of `memory` has not expired at *now*."""
     return or_(memory.c.expires_at.is_(None), memory.c.expires_at > now)
 
 
@@ -277,7 +277,7 @@ journal = Table(
     metadata,
     Column("pk", Key, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("namespace_pk", Key, nullable=False),  # no foreign key: a record of no namespace can be deleted, too
+    Column("namespace_pk", Key, nullable=False),  # no foreign key: raw SQL may delete a record without a namespace
     Column("first_pk", Key, nullable=False),
     Column("last_pk", Key, nullable=False),
     Column("id", Text),
@@ -290,7 +290,7 @@ journal = Table(
     Column("vector", LargeBinary),
     Column("checksum", Key),
     CheckConstraint("kind IN ('memory', 'assembly')", name="kind"),
-    # Keys that one write added are one row, found by the last of them; everything else is of one record.
+    # The keys that one write added are one row, found by the last key; every other row is about one record.
     Index("ix_journal_added", "kind", "last_pk", sqlite_where=text("what = 'added'")),
     Index("ix_journal_changed", "kind", "last_pk", sqlite_where=text("what <> 'added'")),
     Index("ix_journal_id", "namespace_pk", "kind", "id", sqlite_where=text("id IS NOT NULL")),
@@ -336,9 +336,9 @@ OWN_TABLES = frozenset({*metadata.tables, VERSION_TABLE})
 
 
 def include_object(object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any) -> bool:  # noqa: ARG001
-    """For a host application's Alembic: leave memstore's tables out of its comparison.
+    """For a host application's Alembic: exclude memstore's tables from its comparison.
 
-    Give it as `include_object` to `context.configure`, or call it from one of your own.
+    Pass it as `include_object` to `context.configure`, or call it from your function.
     """
     table = name if type_ == "table" else getattr(getattr(object, "table", None), "name", None)
     return table not in OWN_TABLES

@@ -4,11 +4,7 @@ import json
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import (
-    BigInteger,
-    Dialect,
-    Text,
-)
+from sqlalchemy import BigInteger, Dialect, Text
 from sqlalchemy.types import TypeDecorator
 
 from memstore.models.records import Json
@@ -29,7 +25,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class JsonText(TypeDecorator[Json]):
-    """JSON as text: keys in the caller's order, no white space, not escaped to ASCII. None is NULL, not JSON's null."""
+    """JSON as text: keys in the caller's order, no white space, not escaped to ASCII. None is NULL, not JSON null."""
 
     impl = Text
     cache_ok = True
@@ -41,9 +37,11 @@ class JsonText(TypeDecorator[Json]):
         return None if value is None else cast("Json", json.loads(value))
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # dumps() would make one a call
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":")
+)  # json.dumps would create one at each call
 
 
 def json_text(value: Json) -> str:
-    """*value*, already checked, as it is stored."""
+    """The stored text of *value*, which must be valid JSON."""
     return _ENCODER.encode(value)
