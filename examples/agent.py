@@ -1,8 +1,8 @@
-"""An agent that remembers: texts in, texts asked for, groups by subject, one file.
+"""An agent with a memory: it stores sentences by subject and answers questions from them.
 
     python examples/agent.py [FILE]
 
-Uses the embedder of `memstore[wordllama]` where it is installed, and a stand-in without a model where it is not.
+Uses the embedder of `memstore[wordllama]` if it is installed, else a test embedder without a model.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ try:
 except ImportError:
     from memstore.testing import HashEmbedder as Embedder
 
-SAID = {
+SENTENCES = {
     "drinks": ["I prefer green tea in the morning", "Coffee keeps me awake at night", "Water with lemon after a run"],
     "travel": ["I take the night train to Vienna", "Flying makes my ears hurt", "My bicycle is in the cellar"],
 }
@@ -23,8 +23,8 @@ SAID = {
 
 async def main(path: str) -> None:
     async with memstore.open(path, embedder=Embedder()) as store:
-        for subject, sentences in SAID.items():
-            async with store.transaction() as tx:  # a subject is remembered whole or not at all
+        for subject, sentences in SENTENCES.items():
+            async with store.transaction() as tx:  # a subject is stored completely or not at all
                 memories = await tx.memories.add_many(
                     [{"content": text, "tags": {subject}, "metadata": {"speaker": "Ada"}} for text in sentences]
                 )

@@ -1,4 +1,4 @@
-"""Two processes, one file: each finds at its next search what the other has committed.
+"""Two processes on one file: each finds at its next search what the other has committed.
 
 python examples/processes.py [FILE]
 """

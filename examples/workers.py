@@ -1,4 +1,4 @@
-"""Forked and spawned workers on one file: a store is opened in the process that uses it, never inherited.
+"""Forked and spawned workers on one file: each process opens its own store.
 
 python examples/workers.py [FILE]
 """
@@ -11,18 +11,18 @@ import sys
 import memstore
 
 
-async def remember(path: str, text: str) -> None:
+async def add_memory(path: str, text: str) -> None:
     async with memstore.open(path) as store:
         await store.memories.add(text, embedding=[len(text), 1, 0])
 
 
 def work(path: str, text: str) -> None:
-    """What a worker does, however it was started."""
-    asyncio.run(remember(path, text))
+    """Add one memory in a worker."""
+    asyncio.run(add_memory(path, text))
 
 
 def start_workers(path: str) -> None:
-    """By multiprocessing, which on Linux forked by default before Python 3.14."""
+    """Start one worker by each start method of multiprocessing."""
     for method in sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())):
         worker = multiprocessing.get_context(method).Process(target=work, args=(path, f"from a worker by {method}"))
         worker.start()
@@ -31,7 +31,7 @@ def start_workers(path: str) -> None:
 
 
 def serve(path: str, workers: int = 2) -> None:
-    """A pre-fork server: what is read once is read before the fork, and what is opened is opened after it."""
+    """Run a pre-fork server: it reads shared data before the fork and opens the store after it."""
     greeting = "from a pre-forked worker"
     children = []
     for number in range(workers):
@@ -55,7 +55,7 @@ def main(path: str) -> None:
     with asyncio.Runner() as runner:
         store = runner.run(memstore.open(path, dimension=3).__aenter__())
         runner.run(store.memories.add("from the parent", embedding=[1, 0, 0]))
-        start_workers(path)  # the parent has the file open, and is in no transaction
+        start_workers(path)  # the parent has the file open and no transaction
         runner.run(store.close())
     if hasattr(os, "fork"):
         serve(path)

@@ -100,7 +100,7 @@ def _module_level(node: ast.AST) -> Iterator[ast.AST]:
 def rows() -> dict[str, int]:
     """Each package of the table in CONTRIBUTING.md, with the number of its row."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    table = text.split("| packages | own |\n|---|---|\n")[1].split("\n\n")[0]
+    table = text.split("| packages | own |\n| -- | -- |\n")[1].split("\n\n")[0]
     return {
         package: number
         for number, line in enumerate(table.splitlines())
