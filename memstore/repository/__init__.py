@@ -1,6 +1,7 @@
-"""Statements: records in, records out. Never commits, never sees the index.
+"""Statements: records in, records out.
 
-Every function is a plain function of a SQLAlchemy `Connection` and runs inside somebody's transaction, on the
-thread that owns the connection; its namespace is always an argument. What `memories` and `assemblies` have in
-common stands once, in `rows`, over a `Noun`.
+Every function takes a `Connection` or a `WriteContext` and runs inside a transaction that its caller opened, on the
+connection's thread. It never commits and never reads the indexes in memory. Every statement is `Prepared`, but for DDL,
+PRAGMAs and conditions that depend on a filter. May import `database`, `schema`, `filters`, `models`, `validation` and
+what those import. `sqlite_only` contains what another database engine would replace as a whole.
 """
