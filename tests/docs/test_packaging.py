@@ -55,23 +55,23 @@ class Environment:
 @pytest.fixture(scope="session")
 def source(tmp_path_factory):
     """A copy of the checkout, so that nothing is built inside it."""
-    place = tmp_path_factory.mktemp("source")
+    folder = tmp_path_factory.mktemp("source")
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=CHECKOUT)
     for name in filter(None, listed.split("\0")):
         if (CHECKOUT / name).is_file():  # a file that was deleted, but not yet in a commit, is still listed
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, place / name)
-    if not (place / "README.md").exists():
-        (place / "README.md").write_text("# memstore\n")
-    return place
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, folder / name)
+    if not (folder / "README.md").exists():
+        (folder / "README.md").write_text("# memstore\n")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def wheel(source, tmp_path_factory):
     """The wheel, built from the source distribution as an index would serve it."""
-    place = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", place, source, cwd=place)
-    (built,) = place.glob("*.whl")
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source, cwd=folder)
+    (built,) = folder.glob("*.whl")
     return built
 
 
@@ -141,7 +141,7 @@ def test_installed_package_makes_a_store_with_the_revisions_inside_it(installed,
 
 
 def test_core_install_is_small(installed):
-    listed = {found["name"].lower() for found in json.loads(installed.pip("list", "--format=json"))}
+    listed = {entry["name"].lower() for entry in json.loads(installed.pip("list", "--format=json"))}
     ours = listed - {"pip", "setuptools"}
     assert "memstore" in ours
     assert len(ours) <= MOST_DISTRIBUTIONS, sorted(ours)

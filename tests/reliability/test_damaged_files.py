@@ -124,9 +124,9 @@ async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path
     await filled(path, rng, 200)
     overwrite(path, b"id 89Z", b"iz 89Z")  # as the index has it: the id, then the key, 90
     with closing(sqlite3.connect(path)) as base:
-        asked = "SELECT id FROM memory WHERE namespace_pk = 1 AND id IN (?)"
+        query = "SELECT id FROM memory WHERE namespace_pk = 1 AND id IN (?)"
         ids = [f"id {i}" for i in range(200)]
-        led = [id for id in ids for (other,) in base.execute(asked, (id,)) if other != id]
+        led = [id for id in ids for (other,) in base.execute(query, (id,)) if other != id]
     assert led, "SQLite finds every id in spite of it"
     async with memstore.open(path) as store:
         with pytest.raises(DamagedError, match="leads to records with other ids"):

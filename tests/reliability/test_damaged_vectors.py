@@ -39,7 +39,7 @@ async def filled(path: Path, rows: np.ndarray, **options: object) -> None:
         await store.assemblies.add("other", members=["4", "5"])
 
 
-async def found(store: Store, query: np.ndarray) -> list[str]:
+async def hit_ids(store: Store, query: np.ndarray) -> list[str]:
     return [hit.memory.id for hit in await store.memories.search(query, limit=100)]
 
 
@@ -53,7 +53,7 @@ async def test_a_damaged_vector_is_no_neighbour_and_is_named(
     async with memstore.open(path) as store:
         caplog.set_level(logging.WARNING, "memstore")
         for query in (WRONG, rows[2]):
-            assert sorted(await found(store, query), key=int) == [str(i) for i in range(20) if i != 2]
+            assert sorted(await hit_ids(store, query), key=int) == [str(i) for i in range(20) if i != 2]
         assert "1 stored vectors are damaged" in caplog.text
         findings = {(finding.kind, finding.id) for finding in await store.check()}
         assert findings == {("checksum", "2")}
@@ -63,7 +63,7 @@ async def test_a_damaged_vector_is_no_neighbour_and_is_named(
             [memory async for memory in store.memories.list()]
 
         await store.memories.update("2", embedding=rows[2])
-        assert (await found(store, rows[2]))[0] == "2"
+        assert (await hit_ids(store, rows[2]))[0] == "2"
         assert (await store.memories.get("2")).embedding.tobytes() == rows[2].tobytes()
         assert await store.check() == []
 
@@ -72,12 +72,12 @@ async def test_what_is_damaged_while_the_store_is_open_is_never_returned(path: P
     rows = vectors(rng, 9)
     await filled(path, rows)
     async with memstore.open(path) as store:
-        assert (await found(store, rows[2]))[0] == "2"
+        assert (await hit_ids(store, rows[2]))[0] == "2"
         damage(path, "2")
         with pytest.raises(DamagedError, match="memory '2'"):
-            await found(store, rows[2])
+            await hit_ids(store, rows[2])
         await store.memories.update("2", embedding=None)
-        assert "2" not in await found(store, rows[2])
+        assert "2" not in await hit_ids(store, rows[2])
         assert await store.check() == []
 
 
@@ -85,11 +85,11 @@ async def test_the_log_brings_no_damaged_vector_into_the_index(path: Path, rng: 
     rows = vectors(rng, 9)
     await filled(path, rows)
     async with memstore.open(path) as store:
-        await found(store, rows[2])
+        await hit_ids(store, rows[2])
         with closing(sqlite3.connect(path)) as base, base:
             base.execute("UPDATE memory_vector SET vector = ? WHERE memory_pk = 3", (WRONG.tobytes(),))
             base.execute("UPDATE memory_vector SET checksum = 1 WHERE memory_pk = 3")
-        assert sorted(await found(store, WRONG)) == OTHERS
+        assert sorted(await hit_ids(store, WRONG)) == OTHERS
         async with store.transaction() as tx:
             await tx.memories.update("0", importance=1.0)
             await tx.memories.touch(["2"])
@@ -104,7 +104,7 @@ async def test_an_unknown_checksum_is_no_damage(path: Path, rng: np.random.Gener
     with closing(sqlite3.connect(path)) as base, base:
         base.execute("UPDATE memory_vector SET vector = ? WHERE memory_pk = 3", (WRONG.tobytes(),))
     async with memstore.open(path) as store:
-        assert (await found(store, WRONG))[0] == "2"
+        assert (await hit_ids(store, WRONG))[0] == "2"
         assert (await store.memories.get("2")).embedding.tobytes() == WRONG.tobytes()
         assert await store.check() == []
 

@@ -110,10 +110,10 @@ def test_what_was_found_is_known_from_then_on(tmp_path: Path) -> None:
     lines.write_text(f"begin 0\ndone 0 d\nbegin {load.n}\nfound 2\nbegin {load.n + 1}")
     history = History.read(lines, SEED)
     assert history.events == [(0, "d"), (load.n, None)], "the last line was cut short"
-    known = history.possible()
-    assert len(known) == 1
+    states = history.possible()
+    assert len(states) == 1
     all_of_them = History(SEED, history.events).possible()
-    assert known[0].memories.keys() == all_of_them[2].memories.keys()
+    assert states[0].memories.keys() == all_of_them[2].memories.keys()
 
 
 def test_an_answer_that_the_model_never_gives_is_found() -> None:

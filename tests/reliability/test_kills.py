@@ -24,13 +24,13 @@ def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path, seed: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("broken", "found"),
+    ("broken", "message"),
     [
         ("following", "the index is at change"),
         ("rollback", "too many|different"),
         ("savepoint", "1 too many .*half"),
     ],
 )
-def test_what_the_library_did_without_would_be_found(tmp_path: Path, broken: str, found: str) -> None:
-    with pytest.raises(AssertionError, match=found):
+def test_what_the_library_did_without_would_be_found(tmp_path: Path, broken: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
         killed(40, 1, tmp_path, broken=broken)

@@ -38,7 +38,7 @@ def unsynced(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     return recorded(tmp_path_factory.mktemp("unsynced"), seed=SEED, count=COUNT, durability="full", unsynced=True)
 
 
-async def held(judge: Judge, cut: Cut, folder: Path) -> None:
+async def judge_cut(judge: Judge, cut: Cut, folder: Path) -> None:
     """Judged, in *folder*; it is left there if it fails."""
     path = cut.put(folder)
     try:
@@ -49,10 +49,10 @@ async def held(judge: Judge, cut: Cut, folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-async def refused(judge: Judge, cut: Cut, folder: Path) -> bool:
+async def is_broken(judge: Judge, cut: Cut, folder: Path) -> bool:
     """Whether the judge finds that what *cut* left breaks the promise."""
     try:
-        await held(judge, cut, folder)
+        await judge_cut(judge, cut, folder)
     except Exception:
         return True
     return False
@@ -63,7 +63,7 @@ async def refused(judge: Judge, cut: Cut, folder: Path) -> bool:
 async def test_full_durability_loses_nothing_that_was_acknowledged(full: Recording, tmp_path: Path) -> None:
     judge = Judge(full, "full")
     for i, cut in enumerate(cuts(full, 80, random.Random(SEED))):
-        await held(judge, cut, tmp_path / str(i))
+        await judge_cut(judge, cut, tmp_path / str(i))
     assert set(judge.lost) == {0}
 
 
@@ -74,20 +74,20 @@ async def test_relaxed_durability_loses_the_end_of_the_history_and_nothing_else(
 ) -> None:
     judge = Judge(relaxed, "relaxed")
     for i, cut in enumerate(cuts(relaxed, 80, random.Random(SEED))):
-        await held(judge, cut, tmp_path / str(i))
+        await judge_cut(judge, cut, tmp_path / str(i))
     assert max(judge.lost) > 0, "cuts that cost nothing show nothing"
 
 
 @needs_shim
 @pytest.mark.timeout(600)
 async def test_the_judge_finds_what_is_lost_when_sqlite_does_not_sync(unsynced: Recording, tmp_path: Path) -> None:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for i, cut in enumerate(cuts(unsynced, 24, random.Random(SEED))):
         for durability in ("full", "relaxed"):
             judge = Judge(unsynced, durability)
-            found[durability] += await refused(judge, cut, tmp_path / f"{i}-{durability}")
-    assert found["full"] >= 4, "acknowledged operations are lost"
-    assert found["relaxed"] >= 1, "the file is damaged, or what was written back is lost"
+            counts[durability] += await is_broken(judge, cut, tmp_path / f"{i}-{durability}")
+    assert counts["full"] >= 4, "acknowledged operations are lost"
+    assert counts["relaxed"] >= 1, "the file is damaged, or what was written back is lost"
 
 
 @needs_shim
@@ -95,10 +95,10 @@ def test_the_journal_leaves_nothing_out(full: Recording) -> None:
     """Everything done again gives the files as they are, byte by byte."""
     replay = Replay(full)
     replay.advance(len(full.records))
-    whole = next(cut for draw in map(random.Random, range(10_000)) if all_of_it(cut := replay.cut(draw)))
-    assert {Path(name).name for name in whole.files} == {file.name for file in full.disk.iterdir()}
-    assert len(whole.files) > 1, "a backup is among them"
-    for name, content in whole.files.items():
+    complete = next(cut for draw in map(random.Random, range(10_000)) if all_of_it(cut := replay.cut(draw)))
+    assert {Path(name).name for name in complete.files} == {file.name for file in full.disk.iterdir()}
+    assert len(complete.files) > 1, "a backup is among them"
+    for name, content in complete.files.items():
         assert Path(name).read_bytes() == content, name
 
 
@@ -111,12 +111,12 @@ async def test_an_upgrade_that_is_cut_short_is_done_at_the_next_open(tmp_path: P
     assert [file.name for file in disk.iterdir()] == ["store.db"]
     recording = watched(tmp_path, "-c", f"import memstore; memstore.migrate({path!r})")
     expected = await everything(path)
-    found: Counter[str | None] = Counter()
+    counts: Counter[str | None] = Counter()
     for i, cut in enumerate(cuts(recording, 40, random.Random(SEED))):
-        left = cut.put(tmp_path / str(i))
-        found[inspect(str(left))] += 1
-        assert await everything(left) == expected, cut.how
-    assert set(found) == {"0001", HEAD}, "some are before it, some after"
+        path_after = cut.put(tmp_path / str(i))
+        counts[inspect(str(path_after))] += 1
+        assert await everything(path_after) == expected, cut.how
+    assert set(counts) == {"0001", HEAD}, "some are before it, some after"
 
 
 @needs_shim
@@ -125,13 +125,13 @@ async def test_a_file_whose_making_is_cut_short_is_made_at_the_next_open(tmp_pat
     path = tmp_path / "disk" / "store.db"
     recording = watched(tmp_path, "-c", f"import memstore; memstore.migrate({str(path)!r})")
     for i, cut in enumerate(cuts(recording, 60, random.Random(SEED))):
-        left = cut.put(tmp_path / str(i))
+        path_after = cut.put(tmp_path / str(i))
         try:
-            async with memstore.open(left, dimension=2) as store:
+            async with memstore.open(path_after, dimension=2) as store:
                 await store.memories.add("first", embedding=[1, 0])
                 assert await store.check() == []
         except Exception as error:
-            error.add_note(f"after {cut.at} records: {cut.how}; the files were in {left.parent}")
+            error.add_note(f"after {cut.at} records: {cut.how}; the files were in {path_after.parent}")
             raise
 
 
@@ -160,31 +160,31 @@ def wrote(offset: int, text: bytes) -> Record:
 
 
 def test_what_was_synced_is_there_and_what_was_not_may_be() -> None:
-    left = states(MADE, FOLDER_SYNCED, wrote(0, b"old"), SYNCED, wrote(3, b"A"), wrote(4, b"B"))
-    contents = {files["/a"] for files in left}
+    disks = states(MADE, FOLDER_SYNCED, wrote(0, b"old"), SYNCED, wrote(3, b"A"), wrote(4, b"B"))
+    contents = {files["/a"] for files in disks}
     assert contents == {b"old", b"oldA", b"old\0B", b"oldAB"}
 
 
 def test_a_file_whose_folder_was_not_synced_may_be_gone_and_a_deleted_one_back() -> None:
     assert {"/a" in files for files in states(MADE, wrote(0, b"x"), SYNCED)} == {True, False}
-    gone = Record("u", 0, 0, b"/a")
-    assert {"/a" in files for files in states(MADE, FOLDER_SYNCED, gone)} == {True, False}
-    assert {"/a" in files for files in states(MADE, FOLDER_SYNCED, gone, FOLDER_SYNCED)} == {False}
+    removed = Record("u", 0, 0, b"/a")
+    assert {"/a" in files for files in states(MADE, FOLDER_SYNCED, removed)} == {True, False}
+    assert {"/a" in files for files in states(MADE, FOLDER_SYNCED, removed, FOLDER_SYNCED)} == {False}
     moved = Record("r", 1, 0, b"/b")
-    names = {frozenset(files) for files in states(MADE, FOLDER_SYNCED, gone, moved)}
+    names = {frozenset(files) for files in states(MADE, FOLDER_SYNCED, removed, moved)}
     assert names >= {frozenset({"/a"}), frozenset({"/b"})}
 
 
 def test_a_cut_file_may_have_its_end_still() -> None:
     cut_to_one = Record("t", 1, 1, b"")
-    left = states(MADE, FOLDER_SYNCED, wrote(0, b"abc"), SYNCED, cut_to_one)
-    assert {files["/a"] for files in left} == {b"abc", b"a"}
+    disks = states(MADE, FOLDER_SYNCED, wrote(0, b"abc"), SYNCED, cut_to_one)
+    assert {files["/a"] for files in disks} == {b"abc", b"a"}
 
 
 def test_a_write_may_be_torn_at_sectors_and_nowhere_else() -> None:
     old, new = b"o" * 2048, b"n" * 1024
-    left = states(MADE, FOLDER_SYNCED, wrote(0, old), SYNCED, wrote(512, new))
-    contents = {files["/a"] for files in left}
+    disks = states(MADE, FOLDER_SYNCED, wrote(0, old), SYNCED, wrote(512, new))
+    contents = {files["/a"] for files in disks}
     assert contents == {
         old,
         old[:512] + new + old[1536:],

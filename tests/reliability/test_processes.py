@@ -48,18 +48,18 @@ def scored_right(hit: Hit, query: Vector, embedding: Vector) -> None:
 # -- opening at once
 
 
-async def opens(link: Link, number: int, barrier: Any, folder: str, rounds: int, made: bool) -> None:
+async def opens(link: Link, number: int, barrier: Any, folder: str, rounds: int, existing: bool) -> None:
     for round_ in range(rounds):
         path = Path(folder, f"{round_}.db")
         await asyncio.to_thread(barrier.wait, 60)
-        async with memstore.open(path, dimension=None if made else DIMENSION) as store:
-            own = vector(number)[: store.dimension]
-            await store.memories.add("x", id=f"own {number}", embedding=own)
-            hits = await store.memories.search(own, limit=1, where={"id": f"own {number}"})
+        async with memstore.open(path, dimension=None if existing else DIMENSION) as store:
+            embedding = vector(number)[: store.dimension]
+            await store.memories.add("x", id=f"own {number}", embedding=embedding)
+            hits = await store.memories.search(embedding, limit=1, where={"id": f"own {number}"})
             assert [hit.memory.id for hit in hits] == [f"own {number}"]
             await asyncio.to_thread(barrier.wait, 60)
-            found = {hit.memory.id for hit in await store.memories.search(own, limit=100)}
-            assert {f"own {i}" for i in range(4)} <= found
+            hit_ids = {hit.memory.id for hit in await store.memories.search(embedding, limit=100)}
+            assert {f"own {i}" for i in range(4)} <= hit_ids
 
 
 @pytest.mark.timeout(900)
@@ -93,7 +93,7 @@ class Ledger:
         self.begun, self.done = np.memmap(path, np.int64, "r+", shape=(2, 4))
 
 
-Held = Mapping[str, int]
+Contents = Mapping[str, int]
 """Which memories a process has in the file, and of which operation each is."""
 
 
@@ -106,21 +106,21 @@ class Hand:
         self.number = number
         self._rng = np.random.default_rng([seed, number])
         self._operations: list[tuple[list[str], bool]] = [([], True)]
-        self._states: list[Held] = [{}]
+        self._states: list[Contents] = [{}]
 
     def operation(self, n: int) -> tuple[list[str], bool]:
         """The ids that operation *n* writes, and whether it deletes them."""
         while len(self._operations) <= n:
-            some = self._rng.choice(self.RECORDS, size=self._rng.integers(1, 5), replace=False)
-            self._operations.append(([f"{self.number}:{i}" for i in some], bool(self._rng.random() < 0.25)))
+            numbers = self._rng.choice(self.RECORDS, size=self._rng.integers(1, 5), replace=False)
+            self._operations.append(([f"{self.number}:{i}" for i in numbers], bool(self._rng.random() < 0.25)))
         return self._operations[n]
 
-    def state(self, n: int) -> Held:
+    def state(self, n: int) -> Contents:
         """What is in the file after operation *n*."""
         while len(self._states) <= n:
             ids, deletes = self.operation(len(self._states))
-            kept = {id: of for id, of in self._states[-1].items() if id not in ids}
-            self._states.append(kept if deletes else kept | dict.fromkeys(ids, len(self._states)))
+            contents = {id: of for id, of in self._states[-1].items() if id not in ids}
+            self._states.append(contents if deletes else contents | dict.fromkeys(ids, len(self._states)))
         return self._states[n]
 
     def embedding(self, id: str, n: int) -> Vector:
@@ -144,14 +144,14 @@ class Hand:
         await store.memories.upsert_many(items)
 
 
-async def found_of(store: Store, hand: Hand, query: Vector, rng: np.random.Generator) -> Held:
+async def found_of(store: Store, hand: Hand, query: Vector, rng: np.random.Generator) -> Contents:
     """What a search finds of a process's memories, each scored as the vector of its operation must be."""
     by = {"tags": {str(hand.number)}} if rng.random() < 0.5 else {"where": {"metadata.by": hand.number}}
     hits = await store.memories.search(query, limit=100, **by)
-    held = {hit.memory.id: int(hit.memory.content) for hit in hits}
+    contents = {hit.memory.id: int(hit.memory.content) for hit in hits}
     for hit in hits:
-        scored_right(hit, query, hand.embedding(hit.memory.id, held[hit.memory.id]))
-    return held
+        scored_right(hit, query, hand.embedding(hit.memory.id, contents[hit.memory.id]))
+    return contents
 
 
 async def takes_part(
@@ -171,10 +171,10 @@ async def takes_part(
                 continue
             other = hands[rng.integers(4)]
             low = int(shared.done[other.number])
-            held = await found_of(store, other, vector(int(rng.integers(99))), rng)
+            contents = await found_of(store, other, vector(int(rng.integers(99))), rng)
             high = int(shared.begun[other.number])
             allowed = [other.state(i) for i in range(low, high + 1)]
-            assert held in allowed, f"process {other.number} had done {low} and begun {high}; found {held}"
+            assert contents in allowed, f"process {other.number} had done {low} and begun {high}; found {contents}"
             searches += 1
             if index == "graph" and rng.random() < 0.03:
                 await store.optimize()
@@ -370,11 +370,11 @@ async def looks(link: Link, path: str) -> None:
                 scored_right(hit, vector(1), vector(int(hit.memory.content)))
             assert await store.check() == []
             link.send({hit.memory.id: hit.memory.content for hit in hits})
-            asked = await link.receive()
-            if asked == "end":
+            request = await link.receive()
+            if request == "end":
                 return
-            if asked != "look":
-                await store.memories.upsert(str(asked), id="last", embedding=vector(asked))
+            if request != "look":
+                await store.memories.upsert(str(request), id="last", embedding=vector(request))
 
 
 async def test_every_process_follows_a_file_to_the_state_of_a_backup(tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def arguments(call: ast.Call) -> list[ast.expr]:
 
 def helpers(trees: Mapping[Path, ast.Module]) -> dict[str, Helper]:
     """Functions of the package that put a parameter into a message, by name."""
-    known: dict[str, Helper] = {}
+    helper_functions: dict[str, Helper] = {}
     for tree in trees.values():
         for function in functions(tree):
             parameters = [argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)]
@@ -194,8 +194,8 @@ def helpers(trees: Mapping[Path, ast.Module]) -> dict[str, Helper]:
                         if names & set(helper.parameters) and isinstance(value, ast.JoinedStr | ast.BinOp | ast.Name):
                             helper.templates.append((value, name_of(call)))
             if helper.templates and not shows(function.name):
-                known[function.name] = helper
-    return known
+                helper_functions[function.name] = helper
+    return helper_functions
 
 
 def messages() -> Iterator[Message]:
@@ -206,22 +206,22 @@ def messages() -> Iterator[Message]:
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if texts := Scope(node).render(value):
                     Scope.constants[name] = texts
-    known = helpers(trees)
+    helper_functions = helpers(trees)
     for path, tree in trees.items():
-        yield from _of_file(path, tree, known)
+        yield from _of_file(path, tree, helper_functions)
 
 
-def _of_file(path: Path, tree: ast.Module, known: Mapping[str, Helper]) -> Iterator[Message]:
+def _of_file(path: Path, tree: ast.Module, helper_functions: Mapping[str, Helper]) -> Iterator[Message]:
     used: set[int] = set()
     unique: set[tuple[int, str]] = set()
     scopes: dict[int, Scope] = {}
     for node in (tree, *functions(tree)):  # an inner function comes after the one around it
         scopes |= dict.fromkeys((id(child) for child in ast.walk(node) if isinstance(child, ast.Call)), Scope(node))
     for call in ast.walk(tree):
-        if not isinstance(call, ast.Call) or not (shows(name_of(call)) or name_of(call) in known):
+        if not isinstance(call, ast.Call) or not (shows(name_of(call)) or name_of(call) in helper_functions):
             continue
         used.update(id(child) for child in ast.walk(call))
-        for shown_by, text in _of_call(call, scopes[id(call)], known.get(name_of(call))):
+        for shown_by, text in _of_call(call, scopes[id(call)], helper_functions.get(name_of(call))):
             if (call.lineno, text) not in unique:
                 unique.add((call.lineno, text))
                 yield Message(path, call.lineno, shown_by, text)
@@ -260,9 +260,9 @@ def _other_texts(path: Path, tree: ast.Module, used: set[int]) -> Iterator[Messa
 
 def main(files: list[str]) -> None:
     """Print the messages of *files*, or of all files, grouped by file."""
-    chosen = {Path(file).resolve() for file in files}
+    paths = {Path(file).resolve() for file in files}
     for path, group in itertools.groupby(messages(), key=lambda message: message.path):
-        if chosen and not any(path == file or file in path.parents for file in chosen):
+        if paths and not any(path == file or file in path.parents for file in paths):
             continue
         print(f"\n{path.relative_to(ROOT)}")  # noqa: T201 - a command
         for message in sorted(group, key=lambda message: message.line):
