@@ -1017,6 +1017,7 @@ def peaks(monkeypatch):
     tracemalloc.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["import", "export"])
 def test_both_ways_take_no_more_memory_for_more_records_and_no_byte_is_lost(way, path, tmp_path, request, monkeypatch):
     """20,000 memories; as an export tells of them, so that what comes out is what went in."""

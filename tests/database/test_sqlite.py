@@ -147,7 +147,7 @@ def test_doctor_names_the_sqlite_and_its_path():
 @pytest.mark.skipif(sqlite.SOURCE == "pysqlite3", reason="these tests run on it already")
 def test_core_tests_pass_on_pysqlite3():
     files = [str(ROOT / "tests" / f"{name}.py") for name in CORE]
-    line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    line = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *files]
     environment = {**os.environ, "MEMSTORE_SQLITE": "pysqlite3"}
     process = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False, env=environment)
     assert process.returncode == 0, process.stdout[-5_000:]
