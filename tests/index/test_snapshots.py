@@ -112,7 +112,7 @@ async def saved(path: Path) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
+def saved_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
     path = tmp_path_factory.mktemp("made") / "made.db"
     with pytest.MonkeyPatch.context() as patch:
         small_graphs(patch, MIN_GRAPH_VECTORS=100)
@@ -121,12 +121,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Corpus]:
 
 
 @pytest.fixture
-def corpus(template: tuple[Path, Corpus], path: Path) -> Corpus:
+def corpus(saved_store: tuple[Path, Corpus], path: Path) -> Corpus:
     """What is in the file at *path*: a store closed with a snapshot of both its graphs, in many chunks."""
-    shutil.copyfile(template[0], path)
+    shutil.copyfile(saved_store[0], path)
     assert sql(path, "SELECT space_pk, complete FROM index_snapshot ORDER BY 1") == [(1, 1), (2, 1)]
     assert sql(path, "SELECT count(*) FROM index_chunk")[0][0] > 8
-    return replace(template[1], vectors=dict(template[1].vectors))
+    return replace(saved_store[1], vectors=dict(saved_store[1].vectors))
 
 
 @pytest.fixture
@@ -560,8 +560,8 @@ TOO_HIGH = {f"{top} layers": (lambda links, top=top: raised(links, top)) for top
 
 
 @pytest.mark.parametrize("which", HOSTILE)
-def test_links_that_lead_out_of_the_graph_are_refused(template: tuple[Path, Corpus], which: str) -> None:
-    links = contents(template[0])[2]
+def test_links_that_lead_out_of_the_graph_are_refused(saved_store: tuple[Path, Corpus], which: str) -> None:
+    links = contents(saved_store[0])[2]
     links.check(M)
     with pytest.raises(BrokenLinksError):
         HOSTILE[which](links).check(M)
@@ -577,9 +577,9 @@ async def test_a_snapshot_that_is_whole_and_leads_astray_is_as_good_as_none(
 
 
 @pytest.mark.parametrize("which", TOO_HIGH)
-def test_layers_that_faiss_has_no_table_for_are_refused(template: tuple[Path, Corpus], which: str) -> None:
+def test_layers_that_faiss_has_no_table_for_are_refused(saved_store: tuple[Path, Corpus], which: str) -> None:
     """FAISS looks up how many links a layer has in a table that ends with the highest layer it would ever draw."""
-    links = contents(template[0])[2]
+    links = contents(saved_store[0])[2]
     with pytest.raises(BrokenLinksError):
         TOO_HIGH[which](links).check(M)
 
