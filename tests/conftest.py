@@ -1,4 +1,4 @@
-"""Fixtures: every store ends its test whole."""
+"""Fixtures. At the end of a test, `check` must find nothing in the store of the fixture."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ import memstore
 from memstore.database.sqlite import sqlite3
 from tests.guard import sitecustomize as guard
 
-# Tests look into files by the SQLite that the store has: two in one process would drop each other's locks.
+# Tests read files with the SQLite of the store: two SQLite libraries in one process drop each other's locks.
 sys.modules["sqlite3"] = sqlite3
 
 DIMENSION = 8
@@ -26,7 +26,7 @@ if GUARD not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker per core; none where tests are named one by one, which starts and debugs faster in one process."""
+    """One worker per core; none if a test is named by its id: one process starts faster and can be debugged."""
     if any("::" in argument for argument in config.args):
         return 0
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,13 +38,13 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before any fixture of it: may this test use a network?"""
+    """Set, before the fixtures of a test, whether it may use a network."""
     os.environ[guard.ALLOWED] = "allowed" if item.get_closest_marker("network") else "forbidden"
 
 
 @pytest.fixture(autouse=True)
-def _children_reach_for_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that get an environment of their own get the guard too."""
+def _children_use_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the guard to the environment of processes that get their own."""
     start = subprocess.Popen.__init__
 
     def guarded(self: Any, *arguments: Any, **options: Any) -> None:
@@ -68,13 +68,13 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A database file that does not exist yet."""
+    """The path of a database file that does not exist yet."""
     return tmp_path / "store.db"
 
 
 @pytest_asyncio.fixture
 async def store(path: Path) -> AsyncIterator[memstore.Store]:
-    """A fresh cosine store of dimension 8; the test ends with `check` finding nothing."""
+    """A new cosine store of dimension 8; `check` must find nothing at the end."""
     async with memstore.open(path, dimension=DIMENSION, timeout=10.0) as opened:
         yield opened
         assert await opened.check() == []

@@ -1,4 +1,4 @@
-"""What the documentation says is so: its code runs, its commands are two, its tables are true."""
+"""The documentation is correct: its code runs, the README has two commands, its tables match the code."""
 
 import ast
 import asyncio
@@ -96,7 +96,7 @@ def test_the_drawn_error_tree_is_the_tree() -> None:
 
 
 LITERAL = type(memstore.Metric)
-"""Of names that stand for a few words, or for an array: what they mean is said where they are used."""
+"""Names of sets of values or of arrays; the pages explain them where they are used."""
 
 
 def test_every_public_name_is_exported_and_documented() -> None:

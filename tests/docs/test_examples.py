@@ -1,4 +1,4 @@
-"""Every example runs, as a user runs it."""
+"""Every example runs as a user runs it."""
 
 import os
 import subprocess

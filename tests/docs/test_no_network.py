@@ -1,4 +1,4 @@
-"""Nothing reaches for a network: the guard of `tests/guard` sees every attempt, here and in children."""
+"""The guard of `tests/guard` raises at every attempt to use a network, in this process and in children."""
 
 import asyncio
 import multiprocessing
@@ -46,7 +46,7 @@ async def test_a_bare_socket_of_a_module_that_nobody_called_raises() -> None:
 def attempt() -> None:
     try:
         socket.socket()
-    except BaseException as error:  # the child has a guard, and so a class, of its own
+    except BaseException as error:  # the child has a class of its own
         sys.exit(5 if type(error).__name__ == NetworkForbidden.__name__ else 6)
 
 

@@ -1,4 +1,4 @@
-"""No test, and no Python that a test starts, reaches for a network: the attempt itself raises.
+"""No test, and no Python process that a test starts, uses a network: the attempt raises.
 
 `tests/conftest.py` imports this, and has every child process import it, as Python does with a module of this name.
 Sockets between processes of one machine that have no address (asyncio's own) are none of a network.
@@ -16,14 +16,14 @@ _LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"
 
 
 _INSTALLED = sys.modules.get("sitecustomize")
-"""This module as Python loaded it at the start of the process; None where the tests are the first to import it."""
+"""This module if Python loaded it at the start of the process; None otherwise."""
 
 if getattr(_INSTALLED, "ALLOWED", None) == ALLOWED and __name__ != "sitecustomize":
     NetworkForbidden: type[BaseException] = _INSTALLED.NetworkForbidden
 else:
 
     class NetworkForbidden(BaseException):  # type: ignore[no-redef]
-        """Something reached for a network."""
+        """The process tried to use a network."""
 
 
 def _look(event: str, arguments: tuple[object, ...]) -> None:
@@ -34,7 +34,7 @@ def _look(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def _probe() -> bool:
-    """Whether this is urllib3, which wordllama imports, finding out if this machine has IPv6: it sends nothing."""
+    """Whether the caller is urllib3, which wordllama imports, testing for IPv6 support: it sends nothing."""
     caller = sys._getframe(2).f_back  # under `_look` and `socket.__init__`
     return caller is not None and (caller.f_globals.get("__name__"), caller.f_code.co_name) == (
         "urllib3.util.connection",

@@ -1,9 +1,10 @@
-"""OpenMP runtimes beside FAISS: every order in which they can come into a process, each in one of its own.
+"""OpenMP runtimes beside FAISS: every order of loading them, each in a new process.
 
     python -m tests.reliability.openmp --work FOLDER [--python PYTHON]
 
-With a PYTHON that has torch, scikit-learn, intel-openmp and cmeel-libomp everything is tried; what it lacks is told.
-Exits with 1 if memstore's part in any of it ended badly.
+With a PYTHON that has torch, scikit-learn, intel-openmp and cmeel-libomp every combination is tried; missing packages
+are listed.
+The exit status is 1 if a process fails only with memstore.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def load():
     return lambda: (first(), second())
 """,
 }
-"""Code that brings another runtime into the process: `load()` gives what uses it."""
+"""Code that loads another runtime: `load()` returns a function that uses it."""
 
 PREAMBLE = """
 import asyncio, ctypes, glob, importlib, json, os, sys
@@ -60,7 +61,7 @@ def runtime(name, folder):
         sys.exit(77)
     library = ctypes.CDLL(there[0])
     body = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int))(lambda *_: None)
-    def use():  # a parallel region, as a compiler would write it
+    def use():  # a parallel region as a compiler emits it
         library.omp_set_num_threads(2)
         library.__kmpc_fork_call(ctypes.byref(IDENT), 0, body)
         assert library.omp_get_max_threads() == 2
@@ -101,7 +102,7 @@ ORDERS = {
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended: in a word, with what it said last and the runtimes it held."""
+    """The end of a process: a word, its last error message, and its runtimes."""
 
     how: str
     said: str
@@ -109,7 +110,7 @@ class Ended:
 
 
 def run(other: str, order: str, python: str, path: Path) -> Ended:
-    """Run one order with one *other* runtime in a process of its own."""
+    """Run one order with one *other* runtime in a new process."""
     code = "\n".join([PREAMBLE, OTHERS[other], ORDERS[order], "print(*openmp_runtimes(), sep='\\n')"])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "KMP_"))}
     environment |= {"PYTHONPATH": str(ROOT)}
@@ -133,7 +134,7 @@ def run(other: str, order: str, python: str, path: Path) -> Ended:
 
 
 def main() -> int:
-    """Run all of it and print a table."""
+    """Run all combinations and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--work", type=Path, required=True, help="an empty folder for the stores")

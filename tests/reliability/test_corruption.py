@@ -1,4 +1,4 @@
-"""Damage in every kind of place in a file. The long form is `python -m tests.reliability.corruption`."""
+"""Damage at every kind of place in a file. The long form is `python -m tests.reliability.corruption`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Damage that a drawn mutation has met, each made by hand: what a store says of it."""
+"""Damage that random mutations have caused, each reproduced by hand."""
 
 import sqlite3
 from contextlib import closing
@@ -28,7 +28,7 @@ async def filled(path: Path, rng: np.random.Generator, count: int = 6) -> np.nda
 
 
 def overwrite(path: Path, old: bytes, new: bytes, *, times: int = -1) -> None:
-    """Write over the bytes *old*, at the last *times* places at which they stand."""
+    """Replace the bytes *old* in the file by *new*, at most *times* times."""
     data = path.read_bytes()
     assert old in data
     assert len(old) == len(new)
@@ -60,17 +60,16 @@ async def test_metadata_that_is_no_json_is_damage_to_a_filter_and_to_check(
 async def test_a_vector_that_sqlite_s_own_index_does_not_lead_to_is_found_by_nobody(
     path: Path, rng: np.random.Generator
 ) -> None:
-    """The index of memory_vector has lost a key, of which its table has the row."""
+    """The index of memory_vector has no entry for a row of the table."""
     rows = await filled(path, rng)
     with closing(sqlite3.connect(path)) as base, base:
-        # As if a page of it were of an older time: it is made to lead by another column for a moment.
         (root,) = base.execute(
             "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_memory_vector_1'"
         ).fetchone()
         (size,) = base.execute("PRAGMA page_size").fetchone()
     data = bytearray(path.read_bytes())
     start = (root - 1) * size
-    # A leaf of an index: after 8 bytes of head, two for each cell say where it lies; one cell fewer is counted.
+    # A leaf page of an index has a header of 8 bytes, then 2 bytes for each cell: reduce the number of cells by one.
     cells = int.from_bytes(data[start + 3 : start + 5])
     data[start + 3 : start + 5] = (cells - 1).to_bytes(2)
     path.write_bytes(data)
@@ -85,7 +84,7 @@ async def test_a_vector_that_sqlite_s_own_index_does_not_lead_to_is_found_by_nob
 
 async def test_an_index_that_leads_to_the_vector_of_another_is_damage(path: Path, rng: np.random.Generator) -> None:
     rows = await filled(path, rng)
-    # An entry: the types of its three numbers, then the key and the row's number; space 1 needs no byte.
+    # An entry: the types of its three numbers, then the key and the row id; space 1 needs no byte.
     overwrite(path, b"\x04\x01\x09\x01\x05\x05", b"\x04\x01\x09\x01\x05\x06")
     async with memstore.open(path) as store:
         for verb in (store.memories.get("id 4"), store.memories.search(rows[4])):
@@ -100,7 +99,7 @@ async def test_an_index_that_leads_to_the_composite_of_another_is_damage(path: P
     await filled(path, rng)
     async with memstore.open(path) as store:
         await store.assemblies.add("other", members=["id 2"])
-    # Keys and rows are 1 and 2, spaces 2: an entry is the key, the space, and the row's number.
+    # Keys and rows are 1 and 2, the space is 2: an entry is the key, the space, and the row id.
     with closing(sqlite3.connect(path)) as base:
         assert base.execute("SELECT assembly_pk, space_pk, rowid FROM assembly_vector").fetchall() == [
             (1, 2, 1),
@@ -122,7 +121,7 @@ def test_a_record_of_which_there_is_no_whole_row_is_damage() -> None:
 
 async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path, rng: np.random.Generator) -> None:
     await filled(path, rng, 200)
-    overwrite(path, b"id 89Z", b"iz 89Z")  # as the index has it: the id, then the key, 90
+    overwrite(path, b"id 89Z", b"iz 89Z")  # an index entry: the id, then the key 90
     with closing(sqlite3.connect(path)) as base:
         query = "SELECT id FROM memory WHERE namespace_pk = 1 AND id IN (?)"
         ids = [f"id {i}" for i in range(200)]

@@ -1,4 +1,4 @@
-"""A stored vector that is not what was written is nobody's neighbour, is named, and can be replaced."""
+"""A damaged vector is in no search result, `check` names it, and it can be replaced."""
 
 import logging
 import sqlite3
@@ -18,7 +18,7 @@ WRONG = np.eye(DIMENSION, dtype=np.float32)[0]
 
 
 def damage(path: Path, id: str, vector: bytes = WRONG.tobytes(), *, noun: str = "memory") -> None:
-    """Give a record another vector, under the checksum of the one it had; the change log does not say so."""
+    """Replace the vector of a record without its checksum, and without an entry in the change log."""
     with closing(sqlite3.connect(path)) as base, base:
         (key,) = base.execute(f"SELECT pk FROM {noun} WHERE id = ?", (id,)).fetchone()
         top = base.execute("SELECT max(seq) FROM change_log").fetchone()[0]

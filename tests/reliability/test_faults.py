@@ -1,4 +1,4 @@
-"""Stores on disks that fail: every error is memstore's, nothing acknowledged is lost, and afterwards all goes on."""
+"""Stores on disks that fail: errors are memstore errors, nothing acknowledged is lost, and the store works afterwards."""
 
 import errno
 import itertools
@@ -46,8 +46,8 @@ def test_the_shim_sees_what_sqlite_and_python_ask_of_the_disk(machine: Machine) 
 
 @pytest.mark.timeout(600)
 def test_a_fault_anywhere_costs_nothing_that_was_acknowledged(machine: Machine) -> None:
-    """A sample of what `python -m tests.reliability.faults` runs at length."""
-    print(f"seed {SEED}")  # noqa: T201 - shown if it fails
+    """A sample of `python -m tests.reliability.faults`."""
+    print(f"seed {SEED}")  # noqa: T201 - shown when the test fails
     tally = Tally()
     for task in itertools.islice(machine.random_tasks(random.Random(SEED), 2, COUNT), ROUNDS):
         tally.add(task, machine.run(task))
@@ -77,17 +77,17 @@ def test_a_write_that_the_system_cuts_short_is_written_on(machine: Machine) -> N
 
 
 def test_a_round_that_goes_wrong_is_a_failure(machine: Machine) -> None:
-    """The judge is no stranger to failing: more operations fail on a sticky fault than one."""
+    """A fault of an unknown kind makes the round a failure; the next round runs."""
     answer = machine.run(Task(SEED, COUNT, "running", Fault(("flood",), 0)))  # type: ignore[arg-type]
     assert "failure" in answer
     assert "failure" not in machine.run(Task(SEED, 2, "running", Fault(("write",), NEVER))), "the next is served"
 
 
-# -- disks that are really full
+# -- full disks
 
 
 class FileLimit:
-    """No file may grow: the system answers EFBIG, and Python ignores the signal that goes with it."""
+    """No file may grow: the system returns EFBIG, and Python ignores its signal."""
 
     fired = 0
 
@@ -104,7 +104,7 @@ class FileLimit:
 
 
 class FullDisk:
-    """A small file system of its own, filled up by another file."""
+    """A small file system, filled by another file."""
 
     fired = 0
 

@@ -1,4 +1,4 @@
-"""The judge of histories is right: it passes what was done, and finds what is lost, halved or invented."""
+"""The history checker accepts what was done, and finds what is lost, incomplete or invented."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ SEED, COUNT = 4, 25
 
 
 async def run(path: Path, count: int = COUNT) -> History:
-    """A store at *path* with *count* operations in it, and what was acknowledged of them."""
+    """Run *count* operations in a store at *path*; return their history."""
     lines = path.with_suffix(".ack")
     async with memstore.open(path, dimension=DIMENSION, index="graph") as store:
         with Acknowledgements(lines) as acknowledgements:

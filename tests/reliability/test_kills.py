@@ -1,4 +1,4 @@
-"""kill -9 at random moments of all that a store does. The long form is `python -m tests.reliability.kills`."""
+"""kill -9 at random times. The long form is `python -m tests.reliability.kills`."""
 
 import signal
 from pathlib import Path

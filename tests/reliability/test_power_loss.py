@@ -1,4 +1,4 @@
-"""Power cuts: with `durability="full"` nothing acknowledged is lost, with `"relaxed"` only the end of what was.
+"""Power cuts: with `durability="full"` nothing acknowledged is lost, with `"relaxed"` only the last of it.
 
 A history is run once on a disk that writes everything down; the states in which power cuts may have left that disk are
 made from the record (`faults/replay.py`), opened and judged.
@@ -39,7 +39,7 @@ def unsynced(tmp_path_factory: pytest.TempPathFactory) -> Recording:
 
 
 async def judge_cut(judge: Judge, cut: Cut, folder: Path) -> None:
-    """Judged, in *folder*; it is left there if it fails."""
+    """Judge *cut* in *folder*; the files stay there if it fails."""
     path = cut.put(folder)
     try:
         await judge.hold(cut, path)
@@ -50,7 +50,7 @@ async def judge_cut(judge: Judge, cut: Cut, folder: Path) -> None:
 
 
 async def is_broken(judge: Judge, cut: Cut, folder: Path) -> bool:
-    """Whether the judge finds that what *cut* left breaks the promise."""
+    """Whether the judge finds a broken promise after *cut*."""
     try:
         await judge_cut(judge, cut, folder)
     except Exception:
@@ -92,7 +92,7 @@ async def test_the_judge_finds_what_is_lost_when_sqlite_does_not_sync(unsynced: 
 
 @needs_shim
 def test_the_journal_leaves_nothing_out(full: Recording) -> None:
-    """Everything done again gives the files as they are, byte by byte."""
+    """A replay of the whole journal gives the same files, byte by byte."""
     replay = Replay(full)
     replay.advance(len(full.records))
     complete = next(cut for draw in map(random.Random, range(10_000)) if all_of_it(cut := replay.cut(draw)))
@@ -140,11 +140,11 @@ def all_of_it(cut: Cut) -> bool:
     return names.startswith("1.0 ") and all(" all of " in word or word.endswith(" of 0") for word in files)
 
 
-# -- the disk's model
+# -- the model of the disk
 
 
 def states(*records: Record, count: int = 400) -> list[dict[str, bytes]]:
-    """What a power cut after *records* may leave, as often as it was drawn."""
+    """The disks after *count* random power cuts after *records*."""
     replay = Replay(Recording(0, Path(), list(records)))
     replay.advance(len(records))
     return [replay.cut(draw).files for draw in map(random.Random, range(count))]

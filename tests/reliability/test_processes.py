@@ -1,4 +1,4 @@
-"""Several processes in one file: who comes first, who waits, and that each finds what any other has committed.
+"""Several processes in one file: they open it at once, wait for each other, and find what the others committed.
 
 `MEMSTORE_ROUNDS=100` runs the races so many times.
 """
@@ -39,7 +39,7 @@ def read(path: Path, question: str) -> Any:
 
 
 def scored_right(hit: Hit, query: Vector, embedding: Vector) -> None:
-    """Row and index both have *embedding*."""
+    """Check that row and index have *embedding*."""
     assert hit.memory.embedding.tobytes() == embedding.tobytes()
     right = float(query @ embedding) / float(np.linalg.norm(query) * np.linalg.norm(embedding))
     assert hit.score == pytest.approx(right, abs=3e-6), "the index has another vector than the row"
@@ -81,11 +81,11 @@ def test_four_processes_open_one_file_at_once(tmp_path: Path, revision: str | No
     assert {file.suffix for file in tmp_path.iterdir()} == {".db"}
 
 
-# -- writing and searching at once, held to a history
+# -- writing and searching at once, compared with a history
 
 
 class Ledger:
-    """What every process has begun and done, for all to see: the number of its last operation, in shared memory."""
+    """The numbers of the last operation that each process began and ended, in shared memory."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -94,11 +94,11 @@ class Ledger:
 
 
 Contents = Mapping[str, int]
-"""Which memories a process has in the file, and of which operation each is."""
+"""The memories of a process in the file, with the number of the operation that wrote each."""
 
 
 class Hand:
-    """What a process writes, operation by operation: known to all, so that all can say what it has left."""
+    """The operations of one process, which all processes can compute."""
 
     RECORDS = 12
 
@@ -145,7 +145,7 @@ class Hand:
 
 
 async def found_of(store: Store, hand: Hand, query: Vector, rng: np.random.Generator) -> Contents:
-    """What a search finds of a process's memories, each scored as the vector of its operation must be."""
+    """The memories of a process that a search returns; their scores are checked."""
     by = {"tags": {str(hand.number)}} if rng.random() < 0.5 else {"where": {"metadata.by": hand.number}}
     hits = await store.memories.search(query, limit=100, **by)
     contents = {hit.memory.id: int(hit.memory.content) for hit in hits}
@@ -197,11 +197,11 @@ def test_what_one_process_was_told_is_done_every_later_search_anywhere_finds(tmp
     assert read(path, "PRAGMA integrity_check") == "ok"
 
 
-# -- who waits
+# -- waiting
 
 
 async def holds(link: Link, path: str) -> None:
-    """Hold the writer until told to let go."""
+    """Hold the writer until the parent sends anything."""
     async with memstore.open(path, dimension=DIMENSION) as store, store.transaction() as tx:
         await tx.memories.add("held", id="held", embedding=vector(0))
         link.send("holding")
@@ -213,7 +213,7 @@ async def adds(link: Link, path: str, id: str) -> None:
         link.send("open")
         await link.receive()
         adding = asyncio.ensure_future(store.memories.add("x", id=id, embedding=vector(1)))
-        await asyncio.sleep(0)  # it stands in line
+        await asyncio.sleep(0)  # it is in the write queue
         link.send("asked")
         await adding
         assert (await store.memories.search(vector(1), limit=1))[0].memory.id == id
@@ -230,7 +230,7 @@ async def is_refused(link: Link, path: str) -> None:
         with pytest.raises(BusyError):
             async with store.transaction():
                 pass
-        assert [hit.memory.id for hit in await store.memories.search(vector(2))] == []  # who reads waits for nobody
+        assert [hit.memory.id for hit in await store.memories.search(vector(2))] == []  # a read does not wait
         link.send("refused")
         await link.receive()
         await store.memories.add("taken", id="late", embedding=vector(2))
@@ -263,7 +263,7 @@ def test_writers_wait_for_one_another_and_no_longer_than_they_said(tmp_path: Pat
     )
 
 
-# -- a file that is brought to another schema while others have it open
+# -- a migration while others have the file open
 
 
 async def brings_up_to_date(link: Link, path: str, timeout: float) -> str:
@@ -292,7 +292,7 @@ def test_a_migration_waits_for_who_writes_and_nobody_waits_for_who_reads(tmp_pat
             assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == ("0001",)
             writer.execute("INSERT INTO namespace (pk, path) VALUES (99, 'late/')")
             writer.execute("COMMIT")
-            # One release writes by the old schema, one reads by it, and one is bringing the file up to date.
+            # One connection writes by the old schema, one reads by it, and one migrates the file.
             assert patient.receive() == str(count)
             assert reader.execute("SELECT version_num FROM memstore_version").fetchone() == ("0001",)
             reader.execute("ROLLBACK")
@@ -316,7 +316,7 @@ def test_an_open_store_goes_on_when_another_process_finds_nothing_to_migrate(tmp
     asyncio.run(run())
 
 
-# -- who falls behind
+# -- a follower behind the log
 
 
 async def writes_much(link: Link, path: str) -> None:
@@ -348,11 +348,11 @@ async def test_who_is_behind_the_trimmed_log_builds_its_index_anew(
         assert await store.check() == []
 
 
-# -- history replaced under open stores
+# -- a file replaced under open stores
 
 
 def put_back(backup: Path, path: Path) -> None:
-    """The state of *backup* into a file that others have open, in one transaction, under an epoch of its own."""
+    """Copy *backup* into a file that others have open, in one transaction, with a new epoch."""
     with closing(sqlite3.connect(":memory:")) as between, closing(sqlite3.connect(backup)) as source:
         source.backup(between)
         between.execute("UPDATE store_meta SET epoch = ?", (uuid.uuid4().hex,))
@@ -362,7 +362,7 @@ def put_back(backup: Path, path: Path) -> None:
 
 
 async def looks(link: Link, path: str) -> None:
-    """Tell what is found, as often as asked; a number is a memory to write first."""
+    """Send the hits of a search for each request; write a memory first if the request is a number."""
     async with memstore.open(path) as store:
         while True:
             hits = await store.memories.search(vector(1), limit=100)
@@ -385,7 +385,7 @@ async def test_every_process_follows_a_file_to_the_state_of_a_backup(tmp_path: P
     first = {str(i): str(i) for i in range(5)}
     with Child(looks, str(path)) as one, Child(looks, str(path)) as two:
         assert [one.receive(), two.receive()] == [first] * 2
-        for round_ in range(2):  # the second time the log has the same numbers as the first, and means others
+        for round_ in range(2):  # the second time the log reuses the numbers of the first
             content = 100 + round_
             one.send(content)
             assert one.receive() == first | {"last": str(content)}

@@ -1,4 +1,4 @@
-"""Breaking stores at the file system: a disk that fails, and power that goes.
+"""Faults of the file system: a disk that fails, and power cuts.
 
 * `shim`: builds `shim.c`, which stands before the C library's file calls, and drives it.
 * `workload`: the process that runs a history on the failing disk, and judges itself.

@@ -1,4 +1,4 @@
-"""What a disk was asked to do, and when callers were answered: one row of records, in order."""
+"""The journal of a disk: every call that changed it and every acknowledgement, in order."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ What = Literal["c", "o", "w", "t", "s", "u", "r", "d", "m"]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One thing that succeeded.
+    """One successful call.
 
     Attributes:
         what: `c` a file was made, `o` one opened that was there before, `w` written to, `t` cut to a length, `s`
@@ -38,7 +38,7 @@ class Record:
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a journal that was written to its end."""
+    """The records of a complete journal."""
     content = path.read_bytes()
     records: list[Record] = []
     at = 0
@@ -53,7 +53,7 @@ def read(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Recording:
-    """A history as the disk saw it.
+    """The journal of one history.
 
     Attributes:
         seed: of the workload.
@@ -69,7 +69,7 @@ class Recording:
 
 
 def watched(folder: Path, *arguments: str, seed: int = 0) -> Recording:
-    """Run Python with *arguments* in a process of its own, on the disk in *folder*, which writes down what it is asked.
+    """Run Python with *arguments* in a process of its own, on the disk in *folder*, with a journal.
 
     The disk is `folder/disk`; what is written to `folder/lines` are acknowledgements.
     """
@@ -82,7 +82,7 @@ def watched(folder: Path, *arguments: str, seed: int = 0) -> Recording:
 
 
 def recorded(folder: Path, *, seed: int, count: int, durability: str, unsynced: bool = False) -> Recording:
-    """A history of so many operations, run and watched; see `workload.record`."""
+    """Run a history of *count* operations with a journal; see `workload.record`."""
     options = {
         "path": str(folder / "disk" / "store.db"),
         "lines": str(folder / "lines"),

@@ -1,4 +1,4 @@
-"""The failing machine: starts the process of `workload`, tells it rounds, and notices when it hangs or dies."""
+"""The failing machine: starts the process of `workload`, sends it rounds, and notices when it hangs or dies."""
 
 import dataclasses
 import errno
@@ -32,14 +32,14 @@ WAYS: tuple[tuple[Call, int, How], ...] = (
     ("open", errno.EMFILE, "fail"),
     ("unlink", errno.EIO, "fail"),
 )
-"""What a call may come to."""
+"""The faults of a call."""
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A round to be run."""
+    """The parameters of a round."""
 
     seed: int
     count: int
@@ -52,7 +52,7 @@ class Task:
 
 @dataclass
 class Tally:
-    """What came of many rounds."""
+    """The results of many rounds."""
 
     rounds: int = 0
     fired: int = 0
@@ -96,7 +96,7 @@ class Machine:
         self._stop()
 
     def run(self, task: Task) -> dict[str, Any]:
-        """What came of *task*: `fired`, `errors`, `reopened`, `tally`, and `failure` where something is wrong."""
+        """Run *task*; the result has `fired`, `errors`, `reopened`, `tally`, and, if it failed, `failure`."""
         if self._process is None:
             command = [sys.executable, "-m", "tests.reliability.faults.workload"]
             self._process = subprocess.Popen(
@@ -111,7 +111,7 @@ class Machine:
         if line:
             answer: dict[str, Any] = json.loads(line)
             if "failure" in answer:
-                self._stop()  # it has a store that nobody closed
+                self._stop()  # its store is still open
             return answer
         self._stop()
         return {"failure": "the process hung or died", "fired": 0, "reopened": 0, "errors": {}, "tally": {}}
@@ -126,7 +126,7 @@ class Machine:
         return self._tallies[key]
 
     def all_tasks(self, seed: int, count: int) -> Iterator[Task]:
-        """A fault at each call of each phase, in every way, once and for good."""
+        """A fault at each call of each phase, of every kind, once and sticky."""
         for phase in PHASES:
             calls = self.calls(seed, count, phase)
             for kind, error, how in WAYS:
@@ -135,7 +135,7 @@ class Machine:
                         yield Task(seed, count, phase, Fault((kind,), at, error, how, sticky))
 
     def random_tasks(self, draw: random.Random, seeds: int, count: int) -> Iterator[Task]:
-        """Faults of these without end, drawn at random; of *seeds* workloads."""
+        """An endless sequence of random faults in *seeds* workloads."""
         pool = [draw.randrange(2**32) for _ in range(seeds)]
         while True:
             seed, (phase,) = draw.choice(pool), draw.choices(PHASES, weights=(2, 2, 8, 1))

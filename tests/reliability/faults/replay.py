@@ -1,6 +1,6 @@
-"""What a power cut may leave of a disk: everything synced, and any part of what was not.
+"""The states of a disk after a power cut: everything synced, and any part of the rest.
 
-The model is as hard as POSIX allows and SQLite reckons with. Of a file, what was written or cut since its last sync
+The model is as strict as POSIX allows and SQLite expects. Of a file, what was written or cut since its last sync
 may have reached the disk or not, in any order, and a write by sectors. Of names, what was made or removed since the
 folder's last sync may be there or not. Two things are sure: a sector is old or new (never garbage), and bytes that
 nobody wrote to keep their value.
@@ -31,7 +31,7 @@ class _File:
         self.since.clear()
 
     def after_cut(self, draw: random.Random) -> tuple[bytes, str]:
-        """What is on the disk, and in a word how it came about."""
+        """The contents after a cut, and a description of what reached the disk."""
         content = bytearray(self.synced)
         mode, sector = draw.choice(MODES), draw.choice((512, 4096))
         share, place = draw.random(), draw.randint(0, len(self.since))
@@ -57,7 +57,7 @@ def _apply(content: bytearray, change: Record) -> None:
 
 
 def _tear(content: bytearray, change: Record, sector: int, draw: random.Random) -> None:
-    """Write some sectors of *change*, and not the others."""
+    """Apply some sectors of *change*."""
     end = change.offset + len(change.data)
     at = change.offset
     while at < end:
@@ -76,7 +76,7 @@ class Cut:
         at: how many records of the journal came before it.
         files: names and contents.
         told: the acknowledgements written until then.
-        how: what became of each file's unsynced part, for whoever looks into it.
+        how: a description of what reached the disk, for messages.
     """
 
     at: int
@@ -85,7 +85,7 @@ class Cut:
     how: str
 
     def put(self, folder: Path) -> Path:
-        """Lay it out in *folder*; the path of the store in it."""
+        """Write the files to *folder*; return the path of the store."""
         folder.mkdir()
         for name, content in self.files.items():
             (folder / Path(name).name).write_bytes(content)
@@ -93,17 +93,17 @@ class Cut:
 
 
 class Replay:
-    """A disk that does again what a journal says."""
+    """A disk that replays a journal."""
 
     def __init__(self, recording: Recording) -> None:
         self.records = recording.records
         self.at = 0
         self._files: dict[int, _File] = {}
-        self._names: dict[str, int] = {}  # as they were when the folder was last synced
-        self._renamed: list[tuple[str, int | None]] = []  # since then: a name, and the file it stands for from then on
+        self._names: dict[str, int] = {}  # at the last sync of the folder
+        self._renamed: list[tuple[str, int | None]] = []  # changes since then: a name and its file
         self._lines: list[bytes] = []
         for number, (name, content) in enumerate(recording.before.items()):
-            self._names[name] = -1 - number  # until it is opened, and has the journal's number
+            self._names[name] = -1 - number  # until the journal gives it a number
             self._files[-1 - number] = _File(bytearray(content))
 
     def advance(self, upto: int) -> None:
@@ -132,7 +132,7 @@ class Replay:
         self.at = upto
 
     def cut(self, draw: random.Random) -> Cut:
-        """The power goes: one state of those that the disk may be in."""
+        """Draw one state of the disk after a power cut."""
         share = draw.choice((0.0, 0.5, 1.0))
         names = _named(self._names, [change for change in self._renamed if draw.random() < share])
         files: dict[str, bytes] = {}
@@ -154,7 +154,7 @@ def _named(names: dict[str, int], changes: list[tuple[str, int | None]]) -> dict
 
 
 def cuts(recording: Recording, count: int, draw: random.Random) -> Iterator[Cut]:
-    """*count* power cuts, in order of their moment: a third at any, right before a sync, right after an answer."""
+    """*count* power cuts in order: a third each at any time, before a sync, and after an acknowledgement."""
     records = recording.records
     moments = list(range(len(records) + 1))
     before_sync = [i for i, record in enumerate(records) if record.what in ("s", "d")]
@@ -166,12 +166,12 @@ def cuts(recording: Recording, count: int, draw: random.Random) -> Iterator[Cut]
         yield replay.cut(draw)
 
 
-# -- judging what is left
+# -- judging the files
 
 
 @dataclass
 class Judge:
-    """Holds what a power cut left to what had been promised by then.
+    """Compares the files after a power cut with the acknowledgements before it.
 
     Attributes:
         recording: the history as the disk saw it.
@@ -189,7 +189,7 @@ class Judge:
         self.history = History.parse(acknowledged, self.recording.seed)
 
     async def hold(self, cut: Cut, path: Path) -> None:
-        """Fails where the store at *path*, which is as *cut* left it, is not in a state that it may be in."""
+        """Fail if the store at *path*, made from *cut*, is in no state that it may be in."""
         ended = cut.acknowledged.count("\ndone ")
         first = ended if self.durability == "full" else self._written_back(cut.acknowledged)
         allowed: list[tuple[int, Model]] = []
@@ -202,7 +202,7 @@ class Judge:
         await self._backups(cut, path)
 
     async def _backups(self, cut: Cut, path: Path) -> None:
-        """A backup that was acknowledged is there, as the store was then; of others there may be anything."""
+        """Each acknowledged backup must be there in the state of its time."""
         for i, (n, _) in enumerate(self.history.events):
             if f"\ndone {n} " in cut.acknowledged and self.history.workload.operation(n).kind == "backup":
                 copy = path.with_name(f"backup-{n}.db")
@@ -210,7 +210,7 @@ class Judge:
                 await verify(copy, self.history.possible(i + 1), timeout=5.0)
 
     def _written_back(self, acknowledged: str) -> int:
-        """How many operations had ended when the log was last written back."""
+        """The number of operations that had ended at the last checkpoint."""
         ended = safe = 0
         for line in acknowledged.splitlines():
             if line.startswith("done "):

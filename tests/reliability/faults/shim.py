@@ -1,4 +1,4 @@
-"""Builds the disk that fails (`shim.c`), and drives it: from the process that runs on it, or from another."""
+"""Builds the failing disk (`shim.c`), and controls it, from the process that runs on it or from another."""
 
 import errno
 import mmap
@@ -23,7 +23,7 @@ _KINDS, _, _AT, _STICKY, _ERROR, _HOW, _ARMED, _FIRED, _TALLY = range(9)
 
 
 def unavailable() -> str | None:
-    """Why there can be no failing disk here; None where there can."""
+    """The reason why there is no failing disk on this system; None if there is one."""
     if sys.platform != "linux":
         return "the failing disk is made with LD_PRELOAD, which is Linux's"
     if compiler() is None:
@@ -36,7 +36,7 @@ def compiler() -> str | None:
 
 
 def built(folder: Path) -> Path:
-    """The shim as a shared library in *folder*."""
+    """Compile the shim to a shared library in *folder*."""
     library = folder / "shim.so"
     command = [str(compiler()), "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
     subprocess.run([*command, str(SOURCE), "-ldl", "-lpthread"], check=True)
@@ -45,7 +45,7 @@ def built(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, and when.
+    """A fault of the disk.
 
     Attributes:
         calls: the kinds of calls that count.
@@ -67,7 +67,7 @@ class Fault:
 
 
 class Disk:
-    """The control file, mapped. Every process that maps it drives the same disk."""
+    """The control file, mapped. Every process that maps it controls the same disk."""
 
     def __init__(self, control: Path) -> None:
         with control.open("a+b") as file:
@@ -81,12 +81,12 @@ class Disk:
         return cls(Path(os.environ["MEMSTORE_FAULT_CONTROL"]))
 
     def rest(self) -> None:
-        """Let nothing fail, and count from 0 when it is armed."""
+        """Remove the fault, and reset the counters."""
         for i in range(len(self._words)):
             self._words[i] = 0
 
     def arm(self, fault: Fault) -> None:
-        """Let *fault* happen, counted from now."""
+        """Set *fault*; calls are counted from now on."""
         self.rest()
         words = self._words
         words[_KINDS] = sum(CALLS[call] for call in fault.calls)
@@ -99,18 +99,18 @@ class Disk:
         words[_ARMED] = 1
 
     def heal(self) -> None:
-        """Let nothing fail any more, and count no further."""
+        """Remove the fault, and stop counting."""
         self._words[_ARMED] = 0
         self._words[_KINDS] = 0
 
     @property
     def tally(self) -> dict[Call, int]:
-        """Calls of each kind, from when it was armed until it was well again."""
+        """The number of calls of each kind between `arm` and `heal`."""
         return {call: int(self._words[_TALLY + i]) for i, call in enumerate(CALLS)}
 
     @property
     def fired(self) -> int:
-        """Calls that failed."""
+        """The number of calls that failed."""
         return int(self._words[_FIRED])
 
 

@@ -1,4 +1,4 @@
-"""The process on the failing disk: it runs histories there, and judges itself.
+"""The process on the failing disk: it runs histories there, and checks the results.
 
 It is started with the environment of `shim.environment` and told what to do on its standard input, a line of JSON a
 round; it answers each with a line. Starting a process takes longer than a round: so one runs many.
@@ -43,11 +43,11 @@ T = TypeVar("T")
 Phase = Literal["opening", "recovering", "running", "closing"]
 
 BOUND = 30.0  # seconds that anything may take before it counts as hanging
-FAILED_ENOUGH = 3  # operations that fail on a disk that stays broken, before it is well again
+FAILED_ENOUGH = 3  # failed operations after which a sticky fault is removed
 
 
 async def bounded(work: Awaitable[T]) -> T:
-    """Its outcome; what does not end is a failure of the round, and no `BusyError`."""
+    """Return the result of *work*; the round fails if it does not end."""
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait([task], timeout=BOUND)
     assert done, f"{work!r} hangs"
@@ -60,11 +60,11 @@ async def opened(path: Path, **options: Any) -> Store:
 
 
 class Breakable(Protocol):
-    """A disk that can be made to fail: `shim.Disk`, or a real one that is full."""
+    """A disk that can be made to fail: `shim.Disk`, or a full one."""
 
     @property
     def fired(self) -> int:
-        """Calls that failed, as far as is known."""
+        """The number of calls that failed, as far as is known."""
         ...
 
     def arm(self, fault: Fault) -> None: ...
@@ -74,7 +74,7 @@ class Breakable(Protocol):
 
 @dataclass
 class Round:
-    """One history on one fault.
+    """One history with one fault.
 
     Attributes:
         folder: an empty one on the disk.
@@ -101,13 +101,13 @@ class Round:
 
     def __post_init__(self) -> None:
         self.path = self.folder / "store.db"
-        self.well = self.phase == "closing"  # until then nothing is wrong
+        self.well = self.phase == "closing"  # there is no fault before
 
     def history(self) -> History:
         return History.read(self.lines, self.seed)
 
     async def run(self, template: Path) -> None:
-        """Everything that is demanded of a store whose disk fails, and is well again later."""
+        """Check all requirements of a store whose disk fails and works again later."""
         with Acknowledgements(self.lines) as lines:
             done = 0
             if self.phase == "recovering":
@@ -118,7 +118,7 @@ class Round:
             store = await self.open()
             if self.phase == "recovering":
                 await hold(store, self.history().possible())
-            await store.memories.search([1.0] * DIMENSION)  # from here on there is an index, which follows every commit
+            await store.memories.search([1.0] * DIMENSION)  # now there is an index, which follows every commit
             if self.phase == "running":
                 self.disk.arm(self.fault)
             store = await self.work(store, done, lines)
@@ -129,7 +129,7 @@ class Round:
         await verify(self.path, self.history().possible(), timeout=5.0)
 
     async def work(self, store: Store, first: int, lines: Acknowledgements) -> Store:
-        """The operations from *first* on. Once the disk is well, none may fail; and one fault is one failure."""
+        """Run the operations from *first* on. None may fail without a fault, and a single fault fails one operation."""
         failed = 0
         for n in range(first, self.count):
             struck = self.disk.fired > 0
@@ -147,7 +147,7 @@ class Round:
         return store
 
     async def leave_unclosed(self, template: Path, count: int, lines: Acknowledgements) -> None:
-        """The files as they are when a process ends in the middle: the log was not written back."""
+        """Copy the files of a store that is still open: the log is not written back."""
         path = template.with_name("left.db")
         shutil.copyfile(template, path)
         store = await opened(path)
@@ -178,7 +178,7 @@ class Round:
         return await bounded(opened(self.path))
 
     async def after(self, store: Store, errors: list[MemstoreError], lines: Acknowledgements) -> Store:
-        """What a caller sees who looks at once; the store that it goes on with."""
+        """Check the store right after the errors; return the store to continue with."""
         causes = [error.__cause__ if isinstance(error, LoadError) else error for error in errors]
         if not any(isinstance(cause, CommitUnknownError) for cause in causes):
             if not {"read", "open"} & set(self.fault.calls):
@@ -200,7 +200,7 @@ class Round:
         return again
 
     async def killed(self) -> None:
-        """What there would be if the process ended here: what was said to have left nothing does not come back."""
+        """Check a copy of the files as if the process ended here: a failed write must not reappear."""
         copy = self.lines.with_suffix(".db")
         for suffix in ("", "-wal"):
             shutil.copyfile(f"{self.path}{suffix}", f"{copy}{suffix}")
@@ -224,7 +224,7 @@ class Round:
 
 
 async def judged(options: dict[str, Any], template: Path) -> dict[str, Any]:
-    """Run the round *told* of: what came of it. Of one that failed the files are left where they are."""
+    """Run a round; return the result. The files of a failed round stay."""
     unheard: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(repr(context)))
     folder = Path(tempfile.mkdtemp(dir=os.environ["MEMSTORE_FAULT_FOLDER"]))
@@ -257,7 +257,7 @@ async def judged(options: dict[str, Any], template: Path) -> dict[str, Any]:
 
 
 async def record(path: Path, lines: Path, *, seed: int, count: int, durability: Any, unsynced: bool) -> None:
-    """Run a history for the journal: the store is made, and closed and opened again every ten operations.
+    """Run a history for the journal: the store is closed and opened again every ten operations.
 
     With *unsynced* SQLite is told not to sync at all, which no setting of ours does.
     """
@@ -280,12 +280,12 @@ async def empty(path: Path) -> None:
 
 
 def main() -> None:
-    """Record one history, if told so in JSON; else serve rounds until the input ends."""
+    """Record the history that the argument describes in JSON; without one, run rounds until the input ends."""
     if sys.argv[1:]:
         options = json.loads(sys.argv[1])
         asyncio.run(record(Path(options.pop("path")), Path(options.pop("lines")), **options))
         return
-    logging.getLogger("memstore").addHandler(logging.NullHandler())  # what it passes over is not the matter here
+    logging.getLogger("memstore").addHandler(logging.NullHandler())  # log records do not go to stderr
     with tempfile.TemporaryDirectory(prefix="memstore-template-") as folder_name:
         template = Path(folder_name) / "template.db"
         asyncio.run(empty(template))
