@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from memstore.actor import as_actor
 from memstore.api.collection import Collection
 from memstore.api.paging import pages
-from memstore.assemblies import cluster, membership
+from memstore.assemblies import candidates, cluster, membership
 from memstore.assemblies import lineage as merge_lineage
 from memstore.assemblies import merge as merging
 from memstore.assemblies.membership import AssemblyDraft
@@ -364,15 +364,15 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
                 tags, topics or metadata in total than a record may have.
         """
         unchecked = id_list(ids)
-        arguments: dict[str, Any] = {
-            "into": None if into is None else check_id(into),
-            "name": None if name is None else check_text("name", name),
-            "similarity": merging.check_similarity("similarity", similarity),
-            "threshold": merging.check_similarity("threshold", threshold),
-        }
+        options = merging.MergeOptions(
+            into=None if into is None else check_id(into),
+            name=None if name is None else check_text("name", name),
+            similarity=merging.check_similarity("similarity", similarity),
+            threshold=merging.check_similarity("threshold", threshold),
+        )
         with as_actor(actor, reason=reason):
             return await self._session.write(
-                lambda context: merging.merge(context, self._namespace, merging.check_sources(unchecked), **arguments),
+                lambda context: merging.merge(context, self._namespace, merging.check_sources(unchecked), options),
                 batch=True,
             )
 
@@ -446,7 +446,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         min_score = check_number("threshold", threshold)
         maximum = check_count("limit", limit, 1, MAX_LIMIT)
         self._session.check_usable()
-        return await cluster.candidates(
+        return await candidates.merge_candidates(
             self._session, self._namespace, threshold=min_score, limit=maximum, on_progress=on_progress
         )
 
@@ -496,10 +496,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         return await cluster.suggest(
             self._session,
             lambda: memories(now=now()),
-            threshold=min_score,
-            min_size=smallest,
-            max_size=largest,
-            on_progress=on_progress,
+            cluster.ClusterOptions(min_score, smallest, largest),
+            on_progress,
         )
 
     async def create_from(
@@ -529,9 +527,9 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             if isinstance(suggestions, AssemblySuggestions)
             else as_list(suggestions, "create_from takes a list of suggestions")
         )
-        if len(groups) > cluster.MAX_PROPOSED:
+        if len(groups) > cluster.MAX_SUGGESTIONS:
             raise InvalidError(
-                f"create_from takes at most {cluster.MAX_PROPOSED:,} suggestions at once; got {len(groups):,}"
+                f"create_from takes at most {cluster.MAX_SUGGESTIONS:,} suggestions at once; got {len(groups):,}"
             )
         for group in groups:
             if not isinstance(group, AssemblySuggestion):

@@ -20,8 +20,10 @@ from memstore.concurrency import CHUNK_SIZE
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
 from memstore.filters import Where
 from memstore.forgetting import apply, planner, trash
-from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, span
+from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, check_duration
 from memstore.history import as_of as past
+from memstore.history import changes
+from memstore.history.listing import AsOfListing
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
 from memstore.models.records import Assembly, Memory, Namespace
@@ -38,7 +40,7 @@ from memstore.search.query import SearchRequest
 from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.arguments import as_list, id_list
-from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags
+from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, check_time
 from memstore.vectors.encoding import EmbeddingLike
 
 RecordT = TypeVar("RecordT", bound=Memory | Assembly)
@@ -85,7 +87,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         check_id(id)
         if as_of is None:
             return await self._session.read(partial(self._get, id=id))
-        time = past.moment(as_of)
+        time = check_time("as_of", as_of)
         return await self._session.read(
             lambda connection: cast(
                 "RecordT",
@@ -182,8 +184,8 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         maximum = None if limit is None else check_count("limit", limit, 1, _MAX_COUNT)
         if as_of is None:
             return pages(self._session, partial(self._page, sort=sort, criteria=criteria), maximum)
-        selected = self._selection(past.moment(as_of), **criteria)  # type: ignore[arg-type]
-        listing: past.Listing[Any] = past.Listing(self._session.spaces, selected, sort)
+        selected = self._selection(check_time("as_of", as_of), **criteria)  # type: ignore[arg-type]
+        listing: AsOfListing[Any] = AsOfListing(self._session.spaces, selected, sort)
 
         def read_page(
             connection: Connection, _position: bool | None, size: int
@@ -222,7 +224,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         check_id(id)
         maximum = None if limit is None else check_count("limit", limit, 1, _MAX_COUNT)
         return await self._session.read(
-            lambda connection: past.history(
+            lambda connection: changes.history(
                 connection, self._session.spaces, self._record_type, self._namespace, id, maximum
             )
         )
@@ -296,8 +298,11 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
                 f"plan_forget of {self._record_type.kind} records takes a memstore.{self._policy_type.__name__}; "
                 f"got {type(policy).__name__}"
             )
-        place = planner.Place(self._session.spaces, self._namespace, recursive)
-        return await self._session.read(lambda connection: planner.plan(connection, place, policy))
+        return await self._session.read(
+            lambda connection: planner.plan(
+                connection, self._session.spaces, self._namespace, policy, recursive=recursive
+            )
+        )
 
     async def forget(self, plan: ForgetPlan, *, actor: str | None = None, reason: str | None = None) -> int:
         """Move the records of *plan* to the trash. Takes the writer lock; one transaction, all or nothing.
@@ -381,7 +386,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         Returns:
             How many records were deleted.
         """
-        age = span("older_than", older_than)
+        age = check_duration("older_than", older_than)
         return await self._session.write(
             lambda context: trash.purge(context, self._record_type, self._namespace, age, recursive=recursive),
             batch=True,

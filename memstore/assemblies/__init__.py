@@ -1,5 +1,5 @@
-"""What assemblies become through one another: merges and their lineage, and clusters of memories as new assemblies.
+"""Assemblies from memories and from each other: merges and their lineage, merge candidates, and clusters.
 
-Functions run inside the caller's transaction; a merge can be undone.
-May import `repository`, `sync`, `search` and what those import.
+Writes run inside the caller's transaction; a merge can be undone.
+May import `repository`, `sync`, `session`, `search` and what those import.
 """

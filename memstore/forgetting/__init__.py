@@ -1,5 +1,5 @@
-"""Forgetting: policies, the plan of what a policy selects, and moving the planned records to the trash.
+"""Forgetting: policies, plans of what a policy selects, and the trash.
 
-A plan changes nothing; applying it moves exactly the records that have not changed since.
-May import `repository`, `filters` and what those import.
+A plan changes nothing; `forget` moves its records to the trash, all or none, if they have not changed since.
+May import `repository`, `sync`, `filters` and what those import.
 """

@@ -1,8 +1,4 @@
-"""What a policy would have forgotten, and doing it: plans are made and carried out here.
-
-A plan is of one moment of the store, and making one changes nothing. Carried out, it moves just what it names, all of
-it or nothing: where a record is no longer what the plan took it to be, nothing is moved.
-"""
+"""Forget plans: the records that a policy selects at one time. Making a plan changes nothing."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +24,7 @@ from memstore.repository.forget_candidates import (
     EXPIRES,
     IMPORTANCE,
     PINNED,
-    State,
+    RecordState,
 )
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
@@ -36,124 +32,150 @@ from memstore.repository.vectors import VectorSpace
 from memstore.timestamps import now, to_micros
 
 Spaces = Mapping[RecordKind, VectorSpace]
+Indices = npt.NDArray[np.intp]
 
-_FIRST = datetime.min.replace(tzinfo=UTC)
-_LAST = datetime.max.replace(tzinfo=UTC)
+_FIRST_TIME = datetime.min.replace(tzinfo=UTC)
+_LAST_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Of which namespaces a plan is made."""
+class PlanScope:
+    """The namespaces that a plan is for, and its time."""
 
     spaces: Spaces
     namespace: Namespace
     recursive: bool
+    now: datetime
 
-    def selected(self, connection: Connection, noun: RecordType, at: datetime, terms: Sequence[Node]) -> list[int]:
-        """Keys of the records that match all of *terms*, ascending."""
-        return selection.selected(connection, self._selection(noun, at, terms))
+    def keys(self, connection: Connection, record_type: RecordType, conditions: Sequence[Node]) -> list[int]:
+        """Keys of the records that match all of *conditions*, ascending."""
+        return selection.selected(connection, self._selection(record_type, conditions))
 
-    def count(self, connection: Connection, noun: RecordType, at: datetime, terms: Sequence[Node]) -> int:
-        """How many records match all of *terms*."""
-        return selection.count(connection, self._selection(noun, at, terms))
+    def count(self, connection: Connection, record_type: RecordType, conditions: Sequence[Node]) -> int:
+        """How many records match all of *conditions*."""
+        return selection.count(connection, self._selection(record_type, conditions))
 
-    def _selection(self, noun: RecordType, at: datetime, terms: Sequence[Node]) -> Selection:
-        flat = [part for term in terms for part in (term.parts if isinstance(term, And) else (term,))]
+    def _selection(self, record_type: RecordType, conditions: Sequence[Node]) -> Selection:
+        flat = [part for node in conditions for part in (node.parts if isinstance(node, And) else (node,))]
         where = And(tuple(flat)) if flat else None
-        return Selection(record_type=noun, namespace=self.namespace, now=at, recursive=self.recursive, where=where)
+        return Selection(
+            record_type=record_type, namespace=self.namespace, now=self.now, recursive=self.recursive, where=where
+        )
 
-    def states(self, connection: Connection, noun: RecordType, keys: Sequence[int]) -> Iterable[State]:
-        """What a plan has to know of the records *keys*."""
-        return forget_candidates.states(connection, noun, self.spaces[noun.kind], keys)
+    def states(self, connection: Connection, record_type: RecordType, keys: Sequence[int]) -> Iterable[RecordState]:
+        """The states of the records *keys*, in no order."""
+        return forget_candidates.states(connection, record_type, self.spaces[record_type.kind], keys)
 
 
-class _Test(NamedTuple):
-    """A criterion, as it is asked of all records at once, and of one."""
+class _CriterionTest(NamedTuple):
+    """A criterion: as a filter for all records, and as a function of one record's state."""
 
     name: Criterion
     node: Node | None
-    holds: Callable[[State], bool]
+    is_met: Callable[[RecordState], bool]
 
 
-def plan(connection: Connection, place: Place, policy: ForgetPolicy | AssemblyForgetPolicy) -> ForgetPlan:
-    """The records of *place* that *policy* selects now."""
+def plan(
+    connection: Connection,
+    spaces: Spaces,
+    namespace: Namespace,
+    policy: ForgetPolicy | AssemblyForgetPolicy,
+    *,
+    recursive: bool,
+) -> ForgetPlan:
+    """The records of a namespace that *policy* selects now; with *recursive*, of the namespaces below it too."""
+    scope = PlanScope(spaces, namespace, recursive, now())
     if isinstance(policy, ForgetPolicy):
-        return plan_memories(connection, place, policy)
-    return plan_assemblies(connection, place, policy)
+        return _plan_memories(connection, scope, policy)
+    return _plan_assemblies(connection, scope, policy)
 
 
-def plan_memories(connection: Connection, place: Place, policy: ForgetPolicy) -> ForgetPlan:
-    """What *policy* would take from *place* now."""
-    at = now()
-    scope = [] if policy.where is None else [filters.parse(policy.where, "memory")]
-    tests = _tests_of_memories(policy, at)
+def _plan_memories(connection: Connection, scope: PlanScope, policy: ForgetPolicy) -> ForgetPlan:
+    where = [] if policy.where is None else [filters.parse(policy.where, "memory")]
+    tests = _memory_tests(policy, scope.now)
     nodes = [test.node for test in tests if test.node is not None]
-    budget = policy.max_count is not None or policy.max_bytes is not None
-    met: list[int] | None = None  # where a budget is all that is asked for
-    if nodes or not budget:
-        joined = [Or(tuple(nodes))] if nodes and policy.match == "any" else nodes
-        met = place.selected(connection, MEMORY, at, [*scope, *joined, IsIn(_field("pinned"), (False,))])
-    if not budget:
-        remaining = place.count(connection, MEMORY, at, scope) - len(met or ())
-        return _plan(connection, place, MEMORY, policy, at, met or [], tests, (remaining, None))
-    held = _Held.read(place.states(connection, MEMORY, place.selected(connection, MEMORY, at, scope)))
-    gone, over, rest = _over_budget(held, met, policy)
-    tests += [_Test(name, None, lambda state, some=some: state.pk in some) for name, some in over.items()]  # type: ignore[misc]
-    return _plan(connection, place, MEMORY, policy, at, gone, tests, rest)
+    has_budget = policy.max_count is not None or policy.max_bytes is not None
+    keys: list[int] | None = None  # of the memories that meet the criteria; None where a budget is the only one
+    if nodes or not has_budget:
+        criteria = [Or(tuple(nodes))] if nodes and policy.match == "any" else nodes
+        keys = scope.keys(connection, MEMORY, [*where, *criteria, IsIn(_field("pinned"), (False,))])
+    if not has_budget:
+        remaining = scope.count(connection, MEMORY, where) - len(keys or ())
+        return _to_plan(connection, scope, MEMORY, policy, keys or [], tests, (remaining, None))
+    queue = _ForgetQueue.of(scope.states(connection, MEMORY, scope.keys(connection, MEMORY, where)))
+    selected, over_budget, remaining_size = _apply_budget(queue, keys, policy)
+    tests += [_over_budget_test(name, over_keys) for name, over_keys in over_budget.items()]
+    return _to_plan(connection, scope, MEMORY, policy, selected, tests, remaining_size)
 
 
-def plan_assemblies(connection: Connection, place: Place, policy: AssemblyForgetPolicy) -> ForgetPlan:
-    """What *policy* would take from *place* now. Assemblies are few: each is looked at."""
-    at = now()
-    scope = [] if policy.where is None else [filters.parse(policy.where, "assembly")]
-    keys = place.selected(connection, ASSEMBLY, at, scope)
-    tests = _tests_of_assemblies(policy, at)
-    enough = any if tests and policy.match == "any" else all
-    states = place.states(connection, ASSEMBLY, keys)
-    gone = [state.pk for state in states if enough(test.holds(state) for test in tests)]
-    return _plan(connection, place, ASSEMBLY, policy, at, gone, tests, (len(keys) - len(gone), None))
+def _plan_assemblies(connection: Connection, scope: PlanScope, policy: AssemblyForgetPolicy) -> ForgetPlan:
+    # Assemblies are few, so each is read and tested here.
+    where = [] if policy.where is None else [filters.parse(policy.where, "assembly")]
+    keys = scope.keys(connection, ASSEMBLY, where)
+    tests = _assembly_tests(policy, scope.now)
+    combine = any if tests and policy.match == "any" else all
+    states = scope.states(connection, ASSEMBLY, keys)
+    selected = [state.pk for state in states if combine(test.is_met(state) for test in tests)]
+    return _to_plan(connection, scope, ASSEMBLY, policy, selected, tests, (len(keys) - len(selected), None))
 
 
-def _tests_of_memories(policy: ForgetPolicy, at: datetime) -> list[_Test]:
-    tests: list[_Test] = []
+def _memory_tests(policy: ForgetPolicy, at: datetime) -> list[_CriterionTest]:
+    tests: list[_CriterionTest] = []
     if policy.older_than is not None:
-        tests.append(_created_before("older_than", ago(at, policy.older_than)))
+        tests.append(_created_before(ago(at, policy.older_than)))
     if policy.unused_for is not None:
-        since = ago(at, policy.unused_for)
-        never = And((IsIn(_field("accessed_at"), (None,)), _compare("created_at", "$lt", since)))
-        node, least = Or((_compare("accessed_at", "$lt", since), never)), to_micros(since)
-        tests.append(_Test("unused_for", node, lambda state: _last_use(state) < least))
+        tests.append(_used_before(ago(at, policy.unused_for)))
     if policy.importance_below is not None:
-        most = policy.importance_below
-        node_ = _compare("importance", "$lt", most)
-        tests.append(_Test("importance_below", node_, lambda state: state.values[IMPORTANCE] < most))
+        tests.append(_importance_below(policy.importance_below))
     if policy.expires_within is not None:
-        until = _ahead(at, policy.expires_within)
-        end = to_micros(until)
-        node_ = _compare("expires_at", "$lte", until)
-        tests.append(_Test("expires_within", node_, lambda state: _first(state.values[EXPIRES], end + 1) <= end))
+        tests.append(_expires_until(_after(at, policy.expires_within)))
     return tests
 
 
-def _tests_of_assemblies(policy: AssemblyForgetPolicy, at: datetime) -> list[_Test]:
-    tests: list[_Test] = []
+def _created_before(time: datetime) -> _CriterionTest:
+    micros = to_micros(time)
+    node = _compare("created_at", "$lt", time)
+    return _CriterionTest("older_than", node, lambda state: state.values[CREATED] < micros)
+
+
+def _used_before(time: datetime) -> _CriterionTest:
+    micros = to_micros(time)
+    never_used = And((IsIn(_field("accessed_at"), (None,)), _compare("created_at", "$lt", time)))
+    node = Or((_compare("accessed_at", "$lt", time), never_used))
+    return _CriterionTest("unused_for", node, lambda state: _last_use(state) < micros)
+
+
+def _importance_below(importance: float) -> _CriterionTest:
+    node = _compare("importance", "$lt", importance)
+    return _CriterionTest("importance_below", node, lambda state: state.values[IMPORTANCE] < importance)
+
+
+def _expires_until(time: datetime) -> _CriterionTest:
+    micros = to_micros(time)
+    node = _compare("expires_at", "$lte", time)
+    return _CriterionTest(
+        "expires_within", node, lambda state: _or_default(state.values[EXPIRES], micros + 1) <= micros
+    )
+
+
+def _over_budget_test(name: Criterion, keys: set[int]) -> _CriterionTest:
+    return _CriterionTest(name, None, lambda state: state.pk in keys)
+
+
+def _assembly_tests(policy: AssemblyForgetPolicy, at: datetime) -> list[_CriterionTest]:
+    tests: list[_CriterionTest] = []
     if policy.older_than is not None:
-        tests.append(_created_before("older_than", ago(at, policy.older_than)))
+        tests.append(_created_before(ago(at, policy.older_than)))
     if policy.inactive_for is not None:
-        since = to_micros(ago(at, policy.inactive_for))
-        tests.append(_Test("inactive_for", None, lambda s: _first(s.values[ACTIVATED], s.values[CREATED]) < since))
+        micros = to_micros(ago(at, policy.inactive_for))
+        tests.append(_CriterionTest("inactive_for", None, lambda state: _last_activation(state) < micros))
     if policy.activated_fewer_than is not None:
         times = policy.activated_fewer_than
-        tests.append(_Test("activated_fewer_than", None, lambda state: state.values[ACTIVATIONS] < times))
+        tests.append(_CriterionTest("activated_fewer_than", None, lambda state: state.values[ACTIVATIONS] < times))
     if policy.members_below is not None:
-        members = policy.members_below
-        tests.append(_Test("members_below", None, lambda state: state.members < members))
+        count = policy.members_below
+        tests.append(_CriterionTest("members_below", None, lambda state: state.members < count))
     return tests
-
-
-def _created_before(name: Criterion, when: datetime) -> _Test:
-    micros = to_micros(when)
-    return _Test(name, _compare("created_at", "$lt", when), lambda state: state.values[CREATED] < micros)
 
 
 def _field(name: str) -> Field:
@@ -164,117 +186,139 @@ def _compare(name: str, order: Order, operand: Scalar) -> Node:
     return Compare(_field(name), order, operand)
 
 
-def ago(at: datetime, length: object) -> datetime:
-    """The time *length*, a timedelta, before *at*, or the first that there is."""
+def ago(at: datetime, duration: object) -> datetime:
+    """The time *duration*, a timedelta, before *at*; at least the first time that a datetime can hold."""
     try:
-        return at - cast("timedelta", length)
+        return at - cast("timedelta", duration)
     except OverflowError:
-        return _FIRST
+        return _FIRST_TIME
 
 
-def _ahead(at: datetime, length: object) -> datetime:
+def _after(at: datetime, duration: object) -> datetime:
     try:
-        return at + cast("timedelta", length)
+        return at + cast("timedelta", duration)
     except OverflowError:
-        return _LAST
+        return _LAST_TIME
 
 
-def _first(one: int | None, other: int) -> int:
-    return other if one is None else one
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
-def _last_use(state: State) -> int:
-    return _first(state.values[ACCESSED], state.values[CREATED])
+def _last_use(state: RecordState) -> int:
+    return _or_default(state.values[ACCESSED], state.values[CREATED])
 
 
-class _Turns:
-    """Whose turn it is to go: the memory of least importance, then the one unused for longest, then the oldest."""
+def _last_activation(state: RecordState) -> int:
+    return _or_default(state.values[ACTIVATED], state.values[CREATED])
+
+
+class _ForgetOrder:
+    """The order in which memories are forgotten: the least important first, then the longest unused, then the oldest.
+
+    It keeps numbers only, so that the states of a whole namespace need not be in memory at once.
+    """
 
     def __init__(self) -> None:
-        self._columns: tuple[list[float], ...] = ([], [], [], [])
+        self._keys: list[int] = []
+        self._created: list[int] = []
+        self._used: list[int] = []
+        self._importance: list[float] = []
 
-    def add(self, state: State) -> None:
-        """Take one memory in."""
-        turn = (state.pk, state.values[CREATED], _last_use(state), state.values[IMPORTANCE])
-        for column, value in zip(self._columns, turn, strict=True):
-            column.append(value)
+    def add(self, state: RecordState) -> None:
+        """Add one memory."""
+        self._keys.append(state.pk)
+        self._created.append(state.values[CREATED])
+        self._used.append(_last_use(state))
+        self._importance.append(state.values[IMPORTANCE])
 
-    def order(self) -> npt.NDArray[np.intp]:
-        """Places of the memories that were taken in, in the order in which they would go."""
-        # As arrays: to sort a hundred thousand tuples Python holds the interpreter lock for a tenth of a second.
-        *times, importance = self._columns
-        return np.lexsort([*(np.array(column, dtype=np.int64) for column in times), np.array(importance, dtype=float)])
+    def indices(self) -> Indices:
+        """The indices of the memories, by when they were added here, in that order."""
+        # As arrays: to sort a hundred thousand tuples Python holds the GIL for a tenth of a second.
+        times = [np.array(column, dtype=np.int64) for column in (self._keys, self._created, self._used)]
+        return np.lexsort([*times, np.array(self._importance, dtype=float)])
 
 
-class _Held(NamedTuple):
-    """What a budget has to know of all memories it is for, in the order in which they would go."""
+class _ForgetQueue(NamedTuple):
+    """The memories that a budget counts, as columns, in the order in which they are forgotten."""
 
     keys: npt.NDArray[np.int64]
     bytes: npt.NDArray[np.int64]
     pinned: npt.NDArray[np.bool_]
 
     @classmethod
-    def read(cls, states: Iterable[State]) -> "_Held":
-        turns = _Turns()
+    def of(cls, states: Iterable[RecordState]) -> "_ForgetQueue":
+        order = _ForgetOrder()
         keys: list[int] = []
         sizes: list[int] = []
         pinned: list[bool] = []
         for state in states:
-            turns.add(state)
+            order.add(state)
             keys.append(state.pk)
             sizes.append(state.bytes)
             pinned.append(state.values[PINNED] != 0)
-        order = turns.order()
-        whole = np.array(keys, dtype=np.int64), np.array(sizes, dtype=np.int64), np.array(pinned, dtype=np.bool_)
-        return cls(whole[0][order], whole[1][order], whole[2][order])
+        indices = order.indices()
+        return cls(
+            np.array(keys, dtype=np.int64)[indices],
+            np.array(sizes, dtype=np.int64)[indices],
+            np.array(pinned, dtype=np.bool_)[indices],
+        )
 
 
-def _over_budget(
-    held: _Held, met: list[int] | None, policy: ForgetPolicy
+def _apply_budget(
+    queue: _ForgetQueue, keys: list[int] | None, policy: ForgetPolicy
 ) -> tuple[list[int], dict[Criterion, set[int]], tuple[int, int]]:
-    """Keys of what goes; of which of them a budget is a reason; count and bytes of what stays."""
-    meets = np.isin(held.keys, np.array(met or (), dtype=np.int64))
-    if met is not None and policy.match == "any":
-        gone, able = meets, ~held.pinned & ~meets
+    """Select memories until the rest is within the budget.
+
+    Args:
+        queue: every memory that the budget counts.
+        keys: of the memories that meet the other criteria; None where there are none.
+        policy: with the budget.
+
+    Returns:
+        The keys of the selected memories, those among them that each budget selected, and count and bytes of the
+        remaining memories.
+    """
+    meets_criteria = np.isin(queue.keys, np.array(keys or (), dtype=np.int64))
+    if keys is not None and policy.match == "any":
+        selected, candidates = meets_criteria, ~queue.pinned & ~meets_criteria
     else:
-        gone = np.zeros(len(held.keys), dtype=np.bool_)
-        able = ~held.pinned if met is None else meets
-    turn = np.flatnonzero(able)
-    count, size = int((~gone).sum()), int(held.bytes[~gone].sum())
-    freed = np.cumsum(held.bytes[turn])
-    many = 0 if policy.max_count is None else min(max(0, count - policy.max_count), len(turn))
-    large = 0
+        selected = np.zeros(len(queue.keys), dtype=np.bool_)
+        candidates = ~queue.pinned if keys is None else meets_criteria
+    indices = np.flatnonzero(candidates)
+    count, size = int((~selected).sum()), int(queue.bytes[~selected].sum())
+    freed = np.cumsum(queue.bytes[indices])
+    over_count = 0 if policy.max_count is None else min(max(0, count - policy.max_count), len(indices))
+    over_bytes = 0
     if policy.max_bytes is not None and size > policy.max_bytes:
-        large = min(int(np.searchsorted(freed, size - policy.max_bytes)) + 1, len(turn))
-    taken = max(many, large)
-    gone[turn[:taken]] = True
-    over: dict[Criterion, set[int]] = {}
+        over_bytes = min(int(np.searchsorted(freed, size - policy.max_bytes)) + 1, len(indices))
+    selected[indices[: max(over_count, over_bytes)]] = True
+    over_budget: dict[Criterion, set[int]] = {}
     if policy.max_count is not None:
-        over["max_count"] = set(held.keys[turn[:many]].tolist())
+        over_budget["max_count"] = set(queue.keys[indices[:over_count]].tolist())
     if policy.max_bytes is not None:
-        over["max_bytes"] = set(held.keys[turn[:large]].tolist())
-    rest = int((~gone).sum()), int(held.bytes[~gone].sum())
-    return held.keys[gone].tolist(), over, rest
+        over_budget["max_bytes"] = set(queue.keys[indices[:over_bytes]].tolist())
+    remaining = int((~selected).sum()), int(queue.bytes[~selected].sum())
+    return queue.keys[selected].tolist(), over_budget, remaining
 
 
-def _plan(
+def _to_plan(
     connection: Connection,
-    place: Place,
-    noun: RecordType,
+    scope: PlanScope,
+    record_type: RecordType,
     policy: ForgetPolicy | AssemblyForgetPolicy,
-    at: datetime,
     keys: Sequence[int],
-    tests: Sequence[_Test],
-    rest: tuple[int, int | None],
+    tests: Sequence[_CriterionTest],
+    remaining: tuple[int, int | None],
 ) -> ForgetPlan:
-    states = list(place.states(connection, noun, keys))
-    planned = []
-    for i, where in enumerate(_going(states, noun)):
+    states = list(scope.states(connection, record_type, keys))
+    candidates = []
+    for i, index in enumerate(_plan_order(states, record_type).tolist()):
         if i and i % CHUNK_SIZE == 0:
             yield_gil()
-        state = states[where]
-        reasons: list[Criterion] = [test.name for test in tests if test.holds(state)] or ["where"]
-        planned.append(
+        state = states[index]
+        reasons: list[Criterion] = [test.name for test in tests if test.is_met(state)] or ["where"]
+        candidates.append(
             ForgetCandidate(
                 id=state.id,
                 namespace=state.namespace,
@@ -285,23 +329,23 @@ def _plan(
             )
         )
     return ForgetPlan(
-        noun=noun.kind,
+        noun=record_type.kind,
         policy=policy,
-        namespace=place.namespace,
-        recursive=place.recursive,
-        created_at=at,
-        candidates=tuple(planned),
-        bytes=sum(each.bytes for each in planned),
-        remaining=rest[0],
-        remaining_bytes=rest[1],
+        namespace=scope.namespace,
+        recursive=scope.recursive,
+        created_at=scope.now,
+        candidates=tuple(candidates),
+        bytes=sum(candidate.bytes for candidate in candidates),
+        remaining=remaining[0],
+        remaining_bytes=remaining[1],
     )
 
 
-def _going(states: Sequence[State], noun: RecordType) -> list[int]:
-    """Places of records in the order in which they would go: memories by their turn, assemblies by age."""
-    if noun is ASSEMBLY:
-        return [int(i) for i in np.argsort(np.array([state.pk for state in states], dtype=np.int64))]
-    turns = _Turns()
+def _plan_order(states: Sequence[RecordState], record_type: RecordType) -> Indices:
+    """The indices of *states* in the order of a plan: memories as they are forgotten, assemblies by age."""
+    if record_type is ASSEMBLY:
+        return np.argsort(np.array([state.pk for state in states], dtype=np.int64))
+    order = _ForgetOrder()
     for state in states:
-        turns.add(state)
-    return [int(i) for i in turns.order()]
+        order.add(state)
+    return order.indices()

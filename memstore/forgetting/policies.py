@@ -1,7 +1,6 @@
-"""What is to be forgotten, what would be, and what was: policies, plans, and records in the trash.
+"""Forget policies, and the plans that the planner makes from them.
 
-A policy is a wish, and knows no store. A plan says of a store at one moment what a policy would take from it and why;
-making one changes nothing.
+A policy is checked when it is created, and is independent of any store.
 """
 
 from dataclasses import dataclass, field, fields
@@ -17,32 +16,32 @@ from memstore.validation.values import check_count, check_importance
 
 Match = Literal["all", "any"]
 
-_MOST = 2**62
+_MAX_COUNT = 2**62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetPolicy:
-    """Which memories are to be forgotten. Pinned ones never are, whatever it says.
+    """Which memories to forget. Pinned memories are never forgotten.
 
-    Each argument that is given is a criterion; `where` is none, it says among which memories they are looked for. Under
-    `match="all"` a memory goes that meets all criteria, under `"any"` one that meets any. With `where` alone all go
-    that match it.
+    Every argument but `where` and `match` is a criterion. `where` limits the policy to the memories that match a
+    filter. With `match="all"` a memory is selected if it meets all criteria, with `"any"` if it meets one. With
+    `where` alone every memory that matches is selected.
 
-    A budget (`max_count`, `max_bytes`) is met by memories as long as more are there than it allows. First goes the one
-    of least importance, of equals the one unused for longest (never touched: since it was created), then the older
-    one. Under `"all"` only those are taken that meet the other criteria, even if that leaves more than the budget;
-    under `"any"` the budget is for what the others leave. Pinned memories count, and stay.
+    A budget (`max_count`, `max_bytes`) selects memories until the rest is within it: the least important first, then
+    the one unused for longest (since its creation if it was never touched), then the oldest. With `"all"` it selects
+    only memories that meet the other criteria, even if the rest then exceeds the budget; with `"any"` it applies to
+    the memories that the other criteria leave. Pinned memories count towards the budget.
 
-    Spans are timedeltas, or seconds.
+    Durations are timedeltas, or seconds.
 
     Attributes:
         older_than: created longer ago than this.
-        unused_for: not touched for longer than this; where it never was, created longer ago.
-        importance_below: of less importance than this, 0 to 1.
-        expires_within: to expire within this time.
-        max_count: so many may stay.
-        max_bytes: so many bytes may stay: of ids, contents and metadata in UTF-8, and of vectors.
-        where: only memories that match this filter are taken, and counted.
+        unused_for: not touched for longer than this; never touched, and created longer ago than this.
+        importance_below: less important than this, 0 to 1.
+        expires_within: expires within this time.
+        max_count: how many memories may remain.
+        max_bytes: how many bytes may remain: of ids, contents and metadata in UTF-8, and of vectors.
+        where: only memories that match this filter are selected, and counted.
         match: `"all"` or `"any"`.
     """
 
@@ -56,28 +55,25 @@ class ForgetPolicy:
     match: Match = "all"
 
     def __post_init__(self) -> None:
-        for name in ("older_than", "unused_for", "expires_within"):
-            object.__setattr__(self, name, _span(name, getattr(self, name)))
+        _convert_durations(self, "older_than", "unused_for", "expires_within")
         if self.importance_below is not None:
             object.__setattr__(self, "importance_below", check_importance(self.importance_below))
-        for name in ("max_count", "max_bytes"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), 0, _MOST)
-        _check(self, "memory")
+        _check_counts(self, 0, "max_count", "max_bytes")
+        _check_selective(self, "memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssemblyForgetPolicy:
-    """Which assemblies are to be forgotten; their members stay.
+    """Which assemblies to forget. Their members remain.
 
-    Each argument that is given is a criterion; `where` and `match` are as of `ForgetPolicy`.
+    Every argument but `where` and `match` is a criterion; both work as in `ForgetPolicy`.
 
     Attributes:
         older_than: created longer ago than this: a timedelta, or seconds.
-        inactive_for: not activated for longer than this; where it never was, created longer ago.
+        inactive_for: not activated for longer than this; never activated, and created longer ago than this.
         activated_fewer_than: activated fewer times than this.
-        members_below: of fewer members than this; 1 is for the empty ones.
-        where: only assemblies that match this filter are taken.
+        members_below: with fewer members than this; 1 selects empty assemblies.
+        where: only assemblies that match this filter are selected.
         match: `"all"` or `"any"`.
     """
 
@@ -89,28 +85,25 @@ class AssemblyForgetPolicy:
     match: Match = "all"
 
     def __post_init__(self) -> None:
-        for name in ("older_than", "inactive_for"):
-            object.__setattr__(self, name, _span(name, getattr(self, name)))
-        for name in ("activated_fewer_than", "members_below"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), 1, _MOST)
-        _check(self, "assembly")
+        _convert_durations(self, "older_than", "inactive_for")
+        _check_counts(self, 1, "activated_fewer_than", "members_below")
+        _check_selective(self, "assembly")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetPlan:
-    """What a policy would take from a store as it was at one moment. Nothing has been changed.
+    """The records that a policy selects, as the store was at one time. Nothing has been changed.
 
     Attributes:
-        noun: of what it is: `"memory"` or `"assembly"`.
-        policy: what was asked for.
-        namespace: where.
-        recursive: whether also in all namespaces below.
-        created_at: when, UTC.
-        candidates: what would go, in the order in which a budget takes memories; assemblies by age, the oldest first.
-        bytes: what all of it holds.
-        remaining: how many records there would be after it, of those that the policy's `where` speaks of.
-        remaining_bytes: what they would hold; None where the policy has no budget, and nobody has looked.
+        noun: the kind of the records: `"memory"` or `"assembly"`.
+        policy: the policy.
+        namespace: the namespace that the plan is for.
+        recursive: whether it is also for all namespaces below.
+        created_at: when it was made, UTC.
+        candidates: the selected records, in the order in which a budget selects memories; assemblies oldest first.
+        bytes: the size of all candidates.
+        remaining: how many records would remain, of those that match the policy's `where`.
+        remaining_bytes: the size of those; None where the policy has no budget.
     """
 
     noun: Literal["memory", "assembly"]
@@ -127,28 +120,40 @@ class ForgetPlan:
         return len(self.candidates)
 
 
-def span(name: str, value: object) -> timedelta:
-    """*value*, seconds or a timedelta, as a timedelta from 0 on, else `InvalidError`."""
+def check_duration(name: str, value: object) -> timedelta:
+    """*value*, seconds or a timedelta, as a timedelta of 0 or longer; else `InvalidError`."""
     try:
         if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
-            length = value if isinstance(value, timedelta) else timedelta(seconds=value)
-            if length >= timedelta(0):
-                return length
+            duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
+            if duration >= timedelta(0):
+                return duration
     except (OverflowError, ValueError):
         pass
-    raise InvalidError(f"{name} is a time of 0 or longer, in seconds or as a timedelta; got {short_repr(value)}")
+    raise InvalidError(
+        f"{name} must be a duration of 0 or longer, in seconds or as a timedelta; got {short_repr(value)}"
+    )
 
 
-def _span(name: str, value: object) -> timedelta | None:
-    return None if value is None else span(name, value)
+def _convert_durations(policy: ForgetPolicy | AssemblyForgetPolicy, *names: str) -> None:
+    for name in names:
+        if getattr(policy, name) is not None:
+            object.__setattr__(policy, name, check_duration(name, getattr(policy, name)))
 
 
-def _check(policy: ForgetPolicy | AssemblyForgetPolicy, noun: RecordKind) -> None:
+def _check_counts(policy: ForgetPolicy | AssemblyForgetPolicy, least: int, *names: str) -> None:
+    for name in names:
+        if getattr(policy, name) is not None:
+            check_count(name, getattr(policy, name), least, _MAX_COUNT)
+
+
+def _check_selective(policy: ForgetPolicy | AssemblyForgetPolicy, kind: RecordKind) -> None:
+    """Raise `InvalidError` where the policy would select every record, or its `match` or `where` is not valid."""
     if policy.match not in get_args(Match):
-        raise InvalidError(f"match is 'all' or 'any'; got {short_repr(policy.match)}")
-    where = None if policy.where is None else filters.parse(policy.where, noun)
-    named = [f.name for f in fields(policy) if f.name not in ("where", "match") and getattr(policy, f.name) is not None]
-    if not named and where in (None, filters.EVERYTHING):
+        raise InvalidError(f"match must be 'all' or 'any'; got {short_repr(policy.match)}")
+    where = None if policy.where is None else filters.parse(policy.where, kind)
+    names = [f.name for f in fields(policy) if f.name not in ("where", "match")]
+    criteria = [name for name in names if getattr(policy, name) is not None]
+    if not criteria and where in (None, filters.EVERYTHING):
         raise InvalidError(
-            f"this policy says nothing, and would forget every {noun}: name a criterion, or a filter in where="
+            f"The policy has no criterion, and would forget every {kind}. Give it a criterion, or a filter as where=."
         )

@@ -11,7 +11,7 @@ from memstore.errors import InvalidError, NotFoundError
 from memstore.forgetting import planner
 from memstore.models.forgetting import TrashEntry
 from memstore.models.records import Namespace
-from memstore.repository import recalled, tombstones
+from memstore.repository import tombstones
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, RecordType
 from memstore.repository.vectors import VectorSpace
@@ -20,24 +20,30 @@ from memstore.timestamps import from_micros, to_micros
 
 
 def page(
-    connection: Connection, noun: RecordType, space: VectorSpace, namespace: Namespace, before: int | None, limit: int
+    connection: Connection,
+    record_type: RecordType,
+    space: VectorSpace,
+    namespace: Namespace,
+    before: int | None,
+    limit: int,
 ) -> tuple[list[TrashEntry[Any]], int | None]:
     """The next *limit* entries of the trash of *namespace*, latest first.
 
     Args:
         connection: in a transaction.
-        noun: of which records.
-        space: the vector space of *noun*.
-        namespace: whose trash.
-        before: where the page before ended; None for the first page.
+        record_type: the kind of the records.
+        space: the vector space of that kind.
+        namespace: of the trash.
+        before: the end of the previous page; None for the first page.
         limit: the size of the page.
 
     Returns:
-        The entries, and where they end; None if there are no more.
+        The entries, and the end of the page; None if there are no more.
     """
-    rows = tombstones.page(connection, noun, namespace, "forgotten", before, limit)
+    rows = tombstones.page(connection, record_type, namespace, "forgotten", before, limit)
     entries = [
-        TrashEntry(record=recalled.record_of(row, space), at=row.at, actor=row.actor, reason=row.reason) for row in rows
+        TrashEntry(record=tombstones.to_record(row, space), at=row.at, actor=row.actor, reason=row.reason)
+        for row in rows
     ]
     return entries, rows[-1].pk if len(rows) == limit else None
 
@@ -83,5 +89,5 @@ def purge(
     """
     before = planner.ago(context.now, older_than) if older_than else None
     return tombstones.purge(
-        context.connection, before, "forgotten", namespace, recursive=recursive, nouns=(record_type,)
+        context.connection, before, "forgotten", namespace, recursive=recursive, record_types=(record_type,)
     )

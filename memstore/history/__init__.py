@@ -1,5 +1,5 @@
-"""History: records as of an earlier moment, lists of changes, and undoing one change.
+"""History: records as of an earlier time, lists of changes, and the undo of one change.
 
-Reads use the change history in the file; an undo writes a new change.
+Reads take changes back from the present rows; an undo is recorded as a change of its own.
 May import `repository`, `sync`, `filters` and what those import.
 """

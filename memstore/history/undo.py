@@ -1,7 +1,7 @@
-"""Undoing a change: the fields, tags and members it changed are what they were before, and nothing else moves.
+"""Undo of one change: the fields, tags and members that it changed get their earlier values; nothing else changes.
 
-It is a change of its own, written down as one, and can be undone in turn. Whatever came later and depends on a change
-keeps it from being undone: another value of the same field, the same tag or member once more, or that the record went.
+An undo is recorded as a change of its own, and can be undone in turn. It is refused with `ConflictError` if a later
+change depends on the change: another value of the same field, the same tag or member, or a deletion of the record.
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection
 
 from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError, short_repr
-from memstore.history import as_of
+from memstore.history import as_of, changes
 from memstore.models.history import Change
 from memstore.models.records import Namespace
 from memstore.repository import (
@@ -17,174 +17,192 @@ from memstore.repository import (
     history_retention,
     history_writer,
     memberships,
+    record_keys,
     record_tags,
     records,
+    row_restore,
 )
-from memstore.repository import row_restore as statements
 from memstore.repository.context import WriteContext
-from memstore.repository.history_reader import GONE, Entry
+from memstore.repository.history_reader import DELETIONS, HistoryEntry
 from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RecordType
 from memstore.sync import composites
-from memstore.timestamps import EPOCH, to_micros
+from memstore.timestamps import to_micros
 
 
 def undo(context: WriteContext, namespace: Namespace, change: object) -> Change:
-    """Undo *change*, which is of *namespace* or of one below it; what was changed by that."""
+    """Undo *change*, which is of *namespace* or of one below it; the change that this made.
+
+    Raises:
+        ConflictError: a later change depends on it.
+        HistoryError: the history does not have the change.
+    """
     if not isinstance(change, Change):
-        raise InvalidError(f"undo takes a memstore.Change, such as history() gives; got {short_repr(change)}")
+        raise InvalidError(f"undo takes a memstore.Change, as history() returns them; got {short_repr(change)}")
     if change.namespace[: len(namespace)] != namespace:
         raise NotFoundError(change.noun, change.id, namespace)
-    connection, noun = context.connection, BY_KIND[change.noun]
-    entry, key = _found(connection, noun, change)
-    if entry.what in GONE:
-        _bring_back(context, noun, entry, change)
-    elif entry.born:
-        _remove(context, noun, entry, key, change)
+    connection, record_type = context.connection, BY_KIND[change.noun]
+    entry, key = _find_entry(connection, record_type, change)
+    if entry.change_kind in DELETIONS:
+        _undo_deletion(context, record_type, entry, change)
+    elif entry.creates:
+        _undo_addition(context, record_type, entry, key, change)
     else:
-        _take_back(context, noun, entry, change)
-    made = as_of.history(connection, context.spaces, noun, change.namespace, change.id, 1)[0]
-    if made.undoes != entry.number:
-        raise _refuse(change, "everything is as it was before it already")
-    return made
+        _undo_update(context, record_type, entry, change)
+    last = changes.history(connection, context.spaces, record_type, change.namespace, change.id, 1)[0]
+    if last.undoes != entry.number:
+        raise _conflict(change, "all values are those from before the change already")
+    return last
 
 
-def _found(connection: Connection, noun: RecordType, change: Change) -> tuple[Entry, int]:
+def _find_entry(connection: Connection, record_type: RecordType, change: Change) -> tuple[HistoryEntry, int]:
     """The row of *change*, and the key of its record."""
-    entry = history_reader.entry(connection, change.number)
-    known = as_of.keys(connection, noun, change.namespace, change.id)
-    keys = [] if entry is None or entry.kind != noun.kind else [k for k in known if entry.first <= k <= entry.key]
-    if entry is None or not keys:
-        since = history_retention.read(connection).since
-        raise HistoryError(
-            f"change {change.number} of {change.noun} {change.id!r} is not in this file's history, or not any more: "
-            "ask history() what is",
-            since=None if since is None else history_reader.moment(since),
-        )
-    return entry, keys[0]
+    entry = history_reader.read_entry(connection, change.number)
+    if entry is not None and entry.kind == record_type.kind:
+        for key in as_of.keys_of_id(connection, record_type, change.namespace, change.id):
+            if entry.first_key <= key <= entry.key:
+                return entry, key
+    since = history_retention.read(connection).since
+    raise HistoryError(
+        f"Change {change.number} of {change.noun} {change.id!r} is not in this file's history. It is of another file, "
+        "or too old and deleted. Call history() for the changes that can be undone.",
+        since=None if since is None else history_reader.decode_time(since),
+    )
 
 
-def _later(connection: Connection, noun: RecordType, key: int, entry: Entry) -> list[Entry]:
-    """What happened to a record after *entry* and was not undone, the latest first."""
+def _later_entries(
+    connection: Connection, record_type: RecordType, key: int, entry: HistoryEntry
+) -> list[HistoryEntry]:
+    """The changes of a record after *entry* that were not undone, the latest first."""
     undone: set[int] = set()
     later = []
-    for each in history_reader.entries(connection, noun, [key], entry.number + 1):
-        if each.number in undone:
+    for other in history_reader.entries_of(connection, record_type, [key], entry.number + 1):
+        if other.number in undone:
             continue
-        if each.undoes is not None and each.undoes > entry.number:
-            undone.add(each.undoes)
+        if other.undoes is not None and other.undoes > entry.number:
+            undone.add(other.undoes)
         else:
-            later.append(each)
+            later.append(other)
     return later
 
 
-def _refuse(change: Change, why: str, later: Iterable[int] = ()) -> ConflictError:
+def _conflict(change: Change, why: str, later: Iterable[int] = ()) -> ConflictError:
     numbers = tuple(sorted(set(later)))
-    named = f" (change {', '.join(map(str, numbers))}: undo that first)" if numbers else ""
-    of = f"change {change.number} of {change.noun} {change.id!r}"
-    return ConflictError(f"{of} cannot be undone: {why}{named}", later=numbers)
+    advice = ""
+    if numbers:
+        advice = f" Undo change {', '.join(map(str, reversed(numbers)))} first."
+    return ConflictError(
+        f"Change {change.number} of {change.noun} {change.id!r} cannot be undone: {why}.{advice}", later=numbers
+    )
 
 
-def _remove(context: WriteContext, noun: RecordType, entry: Entry, key: int, change: Change) -> None:
-    """Undo that a record came: it goes."""
+def _undo_addition(
+    context: WriteContext, record_type: RecordType, entry: HistoryEntry, key: int, change: Change
+) -> None:
+    """Delete the record that the change added or restored."""
     connection = context.connection
-    later = [each.number for each in _later(connection, noun, key, entry)]
+    later = [other.number for other in _later_entries(connection, record_type, key, entry)]
     if later:
-        raise _refuse(change, "the record was changed after that", later)
-    if noun is MEMORY:
-        joined = {
-            n
-            for owner in memberships.assemblies_of(connection, [key]).get(key, [])
-            for n in _joins(connection, owner, key)
-        }
+        raise _conflict(change, "the record was changed later", later)
+    if record_type is MEMORY:
+        containing = memberships.assemblies_of(connection, [key]).get(key, [])
+        joined = {number for assembly in containing for number in _joining_changes(connection, assembly, key)}
         if any(number > entry.number for number in joined):
-            raise _refuse(change, "the memory became a member of an assembly after that", joined)
-    history_writer.delete_records(context, noun, [key], undoes=entry.number)
+            raise _conflict(change, "the memory became a member of an assembly later", joined)
+    history_writer.delete_records(context, record_type, [key], undoes=entry.number)
 
 
-def _joins(connection: Connection, owner: int, key: int) -> list[int]:
-    """The change by which a memory last became a member of an assembly."""
-    for each in history_reader.entries(connection, ASSEMBLY, [owner]):
-        if each.born or key in each.members()[0]:
-            return [each.number]
-    run = history_reader.run(connection, ASSEMBLY, owner)
-    return [] if run is None else [run.number]
+def _joining_changes(connection: Connection, assembly: int, memory: int) -> list[int]:
+    """The number of the change by which a memory last became a member of an assembly, if the history has it."""
+    for entry in history_reader.entries_of(connection, ASSEMBLY, [assembly]):
+        if entry.creates or memory in entry.member_changes()[0]:
+            return [entry.number]
+    addition = history_reader.addition_of(connection, ASSEMBLY, assembly)
+    return [] if addition is None else [addition.number]
 
 
-def _bring_back(context: WriteContext, noun: RecordType, entry: Entry, change: Change) -> None:
-    """Undo that a record went: it is there again under its key, with all that it had and can have still."""
+def _undo_deletion(context: WriteContext, record_type: RecordType, entry: HistoryEntry, change: Change) -> None:
+    """Store the deleted record again under its key, with the memberships whose other end exists."""
     connection = context.connection
-    if entry.what == "forgotten":
-        raise _refuse(change, "what was forgotten lies in the trash: bring it back by restore()")
-    if entry.what == "merged":
-        raise _refuse(change, "the assembly went into a merge: undo that by unmerge()")
-    later = [each.number for each in _later(connection, noun, entry.key, entry)]
-    if later:
-        raise _refuse(change, "the record came back after that", later)
-    taken = records.key_of(connection, noun, change.namespace, change.id, EPOCH)
-    if taken is not None:
-        run = history_reader.run(connection, noun, taken)
-        raise _refuse(change, "the id was given to another record after that", [] if run is None else [run.number])
-    was = history_reader.before(entry, None)
-    if was is None:
-        raise ConflictError(f"change {entry.number} says nothing of what was there")
-    expires = was.columns.get("expires_at")
-    if expires is not None and expires <= to_micros(context.now):
-        raise _refuse(change, "the memory's time has come, so it would be deleted at once: add it anew")
-    as_of.check(noun, was, context.spaces)
-    statements.insert_again(connection, noun, was)
-    record_tags.add_tags(connection, noun, was.namespace_pk, [(was.pk, was.tags)])
-    if was.vector is not None:
-        statements.put_vector(connection, context.spaces["memory"], was.pk, was.vector, was.checksum)
-    if noun is ASSEMBLY:
-        members = statements.there(connection, MEMORY, entry.pairs("members"))
-        composites.extend(context, was.pk, members)
+    _check_restorable(context, record_type, entry, change)
+    version = history_reader.version_before(entry, None)
+    if version is None:
+        raise ConflictError(f"Change {entry.number} cannot be undone: it stores no version of the record.")
+    expires_at = version.columns.get("expires_at")
+    if expires_at is not None and expires_at <= to_micros(context.now):
+        raise _conflict(change, "the memory has expired, and would be deleted at once. Add it again instead")
+    as_of.check_version(record_type, version, context.spaces)
+    row_restore.insert_row(connection, record_type, version)
+    record_tags.add_tags(connection, record_type, version.namespace_pk, [(version.pk, version.tags)])
+    if version.vector is not None:
+        row_restore.set_vector(connection, context.spaces["memory"], version.pk, version.vector, version.checksum)
+    if record_type is ASSEMBLY:
+        members = record_keys.existing(connection, MEMORY, entry.partners("members"))
+        composites.extend(context, version.pk, members)
     else:
-        for owner in statements.there(connection, ASSEMBLY, entry.pairs("assemblies")):
-            composites.extend(context, owner, [was.pk])
-    history_writer.record_restoration(context, noun, [was.pk], undoes=entry.number)
+        for assembly in record_keys.existing(connection, ASSEMBLY, entry.partners("assemblies")):
+            composites.extend(context, assembly, [version.pk])
+    history_writer.record_restoration(context, record_type, [version.pk], undoes=entry.number)
 
 
-def _take_back(context: WriteContext, noun: RecordType, entry: Entry, change: Change) -> None:
-    """Undo that a record was changed."""
+def _check_restorable(context: WriteContext, record_type: RecordType, entry: HistoryEntry, change: Change) -> None:
+    """Raise `ConflictError` where the deleted record cannot be stored again."""
+    if entry.change_kind == "forgotten":
+        raise _conflict(change, "the record is in the trash. Call recover() instead")
+    if entry.change_kind == "merged":
+        raise _conflict(change, "the assembly was merged. Call unmerge() instead")
     connection = context.connection
-    later = _later(connection, noun, entry.key, entry)
-    if not statements.there(connection, noun, [entry.key]):
-        raise _refuse(change, "the record went after that", [each.number for each in later if each.what in GONE][:1])
-    later = [each for each in later if each.what == "updated"]  # what went and came back is as it was
-    old = dict(entry.known())
-    meeting = [each.number for each in later if _meet(entry, each)]
-    if meeting:
-        raise _refuse(change, "the same was changed after that", meeting)
-    came, went = entry.members()
-    missing = went.keys() - set(statements.there(connection, MEMORY, went))
+    later = [other.number for other in _later_entries(connection, record_type, entry.key, entry)]
+    if later:
+        raise _conflict(change, "the record was restored later", later)
+    other_key = records.key_of(connection, record_type, change.namespace, change.id, context.now)
+    if other_key is not None:
+        addition = history_reader.addition_of(connection, record_type, other_key)
+        numbers = [] if addition is None else [addition.number]
+        raise _conflict(change, "the id was given to another record later", numbers)
+
+
+def _undo_update(context: WriteContext, record_type: RecordType, entry: HistoryEntry, change: Change) -> None:
+    """Give the record the values, tags and members that it had before the change."""
+    connection = context.connection
+    later = _later_entries(connection, record_type, entry.key, entry)
+    if not record_keys.existing(connection, record_type, [entry.key]):
+        deletions = [other.number for other in later if other.change_kind in DELETIONS]
+        raise _conflict(change, "the record was deleted later", deletions[:1])
+    later = [other for other in later if other.change_kind == "updated"]  # a deletion and its undo change no value
+    old = dict(entry.old_values())
+    overlapping = [other.number for other in later if _overlaps(entry, other)]
+    if overlapping:
+        raise _conflict(change, "the same values were changed later", overlapping)
+    added, removed = entry.member_changes()
+    missing = removed.keys() - set(record_keys.existing(connection, MEMORY, removed))
     if missing:
-        named = ", ".join(repr(went[key]) for key in sorted(missing))
-        raise _refuse(change, f"memories that it would make members again are not there any more: {named}")
-    stamped = any("updated_at" in each.known() for each in later)
-    with history_writer.record_update(context, noun, [entry.key], undoes=entry.number) as noted:
-        values = {name: value for name, value in old.items() if name in history_writer.COLUMNS[noun.kind]}
-        if stamped and "updated_at" in values:
-            values["updated_at"] = to_micros(context.now)  # of another change after it, which stays
-        statements.change(connection, noun, entry.key, values)
+        ids = ", ".join(repr(removed[key]) for key in sorted(missing))
+        raise _conflict(change, f"memories that would become members again do not exist any more: {ids}")
+    with history_writer.record_update(context, record_type, [entry.key], undoes=entry.number) as members:
+        values = {name: value for name, value in old.items() if name in history_writer.COLUMNS[record_type.kind]}
+        if "updated_at" in values and any("updated_at" in other.old_values() for other in later):
+            values["updated_at"] = to_micros(context.now)  # a later change of other fields stays, and was later
+        row_restore.update_columns(connection, record_type, entry.key, values)
         if "embedding" in old:
-            statements.put_vector(connection, context.spaces["memory"], entry.key, entry.vector, entry.checksum)
-        _take_back_tags(context, noun, entry)
-        if came or went:
-            ended = memberships.remove_members(connection, entry.key, sorted(came))
-            noted.note(entry.key, composites.extend(context, entry.key, sorted(went)), ended)
+            row_restore.set_vector(connection, context.spaces["memory"], entry.key, entry.vector, entry.checksum)
+        _undo_tags(context, record_type, entry)
+        if added or removed:
+            ended = memberships.remove_members(connection, entry.key, sorted(added))
+            members.note(entry.key, composites.extend(context, entry.key, sorted(removed)), ended)
 
 
-def _take_back_tags(context: WriteContext, noun: RecordType, entry: Entry) -> None:
-    came, went = entry.tags()
-    if came or went:
-        was = history_writer.current_versions(context.connection, noun, [entry.key])[entry.key]
-        record_tags.replace_tags(context.connection, noun, was.namespace_pk, {was.pk: (was.tags - came) | went})
+def _undo_tags(context: WriteContext, record_type: RecordType, entry: HistoryEntry) -> None:
+    added, removed = entry.tag_changes()
+    if added or removed:
+        version = history_writer.current_versions(context.connection, record_type, [entry.key])[entry.key]
+        tags = (version.tags - added) | removed
+        record_tags.replace_tags(context.connection, record_type, version.namespace_pk, {version.pk: tags})
 
 
-def _meet(one: Entry, later: Entry) -> bool:
-    """Whether a later change is of something that *one* changed, other than the time of it."""
-    fields = (one.known().keys() & later.known().keys()) - {"updated_at", "tags", "members"}
-    tags = frozenset().union(*one.tags()) & frozenset().union(*later.tags())
-    mine, theirs = one.members(), later.members()
-    members = (mine[0].keys() | mine[1].keys()) & (theirs[0].keys() | theirs[1].keys())
+def _overlaps(entry: HistoryEntry, later: HistoryEntry) -> bool:
+    """Whether a later change is of a field, tag or member that *entry* changed; `updated_at` does not count."""
+    fields = (entry.old_values().keys() & later.old_values().keys()) - {"updated_at", "tags", "members"}
+    tags = frozenset().union(*entry.tag_changes()) & frozenset().union(*later.tag_changes())
+    (added, removed), (later_added, later_removed) = entry.member_changes(), later.member_changes()
+    members = (added.keys() | removed.keys()) & (later_added.keys() | later_removed.keys())
     return bool(fields or tags or members)

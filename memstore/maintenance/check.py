@@ -18,7 +18,7 @@ from memstore.index.hnsw import BrokenLinksError
 from memstore.index.hybrid import HybridIndex
 from memstore.models.records import Namespace
 from memstore.models.reports import Finding, FindingKind
-from memstore.repository import recalled, tombstones, vectors
+from memstore.repository import tombstones, vectors
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
@@ -164,7 +164,7 @@ def _read_error(connection: Connection, space: VectorSpace, keys: list[int]) -> 
     """The error of reading the tombstones *keys*; None if all can be read."""
     try:
         for row in tombstones.read(connection, BY_KIND[space.kind], keys):
-            recalled.record_of(row, space)
+            tombstones.to_record(row, space)
     except DamagedError as error:
         return error
     return None

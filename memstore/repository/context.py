@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal_column, select
 
 from memstore.actor import Actor
 from memstore.models.records import RecordKind
@@ -19,7 +19,7 @@ from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import journal
 from memstore.timestamps import now, to_micros
 
-_LAST_TIME = Prepared(select(journal.c.at).order_by(journal.c.pk.desc()).limit(1))
+_LAST_TIME = Prepared(lambda: select(journal.c.at).order_by(journal.c.pk.desc()).limit(literal_column("1")))
 
 
 class TransactionTime:
@@ -46,9 +46,8 @@ class TransactionTime:
         if self.retention is None:
             self.retention = history_retention.read(connection)
             if self.retention.keep != "off":
-                row = _LAST_TIME.run(connection).fetchone()
-                last = row[0] if row is not None and type(row[0]) is int else 0
-                self.at = max(to_micros(now()), last)
+                last = _LAST_TIME.value(connection)
+                self.at = max(to_micros(now()), last if type(last) is int else 0)
         return self.retention.keep != "off"
 
 

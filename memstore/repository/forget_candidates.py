@@ -1,34 +1,42 @@
-"""What a plan to forget has to know of each record, read in pieces; nothing here changes a row."""
+"""What a forget plan reads of each record. Nothing here changes a row."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Select, bindparam, cast, func, select
 
-from memstore.concurrency import chunks
 from memstore.models.records import Namespace, RecordKind
 from memstore.repository.corruption import corrupt_value, expect_stored
-from memstore.repository.key_lists import keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
-from memstore.repository.statements import Prepared
+from memstore.repository.key_lists import listed_keys
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
+from memstore.repository.statements import prepared_by_kind
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import assembly_member, namespace
 
-STATE: dict[RecordKind, tuple[str, ...]] = {
+STATE_COLUMNS: dict[RecordKind, tuple[str, ...]] = {
     "memory": ("created_at", "updated_at", "expires_at", "accessed_at", "access_count", "importance", "pinned"),
     "assembly": ("created_at", "updated_at", "revision", "activated_at", "activation_count"),
 }
-"""The columns that say whether a record is still what a plan took it to be: times as they are stored."""
+"""The columns whose values show whether a record has changed since the plan was made; times as they are stored."""
 
-_TEXTS: dict[RecordKind, tuple[str, ...]] = {
+_TEXT_COLUMNS: dict[RecordKind, tuple[str, ...]] = {
     "memory": ("id", "content", "metadata"),
     "assembly": ("id", "name", "description", "topics", "metadata"),
 }
 
 
-class State(NamedTuple):
-    """A record as a plan sees it: *values* are those of the columns in `STATE`; only an assembly has members."""
+class RecordState(NamedTuple):
+    """A record as a plan reads it.
+
+    Attributes:
+        pk: its key.
+        namespace: its namespace.
+        id: its id.
+        bytes: of its texts and metadata in UTF-8, and of its vector.
+        members: how many members an assembly has; 0 for a memory.
+        values: the values of the columns in `STATE_COLUMNS`.
+    """
 
     pk: int
     namespace: Namespace
@@ -38,33 +46,39 @@ class State(NamedTuple):
     values: tuple[Any, ...]
 
 
-def states(connection: Connection, noun: RecordType, space: VectorSpace, keys: Sequence[int]) -> Iterator[State]:
+def states(
+    connection: Connection, record_type: RecordType, space: VectorSpace, keys: Sequence[int]
+) -> Iterator[RecordState]:
     """The records of *keys* that exist, in no order. Raises `DamagedError`."""
-    for some in chunks(keys):
-        with expect_stored(noun.kind):
-            for row in _STATES[noun.kind].run(connection, keys=keys_json(some), space=space.pk):
-                pk, path, id, size, members, *values = row
-                if type(id) is not str or any(type(value) not in (int, float, type(None)) for value in values):
-                    raise corrupt_value(noun.kind, "an id as str and numbers or NULL", row)
-                yield State(pk, namespace_parts(path), id, size, members, tuple(values))
+    for row in _STATES[record_type.kind].of_keys(connection, keys, space=space.pk):
+        with expect_stored(record_type.kind):
+            pk, path, id, size, members, *values = row
+            if type(id) is not str or any(type(value) not in (int, float, type(None)) for value in values):
+                raise corrupt_value(record_type.kind, "an id as str and times and counts as numbers", row)
+            yield RecordState(pk, namespace_parts(path), id, size, members, tuple(values))
 
 
-def _statement(noun: RecordType) -> Prepared:
-    c, vectors = noun.table.c, noun.vectors.c
-    vector = select(func.length(vectors.vector)).where(
-        noun.vector_owner == c.pk, vectors.space_pk == bindparam("space")
+def _states(record_type: RecordType) -> Select[Any]:
+    c, vectors = record_type.table.c, record_type.vectors.c
+    vector_size = select(func.length(vectors.vector)).where(
+        record_type.vector_owner == c.pk, vectors.space_pk == bindparam("space")
     )
-    size: ColumnElement[int] = func.coalesce(vector.scalar_subquery(), 0)
-    for name in _TEXTS[noun.kind]:
-        size = size + func.length(cast(c[name], LargeBinary))  # of a text SQLite counts characters, up to U+0000
-    held = select(func.count()).select_from(assembly_member).where(assembly_member.c.assembly_pk == c.pk)
-    members = held.scalar_subquery() if noun is ASSEMBLY else func.length("")
-    read = select(c.pk, namespace.c.path, c.id, size, members, *(c[name] for name in STATE[noun.kind]))
-    joined = read.join_from(noun.table, namespace, namespace.c.pk == c.namespace_pk)
-    return Prepared(joined.where(c.pk.in_(select(keys_in().c.value))))
+    size: ColumnElement[int] = func.coalesce(vector_size.scalar_subquery(), 0)
+    for name in _TEXT_COLUMNS[record_type.kind]:
+        # As bytes: the length of a text in SQLite is in characters, and only up to the first U+0000.
+        size = size + func.length(cast(c[name], LargeBinary))
+    count = select(func.count()).select_from(assembly_member).where(assembly_member.c.assembly_pk == c.pk)
+    members = count.scalar_subquery() if record_type is ASSEMBLY else func.length("")
+    columns = select(
+        c.pk, namespace.c.path, c.id, size, members, *(c[name] for name in STATE_COLUMNS[record_type.kind])
+    )
+    joined = columns.join_from(record_type.table, namespace, namespace.c.pk == c.namespace_pk)
+    return joined.where(c.pk.in_(listed_keys()))
 
 
-_STATES = {noun.kind: _statement(noun) for noun in RECORD_TYPES}
-CREATED, EXPIRES, ACCESSED = (STATE[MEMORY.kind].index(name) for name in ("created_at", "expires_at", "accessed_at"))
-IMPORTANCE, PINNED = (STATE[MEMORY.kind].index(name) for name in ("importance", "pinned"))
-ACTIVATED, ACTIVATIONS = (STATE[ASSEMBLY.kind].index(name) for name in ("activated_at", "activation_count"))
+_STATES = prepared_by_kind(_states)
+CREATED, EXPIRES, ACCESSED = (
+    STATE_COLUMNS[MEMORY.kind].index(name) for name in ("created_at", "expires_at", "accessed_at")
+)
+IMPORTANCE, PINNED = (STATE_COLUMNS[MEMORY.kind].index(name) for name in ("importance", "pinned"))
+ACTIVATED, ACTIVATIONS = (STATE_COLUMNS[ASSEMBLY.kind].index(name) for name in ("activated_at", "activation_count"))

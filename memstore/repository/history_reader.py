@@ -1,86 +1,111 @@
-"""The journal read backwards: what records were, from what they are.
+"""The change history read backwards: the versions that records had before a change.
 
-A record as of a moment is its row as it is, with each of its changes after that moment taken back, the latest first.
-Which changes those are a number says: the first of them. What a row of the journal says is believed only where it can
-be what was written; everything else is a `DamagedError`.
+The version of a record before change n is its present row with change n and every later one taken back, the latest
+first. ChangeKind a row of the history holds is checked before it is used: anything but what the history writer stores
+raises `DamagedError`.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, bindparam, func, select, text
+from sqlalchemy import Connection, bindparam, func, literal_column, select, text
 
-from memstore.concurrency import chunks, yield_gil
+from memstore.concurrency import chunks
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError, HistoryError
 from memstore.models.history import ChangeKind
 from memstore.models.records import RecordKind
-from memstore.repository import history_retention
-from memstore.repository import history_writer as writing
+from memstore.repository import history_retention, history_writer, memberships, record_keys
 from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.history_writer import COLUMNS, RowVersion
-from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.statements import Prepared
-from memstore.schema.tables import assembly_member, journal
+from memstore.schema.tables import journal
 from memstore.timestamps import from_micros
 
-GONE = frozenset({"deleted", "expired", "forgotten", "merged"})
-"""What is said of a record that went: the row has all of it."""
+DELETIONS = frozenset({"deleted", "expired", "forgotten", "merged"})
+"""The changes after which a record does not exist; their rows hold all of it."""
 
-_SCAN = 1_000  # rows that are read before others may run
+_CHANGE_KINDS = DELETIONS | {"added", "updated", "restored"}
+_FETCH = 1_000  # rows that are read before other threads may run
 
-_added, _others = text("what = 'added'"), text("what <> 'added'")  # as the partial indexes have them
-_entry = select(*journal.c)
-_BOUNDS = Prepared(select(func.min(journal.c.pk), func.max(journal.c.pk)))
-_FROM = Prepared(
-    select(journal.c.pk, journal.c.at).where(journal.c.pk >= bindparam("pk")).order_by(journal.c.pk).limit(1)
-)
-_ENTRY = Prepared(_entry.where(journal.c.pk == bindparam("pk")))
-_ENTRIES = Prepared(
-    _entry.with_hint(journal, "INDEXED BY ix_journal_changed", "sqlite")
-    .where(journal.c.kind == bindparam("kind"), _others, journal.c.last_pk.in_(select(keys_in().c.value)))
-    .where(journal.c.pk >= bindparam("number"))
-    .order_by(journal.c.pk.desc())
-)
-_RUN = Prepared(
-    select(journal.c.pk, journal.c.first_pk, journal.c.last_pk)
-    .with_hint(journal, "INDEXED BY ix_journal_added", "sqlite")
-    .where(journal.c.kind == bindparam("kind"), _added, journal.c.last_pk >= bindparam("key"))
-    .order_by(journal.c.last_pk)
-    .limit(1)
-)
-_OF_ID = Prepared(
-    select(journal.c.last_pk)
-    .distinct()
-    .with_hint(journal, "INDEXED BY ix_journal_id", "sqlite")
-    .where(journal.c.namespace_pk == bindparam("namespace"), journal.c.kind == bindparam("kind"))
-    .where(journal.c.id == bindparam("id"))
-)
-_TOUCHED = Prepared(
-    select(journal.c.namespace_pk, journal.c.last_pk).where(
-        journal.c.pk >= bindparam("number"),
-        journal.c.pk <= bindparam("upto"),
-        journal.c.kind == bindparam("kind"),
-        _others,
+_is_addition, _is_other = text("what = 'added'"), text("what <> 'added'")  # as in the partial indexes
+_of_kind = journal.c.kind == bindparam("kind")
+_BOUNDS = Prepared(lambda: select(func.min(journal.c.pk), func.max(journal.c.pk)))
+_NEXT_TIME = Prepared(
+    lambda: (
+        select(journal.c.pk, journal.c.at)
+        .where(journal.c.pk >= bindparam("pk"))
+        .order_by(journal.c.pk)
+        .limit(literal_column("1"))
     )
 )
-_MEMBERS = Prepared(select(assembly_member.c.memory_pk).where(assembly_member.c.assembly_pk == bindparam("assembly")))
+_ENTRY = Prepared(lambda: select(*journal.c).where(journal.c.pk == bindparam("pk")))
+_ENTRIES = Prepared(
+    lambda: (
+        select(*journal.c)
+        .with_hint(journal, "INDEXED BY ix_journal_changed", "sqlite")
+        .where(_of_kind, _is_other, journal.c.last_pk.in_(listed_keys()))
+        .where(journal.c.pk >= bindparam("number"))
+        .order_by(journal.c.pk.desc())
+    )
+)
+_ADDITION = Prepared(
+    lambda: (
+        select(journal.c.pk, journal.c.first_pk, journal.c.last_pk)
+        .with_hint(journal, "INDEXED BY ix_journal_added", "sqlite")
+        .where(_of_kind, _is_addition, journal.c.last_pk >= bindparam("key"))
+        .order_by(journal.c.last_pk)
+        .limit(literal_column("1"))
+    )
+)
+_KEYS_OF_ID = Prepared(
+    lambda: (
+        select(journal.c.last_pk)
+        .distinct()
+        .with_hint(journal, "INDEXED BY ix_journal_id", "sqlite")
+        .where(journal.c.namespace_pk == bindparam("namespace"), _of_kind, journal.c.id == bindparam("id"))
+    )
+)
+_CHANGED = Prepared(
+    lambda: select(journal.c.namespace_pk, journal.c.last_pk).where(
+        journal.c.pk >= bindparam("number"), journal.c.pk <= bindparam("upto"), _of_kind, _is_other
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the journal; times as stored. `old` is None where nothing is known of what was there."""
+class HistoryEntry:
+    """A row of the history.
+
+    Attributes:
+        number: of the change.
+        kind: of the record.
+        namespace_pk: the key of the record's namespace.
+        first_key: the first key of an addition; else as `key`.
+        key: the record's key; the last key of an addition.
+        id: the record's id, where the row holds it.
+        change_kind: what the change did.
+        at: microseconds since the epoch.
+        actor: who made the change.
+        reason: why.
+        undoes: the number of the change that this one undid.
+        old: the values before the change; None where the record could not be read then, and for additions.
+        vector: the vector before the change, if that was changed.
+        checksum: of the vector.
+    """
 
     number: int
     kind: RecordKind
     namespace_pk: int
-    first: int
+    first_key: int
     key: int
     id: str | None
-    what: ChangeKind
+    change_kind: ChangeKind
     at: int
     actor: str | None
     reason: str | None
@@ -90,156 +115,158 @@ class Entry:
     checksum: int | None
 
     @property
-    def born(self) -> bool:
-        """Whether the record was not there before."""
-        return self.what in ("added", "restored")
+    def creates(self) -> bool:
+        """Whether the record did not exist before this change."""
+        return self.change_kind in ("added", "restored")
 
-    def known(self) -> Mapping[str, Any]:
-        """`old`. Raises `DamagedError`."""
+    def old_values(self) -> Mapping[str, Any]:
+        """`old`. Raises `DamagedError` where it is None."""
         if self.old is None:
             raise DamagedError(
-                f"change {self.number} of {self.kind} {self.id or self.key!r} was made while the record could not be "
-                "read, so nothing before it is known: ask for a later moment"
+                f"The {self.kind} {self.id or self.key!r} could not be read when change {self.number} was made, so its "
+                "earlier versions are unknown. Ask for a later time."
             )
         return self.old
 
-    def tags(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The tags that came with this change, and those that went."""
-        came, went = self._two("tags")
-        return frozenset(came), frozenset(went)
+    def tag_changes(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The tags that this change added, and those it removed."""
+        added, removed = self._changes("tags")
+        return frozenset(added), frozenset(removed)
 
-    def members(self) -> tuple[dict[int, str], dict[int, str]]:
-        """The memories that became members with this change, and those that ended being it: ids by key."""
-        if self.what in GONE:
-            return {}, self.pairs("members")
-        came, went = self._two("members")
-        return _pairs(came), _pairs(went)
+    def member_changes(self) -> tuple[dict[int, str], dict[int, str]]:
+        """The members that this change added to an assembly, and those it removed: ids by key."""
+        if self.change_kind in DELETIONS:
+            return {}, self.partners("members")
+        added, removed = self._changes("members")
+        return _ids_by_key(added), _ids_by_key(removed)
 
-    def pairs(self, name: str) -> dict[int, str]:
-        """Keys and ids that a record that went had under *name*."""
-        return _pairs(self.known().get(name, []))
+    def partners(self, name: str) -> dict[int, str]:
+        """Keys and ids that a deletion stored under *name*: `members` or `assemblies`."""
+        return _ids_by_key(self.old_values().get(name, []))
 
-    def _two(self, name: str) -> tuple[list[Any], list[Any]]:
-        came, went = self.known().get(name, ([], []))
-        return came, went
+    def _changes(self, name: str) -> tuple[list[Any], list[Any]]:
+        added, removed = self.old_values().get(name, ([], []))
+        return added, removed
 
 
-class Run(NamedTuple):
-    """Keys that one write added, and the number of that change."""
+class Addition(NamedTuple):
+    """A change that added records: its number, and the first and the last of their keys."""
 
     number: int
-    first: int
-    last: int
+    first_key: int
+    last_key: int
 
 
-def after(connection: Connection, at: int) -> int:
-    """The number of the first change after the moment *at*; one more than the last's where there is none.
+def first_after(connection: Connection, at: int) -> int:
+    """The number of the first change after the time *at*; one more than the last where there is none.
 
     Raises:
-        HistoryError: what was there then is not known, or not any more.
+        HistoryError: the history is not complete since then.
     """
-    check_known(connection, at)
-    least, most = _BOUNDS.run(connection).fetchone()
-    if least is None:
-        return last(connection) + 1
-    low, high = _whole(least), _whole(most) + 1
+    check_complete(connection, at)
+    first, last = _BOUNDS.run(connection).fetchone()
+    if first is None:
+        return last_number(connection) + 1
+    low, high = _integer(first), _integer(last) + 1
     while low < high:
         middle = (low + high) // 2
-        number, when = _FROM.run(connection, pk=middle).fetchone()
-        if _whole(when) > at:
+        number, time = _NEXT_TIME.run(connection, pk=middle).fetchone()
+        if _integer(time) > at:
             high = middle
         else:
-            low = _whole(number) + 1
+            low = _integer(number) + 1
     return low
 
 
-def check_known(connection: Connection, at: int) -> None:
-    """Raise `HistoryError` where what was there at the moment *at* is not known, or not any more."""
+def check_complete(connection: Connection, at: int) -> None:
+    """Raise `HistoryError` where the history is not complete since the time *at*."""
     since = history_retention.read(connection).since
     if since is None or at < since:
-        raise HistoryError.before(None if since is None else moment(since))
+        raise HistoryError.before(None if since is None else decode_time(since))
 
 
-def last(connection: Connection) -> int:
+def last_number(connection: Connection) -> int:
     """The number of the last change; 0 where there is none."""
-    most = _BOUNDS.run(connection).fetchone()[1]
-    return 0 if most is None else _whole(most)
+    last = _BOUNDS.run(connection).fetchone()[1]
+    return 0 if last is None else _integer(last)
 
 
-def moment(micros: object) -> Any:
+def decode_time(micros: object) -> datetime:
     """A stored time as a datetime. Raises `DamagedError`."""
     with expect_stored("journal.at"):
-        return from_micros(_whole(micros))
+        return from_micros(_integer(micros))
 
 
-def entry(connection: Connection, number: int) -> Entry | None:
-    """The row of one change; None where there is none, or none any more."""
+def read_entry(connection: Connection, number: int) -> HistoryEntry | None:
+    """One change; None where the history does not have it."""
     with translated():
         row = _ENTRY.run(connection, pk=number).fetchone()
-        return None if row is None else _as_entry(row)
+        return None if row is None else _entry_of(row)
 
 
-def entries(connection: Connection, noun: RecordType, keys: Sequence[int], number: int = 0) -> Iterator[Entry]:
-    """What changed of records, named by key, from *number* on, the latest first; not that they were added."""
+def entries_of(
+    connection: Connection, record_type: RecordType, keys: Sequence[int], number: int = 0
+) -> Iterator[HistoryEntry]:
+    """The changes of the records *keys* from *number* on, the latest first; without additions."""
     with translated():
-        for row in _ENTRIES.run(connection, kind=noun.kind, keys=keys_json(keys), number=number):
-            yield _as_entry(row)
+        for row in _ENTRIES.run(connection, kind=record_type.kind, keys=keys_json(keys), number=number):
+            yield _entry_of(row)
 
 
-def run(connection: Connection, noun: RecordType, key: int) -> Run | None:
-    """With which keys a record was added; None where that is not known, or not any more."""
-    row = _RUN.run(connection, kind=noun.kind, key=key).fetchone()
+def addition_of(connection: Connection, record_type: RecordType, key: int) -> Addition | None:
+    """The change that added a record; None where the history does not have it."""
+    row = _ADDITION.run(connection, kind=record_type.kind, key=key).fetchone()
     if row is None:
         return None
-    found = Run(*map(_whole, row))
-    return found if found.first <= key else None
+    addition = Addition(*map(_integer, row))
+    return addition if addition.first_key <= key else None
 
 
-def born_since(connection: Connection, noun: RecordType, keys: Iterable[int], number: int) -> set[int]:
+def added_since(connection: Connection, record_type: RecordType, keys: Iterable[int], number: int) -> set[int]:
     """Those of *keys* whose records were added by change *number* or a later one."""
-    found: set[int] = set()
-    here: Run | None = None
+    added: set[int] = set()
+    addition: Addition | None = None
     for key in sorted(keys):
-        if here is None or not here.first <= key <= here.last:
-            here = run(connection, noun, key)
-        if here is not None and here.number >= number:
-            found.add(key)
-    return found
+        if addition is None or not addition.first_key <= key <= addition.last_key:
+            addition = addition_of(connection, record_type, key)
+        if addition is not None and addition.number >= number:
+            added.add(key)
+    return added
 
 
-def keys_of_id(connection: Connection, noun: RecordType, namespace_pk: int, id: str) -> set[int]:
-    """Keys of the records that had an id and went, as far as the journal knows of them."""
-    return {_whole(key) for (key,) in _OF_ID.run(connection, namespace=namespace_pk, kind=noun.kind, id=id)}
+def keys_of_id(connection: Connection, record_type: RecordType, namespace_pk: int, id: str) -> set[int]:
+    """Keys of the deleted records that had an id, as far as the history has them."""
+    return set(map(_integer, _KEYS_OF_ID.column(connection, namespace=namespace_pk, kind=record_type.kind, id=id)))
 
 
-def touched(connection: Connection, noun: RecordType, number: int, upto: int) -> Iterator[tuple[int, int]]:
-    """Keys of namespace and record of every change from *number* to *upto*, but of records that were added."""
-    cursor = _TOUCHED.run(connection, kind=noun.kind, number=number, upto=upto)
-    while rows := cursor.fetchmany(_SCAN):
-        yield from ((_whole(owner), _whole(key)) for owner, key in rows)
-        yield_gil()
+def changed_keys(connection: Connection, record_type: RecordType, number: int, upto: int) -> Iterator[tuple[int, int]]:
+    """Keys of namespace and record of every change from *number* to *upto*; without additions."""
+    for rows in _CHANGED.fetch(connection, _FETCH, kind=record_type.kind, number=number, upto=upto):
+        yield from ((_integer(namespace_pk), _integer(key)) for namespace_pk, key in rows)
 
 
-def states(connection: Connection, noun: RecordType, keys: Sequence[int], number: int) -> dict[int, RowVersion]:
-    """The records of *keys* as they were before change *number*, by key; what was not there is left out."""
-    found: dict[int, RowVersion] = {}
-    for some in chunks(keys):
-        here: dict[int, RowVersion | None] = dict(writing.current_versions(connection, noun, some))
-        for each in entries(connection, noun, some, number):
-            here[each.key] = before(each, here.get(each.key))
-        for key in born_since(connection, noun, some, number):
-            here[key] = None
-        found |= {key: was for key, was in here.items() if was is not None}
-    return found
+def versions_before(
+    connection: Connection, record_type: RecordType, keys: Sequence[int], number: int
+) -> dict[int, RowVersion]:
+    """The records of *keys* as they were before change *number*, by key; one that did not exist is left out."""
+    versions: dict[int, RowVersion] = {}
+    for chunk in chunks(keys):
+        current: dict[int, RowVersion | None] = dict(history_writer.current_versions(connection, record_type, chunk))
+        for entry in entries_of(connection, record_type, chunk, number):
+            current[entry.key] = version_before(entry, current.get(entry.key))
+        for key in added_since(connection, record_type, chunk, number):
+            current[key] = None
+        versions |= {key: version for key, version in current.items() if version is not None}
+    return versions
 
 
-def before(entry: Entry, then: RowVersion | None) -> RowVersion | None:
-    """What a record was before a change after which it was *then*; None where it was not there."""
-    if entry.born:
+def version_before(entry: HistoryEntry, after: RowVersion | None) -> RowVersion | None:
+    """The version of a record before a change, from the version after it; None where it did not exist."""
+    if entry.creates:
         return None
-    old = entry.known()
+    old = entry.old_values()
     with expect_stored(f"journal.old of row {entry.number}"):
-        if entry.what in GONE:
+        if entry.change_kind in DELETIONS:
             columns = {name: old[name] for name in COLUMNS[entry.kind] if name in old}
             return RowVersion(
                 entry.key,
@@ -249,80 +276,64 @@ def before(entry: Entry, then: RowVersion | None) -> RowVersion | None:
                 entry.vector,
                 entry.checksum,
             )
-        if then is None:
+        if after is None:
             raise DamagedError(
-                f"change {entry.number} is of a {entry.kind} that is not there, and no change says that it went: "
-                "raw SQL may have deleted it, and nothing before that is known"
+                f"Change {entry.number} is of a {entry.kind} that does not exist, and the history has no deletion of "
+                "it. Raw SQL may have deleted it; its earlier versions are unknown."
             )
-        came, went = entry.tags()
-        columns = {**then.columns, **{name: old[name] for name in old if name in then.columns}}
-        made = replace(then, columns=columns, tags=(then.tags - came) | went)
-        return replace(made, vector=entry.vector, checksum=entry.checksum) if "embedding" in old else made
+        added, removed = entry.tag_changes()
+        columns = {**after.columns, **{name: old[name] for name in old if name in after.columns}}
+        before = replace(after, columns=columns, tags=(after.tags - added) | removed)
+        return replace(before, vector=entry.vector, checksum=entry.checksum) if "embedding" in old else before
 
 
-def members(connection: Connection, key: int, number: int) -> set[int]:
+def members_before(connection: Connection, key: int, number: int) -> set[int]:
     """Keys of the members that an assembly had before change *number*."""
-    found = {_whole(k) for (k,) in _MEMBERS.run(connection, assembly=key)}
-    for each in entries(connection, ASSEMBLY, [key], number):
-        if each.born:
-            found = set()
+    members = set(memberships.members(connection, key).tolist())
+    for entry in entries_of(connection, ASSEMBLY, [key], number):
+        if entry.creates:
+            members = set()
             continue
-        came, went = each.members()
-        found = (found - came.keys()) | went.keys()
-    return found
+        added, removed = entry.member_changes()
+        members = (members - added.keys()) | removed.keys()
+    return members
 
 
-def ids(connection: Connection, keys: Iterable[int]) -> dict[int, str]:
-    """Ids by key of memories, of those that went too, as far as the journal knows of them; in order of their keys."""
-    wanted = sorted(keys)
-    found = writing.memory_ids(connection, wanted)
-    gone = [key for key in wanted if key not in found]
-    for each in entries(connection, MEMORY, gone):
-        if each.id is not None:
-            found.setdefault(each.key, each.id)
-    return {key: found[key] for key in wanted if key in found}
+def memory_ids(connection: Connection, keys: Iterable[int]) -> dict[int, str]:
+    """Ids by key of memories, in order of their keys; of deleted ones as far as the history has them."""
+    ordered = sorted(keys)
+    ids = record_keys.ids(connection, MEMORY, ordered)
+    deleted = [key for key in ordered if key not in ids]
+    for entry in entries_of(connection, MEMORY, deleted):
+        if entry.id is not None:
+            ids.setdefault(entry.key, entry.id)
+    return {key: ids[key] for key in ordered if key in ids}
 
 
-def _as_entry(row: Sequence[Any]) -> Entry:
-    number, kind, owner, first, key, id, what, at, actor, reason, undoes, old, vector, checksum = row
+def _entry_of(row: Sequence[Any]) -> HistoryEntry:
+    number, kind, namespace_pk, first, key, id, change_kind, at, actor, reason, undoes, text, vector, checksum = row
     with expect_stored("journal"):
-        said = None if old is None else json.loads(old)
-        texts = all(value is None or isinstance(value, str) for value in (id, actor, reason))
-        whole = all(type(value) is int for value in (number, owner, first, key, at))
-        if not texts or not whole or not isinstance(said, dict | None) or not isinstance(vector, bytes | None):
+        old = None if text is None else json.loads(text)
+        texts_valid = all(value is None or isinstance(value, str) for value in (id, actor, reason))
+        numbers_valid = all(type(value) is int for value in (number, namespace_pk, first, key, at))
+        optional_valid = isinstance(undoes, int | None) and isinstance(checksum, int | None)
+        old_valid = isinstance(old, dict | None) and isinstance(vector, bytes | None)
+        if not (texts_valid and numbers_valid and optional_valid and old_valid) or change_kind not in _CHANGE_KINDS:
             raise corrupt_value("journal", "a row that memstore wrote", row[:10])
-        if not isinstance(undoes, int | None) or what not in _WHAT or not isinstance(checksum, int | None):
-            raise corrupt_value("journal", "a row that memstore wrote", row[:10])
-        return Entry(
-            number,
-            kind,
-            owner,
-            first,
-            key,
-            id,
-            cast("ChangeKind", what),
-            at,
-            actor,
-            reason,
-            undoes,
-            said,
-            vector,
-            checksum,
+        return HistoryEntry(
+            number, kind, namespace_pk, first, key, id, change_kind, at, actor, reason, undoes, old, vector, checksum
         )
 
 
-_WHAT = GONE | {"added", "updated", "restored"}
-
-
-def _pairs(pairs: object) -> dict[int, str]:
+def _ids_by_key(pairs: object) -> dict[int, str]:
     with expect_stored("journal.old, members"):
-        found = dict(cast("Any", pairs))
-        if not all(type(key) is int and isinstance(id, str) for key, id in found.items()):
+        ids = dict(cast("Any", pairs))
+        if not all(type(key) is int and isinstance(id, str) for key, id in ids.items()):
             raise corrupt_value("journal.old, members", "pairs of key and id", pairs)
-        return found
+        return ids
 
 
-def _whole(value: object) -> int:
+def _integer(value: object) -> int:
     if type(value) is not int:
         raise corrupt_value("journal", "int", value)
     return value

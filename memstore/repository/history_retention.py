@@ -9,23 +9,44 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple, cast
 
-from sqlalchemy import Connection, Text, bindparam, delete, select, type_coerce, update
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Integer,
+    Text,
+    bindparam,
+    delete,
+    literal_column,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.types import NullType
 
 from memstore.concurrency import yield_gil
 from memstore.config import Keep
 from memstore.repository.statements import Prepared
+from memstore.repository.statements import stored as stored_value
 from memstore.schema.tables import journal, store_meta
 from memstore.timestamps import now, to_micros
 
 _DELETED_AT_ONCE = 2_000  # rows a transaction: other writers come in between
 
-_LAST = Prepared(select(journal.c.pk).order_by(journal.c.pk.desc()).limit(1))
-_SETTINGS = Prepared(select(type_coerce(store_meta.c.history_options, Text)))
-_OLDEST = Prepared(select(journal.c.pk, journal.c.at).order_by(journal.c.pk).limit(bindparam("most")))
-_DELETE_UP_TO = Prepared(delete(journal).where(journal.c.pk <= bindparam("upto")))
-_DELETE_OLDEST = Prepared(
-    delete(journal).where(journal.c.pk.in_(select(journal.c.pk).order_by(journal.c.pk).limit(bindparam("most"))))
+_LAST = Prepared(lambda: select(journal.c.pk).order_by(journal.c.pk.desc()).limit(literal_column("1")))
+_SETTINGS = Prepared(lambda: select(type_coerce(store_meta.c.history_options, Text)))
+_STORE_SETTINGS = Prepared(lambda: update(store_meta).values(history_options=bindparam("options", type_=NullType())))
+_OLDEST = Prepared(
+    lambda: select(journal.c.pk, journal.c.at).order_by(journal.c.pk).limit(bindparam("most", type_=Integer))
 )
+_DELETE_UP_TO = Prepared(lambda: delete(journal).where(journal.c.pk <= bindparam("upto")))
+
+
+def _delete_oldest() -> Delete:
+    oldest = select(journal.c.pk).order_by(journal.c.pk).limit(bindparam("most", type_=Integer))
+    return delete(journal).where(journal.c.pk.in_(oldest))
+
+
+_DELETE_OLDEST = Prepared(_delete_oldest)
 
 
 class RetentionSettings(NamedTuple):
@@ -42,8 +63,8 @@ class RetentionSettings(NamedTuple):
 
 def stored(connection: Connection) -> RetentionSettings | None:
     """The settings in the file, `off` where they cannot be read; None in a file that has none yet."""
-    row = _SETTINGS.run(connection).fetchone()
-    return None if row is None or row[0] is None else _parse(row[0])
+    text = _SETTINGS.value(connection)
+    return None if text is None else _parse(text)
 
 
 def read(connection: Connection) -> RetentionSettings:
@@ -67,12 +88,16 @@ def set_keep(connection: Connection, keep: Keep) -> None:
     """Store *keep* in the file; history that it has already stays complete from the same time on."""
     settings = read(connection)
     since = None if keep == "off" else to_micros(now()) if settings.since is None else settings.since
-    connection.execute(update(store_meta).values(history_options={"keep": keep, "since": since}))
+    _store(connection, RetentionSettings(keep, since))
+
+
+def _store(connection: Connection, settings: RetentionSettings) -> None:
+    _STORE_SETTINGS.run(connection, options=stored_value(settings._asdict()))
 
 
 def has_unwanted_rows(connection: Connection) -> bool:
     """Whether a file with history `off` has history rows."""
-    return read(connection).keep == "off" and _LAST.run(connection).fetchone() is not None
+    return read(connection).keep == "off" and _LAST.value(connection) is not None
 
 
 def delete_unwanted_rows(connection: Connection) -> bool:
@@ -99,5 +124,5 @@ def trim(connection: Connection, settings: RetentionSettings, at: int, most: int
     if old:
         _DELETE_UP_TO.run(connection, upto=old[-1][0])
         since = max([settings.since or 0, *(time for _, time in old if type(time) is int)])
-        connection.execute(update(store_meta).values(history_options={"keep": settings.keep, "since": since}))
+        _store(connection, RetentionSettings(settings.keep, since))
     return len(old) == most

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, LargeBinary, bindparam, insert, select, type_coerce
+from sqlalchemy import Connection, LargeBinary, Select, bindparam, insert, select, type_coerce
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import chunks
@@ -24,13 +24,14 @@ from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError
 from memstore.models.history import ChangeKind
 from memstore.models.records import RecordKind
-from memstore.repository import history_retention, record_tags, records
+from memstore.repository import history_retention, memberships, record_keys, record_tags, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import expect_stored
-from memstore.repository.key_lists import keys_in, keys_json
+from memstore.repository.key_lists import keys_json, listed_keys
+from memstore.repository.memberships import Partner
 from memstore.repository.record_types import MEMORY, RECORD_TYPES, RecordType
-from memstore.repository.statements import MultiRowInsert, Prepared
-from memstore.schema.tables import assembly, assembly_member, journal, memory, memory_vector
+from memstore.repository.statements import MultiRowInsert, Prepared, prepared_by_kind
+from memstore.schema.tables import journal, memory_vector
 from memstore.schema.types import json_text
 
 TRIM_AT_ONCE = 256
@@ -42,55 +43,33 @@ DERIVED = frozenset({"revision", "activation", "activated_at", "activation_count
 """Columns that no caller changes: they follow from other changes, or from use."""
 
 _COLUMN_NAMES = tuple(column.name for column in journal.c if column.name != "pk")
-COLUMNS = {
-    record_type.kind: tuple(c.name for c in record_type.table.c if c.name not in ("pk", "namespace_pk"))
-    for record_type in RECORD_TYPES
-}
+COLUMNS = {record_type.kind: record_type.columns for record_type in RECORD_TYPES}
 """The columns of a record that a `RowVersion` has, as they are stored."""
 
+
+def _read(t: RecordType) -> Select[Any]:
+    columns = (type_coerce(t.table.c[name], NullType()) for name in t.columns)
+    rows = select(t.table.c.pk, t.table.c.namespace_pk, *columns)
+    return rows.where(t.table.c.pk.in_(listed_keys())).order_by(t.table.c.pk)
+
+
 _INSERT = MultiRowInsert(
-    insert(journal).values({name: bindparam(name, type_=NullType()) for name in _COLUMN_NAMES}), _WIDTH
+    lambda: insert(journal).values({name: bindparam(name, type_=NullType()) for name in _COLUMN_NAMES}), _WIDTH
 )
-_READ = {
-    n.kind: Prepared(
-        select(n.table.c.pk, n.table.c.namespace_pk, *(type_coerce(n.table.c[c], NullType()) for c in COLUMNS[n.kind]))
-        .where(n.table.c.pk.in_(select(keys_in().c.value)))
-        .order_by(n.table.c.pk)
-    )
-    for n in RECORD_TYPES
-}
-_NAMESPACES = {
-    n.kind: Prepared(select(n.table.c.pk, n.table.c.namespace_pk).where(n.table.c.pk.in_(select(keys_in().c.value))))
-    for n in RECORD_TYPES
-}
+_READ = prepared_by_kind(_read)
+_NAMESPACES = prepared_by_kind(
+    lambda t: select(t.table.c.pk, t.table.c.namespace_pk).where(t.table.c.pk.in_(listed_keys()))
+)
 _VECTORS = Prepared(
-    select(memory_vector.c.memory_pk, type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum).where(
-        memory_vector.c.memory_pk.in_(select(keys_in().c.value))
+    lambda: select(
+        memory_vector.c.memory_pk, type_coerce(memory_vector.c.vector, LargeBinary), memory_vector.c.checksum
+    ).where(memory_vector.c.memory_pk.in_(listed_keys()))
+)
+_UPDATED_AT = prepared_by_kind(
+    lambda t: select(t.table.c.pk, t.table.c.namespace_pk, type_coerce(t.table.c.updated_at, NullType())).where(
+        t.table.c.pk.in_(listed_keys())
     )
 )
-_MEMBERS = Prepared(
-    select(assembly_member.c.assembly_pk, memory.c.pk, memory.c.id)
-    .join(memory, memory.c.pk == assembly_member.c.memory_pk)
-    .where(assembly_member.c.assembly_pk.in_(select(keys_in().c.value)))
-    .order_by(memory.c.pk)
-)
-_ASSEMBLIES = Prepared(
-    select(assembly_member.c.memory_pk, assembly.c.pk, assembly.c.id, assembly.c.namespace_pk)
-    .join(assembly, assembly.c.pk == assembly_member.c.assembly_pk)
-    .where(assembly_member.c.memory_pk.in_(select(keys_in().c.value)))
-    .order_by(assembly.c.pk)
-)
-_MEMORY_IDS = Prepared(select(memory.c.pk, memory.c.id).where(memory.c.pk.in_(select(keys_in().c.value))))
-_UPDATED_AT = {
-    n.kind: Prepared(
-        select(n.table.c.pk, n.table.c.namespace_pk, type_coerce(n.table.c.updated_at, NullType())).where(
-            n.table.c.pk.in_(select(keys_in().c.value))
-        )
-    )
-    for n in RECORD_TYPES
-}
-Pair = tuple[int, str]
-"""Key and id of a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +89,7 @@ class _HistoryRow(NamedTuple):
     namespace_pk: int
     key: int
     id: str | None
-    what: ChangeKind
+    change_kind: ChangeKind
     old: str | None
     vector: bytes | None = None
     checksum: int | None = None
@@ -130,13 +109,13 @@ def delete_records(
     context: WriteContext,
     record_type: RecordType,
     keys: Sequence[int],
-    what: ChangeKind = "deleted",
+    change_kind: ChangeKind = "deleted",
     undoes: int | None = None,
 ) -> None:
     """Delete records, and record them whole."""
     for start in range(0, len(keys), _DELETED_AT_ONCE):
         chunk = keys[start : start + _DELETED_AT_ONCE]
-        record_deletion(context, record_type, chunk, what, undoes)
+        record_deletion(context, record_type, chunk, change_kind, undoes)
         records.delete_keys(context.connection, record_type, chunk)
 
 
@@ -151,7 +130,7 @@ def record_deletion(
     context: WriteContext,
     record_type: RecordType,
     keys: Sequence[int],
-    what: ChangeKind = "deleted",
+    change_kind: ChangeKind = "deleted",
     undoes: int | None = None,
 ) -> None:
     """Record whole the records that are about to be deleted, and that their assemblies lose them."""
@@ -163,17 +142,17 @@ def record_deletion(
     partners_name = "assemblies" if record_type is MEMORY else "members"
     for chunk in chunks(keys):
         versions = readable_versions(connection, record_type, chunk)
-        partners = _partners(connection, record_type, chunk)
+        partners = memberships.partners(connection, record_type, chunk)
         rows = []
         for key, namespace_pk in _NAMESPACES[record_type.kind].run(connection, keys=keys_json(chunk)):
             version = versions.get(key)
             if version is None:
-                rows.append(_HistoryRow(record_type.kind, namespace_pk, key, None, what, None))
+                rows.append(_HistoryRow(record_type.kind, namespace_pk, key, None, change_kind, None))
                 continue
             old = _json({**version.columns, "tags": sorted(version.tags), partners_name: partners.get(key, [])})
             id = version.columns["id"] if isinstance(version.columns["id"], str) else None
             rows.append(
-                _HistoryRow(record_type.kind, namespace_pk, key, id, what, old, version.vector, version.checksum)
+                _HistoryRow(record_type.kind, namespace_pk, key, id, change_kind, old, version.vector, version.checksum)
             )
         _insert(context, rows, undoes)
 
@@ -324,11 +303,6 @@ def current_versions(connection: Connection, record_type: RecordType, keys: Sequ
     return versions
 
 
-def memory_ids(connection: Connection, keys: Sequence[int]) -> dict[int, str]:
-    """Ids by key of the memories that exist."""
-    return dict(_MEMORY_IDS.run(connection, keys=keys_json(keys)).fetchall()) if keys else {}
-
-
 def _difference(
     version: RowVersion, columns: Mapping[str, Any], tags: AbstractSet[str], vector: bytes | None
 ) -> dict[str, Any]:
@@ -357,17 +331,8 @@ def _json(old: Mapping[str, Any]) -> str | None:
         return None
 
 
-def _partners(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> dict[int, list[Pair]]:
-    """The members of assemblies, or the assemblies of memories."""
-    partners: dict[int, list[Pair]] = {}
-    statement = _ASSEMBLIES if record_type is MEMORY else _MEMBERS
-    for key, partner, id, *_ in statement.run(connection, keys=keys_json(keys)):
-        partners.setdefault(key, []).append((partner, id))
-    return partners
-
-
-def _pairs(connection: Connection, keys: AbstractSet[int]) -> list[Pair]:
-    return sorted(memory_ids(connection, sorted(keys)).items())
+def _pairs(connection: Connection, keys: AbstractSet[int]) -> list[Partner]:
+    return sorted(record_keys.ids(connection, MEMORY, sorted(keys)).items())
 
 
 def _record_membership_loss(context: WriteContext, keys: Sequence[int]) -> None:
@@ -380,17 +345,17 @@ def _record_membership_return(context: WriteContext, keys: Sequence[int]) -> Non
     _record_members(context, {owner: [pairs, []] for owner, pairs in _memberships(context, keys).items()})
 
 
-def _memberships(context: WriteContext, keys: Sequence[int]) -> dict[tuple[int, int], list[Pair]]:
+def _memberships(context: WriteContext, keys: Sequence[int]) -> dict[tuple[int, int], list[Partner]]:
     """The memories *keys* by assembly: by the keys of its namespace and of itself."""
-    memberships: dict[tuple[int, int], list[Pair]] = {}
+    members: dict[tuple[int, int], list[Partner]] = {}
     for chunk in chunks(keys):
-        ids = memory_ids(context.connection, chunk)
-        for key, assembly_pk, _, namespace_pk in _ASSEMBLIES.run(context.connection, keys=keys_json(chunk)):
-            memberships.setdefault((namespace_pk, assembly_pk), []).append((key, ids[key]))
-    return memberships
+        ids = record_keys.ids(context.connection, MEMORY, chunk)
+        for row in memberships.rows(context.connection, MEMORY, chunk):
+            members.setdefault((row.partner_namespace, row.partner), []).append((row.key, ids[row.key]))
+    return members
 
 
-def _record_members(context: WriteContext, changes: Mapping[tuple[int, int], list[list[Pair]]]) -> None:
+def _record_members(context: WriteContext, changes: Mapping[tuple[int, int], list[list[Partner]]]) -> None:
     rows = [
         _HistoryRow("assembly", namespace_pk, key, None, "updated", _json({"members": added_and_removed}))
         for (namespace_pk, key), added_and_removed in changes.items()
@@ -402,7 +367,9 @@ def _insert(context: WriteContext, rows: Sequence[_HistoryRow], undoes: int | No
     if not rows:
         return
     count = len(rows)
-    kinds, namespace_pks, keys, ids, what, old, vectors, checksums = zip(*rows, strict=True)
+    kinds, namespace_pks, keys, ids, change_kinds, old, vectors, checksums = zip(*rows, strict=True)
     shared = [[value] * count for value in (context.transaction.at, *context.actor, undoes)]
-    _INSERT.insert(context.connection, [kinds, namespace_pks, keys, keys, ids, what, *shared, old, vectors, checksums])
+    _INSERT.insert(
+        context.connection, [kinds, namespace_pks, keys, keys, ids, change_kinds, *shared, old, vectors, checksums]
+    )
     context.transaction.row_count += count

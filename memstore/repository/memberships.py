@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -18,12 +19,37 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from memstore.repository.key_lists import Keys, keys_joined, keys_json, listed_keys
-from memstore.repository.statements import Prepared
+from memstore.repository.key_lists import Keys, key_lists, keys_joined, keys_json, listed_keys
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
+from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import assembly_member, live, memory, memory_vector
 
 _c = assembly_member.c
+
+Partner = tuple[int, str]
+"""Key and id of the record at the other end of a membership."""
+
+
+class MembershipRow(NamedTuple):
+    """One membership, seen from one end."""
+
+    key: int
+    partner: int
+    partner_id: str
+    partner_namespace: int
+
+
+def partner_type(record_type: RecordType) -> RecordType:
+    """The kind of record at the other end of a membership."""
+    return ASSEMBLY if record_type is MEMORY else MEMORY
+
+
+def _rows(record_type: RecordType) -> Select[tuple[int, int, str, int]]:
+    key, other = (_c.memory_pk, _c.assembly_pk) if record_type is MEMORY else (_c.assembly_pk, _c.memory_pk)
+    partner = partner_type(record_type).table
+    columns = select(key, other, partner.c.id, partner.c.namespace_pk).join(partner, partner.c.pk == other)
+    return columns.where(key.in_(listed_keys())).order_by(other)
 
 
 def _vectors() -> Select[tuple[bytes, int | None]]:
@@ -33,14 +59,8 @@ def _vectors() -> Select[tuple[bytes, int | None]]:
 
 
 _OF_ASSEMBLY = Prepared(lambda: select(func.group_concat(_c.memory_pk)).where(_c.assembly_pk == bindparam("assembly")))
-_OF_ASSEMBLIES = Prepared(
-    lambda: (
-        select(_c.assembly_pk, memory.c.pk, memory.c.id)
-        .join(memory, memory.c.pk == _c.memory_pk)
-        .where(_c.assembly_pk.in_(listed_keys()))
-        .order_by(memory.c.pk)
-    )
-)
+_ROWS = prepared_by_kind(_rows)
+_ASSIGNED = Prepared(lambda: select(_c.memory_pk).where(_c.memory_pk.in_(listed_keys())).distinct())
 _PAGE = Prepared(
     lambda: (
         select(memory.c.pk, memory.c.id)
@@ -88,12 +108,23 @@ def members(connection: Connection, pk: int) -> Keys:
     return keys_joined(_OF_ASSEMBLY.value(connection, assembly=pk))
 
 
-def members_of(connection: Connection, assemblies: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
-    """Keys and ids of the members of *assemblies*, ascending by key; an assembly without members is left out."""
-    pairs: dict[int, list[tuple[int, str]]] = {}
-    for assembly, key, id in _OF_ASSEMBLIES.of_keys(connection, assemblies):
-        pairs.setdefault(assembly, []).append((key, id))
-    return pairs
+def rows(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> Iterator[MembershipRow]:
+    """The memberships of the records *keys*, ascending by the key of the other end."""
+    return map(MembershipRow._make, _ROWS[record_type.kind].of_keys(connection, keys))
+
+
+def partners(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> dict[int, list[Partner]]:
+    """The members of assemblies, or the assemblies of memories, by key; a record without any is left out."""
+    by_key: dict[int, list[Partner]] = {}
+    for row in rows(connection, record_type, keys):
+        by_key.setdefault(row.key, []).append((row.partner, row.partner_id))
+    return by_key
+
+
+def assigned(connection: Connection, memories: Keys) -> Keys:
+    """Those of *memories* that are members of an assembly, ascending."""
+    keys = {key for part in key_lists(memories.tolist()) for key in _ASSIGNED.column(connection, keys=keys_json(part))}
+    return np.array(sorted(keys), dtype=np.int64)
 
 
 def page(connection: Connection, pk: int, now: datetime, after: int, limit: int) -> list[tuple[int, str]]:

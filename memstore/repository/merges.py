@@ -1,243 +1,220 @@
-"""Merges of assemblies as rows: what went into what, and what that brought.
+"""Merges of assemblies as rows: the target, its sources, and what the merge added to the target.
 
-Assemblies are named by key here: a key stands for one assembly for ever, an id for one after the other. A merge that
-was undone stays as a row and leads nowhere. Among those that stand every source is gone, and was there when the merge
-was made, so that no way along them comes back to where it began.
+Assemblies are named by key: a key belongs to one assembly for ever, an id can be used again. A merge that was undone
+keeps its row and is left out of the lineage. The sources of all other merges are archived, and existed when the merge
+was made, so the lineage has no cycles.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Table,
+    bindparam,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
+from sqlalchemy.types import NullType
 
 from memstore.models.merging import Merge
 from memstore.models.records import Namespace
 from memstore.repository import namespaces
 from memstore.repository.context import WriteContext
-from memstore.repository.corruption import corrupt_value, expect_stored
-from memstore.repository.key_lists import Keys, keys_in, keys_json
-from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
+from memstore.repository.corruption import corrupt_value, expect_stored, only
+from memstore.repository.key_lists import key_lists, keys_json, listed_keys
+from memstore.repository.statements import Prepared, stored
 from memstore.schema.namespace_path import namespace_parts
-from memstore.schema.tables import (
-    assembly,
-    assembly_member,
-    assembly_merge,
-    assembly_merge_source,
-    memory,
-    namespace,
-    tombstone,
-)
+from memstore.schema.tables import assembly_merge, assembly_merge_source, namespace
+from memstore.timestamps import from_micros, to_micros
 
-_AT_ONCE = 10_000  # keys a statement
+_COLUMNS = ("target_pk", "target_id", "at", "similarity", "threshold", "actor", "reason", "brought", "undone_at")
+_merge, _source = assembly_merge.c, assembly_merge_source.c
 
-_MERGES = (
-    select(assembly_merge, namespace.c.path)
-    .join(namespace, namespace.c.pk == assembly_merge.c.namespace_pk)
-    .where(assembly_merge.c.pk.in_(select(keys_in().c.value)))
-    .order_by(assembly_merge.c.pk)
+
+def _insert(table: Table) -> Insert:
+    return insert(table).values({c.name: bindparam(c.name, type_=NullType()) for c in table.c if c.name != "pk"})
+
+
+def _of_namespace() -> ColumnElement[bool]:
+    return _merge.namespace_pk == bindparam("namespace")
+
+
+_INSERT = Prepared(lambda: _insert(assembly_merge))
+_INSERT_SOURCE = Prepared(lambda: _insert(assembly_merge_source))
+_READ = Prepared(
+    lambda: (
+        select(_merge.pk, namespace.c.path, *(type_coerce(_merge[name], NullType()) for name in _COLUMNS))
+        .join(namespace, namespace.c.pk == _merge.namespace_pk)
+        .where(_merge.pk.in_(listed_keys()))
+        .order_by(_merge.pk)
+    )
 )
-_SOURCES = (
-    select(assembly_merge_source)
-    .where(assembly_merge_source.c.merge_pk.in_(select(keys_in().c.value)))
-    .order_by(assembly_merge_source.c.merge_pk, assembly_merge_source.c.position)
+_SOURCES = Prepared(
+    lambda: (
+        select(_source.merge_pk, _source.source_pk, _source.source_id)
+        .where(_source.merge_pk.in_(listed_keys()))
+        .order_by(_source.merge_pk, _source.position)
+    )
+)
+_INTO = Prepared(lambda: select(_merge.pk).where(_merge.target_pk.in_(listed_keys()), _merge.undone_at.is_(None)))
+_OUT_OF = Prepared(
+    lambda: (
+        select(_merge.pk)
+        .join(assembly_merge_source, _source.merge_pk == _merge.pk)
+        .where(_source.source_pk.in_(listed_keys()), _merge.undone_at.is_(None))
+        .distinct()
+    )
+)
+_LATEST = Prepared(
+    lambda: select(func.max(_merge.pk)).where(
+        _of_namespace(), _merge.target_id == bindparam("id"), _merge.undone_at.is_(None)
+    )
+)
+_LAST_TARGET = Prepared(
+    lambda: select(func.max(_merge.target_pk)).where(_of_namespace(), _merge.target_id == bindparam("id"))
+)
+_LAST_SOURCE = Prepared(
+    lambda: (
+        select(func.max(_source.source_pk))
+        .join(assembly_merge, _merge.pk == _source.merge_pk)
+        .where(_of_namespace(), _source.source_id == bindparam("id"))
+    )
+)
+_MARK_UNDONE = Prepared(
+    lambda: (
+        update(assembly_merge)
+        .where(_merge.pk == bindparam("row"))
+        .values({name: bindparam(name, type_=NullType()) for name in ("undone_at", "undone_by", "undone_reason")})
+    )
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
-    """A merge as a row: the record, with the keys of the assemblies, and what it *brought* into the target."""
+class StoredMerge:
+    """A merge as stored.
+
+    Attributes:
+        merge: the record.
+        target: the key of its target.
+        sources: the keys of its sources, in the order of `merge.sources`.
+        added: what the merge added to the target; undoing it removes that again.
+    """
 
     merge: Merge
     target: int
     sources: tuple[int, ...]
-    brought: Mapping[str, Any]
+    added: Mapping[str, Any]
 
 
 def add(
-    connection: Connection,
-    merge: Merge,
-    target: int,
-    sources: Sequence[int],
-    brought: Mapping[str, Any],
-) -> int:
-    """Store *merge*, whose number does not count, of the assemblies of these keys; the number it got."""
+    connection: Connection, merge: Merge, target: int, sources: Sequence[int], added: Mapping[str, Any]
+) -> StoredMerge:
+    """Store *merge*, which gets a new number, of the assemblies with these keys."""
     row = {
         "namespace_pk": namespaces.ensure_key(connection, merge.namespace),
         "target_pk": target,
         "target_id": merge.target,
-        "at": merge.at,
+        "at": to_micros(merge.at),
         "similarity": merge.similarity,
         "threshold": merge.threshold,
         "actor": merge.actor,
         "reason": merge.reason,
-        "brought": brought,
+        "brought": stored(dict(added)),
+        "undone_at": None,
+        "undone_by": None,
+        "undone_reason": None,
     }
-    (pk,) = connection.execute(insert(assembly_merge).values(row)).inserted_primary_key or (0,)
-    named = enumerate(zip(sources, merge.sources, strict=True))
-    rows = [{"merge_pk": pk, "position": i, "source_pk": key, "source_id": id} for i, (key, id) in named]
-    connection.execute(insert(assembly_merge_source), rows)
-    return int(pk)
+    number = _INSERT.run(connection, **row).lastrowid or 0
+    for position, (key, id) in enumerate(zip(sources, merge.sources, strict=True)):
+        _INSERT_SOURCE.run(connection, merge_pk=number, position=position, source_pk=key, source_id=id)
+    return only(read(connection, [number]))
 
 
-def read(connection: Connection, keys: Sequence[int]) -> list[Stored]:
-    """The merges *keys*, by number; those that do not exist are left out."""
-    sources: dict[int, list[tuple[int, str]]] = {}
-    asked = {"keys": keys_json(keys)}
+def read(connection: Connection, numbers: Sequence[int]) -> list[StoredMerge]:
+    """The merges *numbers*, ascending; one that does not exist is left out. Raises `DamagedError`."""
+    merges: list[StoredMerge] = []
+    for part in key_lists(numbers):
+        keys = keys_json(part)
+        sources: dict[int, list[tuple[int, str]]] = {}
+        for number, key, id in _SOURCES.run(connection, keys=keys):
+            sources.setdefault(number, []).append((key, id))
+        merges += [_stored_merge(row, sources.get(row[0], [])) for row in _READ.run(connection, keys=keys)]
+    return merges
+
+
+def _stored_merge(row: Sequence[Any], sources: Sequence[tuple[int, str]]) -> StoredMerge:
+    number, path, *values = row
+    columns = dict(zip(_COLUMNS, values, strict=True))
+    ids = [columns["target_id"], *(id for _, id in sources)]
+    keys = [columns["target_pk"], *(key for key, _ in sources)]
     with expect_stored("assembly_merge"):
-        for row in connection.execute(_SOURCES, asked):
-            sources.setdefault(row.merge_pk, []).append((row.source_pk, row.source_id))
-        rows = connection.execute(_MERGES, asked).all()
-    return [_stored(row, sources.get(row.pk, [])) for row in rows]
-
-
-def _stored(row: Any, sources: Sequence[tuple[int, str]]) -> Stored:
-    ids = [row.target_id, *(id for _, id in sources)]
-    keys = [row.target_pk, *(key for key, _ in sources)]
-    if {type(id) for id in ids} != {str} or {type(key) for key in keys} != {int} or type(row.brought) is not dict:
-        raise corrupt_value("assembly_merge", "ids as str, keys as int and brought as an object", tuple(row))
-    merge = Merge(
-        id=row.pk,
-        namespace=namespace_parts(row.path),
-        target=row.target_id,
-        sources=tuple(ids[1:]),
-        at=row.at,
-        similarity=row.similarity,
-        threshold=row.threshold,
-        actor=row.actor,
-        reason=row.reason,
-        undone_at=row.undone_at,
-    )
-    return Stored(merge=merge, target=row.target_pk, sources=tuple(keys[1:]), brought=row.brought)
-
-
-def one(connection: Connection, path: Namespace, pk: int) -> Stored | None:
-    """The merge *pk* of a namespace; None where it has none of that number."""
-    found = [each for each in read(connection, [pk]) if each.merge.namespace == path]
-    return found[0] if found else None
-
-
-def latest(connection: Connection, path: Namespace, target: str) -> Stored | None:
-    """The last merge that stands into an assembly that had the id *target*; None where there is none."""
-    named = _of(path) & (assembly_merge.c.target_id == target) & assembly_merge.c.undone_at.is_(None)
-    pk = connection.execute(select(func.max(assembly_merge.c.pk)).where(named)).scalar()
-    return None if pk is None else one(connection, path, pk)
-
-
-def into(connection: Connection, targets: Sequence[int]) -> list[Stored]:
-    """The merges that stand into the assemblies *targets*, by number."""
-    return _standing(connection, assembly_merge.c.target_pk.in_(select(keys_in().c.value)), targets)
-
-
-def out_of(connection: Connection, sources: Sequence[int]) -> list[Stored]:
-    """The merges that stand by which the assemblies *sources* went, by number."""
-    went = select(assembly_merge_source.c.merge_pk).where(
-        assembly_merge_source.c.source_pk.in_(select(keys_in().c.value))
-    )
-    return _standing(connection, assembly_merge.c.pk.in_(went), sources)
-
-
-def _standing(connection: Connection, which: ColumnElement[bool], keys: Sequence[int]) -> list[Stored]:
-    found = select(assembly_merge.c.pk).where(which, assembly_merge.c.undone_at.is_(None))
-    merges: set[int] = set()
-    for some in _pieces(keys):
-        merges.update(connection.execute(found, {"keys": some}).scalars())
-    return [each for some in _parts(sorted(merges)) for each in read(connection, some)]
-
-
-def mark_undone(context: WriteContext, pk: int) -> None:
-    """Store that the merge *pk* was undone, when, by whom and why."""
-    values = {"undone_at": context.now, "undone_by": context.actor.name, "undone_reason": context.actor.reason}
-    context.connection.execute(update(assembly_merge).where(assembly_merge.c.pk == pk).values(values))
-
-
-def named(connection: Connection, path: Namespace, id: str) -> int | None:
-    """The key of the assembly that last went by the id *id* into a merge, or that one last went into it."""
-    target = select(func.max(assembly_merge.c.target_pk)).where(_of(path), assembly_merge.c.target_id == id)
-    source = (
-        select(func.max(assembly_merge_source.c.source_pk))
-        .join(assembly_merge, assembly_merge.c.pk == assembly_merge_source.c.merge_pk)
-        .where(_of(path), assembly_merge_source.c.source_id == id)
-    )
-    keys = [connection.execute(query).scalar() for query in (target, source)]
-    return max((key for key in keys if key is not None), default=None)
-
-
-def set_aside_by(connection: Connection, sources: Sequence[int]) -> dict[int, int]:
-    """The newest tombstone of each of the assemblies *sources*, by their keys, of those that a merge set aside."""
-    held = (
-        select(tombstone.c.record_pk, func.max(tombstone.c.pk))
-        .where(
-            tombstone.c.kind == "assembly",
-            tombstone.c.cause == "merged",
-            tombstone.c.record_pk.in_(select(keys_in().c.value)),
+        added = json.loads(columns["brought"])
+        if {type(id) for id in ids} != {str} or {type(key) for key in keys} != {int} or type(added) is not dict:
+            raise corrupt_value("assembly_merge", "ids as str, keys as int and brought as an object", tuple(row))
+        undone_at = columns["undone_at"]
+        merge = Merge(
+            id=number,
+            namespace=namespace_parts(path),
+            target=columns["target_id"],
+            sources=tuple(ids[1:]),
+            at=from_micros(columns["at"]),
+            similarity=columns["similarity"],
+            threshold=columns["threshold"],
+            actor=columns["actor"],
+            reason=columns["reason"],
+            undone_at=None if undone_at is None else from_micros(undone_at),
         )
-        .group_by(tombstone.c.record_pk)
+    return StoredMerge(merge=merge, target=columns["target_pk"], sources=tuple(keys[1:]), added=added)
+
+
+def one(connection: Connection, path: Namespace, number: int) -> StoredMerge | None:
+    """The merge *number* of a namespace; None where the namespace has no such merge."""
+    return next((stored for stored in read(connection, [number]) if stored.merge.namespace == path), None)
+
+
+def latest(connection: Connection, path: Namespace, target: str) -> StoredMerge | None:
+    """The last merge, not undone, into an assembly with the id *target*; None where there is none."""
+    namespace_pk = namespaces.key(connection, path)
+    number = _LATEST.value(connection, namespace=namespace_pk, id=target)
+    return None if number is None else one(connection, path, number)
+
+
+def into(connection: Connection, targets: Sequence[int]) -> list[StoredMerge]:
+    """The merges, not undone, into the assemblies *targets*, by number."""
+    return _read_matching(connection, _INTO, targets)
+
+
+def out_of(connection: Connection, sources: Sequence[int]) -> list[StoredMerge]:
+    """The merges, not undone, that have one of the assemblies *sources* as a source, by number."""
+    return _read_matching(connection, _OUT_OF, sources)
+
+
+def _read_matching(connection: Connection, statement: Prepared, keys: Sequence[int]) -> list[StoredMerge]:
+    numbers = {number for part in key_lists(keys) for number in statement.column(connection, keys=keys_json(part))}
+    return read(connection, sorted(numbers))
+
+
+def mark_undone(context: WriteContext, number: int) -> None:
+    """Store that the merge *number* was undone, when, by whom and why."""
+    _MARK_UNDONE.run(
+        context.connection,
+        row=number,
+        undone_at=to_micros(context.now),
+        undone_by=context.actor.name,
+        undone_reason=context.actor.reason,
     )
-    found: dict[int, int] = {}
-    for some in _pieces(sources):
-        found.update((key, pk) for key, pk in connection.execute(held, {"keys": some}))
-    return found
 
 
-def is_set_aside(connection: Connection, pk: int) -> bool:
-    """Whether there is a tombstone of the assembly *pk*."""
-    held = select(tombstone.c.pk).where(tombstone.c.kind == "assembly", tombstone.c.record_pk == pk)
-    return connection.execute(held).first() is not None
-
-
-def alive(connection: Connection, keys: Sequence[int]) -> set[int]:
-    """Those of *keys* that are keys of assemblies."""
-    there = select(assembly.c.pk).where(assembly.c.pk.in_(select(keys_in().c.value)))
-    return {key for some in _pieces(keys) for key in connection.execute(there, {"keys": some}).scalars()}
-
-
-def members(connection: Connection, assemblies: Sequence[int]) -> list[int]:
-    """Keys of the members of any of *assemblies*, ascending, each once."""
-    held = select(assembly_member.c.memory_pk).where(assembly_member.c.assembly_pk.in_(select(keys_in().c.value)))
-    found = connection.execute(held.distinct(), {"keys": keys_json(assemblies)}).scalars()
-    return sorted(found)
-
-
-def ids(connection: Connection, keys: Sequence[int]) -> dict[int, str]:
-    """The ids of the assemblies *keys* that there are."""
-    return _ids(connection, ASSEMBLY, keys)
-
-
-def memory_ids(connection: Connection, keys: Keys) -> dict[int, str]:
-    """The ids of the memories *keys* that there are."""
-    return _ids(connection, MEMORY, keys.tolist())
-
-
-def _ids(connection: Connection, noun: RecordType, keys: Sequence[int]) -> dict[int, str]:
-    named = select(noun.table.c.pk, noun.table.c.id).where(noun.table.c.pk.in_(select(keys_in().c.value)))
-    return {pk: id for some in _pieces(keys) for pk, id in connection.execute(named, {"keys": some})}
-
-
-def beginnings(connection: Connection, keys: Keys, size: int) -> dict[int, str]:
-    """The first *size* characters of what the memories *keys* say."""
-    said = select(memory.c.pk, func.substr(memory.c.content, 1, size)).where(memory.c.pk.in_(select(keys_in().c.value)))
-    return {pk: text for some in _pieces(keys.tolist()) for pk, text in connection.execute(said, {"keys": some})}
-
-
-def assigned(connection: Connection, keys: Keys) -> Keys:
-    """Those of the memories *keys* that are members of an assembly, ascending."""
-    held = select(assembly_member.c.memory_pk).where(assembly_member.c.memory_pk.in_(select(keys_in().c.value)))
-    found: set[int] = set()
-    for some in _pieces(keys.tolist()):
-        found.update(connection.execute(held.distinct(), {"keys": some}).scalars())
-    return np.array(sorted(found), dtype=np.int64)
-
-
-def _of(path: Namespace) -> ColumnElement[bool]:
-    return assembly_merge.c.namespace_pk == namespaces.keys_within(path, recursive=False)
-
-
-def _parts(keys: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(keys), _AT_ONCE):
-        yield keys[start : start + _AT_ONCE]
-
-
-def _pieces(keys: Sequence[int]) -> Iterator[str]:
-    return map(keys_json, _parts(keys))
+def last_key_of_id(connection: Connection, path: Namespace, id: str) -> int | None:
+    """The key of the last assembly with the id *id* that is the target or a source of a merge; None without one."""
+    namespace_pk = namespaces.key(connection, path)
+    keys = [query.value(connection, namespace=namespace_pk, id=id) for query in (_LAST_TARGET, _LAST_SOURCE)]
+    return max((key for key in keys if key is not None), default=None)

@@ -20,8 +20,8 @@ from memstore.index.protocol import SearchResult, SearchScope
 from memstore.models.activation import SyncState, decayed
 from memstore.models.records import RecordKind
 from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
-from memstore.repository import assembly_activation
-from memstore.repository.assembly_activation import Standing
+from memstore.repository import assembly_activation, memberships
+from memstore.repository.assembly_activation import ActivationState
 from memstore.repository.key_lists import Keys
 from memstore.repository.vectors import VectorSpace
 from memstore.search.activation import AssemblyBoost
@@ -31,10 +31,10 @@ from memstore.timestamps import now, to_micros
 from memstore.vectors.arrays import Doubles, Rows
 
 
-def sync_state(assembly: Standing, view: View, at: datetime) -> SyncState:
+def sync_state(assembly: ActivationState, view: View, at: datetime) -> SyncState:
     """How the revisions of *assembly*, in the file and in the index of *view*, agree."""
     indexed = view.revision(assembly.key)
-    expected = assembly.revision if assembly.composed else None
+    expected = assembly.revision if assembly.has_composite else None
     return SyncState(
         revision=assembly.revision,
         composite_revision=assembly.composite_revision,
@@ -46,7 +46,7 @@ def sync_state(assembly: Standing, view: View, at: datetime) -> SyncState:
 
 def read_sync_state(connection: Connection, view: View, space: VectorSpace, key: int) -> SyncState:
     """The sync state of the assembly *key*, which exists."""
-    return sync_state(assembly_activation.standing(connection, space, [key])[key], view, now())
+    return sync_state(assembly_activation.states(connection, space, [key])[key], view, now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +94,18 @@ class AssemblyBooster:
         self.boost = boost
         self._search = search
         self._scope = SearchScope(now=to_micros(search.now), namespaces=search.scope.namespaces)
-        self._states: dict[int, tuple[Standing, SyncState]] = {}
+        self._states: dict[int, tuple[ActivationState, SyncState]] = {}
 
-    def states(self, keys: Iterable[int]) -> dict[int, tuple[Standing, SyncState]]:
+    def states(self, keys: Iterable[int]) -> dict[int, tuple[ActivationState, SyncState]]:
         """The stored state and the sync state of each assembly of *keys* that exists. Each is read once a search."""
         unique = list(keys)
         unread = [key for key in unique if key not in self._states]
         search = self._search
-        for key, row in assembly_activation.standing(search.connection, search.spaces["assembly"], unread).items():
+        for key, row in assembly_activation.states(search.connection, search.spaces["assembly"], unread).items():
             self._states[key] = row, sync_state(row, search.view, search.now)
         return {key: self._states[key] for key in unique if key in self._states}
 
-    def level(self, assembly: Standing) -> float:
+    def level(self, assembly: ActivationState) -> float:
         """The stored activation of *assembly*, decayed to the time of the search."""
         return decayed(assembly.level, assembly.activated_at, self._search.now, self._search.request.half_life)
 
@@ -130,7 +130,7 @@ class AssemblyBooster:
                 return QueryActivation([self._group(states[key][0], scores[key]) for key in keys], too_old)
             size *= 4
 
-    def _group(self, assembly: Standing, score: float) -> ActivatedGroup:
+    def _group(self, assembly: ActivationState, score: float) -> ActivatedGroup:
         level = self.level(assembly)
         activated = ActivatedAssembly(
             id=assembly.id,
@@ -140,7 +140,7 @@ class AssemblyBooster:
             boost=self.boost.boost(score, level),
             level=level,
         )
-        members = assembly_activation.members(self._search.connection, assembly.key)
+        members = memberships.members(self._search.connection, assembly.key)
         return ActivatedGroup(assembly.key, activated, members)
 
     def search(self) -> list[BoostedHits]:
@@ -198,7 +198,7 @@ class AssemblyBooster:
             activation: what the query activates.
         """
         group_of, boosts = group_boosts
-        owners = assembly_activation.owners(self._search.connection, keys[group_of < 0].tolist())
+        owners = memberships.assemblies_of(self._search.connection, keys[group_of < 0].tolist())
         self.states({owner for keys_of_one in owners.values() for owner in keys_of_one})
         rows = zip(keys.tolist(), base_scores.tolist(), group_of.tolist(), boosts.tolist(), strict=True)
         return [

@@ -18,7 +18,7 @@ from memstore.models.activation import SyncState
 from memstore.models.explanation import ActivationOutcome, AssemblyExplanation, Exclusion, Explanation
 from memstore.models.records import Memory, Namespace, RecordKind
 from memstore.models.search import Hit, Hits, ScoreBoost
-from memstore.repository import assembly_activation, memories, namespaces, records, selection
+from memstore.repository import memberships, memories, namespaces, records, selection
 from memstore.repository.corruption import only
 from memstore.repository.record_types import MEMORY
 from memstore.repository.selection import Selection
@@ -131,7 +131,7 @@ class Explainer:
         if self._boosting is None:
             return ()
         booster, activation = self._boosting
-        owners = assembly_activation.owners(self._search.connection, [self._key]).get(self._key, [])
+        owners = memberships.assemblies_of(self._search.connection, [self._key]).get(self._key, [])
         activated = {group.key: group.assembly for group in activation.groups}
         explanations = []
         for key, (state, sync) in booster.states(owners).items():

@@ -376,7 +376,7 @@ async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drink
         tombstones.archive(replace(context, now=LONG_AGO), ASSEMBLY, keys, "forgotten")
 
     await session.write(forget)
-    with pytest.raises(ConflictError, match="restore"):
+    with pytest.raises(ConflictError, match="recover"):
         await store.assemblies.unmerge("both")
     assert (await store.assemblies.get_merged("coffee")).merge.target == "both"
 

@@ -113,7 +113,7 @@ def test_assemblies_are_pruned_and_come_back(kitchen: Path) -> None:
 
 
 def test_what_means_nothing_is_refused(kitchen: Path) -> None:
-    assert "says nothing" in fails("forget", "-f", kitchen)
+    assert "no criterion" in fails("forget", "-f", kitchen)
     for wrong in ("30", "d", "-1d", "1y", "9" * 400 + "w"):
         assert "is no time" in fails("forget", "--older-than=" + wrong, "-f", kitchen, code=2)
     fails("purge", "-f", kitchen, code=2)

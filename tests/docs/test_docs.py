@@ -120,7 +120,7 @@ def test_the_table_of_limits_is_the_code_s() -> None:
         space.MAX_DIMENSION,
         merge.MAX_MERGED,
         cluster.MAX_GROUP,
-        cluster.MAX_PROPOSED,
+        cluster.MAX_SUGGESTIONS,
         values.MAX_ID_BYTES,
         text_module.MAX_TEXT_BYTES,
         values.MAX_TAG_BYTES,

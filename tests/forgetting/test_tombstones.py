@@ -15,7 +15,7 @@ from memstore import DamagedError, DuplicateError, NotFoundError, Store
 from memstore.actor import Actor
 from memstore.database.sqlite import sqlite3
 from memstore.models.records import RecordKind
-from memstore.repository import recalled, records, tombstones
+from memstore.repository import records, tombstones
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.tombstones import Cause, Tombstone
@@ -91,7 +91,7 @@ async def test_a_memory_set_aside_is_out_of_sight_and_comes_back_as_it_was(
         assert id not in [member async for member in store.assemblies.members(group)]
     (lies,) = await held(store, "memory")
     assert (lies.id, lies.cause, lies.at, lies.actor, lies.reason) == (id, "forgotten", AT, "ada", "old")
-    assert recalled.record_of(lies, store._session.spaces["memory"]) == before
+    assert tombstones.to_record(lies, store._session.spaces["memory"]) == before
     assert await store.check() == []
 
     await back(store, "memory", [id])
@@ -120,7 +120,7 @@ async def test_an_assembly_comes_back_with_its_members_and_a_revision_it_never_h
     (lies,) = await held(store, "assembly")
     assert lies.cause == "merged"
     assert [id for _, id in lies.partners] == ["m0", "m1", "m4"]
-    assert recalled.record_of(lies, store._session.spaces["assembly"]) == before
+    assert tombstones.to_record(lies, store._session.spaces["assembly"]) == before
 
     await back(store, "assembly", ["a"])
     after = await store.assemblies.get("a")
@@ -256,9 +256,9 @@ async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
             other.execute(f"UPDATE tombstone SET {damage}")
         other.close()
         noun = BY_KIND["memory"]
-        with pytest.raises(DamagedError, match="set aside"):
+        with pytest.raises(DamagedError, match="archived"):
             await store._session.write(lambda context: tombstones.restore(context, noun, [pk]))
-        with pytest.raises(DamagedError, match="set aside"):
+        with pytest.raises(DamagedError, match="archived"):
             assert [t async for t in store.memories.trash()]
         assert await store.memories.count() == 5
         (finding,) = await store.check()

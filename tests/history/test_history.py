@@ -373,7 +373,7 @@ async def test_what_expires_is_a_change_of_its_own_and_is_seen_as_of_before(stor
     assert await everything(store.memories.list(as_of=between)) == []  # its time had come, whenever it was deleted
     with pytest.raises(memstore.NotFoundError):
         await store.memories.get("a", as_of=between)
-    with pytest.raises(memstore.ConflictError, match="time has come"):
+    with pytest.raises(memstore.ConflictError, match="has expired"):
         await store.undo((await store.memories.history("a"))[0])
 
 
@@ -456,13 +456,13 @@ async def test_a_list_of_the_past_reads_a_page_and_what_changed(store: Store, mo
     at = clock()
     await store.memories.delete_many(ids=["m5", "m600"])
     read: list[int] = []
-    plain = history_reader.states
+    plain = history_reader.versions_before
 
     def counted(connection: Any, noun: Any, keys: Any, number: int) -> Any:
         read.append(len(keys))
         return plain(connection, noun, keys, number)
 
-    monkeypatch.setattr(history_reader, "states", counted)
+    monkeypatch.setattr(history_reader, "versions_before", counted)
     listed = store.memories.list(as_of=at)
     assert (await anext(listed)).id == "m0"
     assert sum(read) == 102  # a page, and the two that were changed
@@ -511,7 +511,7 @@ async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_fou
     gone = (await store.assemblies.history("k"))[0]
     assert gone.members_removed == ("a",)
     assert (await store.undo(gone)).members_added == ("a",)
-    with pytest.raises(memstore.ConflictError, match="came back") as caught:
+    with pytest.raises(memstore.ConflictError, match="restored later") as caught:
         await store.undo(change)
     assert caught.value.later == (undone.number,)
 
@@ -522,7 +522,7 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
     await store.memories.update("a", tags={"t"})
     await store.memories.update("a", importance=0.3, metadata={"n": 1})
     last, tagged, first, added = await store.memories.history("a")
-    with pytest.raises(memstore.ConflictError, match="undo that first") as caught:
+    with pytest.raises(memstore.ConflictError, match="Undo change") as caught:
         await store.undo(first)
     assert caught.value.later == (last.number,)
     await store.undo(tagged)  # nothing depends on it
@@ -539,7 +539,7 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
     await store.assemblies.delete("g")
     made = await store.undo(added)
     assert made.kind == "deleted"
-    with pytest.raises(memstore.ConflictError, match="went after"):
+    with pytest.raises(memstore.ConflictError, match="deleted later"):
         await store.undo(first)
     await store.memories.add("other", id="a")
     with pytest.raises(memstore.ConflictError, match="given to another") as caught:

@@ -1,0 +1,38 @@
+"""Keys of records: which of them exist, and their ids."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, Integer, bindparam, func, select
+
+from memstore.repository.key_lists import key_lists, keys_json, listed_keys
+from memstore.repository.record_types import RecordType
+from memstore.repository.statements import Prepared, prepared_by_kind
+from memstore.schema.tables import memory
+
+_IDS = prepared_by_kind(lambda t: select(t.table.c.pk, t.table.c.id).where(t.table.c.pk.in_(listed_keys())))
+_PREFIXES = Prepared(
+    lambda: select(memory.c.pk, func.substr(memory.c.content, 1, bindparam("length", type_=Integer))).where(
+        memory.c.pk.in_(listed_keys())
+    )
+)
+
+
+def existing(connection: Connection, record_type: RecordType, keys: Iterable[int]) -> list[int]:
+    """Those of *keys* whose records exist, ascending."""
+    return sorted(ids(connection, record_type, list(keys)))
+
+
+def ids(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> dict[int, str]:
+    """Ids by key of the records that exist."""
+    by_key: dict[int, str] = {}
+    for part in key_lists(keys):
+        by_key.update(_IDS[record_type.kind].run(connection, keys=keys_json(part)).fetchall())
+    return by_key
+
+
+def content_prefixes(connection: Connection, keys: Sequence[int], length: int) -> dict[int, str]:
+    """The first *length* characters of the contents of the memories *keys*, by key."""
+    by_key: dict[int, str] = {}
+    for part in key_lists(keys):
+        by_key.update(_PREFIXES.run(connection, keys=keys_json(part), length=length).fetchall())
+    return by_key
