@@ -239,7 +239,7 @@ async def test_a_plan_that_went_stale_says_so_and_moves_nothing(store: Store, ch
     plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))
     await CHANGES[change](store)
     before = await store.memories.get_many(list("abcdefp"))
-    with pytest.raises(StalePlanError, match="plan again") as caught:
+    with pytest.raises(StalePlanError, match="Plan again") as caught:
         await store.memories.forget(plan)
     assert caught.value.ids == ["b"]
     assert await store.memories.get_many(list("abcdefp")) == before
