@@ -205,7 +205,7 @@ async def test_writers_wait_for_the_restore_and_then_write_to_the_restored_conte
                 gate.wait(BOUND)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(backup_module, "on_this_loop", lambda function: function)
+            patch.setattr(backup_module, "on_current_loop", lambda function: function)
             patch.setattr(restore_copy, "_PAGES", 5)
             restored = asyncio.ensure_future(memstore.restore_backup(new, old, on_progress=told))
             await midway.wait()
@@ -479,7 +479,7 @@ async def test_busy_target_is_not_changed_after_the_timeout(old: Path, new: Path
 
 async def test_cancelled_restore_changes_nothing(old: Path, new: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backup_module, "on_this_loop", lambda function: function)
+        patch.setattr(backup_module, "on_current_loop", lambda function: function)
         patch.setattr(restore_copy, "_PAGES", 1)
         loop = asyncio.get_running_loop()
 

@@ -67,8 +67,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         name="backup_interrupt",
         promise="A backup stops at the first Ctrl-C.",
         file="memstore/maintenance/backup.py",
-        old="            stop.check()\n            told(done, total)",
-        new="            told(done, total)",
+        old="            stop.check()\n            report(done, total)",
+        new="            report(done, total)",
         tests=("tests/reliability/test_interruption.py",),
     ),
     Mutation(
@@ -213,9 +213,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         name="missing_vector",
         promise="A record without a vector is in no search result.",
-        file="memstore/api/collection.py",
-        old=" or any(self._vector_of(record) is None for record in records.values())",
-        new="",
+        file="memstore/search/query.py",
+        old="if len(records) < len(keys) or not complete:",
+        new="if len(records) < len(keys):",
         tests=("tests/reliability/test_damaged_files.py",),
     ),
     Mutation(

@@ -204,5 +204,5 @@ async def test_an_assembly_that_indexes_lead_to_and_that_is_not_there_is_damage(
 async def test_a_schema_that_is_no_text_is_damage(path: Path, rng: np.random.Generator) -> None:
     await filled(path, rng)
     overwrite(path, b"CREATE INDEX ix_memory_expires_at", b"CREATE \xffNDEX ix_memory_expires_at")
-    with pytest.raises(DamagedError, match="schema is no UTF-8"):
+    with pytest.raises(DamagedError, match="schema is not valid UTF-8"):
         await memstore.open(path)

@@ -1,4 +1,4 @@
-"""Stores on disks that fail: errors are memstore errors, nothing acknowledged is lost, and the store works afterwards."""
+"""Stores on disks that fail: errors are memstore errors, nothing acknowledged is lost, the store works afterwards."""
 
 import errno
 import itertools
