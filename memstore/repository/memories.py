@@ -135,7 +135,8 @@ class Batch:
     def add(self, memories: Sequence[Memory]) -> None:
         """Encode memories and append them."""
         for name, value_of, encode_all in _ENCODERS:
-            self.columns[name] += encode_all(list(map(value_of, memories)))
+            values = list(map(value_of, memories))
+            self.columns[name] += values if encode_all is None else encode_all(values)
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
         self.tags += [m.tags for m in memories]
 
@@ -181,13 +182,9 @@ def _micros(times: list[datetime | None]) -> list[int | None]:
     return [None if when is None else to_micros(when) for when in times]
 
 
-def _unchanged(values: list[Any]) -> list[Any]:
-    return values
-
-
 _BY_KIND: dict[str, Callable[[list[Any]], list[Any]]] = {"json": _json_texts, "time": _micros}
 _ENCODERS = [
-    (field.column, attrgetter(field.name), _BY_KIND.get(field.kind, _unchanged))
+    (field.column, attrgetter(field.name), _BY_KIND.get(field.kind))
     for field in RECORD_FIELDS["memory"]
     if field.column is not None
 ]

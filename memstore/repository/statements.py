@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
 from itertools import chain, compress
+from operator import itemgetter
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
@@ -30,6 +31,7 @@ from memstore.timestamps import to_micros
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 _T = TypeVar("_T")
+_Values = Callable[[Mapping[str, Any]], Sequence[Any]]
 
 _SMALL = 10  # rows or texts of a statement where there are not enough for the next size; each is parsed once and cached
 _MEDIUM = 50  # rows of an INSERT, likewise: as many as several writes bring that share a transaction
@@ -55,7 +57,7 @@ class Prepared:
         build: makes the statement; called once, at the first use.
     """
 
-    __slots__ = ("_build", "_constants", "_names", "_sql", "_times")
+    __slots__ = ("_bound", "_build", "_constants", "_names", "_sql", "_times")
 
     def __init__(self, build: Callable[[], ClauseElement] | ClauseElement) -> None:
         self._build = build
@@ -76,6 +78,7 @@ class Prepared:
         statement = self._build if isinstance(self._build, ClauseElement) else self._build()
         compiled = cast("Any", statement.compile(dialect=_DIALECT))
         self._names: Sequence[str] = compiled.positiontup or ()
+        self._bound = _values_of(self._names)
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
         self._times = [name for name, bind in compiled.binds.items() if isinstance(bind.type, UtcTime)]
         self._sql = str(compiled)  # last: another thread takes it as the sign that the rest is there
@@ -89,7 +92,7 @@ class Prepared:
         for name in self._times:
             if isinstance(values[name], datetime):
                 values[name] = to_micros(values[name])
-        return raw(connection).execute(sql, [values[name] for name in self._names])
+        return raw(connection).execute(sql, self._bound(values))
 
     def many(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Execute it for each of *rows*, whose values are as stored and in the order of `names`."""
@@ -119,6 +122,13 @@ class Prepared:
         """The rows of *keys*, which its parameter `keys` takes *size* at a time; other threads may run in between."""
         for chunk in chunks(keys, size):
             yield from self.run(connection, keys=keys_json(chunk), **values)
+
+
+def _values_of(names: Sequence[str]) -> _Values:
+    """A function that takes the values of *names* out of a mapping, in a third of the time of a comprehension."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: [values[name] for name in names]  # of one name, itemgetter returns no tuple
 
 
 def prepared_by_kind(build: Callable[[RecordType], ClauseElement]) -> Mapping[RecordKind, Prepared]:
@@ -157,7 +167,7 @@ class MultiRowInsert:
         base, count, start = raw(connection), len(columns[0]), 0
         sql = self._row.sql
         if count == 1:
-            base.execute(sql, [column[0] for column in columns])
+            base.execute(sql, list(map(itemgetter(0), columns)))
             return
         widest = self._width if width is None else min(width, self._width)
         while start < count:
@@ -184,7 +194,7 @@ class InListQuery:
 
     def __init__(self, build: Callable[[list[BindParameter[str]]], ClauseElement]) -> None:
         self._build = build
-        self._statements: dict[int, tuple[str, Sequence[str], Sequence[str]]] = {}
+        self._statements: dict[int, tuple[str, _Values, _Values]] = {}
 
     def rows(self, connection: Connection, texts: Sequence[str], **others: Any) -> Iterator[tuple[Any, ...]]:
         """The rows of *texts*, in no order; *others* are the statement's other parameters, as stored."""
@@ -192,18 +202,17 @@ class InListQuery:
         for chunk in chunks(texts):
             size = len(chunk) if len(chunk) <= _SMALL else CHUNK_SIZE
             sql, before, after = self._statements.get(size) or self._compile(size)
-            bound = [others[name] for name in before]
-            bound += chunk
-            bound += [chunk[-1]] * (size - len(chunk))
-            bound += [others[name] for name in after]
+            repeated = [chunk[-1]] * (size - len(chunk))
+            bound = [*before(others), *chunk, *repeated, *after(others)]
             yield from base.execute(sql, bound).fetchall()
 
-    def _compile(self, size: int) -> tuple[str, Sequence[str], Sequence[str]]:
-        """The statement for *size* texts, and the parameters that are bound before and after them."""
+    def _compile(self, size: int) -> tuple[str, _Values, _Values]:
+        """The statement for *size* texts, and functions for the values that are bound before and after them."""
         texts = [f"text_{i}" for i in range(size)]
         statement = Prepared(partial(self._build, [bindparam(name) for name in texts]))
         first = statement.names.index(texts[0])
-        self._statements[size] = statement.sql, statement.names[:first], statement.names[first + size :]
+        before, after = _values_of(statement.names[:first]), _values_of(statement.names[first + size :])
+        self._statements[size] = statement.sql, before, after
         return self._statements[size]
 
 
