@@ -59,7 +59,7 @@ class Prepared:
 
     __slots__ = ("_bound", "_build", "_constants", "_names", "_sql", "_times")
 
-    def __init__(self, build: Callable[[], ClauseElement] | ClauseElement) -> None:
+    def __init__(self, build: Callable[[], ClauseElement]) -> None:
         self._build = build
         self._sql = ""
 
@@ -75,8 +75,7 @@ class Prepared:
         return self._names
 
     def _compile(self) -> str:
-        statement = self._build if isinstance(self._build, ClauseElement) else self._build()
-        compiled = cast("Any", statement.compile(dialect=_DIALECT))
+        compiled = cast("Any", self._build().compile(dialect=_DIALECT))
         self._names: Sequence[str] = compiled.positiontup or ()
         self._bound = _values_of(self._names)
         self._constants = {name: value for name, value in compiled.params.items() if value is not None}
@@ -158,7 +157,7 @@ class MultiRowInsert:
 
     __slots__ = ("_row", "_width")
 
-    def __init__(self, build: Callable[[], ClauseElement] | ClauseElement, width: int) -> None:
+    def __init__(self, build: Callable[[], ClauseElement], width: int) -> None:
         self._row = Prepared(build)
         self._width = width
 

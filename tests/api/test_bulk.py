@@ -343,7 +343,7 @@ def test_batches_hold_every_memory_in_order(count: int) -> None:
 
 _METADATA = MetaData()
 _WIDE = Table("wide", _METADATA, Column("pk", Integer, primary_key=True), Column("a", Text), Column("b", Integer))
-_STATEMENT = MultiRowInsert(insert(_WIDE).values({name: bindparam(name) for name in ("pk", "a", "b")}), 100)
+_STATEMENT = MultiRowInsert(lambda: insert(_WIDE).values({name: bindparam(name) for name in ("pk", "a", "b")}), 100)
 
 
 @pytest.fixture
