@@ -567,13 +567,13 @@ async def run_restore(backup: Path, path: Path, *, page: int = 0, most: int = 0)
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 async def test_restore_killed_at_any_page_is_complete_or_has_no_effect(old: Path, new: Path) -> None:
-    """Twenty kills: some with a store open meanwhile, some with none, so that the file is recovered when opened."""
+    """Ten kills: some with a store open meanwhile, some with none, so that the file is recovered when opened."""
     backups_of = {"old": old.with_name("old.bak"), "new one": new}
     async with memstore.open(old) as store:
         await store.backup(backups_of["old"])
     holds, outcomes = "old", set()
     rng = random.Random(20_240_701)
-    for turn in range(20):
+    for turn in range(10):
         other = "new one" if holds == "old" else "old"
         pages = backups_of[other].stat().st_size // 8_192
         page = 2 * pages if turn % 5 == 0 else rng.randrange(pages + 1, 2 * pages)

@@ -21,7 +21,7 @@ from memstore.database.transactions import raw
 
 ROOT = Path(__file__).parents[2]
 OWN, NEWER = SimpleNamespace(sqlite_version_info=(3, 40, 1)), SimpleNamespace(sqlite_version_info=(3, 53, 4))
-CORE = ("database/test_sqlite", "database/test_commit", "api/test_memories", "api/test_transactions")
+CORE = ("database/test_sqlite", "database/test_commit", "api/test_transactions")
 
 
 @pytest.mark.parametrize(
