@@ -97,9 +97,9 @@ async def test_backup_during_writes_of_a_task_and_a_process_is_one_consistent_sn
             assert written_meanwhile.wait(30), "nothing was written meanwhile"
             progress(done, total)
 
-        backup_copy.copy(*others, step)
+        backup_copy.copy_file(*others, step)
 
-    monkeypatch.setattr(backup, "copy", copy_while_written)
+    monkeypatch.setattr(backup, "copy_file", copy_while_written)
     async with memstore.open(path, dimension=DIMENSION, durability="relaxed") as store:
         await store.memories.add_many([{"content": "x" * 5_000} for _ in range(2_000)])
         written, stop = 0, asyncio.Event()
@@ -188,11 +188,11 @@ async def test_cancelled_backup_ends_and_leaves_no_file(path: Path) -> None:
 
         def stop(done: int, total: int) -> None:
             progress.append(done * 100 // total)
-            backup_copy.cancel()
+            task.cancel()
 
-        backup_copy = asyncio.ensure_future(store.backup(copy, on_progress=stop))
+        task = asyncio.ensure_future(store.backup(copy, on_progress=stop))
         with pytest.raises(asyncio.CancelledError):
-            await backup_copy
+            await task
         assert not copy.exists()
         assert progress[-1] < 90, "it went on to its end"
         await store.backup(copy)

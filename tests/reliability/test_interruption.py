@@ -208,7 +208,7 @@ def endless(*arguments):
 
     copy(*rest, again)
 
-copy, backups.copy = backups.copy, endless
+copy, backups.copy_file = backups.copy_file, endless
 """
 
 
