@@ -348,7 +348,7 @@ async def test_an_open_store_of_other_vectors_fails_and_writes_nothing(
         await memstore.restore_backup(new, old)
         before = sql(old, "SELECT * FROM memory"), sql(old, "SELECT * FROM memory_vector")
         for call in [*EVERY.values(), in_transaction, empty_transaction]:
-            with pytest.raises(SettingsMismatchError, match="close it, and open it again") as caught:
+            with pytest.raises(SettingsMismatchError, match="Close the store and open it again") as caught:
                 await call(store)
             assert caught.value.setting == setting
             assert (caught.value.expected, caught.value.got) in [(4, DIMENSION), ("l2", "cosine")]
