@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 import memstore
+from memstore import ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.database import backup_copy
 from memstore.database.engine import set_layout
 from memstore.database.inspect import HEAD
-from memstore.errors import ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.maintenance import backup, check
 from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE
 from tests.conftest import DIMENSION, vectors

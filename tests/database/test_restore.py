@@ -17,10 +17,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Store
-from memstore.database import restore_copy
-from memstore.database.inspect import HEAD
-from memstore.errors import (
+from memstore import (
     BusyError,
     DamagedError,
     ForeignFileError,
@@ -29,8 +26,11 @@ from memstore.errors import (
     NewerFileError,
     SettingsMismatchError,
     StorageError,
+    Store,
     TransactionError,
 )
+from memstore.database import restore_copy
+from memstore.database.inspect import HEAD
 from memstore.maintenance import backup as backup_module
 from memstore.schema.tables import VERSION_TABLE
 from tests.conftest import DIMENSION, vectors

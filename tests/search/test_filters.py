@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, StaticPool, create_engine, insert, select
 
-from memstore.errors import FilterError
+from memstore import FilterError
 from memstore.filters import EVERYTHING, MAX_OPERANDS, condition, matches, parse
 from memstore.models.records import Assembly, Json, Memory, RecordKind
 from memstore.schema import tables
