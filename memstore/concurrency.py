@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+Progress = Callable[[int, int], None]
+"""Receives how much is done, and the total."""
+
 T = TypeVar("T")
 
 CHUNK_SIZE = 100

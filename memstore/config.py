@@ -14,7 +14,7 @@ from memstore.errors import InvalidError, short_repr
 from memstore.vectors.space import ANGULAR_METRICS, MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 
 Durability = Literal["full", "relaxed"]
-Engine = Literal["auto", "numpy", "faiss"]
+EngineName = Literal["auto", "numpy", "faiss"]
 IndexKind = Literal["auto", "exact", "graph"]
 VectorType = Literal["float32", "float16"]
 Keep = Literal["full", "off"] | int
@@ -62,13 +62,13 @@ class IndexOptions:
     """
 
     kind: IndexKind | None = None
-    engine: Engine = "auto"
+    engine: EngineName = "auto"
     vector_type: VectorType | None = None
     graph: GraphOptions | None = None
 
     def __post_init__(self) -> None:
         _check_one_of("kind", self.kind, (*get_args(IndexKind), None))
-        _check_one_of("engine", self.engine, get_args(Engine))
+        _check_one_of("engine", self.engine, get_args(EngineName))
         _check_one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
         if self.graph is not None and not isinstance(self.graph, GraphOptions):
             raise InvalidError(

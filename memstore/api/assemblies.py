@@ -14,6 +14,7 @@ from memstore.assemblies import candidates, cluster, membership
 from memstore.assemblies import lineage as merge_lineage
 from memstore.assemblies import merge as merging
 from memstore.assemblies.membership import AssemblyDraft
+from memstore.concurrency import Progress
 from memstore.errors import DuplicateError, InvalidError, NotFoundError, short_repr
 from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
@@ -43,8 +44,6 @@ from memstore.validation.values import (
     check_share,
     check_tags,
 )
-
-Progress = Callable[[int, int], None]
 
 
 class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):

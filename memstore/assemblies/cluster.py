@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from memstore.concurrency import CHUNK_SIZE, StopSignal, in_cancellable_thread, yield_gil
+from memstore.concurrency import Progress, CHUNK_SIZE, StopSignal, in_cancellable_thread, yield_gil
 from memstore.errors import DuplicateError, InvalidError
 from memstore.index.protocol import Keys, Mask
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
@@ -42,7 +42,6 @@ MAX_SUGGESTIONS = 100_000
 
 _NAME_LENGTH = 80  # characters of the leader's content
 
-Progress = Callable[[int, int], None]
 Indices = npt.NDArray[np.int32]
 
 

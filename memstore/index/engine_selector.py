@@ -2,8 +2,7 @@
 
 import logging
 
-from memstore.config import Engine as EngineName
-from memstore.config import IndexSettings
+from memstore.config import EngineName, IndexSettings
 from memstore.errors import EngineError
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.numpy_engine import NumpyEngine

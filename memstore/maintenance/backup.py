@@ -1,14 +1,13 @@
 """Backup and restore of whole files. Other processes may have the files open, and the store need not be open here."""
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import StopSignal, in_cancellable_thread, on_current_loop
+from memstore.concurrency import Progress, StopSignal, in_cancellable_thread, on_current_loop
 from memstore.config import check_timeout, path_text
 from memstore.database import raw
 from memstore.database.backup_copy import copy_file, set_new_epoch
@@ -25,8 +24,6 @@ from memstore.repository import store_meta
 from memstore.repository.context import WriteContext
 from memstore.session import check_no_open_transaction
 from memstore.timestamps import now
-
-Progress = Callable[[int, int], None]
 
 _NAMED = 3  # findings that the error of a damaged backup names
 

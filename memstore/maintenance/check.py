@@ -37,7 +37,7 @@ TOLERANCE = 1e-6
 
 _INVALID = "zero under a metric of directions, or outside the ball of a hyperbolic space"
 
-Named = Mapping[int, tuple[str, Namespace]]
+RecordNames = Mapping[int, tuple[str, Namespace]]
 
 
 async def check(session: Autocommit) -> list[Finding]:
@@ -291,6 +291,6 @@ def _are_equal(stored: npt.NDArray[np.float32], indexed: npt.NDArray[np.floating
     return close
 
 
-def _finding(kind: FindingKind, space: VectorSpace, key: int, names: Named, detail: str) -> Finding:
+def _finding(kind: FindingKind, space: VectorSpace, key: int, names: RecordNames, detail: str) -> Finding:
     id, namespace = names.get(key, (f"key {key}", ()))
     return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)

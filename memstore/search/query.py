@@ -103,16 +103,19 @@ class Search:
             DriftError: the index names a record that does not exist or has no vector.
         """
         kind, space = self.request.record_type.kind, self.spaces[self.request.record_type.kind]
-        keys = list(dict.fromkeys(key for result, _ in results for key in result.keys.tolist()))
+        keys: list[int] = []
+        for result, _ in results:
+            keys += result.keys.tolist()
+        keys = list(dict.fromkeys(keys))
         hit: type[Hit | AssemblyHit]
         records: Sequence[Memory] | Sequence[Assembly]
         if kind == "memory":
             hit, records = Hit, memories.read(self.connection, space, keys)
-            complete = all(memory.embedding is not None for memory in records)
+            complete = not [memory for memory in records if memory.embedding is None]
         else:
             hit = AssemblyHit
             records = assemblies.read(self.connection, space, keys, self.now, self.request.half_life)
-            complete = all(assembly.composite is not None for assembly in records)
+            complete = not [assembly for assembly in records if assembly.composite is None]
         if len(records) < len(keys) or not complete:
             raise DriftError
         by_key = dict(zip(keys, cast("Sequence[Any]", records), strict=True))

@@ -35,7 +35,7 @@ async def add(store: Store, rows: npt.NDArray[np.float32]) -> list[str]:
 async def test_an_assembly_comes_back_whole(store: Store, rng: np.random.Generator) -> None:
     rows = vectors(rng, 3)
     ids = await add(store, rows)
-    made = await store.assemblies.add(
+    added = await store.assemblies.add(
         "asm:drinks",
         name="Drinks",
         description="what people drink",
@@ -44,14 +44,14 @@ async def test_an_assembly_comes_back_whole(store: Store, rng: np.random.Generat
         topics=["tea", "morning", "tea"],
         metadata={"k": [1]},
     )
-    assert made == await store.assemblies.get("asm:drinks")
-    assert (made.name, made.description, made.topics) == ("Drinks", "what people drink", ("tea", "morning"))
-    assert (made.tags, made.metadata, made.member_count) == ({"taste", "x"}, {"k": [1]}, 3)
+    assert added == await store.assemblies.get("asm:drinks")
+    assert (added.name, added.description, added.topics) == ("Drinks", "what people drink", ("tea", "morning"))
+    assert (added.tags, added.metadata, added.member_count) == ({"taste", "x"}, {"k": [1]}, 3)
     assert [id async for id in store.assemblies.members("asm:drinks")] == ids
     assert [a.id for a in await store.assemblies.containing("m1")] == ["asm:drinks"]
     await expect_composite(store, "asm:drinks", rows)
-    hit = (await store.assemblies.search(made.composite))[0]
-    assert hit.assembly == made
+    hit = (await store.assemblies.search(added.composite))[0]
+    assert hit.assembly == added
     assert hit.score == pytest.approx(1)
 
 
@@ -80,9 +80,9 @@ async def test_bad_members_leave_nothing(store: Store, rng: np.random.Generator)
         await store.assemblies.containing("none")
     with pytest.raises(DuplicateError):
         await store.assemblies.add("g")
-    with pytest.raises(DuplicateError) as taken:
+    with pytest.raises(DuplicateError) as duplicate:
         await store.assemblies.add_many([{"id": "new"}, {"id": "g"}])
-    assert taken.value.id == "g"
+    assert duplicate.value.id == "g"
     with pytest.raises(InvalidError):
         await store.assemblies.add("h", members="m0")
     with pytest.raises(InvalidError, match="order"):
@@ -113,11 +113,11 @@ async def test_every_order_of_adding_and_removing_ends_in_one_composite(path: Pa
             for member in order:
                 await store.assemblies.add_members(group, [ids[member]])
             await expect_composite(store, group, rows)
-            left = set(range(4))
+            remaining = set(range(4))
             for member in order[1:]:
                 await store.assemblies.remove_members(group, [ids[member]])
-                left.remove(member)
-                await expect_composite(store, group, rows[sorted(left)])
+                remaining.remove(member)
+                await expect_composite(store, group, rows[sorted(remaining)])
         assert await store.check() == []
 
 
@@ -131,13 +131,13 @@ async def test_random_histories_of_wild_lengths_keep_the_composite(path: Path, m
         await store.assemblies.add("g")
         members: set[int] = set()
         for _ in range(60):
-            some = rng.choice(30, size=rng.integers(1, 5), replace=False).tolist()
+            indices = rng.choice(30, size=rng.integers(1, 5), replace=False).tolist()
             if rng.random() < 0.6:
-                await store.assemblies.add_members("g", [ids[i] for i in some])
-                members.update(some)
+                await store.assemblies.add_members("g", [ids[i] for i in indices])
+                members.update(indices)
             else:
-                await store.assemblies.remove_members("g", [ids[i] for i in some])
-                members.difference_update(some)
+                await store.assemblies.remove_members("g", [ids[i] for i in indices])
+                members.difference_update(indices)
             await expect_composite(store, "g", rows[sorted(members)])
         assert await store.check() == []
 
@@ -207,8 +207,8 @@ async def test_update_upsert_list_count_and_delete(store: Store, rng: np.random.
     after = await store.assemblies.update("g1", topics=["b", "a"], name="new")
     assert (after.topics, after.name, after.revision) == (("b", "a"), "new", before.revision)
     assert (after.composite == before.composite).all()
-    kept = await store.assemblies.upsert("g1", name="again")
-    assert (kept.member_count, kept.topics, kept.created_at) == (2, (), before.created_at)
+    upserted = await store.assemblies.upsert("g1", name="again")
+    assert (upserted.member_count, upserted.topics, upserted.created_at) == (2, (), before.created_at)
     emptied = await store.assemblies.upsert("g1", members=[])
     assert (emptied.member_count, emptied.composite) == (0, None)
     assert await store.assemblies.count(where={"name": "n0"}) == 2

@@ -160,9 +160,9 @@ def test_a_memory_made_quickly_is_the_one_made_carefully(item: Any, space: Space
     careful = outcome(lambda: new_memory(item, ("n",), space, AT, named))
 
     def quick() -> Memory:
-        (made,) = new_memories([item], ("n",), space, AT)
+        (memory,) = new_memories([item], ("n",), space, AT)
         given_id = isinstance(item, Mapping) and item.get("id") is not None
-        values = {name: getattr(made, name) for name in Memory.__dataclass_fields__}
+        values = {name: getattr(memory, name) for name in Memory.__dataclass_fields__}
         return Memory(**values if given_id else {**values, "id": "made"})
 
     assert outcome(quick) == careful
@@ -178,12 +178,12 @@ def test_of_many_items_the_first_that_is_wrong_is_named(items: list[Any], space:
         except InvalidError as error:
             wrong = str(error), [f"this was item {i} of {len(items)}; none was stored"]
             break
-    told = None
+    message = None
     try:
         list(new_memories(items, (), space, AT))
     except InvalidError as error:
-        told = str(error), error.__notes__
-    assert told == wrong
+        message = str(error), error.__notes__
+    assert message == wrong
 
 
 @settings(max_examples=400, deadline=None)
@@ -230,18 +230,18 @@ def test_equal_tags_are_one_set_as_long_as_those_known_are_few(monkeypatch: pyte
     space = Space(dimension=3, metric="cosine")
     items = [{"content": "x", "tags": tags} for tags in (["a", "b"], ("a", "b"), ["a", "c"], ["a", "b"], ["a", "c"])]
     monkeypatch.setattr(record_rows, "_SETS", 1)
-    made = [memory.tags for memory in new_memories(items, (), space, AT)]
-    assert made == [{"a", "b"}, {"a", "b"}, {"a", "c"}, {"a", "b"}, {"a", "c"}]
-    assert made[0] is made[1] is made[3]
-    assert made[2] is not made[4]
+    tag_sets = [memory.tags for memory in new_memories(items, (), space, AT)]
+    assert tag_sets == [{"a", "b"}, {"a", "b"}, {"a", "c"}, {"a", "b"}, {"a", "c"}]
+    assert tag_sets[0] is tag_sets[1] is tag_sets[3]
+    assert tag_sets[2] is not tag_sets[4]
     with pytest.raises(InvalidError, match="text"):
         list(new_memories([*items, {"content": "x", "tags": ["a", Word("b")]}], (), space, AT))
 
 
 def test_a_generator_of_tags_is_walked_once() -> None:
     item = {"content": "tea", "tags": (word for word in ["a", "b"])}
-    (made,) = new_memories([item], (), Space(dimension=3, metric="cosine"), AT)
-    assert made.tags == {"a", "b"}
+    (memory,) = new_memories([item], (), Space(dimension=3, metric="cosine"), AT)
+    assert memory.tags == {"a", "b"}
 
 
 def test_tags_known_from_other_items_still_count() -> None:
@@ -277,11 +277,11 @@ def test_a_record_made_quickly_has_every_field() -> None:
         "pinned": True,
     }
     assert list(values) == list(Memory.__dataclass_fields__)
-    made = memory_record(*values.values())
-    assert made == Memory(**values)
-    assert repr(made) == repr(Memory(**values))
+    record = memory_record(*values.values())
+    assert record == Memory(**values)
+    assert repr(record) == repr(Memory(**values))
     with pytest.raises(AttributeError):
-        made.content = "other"  # type: ignore[misc]
+        record.content = "other"  # type: ignore[misc]
 
 
 def test_ids_made_together_ascend_before_and_after_others() -> None:
@@ -333,12 +333,14 @@ def test_large_metadata_is_encoded_by_itself(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("count", SIZES)
 def test_batches_hold_every_memory_in_order(count: int) -> None:
-    made = [Memory(id=str(i), content=f"c{i}", created_at=AT, updated_at=AT + timedelta(i % 3)) for i in range(count)]
-    encoded = list(batches(iter(made)))
-    assert [id for batch in encoded for id in batch.ids] == [m.id for m in made]
+    records = [
+        Memory(id=str(i), content=f"c{i}", created_at=AT, updated_at=AT + timedelta(i % 3)) for i in range(count)
+    ]
+    encoded = list(batches(iter(records)))
+    assert [id for batch in encoded for id in batch.ids] == [m.id for m in records]
     assert all(len(batch) == Batch.SIZE for batch in encoded[:-1])
     stored = [value for batch in encoded for value in batch.columns["updated_at"]]
-    assert stored == [timestamps.to_micros(m.updated_at) for m in made]
+    assert stored == [timestamps.to_micros(m.updated_at) for m in records]
 
 
 _METADATA = MetaData()
@@ -358,11 +360,13 @@ def scratch() -> Iterator[Connection]:
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("width", [None, 1, 7, 1_000])
 def test_rows_inserted_widely_are_the_rows_given(scratch: Connection, count: int, width: int | None) -> None:
-    some = random.Random(count)
+    generator = random.Random(count)
     columns = [
         range(5, 5 + count),
-        [some.choice(["same", "same", "same", None, "other\0"]) for _ in range(count)] if count % 2 else ["x"] * count,
-        [some.randrange(3) for _ in range(count)] if count % 3 else [None] * count,
+        [generator.choice(["same", "same", "same", None, "other\0"]) for _ in range(count)]
+        if count % 2
+        else ["x"] * count,
+        [generator.randrange(3) for _ in range(count)] if count % 3 else [None] * count,
     ]
     _STATEMENT.insert(scratch, columns, width)
     base = scratch.connection.dbapi_connection
@@ -377,24 +381,24 @@ def test_rows_inserted_widely_are_the_rows_given(scratch: Connection, count: int
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8", "<f2", "<i4", ">u2", "u1", "<i8", "g"])
 @pytest.mark.parametrize("cut", [slice(None, None, 1), slice(None, None, -1), slice(None, None, 2)])
 def test_an_embedding_is_the_numbers_given_whatever_their_layout(dtype: str, cut: slice) -> None:
-    given = np.arange(1, 17).astype(dtype)[cut]
-    made = as_embedding(given, len(given), allow_zero=False)
-    assert made.tolist() == [float(x) for x in given]
-    assert made.dtype == np.float32
-    assert made.flags.c_contiguous
-    assert not made.flags.writeable
-    assert encode(made) == np.array(given.tolist(), "<f4").tobytes()
-    given[0] = 99
-    assert made[0] != 99
+    numbers = np.arange(1, 17).astype(dtype)[cut]
+    embedding = as_embedding(numbers, len(numbers), allow_zero=False)
+    assert embedding.tolist() == [float(x) for x in numbers]
+    assert embedding.dtype == np.float32
+    assert embedding.flags.c_contiguous
+    assert not embedding.flags.writeable
+    assert encode(embedding) == np.array(numbers.tolist(), "<f4").tobytes()
+    numbers[0] = 99
+    assert embedding[0] != 99
     with pytest.raises(ValueError, match="WRITEABLE"):
-        made.flags.writeable = True
+        embedding.flags.writeable = True
 
 
 def test_the_bytes_of_an_embedding_are_stored_without_a_copy() -> None:
-    made = as_embedding(np.arange(1, 5, dtype=np.float32), 4, allow_zero=False)
-    assert encode(made) is made.base
-    assert encode(made[1:]) == np.arange(2, 5, dtype="<f4").tobytes()
-    assert encode(made[::-1]) == np.arange(4, 0, -1, dtype="<f4").tobytes()
+    embedding = as_embedding(np.arange(1, 5, dtype=np.float32), 4, allow_zero=False)
+    assert encode(embedding) is embedding.base
+    assert encode(embedding[1:]) == np.arange(2, 5, dtype="<f4").tobytes()
+    assert encode(embedding[::-1]) == np.arange(4, 0, -1, dtype="<f4").tobytes()
 
 
 @pytest.mark.parametrize("dimension", [1, 4096])
@@ -412,7 +416,7 @@ async def test_small_and_large_dimensions_come_back(path: Path, rng: np.random.G
 
 def mixed(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
     """Items of which a third have no embedding, some share tags, some have tags and fields of their own."""
-    made: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
     for i, vector in enumerate(vectors(rng, count)):
         item: dict[str, Any] = {"content": f"text {i} ü", "id": f"id {i}"}
         if i % 3:
@@ -423,8 +427,8 @@ def mixed(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
             item |= {"importance": 0.25, "metadata": {"i": i, "deep": {"x": [1, None, "\\u0000"]}}, "access_count": i}
         if i % 11 == 0:
             item |= {"created_at": AT + timedelta(seconds=i), "expires_at": datetime(2999, 1, 1, tzinfo=UTC)}
-        made.append(item)
-    return made
+        items.append(item)
+    return items
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -449,9 +453,9 @@ async def test_any_number_of_memories_is_stored_as_given(store: Store, rng: np.r
 async def test_load_stores_what_add_many_stores(path: Path, rng: np.random.Generator, count: int) -> None:
     items = mixed(rng, count)
     async with memstore.open(path, dimension=DIMENSION) as store:
-        told: list[int] = []
-        assert await store.load(iter(items), chunk=700, on_progress=told.append) == count
-        assert told == [*range(700, count, 700), *([count] if count else [])]
+        progress: list[int] = []
+        assert await store.load(iter(items), chunk=700, on_progress=progress.append) == count
+        assert progress == [*range(700, count, 700), *([count] if count else [])]
         loaded = await store.memories.get_many([item["id"] for item in items])
         assert len(loaded) == count
         assert await store.check() == []
@@ -508,7 +512,7 @@ async def test_a_tag_of_another_namespace_is_another_tag(store: Store) -> None:
 
 async def test_records_of_many_share_nothing_with_what_was_given(store: Store, rng: np.random.Generator) -> None:
     matrix = vectors(rng, 3)
-    kept = matrix.copy()
+    copies = matrix.copy()
     items = [{"content": "x", "embedding": v, "metadata": {"deep": {"list": [1]}}, "tags": ["a"]} for v in matrix]
     records = await store.memories.add_many(items)
     for item in items:
@@ -517,7 +521,7 @@ async def test_records_of_many_share_nothing_with_what_was_given(store: Store, r
         item["tags"].append("b")
     matrix[:] = 0
     assert [m.metadata for m in records] == [{"deep": {"list": [1]}}] * 3
-    assert [m.embedding.tobytes() for m in records] == [v.tobytes() for v in kept]
+    assert [m.embedding.tobytes() for m in records] == [v.tobytes() for v in copies]
     assert [m.tags for m in records] == [{"a"}] * 3
 
 
@@ -624,8 +628,8 @@ async def test_an_upsert_names_only_the_columns_that_change(store: Store) -> Non
     await writer.submit(lambda c: raw(c).set_trace_callback(None))
     updates = [said.split("WHERE")[0] for said in dict.fromkeys(heard) if said.startswith("UPDATE memory SET")]
     columns = [set(re.findall(r"(\w+)=", update)) - {"content", "metadata", "updated_at"} for update in updates]
-    wanted = [set(more) for more in named.values()]
-    assert sorted(map(sorted, columns)) == sorted(map(sorted, wanted))
+    expected = [set(more) for more in named.values()]
+    assert sorted(map(sorted, columns)) == sorted(map(sorted, expected))
     assert await store.memories.get_many(list(named)) == {m.id: m for m in stored}
     for id, more in named.items():
         record = stored[list(named).index(id)]
@@ -713,8 +717,8 @@ async def test_embeddings_that_cannot_be_stored_are_named_among_many(store: Stor
 async def test_a_load_commits_what_is_worth_a_commit_and_holds_no_writer_up_for_long(
     path: Path, dimension: int, chunk: int
 ) -> None:
-    told: list[int] = []
+    progress: list[int] = []
     async with memstore.open(path, dimension=dimension) as store:
-        await store.load(({"content": "x"} for _ in range(chunk + 1)), on_progress=told.append)
-        assert told == [chunk, chunk + 1]
+        await store.load(({"content": "x"} for _ in range(chunk + 1)), on_progress=progress.append)
+        assert progress == [chunk, chunk + 1]
         assert await store.check() == []

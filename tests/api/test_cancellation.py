@@ -102,7 +102,7 @@ def rows(path: Path) -> dict[str, list[Any]]:
             }.items()
         }
     # Keys differ between two runs of the same call: how many of each there are says whether it was half done.
-    return {table: [len(found)] if table != "memory" else found for table, found in read.items()}
+    return {table: [len(contents)] if table != "memory" else contents for table, contents in read.items()}
 
 
 @pytest.mark.parametrize(("noun", "verb"), EVERY, ids=NAMES)
@@ -223,11 +223,11 @@ def before_the_index_follows(store: Store, gate: Gate) -> None:
 def _hold(store: Store, gate: Gate, beginning: str) -> None:
     """Stop where SQLite begins a statement."""
     base = store._database._writer.thread._sync.connection.dbapi_connection
-    left = [gate]
+    gates = [gate]
 
     def traced(statement: str) -> None:
-        if statement.startswith(beginning) and left:
-            left.pop().wait()
+        if statement.startswith(beginning) and gates:
+            gates.pop().wait()
 
     base.set_trace_callback(traced)
 
@@ -249,9 +249,9 @@ async def test_a_write_cancelled_while_its_thread_works_is_whole_when_it_is_let_
     gate.open()
     with pytest.raises(asyncio.CancelledError):
         await task
-    found = await store.memories.get_many(["a", "b"])
-    assert len(found) in ((0, 2) if where == "before_the_first_statement" else (2,))
-    assert len(await store.memories.search(np.ones(DIMENSION))) == len(found)
+    records = await store.memories.get_many(["a", "b"])
+    assert len(records) in ((0, 2) if where == "before_the_first_statement" else (2,))
+    assert len(await store.memories.search(np.ones(DIMENSION))) == len(records)
     await whole(store)
 
 

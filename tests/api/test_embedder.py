@@ -52,9 +52,9 @@ async def test_an_async_embedder_will_do_and_a_plain_one_runs_off_the_loop_one_c
             running += 1
             assert running == 1
             threads.add(threading.get_ident())
-            made = super().embed(texts)
+            output = super().embed(texts)
             running -= 1
-            return made
+            return output
 
     class Asynchronous(HashEmbedder):
         async def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -80,10 +80,10 @@ async def test_an_async_embedder_will_do_and_a_plain_one_runs_off_the_loop_one_c
         [["a", "b"]],
     ],
 )
-async def test_what_cannot_be_stored_is_refused_and_nothing_is(made: object) -> None:
+async def test_what_cannot_be_stored_is_refused_and_nothing_is(output: object) -> None:
     class Broken(HashEmbedder):
         def embed(self, texts: Sequence[str]) -> object:
-            return made
+            return output
 
     async with temporary_store(embedder=Broken(2)) as store:
         with pytest.raises(EmbedderError, match=r"hash-2-0"):
@@ -93,11 +93,11 @@ async def test_what_cannot_be_stored_is_refused_and_nothing_is(made: object) -> 
         assert await store.memories.count() == 0
 
 
-@pytest.mark.parametrize("made", [None, 5, "text"])
-async def test_what_is_no_list_of_vectors_is_refused(made: object) -> None:
+@pytest.mark.parametrize("output", [None, 5, "text"])
+async def test_what_is_no_list_of_vectors_is_refused(output: object) -> None:
     class Odd(HashEmbedder):
         def embed(self, texts: Sequence[str]) -> object:
-            return made
+            return output
 
     async with temporary_store(embedder=Odd(2)) as store:
         with pytest.raises(EmbedderError):

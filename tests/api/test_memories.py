@@ -117,8 +117,8 @@ async def test_what_add_and_upsert_leave_out_costs_no_second_look(
         raise AssertionError("an ordinary memory was looked at by the slow check")
 
     monkeypatch.setattr(records_module, "new_memory", looked)
-    made = await store.memories.add("x", id="a", embedding=vectors(rng, 1)[0], tags=["t"], metadata={"k": 1})
-    assert await store.memories.upsert("x", id="a", embedding=made.embedding, tags=["t"], metadata={"k": 1})
+    added = await store.memories.add("x", id="a", embedding=vectors(rng, 1)[0], tags=["t"], metadata={"k": 1})
+    assert await store.memories.upsert("x", id="a", embedding=added.embedding, tags=["t"], metadata={"k": 1})
     assert (await store.memories.get("a")).tags == {"t"}
 
 
@@ -170,11 +170,11 @@ async def test_metadata_may_be_a_hundred_levels_deep_and_no_deeper(store: Store)
 
 async def test_records_do_not_share_what_the_caller_gave(store: Store, rng: np.random.Generator) -> None:
     vector, metadata = vectors(rng, 1)[0], {"list": [1]}
-    kept = vector.copy()
+    original = vector.copy()
     memory = await store.memories.add("x", embedding=vector, metadata=metadata)
     vector[:] = 0
     metadata["list"].append(2)
-    assert memory.embedding.tobytes() == kept.tobytes()
+    assert memory.embedding.tobytes() == original.tobytes()
     assert memory.metadata == {"list": [1]}
     with pytest.raises(ValueError, match="read-only"):
         memory.embedding[0] = 1

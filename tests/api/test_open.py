@@ -127,18 +127,18 @@ async def test_the_file_is_found_again_after_a_change_of_folder(
 
 
 @pytest.mark.parametrize(
-    ("setting", "asked"),
+    ("setting", "arguments"),
     [("dimension", 3), ("metric", "l2"), ("embedder", HashEmbedder(2, seed=1)), ("dimension", HashEmbedder(3))],
 )
 async def test_another_dimension_metric_or_embedder_is_refused_naming_both(
-    path: Path, setting: str, asked: object
+    path: Path, setting: str, arguments: object
 ) -> None:
     mine = HashEmbedder(2)
     async with memstore.open(path, embedder=mine) as store:
         await store.memories.add("kept")
-    option = "embedder" if isinstance(asked, HashEmbedder) else setting
+    option = "embedder" if isinstance(arguments, HashEmbedder) else setting
     with pytest.raises(SettingsMismatchError) as caught:
-        await memstore.open(path, **{option: asked})
+        await memstore.open(path, **{option: arguments})
     assert caught.value.setting == setting
     expected = {"dimension": 2, "metric": "cosine", "embedder": mine.name}[setting]
     assert caught.value.expected == expected
@@ -359,8 +359,10 @@ async def test_the_change_log_is_trimmed_and_a_follower_behind_it_builds_anew(pa
             await one.memories.add_many(
                 [{"id": str(start + i), "content": "x", "embedding": [i + 1, 1]} for i in range(50, 6_000)]
             )
-        kept = await one._database.read(lambda c: c.exec_driver_sql("SELECT min(seq), max(seq) FROM change_log").one())
-        assert 9_000 < kept[1] - kept[0] < 22_000
+        bounds = await one._database.read(
+            lambda c: c.exec_driver_sql("SELECT min(seq), max(seq) FROM change_log").one()
+        )
+        assert 9_000 < bounds[1] - bounds[0] < 22_000
         hits = await two.memories.search([1, 24_000], 3)
         assert hits[0].memory.content == "24001" or hits[0].score > 0.999
         assert await two.check() == await one.check() == []

@@ -138,14 +138,14 @@ async def test_the_file_remembers_what_was_asked_for(path: Path) -> None:
     async with opened(path, index="graph", graph=options, vector_type="float16"):
         pass
     assert IndexSettings.stored(remembered(path)) == IndexSettings(kind="graph", graph=options, vector_type="float16")
-    for asked, expected in (
+    for arguments, expected in (
         ({}, {}),
         ({"index": "exact"}, {"kind": "exact"}),
         ({"vector_type": "float32"}, {"kind": "exact", "vector_type": "float32"}),
         ({"index": "auto"}, {"vector_type": "float32", "kind": "auto"}),
         ({"graph": GraphOptions()}, {"graph": GraphOptions(), "vector_type": "float32", "kind": "auto"}),
     ):
-        async with opened(path, **asked) as store:
+        async with opened(path, **arguments) as store:
             is_now = IndexSettings(**({"kind": "graph", "graph": options, "vector_type": "float16"} | expected))
             assert store._follower.indexes.options == is_now
         assert IndexSettings.stored(remembered(path)) == is_now
@@ -198,16 +198,16 @@ async def test_exact_drops_the_graph_and_what_it_takes_in_the_file(path: Path) -
 
 async def test_float16_keeps_half_and_finds_the_same(path: Path) -> None:
     await filled(path)
-    held = {}
+    sizes = {}
     for vector_type in ("float32", "float16", "float32"):
         async with opened(path, vector_type=vector_type, index="exact") as store:
             assert await right(store) == {"exact"}
             stats = await store.stats()
             assert stats.vector_type == vector_type
-            held[vector_type] = store._follower.indexes.by_kind["memory"].table.storage.rows.nbytes
+            sizes[vector_type] = store._follower.indexes.by_kind["memory"].table.storage.rows.nbytes
             assert await store.check() == []
             assert (await store.memories.get("3")).embedding.tobytes() == ROWS[3].tobytes()
-    assert held["float32"] == 2 * held["float16"]
+    assert sizes["float32"] == 2 * sizes["float16"]
 
 
 async def test_numpy_serves_a_file_that_remembers_a_graph_and_says_why_there_is_none(path: Path) -> None:

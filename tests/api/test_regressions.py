@@ -95,17 +95,17 @@ async def test_drift_is_found_and_named_and_the_search_for_it_changes_nothing(
     named = ids if noun == "memory" else [id.replace("m:", "g:") for id in ids]
     await store.memories.search(np.ones(DIMENSION))
     assert await store.check() == []
-    chosen = {"missing": named[-1:], "stale": named[-1:], "swapped": named[-2:]}.get(kind, [])
-    expected = await damage(store, kind, chosen, noun=noun)
-    assert expected == chosen or kind == "ghost" or sorted(expected) == sorted(named)
+    damaged = {"missing": named[-1:], "stale": named[-1:], "swapped": named[-2:]}.get(kind, [])
+    expected = await damage(store, kind, damaged, noun=noun)
+    assert expected == damaged or kind == "ghost" or sorted(expected) == sorted(named)
 
-    before, held, seen = content(path), arrays(store), path.stat().st_mtime_ns
+    before, entries, modified = content(path), arrays(store), path.stat().st_mtime_ns
     findings = await bounded(store.check())
     assert {(f.kind, f.noun, f.id) for f in findings} == {(kind, noun, id) for id in expected}
     assert await bounded(store.check()) == findings
     assert content(path) == before
-    assert path.stat().st_mtime_ns == seen
-    assert arrays(store) == held
+    assert path.stat().st_mtime_ns == modified
+    assert arrays(store) == entries
 
     repaired = await bounded(store.repair())
     assert repaired.findings == findings
@@ -119,9 +119,9 @@ async def test_one_of_many_damaged_in_several_ways_is_told_apart(store: Store, r
     await damage(store, "stale", ids[3:4])
     await damage(store, "swapped", ids[6:8])
     (ghost,) = await damage(store, "ghost")  # as many entries as rows: counts say nothing
-    found = {(f.kind, f.id) for f in await store.check()}
+    findings = {(f.kind, f.id) for f in await store.check()}
     swapped = {("swapped", ids[6]), ("swapped", ids[7])}
-    assert found == {("missing", ids[0]), ("stale", ids[3]), ("ghost", ghost), *swapped}
+    assert findings == {("missing", ids[0]), ("stale", ids[3]), ("ghost", ghost), *swapped}
     assert (await store.repair()).remaining == []
 
 
@@ -130,9 +130,11 @@ async def test_scope_and_expiry_in_the_index_are_compared_too(store: Store, rng:
     await store.memories.search(np.ones(DIMENSION))
     with store._follower.indexes.lock.exclusive():
         index = store._follower.indexes.by_kind["memory"]
-        held = index.table.entries()
+        before = index.table.entries()
         index.put(
-            held._replace(namespaces=held.namespaces + (held.keys == 2), expiries=held.expiries - (held.keys == 3))
+            before._replace(
+                namespaces=before.namespaces + (before.keys == 2), expiries=before.expiries - (before.keys == 3)
+            )
         )
     assert {(f.kind, f.id) for f in await store.check()} == {("stale", ids[1]), ("stale", ids[2])}
     await store.repair()
@@ -194,20 +196,20 @@ async def in_a_new_process(path: Path, query: Rows) -> Any:
 @contextmanager
 def watched(folder: Path) -> Iterator[tuple[set[str], threading.Event]]:
     """Every name that appears in *folder* or beside it meanwhile, with an event to set once the file is made."""
-    seen: set[str] = set()
-    made, stop = threading.Event(), threading.Event()
+    new_names: set[str] = set()
+    store_open, stop = threading.Event(), threading.Event()
 
     def look() -> None:
         while not stop.is_set():
-            ready = made.is_set()
+            ready = store_open.is_set()
             names = {str(p.relative_to(folder.parent)) for p in folder.parent.rglob("*")}
-            seen.update(name for name in names if ready or not name.endswith("-journal"))
+            new_names.update(name for name in names if ready or not name.endswith("-journal"))
             time.sleep(0.0005)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield seen, made
+        yield new_names, store_open
     finally:
         stop.set()
         thread.join()
@@ -215,9 +217,9 @@ def watched(folder: Path) -> Iterator[tuple[set[str], threading.Event]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "around" / "inside"
-    made.mkdir(parents=True)
-    return made
+    inside = tmp_path / "around" / "inside"
+    inside.mkdir(parents=True)
+    return inside
 
 
 ALLOWED = {"inside", "inside/store.db", "inside/store.db-wal", "inside/store.db-shm"}
@@ -229,9 +231,9 @@ async def test_five_memories_and_their_assembly_come_back_in_a_new_process(
     path, rows = folder / "store.db", vectors(rng, 5)
     ids = [f"mem:test-integrity-{i}" for i in range(5)]
     far = datetime(2150, 1, 1, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    with watched(folder) as (seen, made):
+    with watched(folder) as (new_names, store_open):
         store = await bounded(memstore.open(path, dimension=DIMENSION))
-        made.set()
+        store_open.set()
         for i, id in enumerate(ids):
             await bounded(
                 store.memories.add(
@@ -257,7 +259,7 @@ async def test_five_memories_and_their_assembly_come_back_in_a_new_process(
         before = await as_shown(store)
         await bounded(store.close())
         after = await in_a_new_process(path, rows[3])
-    assert seen == ALLOWED
+    assert new_names == ALLOWED
     assert after["memories"] == before["memories"]
     assert after["assemblies"] == before["assemblies"]
     assert after["check"] == []
@@ -287,9 +289,9 @@ HARD_IDS = [
 
 async def test_any_id_is_data_and_no_file_but_sqlites_own_ever_appears(folder: Path, rng: np.random.Generator) -> None:
     path, rows = folder / "store.db", vectors(rng, len(HARD_IDS))
-    with watched(folder) as (seen, made):
+    with watched(folder) as (new_names, store_open):
         store = await bounded(memstore.open(path, dimension=DIMENSION))
-        made.set()
+        store_open.set()
         part = next(id for id in HARD_IDS if id == "../../x")
         for place in (store, store.namespace(part, "a/b", "🧠", "~1")):
             for id, row in zip(HARD_IDS, rows, strict=True):
@@ -313,7 +315,7 @@ async def test_any_id_is_data_and_no_file_but_sqlites_own_ever_appears(folder: P
             assert await again.check() == []
     assert {k: after[k] for k in before} == before
     assert after["check"] == []
-    assert seen == ALLOWED
+    assert new_names == ALLOWED
 
 
 # -- (c) the index is mended from the rows
@@ -331,8 +333,8 @@ async def test_repair_restores_every_id_with_its_own_vector(
         if kind == "all missing":
             await damage(store, "missing", ids)
         elif kind == "everything at once":
-            for some, way in ((ids[:3], "missing"), (ids[3:6], "stale"), (ids[6:10], "swapped"), ((), "ghost")):
-                await damage(store, way, some)
+            for damaged, way in ((ids[:3], "missing"), (ids[3:6], "stale"), (ids[6:10], "swapped"), ((), "ghost")):
+                await damage(store, way, damaged)
             await damage(store, "swapped", ["g:0", "g:1", "g:2"], noun="assembly")
         else:
             await damage(store, kind, ids[5:12])
@@ -358,15 +360,15 @@ def lasting(lines: list[str]) -> list[str]:
 
 
 def ranked(metric: str, query: Rows, rows: Rows) -> list[int]:
-    wide, asked = rows.astype(np.float64), query.astype(np.float64)
-    return np.argsort([-score(metric, asked, row) for row in wide]).tolist()
+    wide, target = rows.astype(np.float64), query.astype(np.float64)
+    return np.argsort([-score(metric, target, row) for row in wide]).tolist()
 
 
 # -- (d) a file that is something else is refused
 
 
 @pytest.mark.parametrize(
-    ("setting", "asked", "expected", "got"),
+    ("setting", "arguments", "expected", "got"),
     [
         ("dimension", {"dimension": 16}, 32, 16),
         ("metric", {"metric": "l2"}, "cosine", "l2"),
@@ -375,14 +377,14 @@ def ranked(metric: str, query: Rows, rows: Rows) -> list[int]:
     ],
 )
 async def test_a_file_of_other_vectors_is_refused_with_both_named(
-    path: Path, setting: str, asked: dict[str, Any], expected: object, got: object
+    path: Path, setting: str, arguments: dict[str, Any], expected: object, got: object
 ) -> None:
     async with memstore.open(path, embedder=HashEmbedder(32, seed=1)) as store:
         await store.memories.add("tea", id="a")
     before = content(path)
     for read_only in (False, True):
         with pytest.raises(SettingsMismatchError) as caught:
-            await bounded(memstore.open(path, read_only=read_only, **asked))
+            await bounded(memstore.open(path, read_only=read_only, **arguments))
         assert (caught.value.setting, caught.value.expected, caught.value.got) == (setting, expected, got)
         assert str(expected) in str(caught.value)
         assert str(got) in str(caught.value)
@@ -425,8 +427,8 @@ async def _forgotten(face: Any, policy: ForgetPolicy | AssemblyForgetPolicy) -> 
 
 
 async def _merged(face: Assemblies, ground: Ground) -> Merge:
-    made = [(await face.add(ground.new(), members=[member])).id for member in ("m:0", "m:5")]
-    return await face.merge(made)
+    ids = [(await face.add(ground.new(), members=[member])).id for member in ("m:0", "m:5")]
+    return await face.merge(ids)
 
 
 async def _parted(face: Assemblies, ground: Ground) -> Merge:
@@ -438,12 +440,12 @@ async def _read_merged(face: Assemblies, ground: Ground) -> MergedAssembly:
 
 
 async def _undone(face: Any, ground: Ground) -> None:
-    made = await face.memories.add("x", id=ground.new(), embedding=ground.vector())
-    await face.undo((await face.memories.history(made.id))[0])
+    memory = await face.memories.add("x", id=ground.new(), embedding=ground.vector())
+    await face.undo((await face.memories.history(memory.id))[0])
 
 
-Case = Callable[[Any, Ground], Any]
-CASES: dict[type, dict[str, Case]] = {
+VerbCall = Callable[[Any, Ground], Any]
+CASES: dict[type, dict[str, VerbCall]] = {
     Memories: {
         "add": lambda face, g: face.add("x", embedding=g.vector(), tags={"t"}),
         "add_many": lambda face, g: face.add_many([g.item(), g.item()]),
@@ -544,11 +546,11 @@ def test_every_public_method_has_a_case_here(noun: type) -> None:
 @asynccontextmanager
 async def ground(path: Path) -> AsyncIterator[Ground]:
     async with memstore.open(path, dimension=DIMENSION, timeout=BOUND, durability="relaxed") as store:
-        made = Ground(store, path.parent)
-        rows = vectors(made.rng, 8)
+        new_ground = Ground(store, path.parent)
+        rows = vectors(new_ground.rng, 8)
         await filled(store, rows)
         await store.memories.update("m:0", tags={"red", "blue"})
-        yield made
+        yield new_ground
 
 
 async def whole(store: Store) -> None:
@@ -642,15 +644,15 @@ async def cancelled_at_random(calls: list[Awaitable[None]], rng: random.Random) 
 async def test_after_three_hundred_cancellations_of_anything_the_store_works(path: Path, seed: int) -> None:
     rng = random.Random(seed)
     async with ground(path) as g:
-        chosen = [(noun, verb) for noun, verb in EVERY if verb not in ("close", "backup", "repair", "compact")]
-        picked = [rng.choice(chosen) for _ in range(285)] + [(Store, v) for v in ("backup", "repair", "compact")] * 5
+        cases = [(noun, verb) for noun, verb in EVERY if verb not in ("close", "backup", "repair", "compact")]
+        picked = [rng.choice(cases) for _ in range(285)] + [(Store, v) for v in ("backup", "repair", "compact")] * 5
         rng.shuffle(picked)
         calls = [once(noun, verb, g, inside=rng.random() < 0.4) for noun, verb in picked]
         cancelled = await cancelled_at_random(calls, rng)
         assert cancelled > 50, f"only {cancelled} were still running"
         await whole(g.store)
-        kept = await g.store.memories.get_many([f"m:{i}" for i in (0, 1, 2, 3, 5, 6, 7)])
-        assert [memory.embedding is not None for memory in kept.values()] == [True] * 7
+        remaining = await g.store.memories.get_many([f"m:{i}" for i in (0, 1, 2, 3, 5, 6, 7)])
+        assert [memory.embedding is not None for memory in remaining.values()] == [True] * 7
 
 
 async def test_a_close_that_is_cancelled_has_closed_and_leaves_no_thread(path: Path) -> None:
@@ -737,7 +739,7 @@ async def test_fifty_increments_at_once_lose_nothing(store: Store) -> None:
 async def test_increments_through_two_stores_lose_nothing(store: Store, path: Path) -> None:
     await store.memories.add("counter", id="counter", metadata={"n": 0})
     async with memstore.open(path, timeout=BOUND) as other:
-        await bounded(asyncio.gather(*(increment(some) for some in (store, other) for _ in range(25))), 60)
+        await bounded(asyncio.gather(*(increment(opened) for opened in (store, other) for _ in range(25))), 60)
         assert (await other.memories.get("counter")).metadata == {"n": 50}
     assert (await store.memories.get("counter")).metadata == {"n": 50}
 

@@ -239,8 +239,8 @@ async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) 
         assert len(stored) in (0, 3)
         if not isinstance(outcome, BaseException):
             assert len(stored) == 3
-        found = {h.memory.id for h in await store.memories.search(rows[i], 1_000)}
-        assert {id in found for id in (f"{i}-{j}" for j in range(3))} == {len(stored) == 3}
+        ids = {h.memory.id for h in await store.memories.search(rows[i], 1_000)}
+        assert {id in ids for id in (f"{i}-{j}" for j in range(3))} == {len(stored) == 3}
         raw_state = await store._database._writer.thread.submit(lambda c: raw(c).in_transaction)
         assert raw_state is False
 
@@ -370,7 +370,7 @@ async def _enter(store: Store) -> None:
 
 async def test_an_error_of_the_block_is_not_replaced_by_one_of_closing(path: Path) -> None:
     entered, go = asyncio.Event(), asyncio.Event()
-    held: list[asyncio.Task[None]] = []
+    tasks: list[asyncio.Task[None]] = []
 
     async def hold(store: Store) -> None:
         async with store.transaction():
@@ -379,12 +379,12 @@ async def test_an_error_of_the_block_is_not_replaced_by_one_of_closing(path: Pat
 
     with pytest.raises(ValueError, match="of the block") as caught:
         async with memstore.open(path, dimension=2, timeout=0.1) as store:
-            held.append(asyncio.create_task(hold(store)))
+            tasks.append(asyncio.create_task(hold(store)))
             await entered.wait()
             raise ValueError("of the block")
     assert "could not be closed" in caught.value.__notes__[0]
     go.set()
-    await held[0]
+    await tasks[0]
     await store.close()
 
 

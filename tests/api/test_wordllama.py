@@ -63,8 +63,8 @@ async def test_the_store_refuses_an_empty_text_under_every_metric_and_stores_not
         with pytest.raises(memstore.EmbedderError):
             await store.memories.search("")
         assert await store.memories.count() == 0
-        kept = await store.memories.add("", embedding=None)
-        assert kept.embedding is None
+        added = await store.memories.add("", embedding=None)
+        assert added.embedding is None
 
 
 async def test_a_store_finds_what_was_meant_and_remembers_the_name(path):
@@ -140,13 +140,13 @@ def test_missing_weights_say_so_and_nothing_is_downloaded(monkeypatch):
 
 
 def test_a_handler_of_the_host_stays_where_it_was():
-    root, own = logging.getLogger(), logging.NullHandler()
-    root.addHandler(own)
+    root, host_handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(host_handler)
     try:
         with wordllama._logging_kept():
             root.addHandler(logging.StreamHandler())
             root.setLevel(logging.INFO)
-        assert own in root.handlers
+        assert host_handler in root.handlers
         assert not any(type(handler) is logging.StreamHandler for handler in root.handlers)
     finally:
-        root.removeHandler(own)
+        root.removeHandler(host_handler)

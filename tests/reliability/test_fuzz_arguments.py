@@ -139,15 +139,15 @@ class Changing:
 
 
 def cyclic_dict() -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    made["a"] = {"b": [made]}
-    return made
+    cycle: dict[str, Any] = {}
+    cycle["a"] = {"b": [cycle]}
+    return cycle
 
 
 def cyclic_list() -> list[Any]:
-    made: list[Any] = [1.0]
-    made.append(made)
-    return made
+    cycle: list[Any] = [1.0]
+    cycle.append(cycle)
+    return cycle
 
 
 def doubling(levels: int, first: Any, of: Callable[[Any], Any]) -> Any:
@@ -250,9 +250,9 @@ async def typed(call: Callable[..., Any], *arguments: Any, **options: Any) -> An
     """What *call* gives, or the error that it ends in."""
     error: Exception
     try:
-        made = call(*arguments, **options)
+        result = call(*arguments, **options)
         async with asyncio.timeout(60):
-            return await made if isinstance(made, Awaitable) else [item async for item in made]
+            return await result if isinstance(result, Awaitable) else [item async for item in result]
     except MemstoreError as refusal:
         error = refusal
     except CallersError as own:
@@ -292,12 +292,12 @@ ADDED: dict[str, list[Any]] = {
 async def test_a_memory_is_stored_as_given_or_refused_with_nothing_stored(store: Store, field: str) -> None:
     for i, value in enumerate(ADDED[field]):
         with about(field, i, value):
-            made = await typed(store.memories.add_many, [{"content": "x", "embedding": ONES, field: value}])
-            if isinstance(made, list):
-                await _as_given(store, made[0], field, value)
-                await store.memories.delete_many(ids=[made[0].id])
+            result = await typed(store.memories.add_many, [{"content": "x", "embedding": ONES, field: value}])
+            if isinstance(result, list):
+                await _as_given(store, result[0], field, value)
+                await store.memories.delete_many(ids=[result[0].id])
             else:
-                assert isinstance(made, InvalidError | CallersError)
+                assert isinstance(result, InvalidError | CallersError)
             assert await store.memories.count(recursive=True) == 0
 
 
@@ -325,11 +325,11 @@ async def test_an_update_is_done_as_given_or_changes_nothing(store: Store, field
     for i, value in enumerate(ADDED[field]):
         with about(field, i, value):
             before = await store.memories.upsert("x", id="a", embedding=ONES, tags={"t"}, metadata={"k": 1})
-            made = await typed(store.memories.update, "a", **{field: value}, **more)
-            if not isinstance(made, Memory):
+            result = await typed(store.memories.update, "a", **{field: value}, **more)
+            if not isinstance(result, Memory):
                 assert await store.memories.get("a") == before
-            elif made.expires_at is None or made.expires_at > datetime.now(UTC):
-                assert await store.memories.get("a") == made
+            elif result.expires_at is None or result.expires_at > datetime.now(UTC):
+                assert await store.memories.get("a") == result
 
 
 ASSEMBLED: dict[str, list[Any]] = {
@@ -351,10 +351,10 @@ ASSEMBLED: dict[str, list[Any]] = {
 async def test_an_assembly_is_stored_as_given_or_refused_with_nothing_stored(store: Store, field: str) -> None:
     for i, value in enumerate(ASSEMBLED[field]):
         with about(field, i, value):
-            made = await typed(store.assemblies.add_many, [{"id": "g", field: value}])
-            if isinstance(made, list):
-                assert await store.assemblies.get(made[0].id) == made[0]
-                await store.assemblies.delete(made[0].id)
+            result = await typed(store.assemblies.add_many, [{"id": "g", field: value}])
+            if isinstance(result, list):
+                assert await store.assemblies.get(result[0].id) == result[0]
+                await store.assemblies.delete(result[0].id)
             assert await store.assemblies.count() == 0
 
 
@@ -544,16 +544,16 @@ async def test_a_filter_is_of_the_language_or_refused_by_every_verb_alike(store:
     await store.memories.add("x", id="m", embedding=ONES, metadata={"k": 1})
     for i, where in enumerate(FILTERS):
         with about("filter", i, where):
-            made = [
+            results = [
                 await typed(store.memories.count, where=where),
                 await typed(store.memories.list, where=where),
                 await typed(store.memories.search, ONES, where=where),
             ]
-            if isinstance(made[0], int):
-                assert len(made[1]) == len(made[2]) == made[0]
+            if isinstance(results[0], int):
+                assert len(results[1]) == len(results[2]) == results[0]
             else:
-                made.append(await typed(store.memories.delete_many, where=where))
-                assert all(isinstance(error, FilterError | CallersError) for error in made), made
+                results.append(await typed(store.memories.delete_many, where=where))
+                assert all(isinstance(error, FilterError | CallersError) for error in results), results
                 assert await store.memories.count() == 1
 
 
@@ -620,12 +620,12 @@ def test_any_metadata_is_copied_exactly_or_refused(value: Any) -> None:
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from(["memory", "assembly"]))
 def test_any_mapping_is_a_filter_or_refused(where: Any, noun: Any) -> None:
-    told = ""
+    message = ""
     try:
         parse(where, noun)
     except FilterError as error:
-        told = str(error)
-    assert len(told) < 2_000
+        message = str(error)
+    assert len(message) < 2_000
 
 
 DTYPES = ["<f4", ">f4", "<f8", ">f8", "<f2", "<i4", ">i8", "<u8", "?", "<c8", "S3", "<U2", "O", "M8[s]", "V4"]
@@ -663,8 +663,8 @@ def test_items_made_of_anything_are_all_stored_or_none(pairs: list[tuple[str, An
     async def run() -> None:
         async with temporary_store(dimension=2) as store:
             await store.memories.add("x", id="before")
-            made = await typed(store.memories.add_many, [{"content": "y", name: value} for name, value in pairs])
-            added = 0 if isinstance(made, MemstoreError) else len(made)
+            result = await typed(store.memories.add_many, [{"content": "y", name: value} for name, value in pairs])
+            added = 0 if isinstance(result, MemstoreError) else len(result)
             assert await store.memories.count() <= 1 + added
             assert (await store.memories.count() > 1) <= (added > 0)
             assert await store.check() == []

@@ -1,4 +1,4 @@
-"""Programs that end early: by Ctrl-C, without a close, by an error while a store works.
+"""Programs that end in the middle: by Ctrl-C, by forgetting to close, by an error while a store is at work.
 
 Each runs in a process of its own, with a limit of time. It ends by itself, and leaves a file that is whole.
 """
@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "memstore.cli.main"]
 # -- the end of an interpreter
 
 PROGRAM = """
-import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # no warning about the version of SQLite
+import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # what SQLite it is, is not the matter here
 import asyncio, gc, os, signal, sys
 import numpy as np
 import memstore
@@ -79,7 +79,7 @@ def test_a_program_that_ends_without_closing_ends_and_its_file_is_whole(path: Pa
 
 
 async def sound(path: Path, least: int = 3_000) -> None:
-    """`check` finds nothing, and a search finds a new memory."""
+    """The file is whole, and takes a write that a search finds."""
     async with memstore.open(path, timeout=5) as store:
         assert await store.check() == []
         assert await store.memories.count() >= least
@@ -141,7 +141,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[Any]]:
     }
 
 
-# The signal comes after the start of Python and the imports.
+# Python's own start, and the imports of the packages below, end as they always do: the signal comes after them.
 STARTED = """
 import sys
 import memstore.cli.app
@@ -171,14 +171,12 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
         assert "Traceback" not in out + err, err
         if process.returncode == 130:
             assert err in ("", "memstore: stopped; what was committed is in the file, and the file is sound\n")
-            if (tmp_path / "copy.db").exists():  # the copy was complete before the signal
+            if (tmp_path / "copy.db").exists():  # the signal came when it was whole
                 assert asyncio.run(memstore.verify(tmp_path / "copy.db")).findings == []
             if (tmp_path / "out.jsonl").exists():
                 assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 4_000
         else:
-            assert process.returncode in (0, -signal.SIGINT), (
-                err
-            )  # the signal came after Python had removed its handler
+            assert process.returncode in (0, -signal.SIGINT), err  # the signal: it came when Python had ended its own
             assert out != "" or name == "export", err
     asyncio.run(sound_after(path))
     if (tmp_path / "demo.db").exists():
@@ -192,7 +190,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
         assert done.returncode in (0, 1), done.stderr
 
 
-# A copy that never ends: after the first pages it only calls the progress function.
+# A copy that never ends: after its first pages it asks, over and over, whether it is to go on.
 ENDLESS = r"""
 import sys, time
 from memstore.maintenance import backup as backups
@@ -206,9 +204,9 @@ def endless(*arguments):
             step(*told)
             time.sleep(0.001)
 
-    copy(*rest, again)
+    copy_file(*rest, again)
 
-copy, backups.copy_file = backups.copy_file, endless
+copy_file, backups.copy_file = backups.copy_file, endless
 """
 
 

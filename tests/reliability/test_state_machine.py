@@ -354,12 +354,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     def possible(self, which: int) -> dict[str, Any]:
         """Of the options those that the metric and the engine allow."""
-        asked = dict(self.options)
-        if self.engines[which] == "numpy" and asked.get("index") == "graph":
-            del asked["index"]
+        allowed = dict(self.options)
+        if self.engines[which] == "numpy" and allowed.get("index") == "graph":
+            del allowed["index"]
         if self.model.metric not in ANGULAR_METRICS:
-            asked.pop("vector_type", None)
-        return asked
+            allowed.pop("vector_type", None)
+        return allowed
 
     def face(self, second: bool) -> Store:
         return self.other if second and self.other is not None else self.store
@@ -383,12 +383,12 @@ class StoreMachine(RuleBasedStateMachine):
             got = type(error)
         moment.end()
         try:
-            expected, wanted = model.run(command, moment), None
+            expected, error_type = model.run(command, moment), None
         except MemstoreError as error:
-            wanted = type(error)
-        wrong = got, wanted
-        assert got == wanted, f"{command} ended with {wrong[0]}, not {wrong[1]}"
-        if wanted is None:
+            error_type = type(error)
+        wrong = got, error_type
+        assert got == error_type, f"{command} ended with {wrong[0]}, not {wrong[1]}"
+        if error_type is None:
             self.same_result(model, command, expected, actual)
 
     def same_result(self, model: Model, command: Command, expected: Any, actual: Any) -> None:
@@ -485,7 +485,7 @@ class StoreMachine(RuleBasedStateMachine):
             await self.both(tx, step, working)
             return
         inner, undone = step
-        kept = working.copy()
+        backup = working.copy()
         try:
             async with tx.transaction() as nested:
                 for command in inner:
@@ -493,15 +493,15 @@ class StoreMachine(RuleBasedStateMachine):
                 if undone:
                     raise UndoError  # noqa: TRY301 - what the block is undone by
         except UndoError:
-            working.adopt(kept)
+            working.adopt(backup)
 
     def cancelled_transaction(self, steps: list[Command], spins: int, seed: int) -> None:
-        settled = [self.settle(step) for step in steps]
+        commands = [self.settle(step) for step in steps]
         after, moment = self.model.copy(), TimeRange()
 
         async def block() -> None:
             async with self.store.transaction() as tx:
-                for command in settled:
+                for command in commands:
                     try:
                         await self.call(tx, command)
                     except MemstoreError:
@@ -516,7 +516,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         self.run(cancel())
         moment.end()
-        for command in settled:
+        for command in commands:
             try:
                 after.run(command, moment)
             except MemstoreError:
@@ -528,13 +528,13 @@ class StoreMachine(RuleBasedStateMachine):
 
     def search_many(self, search: Search, queries: list[V], second: bool) -> None:
         async def ask() -> None:
-            asked = [self.query(q) for q in queries]
+            query_vectors = [self.query(q) for q in queries]
             if search.noun == "assemblies":
                 self.model.purge()
             verbs = getattr(at(self.face(second), search.namespace), search.noun)
             async with self.no_maintenance():
-                answers = await verbs.search_many(asked, **search.arguments())
-            for query, hits in zip(asked, answers, strict=True):
+                answers = await verbs.search_many(query_vectors, **search.arguments())
+            for query, hits in zip(query_vectors, answers, strict=True):
                 right_hits(self.model, search, query, hits)
 
         self.run(ask())
@@ -545,36 +545,36 @@ class StoreMachine(RuleBasedStateMachine):
 
     async def right(self, face: Any, search: Search, query: V, model: Model, *, sweeps: bool = True) -> None:
         """*sweeps*: nobody is writing, so a search of assemblies first deletes what has expired."""
-        asked = self.query(query)
+        vector = self.query(query)
         if sweeps and search.noun == "assemblies":
             model.purge()
         async with self.no_maintenance():
-            hits = await getattr(at(face, search.namespace), search.noun).search(asked, **search.arguments())
-        right_hits(model, search, asked, hits)
+            hits = await getattr(at(face, search.namespace), search.noun).search(vector, **search.arguments())
+        right_hits(model, search, vector, hits)
 
     def list_and_count(self, search: Search, number: int, limit: int | None) -> None:
         order = ORDERS[search.noun][number % len(ORDERS[search.noun])]
-        chosen = self.model.selected(
+        expected_records = self.model.selected(
             search.noun, search.namespace, recursive=search.recursive, tags=search.tags, where=search.where
         )
-        rows = {key: row for key, row in getattr(self.model, search.noun).items() if key in chosen}
+        rows = {key: row for key, row in getattr(self.model, search.noun).items() if key in expected_records}
         expected = [key for key, _ in by(rows, order.removeprefix("-"), descending=order.startswith("-"))]
-        asked = {"tags": search.tags, "where": search.where and search.where.where, "recursive": search.recursive}
+        arguments = {"tags": search.tags, "where": search.where and search.where.where, "recursive": search.recursive}
 
         async def ask() -> None:
             verbs = getattr(at(self.store, search.namespace), search.noun)
-            listed = [record async for record in verbs.list(order=order, limit=limit, **asked)]
+            listed = [record async for record in verbs.list(order=order, limit=limit, **arguments)]
             assert [(r.namespace, r.id) for r in listed] == expected[:limit]
-            assert await verbs.count(**asked) == len(expected)
+            assert await verbs.count(**arguments) == len(expected)
 
         self.run(ask())
 
     def get(self, noun: str, namespace: Namespace, ids: list[str]) -> None:
         async def ask() -> None:
             verbs = getattr(at(self.store, namespace), noun)
-            found = await verbs.get_many(ids)
+            records = await verbs.get_many(ids)
             there = [id for id in dict.fromkeys(ids) if (namespace, id) in self.model.rows(noun)]
-            assert list(found) == there
+            assert list(records) == there
             if noun == "memories":
                 for id in there:
                     owners = await at(self.store, namespace).assemblies.containing(id)
@@ -623,14 +623,14 @@ class StoreMachine(RuleBasedStateMachine):
             store = self.face(second)
             await store.optimize()
             for index in store._follower.indexes.by_kind.values():
-                wanted = (
+                expected = (
                     index.kind != "exact"
                     and store._follower.indexes.engine.name == "faiss"
                     and index.graph_unsuitable is None
                 )
                 few = len(index) < planner.MIN_GRAPH_VECTORS / 2 if index.kind == "auto" else not len(index)
-                assert (index.graph is not None) >= (wanted and not few and len(index) >= planner.MIN_GRAPH_VECTORS)
-                assert index.graph is None or (wanted and not few)
+                assert (index.graph is not None) >= (expected and not few and len(index) >= planner.MIN_GRAPH_VECTORS)
+                assert index.graph is None or (expected and not few)
                 assert index.graph is None or index.unindexed == 0
 
         self.run(maintained())
@@ -727,8 +727,8 @@ class StoreMachine(RuleBasedStateMachine):
         async def mended() -> None:
             hits = await self.store.memories.search(self.pool[0], limit=100, recursive=True)
             assert key not in {(hit.memory.namespace, hit.memory.id) for hit in hits}
-            found = await self.store.check()
-            assert {f.kind for f in found} == ({"foreign_key"} if belongings else set())
+            findings = await self.store.check()
+            assert {f.kind for f in findings} == ({"foreign_key"} if belongings else set())
             assert (await self.store.repair()).remaining == []
 
         self.run(mended())

@@ -51,22 +51,22 @@ levels = st.floats(0, 1)
 
 @given(scores, st.floats(0, 1e12), st.floats(0, 1e12), levels, levels, st.floats(0, 100), st.floats(1e-6, 1e6))
 def test_a_boost_is_bounded_and_grows_with_score_and_level(
-    threshold: float, near: float, nearer: float, level: float, more: float, priming: float, weight: float
+    threshold: float, lower: float, higher: float, level: float, more: float, priming: float, weight: float
 ) -> None:
-    asked = AssemblyBoost(threshold=threshold, weight=weight, priming=priming)
-    (near, nearer), (level, more) = sorted([near, nearer]), sorted([level, more])
-    assert 0.5 <= asked.strength(threshold + near, level) <= 1
-    assert weight / 2 <= asked.boost(threshold + near, level) <= weight
-    assert asked.boost(threshold + near, level) <= asked.boost(threshold + nearer, level)
-    assert asked.boost(threshold + near, level) <= asked.boost(threshold + near, more)
+    assembly_boost = AssemblyBoost(threshold=threshold, weight=weight, priming=priming)
+    (lower, higher), (level, more) = sorted([lower, higher]), sorted([level, more])
+    assert 0.5 <= assembly_boost.strength(threshold + lower, level) <= 1
+    assert weight / 2 <= assembly_boost.boost(threshold + lower, level) <= weight
+    assert assembly_boost.boost(threshold + lower, level) <= assembly_boost.boost(threshold + higher, level)
+    assert assembly_boost.boost(threshold + lower, level) <= assembly_boost.boost(threshold + lower, more)
 
 
 def test_strength_is_what_the_table_says() -> None:
-    asked = AssemblyBoost(threshold=0.5, weight=0.2, priming=2)
-    assert asked.strength(0.5, 0) == 0.5
-    assert asked.strength(1.5, 0) == pytest.approx(2 / 3)
-    assert asked.strength(0.5, 0.5) == pytest.approx(2 / 3)
-    assert asked.boost(1.5, 0.5) == pytest.approx(0.2 * 3 / 4)
+    assembly_boost = AssemblyBoost(threshold=0.5, weight=0.2, priming=2)
+    assert assembly_boost.strength(0.5, 0) == 0.5
+    assert assembly_boost.strength(1.5, 0) == pytest.approx(2 / 3)
+    assert assembly_boost.strength(0.5, 0.5) == pytest.approx(2 / 3)
+    assert assembly_boost.boost(1.5, 0.5) == pytest.approx(0.2 * 3 / 4)
 
 
 WHEN = datetime(2024, 2, 29, tzinfo=UTC)
@@ -102,7 +102,7 @@ async def expected(
     store: Store,
     query: Rows,
     limit: int,
-    asked: AssemblyBoost,
+    assembly_boost: AssemblyBoost,
     *,
     tags: Iterable[str] = (),
     min_score: float = -math.inf,
@@ -110,21 +110,23 @@ async def expected(
 ) -> list[tuple[str, float, float]]:
     """Every memory and every assembly looked at: id, base score and boost of the best."""
     groups = [group async for group in store.assemblies.list(recursive=recursive) if group.composite is not None]
-    near = [(score(store.metric, query, group.composite), group) for group in groups]
-    near = sorted((pair for pair in near if pair[0] >= asked.threshold), key=lambda pair: -pair[0])[: asked.limit]
+    scored = [(score(store.metric, query, group.composite), group) for group in groups]
+    scored = sorted((pair for pair in scored if pair[0] >= assembly_boost.threshold), key=lambda pair: -pair[0])[
+        : assembly_boost.limit
+    ]
     boosts: dict[tuple[Any, str], float] = {}
-    for closeness, group in near:
-        strength = 1 - 1 / (2 + closeness - asked.threshold + asked.priming * group.activation)
+    for closeness, group in scored:
+        strength = 1 - 1 / (2 + closeness - assembly_boost.threshold + assembly_boost.priming * group.activation)
         async for member in store.namespace(*group.namespace).assemblies.members(group.id):
             key = group.namespace, member
-            boosts[key] = max(boosts.get(key, 0.0), asked.weight * strength)
-    found = []
+            boosts[key] = max(boosts.get(key, 0.0), assembly_boost.weight * strength)
+    ranking = []
     async for memory in store.memories.list(tags=tags, recursive=recursive):
         if memory.embedding is not None:
             base = score(store.metric, query, memory.embedding)
             if base >= min_score:
-                found.append((memory.id, base, boosts.get((memory.namespace, memory.id), 0.0)))
-    return sorted(found, key=lambda row: -(row[1] + row[2]))[:limit]
+                ranking.append((memory.id, base, boosts.get((memory.namespace, memory.id), 0.0)))
+    return sorted(ranking, key=lambda row: -(row[1] + row[2]))[:limit]
 
 
 async def fill(store: Store, rng: np.random.Generator) -> None:
@@ -142,8 +144,8 @@ async def fill(store: Store, rng: np.random.Generator) -> None:
         ]
         await place.memories.add_many([*items, {"id": f"{part}:silent", "content": "", "tags": {"even"}}])
         for group in range(12):
-            chosen = rng.choice(60, size=int(rng.integers(1, 9)), replace=False)
-            members = [f"{part}:{i}" for i in chosen] + [f"{part}:silent"] * (group % 2)
+            indices = rng.choice(60, size=int(rng.integers(1, 9)), replace=False)
+            members = [f"{part}:{i}" for i in indices] + [f"{part}:silent"] * (group % 2)
             await place.assemblies.add(f"g{group}", members=members)
         await place.assemblies.add("empty")
         await place.assemblies.activate({f"g{i}": i / 12 for i in range(12)})
@@ -166,14 +168,14 @@ async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, 
                 {"recursive": True, "tags": {"odd"}},
                 {"min_score": 0.2},
             ):
-                for asked in (
+                for assembly_boost in (
                     AssemblyBoost(threshold=THRESHOLDS[metric], limit=3, weight=0.5),
                     AssemblyBoost(threshold=THRESHOLDS[metric], limit=50, weight=2.0, priming=3.0),
                 ):
-                    hits = await store.memories.search(query, 7, boost=asked, **options)
-                    wanted = await expected(store, query, 7, asked, **options)
-                    assert [hit.memory.id for hit in hits] == [id for id, _, _ in wanted]
-                    for hit, (_, base, boost) in zip(hits, wanted, strict=True):
+                    hits = await store.memories.search(query, 7, boost=assembly_boost, **options)
+                    expected_ranking = await expected(store, query, 7, assembly_boost, **options)
+                    assert [hit.memory.id for hit in hits] == [id for id, _, _ in expected_ranking]
+                    for hit, (_, base, boost) in zip(hits, expected_ranking, strict=True):
                         assert hit.base_score == pytest.approx(base, rel=1e-5, abs=1e-6)
                         assert hit.boost == pytest.approx(boost, rel=1e-5)
                         assert hit.score == hit.base_score + hit.boost
@@ -192,26 +194,29 @@ async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, 
 @pytest.mark.parametrize("vector_type", ["float32", "float16"])
 async def test_members_that_no_plain_search_would_return_are_found(path: Path, vector_type: Any) -> None:
     rng = np.random.default_rng(3)
-    near = unit(1) + 0.3 * vectors(rng, 500) / 3
+    rows = unit(1) + 0.3 * vectors(rng, 500) / 3
     async with memstore.open(path, dimension=DIMENSION, index=memstore.IndexOptions(vector_type=vector_type)) as store:
-        await store.memories.add_many([{"id": f"n{i}", "content": "", "embedding": row} for i, row in enumerate(near)])
+        await store.memories.add_many([{"id": f"n{i}", "content": "", "embedding": row} for i, row in enumerate(rows)])
         for id, more in {"far": {}, "tagged": {"tags": {"t"}}, "gone": {"ttl": 1e-6}}.items():
             await store.memories.add(id, id=id, embedding=unit(1, 1), **more)
         await store.namespace("other").memories.add("o", id="other", embedding=unit(1, 1))
         await store.assemblies.add("g", members=["far", "tagged"])
         await store.namespace("other").assemblies.add("g", members=["other"])
-        asked = AssemblyBoost(threshold=0.6, weight=1)
+        assembly_boost = AssemblyBoost(threshold=0.6, weight=1)
         assert not {"far", "tagged"} & by_id(await store.memories.search(unit(1), 5)).keys()
-        assert [hit.memory.id for hit in await store.memories.search(unit(1), 5, boost=asked)][:2] == [
+        assert [hit.memory.id for hit in await store.memories.search(unit(1), 5, boost=assembly_boost)][:2] == [
             "far",
             "tagged",
         ]
-        tagged = await store.memories.search(unit(1), 5, boost=asked, tags={"t"})
+        tagged = await store.memories.search(unit(1), 5, boost=assembly_boost, tags={"t"})
         assert [hit.memory.id for hit in tagged] == ["tagged"]
-        recursive = await store.memories.search(unit(1), 5, boost=asked, recursive=True)
+        recursive = await store.memories.search(unit(1), 5, boost=assembly_boost, recursive=True)
         assert [hit.memory.id for hit in recursive][:3] == ["far", "tagged", "other"]
-        assert {(each.namespace, each.id) for each in recursive.activated} == {((), "g"), (("other",), "g")}
-        close = await store.memories.search(unit(1), 5, boost=asked, min_score=0.9)
+        assert {(activated.namespace, activated.id) for activated in recursive.activated} == {
+            ((), "g"),
+            (("other",), "g"),
+        }
+        close = await store.memories.search(unit(1), 5, boost=assembly_boost, min_score=0.9)
         assert {hit.reason for hit in close} == {"no_assembly"}, "what an assembly adds makes nothing closer"
 
 
@@ -231,7 +236,7 @@ async def test_two_memories_of_one_vector_are_told_apart_by_what_is_in_step(path
         assert second.boost == 0.0
         assert first.base_score == pytest.approx(second.base_score)
         assert first.score == first.base_score + first.boost > second.score == second.base_score
-        assert [each.id for each in hits.activated] == ["synced"]
+        assert [activated.id for activated in hits.activated] == ["synced"]
     async with memstore.open(path) as store:  # which mends it
         hits = await store.memories.search(unit(1, 0.5), boost=AssemblyBoost())
         assert [hit.memory.id for hit in hits] == ["out", "in"]
@@ -256,7 +261,7 @@ async def test_every_hit_says_why(store: Store) -> None:
     }
     assert all((hit.boost == 0.0) == (hit.reason != "boosted") for hit in hits.values())
     nearest = await store.memories.search(unit(1), boost=AssemblyBoost(threshold=0.5, limit=1))
-    assert [each.id for each in nearest.activated] == ["a"]
+    assert [activated.id for activated in nearest.activated] == ["a"]
     nothing = await store.memories.search(unit(1), boost=AssemblyBoost(threshold=0.9999))
     assert nothing.activated == ()
     plain = await store.memories.search(unit(1))
@@ -276,7 +281,7 @@ async def test_what_is_out_of_step_takes_nobodys_place(path: Path) -> None:
     out_of_step(path, *(f"g{i}" for i in range(35)))
     async with memstore.open(path, read_only=True) as store:
         hits = await store.memories.search(unit(1), 40, boost=AssemblyBoost(limit=2))
-        assert [each.id for each in hits.activated] == ["g35", "g36"]
+        assert [activated.id for activated in hits.activated] == ["g35", "g36"]
         reasons = {hit.memory.id: hit.reason for hit in hits}
         assert (reasons["m34"], reasons["m35"], reasons["m37"]) == ("stale", "boosted", "not_activated")
 
@@ -358,7 +363,7 @@ async def test_activating_is_use_and_no_change(store: Store) -> None:
     assert await store.assemblies.activate(["a", "b", "none", "a"]) == 2
     assert await store.assemblies.activate({"b": 0.25, "none": 1}) == 1
     assert await store.assemblies.activate([]) == 0
-    after, other, left = [await store.assemblies.get(id) for id in "abc"]
+    after, other, untouched = [await store.assemblies.get(id) for id in "abc"]
     assert (after.activation_level, after.activation_count, other.activation_level, other.activation_count) == (
         1,
         1,
@@ -367,7 +372,7 @@ async def test_activating_is_use_and_no_change(store: Store) -> None:
     )
     assert started <= after.activated_at <= datetime.now(UTC)
     assert (after.updated_at, after.revision) == (before.updated_at, before.revision)
-    assert left.activation_count == 0
+    assert untouched.activation_count == 0
     for wrong in ({"a": 2}, {"a": -0.1}, {"a": math.nan}, {"a": "1"}, {"c": True}):
         with pytest.raises(InvalidError, match="level"):
             await store.assemblies.activate(wrong)
@@ -407,14 +412,14 @@ async def test_activation_fades_by_the_half_life_the_store_was_opened_with(path:
 
 
 async def test_upsert_keeps_an_activation_unless_it_is_given_one(store: Store) -> None:
-    made = await store.assemblies.add("g", activation_level=0.5, activation_count=3)
-    assert made.activated_at is not None
-    kept = await store.assemblies.upsert("g", name="new")
-    assert (kept.activation_level, kept.activated_at, kept.activation_count) == (0.5, made.activated_at, 3)
-    given = await store.assemblies.upsert("g", activation_level=0.75, activated_at=WHEN, activation_count=9)
-    assert (given.activation_level, given.activated_at, given.activation_count) == (0.75, WHEN, 9)
-    fresh = await store.assemblies.upsert("h", activation_level=0.0)
-    assert (fresh.activation, fresh.activated_at) == (0.0, None)
+    added = await store.assemblies.add("g", activation_level=0.5, activation_count=3)
+    assert added.activated_at is not None
+    upserted = await store.assemblies.upsert("g", name="new")
+    assert (upserted.activation_level, upserted.activated_at, upserted.activation_count) == (0.5, added.activated_at, 3)
+    replaced = await store.assemblies.upsert("g", activation_level=0.75, activated_at=WHEN, activation_count=9)
+    assert (replaced.activation_level, replaced.activated_at, replaced.activation_count) == (0.75, WHEN, 9)
+    inserted = await store.assemblies.upsert("h", activation_level=0.0)
+    assert (inserted.activation, inserted.activated_at) == (0.0, None)
     for wrong in ({"activation_level": 1.1}, {"activated_at": 5}, {"activation_count": -1}):
         with pytest.raises(InvalidError, match=next(iter(wrong))):
             await store.assemblies.add("i", **wrong)

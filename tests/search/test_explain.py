@@ -15,7 +15,7 @@ from tests.search.test_assembly_boost import THRESHOLDS, fill, out_of_step, scor
 
 
 def causes(why: memstore.Explanation) -> list[str]:
-    return [each.cause for each in why.exclusions]
+    return [item.cause for item in why.exclusions]
 
 
 @pytest.mark.parametrize("metric", THRESHOLDS)
@@ -24,14 +24,14 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
     if vector_type == "float16" and metric != "cosine":
         return
     rng = np.random.default_rng(9)
-    asked = AssemblyBoost(threshold=THRESHOLDS[metric], limit=4, weight=0.5)
+    assembly_boost = AssemblyBoost(threshold=THRESHOLDS[metric], limit=4, weight=0.5)
     async with memstore.open(
         path, dimension=DIMENSION, metric=metric, index=memstore.IndexOptions(vector_type=vector_type)
     ) as store:
         await fill(store, rng)
         boosted = 0
         for query in vectors(rng, 4):
-            for boost in (None, asked):
+            for boost in (None, assembly_boost):
                 options: dict[str, Any] = {"recursive": True, "tags": {"even"}, "boost": boost}
                 hits = await store.memories.search(query, 12, **options)
                 for rank, hit in enumerate(hits, 1):
@@ -48,19 +48,21 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
                         assert (why.assemblies, why.boost, why.reason) == ((), 0.0, "none")
                         continue
                     owners = await store.namespace(*memory.namespace).assemblies.containing(memory.id)
-                    assert [each.id for each in why.assemblies] == [owner.id for owner in owners]
-                    for each, owner in zip(why.assemblies, owners, strict=True):
-                        near = score(metric, query, owner.composite)
-                        assert each.score == pytest.approx(near, rel=1e-5, abs=1e-6)
-                        assert each.threshold == asked.threshold
-                        assert (each.outcome == "activated") == (each.boost > 0) == (each.strength > 0)
-                        if each.outcome == "activated":
-                            assert each.strength == asked.strength(each.score, each.level)
-                            assert each.boost == asked.weight * each.strength
-                            assert each.score >= asked.threshold
+                    assert [explained.id for explained in why.assemblies] == [owner.id for owner in owners]
+                    for explained, owner in zip(why.assemblies, owners, strict=True):
+                        expected = score(metric, query, owner.composite)
+                        assert explained.score == pytest.approx(expected, rel=1e-5, abs=1e-6)
+                        assert explained.threshold == assembly_boost.threshold
+                        assert (explained.outcome == "activated") == (explained.boost > 0) == (explained.strength > 0)
+                        if explained.outcome == "activated":
+                            assert explained.strength == assembly_boost.strength(explained.score, explained.level)
+                            assert explained.boost == assembly_boost.weight * explained.strength
+                            assert explained.score >= assembly_boost.threshold
                         else:
-                            assert each.outcome == ("below_threshold" if near < asked.threshold else "beyond_limit")
-                    assert why.boost == max([each.boost for each in why.assemblies], default=0.0)
+                            assert explained.outcome == (
+                                "below_threshold" if expected < assembly_boost.threshold else "beyond_limit"
+                            )
+                    assert why.boost == max([explained.boost for explained in why.assemblies], default=0.0)
                     boosted += why.reason == "boosted"
         assert boosted > 5
         assert await store.check() == []
@@ -68,11 +70,11 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
 
 async def test_one_that_is_not_among_the_hits_is_scored_all_the_same(store: Store, rng: np.random.Generator) -> None:
     await fill(store, rng)
-    query, asked = vectors(rng, 1)[0], AssemblyBoost(threshold=0.0, limit=100)
-    every = await store.memories.search(query, 100, boost=asked)
+    query, assembly_boost = vectors(rng, 1)[0], AssemblyBoost(threshold=0.0, limit=100)
+    every = await store.memories.search(query, 100, boost=assembly_boost)
     assert sum(hit.boost > 0 for hit in every[1:25]) > 3
     for hit in every[1:25]:
-        why = await store.memories.explain(query, hit.memory.id, 1, boost=asked)
+        why = await store.memories.explain(query, hit.memory.id, 1, boost=assembly_boost)
         assert (why.rank, causes(why)) == (None, ["limit"])
         assert why.base_score == pytest.approx(hit.base_score, rel=1e-12)
         assert (why.boost, why.reason, why.assembly) == (hit.boost, hit.reason, hit.assembly)
@@ -89,12 +91,12 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
     query = unit(1, 1)
 
     async def why(id: str, **options: Any) -> list[str]:
-        found = await store.memories.explain(query, id, **options)
-        assert (found.rank is None) == bool(found.exclusions)
+        explanation = await store.memories.explain(query, id, **options)
+        assert (explanation.rank is None) == bool(explanation.exclusions)
         hits = await store.memories.search(query, **{k: v for k, v in options.items() if k != "namespace"})
         ids = [(hit.memory.namespace, hit.memory.id) for hit in hits]
-        assert ((found.namespace, id) in ids) == (found.rank is not None)
-        return causes(found)
+        assert ((explanation.namespace, id) in ids) == (explanation.rank is not None)
+        return causes(explanation)
 
     assert await why("one") == []
     assert await why("one", limit=1) == []
@@ -105,7 +107,7 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
     where = {"importance": {"$gt": 0.4}, "metadata.k": 2, "$or": [{"content": "two"}, {"id": "two"}]}
     assert await why("one", where=where, tags={"b"}, min_score=0.9) == ["tags", "where", "where", "min_score"]
     full = await store.memories.explain(query, "one", where=where, tags={"b"})
-    assert [each.detail for each in full.exclusions] == [
+    assert [item.detail for item in full.exclusions] == [
         "it lacks the tag 'b'",
         "{'metadata.k': 2} does not match",
         "{'$or': [{'content': 'two'}, {'id': 'two'}]} does not match",
@@ -152,9 +154,9 @@ async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
         base.execute(f"UPDATE assembly_vector SET composed_at = 1 WHERE assembly_pk = {old}")
     base.close()
     async with memstore.open(path, read_only=True, activation_half_life=1e15) as store:
-        asked = AssemblyBoost(threshold=0.5, limit=1, max_age=86_400, weight=0.5, priming=1)
-        why = await store.memories.explain(unit(1), "m", boost=asked)
-        assert {each.id: each.outcome for each in why.assemblies} == {
+        assembly_boost = AssemblyBoost(threshold=0.5, limit=1, max_age=86_400, weight=0.5, priming=1)
+        why = await store.memories.explain(unit(1), "m", boost=assembly_boost)
+        assert {item.id: item.outcome for item in why.assemblies} == {
             "near": "activated",
             "cancelled": "no_composite",
             "far": "below_threshold",
@@ -162,20 +164,20 @@ async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
             "old": "too_old",
             "behind": "stale",
         }
-        told = {each.id: each for each in why.assemblies}
-        assert told["near"].strength == pytest.approx(1 - 1 / 3)
-        assert (told["near"].level, why.boost) == (pytest.approx(0.5), told["near"].boost)
-        assert (told["behind"].sync.revision, told["behind"].sync.indexed_revision) == (2, 1)
-        assert told["behind"].score == pytest.approx(1)
-        assert told["cancelled"].score is None
-        assert all(each.boost == 0.0 == each.strength for each in why.assemblies if each.id != "near")
-        shown = str(why).splitlines()
-        assert shown[0].startswith("m: hit 1, score 1.33333 = 1 + 0.333333")
-        assert shown[1] == "boost: boosted by near"
+        by_id = {item.id: item for item in why.assemblies}
+        assert by_id["near"].strength == pytest.approx(1 - 1 / 3)
+        assert (by_id["near"].level, why.boost) == (pytest.approx(0.5), by_id["near"].boost)
+        assert (by_id["behind"].sync.revision, by_id["behind"].sync.indexed_revision) == (2, 1)
+        assert by_id["behind"].score == pytest.approx(1)
+        assert by_id["cancelled"].score is None
+        assert all(item.boost == 0.0 == item.strength for item in why.assemblies if item.id != "near")
+        lines = str(why).splitlines()
+        assert lines[0].startswith("m: hit 1, score 1.33333 = 1 + 0.333333")
+        assert lines[1] == "boost: boosted by near"
         assert (
-            "assembly behind: stale, score 1, threshold 0.5, boost 0; revision 2, composite of 1, index of 1" in shown
+            "assembly behind: stale, score 1, threshold 0.5, boost 0; revision 2, composite of 1, index of 1" in lines
         )
-        lone = await store.memories.explain(unit(1), "other", 1, boost=asked)
+        lone = await store.memories.explain(unit(1), "other", 1, boost=assembly_boost)
         assert "excluded by limit" in str(lone)
         assert "assembly cancelled: no_composite, no score, threshold 0.5, boost 0" in str(lone)
 

@@ -40,11 +40,11 @@ def write(connection: Connection, record: Memory | Assembly, pk: int) -> None:
     """Insert one record under the key *pk*, as its own statements, into the second namespace."""
     noun = "memory" if isinstance(record, Memory) else "assembly"
     table = tables.metadata.tables[noun]
-    held = {column.name: getattr(record, column.name) for column in table.c if hasattr(record, column.name)}
+    columns = {column.name: getattr(record, column.name) for column in table.c if hasattr(record, column.name)}
     if isinstance(record, Assembly):
-        held["topics"] = list(record.topics)
+        columns["topics"] = list(record.topics)
     connection.execute(
-        insert(table).values(pk=pk, namespace_pk=2, **{k: v for k, v in held.items() if k != "namespace"})
+        insert(table).values(pk=pk, namespace_pk=2, **{k: v for k, v in columns.items() if k != "namespace"})
     )
     for name in sorted(record.tags):
         tag_pk = connection.execute(

@@ -213,15 +213,15 @@ def agree_on_keys(
     # Every where of an example is asked in one way of these; the examples are many.
     recursive = (number + len(records)) % 2 == 1
     few = [0, 1, selection.FEW][(number // 2 + len(records)) % 3]
-    chosen = selection.Selection(
+    criteria = selection.Selection(
         record_type=BY_KIND[noun], namespace=(), now=NOW, recursive=recursive, tags=tags, where=node
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "FEW", few)
-        found = selection.allowed(connection, chosen)
-        assert sorted(own(found)) == sorted(carried), (node, tags, recursive, few)
-        assert own(selection.selected(connection, chosen)) == sorted(live), (node, tags, recursive, few)
-    page, _ = record_rows.page(connection, chosen, record_rows.Order("created_at"), None, 1_000)
+        keys = selection.allowed(connection, criteria)
+        assert sorted(own(keys)) == sorted(carried), (node, tags, recursive, few)
+        assert own(selection.selected(connection, criteria)) == sorted(live), (node, tags, recursive, few)
+    page, _ = record_rows.page(connection, criteria, record_rows.Order("created_at"), None, 1_000)
     assert sorted(own(page)) == sorted(live), (node, tags, recursive)
 
 

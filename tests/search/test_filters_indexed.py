@@ -91,15 +91,15 @@ async def test_they_add_to_those_the_file_has_and_stay(path: Path) -> None:
     ],
     ids=repr,
 )
-def test_what_a_filter_could_not_name_is_refused_at_the_call(path: Path, asked: object) -> None:
+def test_what_a_filter_could_not_name_is_refused_at_the_call(path: Path, paths: object) -> None:
     with pytest.raises(InvalidError):
-        memstore.open(path, dimension=2, indexed_metadata=asked)  # type: ignore[arg-type]
+        memstore.open(path, dimension=2, indexed_metadata=paths)  # type: ignore[arg-type]
     assert not path.exists()
 
 
 async def test_a_path_is_the_same_however_it_is_written(path: Path) -> None:
-    asked = ["a.b", '["a"].b', '["a"]["b"]', 'a["b"]', '["a.b"]', "A.b"]
-    assert await paths_of(path, dimension=2, indexed_metadata=asked) == ("A.b", "a.b", '["a.b"]')
+    spellings = ["a.b", '["a"].b', '["a"]["b"]', 'a["b"]', '["a.b"]', "A.b"]
+    assert await paths_of(path, dimension=2, indexed_metadata=spellings) == ("A.b", "a.b", '["a.b"]')
 
 
 async def test_a_file_has_sixteen_at_most_counting_those_it_has(path: Path) -> None:
@@ -150,14 +150,14 @@ async def test_processes_that_ask_at_once_build_each_once(path: Path) -> None:
         await store.load({"content": "x", "metadata": {"a": n, "b": n}} for n in range(2_000))
     spawn = multiprocessing.get_context("spawn")
     barrier, answers = spawn.Barrier(3), spawn.Queue()
-    asked = [["a", "b"], ["b", "a"], ["c"]]
-    racers = [spawn.Process(target=race, args=(barrier, str(path), names, answers)) for names in asked]
+    requests = [["a", "b"], ["b", "a"], ["c"]]
+    racers = [spawn.Process(target=race, args=(barrier, str(path), names, answers)) for names in requests]
     for racer in racers:
         racer.start()
     got = [answers.get(timeout=90) for _ in racers]
     for racer in racers:
         racer.join(30)
-    assert all(isinstance(found, tuple) for found in got), got
+    assert all(isinstance(paths, tuple) for paths in got), got
     assert await paths_of(path) == ("a", "b", "c")
 
 

@@ -73,7 +73,7 @@ def connection(
         yield connection
 
 
-def asked(
+def select(
     where: dict[str, object] | None = None,
     *tags: str,
     namespace: tuple[str, ...] = ("main",),
@@ -88,13 +88,13 @@ def asked(
 
 def plan(connection: Connection, ask: Callable[[], object]) -> list[str]:
     """How SQLite answers the statements on records and tags that *ask* runs, a line a step."""
-    base, seen = raw(connection), []
-    base.set_trace_callback(seen.append)
+    base, plans = raw(connection), []
+    base.set_trace_callback(plans.append)
     try:
         ask()
     finally:
         base.set_trace_callback(None)
-    selects = [sql for sql in seen if sql.startswith("SELECT") and "sqlite_master" not in sql]
+    selects = [sql for sql in plans if sql.startswith("SELECT") and "sqlite_master" not in sql]
     assert selects
     return [row[3] for sql in selects for row in base.execute(f"EXPLAIN QUERY PLAN {sql}")]
 
@@ -117,41 +117,41 @@ def index_of(path: str) -> str:
 LATE = {"$gte": START + timedelta(minutes=COUNT - 100)}
 USER, KIND, NUMBER = index_of("user_id"), index_of("source.kind"), index_of("n")
 FORMS: dict[str, tuple[Selection, tuple[str, ...]]] = {
-    "a tag": (asked(None, "a1"), (TAG,)),
-    "a rare tag": (asked(None, "b1"), (TAG,)),
-    "several tags": (asked(None, "a1", "b1"), (TAG,)),
-    "wide tags": (asked(None, "all", "a1"), (TAG,)),
-    "a tag in a filter": (asked({"tags": {"$contains": "a1"}}), (TAG,)),
-    "any of two tags": (asked({"$or": [{"tags": {"$contains": "a1"}}, {"tags": {"$contains": "b2"}}]}), (TAG,)),
-    "an id": (asked({"id": "05-5"}), ("sqlite_autoindex_memory_1",)),
-    "ids": (asked({"id": {"$in": ["05-5", "06-6", "no"]}}), ("sqlite_autoindex_memory_1",)),
-    "the beginning of an id": (asked({"id": {"$startswith": "05"}}), ("sqlite_autoindex_memory_1",)),
-    "created": (asked({"created_at": LATE}), (f"{OWNED}created_at",)),
+    "a tag": (select(None, "a1"), (TAG,)),
+    "a rare tag": (select(None, "b1"), (TAG,)),
+    "several tags": (select(None, "a1", "b1"), (TAG,)),
+    "wide tags": (select(None, "all", "a1"), (TAG,)),
+    "a tag in a filter": (select({"tags": {"$contains": "a1"}}), (TAG,)),
+    "any of two tags": (select({"$or": [{"tags": {"$contains": "a1"}}, {"tags": {"$contains": "b2"}}]}), (TAG,)),
+    "an id": (select({"id": "05-5"}), ("sqlite_autoindex_memory_1",)),
+    "ids": (select({"id": {"$in": ["05-5", "06-6", "no"]}}), ("sqlite_autoindex_memory_1",)),
+    "the beginning of an id": (select({"id": {"$startswith": "05"}}), ("sqlite_autoindex_memory_1",)),
+    "created": (select({"created_at": LATE}), (f"{OWNED}created_at",)),
     "created between": (
-        asked({"created_at": {"$gt": START, "$lt": START + timedelta(hours=1)}}),
+        select({"created_at": {"$gt": START, "$lt": START + timedelta(hours=1)}}),
         (f"{OWNED}created_at (namespace_pk=? AND created_at>? AND created_at<?)",),
     ),
-    "updated": (asked({"updated_at": LATE}), (f"{OWNED}updated_at",)),
-    "importance": (asked({"importance": {"$gt": 0.99}}), (f"{OWNED}importance",)),
-    "an importance": (asked({"importance": 0.5}), (f"{OWNED}importance",)),
-    "metadata": (asked({"metadata.user_id": "u1"}), (USER,)),
-    "metadata in": (asked({"metadata.user_id": {"$in": ["u1", "u2", None, 5, True]}}), (USER,)),
-    "metadata beginning": (asked({"metadata.user_id": {"$startswith": "u1"}}), (USER,)),
-    "metadata range": (asked({"metadata.n": {"$lt": 0.01}}), (NUMBER,)),
-    "metadata between": (asked({"metadata.n": {"$lt": 0.02, "$gte": 0.01}}), (NUMBER,)),
-    "metadata deeper": (asked({"metadata.source.kind": 3}), (KIND,)),
-    "metadata exists": (asked({"metadata.n": {"$exists": True}}), (NUMBER,)),
-    "metadata or metadata": (asked({"$or": [{"metadata.n": 0}, {"metadata.user_id": "u1"}]}), (NUMBER, USER)),
-    "tag and metadata": (asked({"metadata.user_id": "u1"}, "a1"), (TAG, USER)),
-    "tag and importance": (asked({"importance": {"$gt": 0.1}}, "b1"), (TAG,)),
-    "metadata and importance": (asked({"importance": {"$gt": 0.1}, "metadata.user_id": "u1"}), (USER,)),
-    "created and importance": (asked({"importance": {"$gt": 0.1}, "created_at": LATE}), (f"{OWNED}created_at",)),
+    "updated": (select({"updated_at": LATE}), (f"{OWNED}updated_at",)),
+    "importance": (select({"importance": {"$gt": 0.99}}), (f"{OWNED}importance",)),
+    "an importance": (select({"importance": 0.5}), (f"{OWNED}importance",)),
+    "metadata": (select({"metadata.user_id": "u1"}), (USER,)),
+    "metadata in": (select({"metadata.user_id": {"$in": ["u1", "u2", None, 5, True]}}), (USER,)),
+    "metadata beginning": (select({"metadata.user_id": {"$startswith": "u1"}}), (USER,)),
+    "metadata range": (select({"metadata.n": {"$lt": 0.01}}), (NUMBER,)),
+    "metadata between": (select({"metadata.n": {"$lt": 0.02, "$gte": 0.01}}), (NUMBER,)),
+    "metadata deeper": (select({"metadata.source.kind": 3}), (KIND,)),
+    "metadata exists": (select({"metadata.n": {"$exists": True}}), (NUMBER,)),
+    "metadata or metadata": (select({"$or": [{"metadata.n": 0}, {"metadata.user_id": "u1"}]}), (NUMBER, USER)),
+    "tag and metadata": (select({"metadata.user_id": "u1"}, "a1"), (TAG, USER)),
+    "tag and importance": (select({"importance": {"$gt": 0.1}}, "b1"), (TAG,)),
+    "metadata and importance": (select({"importance": {"$gt": 0.1}, "metadata.user_id": "u1"}), (USER,)),
+    "created and importance": (select({"importance": {"$gt": 0.1}, "created_at": LATE}), (f"{OWNED}created_at",)),
     "tag or both of two": (
-        asked({"$or": [{"tags": {"$contains": "b1"}}, {"metadata.n": {"$lt": 0.01}, "content": "x"}]}),
+        select({"$or": [{"tags": {"$contains": "b1"}}, {"metadata.n": {"$lt": 0.01}, "content": "x"}]}),
         (TAG, NUMBER),
     ),
-    "tag and text": (asked({"content": {"$contains": "x"}}, "b1"), (TAG,)),
-    "tag and not another": (asked({"tags": {"$not": {"$contains": "a1"}}}, "b1"), (TAG,)),
+    "tag and text": (select({"content": {"$contains": "x"}}, "b1"), (TAG,)),
+    "tag and not another": (select({"tags": {"$not": {"$contains": "a1"}}}, "b1"), (TAG,)),
 }
 
 
@@ -161,42 +161,42 @@ FORMS: dict[str, tuple[Selection, tuple[str, ...]]] = {
 def test_every_form_is_served_by_its_index(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, form: str, few: int, *, recursive: bool
 ) -> None:
-    chosen, names = FORMS[form]
+    criteria, names = FORMS[form]
     if recursive:
-        chosen = asked_below(chosen)
+        criteria = select_recursively(criteria)
     monkeypatch.setattr(selection, "FEW", few)
-    check_served(plan(connection, lambda: selection.allowed(connection, chosen)), *names)
-    check_served(plan(connection, lambda: selection.selected(connection, chosen)), *names)
+    check_served(plan(connection, lambda: selection.allowed(connection, criteria)), *names)
+    check_served(plan(connection, lambda: selection.selected(connection, criteria)), *names)
 
 
-def asked_below(chosen: Selection) -> Selection:
+def select_recursively(criteria: Selection) -> Selection:
     return Selection(
-        record_type=chosen.record_type,
+        record_type=criteria.record_type,
         namespace=("other",),
-        now=chosen.now,
+        now=criteria.now,
         recursive=True,
-        tags=chosen.tags,
-        where=chosen.where,
+        tags=criteria.tags,
+        where=criteria.where,
     )
 
 
 @pytest.mark.parametrize(
     "chosen",
     [
-        asked({"id": "g1"}, noun=ASSEMBLY),
-        asked({"updated_at": LATE}, noun=ASSEMBLY),
-        asked({"created_at": {"$lt": START}}, noun=ASSEMBLY),
-        asked(None, "a1", noun=ASSEMBLY),
-        asked({"tags": {"$contains": "a1"}}, "a2", noun=ASSEMBLY),
+        select({"id": "g1"}, noun=ASSEMBLY),
+        select({"updated_at": LATE}, noun=ASSEMBLY),
+        select({"created_at": {"$lt": START}}, noun=ASSEMBLY),
+        select(None, "a1", noun=ASSEMBLY),
+        select({"tags": {"$contains": "a1"}}, "a2", noun=ASSEMBLY),
     ],
 )
-def test_assemblies_are_served_too(connection: Connection, chosen: Selection) -> None:
-    check_served(plan(connection, lambda: selection.allowed(connection, chosen)))
+def test_assemblies_are_served_too(connection: Connection, criteria: Selection) -> None:
+    check_served(plan(connection, lambda: selection.allowed(connection, criteria)))
 
 
 def test_for_a_tag_no_memory_is_looked_at(connection: Connection) -> None:
-    for chosen in (asked(None, "a1"), asked(None, "a1", "b1"), asked_below(asked(None, "a1"))):
-        lines = plan(connection, lambda chosen=chosen: selection.allowed(connection, chosen))
+    for criteria in (select(None, "a1"), select(None, "a1", "b1"), select_recursively(select(None, "a1"))):
+        lines = plan(connection, lambda criteria=criteria: selection.allowed(connection, criteria))
         assert not [line for line in lines if line.startswith(("SEARCH memory ", "SCAN memory "))], lines
 
 
@@ -206,8 +206,8 @@ def test_for_a_tag_no_memory_is_looked_at(connection: Connection) -> None:
 def test_what_no_index_answers_reads_the_rows_of_its_namespaces_only_and_as_they_lie(
     connection: Connection, where: dict[str, object]
 ) -> None:
-    for chosen in (asked(where), asked(where, namespace=("other",), recursive=True)):
-        lines = plan(connection, lambda chosen=chosen: selection.allowed(connection, chosen))
+    for criteria in (select(where), select(where, namespace=("other",), recursive=True)):
+        lines = plan(connection, lambda criteria=criteria: selection.allowed(connection, criteria))
         read = [line for line in lines if line.startswith(("SEARCH memory ", "SCAN memory "))]
         assert any(f"{OWNED}created_at (namespace_pk=? AND created_at>?)" in line for line in read), lines
         assert not any(line.startswith("SCAN memory ") for line in read), lines
@@ -218,19 +218,19 @@ def test_what_no_index_answers_reads_the_rows_of_its_namespaces_only_and_as_they
 def test_a_list_looks_few_records_up_and_reads_many_in_its_order(
     connection: Connection, monkeypatch: pytest.MonkeyPatch, form: str, order: str
 ) -> None:
-    chosen, _ = FORMS[form]
+    criteria, _ = FORMS[form]
 
     def lines() -> list[str]:
         place = records.Position({"importance": 0.5, "id": "05"}.get(order, 1), 7)
         listed = records.Order(order)
-        first = plan(connection, lambda: records.page(connection, chosen, listed, None, 200))
-        return first + plan(connection, lambda: records.page(connection, chosen, listed, place, 200))
+        first = plan(connection, lambda: records.page(connection, criteria, listed, None, 200))
+        return first + plan(connection, lambda: records.page(connection, criteria, listed, place, 200))
 
     looked_up = [line for line in lines() if line.startswith("SEARCH memory USING INTEGER PRIMARY KEY")]
-    found = selection._small(connection, chosen)
-    assert len(looked_up) >= 2 or found is None
+    keys = selection._small(connection, criteria)
+    assert len(looked_up) >= 2 or keys is None
     monkeypatch.setattr(selection, "FEW", 0)
-    if selection._small(connection, chosen) is None:
+    if selection._small(connection, criteria) is None:
         read = lines()
         name = "sqlite_autoindex_memory_1" if order == "id" else f"{OWNED}{order}"
         assert len([line for line in read if line.startswith(f"SEARCH memory USING INDEX {name} (")]) >= 2, read
@@ -238,7 +238,7 @@ def test_a_list_looks_few_records_up_and_reads_many_in_its_order(
 
 
 def test_a_count_of_a_namespace_reads_an_index_alone(connection: Connection) -> None:
-    lines = plan(connection, lambda: selection.count(connection, asked()))
+    lines = plan(connection, lambda: selection.count(connection, select()))
     assert [line for line in lines if "memory" in line and "COVERING" not in line and "expires_at" not in line] == []
 
 
@@ -250,7 +250,7 @@ async def test_any_key_can_be_indexed_and_served(path: Path, key: str) -> None:
     where = {f"metadata{bracketed(key)}": {"$in": ["a", "'; --"]}}
     with engine.connect() as connection:
         connection.exec_driver_sql("INSERT INTO namespace VALUES (1, '')")
-        lines = plan(connection, lambda: selection.allowed(connection, asked(where, namespace=())))
+        lines = plan(connection, lambda: selection.allowed(connection, select(where, namespace=())))
     check_served(lines, index_of(bracketed(key)))
 
 
@@ -258,18 +258,18 @@ async def test_any_key_can_be_indexed_and_served(path: Path, key: str) -> None:
 
 
 def test_long_lists_of_keys_are_read_in_pieces(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = selection.allowed(connection, asked(None, "all"))
-    assert len(whole) == COUNT
+    expected = selection.allowed(connection, select(None, "all"))
+    assert len(expected) == COUNT
     for size in (1, 2, 7, 1_000, 10**6):
         monkeypatch.setattr(key_lists, "_PIECE", size)
-        assert np.array_equal(selection.allowed(connection, asked(None, "all")), whole)
+        assert np.array_equal(selection.allowed(connection, select(None, "all")), expected)
 
 
 def test_rows_are_looked_up_in_slices(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = asked({"importance": {"$gte": 0}, "content": {"$contains": "x"}})
-    assert selection.count(connection, chosen) == COUNT
+    criteria = select({"importance": {"$gte": 0}, "content": {"$contains": "x"}})
+    assert selection.count(connection, criteria) == COUNT
     monkeypatch.setattr(selection, "_ROWS", 7)
-    assert selection.count(connection, chosen) == COUNT
+    assert selection.count(connection, criteria) == COUNT
 
 
 async def test_what_raw_sql_moved_is_found_by_its_tags_in_no_namespace(path: Path) -> None:
