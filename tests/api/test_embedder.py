@@ -71,7 +71,7 @@ async def test_an_async_embedder_will_do_and_a_plain_one_runs_off_the_loop_one_c
 
 
 @pytest.mark.parametrize(
-    "made",
+    "output",
     [
         np.full((1, 2), np.nan),
         np.zeros((1, 2)),
@@ -163,7 +163,7 @@ async def test_it_is_called_before_the_writer_lock_is_taken() -> None:
 
 async def test_text_without_an_embedder_says_what_to_do(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
-        with pytest.raises(EmbedderError, match="open it with one"):
+        with pytest.raises(EmbedderError, match="open it with embedder="):
             await store.memories.search("text")
         with pytest.raises(InvalidError):
             await store.memories.search_many("text")

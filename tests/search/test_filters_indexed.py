@@ -66,7 +66,7 @@ async def test_they_add_to_those_the_file_has_and_stay(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "paths",
     [
         "user_id",
         b"user_id",

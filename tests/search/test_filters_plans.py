@@ -181,7 +181,7 @@ def select_recursively(criteria: Selection) -> Selection:
 
 
 @pytest.mark.parametrize(
-    "chosen",
+    "criteria",
     [
         select({"id": "g1"}, noun=ASSEMBLY),
         select({"updated_at": LATE}, noun=ASSEMBLY),
