@@ -1,10 +1,10 @@
 """Merge candidates: pairs of assemblies whose composites are near each other."""
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
+from memstore.concurrency import Progress
 from memstore.index.protocol import Keys
 from memstore.models.merging import MergeCandidate
 from memstore.models.records import Namespace
@@ -22,7 +22,6 @@ _NEIGHBOURS = 16
 _GROWTH = 4
 """The factor by which that number grows for assemblies whose neighbours were all candidates."""
 
-Progress = Callable[[int, int], None]
 Pair = tuple[int, int]
 
 

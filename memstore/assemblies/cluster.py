@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from memstore.concurrency import Progress, CHUNK_SIZE, StopSignal, in_cancellable_thread, yield_gil
+from memstore.concurrency import CHUNK_SIZE, Progress, StopSignal, in_cancellable_thread, yield_gil
 from memstore.errors import DuplicateError, InvalidError
 from memstore.index.protocol import Keys, Mask
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
