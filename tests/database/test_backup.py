@@ -1,6 +1,7 @@
 """A copy of a store that is in use, and what a file is found to be without changing it."""
 
 import asyncio
+import gzip
 import os
 import sqlite3
 import stat
@@ -17,14 +18,13 @@ import pytest
 import memstore
 from memstore import ForeignFileError, InvalidError, MissingFileError, NewerFileError
 from memstore.database import backup_copy
-from memstore.database.engine import set_layout
 from memstore.database.inspect import HEAD
 from memstore.maintenance import backup, check
-from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE
+from memstore.schema.tables import VERSION_TABLE
 from tests.conftest import DIMENSION, vectors
 
 ROOT = Path(__file__).parents[2]
-OLDEST = ROOT / "tests" / "database" / "stores" / "0001.sql"
+OLDEST = Path(__file__).parent / "stores" / "0001.db.gz"
 BATCH = 20
 
 WRITE = """
@@ -73,10 +73,7 @@ async def written_elsewhere(path: Path, name: str) -> AsyncIterator[asyncio.subp
 
 def of_the_first_revision(path: Path) -> Path:
     """A store of the first schema revision, at *path*."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as base:
-        set_layout(base)
-        base.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        base.executescript(OLDEST.read_text(encoding="utf-8"))
+    path.write_bytes(gzip.decompress(OLDEST.read_bytes()))
     return path
 
 
