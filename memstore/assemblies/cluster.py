@@ -142,8 +142,8 @@ async def suggest(
             session, "memory", path, keys, limit=options.max_size - 1, min_score=options.threshold, allowed=free_keys
         )
         async for batch in batches:
-            for found in batch:
-                pool.set_neighbours(found.key, found.others, found.scores, cut=found.truncated)
+            for result in batch:
+                pool.set_neighbours(result.key, result.others, result.scores, cut=result.truncated)
             done = min(done + BATCH, end)
             if on_progress is not None:
                 on_progress(done, total)

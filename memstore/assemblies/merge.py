@@ -61,9 +61,9 @@ class MergeOptions:
 
 def check_sources(ids: object) -> list[str]:
     """*ids* as ids of assemblies to merge, each given once; else `InvalidError`."""
-    given = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str | bytes | Mapping) else ids
-    unique = check_ids(given)  # type: ignore[arg-type]
-    if len(unique) < len(given):  # type: ignore[arg-type]
+    id_list = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str | bytes | Mapping) else ids
+    unique = check_ids(id_list)  # type: ignore[arg-type]
+    if len(unique) < len(id_list):  # type: ignore[arg-type]
         raise InvalidError("An id is given twice. Give each assembly to merge once.")
     if len(unique) > MAX_MERGED:
         raise InvalidError(f"A merge takes at most {MAX_MERGED:,} assemblies; got {len(unique):,}.")
@@ -151,12 +151,12 @@ def lowest_score(space: VectorSpace, records: Sequence[Assembly]) -> float | Non
 def _check_threshold(threshold: float | None, similarity: float | None) -> None:
     if threshold is None or (similarity is not None and similarity >= threshold):
         return
-    found = (
+    comparison = (
         "the assemblies cannot be compared, because fewer than two have a composite"
         if similarity is None
         else f"the lowest similarity is {similarity:.6g}"
     )
-    raise InvalidError(f"Nothing was merged: {found}, and the threshold is {threshold:.6g}.")
+    raise InvalidError(f"Nothing was merged: {comparison}, and the threshold is {threshold:.6g}.")
 
 
 def _combine(target: Assembly, records: Sequence[Assembly], name: str | None) -> Assembly:

@@ -105,12 +105,12 @@ def decode_version(
     record_type: RecordType, version: RowVersion, spaces: Spaces, names: Iterable[str]
 ) -> dict[str, FieldValue]:
     """The fields *names* of a version, as a record has them. Raises `DamagedError`."""
-    wanted = set(names)
+    field_names = set(names)
     with expect_stored(f"journal.old of a {record_type.kind}"):
-        values = stored_fields.decode_fields(record_type, version.columns, wanted)
-        if "tags" in wanted:
+        values = stored_fields.decode_fields(record_type, version.columns, field_names)
+        if "tags" in field_names:
             values["tags"] = version.tags
-        if "embedding" in wanted and record_type is MEMORY:
+        if "embedding" in field_names and record_type is MEMORY:
             values["embedding"] = _embedding(version, spaces)
     return values
 

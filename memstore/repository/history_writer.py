@@ -27,7 +27,7 @@ from memstore.models.records import RecordKind
 from memstore.repository import history_retention, memberships, record_keys, record_tags, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import expect_stored
-from memstore.repository.key_lists import keys_json, listed_keys
+from memstore.repository.key_lists import key_lists, keys_json, listed_keys
 from memstore.repository.memberships import Partner
 from memstore.repository.record_types import MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import MultiRowInsert, Prepared, prepared_by_kind
@@ -37,7 +37,6 @@ from memstore.schema.types import json_text
 TRIM_AT_ONCE = 256
 """History rows that one write deletes at most of those older than is kept, or twice as many as it wrote."""
 
-_DELETED_AT_ONCE = 10_000  # records whose memberships are grouped into one row for each assembly
 _WIDTH = 50  # rows an INSERT statement: their vectors are bound at once, with the GIL held
 DERIVED = frozenset({"revision", "activation", "activated_at", "activation_count"})
 """Columns that no caller changes: they follow from other changes, or from use."""
@@ -113,10 +112,9 @@ def delete_records(
     undoes: int | None = None,
 ) -> None:
     """Delete records, and record them whole."""
-    for start in range(0, len(keys), _DELETED_AT_ONCE):
-        chunk = keys[start : start + _DELETED_AT_ONCE]
-        record_deletion(context, record_type, chunk, change_kind, undoes)
-        records.delete_keys(context.connection, record_type, chunk)
+    for part in key_lists(keys):  # the lost members of an assembly share a row for each part
+        record_deletion(context, record_type, part, change_kind, undoes)
+        records.delete_keys(context.connection, record_type, part)
 
 
 def delete_expired(context: WriteContext) -> None:

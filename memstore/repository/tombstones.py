@@ -272,10 +272,10 @@ def find(
 
 def newest_merged(connection: Connection, assemblies: Sequence[int]) -> dict[int, int]:
     """The newest tombstone of each of the *assemblies*, named by key, that a merge archived; by those keys."""
-    found: dict[int, int] = {}
+    newest: dict[int, int] = {}
     for part in key_lists(assemblies):
-        found.update(_NEWEST_MERGED.run(connection, keys=keys_json(part)).fetchall())
-    return found
+        newest.update(_NEWEST_MERGED.run(connection, keys=keys_json(part)).fetchall())
+    return newest
 
 
 def exists(connection: Connection, record_type: RecordType, key: int) -> bool:

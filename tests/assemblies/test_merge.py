@@ -1,4 +1,4 @@
-"""Merges of assemblies: what becomes one, what is kept, what can be undone, and what came of what."""
+"""Merges of assemblies: the merged values, what is stored, undo, and lineage."""
 
 import asyncio
 import os
@@ -44,8 +44,8 @@ async def members(store: Store, id: str) -> list[str]:
     return [member async for member in store.assemblies.members(id)]
 
 
-async def whole(store: Store) -> dict[str, tuple[Any, list[str]]]:
-    """Every assembly but its revision, which never goes back, with its members."""
+async def snapshot(store: Store) -> dict[str, tuple[Any, list[str]]]:
+    """Every assembly with its members, without its revision, which never decreases."""
     return {a.id: (replace(a, revision=0), await members(store, a.id)) async for a in store.assemblies.list()}
 
 
@@ -76,12 +76,12 @@ async def drinks(store: Store, rng: np.random.Generator) -> npt.NDArray[np.float
     return rows
 
 
-async def test_a_merge_into_a_new_one_unites_all_in_order(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_a_merge_into_a_new_assembly_combines_all_in_order(store: Store, drinks: npt.NDArray[np.float32]) -> None:
     merge = await store.assemblies.merge(["tea", "coffee"], into="hot drinks", actor="ada", reason="one shelf")
     one = await store.assemblies.get(merge.target)
     assert (merge.target, merge.sources, merge.namespace) == ("hot drinks", ("tea", "coffee"), ())
     assert (merge.actor, merge.reason, merge.undone_at) == ("ada", "one shelf", None)
-    assert (one.name, one.description) == ("Coffee", "beans")  # the first there is
+    assert (one.name, one.description) == ("Coffee", "beans")  # the first that is not empty
     assert one.tags == {"hot", "leaf", "bean"}
     assert one.topics == ("cup", "morning", "noon")
     assert one.metadata == {"k": 1, "from": {"place": "tea"}, "strong": True}
@@ -90,14 +90,16 @@ async def test_a_merge_into_a_new_one_unites_all_in_order(store: Store, drinks: 
     await expect_composite(store, "hot drinks", drinks[:3])
 
 
-async def test_a_merge_into_one_of_them_leaves_it_what_it_is(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_a_merge_into_one_of_the_assemblies_keeps_its_id_and_values(
+    store: Store, drinks: npt.NDArray[np.float32]
+) -> None:
     before = await store.assemblies.get("tea")
     merge = await store.assemblies.merge(["juice", "tea", "coffee"], into="tea")
     after = await store.assemblies.get("tea")
     assert merge.sources == ("juice", "coffee")
     assert after.created_at == before.created_at == LONG_AGO
     assert after.updated_at == merge.at
-    assert (after.name, after.description) == ("Juice", "fruit")  # it had none, and juice comes first
+    assert (after.name, after.description) == ("Juice", "fruit")  # the target had none, and juice comes first
     assert after.topics == ("cup", "morning", "noon")
     assert after.metadata["from"] == {"place": "tea"}
     assert after.revision > before.revision
@@ -105,21 +107,23 @@ async def test_a_merge_into_one_of_them_leaves_it_what_it_is(store: Store, drink
     await expect_composite(store, "tea", drinks[:5])
 
 
-async def test_a_merge_into_one_that_was_not_named_takes_it_too(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_a_merge_into_an_assembly_that_is_not_in_ids_includes_it(
+    store: Store, drinks: npt.NDArray[np.float32]
+) -> None:
     merge = await store.assemblies.merge(["juice"], into="tea", name="All")
     assert merge.sources == ("juice",)
     assert (await store.assemblies.get("tea")).name == "All"
     await expect_composite(store, "tea", drinks[[0, 1, 3, 4]])
 
 
-async def test_a_name_is_given_or_made(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_the_target_has_the_given_id_or_a_new_one(store: Store, drinks: npt.NDArray[np.float32]) -> None:
     merge = await store.assemblies.merge(["tea", "coffee"], name="")
     one = await store.assemblies.get(merge.target)
     assert one.name == ""
     assert len(one.id) == 36
 
 
-async def test_what_was_merged_is_out_of_sight_and_readable(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_merged_assemblies_are_in_no_read_but_get_merged(store: Store, drinks: npt.NDArray[np.float32]) -> None:
     before, had = await store.assemblies.get("coffee"), await members(store, "coffee")
     merge = await store.assemblies.merge(["tea", "coffee"], into="tea")
     with pytest.raises(NotFoundError):
@@ -137,18 +141,22 @@ async def test_what_was_merged_is_out_of_sight_and_readable(store: Store, drinks
         await store.namespace("other").assemblies.get_merged("coffee")
 
 
-async def test_similarity_is_the_least_score_between_two(store: Store, drinks: npt.NDArray[np.float32]) -> None:
-    held = [mean("cosine", drinks[[i, i + 1]]) for i in (0, 1, 3)]
-    least = min(float(a @ b) for i, a in enumerate(held) for b in held[:i] if a is not None and b is not None)
+async def test_similarity_is_the_lowest_score_between_two(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+    composites = [mean("cosine", drinks[[i, i + 1]]) for i in (0, 1, 3)]
+    least = min(
+        float(a @ b) for i, a in enumerate(composites) for b in composites[:i] if a is not None and b is not None
+    )
     merge = await store.assemblies.merge(["tea", "coffee", "juice"], threshold=least - 0.01)
     assert merge.similarity == pytest.approx(least, abs=1e-6)
     assert merge.threshold == least - 0.01
-    given = await store.assemblies.add("empty")
-    assert (await store.assemblies.merge([merge.target, given.id])).similarity is None  # one has no composite
+    empty = await store.assemblies.add("empty")
+    assert (await store.assemblies.merge([merge.target, empty.id])).similarity is None  # one has no composite
 
 
-async def test_a_threshold_holds_a_merge_back(store: Store, drinks: npt.NDArray[np.float32]) -> None:
-    before = await whole(store)
+async def test_a_similarity_below_the_threshold_refuses_the_merge(
+    store: Store, drinks: npt.NDArray[np.float32]
+) -> None:
+    before = await snapshot(store)
     with pytest.raises(InvalidError, match="threshold"):
         await store.assemblies.merge(["tea", "juice"], threshold=0.999)
     with pytest.raises(InvalidError, match="threshold"):
@@ -157,13 +165,13 @@ async def test_a_threshold_holds_a_merge_back(store: Store, drinks: npt.NDArray[
     with pytest.raises(InvalidError, match="compared"):
         await store.assemblies.merge(["tea", "empty"], threshold=-1)
     assert await store.assemblies.delete("empty") == 1
-    assert await whole(store) == before
+    assert await snapshot(store) == before
     merge = await store.assemblies.merge(["tea", "juice"], threshold=0.5, similarity=0.6)
     assert (merge.threshold, merge.similarity) == (0.5, 0.6)
 
 
-async def test_what_cannot_be_merged_leaves_all_as_it_was(store: Store, drinks: npt.NDArray[np.float32]) -> None:
-    before = await whole(store)
+async def test_a_refused_merge_changes_nothing(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+    before = await snapshot(store)
     wrong: list[tuple[Any, dict[str, Any], type[Exception]]] = [
         (["tea", "none"], {}, NotFoundError),
         (["tea"], {}, InvalidError),
@@ -190,30 +198,32 @@ async def test_what_cannot_be_merged_leaves_all_as_it_was(store: Store, drinks: 
     with pytest.raises(InvalidError, match="tags"):
         await store.assemblies.merge(["tea", "coffee"])
     await store.assemblies.update("tea", tags={"hot", "leaf"}, updated_at=LONG_AGO)
-    assert await whole(store) == before
+    assert await snapshot(store) == before
 
 
-async def test_a_merge_is_of_the_transaction_it_is_in(store: Store, drinks: npt.NDArray[np.float32]) -> None:
-    before = await whole(store)
+async def test_a_merge_is_rolled_back_with_its_transaction(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+    before = await snapshot(store)
     with pytest.raises(RuntimeError):
         async with store.transaction() as tx:
             await tx.assemblies.merge(["tea", "coffee"], into="tea")
             assert {hit.assembly.id for hit in await tx.assemblies.search(np.ones(DIMENSION), 10)} == {"tea", "juice"}
             raise RuntimeError
-    assert await whole(store) == before
+    assert await snapshot(store) == before
     with pytest.raises(NotFoundError):
         await store.assemblies.unmerge("tea")
 
 
 @pytest.mark.parametrize("into", [None, "tea", "juice"])
-async def test_an_unmerge_gives_back_what_was(store: Store, drinks: npt.NDArray[np.float32], into: str | None) -> None:
-    before = await whole(store)
+async def test_an_unmerge_restores_the_state_before_the_merge(
+    store: Store, drinks: npt.NDArray[np.float32], into: str | None
+) -> None:
+    before = await snapshot(store)
     for _ in range(3):  # again and again
         merge = await store.assemblies.merge(["tea", "coffee"], into=into)
         undone = await store.assemblies.unmerge(merge if into else merge.id, actor="bob", reason="not alike")
         assert undone == replace(merge, undone_at=undone.undone_at)
         assert undone.undone_at is not None
-        after = await whole(store)
+        after = await snapshot(store)
         if into is not None:
             after[into] = (replace(after[into][0], updated_at=before[into][0].updated_at), after[into][1])
         assert after == before
@@ -224,7 +234,9 @@ async def test_an_unmerge_gives_back_what_was(store: Store, drinks: npt.NDArray[
         await store.assemblies.get_merged("coffee")
 
 
-async def test_an_unmerge_notes_who_asked_and_why(store: Store, path: Path, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_stores_its_actor_and_reason(
+    store: Store, path: Path, drinks: npt.NDArray[np.float32]
+) -> None:
     merge = await store.assemblies.merge(["tea", "coffee"])
     await store.assemblies.unmerge(merge, actor="bob", reason="not alike")
     with closing(sqlite3.connect(path)) as connection:
@@ -232,7 +244,7 @@ async def test_an_unmerge_notes_who_asked_and_why(store: Store, path: Path, drin
     assert noted == [("bob", "not alike")]
 
 
-async def test_an_unmerge_leaves_what_was_done_since(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_keeps_later_changes(store: Store, drinks: npt.NDArray[np.float32]) -> None:
     await store.assemblies.merge(["coffee"], into="tea")
     await store.assemblies.add_members("tea", ["m5"])
     await store.assemblies.remove_members("tea", ["m1"])
@@ -255,7 +267,7 @@ async def test_an_unmerge_leaves_what_was_done_since(store: Store, drinks: npt.N
     await expect_composite(store, "coffee", drinks[[1, 2]])
 
 
-async def test_what_lies_in_the_trash_while_a_merge_is_undone_comes_back_to_where_it_was(
+async def test_a_member_in_the_trash_during_an_unmerge_is_recovered_into_its_source_only(
     store: Store, drinks: npt.NDArray[np.float32]
 ) -> None:
     before = await members(store, "tea")
@@ -268,7 +280,7 @@ async def test_what_lies_in_the_trash_while_a_merge_is_undone_comes_back_to_wher
     await expect_composite(store, "coffee", drinks[[1, 2]])
 
 
-async def test_members_that_are_gone_stay_gone(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_does_not_restore_deleted_members(store: Store, drinks: npt.NDArray[np.float32]) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
     await store.memories.delete("m1")
     await store.memories.update("m2", embedding=drinks[5])
@@ -293,22 +305,22 @@ async def test_members_that_are_gone_stay_gone(store: Store, drinks: npt.NDArray
     ],
     ids=["members", "name", "description", "tags", "topics", "metadata"],
 )
-async def test_what_was_done_to_a_merge_s_own_is_not_lost_with_it(
+async def test_an_unmerge_that_would_lose_later_changes_of_its_target_is_refused(
     store: Store, drinks: npt.NDArray[np.float32], change: Any, request: pytest.FixtureRequest
 ) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
     await change(store.assemblies)
-    before = await whole(store)
+    before = await snapshot(store)
     with pytest.raises(ConflictError, match=request.node.callspec.id) as refused:
         await store.assemblies.unmerge("both")
     assert refused.value.merge == 1
-    assert await whole(store) == before
+    assert await snapshot(store) == before
     await store.assemblies.delete("both")  # as the message says
     await store.assemblies.unmerge("both")
     assert [a.id async for a in store.assemblies.list()] == ["tea", "coffee", "juice"]
 
 
-async def test_what_left_a_merge_s_own_since_is_no_reason_to_keep_it(
+async def test_members_removed_from_the_target_do_not_prevent_an_unmerge(
     store: Store, drinks: npt.NDArray[np.float32]
 ) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
@@ -317,8 +329,8 @@ async def test_what_left_a_merge_s_own_since_is_no_reason_to_keep_it(
     assert await members(store, "tea") == ["m0", "m1"]
 
 
-async def test_merges_are_undone_last_first(store: Store, drinks: npt.NDArray[np.float32]) -> None:
-    before = await whole(store)
+async def test_merges_are_undone_in_reverse_order(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+    before = await snapshot(store)
     first = await store.assemblies.merge(["coffee"], into="tea")
     second = await store.assemblies.merge(["juice"], into="tea")
     third = await store.assemblies.merge(["tea", (await store.assemblies.add("other")).id], into="all")
@@ -331,20 +343,22 @@ async def test_merges_are_undone_last_first(store: Store, drinks: npt.NDArray[np
     assert (await store.assemblies.unmerge("tea")).id == second.id
     assert (await store.assemblies.unmerge("tea")).id == first.id
     await store.assemblies.delete("other")
-    after = await whole(store)
+    after = await snapshot(store)
     after["tea"] = (replace(after["tea"][0], updated_at=LONG_AGO), after["tea"][1])
     assert after == before
 
 
-async def test_an_id_that_is_taken_again_stands_in_the_way(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_is_refused_if_the_id_of_a_source_is_taken(
+    store: Store, drinks: npt.NDArray[np.float32]
+) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
     await store.assemblies.add("coffee", members=["m5"])
-    before = await whole(store)
-    with pytest.raises(DuplicateError) as taken:
+    before = await snapshot(store)
+    with pytest.raises(DuplicateError) as error:
         await store.assemblies.unmerge("both")
-    assert taken.value.id == "coffee"
-    assert await whole(store) == before
-    # Two by one id, each merged in its turn: the later is the one that is meant, and each comes back by its own merge.
+    assert error.value.id == "coffee"
+    assert await snapshot(store) == before
+    # Two assemblies with one id, both merged: the id means the later, and each unmerge restores its own.
     await store.assemblies.merge(["coffee", "juice"], into="more")
     assert (await store.assemblies.get_merged("coffee")).members == ("m5",)
     await store.assemblies.unmerge("both")
@@ -353,21 +367,25 @@ async def test_an_id_that_is_taken_again_stands_in_the_way(store: Store, drinks:
         await store.assemblies.unmerge("more")
 
 
-async def test_what_was_purged_cannot_come_back(store: Store, path: Path, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_is_refused_if_a_source_was_purged(
+    store: Store, path: Path, drinks: npt.NDArray[np.float32]
+) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM tombstone WHERE id = 'tea'")
-    before = await whole(store)
+    before = await snapshot(store)
     with pytest.raises(ConflictError, match="'tea'"):
         await store.assemblies.unmerge("both")
-    assert await whole(store) == before
-    kin = (await store.assemblies.lineage("both")).ancestors
-    assert [k.id for k in kin] == ["tea", "coffee"]
+    assert await snapshot(store) == before
+    entries = (await store.assemblies.lineage("both")).ancestors
+    assert [k.id for k in entries] == ["tea", "coffee"]
     with pytest.raises(NotFoundError):
         await store.assemblies.get_merged("tea")
 
 
-async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_is_refused_while_its_target_is_in_the_trash(
+    store: Store, drinks: npt.NDArray[np.float32]
+) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
     session = store.assemblies._session
 
@@ -381,7 +399,7 @@ async def test_a_target_that_was_forgotten_is_restored_first(store: Store, drink
     assert (await store.assemblies.get_merged("coffee")).merge.target == "both"
 
 
-async def test_an_unmerge_names_a_merge_of_its_namespace(store: Store, drinks: npt.NDArray[np.float32]) -> None:
+async def test_an_unmerge_finds_only_merges_of_its_namespace(store: Store, drinks: npt.NDArray[np.float32]) -> None:
     merge = await store.assemblies.merge(["tea", "coffee"], into="both")
     for wrong in (merge.id, merge, "both"):
         with pytest.raises(NotFoundError):
@@ -397,11 +415,11 @@ async def test_an_unmerge_names_a_merge_of_its_namespace(store: Store, drinks: n
 # --- lineage ----------------------------------------------------------------------------------------------------------
 
 
-def told(kin: tuple[LineageEntry, ...]) -> list[tuple[str, int, bool]]:
-    return [(k.id, k.depth, k.exists) for k in kin]
+def relatives(entries: tuple[LineageEntry, ...]) -> list[tuple[str, int, bool]]:
+    return [(k.id, k.depth, k.exists) for k in entries]
 
 
-async def test_a_lineage_tells_all_that_went_in_and_where_it_went(store: Store) -> None:
+async def test_a_lineage_contains_all_ancestors_and_descendants(store: Store) -> None:
     await store.assemblies.add_many([{"id": id} for id in "abcdef"])
     one = await store.assemblies.merge(["a", "b"], into="ab")
     two = await store.assemblies.merge(["c"], into="d")
@@ -409,23 +427,23 @@ async def test_a_lineage_tells_all_that_went_in_and_where_it_went(store: Store) 
     four = await store.assemblies.merge(["abcd", "e"], into="f")
     up = await store.assemblies.lineage("f")
     assert (up.id, up.namespace, up.exists, up.descendants) == ("f", (), True, ())
-    assert told(up.ancestors) == [
+    assert relatives(up.ancestors) == [
         ("abcd", 1, False), ("e", 1, False), ("ab", 2, False), ("d", 2, False), ("a", 3, False), ("b", 3, False),
         ("c", 3, False),
     ]  # fmt: skip
     assert [k.merge for k in up.ancestors] == [four, four, three, three, one, one, two]
     down = await store.assemblies.lineage("a")
     assert (down.exists, down.ancestors) == (False, ())
-    assert told(down.descendants) == [("ab", 1, False), ("abcd", 2, False), ("f", 3, True)]
+    assert relatives(down.descendants) == [("ab", 1, False), ("abcd", 2, False), ("f", 3, True)]
     middle = await store.assemblies.lineage("abcd")
-    assert (len(middle.ancestors), told(middle.descendants)) == (5, [("f", 1, True)])
+    assert (len(middle.ancestors), relatives(middle.descendants)) == (5, [("f", 1, True)])
     await store.assemblies.unmerge(four)
     again = await store.assemblies.lineage("abcd")
     assert (again.exists, again.descendants) == (True, ())
     assert (await store.assemblies.lineage("f")).ancestors == ()
     await store.assemblies.delete("abcd")
-    gone = await store.assemblies.lineage("abcd")
-    assert (gone.exists, told(gone.ancestors[:1])) == (False, [("ab", 1, False)])
+    lineage = await store.assemblies.lineage("abcd")
+    assert (lineage.exists, relatives(lineage.ancestors[:1])) == (False, [("ab", 1, False)])
     for nobody in ("none", "A"):
         with pytest.raises(NotFoundError):
             await store.assemblies.lineage(nobody)
@@ -433,27 +451,27 @@ async def test_a_lineage_tells_all_that_went_in_and_where_it_went(store: Store) 
         await store.namespace("other").assemblies.lineage("f")
 
 
-async def test_a_lineage_is_of_who_has_the_id_and_of_nobody_before(store: Store) -> None:
+async def test_a_lineage_is_of_the_assembly_that_has_the_id_now(store: Store) -> None:
     await store.assemblies.add_many([{"id": id} for id in "ab"])
     await store.assemblies.merge(["b"], into="a")
     await store.assemblies.add("b")
     assert (await store.assemblies.lineage("b")).descendants == ()
     await store.assemblies.merge(["a"], into="b")
-    assert told((await store.assemblies.lineage("b")).ancestors) == [("a", 1, False), ("b", 2, False)]
+    assert relatives((await store.assemblies.lineage("b")).ancestors) == [("a", 1, False), ("b", 2, False)]
 
 
-async def test_of_several_by_one_id_that_are_gone_the_last_is_meant(store: Store) -> None:
+async def test_a_lineage_of_a_reused_id_without_an_assembly_is_of_the_last(store: Store) -> None:
     await store.assemblies.add_many([{"id": id} for id in "xyz"])
     await store.assemblies.merge(["y"], into="x")
     await store.assemblies.delete("x")
     await store.assemblies.add("x")
     await store.assemblies.merge(["x"], into="z")
     last = await store.assemblies.lineage("x")
-    assert (last.ancestors, told(last.descendants)) == ((), [("z", 1, True)])
+    assert (last.ancestors, relatives(last.descendants)) == ((), [("z", 1, True)])
 
 
-async def test_a_lineage_ends_at_a_cycle_and_tells_of_a_diamond_once(store: Store, path: Path) -> None:
-    """No verb makes either; a file may hold anything."""
+async def test_a_lineage_ends_at_a_cycle_and_contains_a_diamond_once(store: Store, path: Path) -> None:
+    """No verb creates either; a damaged file can contain both."""
     await store.assemblies.add_many([{"id": id} for id in "abcdef"])
     edges = ["ab", "ac", "bd", "cd", "cf", "da", "ea"]  # from a source to its target
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -466,22 +484,22 @@ async def test_a_lineage_ends_at_a_cycle_and_tells_of_a_diamond_once(store: Stor
             )
             connection.execute("INSERT INTO assembly_merge_source VALUES (?, ?, ?, 0)", (pk, keys[1], source))
     from_a = await asyncio.wait_for(store.assemblies.lineage("a"), 60)
-    assert told(from_a.descendants) == [("b", 1, True), ("c", 1, True), ("d", 2, True), ("f", 2, True)]
-    assert told(from_a.ancestors) == [("d", 1, True), ("e", 1, True), ("b", 2, True), ("c", 2, True)]
+    assert relatives(from_a.descendants) == [("b", 1, True), ("c", 1, True), ("d", 2, True), ("f", 2, True)]
+    assert relatives(from_a.ancestors) == [("d", 1, True), ("e", 1, True), ("b", 2, True), ("c", 2, True)]
     from_e = await asyncio.wait_for(store.assemblies.lineage("e"), 60)
-    assert [kin.id for kin in from_e.descendants] == ["a", "b", "c", "d", "f"]
+    assert [entries.id for entries in from_e.descendants] == ["a", "b", "c", "d", "f"]
 
 
 # --- properties -------------------------------------------------------------------------------------------------------
 
 MEMORIES, GROUPS = [f"m{i}" for i in range(6)], list("abcd")
-some = st.lists(st.sampled_from(MEMORIES), max_size=4, unique=True)
+member_lists = st.lists(st.sampled_from(MEMORIES), max_size=4, unique=True)
 a_group = st.sampled_from(GROUPS)
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), a_group, some),
-        st.tuples(st.just("join"), a_group, some),
-        st.tuples(st.just("leave"), a_group, some),
+        st.tuples(st.just("add"), a_group, member_lists),
+        st.tuples(st.just("join"), a_group, member_lists),
+        st.tuples(st.just("leave"), a_group, member_lists),
         st.tuples(
             st.just("merge"), st.lists(a_group, min_size=1, max_size=3, unique=True), st.sampled_from([*GROUPS, None])
         ),
@@ -519,8 +537,8 @@ async def do(store: Store, step: tuple[str, Any, Any], pool: npt.NDArray[np.floa
             await memories.upsert("again", id=one, embedding=pool[other])
 
 
-async def expect_all_right(store: Store, merges: dict[int, Merge]) -> None:
-    """Composites are fresh means, the file is whole, and no line of descent comes back to where it began."""
+async def expect_consistent(store: Store, merges: dict[int, Merge]) -> None:
+    """Composites equal the means of their members, `check` finds nothing, and lineages have no cycle."""
     assert await store.check() == []
     vector_of = {memory.id: memory.embedding async for memory in store.memories.list()}
     async for group in store.assemblies.list():
@@ -530,12 +548,12 @@ async def expect_all_right(store: Store, merges: dict[int, Merge]) -> None:
         if group.composite is not None and expected is not None:
             assert np.abs(group.composite - expected).max() <= 1e-6
         line = await store.assemblies.lineage(group.id)
-        assert line.descendants == ()  # what is there went nowhere
+        assert line.descendants == ()  # an existing assembly was not merged
         assert all(k.merge.undone_at is None and k.depth <= len(merges) for k in line.ancestors)
 
 
-async def lived(folder: Path, history: list[tuple[str, Any, Any]]) -> int:
-    """Do all of *history*; how many merges there were."""
+async def apply_steps(folder: Path, history: list[tuple[str, Any, Any]]) -> int:
+    """Apply all steps of *history*; how many merges there were."""
     pool = vectors(np.random.default_rng(3), 12)
     merges: dict[int, Merge] = {}
     path = folder / "store.db"
@@ -551,7 +569,7 @@ async def lived(folder: Path, history: list[tuple[str, Any, Any]]) -> int:
                 await do(store, step, pool)
             with closing(sqlite3.connect(path)) as connection:
                 merges = dict.fromkeys(pk for (pk,) in connection.execute("SELECT pk FROM assembly_merge"))
-            await expect_all_right(store, merges)
+            await expect_consistent(store, merges)
     finally:
         await store.close()
     return len(merges)
@@ -564,16 +582,16 @@ async def lived(folder: Path, history: list[tuple[str, Any, Any]]) -> int:
     suppress_health_check=list(HealthCheck),
 )
 @given(steps)
-def test_whatever_is_merged_and_undone_composites_are_means_and_no_way_leads_back(
+def test_composites_are_means_and_lineages_have_no_cycle_after_any_merges(
     history: list[tuple[str, Any, Any]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(lived(Path(folder), history))
+        asyncio.run(apply_steps(Path(folder), history))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.lists(a_group, min_size=2, max_size=3, unique=True), st.sampled_from([*GROUPS, None]))))
-def test_undoing_every_merge_from_the_last_on_gives_back_all_that_was(
+def test_undoing_every_merge_in_reverse_order_restores_the_first_state(
     merges: list[tuple[list[str], str | None]],
 ) -> None:
     async def run(folder: Path) -> None:
@@ -585,14 +603,14 @@ def test_undoing_every_merge_from_the_last_on_gives_back_all_that_was(
             )
             states: list[tuple[Merge, dict[str, Any]]] = []
             for ids, into in merges:
-                before = await whole(store)
+                before = await snapshot(store)
                 try:
                     states.append((await store.assemblies.merge(ids, into=into), before))
                 except MemstoreError:
-                    assert await whole(store) == before
+                    assert await snapshot(store) == before
             for merge, before in reversed(states):
                 await store.assemblies.unmerge(merge)
-                after = await whole(store)
+                after = await snapshot(store)
                 assert {id: _timeless(*it) for id, it in after.items()} == {
                     id: _timeless(*it) for id, it in before.items()
                 }

@@ -1,4 +1,4 @@
-"""Forgetting: what a policy takes and why, plans that went stale, the trash, and the way back."""
+"""Forgetting: what policies select and why, stale plans, the trash, and recovery."""
 
 import asyncio
 import itertools
@@ -40,7 +40,7 @@ def ago(days: float) -> datetime:
 
 
 async def fill(store: Store) -> None:
-    """Memories `a` (old, unused, of little importance) to `f` (the opposite), and `p`, as bad as `a` but pinned."""
+    """Memories `a` (old, unused, of little importance) to `f` (the opposite), and `p`, like `a` but pinned."""
     await store.memories.add_many(
         [
             {"id": "a", "content": "a" * 10, "created_at": ago(90), "importance": 0.1, "embedding": np.ones(DIMENSION)},
@@ -61,7 +61,7 @@ async def purged(store: Store, **arguments: Any) -> int:
 
 async def planned(store: Store, **policy: Any) -> dict[str, tuple[str, ...]]:
     plan = await store.memories.plan_forget(ForgetPolicy(**policy))
-    return {each.id: each.reasons for each in plan.candidates}
+    return {candidate.id: candidate.reasons for candidate in plan.candidates}
 
 
 @pytest.mark.parametrize(
@@ -87,38 +87,38 @@ async def planned(store: Store, **policy: Any) -> dict[str, tuple[str, ...]]:
     ],
     ids=lambda value: str(sorted(value)) if isinstance(value, set) else str(value),
 )
-async def test_a_policy_takes_what_it_says_and_nothing_pinned(
+async def test_a_policy_selects_the_memories_that_meet_it_but_no_pinned_one(
     store: Store, policy: dict[str, Any], expected: set[str]
 ) -> None:
     await fill(store)
     before = await store.memories.get_many(list("abcdefp"))
-    found = await planned(store, **policy)
-    assert found.keys() == expected
-    for reasons in found.values():
+    reasons_by_id = await planned(store, **policy)
+    assert reasons_by_id.keys() == expected
+    for reasons in reasons_by_id.values():
         assert set(reasons) <= (policy.keys() - {"match", "where"} or {"where"})
     assert await store.memories.get_many(list("abcdefp")) == before
     assert [t async for t in store.memories.trash()] == []
 
 
-async def test_each_says_all_the_reasons_it_meets_and_what_it_would_free(store: Store) -> None:
+async def test_each_candidate_has_all_criteria_it_meets_and_its_size(store: Store) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(
         ForgetPolicy(older_than=30 * DAY, unused_for=30 * DAY, importance_below=0.5, match="any")
     )
-    assert {each.id: each.reasons for each in plan.candidates} == {
+    assert {candidate.id: candidate.reasons for candidate in plan.candidates} == {
         "a": ("older_than", "unused_for", "importance_below"),
         "b": ("older_than", "importance_below"),
         "c": ("older_than", "unused_for"),
         "d": ("unused_for", "importance_below"),
     }
-    size = {each.id: each.bytes for each in plan.candidates}
+    size = {candidate.id: candidate.bytes for candidate in plan.candidates}
     assert size == {"a": 1 + 10 + 2 + 4 * DIMENSION, "b": 23, "c": 33, "d": 43}
     assert (plan.bytes, plan.remaining, plan.remaining_bytes, len(plan)) == (sum(size.values()), 3, None, 4)
     assert (plan.noun, plan.namespace, plan.recursive) == ("memory", (), False)
 
 
 BUDGETS = [
-    # turn: p(pinned) 0.0; a 0.1 used 90 days ago; d 0.1, 50; b 0.1, 1; e 0.5; c 0.9; f 1.0
+    # order: p(pinned) 0.0; a 0.1 used 90 days ago; d 0.1, 50; b 0.1, 1; e 0.5; c 0.9; f 1.0
     ({"max_count": 7}, "", 7),
     ({"max_count": 5}, "ad", 5),
     ({"max_count": 1}, "adbecf", 1),
@@ -132,24 +132,24 @@ BUDGETS = [
 
 
 @pytest.mark.parametrize(("policy", "expected", "remaining"), BUDGETS, ids=str)
-async def test_a_budget_takes_the_least_important_then_the_longest_unused(
+async def test_a_budget_selects_the_least_important_then_the_longest_unused(
     store: Store, policy: dict[str, Any], expected: str, remaining: int
 ) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(ForgetPolicy(**policy))
-    assert "".join(each.id for each in plan.candidates) == expected
+    assert "".join(candidate.id for candidate in plan.candidates) == expected
     assert plan.remaining == remaining
 
 
 @pytest.mark.parametrize(
     ("most", "expected"), [(10_000, ""), (341, ""), (340, "a"), (296, "a"), (295, "ad"), (0, "adbecf"), (73, "adbecf")]
 )
-async def test_a_budget_of_bytes_takes_no_more_than_it_must(store: Store, most: int, expected: str) -> None:
+async def test_a_budget_of_bytes_selects_no_more_than_necessary(store: Store, most: int, expected: str) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(ForgetPolicy(max_bytes=most))
-    assert "".join(each.id for each in plan.candidates) == expected
+    assert "".join(candidate.id for candidate in plan.candidates) == expected
     assert plan.remaining_bytes == 341 - plan.bytes
-    assert all(each.reasons == ("max_bytes",) for each in plan.candidates)
+    assert all(candidate.reasons == ("max_bytes",) for candidate in plan.candidates)
     both = await planned(store, max_bytes=most, max_count=5)
     assert both == {
         id: ("max_count",) * (id in "ad") + ("max_bytes",) * (id in expected)
@@ -158,7 +158,7 @@ async def test_a_budget_of_bytes_takes_no_more_than_it_must(store: Store, most: 
     }
 
 
-def test_a_policy_that_cannot_be_is_refused() -> None:
+def test_an_invalid_policy_is_refused() -> None:
     for wrong in (
         {},
         {"where": {}},
@@ -185,7 +185,7 @@ def test_a_policy_that_cannot_be_is_refused() -> None:
         AssemblyForgetPolicy(where={"pinned": True})
 
 
-async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
+async def test_a_forgotten_memory_is_in_the_trash_and_is_recovered_as_it_was(
     store: Store, rng: np.random.Generator
 ) -> None:
     await fill(store)
@@ -200,10 +200,10 @@ async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
     assert (await store.assemblies.get("g")).member_count == 0
     assert (await store.assemblies.get("g")).composite is None
 
-    lying = {t.record.id: t async for t in store.memories.trash()}
-    assert {id: t.record for id, t in lying.items()} == before
-    assert {(t.actor, t.reason) for t in lying.values()} == {("ada", "spring")}
-    assert all(start <= t.at <= datetime.now(UTC) for t in lying.values())
+    entries = {t.record.id: t async for t in store.memories.trash()}
+    assert {id: t.record for id, t in entries.items()} == before
+    assert {(t.actor, t.reason) for t in entries.values()} == {("ada", "spring")}
+    assert all(start <= t.at <= datetime.now(UTC) for t in entries.values())
 
     assert await store.memories.recover(["c", "a"]) == [before["c"], before["a"]]
     assert await store.memories.get_many(list("abc")) == {"a": before["a"], "c": before["c"]}
@@ -214,7 +214,7 @@ async def test_what_is_forgotten_is_in_the_trash_and_comes_back_as_it_was(
     np.testing.assert_allclose(group.composite, np.ones(DIMENSION) / np.sqrt(DIMENSION), atol=1e-6)
 
 
-async def test_without_a_reason_each_keeps_those_of_the_plan(store: Store) -> None:
+async def test_without_a_reason_the_criteria_are_stored_as_the_reason(store: Store) -> None:
     await fill(store)
     policy = ForgetPolicy(older_than=30 * DAY, importance_below=0.5, match="any")
     assert await store.memories.forget(await store.memories.plan_forget(policy)) == 4
@@ -234,7 +234,7 @@ CHANGES: dict[str, Callable[[Store], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_plan_that_went_stale_says_so_and_moves_nothing(store: Store, change: str) -> None:
+async def test_a_plan_whose_record_changed_is_stale_and_moves_nothing(store: Store, change: str) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))
     await CHANGES[change](store)
@@ -247,7 +247,7 @@ async def test_a_plan_that_went_stale_says_so_and_moves_nothing(store: Store, ch
     assert await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))) >= 2
 
 
-async def test_a_plan_done_twice_or_after_its_record_was_made_anew_is_stale(store: Store) -> None:
+async def test_a_plan_applied_twice_or_after_its_record_was_added_again_is_stale(store: Store) -> None:
     await fill(store)
     plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY))
     await store.memories.add("of no concern")
@@ -256,10 +256,10 @@ async def test_a_plan_done_twice_or_after_its_record_was_made_anew_is_stale(stor
         await store.memories.forget(plan)
     assert sorted(caught.value.ids) == ["a", "b", "c"]
     await store.memories.recover(["a", "b", "c"])
-    assert await store.memories.forget(plan) == 3  # they are what they were
+    assert await store.memories.forget(plan) == 3  # the records have not changed
 
 
-async def test_what_has_expired_since_is_no_reason_to_stop(store: Store) -> None:
+async def test_a_memory_that_expired_since_does_not_make_a_plan_stale(store: Store) -> None:
     await store.memories.add("x", id="soon", ttl=1.5)
     await store.memories.add("x", id="later", ttl=DAY)
     plan = await store.memories.plan_forget(ForgetPolicy(expires_within=2 * DAY))
@@ -270,7 +270,7 @@ async def test_what_has_expired_since_is_no_reason_to_stop(store: Store) -> None
     assert [t.record.id async for t in store.memories.trash()] == ["later"]
 
 
-async def test_a_plan_belongs_to_its_namespace_and_its_noun(store: Store) -> None:
+async def test_a_plan_is_refused_in_another_namespace_and_by_the_other_noun(store: Store) -> None:
     await fill(store)
     ada = store.namespace("ada")
     await ada.memories.add("hers", id="a", created_at=ago(90))
@@ -292,16 +292,16 @@ async def test_a_plan_belongs_to_its_namespace_and_its_noun(store: Store) -> Non
     with pytest.raises(InvalidError):
         await ada.memories.forget(plan, actor=b"x")  # type: ignore[arg-type]
 
-    whole = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY), recursive=True)
-    assert sorted((p.namespace, p.id) for p in whole.candidates) == [((), "a"), ((), "b"), ((), "c"), (("ada",), "a")]
-    assert whole.remaining == 4
-    assert await store.memories.forget(whole) == 4
+    plan = await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY), recursive=True)
+    assert sorted((p.namespace, p.id) for p in plan.candidates) == [((), "a"), ((), "b"), ((), "c"), (("ada",), "a")]
+    assert plan.remaining == 4
+    assert await store.memories.forget(plan) == 4
     assert [t.record.namespace async for t in ada.memories.trash()] == [("ada",)]
     assert len([t async for t in store.memories.trash()]) == 3
     assert (await ada.memories.recover(["a"]))[0].content == "hers"
 
 
-async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(store: Store) -> None:
+async def test_assemblies_are_forgotten_by_their_own_criteria_and_their_members_remain(store: Store) -> None:
     await store.memories.add_many(
         [{"id": f"m{i}", "content": "x", "embedding": np.eye(DIMENSION)[i]} for i in range(3)]
     )
@@ -310,28 +310,28 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     await store.assemblies.add("small", members=["m0"], tags={"x"})
     before = await store.assemblies.get("old")
 
-    async def found(**policy: Any) -> dict[str, tuple[str, ...]]:
+    async def planned_reasons(**policy: Any) -> dict[str, tuple[str, ...]]:
         plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(**policy))
         assert plan.remaining == 3 - len(plan) or policy.get("where")
-        return {each.id: each.reasons for each in plan.candidates}
+        return {candidate.id: candidate.reasons for candidate in plan.candidates}
 
-    assert await found(older_than=30 * DAY) == {"old": ("older_than",)}
-    assert (await found(members_below=1)).keys() == {"empty"}
-    assert (await found(members_below=2)).keys() == {"empty", "small"}
-    assert (await found(members_below=2, older_than=DAY)).keys() == {"empty"}
-    assert (await found(members_below=1, older_than=30 * DAY, match="any")).keys() == {"old", "empty"}
-    assert (await found(where={"tags": {"$contains": "x"}})) == {"small": ("where",)}
-    assert (await found(where={"member_count": {"$gt": 0}}, members_below=2)).keys() == {"small"}
-    assert (await found(inactive_for=DAY)).keys() == {"old", "empty"}
+    assert await planned_reasons(older_than=30 * DAY) == {"old": ("older_than",)}
+    assert (await planned_reasons(members_below=1)).keys() == {"empty"}
+    assert (await planned_reasons(members_below=2)).keys() == {"empty", "small"}
+    assert (await planned_reasons(members_below=2, older_than=DAY)).keys() == {"empty"}
+    assert (await planned_reasons(members_below=1, older_than=30 * DAY, match="any")).keys() == {"old", "empty"}
+    assert (await planned_reasons(where={"tags": {"$contains": "x"}})) == {"small": ("where",)}
+    assert (await planned_reasons(where={"member_count": {"$gt": 0}}, members_below=2)).keys() == {"small"}
+    assert (await planned_reasons(inactive_for=DAY)).keys() == {"old", "empty"}
     with sqlite3.connect(store._database.settings.path) as other:
         other.execute(
             "UPDATE assembly SET activation_count = 2, activated_at = ? WHERE id = 'old'",
             (int(datetime.now(UTC).timestamp() * 1e6),),
         )
     other.close()
-    assert (await found(inactive_for=DAY)).keys() == {"empty"}
-    assert (await found(activated_fewer_than=1)).keys() == {"empty", "small"}
-    assert (await found(activated_fewer_than=3)).keys() == {"old", "empty", "small"}
+    assert (await planned_reasons(inactive_for=DAY)).keys() == {"empty"}
+    assert (await planned_reasons(activated_fewer_than=1)).keys() == {"empty", "small"}
+    assert (await planned_reasons(activated_fewer_than=3)).keys() == {"old", "empty", "small"}
 
     plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(older_than=30 * DAY))
     await store.assemblies.remove_members("old", ["m1"])
@@ -343,14 +343,14 @@ async def test_assemblies_are_pruned_by_what_they_are_and_their_members_stay(sto
     assert await store.assemblies.forget(plan, actor="ada") == 1
     assert await store.memories.count() == 3
     assert "old" not in await store.assemblies.get_many(["old"])
-    (lying,) = [t async for t in store.assemblies.trash()]
-    assert (lying.record, lying.actor, lying.reason) == (before, "ada", "older_than")
+    (entries,) = [t async for t in store.assemblies.trash()]
+    assert (entries.record, entries.actor, entries.reason) == (before, "ada", "older_than")
     (after,) = await store.assemblies.recover(["old"])
     assert replace(after, revision=before.revision) == before
     assert await store.assemblies.get("old") == after
 
 
-async def test_restore_is_all_or_nothing(store: Store) -> None:
+async def test_recover_is_all_or_nothing(store: Store) -> None:
     await fill(store)
     await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=30 * DAY)))
     for ids, error in ((["a", "nope"], NotFoundError), (["a", "f"], NotFoundError)):
@@ -371,18 +371,18 @@ async def test_restore_is_all_or_nothing(store: Store) -> None:
     assert [m.id for m in await store.memories.recover(["a", "a"])] == ["a"]
 
 
-async def test_what_expired_in_the_trash_is_not_brought_back_to_vanish(store: Store) -> None:
+async def test_a_memory_that_expired_in_the_trash_is_not_recovered(store: Store) -> None:
     await store.memories.add("x", id="a", ttl=1.5)
     await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(expires_within=DAY)))
-    (lying,) = [t async for t in store.memories.trash()]
-    while datetime.now(UTC) <= lying.record.expires_at:  # type: ignore[operator]
+    (entries,) = [t async for t in store.memories.trash()]
+    while datetime.now(UTC) <= entries.record.expires_at:  # type: ignore[operator]
         await asyncio.sleep(0.01)
     with pytest.raises(InvalidError, match="expired in the trash"):
         await store.memories.recover(["a"])
-    assert [t.record async for t in store.memories.trash()] == [lying.record]
+    assert [t.record async for t in store.memories.trash()] == [entries.record]
 
 
-async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
+async def test_purge_deletes_for_good_and_clear_empties_the_trash(store: Store) -> None:
     await fill(store)
     ada = store.namespace("ada")
     await ada.memories.add("x", id="y", created_at=ago(90))
@@ -414,7 +414,7 @@ async def test_purge_ends_it_and_clear_leaves_nothing(store: Store) -> None:
     assert [t async for t in store.memories.trash()] == []
 
 
-async def test_what_a_merge_set_aside_is_not_in_the_trash(store: Store) -> None:
+async def test_merged_assemblies_are_not_in_the_trash(store: Store) -> None:
     await store.assemblies.add("g")
 
     def merged(context: WriteContext) -> None:
@@ -432,7 +432,7 @@ async def test_what_a_merge_set_aside_is_not_in_the_trash(store: Store) -> None:
     assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"])) == {}
 
 
-async def test_a_transaction_forgets_and_restores_with_all_it_does(store: Store) -> None:
+async def test_a_rolled_back_transaction_forgets_nothing_and_a_committed_one_recovers(store: Store) -> None:
     await fill(store)
     with pytest.raises(ZeroDivisionError):
         async with store.transaction() as tx:
@@ -453,11 +453,11 @@ async def test_a_transaction_forgets_and_restores_with_all_it_does(store: Store)
 async def test_the_trash_is_read_page_by_page(store: Store) -> None:
     await store.memories.add_many([{"id": f"{i:03}", "content": "x"} for i in range(250)])
     await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(older_than=0)))
-    found = [t.record.id async for t in store.memories.trash()]
-    assert found == [f"{i:03}" for i in reversed(range(250))]
+    ids = [t.record.id async for t in store.memories.trash()]
+    assert ids == [f"{i:03}" for i in reversed(range(250))]
 
 
-async def test_a_graph_that_has_the_dead_finds_what_was_restored(path: Path, rng: np.random.Generator) -> None:
+async def test_a_graph_with_deleted_entries_finds_a_recovered_memory(path: Path, rng: np.random.Generator) -> None:
     rows = vectors(rng, 6_000)
     options = memstore.GraphOptions()
     async with memstore.open(
@@ -494,35 +494,35 @@ def takes(record: Memory, policy: ForgetPolicy, at: datetime) -> list[bool]:
 
 
 def expected(records: list[Memory], policy: ForgetPolicy, at: datetime) -> list[str]:
-    """Ids of what goes, by the documentation."""
+    """Ids of the memories that the documented rule selects."""
     if policy.where is not None:
         records = [r for r in records if "x" in r.tags]
     able = [r for r in records if not r.pinned]
     tests = {r.id: takes(r, policy, at) for r in able}
     budget = policy.max_count is not None or policy.max_bytes is not None
-    some = any(tests.values())
-    if policy.match == "any" and some:
-        gone = {id for id, met in tests.items() if any(met)}
-        able = [r for r in able if r.id not in gone]
+    has_criteria = any(tests.values())
+    if policy.match == "any" and has_criteria:
+        forgotten = {id for id, met in tests.items() if any(met)}
+        able = [r for r in able if r.id not in forgotten]
     elif budget:
-        gone, able = set(), [r for r in able if all(tests[r.id])]
+        forgotten, able = set(), [r for r in able if all(tests[r.id])]
     else:
-        gone, able = {id for id, met in tests.items() if all(met)}, []
+        forgotten, able = {id for id, met in tests.items() if all(met)}, []
 
     def size(r: Memory) -> int:
         vector = 0 if r.embedding is None else 4 * DIMENSION
         return len(r.id.encode()) + len(r.content.encode()) + 2 + vector
 
     def over() -> bool:
-        left = [r for r in records if r.id not in gone]
-        many = policy.max_count is not None and len(left) > policy.max_count
-        return many or (policy.max_bytes is not None and sum(map(size, left)) > policy.max_bytes)
+        remaining = [r for r in records if r.id not in forgotten]
+        many = policy.max_count is not None and len(remaining) > policy.max_count
+        return many or (policy.max_bytes is not None and sum(map(size, remaining)) > policy.max_bytes)
 
     turn = sorted(able, key=lambda r: (r.importance, r.accessed_at or r.created_at, r.created_at, int(r.id)))
     for record in turn if budget else ():
         if over():
-            gone.add(record.id)
-    return sorted(gone)
+            forgotten.add(record.id)
+    return sorted(forgotten)
 
 
 HOUR = timedelta(hours=1)
@@ -558,45 +558,47 @@ POLICIES = st.fixed_dictionaries(
 
 @settings(max_examples=100, deadline=None)
 @given(items=MEMORIES, policies=st.lists(POLICIES, min_size=1, max_size=6))
-def test_a_plan_is_what_the_documentation_says(
+def test_a_plan_equals_that_of_the_documented_rule(
     tmp_path_factory: pytest.TempPathFactory, items: list[dict[str, Any]], policies: list[dict[str, Any]]
 ) -> None:
     async def run() -> None:
         path = tmp_path_factory.mktemp("plan") / "store.db"
         async with memstore.open(path, dimension=DIMENSION) as store:
             start = datetime.now(UTC)
-            made = await store.memories.add_many([row(i, item, start) for i, item in enumerate(items)])
+            memories = await store.memories.add_many([row(i, item, start) for i, item in enumerate(items)])
             for policy in (ForgetPolicy(**named) for named in policies):
                 plan = await store.memories.plan_forget(policy)
-                assert sorted(each.id for each in plan.candidates) == expected(made, policy, plan.created_at)
+                assert sorted(candidate.id for candidate in plan.candidates) == expected(
+                    memories, policy, plan.created_at
+                )
 
     asyncio.run(run())
 
 
 def row(i: int, item: Mapping[str, Any], start: datetime) -> dict[str, Any]:
-    given = {name: item[name] for name in ("content", "importance", "pinned", "tags") if name in item}
-    given |= {"id": str(i), "created_at": start - HOUR * item.get("created", 0)}
+    values = {name: item[name] for name in ("content", "importance", "pinned", "tags") if name in item}
+    values |= {"id": str(i), "created_at": start - HOUR * item.get("created", 0)}
     if "accessed" in item:
-        given["accessed_at"] = start - HOUR * item["accessed"]
+        values["accessed_at"] = start - HOUR * item["accessed"]
     if "expires" in item:
-        given["expires_at"] = start + HOUR * item["expires"]
-    return given | ({"embedding": np.eye(DIMENSION)[i % DIMENSION]} if item.get("vector") else {})
+        values["expires_at"] = start + HOUR * item["expires"]
+    return values | ({"embedding": np.eye(DIMENSION)[i % DIMENSION]} if item.get("vector") else {})
 
 
 # What was, comes back.
 
 IDS = [f"m{i}" for i in range(6)]
 GROUPS = ["g0", "g1", "g2"]
-some = st.lists(st.sampled_from(IDS), min_size=1, max_size=3, unique=True)
+id_lists = st.lists(st.sampled_from(IDS), min_size=1, max_size=3, unique=True)
 group = st.sampled_from(GROUPS)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), some),
-        st.tuples(st.just("forget"), some),
-        st.tuples(st.just("restore"), some),
-        st.tuples(st.just("delete"), some),
-        st.tuples(st.just("join"), group, some),
-        st.tuples(st.just("leave"), group, some),
+        st.tuples(st.just("add"), id_lists),
+        st.tuples(st.just("forget"), id_lists),
+        st.tuples(st.just("restore"), id_lists),
+        st.tuples(st.just("delete"), id_lists),
+        st.tuples(st.just("join"), group, id_lists),
+        st.tuples(st.just("leave"), group, id_lists),
         st.tuples(st.just("prune"), group),
         st.tuples(st.just("regroup"), group),
         st.tuples(st.just("purge")),
@@ -609,7 +611,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, metric=st.sampled_from(["cosine", "l2", "inner_product"]), seed=st.integers(0, 9))
-def test_whatever_is_done_what_is_restored_is_what_was(
+def test_recovered_records_equal_the_forgotten_ones_after_any_steps(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]], metric: Any, seed: int
 ) -> None:
     asyncio.run(_lived(tmp_path_factory.mktemp("life") / "store.db", steps, metric, np.random.default_rng(seed)))
@@ -631,7 +633,7 @@ async def _lived(path: Path, steps: list[tuple[Any, ...]], metric: Any, rng: np.
 
 
 class Life:
-    """What there should be, live and in the trash; what lies in the trash by id, the latest last."""
+    """The records that should exist, and those that should be in the trash, by id, the latest last."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -657,7 +659,7 @@ class Life:
     async def forget(self, store: Store, ids: list[str]) -> None:
         plan = await store.memories.plan_forget(ForgetPolicy(where={"id": {"$in": ids}}))
         assert await store.memories.forget(plan) == len(self.live.keys() & set(ids))
-        for id in [each.id for each in plan.candidates]:
+        for id in [candidate.id for candidate in plan.candidates]:
             self.trash.append(self.live.pop(id))
 
     async def delete(self, store: Store, ids: list[str]) -> None:
@@ -666,18 +668,18 @@ class Life:
             self.live.pop(id, None)
 
     async def restore(self, store: Store, ids: list[str]) -> None:
-        lying = {record.id: record for record in self.trash}
-        if not set(ids) <= lying.keys():
+        entries = {record.id: record for record in self.trash}
+        if not set(ids) <= entries.keys():
             with pytest.raises(NotFoundError):
                 await store.memories.recover(ids)
         elif set(ids) & self.live.keys():
             with pytest.raises(DuplicateError):
                 await store.memories.recover(ids)
         else:
-            assert await store.memories.recover(ids) == [lying[id] for id in ids]
+            assert await store.memories.recover(ids) == [entries[id] for id in ids]
             for id in ids:
-                self.live[id] = lying[id]
-                self.trash.remove(lying[id])
+                self.live[id] = entries[id]
+                self.trash.remove(entries[id])
 
     async def join(self, store: Store, id: str, ids: list[str]) -> None:
         await store.assemblies.upsert(id, topics=["t", "s"])
@@ -694,15 +696,15 @@ class Life:
 
     async def regroup(self, store: Store, id: str) -> None:
         if id in self.pruned and not await store.assemblies.count(where={"id": id}):
-            lying = next(t.record for t in [t async for t in store.assemblies.trash()] if t.record.id == id)
+            entries = next(t.record for t in [t async for t in store.assemblies.trash()] if t.record.id == id)
             (back,) = await store.assemblies.recover([id])
             self.pruned.remove(id)
             assert (back.topics, back.created_at, back.updated_at) == (
-                lying.topics,
-                lying.created_at,
-                lying.updated_at,
+                entries.topics,
+                entries.created_at,
+                entries.updated_at,
             )
-            assert back.revision > lying.revision
+            assert back.revision > entries.revision
 
     async def purge(self, store: Store) -> None:
         assert await purged(store, older_than=0) == len(self.trash) + len(self.pruned)
@@ -710,17 +712,19 @@ class Life:
 
     async def look(self, store: Store) -> None:
         assert {m.id: m async for m in store.memories.list()} == self.live
-        lying = [t.record async for t in store.memories.trash()]
-        assert sorted(lying, key=lambda r: r.content) == sorted(self.trash, key=lambda r: r.content)
+        entries = [t.record async for t in store.memories.trash()]
+        assert sorted(entries, key=lambda r: r.content) == sorted(self.trash, key=lambda r: r.content)
         assert sorted([t.record.id async for t in store.assemblies.trash()]) == sorted(self.pruned)
         for query in vectors(self.rng, 1):
-            found = {hit.memory.id for hit in await store.memories.search(query, 100)}
-            assert found == {m.id for m in self.live.values() if m.embedding is not None}
-        async for each in store.assemblies.list():
-            members = [self.live[id].embedding async for id in store.assemblies.members(each.id)]
+            ids = {hit.memory.id for hit in await store.memories.search(query, 100)}
+            assert ids == {m.id for m in self.live.values() if m.embedding is not None}
+        async for assembly in store.assemblies.list():
+            members = [self.live[id].embedding async for id in store.assemblies.members(assembly.id)]
             rows = np.array([v for v in members if v is not None]).reshape(-1, DIMENSION)
-            fresh = mean(store.metric, rows)
-            assert (fresh is None) == (each.composite is None)
-            if fresh is not None and each.composite is not None:
-                assert np.linalg.norm(each.composite.astype(np.float64) - fresh) <= 1e-6 * max(1, np.linalg.norm(fresh))
+            composite = mean(store.metric, rows)
+            assert (composite is None) == (assembly.composite is None)
+            if composite is not None and assembly.composite is not None:
+                assert np.linalg.norm(assembly.composite.astype(np.float64) - composite) <= 1e-6 * max(
+                    1, np.linalg.norm(composite)
+                )
         assert await store.check() == []

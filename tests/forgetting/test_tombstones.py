@@ -1,4 +1,4 @@
-"""Records that are set aside: out of sight of everything, and the same when they come back."""
+"""Archived records: no read returns them, and they are restored as they were."""
 
 import itertools
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from tests.conftest import DIMENSION, vectors
 AT = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
 
 
-async def aside(
+async def archive(
     store: Store, kind: RecordKind, ids: Iterable[str], cause: Cause = "forgotten", at: datetime = AT
 ) -> None:
     noun = BY_KIND[kind]
@@ -36,17 +36,17 @@ async def aside(
     await store._session.write(step)
 
 
-async def back(store: Store, kind: RecordKind, ids: Iterable[str]) -> list[int]:
+async def restore(store: Store, kind: RecordKind, ids: Iterable[str]) -> list[int]:
     noun = BY_KIND[kind]
 
     def step(context: WriteContext) -> list[int]:
-        found = tombstones.find(context.connection, noun, (), list(ids))
-        return tombstones.restore(context, noun, list(found.values()))
+        keys = tombstones.find(context.connection, noun, (), list(ids))
+        return tombstones.restore(context, noun, list(keys.values()))
 
     return await store._session.write(step)
 
 
-async def held(store: Store, kind: RecordKind, cause: Cause | None = None) -> list[Tombstone]:
+async def tombstones_of(store: Store, kind: RecordKind, cause: Cause | None = None) -> list[Tombstone]:
     noun = BY_KIND[kind]
     return await store._session.read(lambda c: tombstones.page(c, noun, (), cause, None, 100))
 
@@ -74,13 +74,13 @@ async def fill(store: Store, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("id", [f"m{i}" for i in range(6)])
-async def test_a_memory_set_aside_is_out_of_sight_and_comes_back_as_it_was(
+async def test_an_archived_memory_is_in_no_read_and_is_restored_as_it_was(
     store: Store, rng: np.random.Generator, id: str
 ) -> None:
     await fill(store, rng)
     before = await store.memories.get(id)
     groups = [await store.assemblies.get(g) for g in ("a", "b")]
-    await aside(store, "memory", [id])
+    await archive(store, "memory", [id])
 
     with pytest.raises(NotFoundError):
         await store.memories.get(id)
@@ -89,14 +89,20 @@ async def test_a_memory_set_aside_is_out_of_sight_and_comes_back_as_it_was(
     assert id not in [hit.memory.id for hit in await store.memories.search(np.ones(DIMENSION), 100)]
     for group in ("a", "b"):
         assert id not in [member async for member in store.assemblies.members(group)]
-    (lies,) = await held(store, "memory")
-    assert (lies.id, lies.cause, lies.at, lies.actor, lies.reason) == (id, "forgotten", AT, "ada", "old")
-    assert tombstones.to_record(lies, store._session.spaces["memory"]) == before
+    (tombstone,) = await tombstones_of(store, "memory")
+    assert (tombstone.id, tombstone.cause, tombstone.at, tombstone.actor, tombstone.reason) == (
+        id,
+        "forgotten",
+        AT,
+        "ada",
+        "old",
+    )
+    assert tombstones.to_record(tombstone, store._session.spaces["memory"]) == before
     assert await store.check() == []
 
-    await back(store, "memory", [id])
+    await restore(store, "memory", [id])
     assert await store.memories.get(id) == before
-    assert await held(store, "memory") == []
+    assert await tombstones_of(store, "memory") == []
     if before.embedding is not None:
         assert (await store.memories.search(before.embedding, 1))[0].memory == before
     for group in groups:
@@ -107,71 +113,71 @@ async def test_a_memory_set_aside_is_out_of_sight_and_comes_back_as_it_was(
         np.testing.assert_allclose(now.composite, group.composite, atol=1e-6)
 
 
-async def test_an_assembly_comes_back_with_its_members_and_a_revision_it_never_had(
+async def test_an_assembly_is_restored_with_its_members_and_a_new_revision(
     store: Store, rng: np.random.Generator
 ) -> None:
     await fill(store, rng)
     before = await store.assemblies.get("a")
-    await aside(store, "assembly", ["a"], "merged")
+    await archive(store, "assembly", ["a"], "merged")
     with pytest.raises(NotFoundError):
         await store.assemblies.get("a")
     assert [g.id for g in await store.assemblies.containing("m1")] == ["b"]
     assert [hit.assembly.id for hit in await store.assemblies.search(np.ones(DIMENSION))] == ["b"]
-    (lies,) = await held(store, "assembly")
-    assert lies.cause == "merged"
-    assert [id for _, id in lies.partners] == ["m0", "m1", "m4"]
-    assert tombstones.to_record(lies, store._session.spaces["assembly"]) == before
+    (tombstone,) = await tombstones_of(store, "assembly")
+    assert tombstone.cause == "merged"
+    assert [id for _, id in tombstone.partners] == ["m0", "m1", "m4"]
+    assert tombstones.to_record(tombstone, store._session.spaces["assembly"]) == before
 
-    await back(store, "assembly", ["a"])
+    await restore(store, "assembly", ["a"])
     after = await store.assemblies.get("a")
     assert after.revision > before.revision
     assert replace(after, revision=before.revision) == before
     assert (await store.assemblies.search(after.composite, 1))[0].assembly == after  # type: ignore[arg-type]
 
 
-async def test_in_whichever_order_records_go_and_come_their_memberships_come_back(
+async def test_memberships_are_restored_in_any_order_of_archiving_and_restoring(
     store: Store, rng: np.random.Generator
 ) -> None:
     await fill(store, rng)
     for going in itertools.permutations(["m1", "m2", "a", "b"]):
         for coming in (["m1", "a", "m2", "b"], ["b", "m2", "a", "m1"]):
             for id in going:
-                await aside(store, "memory" if id[0] == "m" else "assembly", [id])
+                await archive(store, "memory" if id[0] == "m" else "assembly", [id])
             for id in coming:
-                await back(store, "memory" if id[0] == "m" else "assembly", [id])
+                await restore(store, "memory" if id[0] == "m" else "assembly", [id])
             assert {m async for m in store.assemblies.members("a")} == {"m0", "m1", "m4"}
             assert {m async for m in store.assemblies.members("b")} == {"m1", "m2", "m3"}
 
 
-async def test_a_membership_in_an_assembly_that_was_deleted_is_over(store: Store, rng: np.random.Generator) -> None:
+async def test_a_membership_in_a_deleted_assembly_is_not_restored(store: Store, rng: np.random.Generator) -> None:
     await fill(store, rng)
-    await aside(store, "memory", ["m1"])
+    await archive(store, "memory", ["m1"])
     await store.assemblies.delete("a")
     await store.assemblies.add("a", members=["m0"])  # another one of the same id
-    await back(store, "memory", ["m1"])
+    await restore(store, "memory", ["m1"])
     assert [g.id for g in await store.assemblies.containing("m1")] == ["b"]
 
 
-async def test_an_id_that_is_taken_again_is_not_brought_back(store: Store, rng: np.random.Generator) -> None:
+async def test_a_record_whose_id_is_taken_is_not_restored(store: Store, rng: np.random.Generator) -> None:
     await fill(store, rng)
-    await aside(store, "memory", ["m1", "m3"])
+    await archive(store, "memory", ["m1", "m3"])
     again = await store.memories.add("another", id="m3")
     with pytest.raises(DuplicateError, match="exists again"):
-        await back(store, "memory", ["m1", "m3"])
+        await restore(store, "memory", ["m1", "m3"])
     assert await store.memories.get("m3") == again
     assert "m1" not in await store.memories.get_many(["m1"])
-    assert len(await held(store, "memory")) == 2
+    assert len(await tombstones_of(store, "memory")) == 2
 
 
-async def test_of_one_id_the_newest_tombstone_is_found_and_two_do_not_come_back_at_once(store: Store) -> None:
+async def test_find_returns_the_newest_tombstone_of_an_id_and_two_are_not_restored_at_once(store: Store) -> None:
     for text in ("first", "second"):
         await store.memories.add(text, id="m")
-        await aside(store, "memory", ["m"])
-    lying = [each.pk for each in await held(store, "memory")]
-    assert lying == sorted(lying, reverse=True)
+        await archive(store, "memory", ["m"])
+    tombstone_keys = [row.pk for row in await tombstones_of(store, "memory")]
+    assert tombstone_keys == sorted(tombstone_keys, reverse=True)
     with pytest.raises(DuplicateError, match="twice"):
-        await store._session.write(lambda context: tombstones.restore(context, BY_KIND["memory"], lying))
-    await back(store, "memory", ["m"])
+        await store._session.write(lambda context: tombstones.restore(context, BY_KIND["memory"], tombstone_keys))
+    await restore(store, "memory", ["m"])
     assert (await store.memories.get("m")).content == "second"
 
 
@@ -179,36 +185,36 @@ async def test_tombstones_are_read_page_by_page_of_one_cause_and_one_namespace(s
     noun = BY_KIND["memory"]
     for i in range(7):
         await store.memories.add("x", id=f"m{i}")
-    await aside(store, "memory", [f"m{i}" for i in (3, 1, 5)])
-    await aside(store, "memory", ["m2"], "merged")
-    await aside(store, "memory", ["m0"])
+    await archive(store, "memory", [f"m{i}" for i in (3, 1, 5)])
+    await archive(store, "memory", ["m2"], "merged")
+    await archive(store, "memory", ["m0"])
 
     def step(connection: Any) -> list[list[str]]:
         pages, place = [], None
         while page := tombstones.page(connection, noun, (), "forgotten", place, 2):
-            pages.append([each.id for each in page])
+            pages.append([row.id for row in page])
             place = page[-1].pk
         return pages
 
     assert await store._session.read(step) == [["m0", "m5"], ["m3", "m1"]]
-    assert [t.id for t in await held(store, "memory", "merged")] == ["m2"]
+    assert [t.id for t in await tombstones_of(store, "memory", "merged")] == ["m2"]
     other = await store._session.read(lambda c: tombstones.page(c, noun, ("x",), None, None, 9, recursive=True))
     assert other == []
 
 
-async def test_a_purge_ends_what_went_before_a_time_and_leaves_other_causes(store: Store) -> None:
+async def test_a_purge_deletes_tombstones_before_a_time_and_of_one_cause(store: Store) -> None:
     for i in range(4):
         await store.memories.add("x", id=f"m{i}")
         at = AT + timedelta(days=i)
-        await aside(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at)
+        await archive(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at)
     until = AT + timedelta(days=2)
     assert await store._session.write(lambda context: tombstones.purge(context.connection, until, "forgotten")) == 1
-    assert [t.id for t in await held(store, "memory")] == ["m3", "m2", "m0"]
+    assert [t.id for t in await tombstones_of(store, "memory")] == ["m3", "m2", "m0"]
     assert await store._session.write(lambda context: tombstones.purge(context.connection, None, "forgotten")) == 2
-    assert [t.id for t in await held(store, "memory")] == ["m0"]
+    assert [t.id for t in await tombstones_of(store, "memory")] == ["m0"]
 
 
-async def test_a_namespace_in_which_nothing_lives_but_the_dead_survives_compact(path: Path) -> None:
+async def test_a_namespace_with_nothing_but_tombstones_survives_compact(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         view = store.namespace("users", "ada")
         await view.memories.add("x", id="m", embedding=np.ones(DIMENSION))
@@ -225,8 +231,8 @@ async def test_a_namespace_in_which_nothing_lives_but_the_dead_survives_compact(
 
         def restored(context: WriteContext) -> list[int]:
             noun = BY_KIND["memory"]
-            found = tombstones.find(context.connection, noun, ("users", "ada"), ["m"], "forgotten")
-            return tombstones.restore(context, noun, list(found.values()))
+            keys = tombstones.find(context.connection, noun, ("users", "ada"), ["m"], "forgotten")
+            return tombstones.restore(context, noun, list(keys.values()))
 
         await store._session.write(restored)
         assert (await view.memories.get("m")).content == "x"
@@ -245,13 +251,11 @@ async def test_a_namespace_in_which_nothing_lives_but_the_dead_survives_compact(
         "id = x'00'",
     ],
 )
-async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
-    path: Path, rng: np.random.Generator, damage: str
-) -> None:
+async def test_a_damaged_tombstone_is_not_restored(path: Path, rng: np.random.Generator, damage: str) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await fill(store, rng)
-        await aside(store, "memory", ["m1"])
-        pk = (await held(store, "memory"))[0].pk
+        await archive(store, "memory", ["m1"])
+        pk = (await tombstones_of(store, "memory"))[0].pk
         with sqlite3.connect(path) as other:
             other.execute(f"UPDATE tombstone SET {damage}")
         other.close()
@@ -273,10 +277,10 @@ async def test_a_tombstone_that_is_not_what_was_written_is_not_brought_back(
         assert await store.check() == []
 
 
-async def test_check_names_the_damaged_among_many(path: Path) -> None:
+async def test_check_names_a_damaged_tombstone_among_many(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add_many({"id": f"m{i:03}", "content": "x"} for i in range(230))
-        await aside(store, "memory", [f"m{i:03}" for i in range(230)])
+        await archive(store, "memory", [f"m{i:03}" for i in range(230)])
         with sqlite3.connect(path) as other:
             other.execute("UPDATE tombstone SET record = '{}' WHERE id IN ('m007', 'm229')")
         other.close()

@@ -1,4 +1,4 @@
-"""The past of a store: what every verb writes down, records as of a moment, and changes undone."""
+"""History: the changes that verbs record, records as of an earlier time, and undo."""
 
 import asyncio
 import json
@@ -25,16 +25,16 @@ from tests.conftest import DIMENSION, vectors
 MICROSECOND = timedelta(microseconds=1)
 
 
-def clock() -> datetime:
+def current_time() -> datetime:
     return datetime.now(UTC)
 
 
-async def everything(listed: AsyncIterator[Any]) -> list[Any]:
-    return [record async for record in listed]
+async def everything(records: AsyncIterator[Any]) -> list[Any]:
+    return [record async for record in records]
 
 
 def unused(record: Any) -> Any:
-    """A record without what is use, or derived, and so of no history."""
+    """A record without the fields that the history does not keep: use, and derived values."""
     if isinstance(record, Memory):
         return replace(record, accessed_at=None, access_count=0)
     return replace(record, revision=0, composite=None)
@@ -100,10 +100,10 @@ steps = st.one_of(
 )
 
 
-async def do(place: Any, what: str, *given: Any) -> None:
-    """One step, in one namespace of a store or a transaction."""
+async def do(place: Any, what: str, *arguments: Any) -> None:
+    """Apply one step, in one namespace of a store or a transaction."""
     m, g = place.memories, place.assemblies
-    match what, given:
+    match what, arguments:
         case "add", (id, item):
             await m.add(id=id, **item)
         case "add_many", (many,):
@@ -114,26 +114,26 @@ async def do(place: Any, what: str, *given: Any) -> None:
             await m.update(id, **item)
         case "retag", (id, words):
             await m.update(id, tags=words)
-        case "touch", (some,):
-            await m.touch(some)
-        case "delete_many", (some,):
-            await m.delete_many(ids=some)
+        case "touch", (ids,):
+            await m.touch(ids)
+        case "delete_many", (ids,):
+            await m.delete_many(ids=ids)
         case "delete_where", (where,):
             await m.delete_many(where=where)
         case "rename", (old, new):
             await place.tags.rename(old, new)
         case "drop_tag", (tag,):
             await place.tags.delete(tag)
-        case "group", (id, some, words):
-            await g.add(id, members=some, tags=words, topics=sorted(words))
-        case "regroup", (id, some, words):
-            await g.upsert(id, members=some, tags=words)
+        case "group", (id, ids, words):
+            await g.add(id, members=ids, tags=words, topics=sorted(words))
+        case "regroup", (id, ids, words):
+            await g.upsert(id, members=ids, tags=words)
         case "name", (id, name):
             await g.update(id, name=name)
-        case "join", (id, some):
-            await g.add_members(id, some)
-        case "part", (id, some):
-            await g.remove_members(id, some)
+        case "join", (id, ids):
+            await g.add_members(id, ids)
+        case "part", (id, ids):
+            await g.remove_members(id, ids)
         case "ungroup", (id,):
             await g.delete(id)
         case "clear", ():
@@ -143,12 +143,12 @@ async def do(place: Any, what: str, *given: Any) -> None:
 
 
 async def undone(place: Any, noun: Any, id: str, number: int) -> None:
-    """Undo one of the last changes of a record: every field it changed is as it was, or nothing is changed."""
+    """Undo one of the last changes of a record: its fields have their earlier values, or the undo is refused."""
     change = (await noun.history(id))[number:][:1]
     if not change:
         return
-    made = await place.undo(change[0])
-    assert made.undoes == change[0].number
+    undo_change = await place.undo(change[0])
+    assert undo_change.undoes == change[0].number
     if change[0].kind == "added":
         with pytest.raises(memstore.NotFoundError):
             await noun.get(id)
@@ -176,10 +176,10 @@ async def state(place: Any, as_of: datetime | None = None, **how: Any) -> dict[s
     }
 
 
-async def holds(store: Store, at: datetime, known: dict[str, list[Any]]) -> None:
-    """The store says of the moment *at* what was *known* then, however it is asked."""
+async def holds(store: Store, at: datetime, expected: dict[str, list[Any]]) -> None:
+    """Reads as of the time *at* return the *expected* records, by get and by list."""
     then = await state(store, at)
-    for noun, records in known.items():
+    for noun, records in expected.items():
         assert list(map(unused, then[noun])) == list(map(unused, records))
         for was, record in zip(then[noun], records, strict=True):
             place = store.namespace(*record.namespace)
@@ -191,13 +191,13 @@ async def holds(store: Store, at: datetime, known: dict[str, list[Any]]) -> None
                     np.testing.assert_allclose(was.composite, record.composite, atol=1e-6)
 
 
-async def whatever_is_asked(store: Store, at: datetime, known: list[Memory], salt: int) -> None:
-    """A list of the past in an order, under a filter, is that list of what was known then."""
+async def whatever_is_asked(store: Store, at: datetime, expected: list[Memory], salt: int) -> None:
+    """A list as of a time, in an order and with a filter, equals that list of the expected records."""
     order, where = ORDERS[salt % len(ORDERS)], WHERE[salt % len(WHERE)]
     name, down = order.removeprefix("-"), order.startswith("-")
     least = datetime.min.replace(tzinfo=UTC)
-    # What was known is in the order of creation; that of equals is by key, in the direction of the list.
-    here = known if where is None else [m for m in known if filters.matches(filters.parse(where, "memory"), m)]
+    # The expected records are in the order of creation; a list orders equal ones by key, in its direction.
+    here = expected if where is None else [m for m in expected if filters.matches(filters.parse(where, "memory"), m)]
     listed = await everything(store.memories.list(recursive=True, as_of=at, where=where, order=order))
     value = [least if getattr(m, name) is None else getattr(m, name) for m in listed]
     assert value == sorted(value, reverse=down)
@@ -207,7 +207,7 @@ async def whatever_is_asked(store: Store, at: datetime, known: list[Memory], sal
         m.id for m in await everything(store.memories.list(recursive=True, as_of=at, where=where, order=order, limit=2))
     ] == [m.id for m in listed[:2]]
     tagged = await everything(store.memories.list(recursive=True, as_of=at, tags=["red"]))
-    assert [m.id for m in tagged] == [m.id for m in known if "red" in m.tags]
+    assert [m.id for m in tagged] == [m.id for m in expected if "red" in m.tags]
 
 
 def examples(number: int) -> int:
@@ -216,30 +216,30 @@ def examples(number: int) -> int:
 
 @given(st.lists(st.tuples(places, st.lists(steps, min_size=1, max_size=3)), min_size=1, max_size=14))
 @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[Any]) -> None:
+def test_reads_as_of_any_time_equal_the_state_at_that_time(script: list[Any]) -> None:
     async def run(path: Path) -> None:
-        known: list[tuple[datetime, dict[str, list[Any]]]] = []
+        states: list[tuple[datetime, dict[str, list[Any]]]] = []
         async with memstore.open(path, dimension=3, durability="relaxed", index="exact") as store:
-            known.append((clock(), await state(store)))
-            for place in PLACES:  # so that steps find something to change
+            states.append((current_time(), await state(store)))
+            for place in PLACES:  # so that steps have something to change
                 here = store.namespace(*place)
                 for number, id in enumerate(IDS[:3]):
                     await here.memories.add(id, id=id, embedding=[1.0, 0.0, number], tags=TAGS[:number])
                 await here.assemblies.add("g", members=["a", "b"], tags=TAGS[:1])
-            known.append((clock(), await state(store)))
-            for place, some in script:
+            states.append((current_time(), await state(store)))
+            for place, operations in script:
                 refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.ConflictError)
                 with suppress(*refused):
-                    if len(some) == 1:
-                        await do(store.namespace(*place), *some[0])
+                    if len(operations) == 1:
+                        await do(store.namespace(*place), *operations[0])
                     else:
                         async with store.transaction() as tx:
-                            for step in some:
+                            for step in operations:
                                 await do(tx.namespace(*place), *step)
-                known.append((clock(), await state(store)))
+                states.append((current_time(), await state(store)))
             assert await store.check() == []
         async with memstore.open(path) as store:
-            for salt, (at, then) in enumerate(known):
+            for salt, (at, then) in enumerate(states):
                 await holds(store, at, then)
                 await whatever_is_asked(store, at, then["memories"], salt)
 
@@ -250,11 +250,11 @@ def test_every_moment_is_known_as_it_was_whatever_was_done_since(script: list[An
 # --- what is written down ---------------------------------------------------------------------------------------------
 
 
-async def told(noun: Any, id: str) -> list[tuple[str, str | None, str | None]]:
+async def recorded_changes(noun: Any, id: str) -> list[tuple[str, str | None, str | None]]:
     return [(change.kind, change.actor, change.reason) for change in await noun.history(id)]
 
 
-async def test_all_that_one_write_added_is_one_row_however_much_it_is(store: Store, path: Path, rng: Any) -> None:
+async def test_records_that_one_write_added_share_one_history_row(store: Store, path: Path, rng: Any) -> None:
     await store.memories.add_many(
         [{"id": f"m{i}", "content": "x", "embedding": row} for i, row in enumerate(vectors(rng, 2_500))]
     )
@@ -267,20 +267,20 @@ async def test_all_that_one_write_added_is_one_row_however_much_it_is(store: Sto
     assert (change.number, change.kind, change.new["content"]) == (1, "added", "x")
 
 
-async def test_only_what_differs_is_written_down_and_the_old_vector_once(store: Store, path: Path, rng: Any) -> None:
+async def test_only_changed_fields_are_stored_and_the_old_vector_once(store: Store, path: Path, rng: Any) -> None:
     first, second = vectors(rng, 2)
     await store.memories.add("x", id="a", embedding=first, tags={"t", "u"}, metadata={"a": 1})
     await store.memories.update("a", importance=1.0)
     await store.memories.upsert("x", id="a", embedding=second, tags={"u", "v"}, metadata={"a": 1}, importance=1.0)
     await store.memories.upsert("x", id="a", embedding=second, tags={"u", "v"}, metadata={"a": 2}, importance=1.0)
-    found = rows(path, "SELECT old, vector FROM journal WHERE what = 'updated' ORDER BY pk")
-    assert [sorted(set(json.loads(old)) - {"updated_at"}) for old, _ in found] == [
+    journal_rows = rows(path, "SELECT old, vector FROM journal WHERE what = 'updated' ORDER BY pk")
+    assert [sorted(set(json.loads(old)) - {"updated_at"}) for old, _ in journal_rows] == [
         ["importance"],
         ["embedding", "tags"],
         ["metadata"],
     ]
-    assert json.loads(found[1][0])["tags"] == [["v"], ["t"]]
-    assert [vector for _, vector in found] == [None, first.tobytes(), None]
+    assert json.loads(journal_rows[1][0])["tags"] == [["v"], ["t"]]
+    assert [vector for _, vector in journal_rows] == [None, first.tobytes(), None]
     changes = await store.memories.history("a")
     assert changes[1].old["tags"] == {"t", "u"}
     assert changes[1].new["tags"] == {"u", "v"}
@@ -288,12 +288,12 @@ async def test_only_what_differs_is_written_down_and_the_old_vector_once(store: 
     assert changes[0].new["metadata"] == {"a": 2}
 
 
-async def test_a_tag_renamed_or_deleted_is_a_change_of_all_that_carried_it(store: Store) -> None:
+async def test_renaming_or_deleting_a_tag_changes_every_record_that_has_it(store: Store) -> None:
     await store.memories.add("x", id="a", tags={"t", "u"})
     await store.memories.add("x", id="b", tags={"t"})
     await store.assemblies.add("g", tags={"t"})
-    known = [*await everything(store.memories.list()), *await everything(store.assemblies.list())]
-    at = clock()
+    expected = [*await everything(store.memories.list()), *await everything(store.assemblies.list())]
+    at = current_time()
     await store.tags.rename("t", "u")  # one of them has both, and they become one
     await store.tags.delete("u")
     for noun, id, before in (
@@ -305,17 +305,17 @@ async def test_a_tag_renamed_or_deleted_is_a_change_of_all_that_carried_it(store
         assert (deleted.old["tags"], deleted.new["tags"]) == ({"u"}, set())
         assert (renamed.old["tags"], renamed.new["tags"]) == (before, {"u"})
     then = [*await everything(store.memories.list(as_of=at)), *await everything(store.assemblies.list(as_of=at))]
-    assert list(map(unused, then)) == list(map(unused, known))
+    assert list(map(unused, then)) == list(map(unused, expected))
 
 
-async def test_use_is_no_change(store: Store, path: Path) -> None:
+async def test_touch_and_search_record_no_change(store: Store, path: Path) -> None:
     await store.memories.add("x", id="a")
     await store.memories.touch(["a"])
     await store.memories.search(np.ones(DIMENSION))
-    assert await told(store.memories, "a") == [("added", None, None)]
+    assert await recorded_changes(store.memories, "a") == [("added", None, None)]
 
 
-async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_beside_it(store: Store) -> None:
+async def test_as_actor_applies_to_every_change_inside_its_block_and_to_no_other(store: Store) -> None:
     async def one(name: str) -> None:
         with memstore.as_actor(name, reason=f"for {name}"):
             await asyncio.gather(*(store.memories.add("x", id=f"{name}{i}") for i in range(20)))
@@ -330,19 +330,19 @@ async def test_who_acts_is_said_of_all_that_is_done_in_the_block_and_of_nothing_
             added = (await store.memories.history(f"{name}{i}"))[-1]
             assert (added.kind, added.actor) == ("added", who)
     expected = [("updated", "inner", None), ("updated", "ada", "for ada"), ("added", "ada", "for ada")]
-    assert await told(store.memories, "ada0") == expected
+    assert await recorded_changes(store.memories, "ada0") == expected
     with pytest.raises(memstore.InvalidError), memstore.as_actor(""):
         pass
     with memstore.as_actor("ada"):
         pass
     await store.memories.update("ada0", tags={"v"})
-    assert (await told(store.memories, "ada0"))[0] == ("updated", None, None)
+    assert (await recorded_changes(store.memories, "ada0"))[0] == ("updated", None, None)
 
 
-async def test_a_history_goes_on_across_a_deletion_and_another_record_of_the_id(store: Store) -> None:
+async def test_the_history_of_an_id_contains_deleted_records_that_had_it(store: Store) -> None:
     await store.memories.add("first", id="a")
     await store.memories.delete("a")
-    assert [what for what, *_ in await told(store.memories, "a")] == ["deleted", "added"]
+    assert [what for what, *_ in await recorded_changes(store.memories, "a")] == ["deleted", "added"]
     await store.memories.add("second", id="a")
     changes = await store.memories.history("a")
     assert [change.kind for change in changes] == ["added", "deleted", "added"]
@@ -356,74 +356,74 @@ async def test_a_history_goes_on_across_a_deletion_and_another_record_of_the_id(
         await store.namespace("u").memories.history("a")
 
 
-async def test_what_expires_is_a_change_of_its_own_and_is_seen_as_of_before(store: Store) -> None:
-    soon = clock() + timedelta(seconds=1.5)
+async def test_expiry_is_recorded_and_reads_as_of_earlier_times_return_the_memory(store: Store) -> None:
+    soon = current_time() + timedelta(seconds=1.5)
     await store.memories.add("x", id="a", expires_at=soon)
     await store.assemblies.add("g", members=["a"])
-    before = clock()
+    before = current_time()
     assert before < soon
-    while clock() <= soon:
+    while current_time() <= soon:
         await asyncio.sleep(0.01)
-    between = clock()
+    between = current_time()
     await store.memories.add("y", id="b")
-    assert [what for what, *_ in await told(store.memories, "a")] == ["expired", "added"]
+    assert [what for what, *_ in await recorded_changes(store.memories, "a")] == ["expired", "added"]
     assert (await store.memories.get("a", as_of=before)).content == "x"
     assert (await store.assemblies.get("g", as_of=before)).member_count == 1
     assert (await store.assemblies.get("g", as_of=between)).member_count == 0
-    assert await everything(store.memories.list(as_of=between)) == []  # its time had come, whenever it was deleted
+    assert await everything(store.memories.list(as_of=between)) == []  # it had expired, whenever it was deleted
     with pytest.raises(memstore.NotFoundError):
         await store.memories.get("a", as_of=between)
     with pytest.raises(memstore.ConflictError, match="has expired"):
         await store.undo((await store.memories.history("a"))[0])
 
 
-async def test_what_a_transaction_finds_expired_went_at_its_moment(store: Store, path: Path) -> None:
-    soon = clock() + timedelta(seconds=1.5)
+async def test_expiry_found_by_a_transaction_has_the_time_of_the_transaction(store: Store, path: Path) -> None:
+    soon = current_time() + timedelta(seconds=1.5)
     await store.memories.add("x", id="a", expires_at=soon)
     await store.assemblies.add("g", members=["a"])
-    while clock() <= soon:
+    while current_time() <= soon:
         await asyncio.sleep(0.01)
     with memstore.as_actor("ada"):
         async with store.transaction() as tx:
             await tx.memories.add("y", id="b")
     (change,) = await store.memories.history("b")
-    found = rows(path, "SELECT what, at, actor FROM journal WHERE pk > 2 ORDER BY pk")
+    journal_rows = rows(path, "SELECT what, at, actor FROM journal WHERE pk > 2 ORDER BY pk")
     at = int((change.at - datetime(1970, 1, 1, tzinfo=UTC)) / MICROSECOND)
-    assert found == [("updated", at, None), ("expired", at, None), ("added", at, "ada")]  # nobody had it expire
+    assert journal_rows == [("updated", at, None), ("expired", at, None), ("added", at, "ada")]  # expiry has no actor
 
 
-async def test_a_list_whose_past_is_not_kept_any_more_says_so(path: Path) -> None:
+async def test_a_list_as_of_a_time_raises_when_its_history_is_deleted_between_pages(path: Path) -> None:
     async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
         await store.memories.add_many([{"id": f"m{i:03}", "content": "x"} for i in range(150)])
-        listed = store.memories.list(as_of=clock())
+        listed = store.memories.list(as_of=current_time())
         await anext(listed)
-        ahead = int((clock() + timedelta(hours=1)).timestamp() * 1e6)
+        ahead = int((current_time() + timedelta(hours=1)).timestamp() * 1e6)
         write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (ahead,))
         with pytest.raises(memstore.HistoryError):
             await everything(listed)
 
 
-async def test_a_transaction_is_of_one_moment_and_leaves_nothing_if_it_is_undone(store: Store, path: Path) -> None:
+async def test_changes_of_a_transaction_share_one_time_and_a_rollback_leaves_none(store: Store, path: Path) -> None:
     await store.memories.add("0", id="a")
     async with store.transaction() as tx:
         await tx.memories.update("a", importance=0.1)
-        between = clock()
+        between = current_time()
         await tx.memories.update("a", importance=0.2)
         assert [change.kind for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
         assert (await tx.memories.get("a", as_of=between)).importance == 0.2
     assert len(set(rows(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
     then = (await store.memories.history("a"))[0].at
-    assert (await store.memories.get("a", as_of=then)).importance == 0.2  # its moment is the first that has it
+    assert (await store.memories.get("a", as_of=then)).importance == 0.2  # the first time at which it has the value
     assert (await store.memories.get("a", as_of=then - MICROSECOND)).importance == 0.5
     with pytest.raises(RuntimeError):
         async with store.transaction() as tx:
             await tx.memories.delete("a")
             raise RuntimeError
-    assert [what for what, *_ in await told(store.memories, "a")] == ["updated", "updated", "added"]
+    assert [what for what, *_ in await recorded_changes(store.memories, "a")] == ["updated", "updated", "added"]
 
 
-async def test_times_never_decrease_even_if_the_clock_does(store: Store, path: Path) -> None:
-    ahead = int((clock() + timedelta(hours=1)).timestamp() * 1e6)
+async def test_times_of_changes_never_decrease_even_if_the_clock_does(store: Store, path: Path) -> None:
+    ahead = int((current_time() + timedelta(hours=1)).timestamp() * 1e6)
     await store.memories.add("x", id="a")
     write(path, "UPDATE journal SET at = ?", (ahead,))
     await store.memories.update("a", importance=1.0)
@@ -433,27 +433,27 @@ async def test_times_never_decrease_even_if_the_clock_does(store: Store, path: P
 # --- as of a moment ---------------------------------------------------------------------------------------------------
 
 
-async def test_all_pages_of_a_list_are_of_one_moment_whatever_is_changed_meanwhile(store: Store) -> None:
+async def test_all_pages_of_a_list_as_of_a_time_are_of_that_time(store: Store) -> None:
     await store.memories.add_many([{"id": f"m{i:03}", "content": f"{i:03}"} for i in range(450)])
-    known = {order: await everything(store.memories.list(order=order)) for order in ("created_at", "-content")}
-    at = clock()
-    for order, records in known.items():
-        seen = []
+    expected = {order: await everything(store.memories.list(order=order)) for order in ("created_at", "-content")}
+    at = current_time()
+    for order, records in expected.items():
+        listed = []
         number = 0
         async for memory in store.memories.list(as_of=at, order=order):
-            seen.append(memory)
+            listed.append(memory)
             number += 1
-            if number % 60 == 0:  # before and behind the place in the list
+            if number % 60 == 0:  # before and after the position in the list
                 await store.memories.delete_many(ids=[f"m{number % 450:03}", f"m{(number + 200) % 450:03}"])
                 await store.memories.upsert("zzz", id=f"m{(number * 7) % 450:03}")
                 await store.memories.add(f"{number:03}")
                 await store.tags.delete("t")
-        assert seen == records
+        assert listed == records
 
 
-async def test_a_list_of_the_past_reads_a_page_and_what_changed(store: Store, monkeypatch: Any) -> None:
+async def test_a_list_as_of_a_time_reads_one_page_and_the_changed_records(store: Store, monkeypatch: Any) -> None:
     await store.memories.add_many([{"id": f"m{i}", "content": "x"} for i in range(1_000)])
-    at = clock()
+    at = current_time()
     await store.memories.delete_many(ids=["m5", "m600"])
     read: list[int] = []
     plain = history_reader.versions_before
@@ -465,32 +465,32 @@ async def test_a_list_of_the_past_reads_a_page_and_what_changed(store: Store, mo
     monkeypatch.setattr(history_reader, "versions_before", counted)
     listed = store.memories.list(as_of=at)
     assert (await anext(listed)).id == "m0"
-    assert sum(read) == 102  # a page, and the two that were changed
+    assert sum(read) == 102  # a page, and the two changed records
     assert len(await everything(listed)) == 999
 
 
-async def test_before_the_history_begins_is_an_error_that_says_when_it_begins(path: Path) -> None:
-    before = clock()
+async def test_a_time_before_the_history_begins_raises_with_the_time_it_begins(path: Path) -> None:
+    before = current_time()
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", id="a")
         for call in (store.memories.get("a", as_of=before), everything(store.memories.list(as_of=before))):
             with pytest.raises(memstore.HistoryError) as caught:
                 await call
-            assert before <= caught.value.since <= clock()
+            assert before <= caught.value.since <= current_time()
             assert await everything(store.memories.list(as_of=caught.value.since)) == []
         with pytest.raises(memstore.InvalidError, match="as_of"):
             await store.memories.get("a", as_of=datetime(2024, 1, 1))  # noqa: DTZ001
-        tomorrow = clock() + timedelta(days=1)
+        tomorrow = current_time() + timedelta(days=1)
         assert await store.memories.get("a", as_of=tomorrow) == await store.memories.get("a")
 
 
 # --- undo -------------------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_found(store: Store, rng: Any) -> None:
+async def test_undo_of_a_deletion_restores_the_record_bit_for_bit_and_searches_find_it(store: Store, rng: Any) -> None:
     row = vectors(rng, 1)[0]
-    given = {"tags": {"t", "x y"}, "metadata": {"a": [1, 2.5, None]}, "importance": 0.25, "access_count": 7}
-    await store.memories.add("a \0 text", id="a", embedding=row, ttl=3_600, **given)
+    arguments = {"tags": {"t", "x y"}, "metadata": {"a": [1, 2.5, None]}, "importance": 0.25, "access_count": 7}
+    await store.memories.add("a \0 text", id="a", embedding=row, ttl=3_600, **arguments)
     await store.memories.add("b", id="b", embedding=vectors(rng, 1)[0])
     await store.assemblies.add("g", members=["a", "b"], topics=["2", "1"], tags={"t"})
     await store.assemblies.add("h", members=["a"])
@@ -504,19 +504,19 @@ async def test_what_is_deleted_is_back_bit_for_bit_under_the_same_key_and_is_fou
     assert (await store.memories.search(row, 1))[0].memory == record
     after = await store.assemblies.get("g")
     assert after.composite.tobytes() == group.composite.tobytes()
-    assert [g.id for g in await store.assemblies.containing("a")] == ["g"]  # the other is gone
+    assert [g.id for g in await store.assemblies.containing("a")] == ["g"]  # the other assembly was deleted
     assert [m async for m in store.assemblies.members("g")] == ["a", "b"]  # in the order of creation still
     await store.assemblies.add("k", members=["a"])
     await store.assemblies.delete("k")
-    gone = (await store.assemblies.history("k"))[0]
-    assert gone.members_removed == ("a",)
-    assert (await store.undo(gone)).members_added == ("a",)
+    deletion = (await store.assemblies.history("k"))[0]
+    assert deletion.members_removed == ("a",)
+    assert (await store.undo(deletion)).members_added == ("a",)
     with pytest.raises(memstore.ConflictError, match="restored later") as caught:
         await store.undo(change)
     assert caught.value.later == (undone.number,)
 
 
-async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_nothing(store: Store) -> None:
+async def test_an_undo_that_a_later_change_depends_on_is_refused_and_changes_nothing(store: Store) -> None:
     await store.memories.add("x", id="a", importance=0.1)
     await store.memories.update("a", importance=0.2)
     await store.memories.update("a", tags={"t"})
@@ -529,7 +529,7 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
     stamped = (await store.memories.get("a")).updated_at
     assert stamped > last.at
     await store.undo(last)
-    await store.undo(first)  # what came between was undone itself
+    await store.undo(first)  # the changes in between were undone
     assert unused(await store.memories.get("a")) == replace(
         unused(await store.memories.get("a")), importance=0.1, metadata={}, tags=frozenset()
     )
@@ -537,17 +537,17 @@ async def test_an_undo_that_something_later_depends_on_is_refused_and_changes_no
     with pytest.raises(memstore.ConflictError, match="member of an assembly"):
         await store.undo(added)
     await store.assemblies.delete("g")
-    made = await store.undo(added)
-    assert made.kind == "deleted"
+    undo_change = await store.undo(added)
+    assert undo_change.kind == "deleted"
     with pytest.raises(memstore.ConflictError, match="deleted later"):
         await store.undo(first)
     await store.memories.add("other", id="a")
     with pytest.raises(memstore.ConflictError, match="given to another") as caught:
-        await store.undo(made)
+        await store.undo(undo_change)
     assert caught.value.later == ((await store.memories.history("a"))[0].number,)
 
 
-async def test_members_are_undone_one_by_one_where_they_are_there_still(store: Store) -> None:
+async def test_undo_of_member_changes_needs_the_memories_to_exist(store: Store) -> None:
     await store.memories.add_many(
         [{"id": id, "content": "x", "embedding": np.eye(DIMENSION)[i]} for i, id in enumerate("abc")]
     )
@@ -559,8 +559,8 @@ async def test_members_are_undone_one_by_one_where_they_are_there_still(store: S
     assert (await store.assemblies.history("g"))[0].members_removed == ("a", "b")
     with pytest.raises(memstore.ConflictError):
         await store.undo(joined)
-    left = (await store.assemblies.history("g"))[0]
-    await store.undo(left)
+    removal = (await store.assemblies.history("g"))[0]
+    await store.undo(removal)
     assert [m async for m in store.assemblies.members("g")] == ["a", "b", "c"]
     await store.undo(joined)
     assert [m async for m in store.assemblies.members("g")] == ["a"]
@@ -571,7 +571,7 @@ async def test_members_are_undone_one_by_one_where_they_are_there_still(store: S
         await store.undo(parted)
 
 
-async def test_undo_is_of_its_namespace_and_of_what_is_kept(store: Store, path: Path) -> None:
+async def test_undo_refuses_changes_of_other_namespaces_and_unknown_changes(store: Store, path: Path) -> None:
     inner = store.namespace("u", "v")
     await inner.memories.add("x", id="a")
     (change,) = await inner.memories.history("a")
@@ -591,42 +591,42 @@ async def test_undo_is_of_its_namespace_and_of_what_is_kept(store: Store, path: 
 # --- how much is kept -------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_remembers_how_much_it_keeps_and_nothing_is_written_where_it_is_nothing(path: Path) -> None:
+async def test_the_file_stores_its_retention_and_off_writes_no_history(path: Path) -> None:
     async with memstore.open(path, dimension=2, history="off") as store:
         await store.memories.add("x", id="a")
         await store.memories.update("a", importance=1.0)
         assert await store.memories.history("a") == []
         with pytest.raises(memstore.HistoryError) as caught:
-            await store.memories.get("a", as_of=clock())
+            await store.memories.get("a", as_of=current_time())
         assert caught.value.since is None
     async with memstore.open(path) as store:
         await store.memories.delete("a")
         assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
     async with memstore.open(path, history="full") as store, memstore.open(path) as other:
         await other.memories.add("x", id="b")
-        assert [what for what, *_ in await told(store.memories, "b")] == ["added"]
+        assert [what for what, *_ in await recorded_changes(store.memories, "b")] == ["added"]
         async with memstore.open(path, history="off"):
             assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
-        await other.memories.add("x", id="c")  # opened before, it does as the file says
+        await other.memories.add("x", id="c")  # opened before, it follows the setting in the file
         assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
     for wrong in ("all", 5, timedelta(0), timedelta(microseconds=5), True):
         with pytest.raises(memstore.InvalidError, match="Invalid history"):
             memstore.open(path, history=wrong)  # type: ignore[arg-type]
 
 
-async def test_what_is_older_than_is_kept_goes_in_pieces_and_never_what_is_not(path: Path, monkeypatch: Any) -> None:
+async def test_history_older_than_the_retention_is_deleted_in_pieces(path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(history_writer, "TRIM_AT_ONCE", 10)
     async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
         await store.memories.add("x", id="a")
         for i in range(30):
             await store.memories.update("a", importance=i / 100)
-        old = int((clock() - timedelta(days=2)).timestamp() * 1e6)
+        old = int((current_time() - timedelta(days=2)).timestamp() * 1e6)
         write(path, "UPDATE journal SET at = ? WHERE pk <= 25", (old,))
         write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (old - 1,))
         since = old - 1
-        for left in (22, 13, 9):  # 31 and each update's own, less ten at a time
-            await store.memories.update("a", importance=0.9, metadata={"left": left})
-            assert rows(path, "SELECT count(*) FROM journal") == [(left,)]
+        for remaining in (22, 13, 9):  # 31 rows and one for each update, minus ten at a time
+            await store.memories.update("a", importance=0.9, metadata={"left": remaining})
+            assert rows(path, "SELECT count(*) FROM journal") == [(remaining,)]
             since = rows(path, "SELECT history_options ->> '$.since' FROM store_meta")[0][0]
         assert since == old
         moment = datetime.fromtimestamp(old / 1e6, UTC)
@@ -639,19 +639,19 @@ async def test_what_is_older_than_is_kept_goes_in_pieces_and_never_what_is_not(p
         assert await store.memories.history("a") == []
 
 
-async def test_what_came_before_all_that_is_kept_was_there(store: Store, path: Path) -> None:
+async def test_records_older_than_the_history_exist_as_of_its_beginning(store: Store, path: Path) -> None:
     await store.memories.add("x", id="a")
     write(path, "DELETE FROM journal")
-    at = clock()
+    at = current_time()
     await store.memories.add("y", id="b")
     assert (await store.memories.get("a", as_of=at)).content == "x"
     assert [m.id for m in await everything(store.memories.list(as_of=at))] == ["a"]
     assert await store.memories.history("a") == []
 
 
-async def test_a_namespace_stays_while_the_history_speaks_of_it(store: Store) -> None:
+async def test_a_namespace_that_the_history_names_is_not_deleted(store: Store) -> None:
     await store.namespace("u").memories.add("x", id="a")
-    at = clock()
+    at = current_time()
     await store.namespace("u").memories.delete("a")
     await store.compact()
     assert (await store.namespace("u").memories.get("a", as_of=at)).content == "x"
@@ -661,7 +661,7 @@ async def test_a_namespace_stays_while_the_history_speaks_of_it(store: Store) ->
 
 # --- damage -----------------------------------------------------------------------------------------------------------
 
-SPOILED = [
+DAMAGE_STATEMENTS = [
     "UPDATE journal SET old = '[1]' WHERE what <> 'added'",
     "UPDATE journal SET old = 'no JSON' WHERE what <> 'added'",
     "UPDATE journal SET old = '{}' WHERE what = 'deleted'",
@@ -683,17 +683,19 @@ SPOILED = [
 ]
 
 
-@pytest.mark.parametrize("spoil", SPOILED)
-async def test_a_damaged_journal_is_a_typed_error_or_says_nothing_wrong(path: Path, rng: Any, spoil: str) -> None:
+@pytest.mark.parametrize("statement", DAMAGE_STATEMENTS)
+async def test_a_damaged_history_raises_a_memstore_error_or_returns_the_right_result(
+    path: Path, rng: Any, statement: str
+) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("x", id="a", embedding=vectors(rng, 1)[0], tags={"t"})
         await store.assemblies.add("g", members=["a"])
-        record, at = await store.memories.get("a"), clock()
+        record, at = await store.memories.get("a"), current_time()
         await store.memories.update("a", content="y", embedding=None, tags={"u"})
         await store.memories.update("a", embedding=vectors(rng, 1)[0])
         await store.memories.delete("a")
         changes = await store.memories.history("a")
-        write(path, spoil)
+        write(path, statement)
         refused = 0
         for call in (
             store.memories.get("a", as_of=at),
@@ -703,20 +705,20 @@ async def test_a_damaged_journal_is_a_typed_error_or_says_nothing_wrong(path: Pa
             store.undo(changes[0]),
         ):
             try:
-                found = await call
-                assert found in (record, [record], changes) or not isinstance(found, Memory)
+                result = await call
+                assert result in (record, [record], changes) or not isinstance(result, Memory)
             except memstore.MemstoreError:
                 refused += 1
-        assert refused, spoil
-        await store.memories.upsert("z", id="a")  # and what is there can be changed and deleted all the same
+        assert refused, statement
+        await store.memories.upsert("z", id="a")  # it can still be changed and deleted
         await store.memories.delete("a")
         assert await store.check() == []
 
 
-async def test_a_record_that_cannot_be_read_is_changed_and_deleted_all_the_same(path: Path, rng: Any) -> None:
+async def test_a_record_that_cannot_be_read_can_be_changed_and_deleted(path: Path, rng: Any) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add_many([{"id": id, "content": "x", "embedding": vectors(rng, 1)[0]} for id in "abc"])
-        at = clock()
+        at = current_time()
         write(path, "UPDATE memory SET content = CAST(x'ff' AS TEXT) WHERE id IN ('a', 'b')")
         await store.memories.upsert("new", id="a")
         await store.memories.delete_many(ids=["b", "c"])
@@ -730,7 +732,7 @@ async def test_a_record_that_cannot_be_read_is_changed_and_deleted_all_the_same(
         assert await store.check() == []
 
 
-def test_what_cannot_be_read_of_how_much_is_kept_is_nothing() -> None:
+def test_unreadable_retention_settings_mean_off() -> None:
     for text in (
         None,
         5,
