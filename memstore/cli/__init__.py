@@ -1,9 +1,6 @@
-"""The command line, behind the extra `cli`: `memstore --help`.
+"""The command line, in the extra `cli`: `memstore --help`.
 
-* `main`: the entry point, which works with the core alone; `app`: every command in its place, errors and exit codes.
-* `options`: the arguments commands share, and their values; `opening`: stores opened, with or without an embedder.
-* `output`: what people and machines read; `interchange`: a record as a line of JSON and back.
-* `memories`, `assemblies`, `tags`, `upkeep`, `backups`, `transfer`, `doctor`, `demo`: the commands.
-* `passages`, `reading`, `reference`: texts in parts, files to import, and the text the demo stores.
-* `child`: a module in a process of its own; `probe`: what loading FAISS does to one.
+Owns the commands, their options and what they print; a store is reached through the public API. `main` is the entry
+point and works without the extra; `app` lists the commands and turns errors into exit codes. May import every other
+package; none imports it.
 """

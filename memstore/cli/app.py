@@ -1,44 +1,144 @@
-"""Every command in its place, and the one place where errors become a line and an exit code."""
+"""The command line as a whole: the table of commands, and the one place that turns errors into exit codes.
+
+A command's module is imported when the command is called, so that `memstore --help` and `--version` are quick.
+"""
 
 import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import memstore
-from memstore.cli import (
-    assemblies,
-    assembly_merge,
-    backups,
-    demo,
-    doctor,
-    explain,
-    forgetting,
-    history,
-    import_export,
-    import_folder,
-    maintenance,
-    map,
-    memories,
-    tags,
+from memstore.cli.exit_codes import ERROR, EXIT_CODES, INTERRUPTED, OUTPUT_CLOSED
+from memstore.cli.text import clean
+
+HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A command: its module and function, what the list of commands says of it, and under which title."""
+
+    module: str
+    function: str
+    summary: str
+    panel: str | None = None
+
+    def load(self, name: str) -> TyperCommand:
+        """Import the module, and make a command of the function and its docstring."""
+        function = getattr(import_module(f"memstore.cli.{self.module}"), self.function)
+        # typer would keep the line ends inside a paragraph.
+        paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+        text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+        single = typer.Typer(add_completion=False)
+        single.command(name, help=text, epilog=EXIT_CODES)(function)
+        command = typer.main.get_command(single)
+        assert isinstance(command, TyperCommand)  # noqa: S101 - for the type checker
+        return command
+
+
+class _LazyGroup(TyperGroup):
+    """A group of commands whose modules are imported when they are called."""
+
+    entries: ClassVar[dict[str, _Entry]] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands, in the order of the table."""
+        return [*self.entries, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command with this name; None if there is none."""
+        entry = self.entries.get(cmd_name)
+        return super().get_command(ctx, cmd_name) if entry is None else entry.load(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help of the group, from the summaries of the table."""
+        summaries: dict[str, Any] = {
+            name: TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel)
+            for name, entry in self.entries.items()
+        }
+        group = TyperGroup(
+            name=self.name,
+            commands={**summaries, **self.commands},
+            params=self.params,
+            help=self.help,
+            epilog=self.epilog,
+            rich_markup_mode=self.rich_markup_mode,
+        )
+        group.format_help(ctx, formatter)
+
+
+class _Assemblies(_LazyGroup):
+    entries: ClassVar = {
+        "list": _Entry("assemblies", "list_", "List assemblies, oldest first."),
+        "show": _Entry("assemblies", "show", "Show an assembly with all its fields and its first members."),
+        "search": _Entry("assemblies", "search", "Search assemblies by the mean of their members' vectors."),
+        "add": _Entry("assemblies", "add", "Create an assembly."),
+        "add-members": _Entry("assemblies", "add_members", "Add memories to an assembly."),
+        "remove-members": _Entry("assemblies", "remove_members", "Remove memories from an assembly."),
+        "delete": _Entry("assemblies", "delete", "Delete an assembly; its members stay."),
+        "suggest": _Entry("assembly_suggest", "suggest", "Suggest assemblies of near memories that are in none."),
+        "merge-candidates": _Entry("assembly_merge", "merge_candidates", "List pairs of assemblies near each other."),
+        "merge": _Entry("assembly_merge", "merge", "Merge assemblies into one."),
+        "unmerge": _Entry("assembly_merge", "unmerge", "Undo a merge."),
+        "lineage": _Entry("assembly_merge", "lineage", "Show the merges that led to an assembly, or from it."),
+    }
+
+
+class _Tags(_LazyGroup):
+    entries: ClassVar = {
+        "list": _Entry("tags", "list_", "List the tags in use, by name."),
+        "rename": _Entry("tags", "rename", "Rename a tag on all records that have it."),
+        "delete": _Entry("tags", "delete", "Remove a tag from all records that have it."),
+    }
+
+
+_START, _MEMORIES, _FORGET, _TRANSFER, _STORE, _GROUPS = (
+    "Start here",
+    "Memories",
+    "Forgetting and history",
+    "Import, export and backup",
+    "The store",
+    "Assemblies and tags",
 )
-from memstore.cli.output import clean, console
-
-EXIT_CODES = (
-    "Exit codes: 0 done; 1 an error, in one line on stderr; 2 the command was not understood; 3 check, verify or "
-    "doctor found something, or import-folder left something out; 130 stopped by Ctrl-C; 141 the reader of the output "
-    "went away."
-)
-ERROR, INTERRUPTED, READER_GONE = 1, 130, 141
 
 
-class _Commands(TyperGroup):
-    """A group of commands whose errors are told in one line."""
+class _Commands(_LazyGroup):
+    entries: ClassVar = {
+        "demo": _Entry("demo", "demo", "Build a store from Python's language reference and search it.", _START),
+        "doctor": _Entry("doctor", "doctor", "Check what memstore runs on: SQLite, FAISS, OpenMP, packages.", _START),
+        "add": _Entry("memories", "add", "Add a memory; creates the store if there is none.", _MEMORIES),
+        "search": _Entry("memories", "search", "Search memories by meaning, best first.", _MEMORIES),
+        "explain": _Entry("explain", "explain", "Explain the rank of a memory in a search.", _MEMORIES),
+        "list": _Entry("memories", "list_", "List memories, oldest first.", _MEMORIES),
+        "show": _Entry("memories", "show", "Show a memory with all its fields.", _MEMORIES),
+        "delete": _Entry("memories", "delete", "Delete memories, by id or by a filter.", _MEMORIES),
+        "forget": _Entry("forgetting", "forget", "Move memories or assemblies to the trash by a policy.", _FORGET),
+        "trash": _Entry("forgetting", "trash", "List the trash, latest first.", _FORGET),
+        "recover": _Entry("forgetting", "recover", "Recover memories or assemblies from the trash.", _FORGET),
+        "purge": _Entry("forgetting", "purge", "Delete old records in the trash permanently.", _FORGET),
+        "history": _Entry("history", "history", "List the changes of a memory or an assembly.", _FORGET),
+        "undo": _Entry("history", "undo", "Undo a change of a memory or an assembly.", _FORGET),
+        "import": _Entry("import_export", "import_", "Import JSON Lines, Markdown or text files.", _TRANSFER),
+        "export": _Entry("import_export", "export", "Export the store as JSON Lines.", _TRANSFER),
+        "import-folder": _Entry("import_folder", "import_folder_", "Import a folder of JSON files.", _TRANSFER),
+        "backup": _Entry("backups", "backup", "Copy the store into a new file.", _TRANSFER),
+        "verify": _Entry("backups", "verify", "Verify a backup or a store.", _TRANSFER),
+        "restore": _Entry("backups", "restore", "Replace the store with a backup.", _TRANSFER),
+        "map": _Entry("map", "map_", "Write a map of the store as an HTML page.", _STORE),
+        "stats": _Entry("maintenance", "stats", "Show what the store contains.", _STORE),
+        "check": _Entry("maintenance", "check", "Check the store for damage.", _STORE),
+        "repair": _Entry("maintenance", "repair", "Repair the store.", _STORE),
+        "compact": _Entry("maintenance", "compact", "Return free space to the file system.", _STORE),
+        "optimize": _Entry("maintenance", "optimize", "Build the search graph now.", _STORE),
+        "migrate": _Entry("maintenance", "migrate", "Migrate the file of an older release.", _STORE),
+    }
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; every error of memstore ends here."""
@@ -47,41 +147,55 @@ class _Commands(TyperGroup):
             sys.stdout.flush()
             return result
         except memstore.MemstoreError as error:
-            hint = ("--upsert replaces it",) * any(
-                isinstance(e, memstore.DuplicateError) for e in (error, error.__cause__)
-            )
-            _tell("error: " + "; ".join([str(error), *getattr(error, "__notes__", ()), *hint]))
+            duplicate = any(isinstance(e, memstore.DuplicateError) for e in (error, error.__cause__))
+            hint = ("Pass --upsert to replace it.",) if duplicate else ()
+            _print_error("error: " + " ".join(map(_sentence, [str(error), *getattr(error, "__notes__", ()), *hint])))
             raise typer.Exit(ERROR) from error
         except BrokenPipeError as error:
-            # What stdout still holds would raise once more when Python ends.
+            # Python would flush stdout at its end, and raise once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(READER_GONE) from error
+            raise typer.Exit(OUTPUT_CLOSED) from error
         except OSError as error:
-            _tell(f"error: {error.strerror or error}: {error.filename}")
+            _print_error(f"error: {error.strerror or error}: {error.filename}")
             raise typer.Exit(ERROR) from error
         except KeyboardInterrupt as error:
-            _tell("stopped; what was committed is in the file, and the file is sound")
+            _print_error("interrupted. Committed changes are stored, and the store is intact.")
             raise typer.Exit(INTERRUPTED) from error
 
 
-def _tell(line: str) -> None:
-    console(stderr=True).print(clean("memstore: " + " ".join(line.split())), soft_wrap=True)
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _print_error(text: str) -> None:
+    typer.echo(clean("memstore: " + " ".join(text.split())), err=True)
 
 
 app = typer.Typer(
     cls=_Commands,
-    help="Memories, assemblies and tags in one SQLite file, searched by meaning. New here? Run: memstore demo\n\n"
-    "A command finds its store by --file, or by the environment variable MEMSTORE_FILE.",
+    help="A memory store in one SQLite file: memories, assemblies and tags, searched by meaning. "
+    "To try it, run: memstore demo\n\n"
+    "Pass the file with --file, or set the environment variable MEMSTORE_FILE.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=HELP_OPTIONS,
 )
+for _name, _group, _summary in (
+    ("assemblies", _Assemblies, "Groups of memories, searched by the mean of their members' vectors."),
+    ("tags", _Tags, "Labels of memories and assemblies."),
+):
+    app.add_typer(
+        typer.Typer(cls=_group, no_args_is_help=True, context_settings=HELP_OPTIONS, callback=lambda: None),
+        name=_name,
+        help=_summary,
+        rich_help_panel=_GROUPS,
+    )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"memstore {memstore.__version__}")
         raise typer.Exit
 
@@ -89,53 +203,11 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[  # noqa: ARG001 - its callback acts
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    # Pipes are UTF-8 everywhere, as JSON is; what a terminal cannot show is spelled out.
+    # JSON in a pipe is UTF-8 on every system; characters that a terminal cannot show are escaped.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
-    logging.getLogger("memstore.sqlite").setLevel(logging.ERROR)  # `doctor` says it; not every command should
-
-
-def _flowing(command: Callable[..., None]) -> str:
-    """The docstring of *command* with one line a paragraph: typer would keep its line ends."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-
-
-for _name, _command, _panel in (
-    ("demo", demo.demo, "Start here"),
-    ("doctor", doctor.doctor, "Start here"),
-    ("add", memories.add, "Memories"),
-    ("search", memories.search, "Memories"),
-    ("explain", explain.explain, "Memories"),
-    ("list", memories.list_, "Memories"),
-    ("show", memories.show, "Memories"),
-    ("delete", memories.delete, "Memories"),
-    ("forget", forgetting.forget, "Forgetting"),
-    ("trash", forgetting.trash, "Forgetting"),
-    ("untrash", forgetting.untrash, "Forgetting"),
-    ("purge", forgetting.purge, "Forgetting"),
-    ("lineage", assembly_merge.lineage, "Groups and words"),
-    ("history", history.history, "Memories"),
-    ("undo", history.undo, "Memories"),
-    ("import", import_export.import_, "In and out"),
-    ("export", import_export.export, "In and out"),
-    ("import-folder", import_folder.import_folder_, "In and out"),
-    ("backup", backups.backup, "In and out"),
-    ("verify", backups.verify, "In and out"),
-    ("restore", backups.restore, "In and out"),
-    ("map", map.map_, "The file"),
-    ("stats", maintenance.stats, "The file"),
-    ("check", maintenance.check, "The file"),
-    ("repair", maintenance.repair, "The file"),
-    ("compact", maintenance.compact, "The file"),
-    ("optimize", maintenance.optimize, "The file"),
-    ("migrate", maintenance.migrate, "The file"),
-):
-    app.command(_name, help=_flowing(_command), rich_help_panel=_panel, epilog=EXIT_CODES)(_command)
-assemblies.app.command("prune", help=_flowing(forgetting.prune))(forgetting.prune)
-app.add_typer(assemblies.app, name="assemblies", rich_help_panel="Groups and words")
-app.add_typer(tags.app, name="tags", rich_help_panel="Groups and words")
+    logging.getLogger("memstore.sqlite").setLevel(logging.ERROR)  # `doctor` reports it, not every command

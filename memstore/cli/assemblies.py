@@ -1,4 +1,4 @@
-"""The commands on assemblies."""
+"""The commands on assemblies: list, show, search, add, add-members, remove-members, delete."""
 
 import asyncio
 from typing import Annotated
@@ -6,159 +6,128 @@ from typing import Annotated
 import typer
 
 from memstore import Assembly, NotFoundError
-from memstore.cli.jsonl import as_json, brief
-from memstore.cli.options import (
-    AsJson,
-    Below,
-    Embedder,
-    File,
-    GiveTags,
-    InNamespace,
-    Limit,
-    Metadata,
-    MinScore,
-    Tagged,
-    Vector,
-    Where,
-    metadata_of,
-    namespace_of,
-    namespace_text,
-    where_of,
-)
+from memstore.cli import options
+from memstore.cli.jsonl import record_as_json, record_without_vector
+from memstore.cli.options import format_namespace, parse_metadata, parse_namespace, parse_where
 from memstore.cli.output import (
     assembly_text,
-    json_text,
-    number,
-    say,
-    say_json,
-    show_assembly_hits,
-    show_fields,
-    show_memories,
-    show_table,
+    print_assembly_hits,
+    print_fields,
+    print_json,
+    print_memories,
+    print_note,
+    print_page,
+    print_result,
+    print_table,
     table,
-    vector_text,
 )
-from memstore.cli.stores import changing, looking, searching
+from memstore.cli.stores import open_for_search, read_namespace, write_namespace
+from memstore.cli.text import json_text, quantity, second_text, vector_text
 from memstore.models import SyncState
 
-SHOWN_MEMBERS = 20
+FIRST_MEMBERS = 20
 
-Id = Annotated[str, typer.Argument(help="The assembly's id.", show_default=False)]
-Ids = Annotated[list[str], typer.Argument(help="Ids of memories of the same namespace.", show_default=False)]
-
-app = typer.Typer(
-    help="Groups of memories, found by the mean of their members' vectors.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+Id = Annotated[str, typer.Argument(help="The id of the assembly.", show_default=False)]
+MemoryIds = Annotated[list[str], typer.Argument(help="Ids of memories in the same namespace.", show_default=False)]
 
 
-@app.command("list")
 def list_(
-    file: File,
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many at most.")] = 20,
-    all: Annotated[bool, typer.Option("--all", "-a", help="All of them, whatever --limit says.")] = False,
-    tag: Tagged = None,
-    where: Where = None,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    json: AsJson = False,
+    file: options.File,
+    limit: options.ListLimit = 20,
+    all: options.All = False,
+    tag: options.TagFilter = None,
+    where: options.Where = None,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    json: options.Json = False,
 ) -> None:
     """List assemblies, oldest first.
 
-    --json prints a line each: the record without its composite.
+    --json prints a line for each assembly: the record without its composite.
     """
-    filter = where_of(where)
+    filter = parse_where(where)
 
     async def run() -> None:
-        async with looking(file) as store:
-            place = store.namespace(*namespace_of(namespace)).assemblies
-            records = place.list(where=filter, tags=tag or (), recursive=recursive, limit=None if all else limit)
+        async with read_namespace(file, namespace) as scope:
+            records = scope.assemblies.list(
+                where=filter, tags=tag or (), recursive=recursive, limit=None if all else limit
+            )
             if json:
                 async for assembly in records:
-                    say_json(brief(assembly))
+                    print_json(record_without_vector(assembly))
                 return
-            made = table("assembly", ">members", ">activation")
+            grid = table("assembly", ">members", ">activation")
             async for assembly in records:
-                made.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
-            count = await place.count(where=filter, tags=tag or (), recursive=recursive)
-        shown = made.row_count
-        if shown:
-            show_table(made)
-        rest = (
-            f"{shown:,} of {count:,}: --all shows them all"
-            if shown < count
-            else number(count, "assembly", "assemblies")
-        )
-        say(rest, style="dim")
+                grid.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
+            total = await scope.assemblies.count(where=filter, tags=tag or (), recursive=recursive)
+        print_table(grid)
+        print_page(grid.row_count, total, "assembly")
 
     asyncio.run(run())
 
 
-@app.command()
-def show(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
-    """Show all of an assembly.
+def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+    """Show an assembly with all its fields and its first members.
 
-    --json prints the record, its composite, the ids of its members and whether the index is in step with it.
+    --json prints the record with its composite, the ids of all members, and "sync": the revisions of the composite
+    and of the index.
     """
 
     async def run() -> None:
-        async with looking(file) as store:
-            place = store.namespace(*namespace_of(namespace))
-            assembly = await place.assemblies.get(id)
-            sync = await place.assemblies.sync_state(id)
-            members = [member async for member in place.assemblies.members(id)]
+        async with read_namespace(file, namespace) as scope:
+            assembly = await scope.assemblies.get(id)
+            sync = await scope.assemblies.sync_state(id)
+            members = [member async for member in scope.assemblies.members(id)]
             if json:
-                say_json({**as_json(assembly), "sync": as_json(sync), "members": members})
+                print_json({**record_as_json(assembly), "sync": record_as_json(sync), "members": members})
                 return
-            shown = await place.memories.get_many(members[:SHOWN_MEMBERS])
-        show_fields(
+            memories = await scope.memories.get_many(members[:FIRST_MEMBERS])
+        print_fields(
             {
                 "id": assembly.id,
-                "namespace": namespace_text(assembly.namespace),
+                "namespace": format_namespace(assembly.namespace),
                 "name": assembly.name,
                 "description": assembly.description,
                 "tags": ", ".join(sorted(assembly.tags)),
                 "topics": ", ".join(assembly.topics),
                 "metadata": json_text(assembly.metadata),
                 "composite": vector_text(assembly.composite),
-                "revision": f"{assembly.revision}, {_sync_text(sync)}",
+                "revision": f"{assembly.revision} ({_sync_text(sync)})",
                 "activation": _activation_text(assembly),
-                "created": assembly.created_at,
-                "updated": assembly.updated_at,
+                "created": second_text(assembly.created_at),
+                "updated": second_text(assembly.updated_at),
                 "members": f"{assembly.member_count:,}",
             }
         )
-        show_memories(shown.values())
-        if len(members) > SHOWN_MEMBERS:
-            say(f"the first {SHOWN_MEMBERS} of {len(members):,}: --json has the ids of all", style="dim")
+        print_memories(memories.values())
+        if len(members) > FIRST_MEMBERS:
+            print_note(f"the first {FIRST_MEMBERS} of {len(members):,} members; --json prints all ids")
 
     asyncio.run(run())
 
 
-@app.command()
 def search(
-    file: File,
-    text: Annotated[str | None, typer.Argument(help="What to look for, in plain words.", show_default=False)] = None,
-    limit: Limit = 5,
-    tag: Tagged = None,
-    where: Where = None,
-    min_score: MinScore = None,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    embedding: Vector = None,
-    embedder: Embedder = None,
-    json: AsJson = False,
+    file: options.File,
+    text: Annotated[str | None, typer.Argument(help="The text to search for.", show_default=False)] = None,
+    limit: options.Limit = 5,
+    tag: options.TagFilter = None,
+    where: options.Where = None,
+    min_score: options.MinScore = None,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    embedding: options.Embedding = None,
+    embedder: options.Embedder = None,
+    json: options.Json = False,
 ) -> None:
-    """Find the assemblies nearest in meaning, best first.
+    """Search assemblies by the mean of their members' vectors, best first.
 
-    --json prints a line each: {"score": …, "assembly": {…}}.
+    --json prints a line for each hit: {"score": …, "assembly": {…}}.
     """
-    filter = where_of(where)
+    filter, path = parse_where(where), parse_namespace(namespace)
 
     async def run() -> None:
-        async with searching(file, embedder) as opened:
-            hits = await opened.store.namespace(*namespace_of(namespace)).assemblies.search(
+        async with open_for_search(file, embedder) as opened:
+            hits = await opened.store.namespace(*path).assemblies.search(
                 opened.query(text, embedding),
                 limit,
                 tags=tag or (),
@@ -167,28 +136,29 @@ def search(
                 recursive=recursive,
             )
         if not json:
-            show_assembly_hits(hits)
+            print_assembly_hits(hits)
         for hit in hits if json else ():
-            say_json({"score": hit.score, "assembly": brief(hit.assembly)})
+            print_json({"score": hit.score, "assembly": record_without_vector(hit.assembly)})
 
     asyncio.run(run())
 
 
-@app.command()
 def add(
-    id: Annotated[str, typer.Argument(help="The new assembly's id.", show_default=False)],
-    file: File,
+    id: Annotated[str, typer.Argument(help="The id of the new assembly.", show_default=False)],
+    file: options.File,
     members: Annotated[list[str] | None, typer.Argument(help="Ids of memories.", show_default=False)] = None,
-    name: Annotated[str, typer.Option("--name", help="A title.")] = "",
-    description: Annotated[str, typer.Option("--description", help="A text.")] = "",
-    tag: GiveTags = None,
-    topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated, in order.")] = None,
-    metadata: Metadata = None,
-    upsert: Annotated[bool, typer.Option("--upsert", help="Replace the assembly that has the id, if any.")] = False,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+    name: Annotated[str, typer.Option("--name", help="Its name.")] = "",
+    description: Annotated[str, typer.Option("--description", help="Its description.")] = "",
+    tag: options.Tags = None,
+    topic: Annotated[
+        list[str] | None, typer.Option("--topic", help="Add this topic; repeatable, the order is stored.")
+    ] = None,
+    metadata: options.Metadata = None,
+    upsert: Annotated[bool, typer.Option("--upsert", help="Replace the assembly that has this id.")] = False,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """Make an assembly of memories.
+    """Create an assembly.
 
     --json prints the record without its composite.
     """
@@ -198,81 +168,80 @@ def add(
         "description": description,
         "tags": tag or (),
         "topics": topic or (),
-        "metadata": metadata_of(metadata),
+        "metadata": parse_metadata(metadata),
         "members": members or None,
     }
 
     async def run() -> Assembly:
-        async with changing(file) as store:
-            place = store.namespace(*namespace_of(namespace)).assemblies
-            return (await (place.upsert_many if upsert else place.add_many)([fields]))[0]
+        async with write_namespace(file, namespace) as scope:
+            assemblies = scope.assemblies
+            return (await (assemblies.upsert_many if upsert else assemblies.add_many)([fields]))[0]
 
-    _changed(asyncio.run(run()), json=json)
-
-
-@app.command()
-def add_members(id: Id, ids: Ids, file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
-    """Make memories members.
-
-    --json prints the assembly without its composite.
-    """
-
-    async def run() -> Assembly:
-        async with changing(file) as store:
-            return await store.namespace(*namespace_of(namespace)).assemblies.add_members(id, ids)
-
-    _changed(asyncio.run(run()), json=json)
+    _print_members(asyncio.run(run()), json=json)
 
 
-@app.command()
-def remove_members(id: Id, ids: Ids, file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
-    """End memberships; the memories stay.
+def add_members(
+    id: Id, ids: MemoryIds, file: options.File, namespace: options.Namespace = "", json: options.Json = False
+) -> None:
+    """Add memories to an assembly.
 
     --json prints the assembly without its composite.
     """
 
     async def run() -> Assembly:
-        async with changing(file) as store:
-            return await store.namespace(*namespace_of(namespace)).assemblies.remove_members(id, ids)
+        async with write_namespace(file, namespace) as scope:
+            return await scope.assemblies.add_members(id, ids)
 
-    _changed(asyncio.run(run()), json=json)
+    _print_members(asyncio.run(run()), json=json)
 
 
-@app.command()
-def delete(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
+def remove_members(
+    id: Id, ids: MemoryIds, file: options.File, namespace: options.Namespace = "", json: options.Json = False
+) -> None:
+    """Remove memories from an assembly.
+
+    The memories stay in the store.
+
+    --json prints the assembly without its composite.
+    """
+
+    async def run() -> Assembly:
+        async with write_namespace(file, namespace) as scope:
+            return await scope.assemblies.remove_members(id, ids)
+
+    _print_members(asyncio.run(run()), json=json)
+
+
+def delete(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Delete an assembly; its members stay.
 
     --json prints {"deleted": 1}.
     """
-    path = namespace_of(namespace)
 
     async def run() -> int:
-        async with changing(file) as store:
-            return await store.namespace(*path).assemblies.delete(id)
+        async with write_namespace(file, namespace) as scope:
+            return await scope.assemblies.delete(id)
 
     if not asyncio.run(run()):
-        raise NotFoundError("assembly", id, path)
-    if json:
-        say_json({"deleted": 1})
-    else:
-        say(f"deleted the assembly {id}; its members stay")
+        raise NotFoundError("assembly", id, parse_namespace(namespace))
+    print_result({"deleted": 1}, f"deleted assembly {id}", json=json)
 
 
 def _sync_text(sync: SyncState) -> str:
     if sync.synced:
-        return "in step with its composite and the index"
-    return f"its composite of {sync.composite_revision}, the index of {sync.indexed_revision}"
+        return "composite and index are current"
+    return f"composite of revision {sync.composite_revision}, index of revision {sync.indexed_revision}"
 
 
 def _activation_text(assembly: Assembly) -> str | None:
     if assembly.activated_at is None:
         return None
-    count = number(assembly.activation_count, "time")
-    return f"{assembly.activation:.3g}, of {assembly.activation_level:.3g} at {assembly.activated_at} ({count})"
+    return (
+        f"{assembly.activation:.3g} now, {assembly.activation_level:.3g} at {second_text(assembly.activated_at)} "
+        f"(activated {quantity(assembly.activation_count, 'time')})"
+    )
 
 
-def _changed(assembly: Assembly, *, json: bool) -> None:
-    if json:
-        say_json(brief(assembly))
-    else:
-        say(f"assembly {assembly.id} has {number(assembly.member_count, 'member')}")
+def _print_members(assembly: Assembly, *, json: bool) -> None:
+    count = quantity(assembly.member_count, "member")
+    print_result(record_without_vector(assembly), f"assembly {assembly.id} has {count}", json=json)

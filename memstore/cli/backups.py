@@ -11,11 +11,20 @@ import typer
 
 import memstore
 from memstore import InvalidError, MemstoreError, MissingFileError
-from memstore.cli.jsonl import as_json
-from memstore.cli.maintenance import FOUND_SOMETHING
-from memstore.cli.options import AsJson, File
-from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text, space_text
-from memstore.cli.stores import looking
+from memstore.cli import options
+from memstore.cli.exit_codes import PROBLEM
+from memstore.cli.jsonl import record_as_json
+from memstore.cli.output import (
+    ProgressCallback,
+    print_fields,
+    print_findings,
+    print_json,
+    print_line,
+    print_result,
+    progress,
+)
+from memstore.cli.stores import open_read_only
+from memstore.cli.text import quantity, second_text, size_text, space_text
 from memstore.config import path_text
 from memstore.database.inspect import HEAD, inspect
 from memstore.database.restore_copy import has_store
@@ -27,138 +36,130 @@ T = TypeVar("T")
 
 def backup(
     target: Annotated[Path, typer.Argument(help="The new file; it must not exist.", show_default=False)],
-    file: File,
-    json: AsJson = False,
+    file: options.File,
+    json: options.Json = False,
 ) -> None:
-    """Copy the store, as it is at one moment, into a new file; others may go on reading and writing it.
+    """Copy the store into a new file.
 
-    The copy is one file, of the same release as the store: a store that every command opens, that verify looks over,
-    and that restore puts back. --json prints {"path": …, "bytes": …}.
+    The copy has the state of one moment; others may read and write the store meanwhile. It is a store itself:
+    `memstore verify` checks it, `memstore restore` restores it, and every command opens it.
+
+    --json prints {"path": …, "bytes": …}.
     """
     if inspect(str(file)) is None:
-        raise MissingFileError(f"there is no store at {str(file)!r} to copy")
-    _shown("copying", lambda told: copy(path_text(file), target, told))
+        raise MissingFileError(f"No store at {str(file)!r} to copy.")
+    _with_progress("copying", lambda update: copy(path_text(file), target, update))
     size = target.stat().st_size
-    if json:
-        say_json({"path": str(target), "bytes": size})
-    else:
-        say(f"copied to {target} ({size_text(size)})")
+    print_result({"path": str(target), "bytes": size}, f"copied to {target} ({size_text(size)})", json=json)
 
 
 def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A backup, or any other memstore file.", show_default=False)
-    ],
-    json: AsJson = False,
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A backup, or any other store.", show_default=False)],
+    json: options.Json = False,
 ) -> None:
-    """Read all of a file, say what it is, and whether it is whole: a backup, before it is needed.
+    """Verify a backup or a store.
 
-    Looks at SQLite's own structure, owners of rows, checksums of vectors, composites, the stored search graph and the
-    schema. The file is not changed, and others may go on using it. Exit code 0 if it is whole, 3 if something is wrong
-    with it, 1 if it is no memstore file, or one of a newer release. --json prints one object, with "whole" and
-    "findings".
+    Reads the whole file: SQLite's structure, owners of rows, checksums of vectors, composites, the stored search graph
+    and the schema. The file is not changed, and others may use it meanwhile. Exit code 3 if it is damaged, 1 if it is
+    not a memstore file or belongs to a newer release.
+
+    --json prints one object, with "intact" and "findings".
     """
-    found = asyncio.run(memstore.verify(path))
+    report = asyncio.run(memstore.verify(path))
     if json:
-        findings = [as_json(finding) for finding in found.findings]
-        say_json({"whole": not findings, **as_json(found), "findings": findings})
+        print_json({"intact": not report.findings, **_report_as_json(report)})
     else:
-        _show(found)
-    if found.findings:
-        raise typer.Exit(FOUND_SOMETHING)
+        _print_report(report)
+    if report.findings:
+        raise typer.Exit(PROBLEM)
 
 
-def _show(found: VerifyReport) -> None:
-    older = f", older than this release's {HEAD}: it is brought up to date when it is opened or restored"
-    readable = found.revision is not None
-    show_fields(
-        {
-            "file": found.path,
-            "size": size_text(found.file_bytes),
-            "memories": f"{found.memories:,}" if readable else None,
-            "assemblies": f"{found.assemblies:,}" if readable else None,
-            "embeddings": space_text(found) if readable else None,
-            "embedder": (found.embedder or "none named") if readable else None,
-            "last change": _when(found.changed_at) if readable else None,
-            "revision": f"{found.revision}{older if found.revision != HEAD else ''}" if readable else None,
+def _report_as_json(report: VerifyReport) -> dict[str, Any]:
+    return {**record_as_json(report), "findings": [record_as_json(finding) for finding in report.findings]}
+
+
+def _print_report(report: VerifyReport) -> None:
+    fields: dict[str, object] = {"file": report.path, "size": size_text(report.file_bytes)}
+    if report.revision is not None:
+        older = f" (this release: {HEAD}; the file is migrated when it is opened for writing or restored)"
+        fields |= {
+            "memories": f"{report.memories:,}",
+            "assemblies": f"{report.assemblies:,}",
+            "vectors": space_text(report.dimension, report.metric, report.curvature),
+            "embedder": report.embedder or "none",
+            "last change": second_text(report.changed_at),
+            "file revision": report.revision + (older if report.revision != HEAD else ""),
         }
-    )
-    if not found.findings:
-        say("whole: nothing is wrong with it")
+    print_fields(fields)
+    if not report.findings:
+        print_line("intact")
         return
-    show_findings(found.findings)
-    say(
-        f"{number(len(found.findings), 'finding')}: take another backup if there is one; "
-        "else see what memstore repair can mend of a copy of it"
+    print_findings(report.findings)
+    print_line(
+        f"{quantity(len(report.findings), 'finding')}. Use another backup, or run `memstore repair` on a copy of this "
+        "file."
     )
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="What to restore from.", show_default=False)],
-    file: File,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before replacing what the file holds.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for those who write.")] = 30.0,
-    json: AsJson = False,
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="The backup.", show_default=False)],
+    file: options.File,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace an existing store without asking.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for other writers.")] = 30.0,
+    json: options.Json = False,
 ) -> None:
-    """Have the store hold what a backup holds; what it held before is lost. A store that does not exist is made.
+    """Replace the store with a backup.
 
-    The backup is verified first, and a damaged one is refused. Others may have the store open: they see the restored
-    one at their next call. Stopped at any moment, it has done all of it or nothing. --json prints what was restored,
-    as verify does.
+    What the store contained before is lost, so the command asks first, or needs --yes. A missing store is created.
+    The backup is verified first, and a damaged one is refused. Others may have the store open, and see the restored
+    one at their next call. If the command is interrupted, the store is as before, or restored completely.
+
+    --json prints what was restored, as `memstore verify` does.
     """
     if not yes and has_store(path_text(file)):
         _confirm(source, file)
-    done = _shown("restoring", lambda told: memstore.restore_backup(source, file, timeout=timeout, on_progress=told))
-    if json:
-        say_json(as_json(done) | {"findings": [as_json(finding) for finding in done.findings]})
-        return
-    say(f"restored {_holdings(done.memories, done.assemblies, done.changed_at)} into {file}")
-    if done.findings:
-        say(f"{number(len(done.findings), 'derived value')} that had fallen behind was computed again")
+    report = _with_progress(
+        "restoring", lambda update: memstore.restore_backup(source, file, timeout=timeout, on_progress=update)
+    )
+    contents = _contents(report.memories, report.assemblies, report.changed_at)
+    print_result(_report_as_json(report), f"restored {contents} into {file}", json=json)
+    if report.findings and not json:
+        print_line(f"recomputed {quantity(len(report.findings), 'value')} that did not match the records")
 
 
 def _confirm(source: Path, file: Path) -> None:
-    """Say what would be lost, and go on only if that is wanted."""
-    found = asyncio.run(memstore.verify(source))
+    """Print what would be lost, and return only if the user agrees."""
+    report = asyncio.run(memstore.verify(source))
     try:
-        held = asyncio.run(_held(file))
+        contents = asyncio.run(_current_contents(file))
     except MemstoreError as error:
-        held = f"what cannot be read ({error})"
-    question = (
-        f"{file} holds {held}; all of it would be replaced by "
-        f"{_holdings(found.memories, found.assemblies, found.changed_at)} of {source}"
-    )
-    if not _somebody_is_there():
-        raise InvalidError(f"{question}: say --yes if that is wanted; nothing was changed")
-    if not typer.confirm(f"{question}. Go on?", err=True):
-        raise InvalidError("nothing was changed")
+        contents = f"data that cannot be read ({str(error).rstrip('.')})"
+    replacement = _contents(report.memories, report.assemblies, report.changed_at)
+    question = f"{file} contains {contents}. Restoring replaces all of it with {replacement} from {source}"
+    if not _is_interactive():
+        raise InvalidError(f"{question}. Nothing was changed; pass --yes to replace it.")
+    if not typer.confirm(f"{question}. Continue?", err=True):
+        raise InvalidError("Nothing was changed.")
 
 
-def _somebody_is_there() -> bool:
+def _is_interactive() -> bool:
     return sys.stdin.isatty()
 
 
-async def _held(file: Path) -> str:
-    async with looking(file) as store:
-        stats, when = await store.stats(), None
+async def _current_contents(file: Path) -> str:
+    async with open_read_only(file) as store:
+        statistics, changed_at = await store.stats(), None
         for noun in (store.memories, store.assemblies):
-            async for record in noun.list(recursive=True, order="-updated_at"):
-                when = record.updated_at if when is None else max(when, record.updated_at)
-                break
-        return _holdings(stats.memories, stats.assemblies, when)
+            async for record in noun.list(recursive=True, order="-updated_at", limit=1):
+                changed_at = record.updated_at if changed_at is None else max(changed_at, record.updated_at)
+        return _contents(statistics.memories, statistics.assemblies, changed_at)
 
 
-def _holdings(memories: int, assemblies: int, changed_at: datetime | None) -> str:
-    changed = "" if changed_at is None else f" (last change {_when(changed_at)})"
-    return f"{number(memories, 'memory', 'memories')} and {number(assemblies, 'assembly', 'assemblies')}{changed}"
+def _contents(memories: int, assemblies: int, changed_at: datetime | None) -> str:
+    changed = "" if changed_at is None else f" (last change {second_text(changed_at)})"
+    return f"{quantity(memories, 'memory')} and {quantity(assemblies, 'assembly')}{changed}"
 
 
-def _when(time: datetime | None) -> str | None:
-    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _shown(what: str, work: Callable[[Callable[[int, int], None]], Coroutine[Any, Any, T]]) -> T:
-    """Run *work*, which tells of its progress, under a bar."""
-    with progress() as bar:
-        task = bar.add_task(what, total=None)
-        return asyncio.run(work(lambda done, of: bar.update(task, completed=done, total=of)))
+def _with_progress(description: str, work: Callable[[ProgressCallback], Coroutine[Any, Any, T]]) -> T:
+    with progress(description) as update:
+        return asyncio.run(work(update))

@@ -1,7 +1,7 @@
-"""The command `demo`: a store of real text, questions in plain words, and a look at it from a new process."""
+"""The command `demo`: builds a store of real text, searches it, and checks it in a new process."""
 
 import asyncio
-import json as jsons
+import json as json_module
 import math
 import shlex
 import shutil
@@ -16,12 +16,12 @@ from rich.text import Text
 
 import memstore
 from memstore import AssemblyHit, Hit, InvalidError, MemstoreError, Store
-from memstore.cli import subprocesses
-from memstore.cli.maintenance import FOUND_SOMETHING
-from memstore.cli.options import AsJson
-from memstore.cli.output import clean, console, number, progress, say, say_json, show_table, size_text, snippet, table
-from memstore.cli.reference import SOURCE, Reference, reference
-from memstore.cli.stores import is_new, looking
+from memstore.cli import options, subprocesses
+from memstore.cli.exit_codes import PROBLEM
+from memstore.cli.output import console, print_json, print_line, print_table, progress, score_text, table
+from memstore.cli.reference import SOURCE, Reference, load_reference
+from memstore.cli.stores import is_new, open_read_only
+from memstore.cli.text import clean, quantity, size_text, snippet
 from memstore.embedders.wordllama import WordLlamaEmbedder
 
 QUESTIONS = (
@@ -30,66 +30,63 @@ QUESTIONS = (
     "When are the default values of parameters evaluated?",
     "What does importing a module do?",
 )
-SHOWN = 3
-OURS = {"metadata.source": SOURCE}
+HITS = 3
+"""Hits of each question."""
+
+_DEMO_RECORDS = {"metadata.source": SOURCE}
 
 
 def demo(
     questions: Annotated[
-        list[str] | None, typer.Argument(metavar="QUESTION", help="Questions in plain words.", show_default=False)
+        list[str] | None, typer.Argument(metavar="QUESTION", help="Texts to search for.", show_default=False)
     ] = None,
-    file: Annotated[Path, typer.Option("--file", "-f", help="Where to put the store.")] = Path("memstore-demo.db"),
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it anew even if it is there.")] = False,
-    json: AsJson = False,
+    file: Annotated[Path, typer.Option("--file", "-f", help="The database file of the demo.")] = Path(
+        "memstore-demo.db"
+    ),
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the store again if it exists.")] = False,
+    json: options.Json = False,
 ) -> None:
-    """Build a store from Python's own language reference, ask it questions, and look at it from a new process.
+    """Build a store from Python's language reference and search it.
 
-    Takes a few seconds and no network. What is built stays: the last lines say what to try on it. --json prints one
-    object with what was built, found and checked.
+    Takes a few seconds and needs no network. A new process then opens the file, checks it, and searches again. The
+    file stays; the last lines list commands to try on it.
+
+    --json prints one object: the numbers of records, the hits, and the result of the check.
     """
     started = time.perf_counter()
-    asked = questions or list(QUESTIONS)
-    told = _Told(quiet=json)
-    built = asyncio.run(_build_and_ask(file, asked, rebuild, told))
-    checked = _look_again(file, asked[0], built["questions"][0], told)
+    texts = questions or list(QUESTIONS)
+    report = asyncio.run(_build_and_search(file, texts, rebuild=rebuild, quiet=json))
+    comparison = _compare_in_new_process(file, texts[0], report["questions"][0], quiet=json)
     seconds = round(time.perf_counter() - started, 2)
     if json:
-        say_json({"file": str(file), **built, **checked, "seconds": seconds})
+        print_json({"file": str(file), **report, **comparison, "seconds": seconds})
     else:
-        _say_what_next(file, seconds)
-    if not (checked["clean"] and checked["same_hits"]):
-        raise typer.Exit(FOUND_SOMETHING)
+        _print_next_steps(file, seconds)
+    if not (comparison["clean"] and comparison["same_hits"]):
+        raise typer.Exit(PROBLEM)
 
 
-class _Told:
-    """What is told on the way; nothing with --json."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-
-    def line(self, text: str, *, style: str | None = None) -> None:
-        if not self.quiet:
-            say(text, style=style)
-
-
-async def _build_and_ask(file: Path, questions: list[str], rebuild: bool, told: _Told) -> dict[str, Any]:
-    began = time.perf_counter()
-    content = reference()
-    reused = await _is_there(file, content) and not rebuild
+async def _build_and_search(file: Path, questions: list[str], *, rebuild: bool, quiet: bool) -> dict[str, Any]:
+    started = time.perf_counter()
+    reference = load_reference()
+    reused = await _is_complete(file, reference) and not rebuild
     async with memstore.open(file, embedder=WordLlamaEmbedder()) as store:
-        if reused:
-            told.line(f"{file} has the reference already; --rebuild builds it anew.")
-        else:
-            told.line(f"Building {file} from the language reference of this Python …")
-            await _build(store, content, quiet=told.quiet)
+        if not quiet:
+            print_line(
+                f"{file} contains the reference already. Pass --rebuild to build it again."
+                if reused
+                else f"Building {file} from the language reference of this Python …"
+            )
+        if not reused:
+            await _build(store, reference)
         stats = await store.stats()
-        seconds = round(time.perf_counter() - began, 2)
-        told.line(
-            f"{number(stats.memories, 'memory', 'memories')} (passages), "
-            f"{number(stats.assemblies, 'assembly', 'assemblies')} (topics), {number(stats.tags, 'tag')}: "
-            f"{size_text(stats.file_bytes + stats.wal_bytes)}, {seconds} s"
-        )
-        answers = [await _ask(store, question, told) for question in questions]
+        seconds = round(time.perf_counter() - started, 2)
+        if not quiet:
+            print_line(
+                f"{quantity(stats.memories, 'memory')} (passages), {quantity(stats.assemblies, 'assembly')} (topics), "
+                f"{quantity(stats.tags, 'tag')}: {size_text(stats.file_bytes + stats.wal_bytes)} in {seconds} s"
+            )
+        answers = [await _search(store, question, quiet=quiet) for question in questions]
     return {
         "reused": reused,
         "memories": stats.memories,
@@ -100,33 +97,34 @@ async def _build_and_ask(file: Path, questions: list[str], rebuild: bool, told: 
     }
 
 
-async def _is_there(file: Path, content: Reference) -> bool:
-    """Whether the file holds the whole reference. Raises `InvalidError` where it holds somebody's own memories only."""
+async def _is_complete(file: Path, reference: Reference) -> bool:
+    """Whether the file contains the whole reference. Raises `InvalidError` if it contains other memories only."""
     if await is_new(file):
         return False
-    async with looking(file) as store:
-        memories, assemblies = await store.memories.count(where=OURS), await store.assemblies.count(where=OURS)
+    async with open_read_only(file) as store:
+        memories = await store.memories.count(where=_DEMO_RECORDS)
+        assemblies = await store.assemblies.count(where=_DEMO_RECORDS)
         if not memories and (await store.stats()).memories:
-            raise InvalidError(f"{str(file)!r} is a store of your own, not the demo's: give another --file")
-    return memories == len(content.memories) and assemblies == len(content.assemblies)
+            raise InvalidError(f"The store at {str(file)!r} is not a demo. Pass another --file.")
+    return memories == len(reference.memories) and assemblies == len(reference.assemblies)
 
 
-async def _build(store: Store, content: Reference, *, quiet: bool) -> None:
-    """Store the reference; one that is there, or a part of one, goes first, and what others added stays."""
-    await store.assemblies.delete_many(where=OURS)
-    await store.memories.delete_many(where=OURS)
-    with progress() as bar:
-        task = bar.add_task("storing passages", total=len(content.memories), visible=not quiet)
-        await store.load(content.memories, chunk=100, on_progress=lambda stored: bar.update(task, completed=stored))
-        bar.update(task, description="grouping by topic")
-        await store.assemblies.add_many(content.assemblies)
+async def _build(store: Store, reference: Reference) -> None:
+    """Store the reference. A former or incomplete one is deleted first; records of others stay."""
+    await store.assemblies.delete_many(where=_DEMO_RECORDS)
+    await store.memories.delete_many(where=_DEMO_RECORDS)
+    total = len(reference.memories)
+    with progress("storing passages") as update:
+        await store.load(reference.memories, chunk=100, on_progress=lambda count: update(count, total))
+    with progress("grouping by topic"):
+        await store.assemblies.add_many(reference.assemblies)
 
 
-async def _ask(store: Store, question: str, told: _Told) -> dict[str, Any]:
-    hits = await store.memories.search(question, limit=SHOWN)
-    groups = await store.assemblies.search(question, limit=SHOWN)
-    if not told.quiet:
-        _show(question, hits, groups)
+async def _search(store: Store, question: str, *, quiet: bool) -> dict[str, Any]:
+    hits = await store.memories.search(question, limit=HITS)
+    topics = await store.assemblies.search(question, limit=HITS)
+    if not quiet:
+        _print_answer(question, hits, topics)
     return {
         "question": question,
         "hits": [
@@ -135,63 +133,62 @@ async def _ask(store: Store, question: str, told: _Told) -> dict[str, Any]:
         ],
         "assemblies": [
             {"score": hit.score, "id": hit.assembly.id, "name": hit.assembly.name, "members": hit.assembly.member_count}
-            for hit in groups
+            for hit in topics
         ],
     }
 
 
-def _show(question: str, hits: list[Hit], groups: list[AssemblyHit]) -> None:
-    say("")
-    say(question, style="bold")
-    made = table(">score", "passage")
+def _print_answer(question: str, hits: list[Hit], topics: list[AssemblyHit]) -> None:
+    print_line("")
+    print_line(question, style="bold")
+    grid = table(">score", "passage")
     for hit in hits:
         headings = hit.memory.metadata.get("headings")
-        where = " › ".join(map(str, headings)) if isinstance(headings, list) else hit.memory.id
-        text = Text(clean(where).replace('"', ""), style="cyan")
+        title = " › ".join(map(str, headings)) if isinstance(headings, list) else hit.memory.id
+        text = Text(clean(title).replace('"', ""), style="cyan")
         text.append(f"  {clean(hit.memory.id)}", style="dim")
         text.append("\n" + snippet(hit.memory.content, 150), style="default")
-        made.add_row(f"{hit.score:.3f}", text)
-    show_table(made)
-    named = ", ".join(f"{hit.assembly.name or hit.assembly.id} ({hit.score:.2f})" for hit in groups)
-    console().print(Text.assemble(("Topics: ", "dim"), clean(named)))
+        grid.add_row(score_text(hit.score), text)
+    print_table(grid)
+    names = ", ".join(f"{hit.assembly.name or hit.assembly.id} ({hit.score:.2f})" for hit in topics)
+    console().print(Text.assemble(("Topics: ", "dim"), clean(names)))
 
 
-def _look_again(file: Path, question: str, answer: dict[str, Any], told: _Told) -> dict[str, bool]:
-    """Have a new process check the file, and ask it the first question again."""
-    told.line("")
-    clean_there = bool(_elsewhere("check", file)[0]["clean"])
-    again = _elsewhere("search", file, "--limit", str(SHOWN), "--", question)
-    same = [hit["memory"]["id"] for hit in again] == [hit["id"] for hit in answer["hits"]] and all(
-        math.isclose(there["score"], here["score"], abs_tol=1e-6)
-        for there, here in zip(again, answer["hits"], strict=True)
+def _compare_in_new_process(file: Path, question: str, answer: dict[str, Any], *, quiet: bool) -> dict[str, bool]:
+    """Check the file in a new process, and compare its hits of the first question with *answer*."""
+    clean_file = bool(_run_command("check", file)[0]["clean"])
+    hits = _run_command("search", file, "--limit", str(HITS), "--", question)
+    same_hits = [hit["memory"]["id"] for hit in hits] == [hit["id"] for hit in answer["hits"]] and all(
+        math.isclose(new["score"], old["score"], abs_tol=1e-6) for new, old in zip(hits, answer["hits"], strict=True)
     )
-    said = "check finds nothing wrong" if clean_there else "check FINDS SOMETHING: memstore check"
-    told.line(
-        f"Opened again in a new process: {said}, and the first question {'has the same' if same else 'HAS OTHER'} hits."
-    )
-    return {"clean": clean_there, "same_hits": same}
+    if not quiet:
+        check = "check finds no damage" if clean_file else "check FINDS DAMAGE (run `memstore check`)"
+        search = "returns the same hits" if same_hits else "returns OTHER hits"
+        print_line("")
+        print_line(f"Opened again in a new process: {check}, and the first question {search}.")
+    return {"clean": clean_file, "same_hits": same_hits}
 
 
-def _elsewhere(command: str, file: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What a command prints as JSON Lines when a new process runs it."""
-    done = subprocesses.run("memstore.cli.main", command, "--json", "--file", str(file), *arguments)
-    if done.returncode not in (0, FOUND_SOMETHING):
-        why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise MemstoreError(f"a new process could not {command} {str(file)!r}: {why[0]}")
-    return [jsons.loads(text) for text in done.stdout.splitlines()]
+def _run_command(command: str, file: Path, *arguments: str) -> list[dict[str, Any]]:
+    """The JSON Lines that a command prints in a new process."""
+    process = subprocesses.run("memstore.cli.main", command, "--json", "--file", str(file), *arguments)
+    if process.returncode not in (0, PROBLEM):
+        error = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+        raise MemstoreError(f"`memstore {command}` failed on {str(file)!r} in a new process: {error[0]}")
+    return [json_module.loads(line) for line in process.stdout.splitlines()]
 
 
-def _say_what_next(file: Path, seconds: float) -> None:
-    quote = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
-    called = Path(sys.argv[0])
+def _print_next_steps(file: Path, seconds: float) -> None:
+    join = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
+    program = Path(sys.argv[0])
     if shutil.which("memstore"):
-        program = ["memstore"]
-    elif called.stem == "memstore" and called.is_file():
-        program = [str(called)]  # as it was called: the command of an environment that is not activated
+        prefix = ["memstore"]
+    elif program.stem == "memstore" and program.is_file():
+        prefix = [str(program)]  # the command of an environment that is not activated
     else:
-        program = [sys.executable, "-m", "memstore.cli.main"]
-    say(f"All of it took {seconds} s. The store is in {file}. To try on it:")
-    say("")
+        prefix = [sys.executable, "-m", "memstore.cli"]
+    print_line(f"Finished in {seconds} s. The store is {file}. Try:")
+    print_line("")
     for words in (
         ["search", "which operators bind tightest"],
         ["search", "how is it closed afterwards", "--tag", "topic:with"],
@@ -201,4 +198,4 @@ def _say_what_next(file: Path, seconds: float) -> None:
         ["map", "memstore-demo.html"],
         ["stats"],
     ):
-        say("  " + quote([*program, *words, "--file", str(file)]))
+        print_line("  " + join([*prefix, *words, "--file", str(file)]))

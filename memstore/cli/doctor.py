@@ -1,6 +1,6 @@
-"""The command `doctor`: what stands under the store on this machine, and what to do about what is wrong."""
+"""The command `doctor`: facts about Python, SQLite, FAISS, OpenMP and a file, with advice for each problem."""
 
-import json as jsons
+import json as json_module
 import platform
 import sys
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 import memstore
-from memstore import MemstoreError
-from memstore.cli import subprocesses
-from memstore.cli.jsonl import as_json
-from memstore.cli.maintenance import FOUND_SOMETHING
-from memstore.cli.options import AsJson, MaybeFile
-from memstore.cli.output import clean, number, say, say_json, show_table, size_text
+from memstore import MemstoreError, MissingFileError
+from memstore.cli import options, subprocesses
+from memstore.cli.exit_codes import PROBLEM
+from memstore.cli.jsonl import record_as_json
+from memstore.cli.output import print_json, print_line, print_table
+from memstore.cli.text import clean, quantity, size_text
 from memstore.database.engine import uri
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
@@ -31,21 +31,22 @@ _PACKAGES = (
     *("typer", "rich", "semantic-text-splitter", "wordllama", "pysqlite3"),
 )
 _EXTRAS = {
-    "wordllama": "'memstore[wordllama]' turns texts into vectors without a network",
-    "pysqlite3": "'memstore[sqlite]' brings a newer SQLite than many Pythons have",
+    "wordllama": "Optional: pip install 'memstore[wordllama]' to embed texts without a network.",
+    "pysqlite3": "Optional: pip install 'memstore[sqlite]' for a newer SQLite than many Pythons have.",
 }
+_NEWER_SQLITE = "Install a newer one with pip install 'memstore[sqlite]', or use a newer Python."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """One thing found out.
+    """One fact.
 
     Attributes:
-        section: what it is about.
-        name: what was looked at.
-        value: what was found.
+        section: the title it is listed under.
+        name: its name.
+        value: its value.
         state: `ok`, `note` (worth knowing, nothing to do) or `problem`.
-        advice: what a note means, or what to do about a problem.
+        advice: what a note means, or how to solve a problem.
     """
 
     section: str
@@ -55,161 +56,173 @@ class Fact:
     advice: str = ""
 
 
-def doctor(file: MaybeFile = None, json: AsJson = False) -> None:
-    """Say what memstore runs on here (SQLite, OpenMP, FAISS, versions; with --file that file) and what to mend.
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Makes the facts of one section."""
 
-    Exit code 3 if there is a problem. --json prints {"problems": how many, "facts": […]}.
+    title: str
+
+    def ok(self, name: str, value: str) -> Fact:
+        return Fact(section=self.title, name=name, value=value)
+
+    def note(self, name: str, value: str, advice: str) -> Fact:
+        """A note; without advice, a plain fact."""
+        return Fact(section=self.title, name=name, value=value, state="note" if advice else "ok", advice=advice)
+
+    def problem(self, name: str, value: str, advice: str = "") -> Fact:
+        return Fact(section=self.title, name=name, value=value, state="problem", advice=advice)
+
+    def require(self, name: str, value: str, condition: bool, advice: str) -> Fact:
+        """A problem with *advice* unless *condition* is true."""
+        return self.ok(name, value) if condition else self.problem(name, value, advice)
+
+
+def doctor(file: options.OptionalFile = None, json: options.Json = False) -> None:
+    """Check what memstore runs on: SQLite, FAISS, OpenMP, packages.
+
+    With --file also that file. Exit code 3 if there is a problem.
+
+    --json prints {"problems": number, "facts": […]}.
     """
     facts = [*_python(), *_sqlite(), *_faiss(), *(() if file is None else _file(file))]
     problems = [fact for fact in facts if fact.state == "problem"]
     if json:
-        say_json({"problems": len(problems), "facts": [as_json(fact) for fact in facts]})
+        print_json({"problems": len(problems), "facts": [record_as_json(fact) for fact in facts]})
     else:
-        _show(facts)
-        say("")
-        say(f"{number(len(problems), 'problem')}: see ✗ above" if problems else "no problems")
+        _print(facts)
+        print_line("")
+        print_line(f"{quantity(len(problems), 'problem')}, marked ✗" if problems else "no problems")
     if problems:
-        raise typer.Exit(FOUND_SOMETHING)
+        raise typer.Exit(PROBLEM)
 
 
-def _show(facts: list[Fact]) -> None:
+def _print(facts: list[Fact]) -> None:
     marks = {"ok": Text("✓", style="green"), "note": Text("!", style="yellow"), "problem": Text("✗", style="red")}
     for section in dict.fromkeys(fact.section for fact in facts):
-        say(section, style="bold")
+        print_line(section, style="bold")
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True)
-        grid.add_column(style="dim", no_wrap=True, min_width=18)
+        grid.add_column(style="dim", no_wrap=True, min_width=22)
         grid.add_column(overflow="fold")
         for fact in facts:
             if fact.section == section:
                 grid.add_row(marks[fact.state], fact.name, Text(clean(fact.value)))
                 if fact.advice:
                     grid.add_row("", "", Text(clean(fact.advice), style="italic"))
-        show_table(grid)
+        print_table(grid)
 
 
 def _python() -> Iterator[Fact]:
-    here = "Python and packages"
-    yield Fact(section=here, name="memstore", value=f"{memstore.__version__}, file revision {HEAD}")
-    yield Fact(section=here, name="Python", value=f"{platform.python_version()} at {sys.executable}")
-    yield Fact(section=here, name="platform", value=platform.platform())
+    section = _Section("Python and packages")
+    yield section.ok("memstore", f"{memstore.__version__}, file revision {HEAD}")
+    yield section.ok("Python", f"{platform.python_version()} at {sys.executable}")
+    yield section.ok("platform", platform.platform())
     for package in _PACKAGES:
         try:
-            yield Fact(section=here, name=package, value=version(package))
+            yield section.ok(package, version(package))
         except PackageNotFoundError:
             if package in _EXTRAS:
-                advice = f"optional: pip install {_EXTRAS[package]}"
-                yield Fact(section=here, name=package, value="not installed", state="note", advice=advice)
-            elif package != "faiss-cpu":  # conda calls it faiss; whether it can be imported is seen below
-                advice = f"pip install {package}"
-                yield Fact(section=here, name=package, value="not installed", state="problem", advice=advice)
+                yield section.note(package, "not installed", _EXTRAS[package])
+            elif package != "faiss-cpu":  # conda names it faiss; the section on FAISS imports it
+                yield section.problem(package, "not installed", f"Run pip install {package}.")
 
 
 def _sqlite() -> Iterator[Fact]:
-    here = "SQLite"
+    section = _Section("SQLite")
     with closing(sqlite3.connect(":memory:")) as connection:
 
-        def one(statement: str) -> object:
+        def value(statement: str) -> object:
             return connection.execute(statement).fetchone()[0]
 
-        source, secure_delete = one("SELECT sqlite_source_id()"), one("PRAGMA secure_delete")
-        options = [row[0] for row in connection.execute("PRAGMA compile_options")]
+        source, secure_delete = value("SELECT sqlite_source_id()"), int(str(value("PRAGMA secure_delete")))
+        compile_options = [row[0] for row in connection.execute("PRAGMA compile_options")]
         try:
-            has_json = one("SELECT json_extract('{\"a\": 1}', '$.a')") == 1
+            has_json = value("SELECT json_extract('{\"a\": 1}', '$.a')") == 1
         except sqlite3.OperationalError:
             has_json = False
-    least = ".".join(map(str, MINIMUM_SQLITE))
-    value = f"{sqlite3.sqlite_version}, of {'Python itself' if SOURCE == 'sqlite3' else SOURCE}"
-    yield _judged(here, "version", value, VERSION >= MINIMUM_SQLITE, f"memstore needs {least} or later: {_NEWER}")
-    yield Fact(section=here, name="library", value=_library())
-    yield Fact(section=here, name="source id", value=str(source))
-    thread = next((option for option in options if option.startswith("THREADSAFE")), "THREADSAFE not told")
-    yield _judged(here, "threads", thread, thread != "THREADSAFE=0", f"memstore uses threads: {_NEWER}")
-    yield _judged(here, "JSON functions", "present" if has_json else "absent", has_json, f"filters need them: {_NEWER}")
+    minimum = ".".join(map(str, MINIMUM_SQLITE))
+    origin = f"{sqlite3.sqlite_version}, from {'Python' if SOURCE == 'sqlite3' else SOURCE}"
+    yield section.require(
+        "version", origin, VERSION >= MINIMUM_SQLITE, f"memstore needs {minimum} or later. {_NEWER_SQLITE}"
+    )
+    yield section.ok("library", _library())
+    yield section.ok("source id", str(source))
+    threads = next((option for option in compile_options if option.startswith("THREADSAFE")), "THREADSAFE unknown")
+    yield section.require("threads", threads, threads != "THREADSAFE=0", f"memstore uses threads. {_NEWER_SQLITE}")
+    present = "present" if has_json else "absent"
+    yield section.require("JSON functions", present, has_json, f"Filters need them. {_NEWER_SQLITE}")
     if wal_reset_bug(VERSION):
-        yield Fact(
-            section=here,
-            name="WAL-reset bug",
-            value=f"SQLite {sqlite3.sqlite_version} has it",
-            state="note",
-            advice="a passive checkpoint may lose commits of another connection (3.7.0 to 3.51.2). memstore "
-            f"checkpoints with TRUNCATE only, which avoids it; other programs that write to the file may not: {_NEWER}",
+        yield section.note(
+            "WAL-reset bug",
+            f"present in SQLite {sqlite3.sqlite_version}",
+            "SQLite 3.7.0 to 3.51.2 can lose commits when a passive checkpoint overlaps a restart of the write-ahead "
+            "log. memstore checkpoints with TRUNCATE only, which is safe; other programs that write to the file may "
+            f"not. {_NEWER_SQLITE}",
         )
     else:
-        yield Fact(section=here, name="WAL-reset bug", value="fixed in this version")
-    words = {0: "off", 1: "on", 2: "fast"}
-    advice = "memstore sets it to fast: with it on, deleted vectors are written twice" if secure_delete == 1 else ""
-    value = f"{words.get(int(str(secure_delete)), secure_delete)} by default"
-    yield Fact(section=here, name="secure_delete", value=value, state="note" if advice else "ok", advice=advice)
-
-
-_NEWER = "pip install 'memstore[sqlite]' brings a newer one, and so may a newer Python"
+        yield section.ok("WAL-reset bug", "fixed in this version")
+    name = {0: "off", 1: "on", 2: "fast"}.get(secure_delete, str(secure_delete))
+    advice = "memstore sets it to fast: with it on, deleted vectors are written twice." if secure_delete == 1 else ""
+    yield section.note("secure_delete", f"{name} by default", advice)
 
 
 def _library() -> str:
-    """The file of the module that SQLite is reached by."""
+    """The file of Python's SQLite module."""
     module = sys.modules.get(f"{SOURCE}._sqlite3") or sys.modules.get("_sqlite3")
     return getattr(module, "__file__", None) or "built into Python"
 
 
-def _judged(section: str, name: str, value: str, fine: bool, advice: str) -> Fact:
-    state: Literal["ok", "problem"] = "ok" if fine else "problem"
-    return Fact(section=section, name=name, value=value, state=state, advice="" if fine else advice)
-
-
 def _faiss() -> Iterator[Fact]:
-    here = "FAISS and OpenMP"
-    loaded = openmp_runtimes()
-    yield Fact(
-        section=here,
-        name="in this process",
-        value=", ".join(map(describe_runtime, loaded)) or "no OpenMP runtime, as it should be",
-    )
-    done = subprocesses.run("memstore.cli.doctor_probe")
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        advice = "install faiss-cpu again; until then open stores with index=IndexOptions(engine='numpy')"
-        yield Fact(section=here, name="FAISS", value=f"loading it failed: {last[0]}", state="problem", advice=advice)
+    section = _Section("FAISS and OpenMP")
+    yield section.ok("in this process", _runtimes_text(openmp_runtimes()))
+    process = subprocesses.run("memstore.cli.doctor_probe")
+    if process.returncode != 0:
+        error = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+        yield section.problem(
+            "FAISS",
+            f"importing it failed: {error[0]}",
+            "Install faiss-cpu again; until then open stores with index=IndexOptions(engine='numpy').",
+        )
         return
-    found = jsons.loads(done.stdout)
-    why = found["conflict"] or found["error"]
-    if why is not None:
-        advice = "pip install faiss-cpu; until then stores are searched by NumPy, more slowly"
-        yield Fact(section=here, name="FAISS", value=why, state="problem", advice="" if found["conflict"] else advice)
+    probe = json_module.loads(process.stdout)
+    if probe["conflict"] is not None:
+        yield section.problem("FAISS", probe["conflict"])
+    elif probe["error"] is not None:
+        yield section.problem(
+            "FAISS", probe["error"], "Run pip install faiss-cpu; until then NumPy searches stores, more slowly."
+        )
     else:
-        yield Fact(section=here, name="FAISS", value=f"{found['version']}, built with {found['simd']}")
-        yield Fact(
-            section=here, name="OpenMP before it", value="\n".join(map(describe_runtime, found["before"])) or "none"
-        )
-        yield Fact(
-            section=here, name="OpenMP after it", value="\n".join(map(describe_runtime, found["after"])) or "none"
-        )
-        if len(found["after"]) > 1:
-            advice = "two of LLVM's or Intel's abort a process: install all from conda-forge, where they share one"
-            yield Fact(section=here, name="runtimes", value="more than one", state="note", advice=advice)
+        yield section.ok("FAISS", f"{probe['version']}, built with {probe['simd']}")
+        yield section.ok("OpenMP before FAISS", _runtimes_text(probe["before"]))
+        yield section.ok("OpenMP after FAISS", _runtimes_text(probe["after"]))
+        if len(probe["after"]) > 1:
+            yield section.note(
+                "runtimes",
+                "more than one",
+                "Two OpenMP runtimes of LLVM or Intel abort a process. Packages from conda-forge share one.",
+            )
     if faiss_bundles_libomp():
-        advice = "FAISS brings an LLVM runtime here, and a second one ends the process; NumPy searches instead"
-        yield Fact(
-            section=here,
-            name="loads by itself",
-            value="no, only with engine='faiss'",
-            state="note",
-            advice=advice,
+        yield section.note(
+            "loaded automatically",
+            "no, only with engine='faiss'",
+            "FAISS bundles an LLVM runtime here, and a second one aborts the process. NumPy searches instead.",
         )
     else:
-        yield Fact(
-            section=here, name="loads by itself", value="yes, as soon as a store has enough vectors to gain by it"
-        )
+        yield section.ok("loaded automatically", "yes, in stores with enough vectors to be faster")
+
+
+def _runtimes_text(runtimes: list[str]) -> str:
+    return "\n".join(map(describe_runtime, runtimes)) or "none"
 
 
 def _file(file: Path) -> Iterator[Fact]:
-    here = f"The file {file}"
+    section = _Section(f"File {file}")
     try:
         revision = inspect(str(file))
         if not file.exists():
-            raise memstore.MissingFileError("there is no such file: memstore add makes it")
+            raise MissingFileError("There is no such file. Create it with `memstore add`.")
     except MemstoreError as error:
-        yield Fact(section=here, name="can be opened", value=str(error), state="problem")
+        yield section.problem("can be opened", str(error))
         return
     with closing(sqlite3.connect(uri(str(file), "ro"), uri=True, timeout=10.0)) as connection:
 
@@ -217,21 +230,17 @@ def _file(file: Path) -> Iterator[Fact]:
             return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
         application, journal = int(str(pragma("application_id"))), str(pragma("journal_mode"))
-        pages, page, free = (int(str(pragma(name))) for name in ("page_count", "page_size", "freelist_count"))
-    fine = revision == HEAD
-    yield _judged(here, "revision", revision or "none yet", fine, f"this release writes {HEAD}: memstore migrate")
-    yield Fact(section=here, name="application id", value=f"{application:#x}{' (memstore)' * (revision is not None)}")
-    yield Fact(section=here, name="size", value=f"{size_text(pages * page)}, {pages:,} pages of {page:,} bytes")
-    free_advice = "memstore compact gives them back" if free * 4 > pages else ""
-    value = f"{size_text(free * page)} in {number(free, 'page')}"
-    yield Fact(section=here, name="free", value=value, state="note" if free_advice else "ok", advice=free_advice)
+        pages, page_size, free = (int(str(pragma(name))) for name in ("page_count", "page_size", "freelist_count"))
+    advice = f"This release needs revision {HEAD}. Run `memstore migrate`."
+    yield section.require("revision", revision or "none yet", revision == HEAD, advice)
+    yield section.ok("application id", f"{application:#x}{' (memstore)' * (revision is not None)}")
+    yield section.ok("size", f"{size_text(pages * page_size)}, {pages:,} pages of {page_size:,} bytes")
+    advice = "Run `memstore compact` to return it to the file system." if free * 4 > pages else ""
+    yield section.note("free space", f"{size_text(free * page_size)} in {quantity(free, 'page')}", advice)
     for suffix in ("-wal", "-shm"):
-        beside = file.with_name(file.name + suffix)
-        if beside.exists():
-            yield Fact(
-                section=here,
-                name=suffix,
-                value=f"{size_text(beside.stat().st_size)}: part of it; copy none without the other",
-            )
-    advice = "memstore sets WAL when it writes: memstore migrate does so now"
-    yield _judged(here, "journal mode", journal, journal == "wal", advice)
+        companion = file.with_name(file.name + suffix)
+        if companion.exists():
+            size = size_text(companion.stat().st_size)
+            yield section.ok(suffix, f"{size}; a part of the store: do not copy the file without it")
+    advice = "memstore uses WAL for writes. Run `memstore migrate` to set it."
+    yield section.require("journal mode", journal, journal == "wal", advice)

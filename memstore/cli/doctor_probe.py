@@ -1,4 +1,4 @@
-"""What loading FAISS does to a process: run as a process of its own by `doctor`, which stays clean."""
+"""Imports FAISS and reports the OpenMP runtimes before and after. `doctor` runs it in a process of its own."""
 
 import importlib
 import json
@@ -9,21 +9,21 @@ from memstore.index.openmp import faiss_conflict, openmp_runtimes
 
 
 def probe() -> dict[str, Any]:
-    """FAISS's version, what it was compiled with, and the OpenMP runtimes before and after it."""
-    found: dict[str, Any] = {
+    """The version of FAISS, its compile options, and the OpenMP runtimes before and after its import."""
+    report: dict[str, Any] = {
         "before": openmp_runtimes(),
         "conflict": faiss_conflict(),
         "error": None,
         "version": None,
     }
-    if found["conflict"] is None:
+    if report["conflict"] is None:
         try:
             faiss = importlib.import_module("faiss")
-            found["version"] = faiss.__version__
-            found["simd"] = faiss.get_compile_options().strip()
+            report["version"] = faiss.__version__
+            report["simd"] = faiss.get_compile_options().strip()
         except ImportError as error:
-            found["error"] = str(error)
-    return {**found, "after": openmp_runtimes()}
+            report["error"] = str(error)
+    return {**report, "after": openmp_runtimes()}
 
 
 if __name__ == "__main__":

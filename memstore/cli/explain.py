@@ -1,4 +1,4 @@
-"""The command that says why a memory ranks where it does."""
+"""The command that explains the rank of a memory in a search."""
 
 import asyncio
 from dataclasses import asdict
@@ -8,60 +8,46 @@ from typing import Annotated, Any
 import typer
 
 from memstore import Explanation
-from memstore.cli.options import (
-    AsJson,
-    Below,
-    Boost,
-    Embedder,
-    File,
-    InNamespace,
-    Limit,
-    MinScore,
-    Tagged,
-    Threshold,
-    Vector,
-    Weight,
-    Where,
-    activation_of,
-    namespace_of,
-    where_of,
-)
-from memstore.cli.output import say, say_json
-from memstore.cli.stores import searching
+from memstore.cli import options
+from memstore.cli.options import parse_boost, parse_namespace, parse_where
+from memstore.cli.output import print_json, print_line
+from memstore.cli.stores import open_for_search
 
 
 def explain(
-    id: Annotated[str, typer.Argument(help="The memory's id.", show_default=False)],
-    file: File,
-    text: Annotated[str | None, typer.Argument(help="What was looked for, in plain words.", show_default=False)] = None,
-    limit: Limit = 5,
-    tag: Tagged = None,
-    where: Where = None,
-    min_score: MinScore = None,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    lives_in: Annotated[
+    id: Annotated[str, typer.Argument(help="The id of the memory.", show_default=False)],
+    file: options.File,
+    text: Annotated[str | None, typer.Argument(help="The text of the search.", show_default=False)] = None,
+    limit: options.Limit = 5,
+    tag: options.TagFilter = None,
+    where: options.Where = None,
+    min_score: options.MinScore = None,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    memory_namespace: Annotated[
         str | None,
-        typer.Option("--in", metavar="A/B", help="The namespace the memory is in, where that is another."),
+        typer.Option("--in", metavar="A/B", help="The namespace of the memory; by default that of the search."),
     ] = None,
-    boost: Boost = False,
-    threshold: Threshold = None,
-    weight: Weight = None,
-    embedding: Vector = None,
-    embedder: Embedder = None,
-    json: AsJson = False,
+    boost: options.Boost = False,
+    threshold: options.Threshold = None,
+    weight: options.Weight = None,
+    embedding: options.Embedding = None,
+    embedder: options.Embedder = None,
+    json: options.Json = False,
 ) -> None:
-    """Say why a memory ranks where it does in a search, or what keeps it out of the hits.
+    """Explain the rank of a memory in a search.
 
-    Takes the options of search, and does that search once more.
+    Takes the options of `memstore search`, runs that search again, and prints the parts of the memory's score, or what
+    excludes it from the hits.
 
-    --json prints one object: rank, base_score, boost and score, reason, assemblies, exclusions, activated and plan.
+    --json prints one object: rank, base_score, boost, score, reason, assemblies, exclusions, activated and plan.
     """
-    filter, activation = where_of(where), activation_of(boost, threshold, weight)
+    filter, assembly_boost, path = parse_where(where), parse_boost(boost, threshold, weight), parse_namespace(namespace)
+    memory_path = None if memory_namespace is None else parse_namespace(memory_namespace, "--in")
 
     async def run() -> Explanation:
-        async with searching(file, embedder) as opened:
-            return await opened.store.namespace(*namespace_of(namespace)).memories.explain(
+        async with open_for_search(file, embedder) as opened:
+            return await opened.store.namespace(*path).memories.explain(
                 opened.query(text, embedding),
                 id,
                 limit,
@@ -69,19 +55,19 @@ def explain(
                 where=filter,
                 min_score=min_score,
                 recursive=recursive,
-                boost=activation,
-                namespace=None if lives_in is None else namespace_of(lives_in),
+                boost=assembly_boost,
+                namespace=memory_path,
             )
 
-    found = asyncio.run(run())
+    explanation = asyncio.run(run())
     if json:
-        say_json(_plain(asdict(found)))
+        print_json(_plain(asdict(explanation)))
     else:
-        say(str(found))
+        print_line(str(explanation))
 
 
 def _plain(value: Any) -> Any:
-    """*value* in JSON's types."""
+    """*value*, with all it contains, in JSON's types."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,298 +1,282 @@
-"""The commands of forgetting: forget, trash, untrash, purge, and prune for assemblies."""
+"""The commands on the trash, for memories and with --assemblies for assemblies: forget, trash, recover, purge."""
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
-from datetime import timedelta
-from pathlib import Path
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from memstore import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, Store, StoreNamespace
-from memstore.cli.jsonl import as_json, brief
-from memstore.cli.options import AsJson, Below, File, InNamespace, Where, namespace_of, refuse, where_of
-from memstore.cli.output import assembly_text, clean, memory_text, number, say, say_json, show_table, size_text, table
-from memstore.cli.stores import changing, looking
+from memstore import Assemblies, AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, Memories, StoreNamespace
+from memstore.cli import options
+from memstore.cli.jsonl import record_as_json, record_without_vector
+from memstore.cli.options import DURATION_HELP, parse_duration, parse_where, refuse
+from memstore.cli.output import assembly_text, memory_text, print_json, print_line, print_note, print_table, table
+from memstore.cli.stores import read_namespace, write_namespace
+from memstore.cli.text import clean, minute_text, quantity, size_text
 from memstore.models import TrashEntry
 
-SHOWN = 50
+ROWS = 50
 
-_UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_MEMORY_PANEL = "Criteria for memories"
+_ASSEMBLY_PANEL = "Criteria for assemblies"
 
-_FORM = "A number with s, m, h, d or w behind it: 90d."
-OlderThan = Annotated[
-    str | None, typer.Option("--older-than", metavar="TIME", help=f"Created longer ago than this. {_FORM}")
-]
-Any_ = Annotated[bool, typer.Option("--any", help="What meets any of the criteria, not only what meets all.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Move it to the trash. Without this nothing is changed.")]
-Actor = Annotated[str | None, typer.Option("--actor", help="Who asks for it; kept with each record.")]
-Reason = Annotated[str | None, typer.Option("--reason", help="Why; the criteria each met, if left out.")]
-Shown = Annotated[int, typer.Option("--limit", "-l", min=1, help="How many to show at most; all count.")]
-OfAssemblies = Annotated[bool, typer.Option("--assemblies", help="Assemblies instead of memories.")]
+
+def _duration(name: str, help: str, panel: str | None = None) -> Any:
+    return typer.Option(name, metavar="DURATION", help=f"{help} {DURATION_HELP}", rich_help_panel=panel)
 
 
 def forget(
-    file: File,
-    older_than: OlderThan = None,
-    unused_for: Annotated[
-        str | None, typer.Option("--unused-for", metavar="TIME", help="Not touched for longer than this.")
-    ] = None,
+    file: options.File,
+    assemblies: options.Assemblies = False,
+    older_than: Annotated[str | None, _duration("--older-than", "Created longer ago.")] = None,
+    unused_for: Annotated[str | None, _duration("--unused-for", "Not touched for longer.", _MEMORY_PANEL)] = None,
     importance_below: Annotated[
-        float | None, typer.Option("--importance-below", min=0, max=1, help="Of less importance.")
+        float | None,
+        typer.Option("--importance-below", min=0, max=1, help="Less important.", rich_help_panel=_MEMORY_PANEL),
     ] = None,
-    expires_within: Annotated[
-        str | None, typer.Option("--expires-within", metavar="TIME", help="To expire within this time.")
+    expires_within: Annotated[str | None, _duration("--expires-within", "Expires sooner.", _MEMORY_PANEL)] = None,
+    max_count: Annotated[
+        int | None,
+        typer.Option("--max-count", min=0, help="The number of memories to keep.", rich_help_panel=_MEMORY_PANEL),
     ] = None,
-    max_count: Annotated[int | None, typer.Option("--max-count", min=0, help="So many may stay.")] = None,
-    max_bytes: Annotated[int | None, typer.Option("--max-bytes", min=0, help="So many bytes may stay.")] = None,
-    where: Where = None,
-    any: Any_ = False,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    apply: Apply = False,
-    actor: Actor = None,
-    reason: Reason = None,
-    limit: Shown = SHOWN,
-    json: AsJson = False,
-) -> None:
-    """Say which memories would be forgotten, and why; with --apply move them to the trash.
-
-    Several criteria must all be met, unless --any is given. A budget (--max-count, --max-bytes) takes the least
-    important first, of equals the one unused for longest. Pinned memories never go. `memstore untrash` brings back what
-    was forgotten. --json prints a line each, {"id", "namespace", "reasons", "bytes"}, and then {"applied", "forgotten",
-    "bytes", "remaining"}.
-    """
-    policy = ForgetPolicy(
-        older_than=_span(older_than, "--older-than"),
-        unused_for=_span(unused_for, "--unused-for"),
-        importance_below=importance_below,
-        expires_within=_span(expires_within, "--expires-within"),
-        max_count=max_count,
-        max_bytes=max_bytes,
-        where=where_of(where),
-        match="any" if any else "all",
-    )
-
-    async def plan(place: StoreNamespace) -> ForgetPlan:
-        return await place.memories.plan_forget(policy, recursive=recursive)
-
-    async def carry_out(place: StoreNamespace, plan: ForgetPlan) -> int:
-        return await place.memories.forget(plan, actor=actor, reason=reason)
-
-    asyncio.run(_planned(_opened(file, apply), namespace, plan, carry_out if apply else None, limit, json=json))
-
-
-def prune(
-    file: File,
-    older_than: OlderThan = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option("--max-bytes", min=0, help="The bytes of memories to keep.", rich_help_panel=_MEMORY_PANEL),
+    ] = None,
     inactive_for: Annotated[
-        str | None, typer.Option("--inactive-for", metavar="TIME", help="Not activated for longer than this.")
+        str | None, _duration("--inactive-for", "Not activated for longer.", _ASSEMBLY_PANEL)
     ] = None,
     activated_fewer_than: Annotated[
-        int | None, typer.Option("--activated-fewer-than", min=1, help="Activated fewer times than this.")
+        int | None,
+        typer.Option("--activated-fewer-than", min=1, help="Activated fewer times.", rich_help_panel=_ASSEMBLY_PANEL),
     ] = None,
     members_below: Annotated[
-        int | None, typer.Option("--members-below", min=1, help="Of fewer members than this; 1 for the empty ones.")
+        int | None,
+        typer.Option(
+            "--members-below", min=1, help="Fewer members; 1 for empty assemblies.", rich_help_panel=_ASSEMBLY_PANEL
+        ),
     ] = None,
-    where: Where = None,
-    any: Any_ = False,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    apply: Apply = False,
-    actor: Actor = None,
-    reason: Reason = None,
-    limit: Shown = SHOWN,
-    json: AsJson = False,
+    where: options.Where = None,
+    any: Annotated[bool, typer.Option("--any", help="Records that meet any criterion, not all of them.")] = False,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Move them to the trash; else nothing is changed.")] = False,
+    actor: options.Actor = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Why; stored with the change. By default the criteria met.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="The highest number of rows to print.")] = ROWS,
+    json: options.Json = False,
 ) -> None:
-    """Say which assemblies would be forgotten, and why; with --apply move them to the trash. Their members stay.
+    """Move memories or assemblies to the trash by a policy.
 
-    Several criteria must all be met, unless --any is given. --json prints as `memstore forget` does.
+    Without --apply the command only lists what it would move, and why. A record must meet all criteria, or any with
+    --any. --max-count and --max-bytes select the least important memories first, and among equals those unused
+    longest. Pinned memories are never moved; members of a moved assembly stay. `memstore recover` brings records back
+    from the trash.
+
+    --json prints a line for each record, {"id", "namespace", "reasons", "bytes"}, and then {"applied", "forgotten",
+    "bytes", "remaining"}.
     """
-    policy = AssemblyForgetPolicy(
-        older_than=_span(older_than, "--older-than"),
-        inactive_for=_span(inactive_for, "--inactive-for"),
-        activated_fewer_than=activated_fewer_than,
-        members_below=members_below,
-        where=where_of(where),
-        match="any" if any else "all",
+    memory_criteria: dict[str, Any] = {
+        "unused_for": parse_duration(unused_for, "--unused-for"),
+        "importance_below": importance_below,
+        "expires_within": parse_duration(expires_within, "--expires-within"),
+        "max_count": max_count,
+        "max_bytes": max_bytes,
+    }
+    assembly_criteria: dict[str, Any] = {
+        "inactive_for": parse_duration(inactive_for, "--inactive-for"),
+        "activated_fewer_than": activated_fewer_than,
+        "members_below": members_below,
+    }
+    _check_criteria(memory_criteria if assemblies else assembly_criteria, assemblies=assemblies)
+    criteria: dict[str, Any] = {
+        "older_than": parse_duration(older_than, "--older-than"),
+        "where": parse_where(where),
+        "match": "any" if any else "all",
+    }
+    policy: Any = (
+        AssemblyForgetPolicy(**criteria, **assembly_criteria)
+        if assemblies
+        else ForgetPolicy(**criteria, **memory_criteria)
     )
 
-    async def plan(place: StoreNamespace) -> ForgetPlan:
-        return await place.assemblies.plan_forget(policy, recursive=recursive)
-
-    async def carry_out(place: StoreNamespace, plan: ForgetPlan) -> int:
-        return await place.assemblies.forget(plan, actor=actor, reason=reason)
-
-    asyncio.run(_planned(_opened(file, apply), namespace, plan, carry_out if apply else None, limit, json=json))
-
-
-def _opened(file: Path, apply: bool) -> AbstractAsyncContextManager[Store]:
-    return changing(file) if apply else looking(file)
-
-
-async def _planned(
-    opened: AbstractAsyncContextManager[Store],
-    namespace: str,
-    make: Callable[[StoreNamespace], Awaitable[ForgetPlan]],
-    carry_out: Callable[[StoreNamespace, ForgetPlan], Awaitable[int]] | None,
-    limit: int,
-    *,
-    json: bool,
-) -> None:
-    """Make a plan and show it; with *carry_out*, do it."""
-    async with opened as store:
-        place = store.namespace(*namespace_of(namespace))
-        plan = await make(place)
-        rows = [] if json else await _rows(store, plan, limit)
-        gone = None if carry_out is None else await carry_out(place, plan)
-    if json:
-        for each in plan.candidates:
-            say_json({"id": each.id, "namespace": each.namespace, "reasons": each.reasons, "bytes": each.bytes})
-        summary = {"forgotten": len(plan) if gone is None else gone, "bytes": plan.bytes, "remaining": plan.remaining}
-        say_json({"applied": gone is not None, **summary})
-        return
-    if rows:
-        made = table(plan.noun, "why", ">size")
-        for row in rows:
-            made.add_row(*row)
-        show_table(made)
-    _told(plan, gone, len(rows))
-
-
-async def _rows(store: Store, plan: ForgetPlan, limit: int) -> list[tuple[Text, str, str]]:
-    rows = []
-    for each in plan.candidates[:limit]:
-        place = store.namespace(*each.namespace)
-        if plan.noun == "memory":
-            shown = [memory_text(record) for record in (await place.memories.get_many([each.id])).values()]
+    async def run() -> None:
+        async with (write_namespace if apply else read_namespace)(file, namespace) as scope:
+            noun = _noun(scope, assemblies=assemblies)
+            plan = await noun.plan_forget(policy, recursive=recursive)
+            rows = [] if json else await _rows(scope, plan, limit)
+            count = await noun.forget(plan, actor=actor, reason=reason) if apply else None
+        if json:
+            _print_json(plan, count)
         else:
-            shown = [assembly_text(record) for record in (await place.assemblies.get_many([each.id])).values()]
-        rows.append((shown[0] if shown else Text(clean(each.id)), ", ".join(each.reasons), size_text(each.bytes)))
+            _print(plan, rows, count)
+
+    asyncio.run(run())
+
+
+def _check_criteria(other_criteria: dict[str, Any], *, assemblies: bool) -> None:
+    """Refuse the criteria of the other noun."""
+    for name, value in other_criteria.items():
+        if value is not None:
+            option = "--" + name.replace("_", "-")
+            raise refuse(
+                option, "It applies to memories, not to --assemblies." if assemblies else "It needs --assemblies."
+            )
+
+
+def _noun(scope: StoreNamespace, *, assemblies: bool) -> Any:
+    noun: Assemblies | Memories = scope.assemblies if assemblies else scope.memories
+    return noun
+
+
+def _print_json(plan: ForgetPlan, count: int | None) -> None:
+    for candidate in plan.candidates:
+        print_json(
+            {
+                "id": candidate.id,
+                "namespace": candidate.namespace,
+                "reasons": candidate.reasons,
+                "bytes": candidate.bytes,
+            }
+        )
+    forgotten = len(plan) if count is None else count
+    print_json({"applied": count is not None, "forgotten": forgotten, "bytes": plan.bytes, "remaining": plan.remaining})
+
+
+def _print(plan: ForgetPlan, rows: list[tuple[Text, str, str]], count: int | None) -> None:
+    """Print the plan; *count* is the number of records moved, or None if it was not applied."""
+    grid = table(plan.noun, "criteria met", ">size")
+    for row in rows:
+        grid.add_row(*row)
+    print_table(grid)
+    hidden = f" ({len(rows):,} listed)" if len(rows) < len(plan) else ""
+    if count is not None:
+        print_line(f"moved {quantity(count, plan.noun)} to the trash{hidden}, {plan.remaining:,} remain")
+    elif len(plan):
+        size = size_text(plan.bytes)
+        print_line(
+            f"would move {quantity(len(plan), plan.noun)} ({size}) to the trash{hidden}, {plan.remaining:,} remain"
+        )
+        print_note("nothing was changed; pass --apply to move them")
+    else:
+        print_line(f"nothing to forget, {plan.remaining:,} remain")
+
+
+async def _rows(scope: StoreNamespace, plan: ForgetPlan, limit: int) -> list[tuple[Text, str, str]]:
+    rows = []
+    prefix = plan.namespace
+    for candidate in plan.candidates[:limit]:
+        owner = scope.namespace(*candidate.namespace[len(prefix) :])
+        if plan.noun == "memory":
+            texts = [memory_text(record) for record in (await owner.memories.get_many([candidate.id])).values()]
+        else:
+            texts = [assembly_text(record) for record in (await owner.assemblies.get_many([candidate.id])).values()]
+        cell = texts[0] if texts else Text(clean(candidate.id))
+        rows.append((cell, ", ".join(candidate.reasons), size_text(candidate.bytes)))
     return rows
 
 
-def _told(plan: ForgetPlan, gone: int | None, shown: int) -> None:
-    many = number(len(plan), *_NOUNS[plan.noun])
-    more = f" ({shown:,} of them shown)" if shown < len(plan) else ""
-    if gone is not None:
-        say(f"moved {number(gone, *_NOUNS[plan.noun])} to the trash{more}; {plan.remaining:,} stay")
-    elif len(plan):
-        say(f"{many}{more} of {size_text(plan.bytes)} would go, {plan.remaining:,} would stay; nothing was changed")
-        say("--apply moves them to the trash", style="dim")
-    else:
-        say(f"nothing would go; {plan.remaining:,} would stay")
-
-
-_NOUNS = {"memory": ("memory", "memories"), "assembly": ("assembly", "assemblies")}
-
-
 def trash(
-    file: File,
-    assemblies: OfAssemblies = False,
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many at most.")] = 20,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+    file: options.File,
+    assemblies: options.Assemblies = False,
+    limit: options.ListLimit = 20,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """List what was forgotten and can be brought back, the latest first.
+    """List the trash, latest first.
 
-    --json prints a line each: {"at", "actor", "reason", "record"}, the record without its vector.
+    --json prints a line for each entry: {"at", "actor", "reason", "record"}, the record without its vector.
     """
 
     async def run() -> list[TrashEntry[Any]]:
-        async with looking(file) as store:
-            place = store.namespace(*namespace_of(namespace))
-            found: list[TrashEntry[Any]] = []
-            lying: Any = place.assemblies.trash() if assemblies else place.memories.trash()
-            async with aclosing(lying):
-                async for each in lying:
-                    found.append(each)
-                    if len(found) == limit:
-                        break
-            return found
+        entries: list[TrashEntry[Any]] = []
+        async with (
+            read_namespace(file, namespace) as scope,
+            aclosing(_noun(scope, assemblies=assemblies).trash()) as (iterator),
+        ):
+            async for entry in iterator:
+                entries.append(entry)
+                if len(entries) == limit:
+                    break
+        return entries
 
-    found = asyncio.run(run())
+    entries = asyncio.run(run())
     if json:
-        for each in found:
-            say_json({**as_json(each, without=frozenset({"record"})), "record": brief(each.record)})
+        for entry in entries:
+            fields = record_as_json(entry, without=frozenset({"record"}))
+            print_json({**fields, "record": record_without_vector(entry.record)})
         return
-    if not found:
-        say("the trash is empty")
-        return
-    made = table("assembly" if assemblies else "memory", "forgotten (UTC)", "by", "why")
-    for each in found:
-        text = assembly_text(each.record) if assemblies else memory_text(each.record)
-        who, why = Text(clean(each.actor or "")), Text(clean(each.reason or ""))
-        made.add_row(text, Text(f"{each.at:%Y-%m-%d %H:%M}", style="dim"), who, why)
-    show_table(made)
+    grid = table(_word(assemblies=assemblies), "forgotten (UTC)", "actor", "reason")
+    for entry in entries:
+        cell = assembly_text(entry.record) if assemblies else memory_text(entry.record)
+        time = Text(minute_text(entry.at), style="dim")
+        grid.add_row(cell, time, Text(clean(entry.actor or "")), Text(clean(entry.reason or "")))
+    print_table(grid)
+    print_note(
+        quantity(len(entries), _word(assemblies=assemblies)) + " in the trash" if entries else "the trash is empty"
+    )
 
 
-def untrash(
-    ids: Annotated[list[str], typer.Argument(help="Ids of what was forgotten.", show_default=False)],
-    file: File,
-    assemblies: OfAssemblies = False,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+def recover(
+    ids: Annotated[list[str], typer.Argument(help="The ids of records in the trash.", show_default=False)],
+    file: options.File,
+    assemblies: options.Assemblies = False,
+    actor: options.Actor = None,
+    reason: options.Reason = None,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """Bring back from the trash what was forgotten, all of it or nothing.
+    """Recover memories or assemblies from the trash.
 
-    (`memstore restore` is another thing: it puts a backup in the place of the whole file.) --json prints a line each:
-    the record without its vector.
+    All of them, or none if one is not in the trash. (`memstore restore` replaces the whole store with a backup.)
+
+    --json prints a line for each record, without its vector.
     """
 
     async def run() -> list[Any]:
-        async with changing(file) as store:
-            place = store.namespace(*namespace_of(namespace))
-            noun: Any = place.assemblies if assemblies else place.memories
-            return list(await noun.recover(ids))
+        async with write_namespace(file, namespace) as scope:
+            return list(await _noun(scope, assemblies=assemblies).recover(ids, actor=actor, reason=reason))
 
-    back = asyncio.run(run())
+    records = asyncio.run(run())
     if json:
-        for record in back:
-            say_json(brief(record))
+        for record in records:
+            print_json(record_without_vector(record))
     else:
-        say(f"brought back {number(len(back), *_NOUNS['assembly' if assemblies else 'memory'])}")
+        print_line(f"recovered {quantity(len(records), _word(assemblies=assemblies))}")
 
 
 def purge(
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="TIME", help=f"Forgotten longer ago; 0d for all. {_FORM}")
+        str, typer.Option("--older-than", metavar="DURATION", help=f"Forgotten longer ago; 0d for all. {DURATION_HELP}")
     ],
-    file: File,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    json: AsJson = False,
+    file: options.File,
+    assemblies: options.Assemblies = False,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    json: options.Json = False,
 ) -> None:
-    """End for good what has lain in the trash for so long. `memstore compact` then gives its room back to the disk.
+    """Delete old records in the trash permanently.
 
-    --json prints {"purged": how many}.
+    `memstore compact` then returns their space to the file system.
+
+    --json prints {"purged": number}.
     """
-    length = _span(older_than, "--older-than")
+    duration = parse_duration(older_than, "--older-than")
 
     async def run() -> int:
-        async with changing(file) as store:
-            place = store.namespace(*namespace_of(namespace))
-            memories = await place.memories.purge(older_than=length or 0, recursive=recursive)
-            return memories + await place.assemblies.purge(older_than=length or 0, recursive=recursive)
+        async with write_namespace(file, namespace) as scope:
+            purged: int = await _noun(scope, assemblies=assemblies).purge(older_than=duration, recursive=recursive)
+            return purged
 
-    gone = asyncio.run(run())
+    count = asyncio.run(run())
     if json:
-        say_json({"purged": gone})
+        print_json({"purged": count})
     else:
-        say(f"purged {number(gone, 'record')}")
+        print_line(f"purged {quantity(count, _word(assemblies=assemblies))}")
 
 
-def _span(text: str | None, option: str) -> timedelta | None:
-    """A span of time from a number and its unit; None for None."""
-    if text is None:
-        return None
-    found = _SPAN.fullmatch(text)
-    try:
-        if found is not None:
-            return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
-    except OverflowError:
-        pass
-    raise refuse(option, f"{text!r} is no time: write it as 90d, 12h, 30m or 45s")
+def _word(*, assemblies: bool) -> str:
+    return "assembly" if assemblies else "memory"

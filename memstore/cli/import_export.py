@@ -1,7 +1,7 @@
-"""The commands that bring records in and out: import and export."""
+"""The commands that move records in and out: import, export."""
 
 import asyncio
-import json
+import json as json_module
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -24,88 +24,80 @@ from memstore import (
     StoreNamespace,
     Transaction,
 )
-from memstore.cli.jsonl import Item, assembly_line, header, memory_line
-from memstore.cli.options import (
-    AsJson,
-    Curvature,
-    Dimension,
-    Embedder,
-    File,
-    GiveTags,
-    InNamespace,
-    Metric,
-    Namespace,
-    namespace_of,
-)
-from memstore.cli.output import json_line, number, progress, say, say_json
-from memstore.cli.sources import STDIN, Format, Reading
-from memstore.cli.stores import Opened, Wanted, looking, writing
+from memstore.cli import options
+from memstore.cli.jsonl import Item, assembly_line, memory_line, store_line
+from memstore.cli.options import NamespacePath, parse_namespace
+from memstore.cli.output import ProgressCallback, print_json, print_line, progress
+from memstore.cli.sources import STDIN, Format, Source
+from memstore.cli.stores import OpenStore, VectorOptions, open_or_create, open_read_only
+from memstore.cli.text import json_line, quantity
 from memstore.database.sqlite import sqlite3
 
 CHUNK = 500
-"""Records a transaction, at most."""
+"""Records of one transaction, at most."""
 
 MEMBERS = 20_000
-"""Members of assemblies from which on a transaction takes in no more."""
+"""Members after which a transaction takes no further assembly."""
+
+_RECORD_ERRORS = (InvalidError, DuplicateError, NotFoundError, EmbedderError)
+"""Errors that one record causes."""
 
 
 def import_(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Files; - is stdin, as JSON Lines.", show_default=False)
+        list[str], typer.Argument(metavar="SOURCE", help="Files; - is JSON Lines from stdin.", show_default=False)
     ],
-    file: File,
+    file: options.File,
     format: Annotated[
-        Format | None, typer.Option("--format", help="What they are; by their names if left out.")
+        Format | None, typer.Option("--format", help="Their format; by default that of their suffix.")
     ] = None,
-    tag: GiveTags = None,
-    upsert: Annotated[
-        bool, typer.Option("--upsert", help="Replace what has the same id, instead of stopping.")
-    ] = False,
-    namespace: InNamespace = "",
-    embedder: Embedder = None,
-    dimension: Dimension = None,
-    metric: Metric = None,
-    curvature: Curvature = None,
-    json: AsJson = False,
+    tag: options.Tags = None,
+    upsert: options.Upsert = False,
+    namespace: options.Namespace = "",
+    embedder: options.Embedder = None,
+    dimension: options.Dimension = None,
+    metric: options.Metric = None,
+    curvature: options.Curvature = None,
+    json: options.Json = False,
 ) -> None:
-    """Import JSON Lines (.jsonl, .ndjson), Markdown (.md) or text (.txt) files; a store that does not exist is made.
+    """Import JSON Lines, Markdown or text files.
 
-    A line of JSON is a memory, {"content": …} with any other field of one, or what export wrote, which comes back
-    with every field. Markdown and text are cut into passages; their ids are the file's name with a number. Everything
-    goes below --namespace. It commits every 500 records, so what was stored before an error stays. --json prints
-    one object with the counts.
+    The suffix decides: .jsonl, .ndjson, .md, .txt. A line of JSON is a memory, {"content": …} with any other field, or
+    a line of `memstore export`. Markdown and text are split into passages, whose ids are the name of the file and a
+    number. A missing store is created. Records are committed 500 at a time, so those before an error stay.
+
+    --json prints one object: the numbers of records.
     """
-    reading = Reading(sources, format)
-    wanted = Wanted(embedder=embedder, dimension=dimension, metric=metric, curvature=curvature)
-    path = namespace_of(namespace)
-    with closing(_Import(path, frozenset(tag or ()), upsert=upsert)) as work:
-        counts = asyncio.run(_import(reading, file, wanted, work))
+    source = Source(sources, format)
+    vectors = VectorOptions(embedder=embedder, dimension=dimension, metric=metric, curvature=curvature)
+    path = parse_namespace(namespace)
+    with closing(_Importer(path, frozenset(tag or ()), upsert=upsert)) as importer:
+        counts = asyncio.run(_import(source, file, vectors, importer))
     if json:
-        say_json(counts)
+        print_json(counts)
         return
-    say(
-        f"imported {number(counts['memories'], 'memory', 'memories')} "
-        f"and {number(counts['assemblies'], 'assembly', 'assemblies')} into {file}"
-    )
+    memories, assemblies = quantity(counts["memories"], "memory"), quantity(counts["assemblies"], "assembly")
+    print_line(f"imported {memories} and {assemblies} into {file}")
     if counts["without_embedding"]:
-        say(f"{number(counts['without_embedding'], 'memory has', 'memories have')} no embedding: no search finds them")
+        count = quantity(counts["without_embedding"], "memory has", "memories have")
+        print_line(f"{count} no embedding, so no search finds them")
     if counts["expired"]:
-        say(f"{number(counts['expired'], 'memory that had', 'memories that had')} expired were left out")
+        print_line(f"skipped {quantity(counts['expired'], 'expired memory', 'expired memories')}")
 
 
-class _Import:
-    """What is to be done with the items, and what was done so far."""
+class _Importer:
+    """Stores items in transactions of at most `CHUNK` records, below one namespace and with additional tags."""
 
-    def __init__(self, recursive: Namespace, tags: frozenset[str], *, upsert: bool) -> None:
-        self._below = recursive
+    def __init__(self, path: NamespacePath, tags: frozenset[str], *, upsert: bool) -> None:
+        self._path = path
         self._tags = tags
         self._upsert = upsert
-        self._mortal = _Mortal()
-        self._chunk: list[Item] = []  # what the transaction that comes next, or has failed, is made of
+        self._expiring = _ExpiringIds()
+        self._chunk: list[Item] = []  # the items of the current transaction, or of the one that failed
         self.counts = {"memories": 0, "assemblies": 0, "without_embedding": 0, "expired": 0}
 
-    async def memories(
-        self, opened: Opened, namespace: Namespace, items: Iterable[Item], done: Callable[[], None]
+    async def add_memories(
+        self, opened: OpenStore, namespace: NamespacePath, items: Iterable[Item], on_chunk: Callable[[], None]
     ) -> None:
         """Store memories of one namespace, chunk by chunk."""
         before = self.counts["memories"]
@@ -113,71 +105,73 @@ class _Import:
         def on_progress(stored: int) -> None:
             self.counts["memories"] = before + stored
             self._chunk.clear()
-            done()
+            on_chunk()
 
-        place = opened.store.namespace(*self._below, *namespace)
-        await place.load(self._fields(opened, items), chunk=CHUNK, upsert=self._upsert, on_progress=on_progress)
+        scope = opened.store.namespace(*self._path, *namespace)
+        await scope.load(self._memory_fields(opened, items), chunk=CHUNK, upsert=self._upsert, on_progress=on_progress)
 
-    def _fields(self, opened: Opened, items: Iterable[Item]) -> Iterator[dict[str, Any]]:
+    def _memory_fields(self, opened: OpenStore, items: Iterable[Item]) -> Iterator[dict[str, Any]]:
         for item in items:
-            fields, expires = item.fields, item.fields.get("expires_at")
-            if isinstance(expires, datetime) and expires.tzinfo is not None:
-                self._mortal.add(item.namespace, str(fields.get("id")))
-                if expires <= datetime.now(UTC):
+            fields, expires_at = item.fields, item.fields.get("expires_at")
+            if isinstance(expires_at, datetime) and expires_at.tzinfo is not None:
+                self._expiring.add(item.namespace, str(fields.get("id")))
+                if expires_at <= datetime.now(UTC):
                     self.counts["expired"] += 1
                     continue
-            if "embedding" not in fields and opened.refusal is not None:
-                raise EmbedderError(f"{item.place}: {opened.refusal}")
+            if "embedding" not in fields and opened.embedder_error is not None:
+                raise EmbedderError(f"{item.place}: {opened.embedder_error}")
             self.counts["without_embedding"] += fields.get("embedding", "") is None
-            self._chunk.append(replace(item, fields=self._tagged(fields)))
+            self._chunk.append(replace(item, fields=self._with_tags(fields)))
             yield self._chunk[-1].fields
 
-    async def assemblies(self, opened: Opened, namespace: Namespace, items: Iterable[Item]) -> None:
-        """Store assemblies of one namespace, all of a chunk or none; members that have expired since are left out."""
-        place = opened.store.namespace(*self._below, *namespace)
-        members = 0
+    async def add_assemblies(self, opened: OpenStore, namespace: NamespacePath, items: Iterable[Item]) -> None:
+        """Store assemblies of one namespace, a chunk in a transaction, without members that have expired."""
+        scope = opened.store.namespace(*self._path, *namespace)
+        member_count = 0
         for item in items:
-            fields = self._tagged(item.fields)
-            given = fields.get("members") or ()
-            gone = await self._expired(place, item.namespace, _texts(given))
-            if gone:
-                fields["members"] = [member for member in given if not (isinstance(member, str) and member in gone)]
+            fields = self._with_tags(item.fields)
+            members = fields.get("members") or ()
+            expired = await self._expired(scope, item.namespace, _strings(members))
+            if expired:
+                fields["members"] = [
+                    member for member in members if not (isinstance(member, str) and member in expired)
+                ]
             self._chunk.append(replace(item, fields=fields))
-            members += len(given) if isinstance(given, list) else 0
-            if len(self._chunk) == CHUNK or members >= MEMBERS:
-                await self._store_assemblies(place)
-                members = 0
-        await self._store_assemblies(place)
+            member_count += len(members) if isinstance(members, list) else 0
+            if len(self._chunk) == CHUNK or member_count >= MEMBERS:
+                await self._commit_assemblies(scope)
+                member_count = 0
+        await self._commit_assemblies(scope)
 
-    async def _store_assemblies(self, place: StoreNamespace) -> None:
-        store = place.assemblies.upsert_many if self._upsert else place.assemblies.add_many
-        self.counts["assemblies"] += len(await store([item.fields for item in self._chunk]))
+    async def _commit_assemblies(self, scope: StoreNamespace) -> None:
+        write = scope.assemblies.upsert_many if self._upsert else scope.assemblies.add_many
+        self.counts["assemblies"] += len(await write([item.fields for item in self._chunk]))
         self._chunk.clear()
 
-    async def _expired(self, place: StoreNamespace, namespace: Namespace, members: list[str]) -> set[str]:
-        """Those of *members* that were to be imported, and are not there because their time has come."""
-        gone: set[str] = set()
-        mortal = self._mortal.among(namespace, members)
-        while some := list(islice(mortal, CHUNK)):
-            gone.update(set(some) - (await place.memories.get_many(some)).keys())
-        return gone
+    async def _expired(self, scope: StoreNamespace, namespace: NamespacePath, members: list[str]) -> set[str]:
+        """Those of *members* that the import contains and that have expired."""
+        expired: set[str] = set()
+        candidates = self._expiring.select(namespace, members)
+        while batch := list(islice(candidates, CHUNK)):
+            expired.update(set(batch) - (await scope.memories.get_many(batch)).keys())
+        return expired
 
-    async def culprit(self, store: Store) -> tuple[str, MemstoreError] | None:
-        """The record that keeps the last chunk from being stored: where it is, and why; None where each could be.
+    async def invalid_item(self, store: Store) -> tuple[str, MemstoreError] | None:
+        """The place of the item that makes the last chunk fail, and its error; None if each can be stored alone.
 
-        They are stored one by one, and none of it is kept.
+        Tries the items one by one in a transaction that is rolled back.
         """
-        found = None
-        with suppress(_NothingKeptError):
+        failure = None
+        with suppress(_RollbackError):
             async with store.transaction() as tx:
-                found = await self._refused(tx)
-                raise _NothingKeptError
-        return found
+                failure = await self._first_failure(tx)
+                raise _RollbackError
+        return failure
 
-    async def _refused(self, tx: Transaction) -> tuple[str, MemstoreError] | None:
+    async def _first_failure(self, tx: Transaction) -> tuple[str, MemstoreError] | None:
         for item in self._chunk:
-            face = tx.namespace(*self._below, *item.namespace)
-            noun = face.memories if item.kind == "memory" else face.assemblies
+            scope = tx.namespace(*self._path, *item.namespace)
+            noun = scope.memories if item.kind == "memory" else scope.assemblies
             try:
                 await (noun.upsert_many if self._upsert else noun.add_many)([item.fields])
             except MemstoreError as error:
@@ -185,130 +179,124 @@ class _Import:
         return None
 
     def close(self) -> None:
-        """Forget what was kept on disk."""
-        self._mortal.close()
+        """Delete the temporary table of expiring memories."""
+        self._expiring.close()
 
-    def _tagged(self, fields: dict[str, Any]) -> dict[str, Any]:
-        given = fields.get("tags")
-        if not self._tags or (given and _texts(given) != given):  # what is no list of texts is the store's to refuse
+    def _with_tags(self, fields: dict[str, Any]) -> dict[str, Any]:
+        tags = fields.get("tags")
+        if not self._tags or (tags and _strings(tags) != tags):  # the store refuses what is not a list of strings
             return dict(fields)
-        return {**fields, "tags": self._tags.union(given or ())}
+        return {**fields, "tags": self._tags.union(tags or ())}
 
 
-def _texts(value: object) -> list[str]:
-    """The texts in a list; nothing where it is none."""
+def _strings(value: object) -> list[str]:
+    """The strings in a list; an empty list for any other value."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-_OF_A_RECORD = (InvalidError, DuplicateError, NotFoundError, EmbedderError)
+class _RollbackError(Exception):
+    """Rolls a transaction back."""
 
 
-class _NothingKeptError(Exception):
-    """Ends a transaction without its changes."""
+class _ExpiringIds:
+    """The imported memories that have an expiry time: an assembly may name them after they have expired.
 
-
-class _Mortal:
-    """The memories of an import that may expire before an assembly is made of them: on disk, be they ever so many."""
+    They are in a temporary SQLite database, because an import may have any number of them.
+    """
 
     def __init__(self) -> None:
-        self._base = sqlite3.connect("", isolation_level=None)
-        self._base.execute("CREATE TABLE mortal (place TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._connection = sqlite3.connect("", isolation_level=None)
+        self._connection.execute("CREATE TABLE expiring (key TEXT PRIMARY KEY) WITHOUT ROWID")
 
-    def add(self, namespace: Namespace, id: str) -> None:
-        self._base.execute("INSERT OR IGNORE INTO mortal VALUES (?)", (_key(namespace, id),))
+    def add(self, namespace: NamespacePath, id: str) -> None:
+        self._connection.execute("INSERT OR IGNORE INTO expiring VALUES (?)", (_key(namespace, id),))
 
-    def among(self, namespace: Namespace, ids: Iterable[str]) -> Iterator[str]:
-        """Those of *ids* that may."""
-        find = "SELECT 1 FROM mortal WHERE place = ?"
-        return (id for id in ids if self._base.execute(find, (_key(namespace, id),)).fetchone())
+    def select(self, namespace: NamespacePath, ids: Iterable[str]) -> Iterator[str]:
+        """Those of *ids* that are in the table."""
+        statement = "SELECT 1 FROM expiring WHERE key = ?"
+        return (id for id in ids if self._connection.execute(statement, (_key(namespace, id),)).fetchone())
 
     def close(self) -> None:
-        self._base.close()
+        self._connection.close()
 
 
-def _key(namespace: Namespace, id: object) -> str:
-    return json.dumps([*namespace, id])  # ASCII: an id that is no UTF-8 is for the store to refuse
+def _key(namespace: NamespacePath, id: object) -> str:
+    return json_module.dumps(
+        [*namespace, id]
+    )  # ASCII, so that an invalid id gets as far as the store, which refuses it
 
 
-async def _import(reading: Reading, file: Path, wanted: Wanted, work: _Import) -> dict[str, int]:
-    items = iter(reading)
+async def _import(source: Source, file: Path, vectors: VectorOptions, importer: _Importer) -> dict[str, int]:
+    items = iter(source)
     first = next(items, None)
     if first is None:
-        raise InvalidError("there is nothing in there to import")
-    async with writing(file, _settled(wanted, first), like=first.fields if first.kind == "store" else None) as opened:
-        with progress() as bar:
-            task = bar.add_task("importing", total=reading.total)
+        raise InvalidError("Nothing to import: the input is empty.")
+    header = first.fields if first.kind == "store" else None
+    async with open_or_create(file, _with_input_size(vectors, first), header=header) as opened:
+        with progress("importing") as update:
             try:
-                await _store(opened, chain([first], items), work, lambda: bar.update(task, completed=reading.done))
+                await _store(opened, chain([first], items), importer, lambda: update(source.done, source.total))
             except MemstoreError as error:
                 cause = error.__cause__ if isinstance(error, LoadError) else error
-                culprit = await work.culprit(opened.store) if isinstance(cause, _OF_A_RECORD) else None
-                cause = culprit[1] if culprit else cause or error
-                raise _stopped(cause, culprit[0] if culprit else reading.place, work.counts) from cause
-    return work.counts
+                failure = await importer.invalid_item(opened.store) if isinstance(cause, _RECORD_ERRORS) else None
+                cause = failure[1] if failure else cause or error
+                raise _import_error(cause, failure[0] if failure else source.place, importer.counts) from cause
+    return importer.counts
 
 
-def _settled(wanted: Wanted, first: Item) -> Wanted:
-    """What to make a new file like: where nobody said it, like the first record's own embedding."""
+def _with_input_size(vectors: VectorOptions, first: Item) -> VectorOptions:
+    """*vectors* with the dimension of the first item, which a new file gets if no option sets it."""
     embedding = first.fields.get("embedding") if first.kind == "memory" else None
-    return replace(wanted, given=len(embedding)) if isinstance(embedding, list) else wanted
+    return replace(vectors, input_size=len(embedding)) if isinstance(embedding, list) else vectors
 
 
-async def _store(opened: Opened, items: Iterable[Item], work: _Import, done: Callable[[], None]) -> None:
+async def _store(opened: OpenStore, items: Iterable[Item], importer: _Importer, on_chunk: Callable[[], None]) -> None:
     for (kind, namespace), group in groupby(items, key=lambda item: (item.kind, item.namespace)):
         if kind == "memory":
-            await work.memories(opened, namespace, group, done)
+            await importer.add_memories(opened, namespace, group, on_chunk)
         elif kind == "assembly":
-            await work.assemblies(opened, namespace, group)
+            await importer.add_assemblies(opened, namespace, group)
 
 
-def _stopped(cause: BaseException, place: str, counts: dict[str, int]) -> LoadError:
-    """The error that tells why an import stopped, at which line, and what is stored."""
-    where = "" if str(cause).startswith(place) else f"{place}: "
+def _import_error(cause: BaseException, place: str, counts: dict[str, int]) -> LoadError:
+    """The error of an import: the line, the cause, and how many records are stored."""
+    prefix = "" if str(cause).startswith(place) else f"{place}: "
     stored = counts["memories"] + counts["assemblies"]
-    told = LoadError(
-        f"{where}{cause}; {number(stored, 'record')} before it {'is' if stored == 1 else 'are'} stored, "
-        f"in chunks of at most {CHUNK}",
-        stored=stored,
+    verb = "is" if stored == 1 else "are"
+    error = LoadError(
+        f"{prefix}{str(cause).rstrip('.')}. {quantity(stored, 'record')} before it {verb} stored.", stored=stored
     )
     for note in getattr(cause, "__notes__", ()):
-        told.add_note(note)
-    return told
+        error.add_note(note)
+    return error
 
 
 def export(
-    file: File,
+    file: options.File,
     target: Annotated[
         str, typer.Argument(help="The file to write; it must not exist. - is stdout.", show_default=False)
     ] = STDIN,
-    namespace: InNamespace = "",
+    namespace: options.Namespace = "",
 ) -> None:
-    """Write the store, or a namespace and all below it, as JSON Lines: import brings every field back.
+    """Export the store as JSON Lines.
 
-    Memories come before assemblies, namespace by namespace, a page at a time: other processes may write meanwhile, and
-    what they change may be in it or not. backup copies one moment.
+    `memstore import` restores every field. With --namespace the export contains that namespace and all below it.
+    Records are read in pages, so an export does not show one moment while others write; `memstore backup` does.
     """
-    path = namespace_of(namespace)
+    path = parse_namespace(namespace)
     if target == STDIN:
         asyncio.run(_export(file, path, sys.stdout, None))
         return
-    with _created(Path(target)) as out, progress() as bar:
-        task = bar.add_task("exporting", total=None)
-        counts = asyncio.run(
-            _export(file, path, out, lambda done, total: bar.update(task, completed=done, total=total))
-        )
-    memories, assemblies = counts
-    say(
-        f"exported {number(memories, 'memory', 'memories')} and {number(assemblies, 'assembly', 'assemblies')} "
-        f"to {target}"
-    )
+    with _new_file(Path(target)) as out, progress("exporting") as update:
+        memories, assemblies = asyncio.run(_export(file, path, out, update))
+    print_line(f"exported {quantity(memories, 'memory')} and {quantity(assemblies, 'assembly')} to {target}")
 
 
 @contextmanager
-def _created(path: Path) -> Iterator[TextIO]:
-    """A new file, which is gone again if the block raises."""
+def _new_file(path: Path) -> Iterator[TextIO]:
+    """A new file, which is deleted if the block raises."""
     if path.exists():
-        raise InvalidError(f"{str(path)!r} exists, and export overwrites nothing: give another path")
+        raise InvalidError(f"{str(path)!r} exists, and export does not overwrite files. Pass another path.")
     with path.open("x", encoding="utf-8", newline="\n") as out:
         try:
             yield out
@@ -318,13 +306,13 @@ def _created(path: Path) -> Iterator[TextIO]:
 
 
 async def _export(
-    file: Path, namespace: Namespace, out: TextIO, on_progress: Callable[[int, int], None] | None
+    file: Path, path: NamespacePath, out: TextIO, on_progress: ProgressCallback | None
 ) -> tuple[int, int]:
     memories = assemblies = 0
-    async with looking(file) as store:
-        top = store.namespace(*namespace)
-        total = await top.memories.count(recursive=True) + await top.assemblies.count(recursive=True)
-        async for line in _lines(store, namespace):
+    async with open_read_only(file) as store:
+        scope = store.namespace(*path)
+        total = await scope.memories.count(recursive=True) + await scope.assemblies.count(recursive=True)
+        async for line in _lines(store, path):
             out.write(json_line(line))
             memories += line["kind"] == "memory"
             assemblies += line["kind"] == "assembly"
@@ -333,11 +321,11 @@ async def _export(
     return memories, assemblies
 
 
-async def _lines(store: Store, top: Namespace) -> AsyncIterator[dict[str, Any]]:
-    yield await header(store)
-    for namespace in await store.namespaces(top):
-        place = store.namespace(*namespace)
-        async for memory in place.memories.list():
+async def _lines(store: Store, path: NamespacePath) -> AsyncIterator[dict[str, Any]]:
+    yield await store_line(store)
+    for namespace in await store.namespaces(path):
+        scope = store.namespace(*namespace)
+        async for memory in scope.memories.list():
             yield memory_line(memory)
-        async for assembly in place.assemblies.list():
-            yield assembly_line(assembly, [member async for member in place.assemblies.members(assembly.id)])
+        async for assembly in scope.assemblies.list():
+            yield assembly_line(assembly, [member async for member in scope.assemblies.members(assembly.id)])

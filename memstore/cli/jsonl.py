@@ -1,9 +1,9 @@
-"""Records as JSON and back: the lines of `export` and `import`, and what `--json` prints.
+"""Records as JSON and back: the lines of `export` and `import`, and the output of `--json`.
 
 A line of an export is one JSON object: first the store (`"kind": "store"`, with dimension, metric, embedder, and the
-curvature of a hyperbolic space), then memories and assemblies, each with every field it was given. What the store
-computes (composite, member count, revision) is computed again. Times are ISO 8601 with microseconds and zone; an
-embedding is a list of numbers, each float32 written with the digits of the double it equals, so that no bit is lost.
+curvature of a hyperbolic space), then memories and assemblies, with every field that `add` accepts. Fields that the
+store computes (composite, member count, revision) are left out. Times are ISO 8601 with microseconds and zone. An
+embedding is a list of numbers; each float32 has the digits of the double it equals, so that no bit is lost.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from memstore import Assembly, InvalidError, Memory, Store
-from memstore.cli.options import Namespace
+from memstore.cli.options import NamespacePath
 from memstore.errors import short_repr
 from memstore.models.fields import TIMES, computed
 
@@ -25,23 +25,23 @@ Kind = Literal["store", "memory", "assembly"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing to import.
+    """One line or passage to import.
 
     Attributes:
-        kind: what it is.
-        namespace: where it goes.
-        fields: the keyword names of the noun's `add`, with their values.
-        place: where it was read, for messages.
+        kind: `store` for the first line of an export, else the noun.
+        namespace: the namespace of the record, below that of the import.
+        fields: the keyword arguments of the noun's `add`, with their values.
+        place: the file and line it comes from, for messages.
     """
 
     kind: Kind
-    namespace: Namespace = ()
+    namespace: NamespacePath = ()
     fields: dict[str, Any]
     place: str
 
 
-def as_json(record: object, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The fields of a record of memstore, in JSON's types; those named in *without* left out."""
+def record_as_json(record: object, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The fields of a record of memstore in JSON's types, except those named in *without*."""
     return {
         field.name: value_as_json(getattr(record, field.name))
         for field in fields(record)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def as_json(record: object, *, without: frozenset[str] = frozenset()) -> dict[st
 
 
 def value_as_json(value: Any) -> Any:
-    """The value of a field, in JSON's types."""
+    """The value of a field in JSON's types."""
     if isinstance(value, np.ndarray | tuple):
         return list(value) if isinstance(value, tuple) else value.tolist()
     if isinstance(value, frozenset):
@@ -60,13 +60,13 @@ def value_as_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
-def brief(record: Memory | Assembly) -> dict[str, Any]:
-    """A record as JSON without its vector: what lists and searches print."""
-    return as_json(record, without=frozenset({"embedding", "composite"}))
+def record_without_vector(record: Memory | Assembly) -> dict[str, Any]:
+    """A record as JSON without its embedding or composite."""
+    return record_as_json(record, without=frozenset({"embedding", "composite"}))
 
 
-async def header(store: Store) -> dict[str, Any]:
-    """The first line of an export: what a new file needs to know of this one."""
+async def store_line(store: Store) -> dict[str, Any]:
+    """The first line of an export: the settings that a new file needs."""
     stats = await store.stats()
     return {
         "kind": "store",
@@ -80,45 +80,48 @@ async def header(store: Store) -> dict[str, Any]:
 
 def memory_line(memory: Memory) -> dict[str, Any]:
     """A memory as a line of an export."""
-    return {"kind": "memory", **as_json(memory)}
+    return {"kind": "memory", **record_as_json(memory)}
 
 
 def assembly_line(assembly: Assembly, members: list[str]) -> dict[str, Any]:
     """An assembly as a line of an export."""
-    return {"kind": "assembly", **as_json(assembly, without=computed("assembly")), "members": members}
+    return {"kind": "assembly", **record_as_json(assembly, without=computed("assembly")), "members": members}
 
 
-def item_of(line: object, place: str) -> Item:
-    """What a line of JSON describes; a line that names no kind is a memory.
+def parse_item(line: object, place: str) -> Item:
+    """The item that a line of JSON describes; without a `kind` it is a memory.
 
     Raises:
-        InvalidError: it is no object, or of another kind or format; *place* is in the message.
+        InvalidError: it is not an object, or of an unknown kind or format; the message starts with *place*.
     """
     if not isinstance(line, dict):
-        raise InvalidError(f'{place}: one line is one JSON object, such as {{"content": "a text"}}')
+        raise InvalidError(f'{place}: Expected one JSON object a line, such as {{"content": "a text"}}.')
     values = dict(line)
     kind = values.pop("kind", "memory")
     if kind not in ("store", "memory", "assembly"):
-        raise InvalidError(f"{place}: kind is 'memory' or 'assembly'; got {short_repr(kind)}")
+        raise InvalidError(f"{place}: Invalid kind: expected 'memory' or 'assembly', got {short_repr(kind)}.")
     if kind == "store" and values.get("format") != FORMAT:
         raise InvalidError(
-            f"{place}: an export of format {short_repr(values.get('format'))}; this release reads {FORMAT}"
+            f"{place}: Unsupported export: this release reads format {FORMAT}, got format "
+            f"{short_repr(values.get('format'))}."
         )
     if kind == "memory" and "content" not in values:
-        fields = ", ".join(map(short_repr, list(values)[:20])) or "no field"
-        raise InvalidError(f"{place}: a memory has its text in 'content'; this one has {fields}")
+        names = ", ".join(map(short_repr, list(values)[:20])) or "none"
+        raise InvalidError(f"{place}: A memory needs the field 'content'; its fields are: {names}.")
     namespace = values.pop("namespace", [])
     if not isinstance(namespace, list) or not all(isinstance(part, str) for part in namespace):
-        raise InvalidError(f"{place}: namespace is a list of texts; got {short_repr(namespace)}")
-    return Item(kind=kind, namespace=tuple(namespace), fields=_read(values, place), place=place)
+        raise InvalidError(f"{place}: Invalid namespace: expected a list of strings, got {short_repr(namespace)}.")
+    return Item(kind=kind, namespace=tuple(namespace), fields=_with_times(values, place), place=place)
 
 
-def _read(values: Mapping[str, Any], place: str) -> dict[str, Any]:
-    read = dict(values)
-    for name in TIMES & read.keys():
-        if isinstance(read[name], str):
+def _with_times(values: Mapping[str, Any], place: str) -> dict[str, Any]:
+    parsed = dict(values)
+    for name in TIMES & parsed.keys():
+        if isinstance(parsed[name], str):
             try:
-                read[name] = datetime.fromisoformat(read[name])
+                parsed[name] = datetime.fromisoformat(parsed[name])
             except ValueError as error:
-                raise InvalidError(f"{place}: {name} is a time in ISO 8601; got {short_repr(read[name])}") from error
-    return read
+                raise InvalidError(
+                    f"{place}: Invalid {name}: expected a time in ISO 8601, got {short_repr(parsed[name])}."
+                ) from error
+    return parsed

@@ -1,20 +1,20 @@
-"""The entry point. It imports nothing of the extra `cli`, so that it can say that the extra is missing."""
+"""The entry point. Imports nothing of the extra `cli`, so that it can report that the extra is missing."""
 
 import sys
 
-_EXTRA = ("click", "rich", "typer")
+_EXTRA = ("click", "markdown_it", "rich", "semantic_text_splitter", "typer")
 
 
 def run() -> None:
     """Run the command line and exit with its code."""
     try:
-        from memstore.cli.app import app  # not at the top: typer and rich are an optional extra
+        from memstore.cli.app import app  # not at the top: typer is an optional extra
 
         app(prog_name="memstore")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        sys.exit("the command line needs: pip install 'memstore[cli]'")
+        sys.exit("The command line needs an extra: pip install 'memstore[cli]'")
     except KeyboardInterrupt:  # before a command began
         sys.exit(130)
 

@@ -1,4 +1,4 @@
-"""The commands on the file: stats, check, repair, compact, optimize, migrate."""
+"""The commands that maintain a store: stats, check, repair, compact, optimize, migrate."""
 
 import asyncio
 import math
@@ -6,55 +6,22 @@ import math
 import numpy as np
 import typer
 
+import memstore
 from memstore import MissingFileError, Store
-from memstore import migrate as bring_up_to_date
-from memstore.cli.jsonl import as_json
-from memstore.cli.options import AsJson, File, namespace_text
-from memstore.cli.output import number, progress, say, say_json, show_fields, show_findings, size_text, space_text
-from memstore.cli.stores import changing, looking
+from memstore.cli import options
+from memstore.cli.exit_codes import PROBLEM
+from memstore.cli.jsonl import record_as_json
+from memstore.cli.options import format_namespace
+from memstore.cli.output import print_fields, print_findings, print_json, print_line, print_result, progress
+from memstore.cli.stores import open_existing, open_read_only
+from memstore.cli.text import quantity, size_text, space_text
 from memstore.database.inspect import inspect
 from memstore.models import Finding, RepairReport, Stats
 
-FOUND_SOMETHING = 3
-SHOWN_NAMESPACES = 8
+NAMESPACES = 8
+"""Namespaces that `stats` names."""
 
-
-def stats(file: File, json: AsJson = False) -> None:
-    """Say what the store holds.
-
-    --json prints one object, sizes in bytes.
-    """
-
-    async def run() -> tuple[Stats, list[tuple[str, ...]]]:
-        async with looking(file) as store:
-            return await store.stats(), await store.namespaces()
-
-    found, namespaces = asyncio.run(run())
-    if json:
-        say_json({name: value for name, value in as_json(found).items() if name not in _UNLOADED})
-        return
-    named = [namespace_text(n) or "(root)" for n in namespaces[:SHOWN_NAMESPACES]]
-    more = ["…"] * (len(namespaces) > SHOWN_NAMESPACES)
-    show_fields(
-        {
-            "file": found.path,
-            "size": size_text(found.file_bytes)
-            + (f", and {size_text(found.wal_bytes)} not yet written back" if found.wal_bytes else ""),
-            "memories": f"{found.memories:,}, {found.vectors:,} with an embedding",
-            "assemblies": f"{found.assemblies:,}",
-            "tags": f"{found.tags:,}",
-            "trash": number(found.trashed, "record") if found.trashed else None,
-            "namespaces": f"{found.namespaces:,}: {', '.join(named + more)}" if named else "0",
-            "embeddings": space_text(found),
-            "embedder": found.embedder or "none named",
-            "search graph": f"{size_text(found.snapshot_bytes)} stored" if found.snapshot_bytes else "none stored",
-            "indexed metadata": ", ".join(found.indexed_metadata) or "none",
-            "revision": found.revision,
-        }
-    )
-
-
-_UNLOADED = {
+_INDEX_FIELDS = {
     "engine",
     "engine_reason",
     "indexed",
@@ -69,130 +36,179 @@ _UNLOADED = {
     "ef_search",
     "recall",
 }
-"""What `stats` does not say: this command loads no index."""
+"""Statistics of a loaded index. `stats` loads none, so it does not print them."""
 
 
-def check(file: File, json: AsJson = False) -> None:
-    """Compare everything with everything, by content: rows, checksums, composites, and the index built from them.
+def stats(file: options.File, json: options.Json = False) -> None:
+    """Show what the store contains.
 
-    Changes nothing. Exit code 3 if something was found. --json prints {"clean": …, "findings": […]}.
+    --json prints one object; sizes are in bytes.
+    """
+
+    async def run() -> tuple[Stats, list[tuple[str, ...]]]:
+        async with open_read_only(file) as store:
+            return await store.stats(), await store.namespaces()
+
+    statistics, namespaces = asyncio.run(run())
+    if json:
+        print_json({name: value for name, value in record_as_json(statistics).items() if name not in _INDEX_FIELDS})
+        return
+    names = [format_namespace(namespace) or "(root)" for namespace in namespaces[:NAMESPACES]]
+    names += ["…"] * (len(namespaces) > NAMESPACES)
+    log = f", and {size_text(statistics.wal_bytes)} of write-ahead log" if statistics.wal_bytes else ""
+    graph = f"{size_text(statistics.snapshot_bytes)} stored" if statistics.snapshot_bytes else "not stored"
+    print_fields(
+        {
+            "file": statistics.path,
+            "size": size_text(statistics.file_bytes) + log,
+            "memories": f"{statistics.memories:,}, {statistics.vectors:,} with an embedding",
+            "assemblies": f"{statistics.assemblies:,}",
+            "tags": f"{statistics.tags:,}",
+            "trash": quantity(statistics.trashed, "record") if statistics.trashed else None,
+            "namespaces": f"{statistics.namespaces:,}: {', '.join(names)}" if names else "0",
+            "vectors": space_text(statistics.dimension, statistics.metric, statistics.curvature),
+            "embedder": statistics.embedder or "none",
+            "search graph": graph,
+            "indexed metadata": ", ".join(statistics.indexed_metadata) or "none",
+            "file revision": statistics.revision,
+        }
+    )
+
+
+def check(file: options.File, json: options.Json = False) -> None:
+    """Check the store for damage.
+
+    Compares rows, checksums, composites and the index built from them. Changes nothing. Exit code 3 if it finds
+    damage.
+
+    --json prints {"clean": …, "findings": […]}.
     """
 
     async def run() -> list[Finding]:
-        async with looking(file) as store:
+        async with open_read_only(file) as store:
             await _load_index(store)
             return await store.check()
 
     findings = asyncio.run(run())
     if json:
-        say_json({"clean": not findings, "findings": [as_json(finding) for finding in findings]})
+        print_json({"clean": not findings, "findings": [record_as_json(finding) for finding in findings]})
     elif findings:
-        show_findings(findings)
-        say(f"{number(len(findings), 'finding')}: memstore repair mends what can be mended")
+        print_findings(findings)
+        print_line(f"{quantity(len(findings), 'finding')}. Run `memstore repair`.")
     else:
-        say("clean")
+        print_line("clean")
     if findings:
-        raise typer.Exit(FOUND_SOMETHING)
+        raise typer.Exit(PROBLEM)
 
 
 async def _load_index(store: Store) -> None:
-    """Have the index built, as the first search does: `check` compares none that is not there.
+    """Load the index by a search: `check` compares only a loaded one.
 
-    No record is that near, so none is read: one that is damaged must not keep `check` from naming it.
+    No score reaches infinity, so the search reads no record: a damaged one must not raise before `check` names it.
     """
     await store.memories.search(np.ones(store.dimension, dtype=np.float32), limit=1, min_score=math.inf)
 
 
-def repair(file: File, json: AsJson = False) -> None:
-    """Build the index anew and mend in the file what can be mended; nothing is invented, nothing that is whole is lost.
+def repair(file: options.File, json: options.Json = False) -> None:
+    """Repair the store.
 
-    Exit code 3 if something remains. --json prints one object: findings, remaining, and how many of each were mended.
+    Rebuilds the index and everything that is derived from intact records. Damaged records themselves remain, and are
+    listed: exit code 3.
+
+    --json prints one object: findings, remaining, and the numbers of repairs.
     """
 
     async def run() -> RepairReport:
-        async with changing(file) as store:
+        async with open_existing(file) as store:
             return await store.repair()
 
-    done = asyncio.run(run())
+    report = asyncio.run(run())
     if json:
-        lists = {name: [as_json(finding) for finding in getattr(done, name)] for name in ("findings", "remaining")}
-        say_json({**as_json(done), **lists})
+        lists = {name: [record_as_json(item) for item in getattr(report, name)] for name in ("findings", "remaining")}
+        print_json({**record_as_json(report), **lists})
     else:
-        if done.findings:
-            show_findings(done.findings)
-        show_fields(
-            {
-                "findings": number(len(done.findings), "finding"),
-                "reindexed": number(done.reindexed, "vector"),
-                "recomposed": number(done.recomposed, "composite"),
-                "checksums": f"{number(done.checksums, 'unknown one')} filled in",
-                "orphans": f"{number(done.orphans, 'row')} removed",
-                "remaining": number(len(done.remaining), "finding"),
-            }
-        )
-        if done.remaining:
-            show_findings(done.remaining)
-            say("these are damage to what is stored: delete those records, or give them anew")
-        else:
-            say("clean")
-    if done.remaining:
-        raise typer.Exit(FOUND_SOMETHING)
+        _print_report(report)
+    if report.remaining:
+        raise typer.Exit(PROBLEM)
 
 
-def compact(file: File, json: AsJson = False) -> None:
-    """Give back to the disk what deleted records held.
+def _print_report(report: RepairReport) -> None:
+    if report.findings:
+        print_findings(report.findings)
+    print_fields(
+        {
+            "found": quantity(len(report.findings), "finding"),
+            "reindexed": quantity(report.reindexed, "vector"),
+            "recomputed": quantity(report.recomposed, "composite"),
+            "checksums": f"{report.checksums:,} added",
+            "orphans": f"{quantity(report.orphans, 'row')} deleted",
+            "remaining": quantity(len(report.remaining), "finding"),
+        }
+    )
+    if report.remaining:
+        print_findings(report.remaining)
+        print_line("These records are damaged. Delete them, add them again, or restore a backup.")
+    else:
+        print_line("clean")
+
+
+def compact(file: options.File, json: options.Json = False) -> None:
+    """Return free space to the file system.
 
     --json prints {"freed": bytes}.
     """
 
     async def run() -> int:
-        async with changing(file) as store:
+        async with open_existing(file) as store:
             return await store.compact()
 
     freed = asyncio.run(run())
-    if json:
-        say_json({"freed": freed})
-    else:
-        say(f"the file is {size_text(freed)} smaller" if freed else "there was nothing to give back")
+    text = f"the file is {size_text(freed)} smaller" if freed else "the file has no free space"
+    print_result({"freed": freed}, text, json=json)
 
 
-def optimize(file: File, json: AsJson = False) -> None:
-    """Build the search graph now and store it in the file, so that the next open finds it.
+def optimize(file: options.File, json: options.Json = False) -> None:
+    """Build the search graph now.
 
-    A store does this by itself in the background, from about a millisecond an exact search on; below that there is
-    nothing to do. --json prints {"index", "index_reason", "graph_nodes", "ef_search", "recall", "snapshot_bytes"}.
+    The graph is stored in the file, and the next open loads it. An open store builds it in the background when an
+    exact search takes longer than about a millisecond; a smaller store needs none.
+
+    --json prints {"index", "index_reason", "graph_nodes", "ef_search", "recall", "snapshot_bytes"}.
     """
 
     async def run() -> Stats:
-        async with changing(file) as store:
-            with progress() as bar:
-                bar.add_task("building the graph", total=None)
+        async with open_existing(file) as store:
+            with progress("building the graph"):
                 await store.optimize()
             return await store.stats()
 
-    found = asyncio.run(run())
+    statistics = asyncio.run(run())
     if json:
         names = ("index", "index_reason", "graph_nodes", "ef_search", "recall", "snapshot_bytes")
-        say_json({name: value for name, value in as_json(found).items() if name in names})
-    elif found.index == "exact":
-        say(f"searches stay exact: {found.index_reason}")
+        print_json({name: value for name, value in record_as_json(statistics).items() if name in names})
+    elif statistics.index == "exact":
+        print_line(f"searches are exact: {statistics.index_reason}")
     else:
-        say(f"{number(found.graph_nodes, 'vector')} in the graph, {size_text(found.snapshot_bytes)} stored")
-        say(f"it finds {found.recall:.1%} of the nearest ten (a measured sample, ef {found.ef_search})")
+        nodes, size = quantity(statistics.graph_nodes, "vector"), size_text(statistics.snapshot_bytes)
+        print_line(f"the graph has {nodes} and takes {size} in the file")
+        print_line(
+            f"recall of the nearest ten: {statistics.recall:.1%} (measured on a sample, ef {statistics.ef_search})"
+        )
 
 
-def migrate(file: File, json: AsJson = False) -> None:
-    """Bring a file of an older release to this one's schema; one that is up to date stays as it is.
+def migrate(file: options.File, json: options.Json = False) -> None:
+    """Migrate the file of an older release.
 
-    Every command that changes a file does so by itself. --json prints {"before": revision, "after": revision}.
+    Every command that writes does this too. A current file stays unchanged.
+
+    --json prints {"before": revision, "after": revision}.
     """
     if not file.exists():
-        raise MissingFileError(f"there is no file {str(file)!r} to migrate: memstore add makes one")
+        raise MissingFileError(f"No file {str(file)!r} to migrate.")
     before = inspect(str(file))
-    after = bring_up_to_date(str(file))
-    if json:
-        say_json({"before": before, "after": after})
-    elif before == after:
-        say(f"{file} is up to date: revision {after}")
+    after = memstore.migrate(str(file))
+    if before == after:
+        text = f"{file} is up to date: revision {after}"
     else:
-        say(f"{file} was brought from {f'revision {before}' if before else 'nothing'} to revision {after}")
+        text = f"migrated {file} from {f'revision {before}' if before else 'an empty file'} to revision {after}"
+    print_result({"before": before, "after": after}, text, json=json)

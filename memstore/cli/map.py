@@ -6,52 +6,50 @@ from typing import Annotated
 
 import typer
 
-from memstore.cli.jsonl import as_json
-from memstore.cli.options import AsJson, File, InNamespace, namespace_of
-from memstore.cli.output import number, progress, say, say_json, size_text
-from memstore.cli.stores import looking
+from memstore.cli import options
+from memstore.cli.jsonl import record_as_json
+from memstore.cli.options import parse_namespace
+from memstore.cli.output import print_json, print_line, progress
+from memstore.cli.stores import open_read_only
+from memstore.cli.text import quantity, size_text
 from memstore.visualize import MAX_POINTS, MapReport, write_map
 
 
 def map_(
     target: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.", show_default=False)],
-    file: File,
+    file: options.File,
     limit: Annotated[
         int, typer.Option("--limit", "-l", min=1, max=1_000_000, help="Show at most this many memories: a sample.")
     ] = MAX_POINTS,
     text_limit: Annotated[
         int, typer.Option("--text-limit", min=0, max=10_000, help="Characters of each memory on the page.")
     ] = 160,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """Write a map of the store, to open in a browser: memories as points, assemblies as groups of one colour.
+    """Write a map of the store as an HTML page.
 
-    The page needs no network. It contains the first words of every memory on it. A map at this path is replaced; any
-    other file is not. --json prints {"memories", "points", "without_embedding", "assemblies", "variance", "size"}.
+    Memories are points, assemblies are groups of one colour. The page needs no network. It contains the first words of
+    every memory on it. An existing map at this path is replaced; any other file is not.
+
+    --json prints {"memories", "points", "without_embedding", "assemblies", "variance", "size"}.
     """
-    path = namespace_of(namespace)
+    path = parse_namespace(namespace)
 
     async def run() -> MapReport:
-        async with looking(file) as store:
-            with progress() as bar:
-                task = bar.add_task("reading", total=None)
+        async with open_read_only(file) as store:
+            with progress("reading") as update:
                 return await write_map(
-                    store,
-                    target,
-                    namespace=path,
-                    limit=limit,
-                    text_limit=text_limit,
-                    on_progress=lambda count, total: bar.update(task, completed=count, total=total),
+                    store, target, namespace=path, limit=limit, text_limit=text_limit, on_progress=update
                 )
 
     report = asyncio.run(run())
     if json:
-        say_json(as_json(report))
+        print_json(record_as_json(report))
         return
-    points, groups = number(report.points, "memory", "memories"), number(report.assemblies, "assembly", "assemblies")
-    say(f"Wrote {target} ({size_text(report.size)}): {points} and {groups}.")
+    points, groups = quantity(report.points, "memory"), quantity(report.assemblies, "assembly")
+    print_line(f"Wrote {target} ({size_text(report.size)}): {points} and {groups}.")
     if report.without_embedding:
-        say(f"Not on the map: {number(report.without_embedding, 'memory', 'memories')} without a vector.")
+        print_line(f"Not on the map: {quantity(report.without_embedding, 'memory')} without a vector.")
     if report.points < report.memories - report.without_embedding:
-        say(f"The map shows a sample of {report.memories:,} memories. Use --limit to show more.")
+        print_line(f"The map shows a sample of {report.memories:,} memories. Use --limit to show more.")

@@ -6,70 +6,66 @@ from typing import Annotated, Any
 import typer
 
 from memstore import Memory
-from memstore.cli.jsonl import as_json, brief
+from memstore.cli import options
+from memstore.cli.jsonl import record_as_json, record_without_vector
 from memstore.cli.options import (
-    AsJson,
-    Below,
-    Boost,
-    Curvature,
-    Dimension,
-    Embedder,
-    File,
-    GiveTags,
-    InNamespace,
-    Limit,
-    Metadata,
-    Metric,
-    MinScore,
-    Tagged,
-    Threshold,
-    Vector,
-    Weight,
-    Where,
-    activation_of,
-    embedding_of,
-    metadata_of,
-    namespace_of,
-    namespace_text,
-    where_of,
+    format_namespace,
+    parse_boost,
+    parse_embedding,
+    parse_metadata,
+    parse_namespace,
+    parse_where,
 )
-from memstore.cli.output import json_text, number, say, say_json, show_fields, show_hits, show_memories, vector_text
-from memstore.cli.stores import Wanted, changing, looking, searching, writing
+from memstore.cli.output import (
+    print_fields,
+    print_hits,
+    print_json,
+    print_line,
+    print_memories,
+    print_page,
+    print_result,
+)
+from memstore.cli.stores import VectorOptions, open_for_search, open_or_create, read_namespace, write_namespace
+from memstore.cli.text import json_text, quantity, second_text, vector_text
 
-Id = Annotated[str, typer.Argument(help="The memory's id.", show_default=False)]
+Id = Annotated[str, typer.Argument(help="The id of the memory.", show_default=False)]
+Query = Annotated[str | None, typer.Argument(help="The text to search for.", show_default=False)]
 
 
 def add(
-    text: Annotated[str, typer.Argument(help="What to remember.", show_default=False)],
-    file: File,
-    id: Annotated[str | None, typer.Option("--id", help="Its id; a time-ordered one if left out.")] = None,
-    tag: GiveTags = None,
-    metadata: Metadata = None,
-    importance: Annotated[float, typer.Option("--importance", min=0, max=1, help="0 to 1.")] = 0.5,
-    ttl: Annotated[float | None, typer.Option("--ttl", metavar="SECONDS", help="Forget it after so long.")] = None,
-    pin: Annotated[
-        bool | None, typer.Option("--pin/--no-pin", help="Whether no policy may forget it.", show_default=False)
+    text: Annotated[str, typer.Argument(help="The text of the memory.", show_default=False)],
+    file: options.File,
+    id: Annotated[str | None, typer.Option("--id", help="Its id; by default a new time-ordered one.")] = None,
+    tag: options.Tags = None,
+    metadata: options.Metadata = None,
+    importance: Annotated[float, typer.Option("--importance", min=0, max=1, help="Its importance, 0 to 1.")] = 0.5,
+    ttl: Annotated[
+        float | None, typer.Option("--ttl", metavar="SECONDS", help="It expires after this many seconds.")
     ] = None,
-    upsert: Annotated[bool, typer.Option("--upsert", help="Replace the memory that has the id, if any.")] = False,
-    namespace: InNamespace = "",
-    embedding: Vector = None,
-    embedder: Embedder = None,
-    dimension: Dimension = None,
-    metric: Metric = None,
-    curvature: Curvature = None,
-    json: AsJson = False,
+    pin: Annotated[
+        bool | None, typer.Option("--pin/--no-pin", help="Whether `forget` must not take it.", show_default=False)
+    ] = None,
+    upsert: Annotated[bool, typer.Option("--upsert", help="Replace the memory that has this id.")] = False,
+    namespace: options.Namespace = "",
+    embedding: options.Embedding = None,
+    embedder: options.Embedder = None,
+    dimension: options.Dimension = None,
+    metric: options.Metric = None,
+    curvature: options.Curvature = None,
+    json: options.Json = False,
 ) -> None:
-    """Store a memory; a file that does not exist is made.
+    """Add a memory; creates the store if there is none.
+
+    The text is embedded with the embedder of the file, wordllama for a new file. With --embedding the vector is used
+    as it is (null for no vector), and a new file gets its dimension.
 
     --json prints the record, without its embedding.
-
-    The text is embedded by what the file names, wordllama if it is new. With --embedding the vector is yours
-    (null for none), and a new file takes its dimension.
     """
+    path = parse_namespace(namespace)
     fields: dict[str, Any] = {
         "content": text,
         "tags": tag or (),
-        "metadata": metadata_of(metadata),
+        "metadata": parse_metadata(metadata),
         "importance": importance,
         "ttl": ttl,
         "pinned": pin,
@@ -77,170 +73,165 @@ def add(
     if id is not None:
         fields["id"] = id
     if embedding is not None:
-        fields["embedding"] = embedding_of(embedding)
+        fields["embedding"] = parse_embedding(embedding)
+    vectors = VectorOptions(
+        embedder=embedder,
+        dimension=dimension,
+        metric=metric,
+        curvature=curvature,
+        input_size=len(fields.get("embedding") or ()) or None,
+    )
 
     async def run() -> Memory:
-        wanted = Wanted(
-            embedder=embedder,
-            dimension=dimension,
-            metric=metric,
-            curvature=curvature,
-            given=len(fields.get("embedding") or ()) or None,
-        )
-        async with writing(file, wanted) as opened:
+        async with open_or_create(file, vectors) as opened:
             if embedding is None:
-                opened.check_embeds()
-            place = opened.store.namespace(*namespace_of(namespace)).memories
-            return (await (place.upsert_many if upsert else place.add_many)([fields]))[0]
+                opened.check_embedder()
+            memories = opened.store.namespace(*path).memories
+            return (await (memories.upsert_many if upsert else memories.add_many)([fields]))[0]
 
     memory = asyncio.run(run())
-    if json:
-        say_json(brief(memory))
-    else:
-        say(f"stored {memory.id}" + ("" if memory.embedding is not None else ", without an embedding"))
+    note = "" if memory.embedding is not None else ", without an embedding"
+    print_result(record_without_vector(memory), f"added {memory.id}{note}", json=json)
 
 
 def search(
-    file: File,
-    text: Annotated[str | None, typer.Argument(help="What to look for, in plain words.", show_default=False)] = None,
-    limit: Limit = 5,
-    tag: Tagged = None,
-    where: Where = None,
-    min_score: MinScore = None,
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    boost: Boost = False,
-    threshold: Threshold = None,
-    weight: Weight = None,
-    embedding: Vector = None,
-    embedder: Embedder = None,
-    json: AsJson = False,
+    file: options.File,
+    text: Query = None,
+    limit: options.Limit = 5,
+    tag: options.TagFilter = None,
+    where: options.Where = None,
+    min_score: options.MinScore = None,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    boost: options.Boost = False,
+    threshold: options.Threshold = None,
+    weight: options.Weight = None,
+    embedding: options.Embedding = None,
+    embedder: options.Embedder = None,
+    json: options.Json = False,
 ) -> None:
-    """Find the memories nearest in meaning, best first.
+    """Search memories by meaning, best first.
 
-    With --boost, members of assemblies near the query come before others as near as they.
+    With --boost, members of assemblies near the query get a higher score.
 
-    --json prints a line each: {"score": …, "memory": {…}}; with --boost also "base_score", "boost", "assembly" and
-    "reason".
+    --json prints a line for each hit: {"score": …, "memory": {…}}; with --boost also "base_score", "boost", "assembly"
+    and "reason".
     """
-    filter, activation = where_of(where), activation_of(boost, threshold, weight)
+    filter, assembly_boost, path = parse_where(where), parse_boost(boost, threshold, weight), parse_namespace(namespace)
 
     async def run() -> None:
-        async with searching(file, embedder) as opened:
-            hits = await opened.store.namespace(*namespace_of(namespace)).memories.search(
+        async with open_for_search(file, embedder) as opened:
+            hits = await opened.store.namespace(*path).memories.search(
                 opened.query(text, embedding),
                 limit,
                 tags=tag or (),
                 where=filter,
                 min_score=min_score,
                 recursive=recursive,
-                boost=activation,
+                boost=assembly_boost,
             )
         if not json:
-            show_hits(hits)
+            print_hits(hits)
         for hit in hits if json else ():
-            gain = {} if hit.score_boost is None else as_json(hit.score_boost)
-            say_json({"score": hit.score, **gain, "memory": brief(hit.memory)})
+            gain = {} if hit.score_boost is None else record_as_json(hit.score_boost)
+            print_json({"score": hit.score, **gain, "memory": record_without_vector(hit.memory)})
 
     asyncio.run(run())
 
 
 def list_(
-    file: File,
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="How many at most.")] = 20,
-    all: Annotated[bool, typer.Option("--all", "-a", help="All of them, whatever --limit says.")] = False,
-    tag: Tagged = None,
-    where: Where = None,
+    file: options.File,
+    limit: options.ListLimit = 20,
+    all: options.All = False,
+    tag: options.TagFilter = None,
+    where: options.Where = None,
     order: Annotated[
-        str, typer.Option("--order", help="A field to sort by, with - before it for descending.")
+        str, typer.Option("--order", help="The field to sort by; with a - before it, in descending order.")
     ] = "created_at",
-    namespace: InNamespace = "",
-    recursive: Below = False,
-    json: AsJson = False,
+    namespace: options.Namespace = "",
+    recursive: options.Recursive = False,
+    json: options.Json = False,
 ) -> None:
     """List memories, oldest first.
 
-    --json prints a line each: the record without its embedding.
+    --json prints a line for each memory: the record without its embedding.
     """
-    filter, path = where_of(where), namespace_of(namespace)
+    filter, path = parse_where(where), parse_namespace(namespace)
 
     async def run() -> None:
-        async with looking(file) as store:
-            place = store.namespace(*path)
-            records = place.memories.list(
+        async with read_namespace(file, namespace) as scope:
+            records = scope.memories.list(
                 where=filter, tags=tag or (), order=order, recursive=recursive, limit=None if all else limit
             )
             if json:
                 async for memory in records:
-                    say_json(brief(memory))
+                    print_json(record_without_vector(memory))
                 return
-            shown = show_memories([memory async for memory in records])
-            count = await place.memories.count(where=filter, tags=tag or (), recursive=recursive)
-            others = [] if shown or recursive else [n for n in await place.namespaces() if n != path]
-        rest = f"{shown:,} of {count:,}: --all shows them all" if shown < count else number(count, "memory", "memories")
-        say(rest, style="dim")
-        if others:
-            named = ", ".join(namespace_text(other) for other in others[:5])
-            say(f"there are namespaces below: {named}{', …' * (len(others) > 5)} (--namespace, or --below)")
+            count = print_memories([memory async for memory in records])
+            total = await scope.memories.count(where=filter, tags=tag or (), recursive=recursive)
+            nested = [] if count or recursive else [name for name in await scope.namespaces() if name != path]
+        print_page(count, total, "memory")
+        if nested:
+            names = ", ".join(format_namespace(name) for name in nested[:5]) + ", …" * (len(nested) > 5)
+            print_line(f"There are namespaces below: {names}. Pass --namespace or --recursive.")
 
     asyncio.run(run())
 
 
-def show(id: Id, file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
-    """Show all of a memory.
+def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+    """Show a memory with all its fields.
 
-    --json prints the record, its embedding and the ids of its assemblies too.
+    --json prints the record with its embedding, and the ids of its assemblies.
     """
 
     async def run() -> tuple[Memory, list[str]]:
-        async with looking(file) as store:
-            place = store.namespace(*namespace_of(namespace))
-            memory = await place.memories.get(id)
-            return memory, [assembly.id for assembly in await place.assemblies.containing(id)]
+        async with read_namespace(file, namespace) as scope:
+            memory = await scope.memories.get(id)
+            return memory, [assembly.id for assembly in await scope.assemblies.containing(id)]
 
-    memory, owners = asyncio.run(run())
+    memory, assemblies = asyncio.run(run())
     if json:
-        say_json({**as_json(memory), "assemblies": owners})
+        print_json({**record_as_json(memory), "assemblies": assemblies})
         return
-    say(memory.content)
-    say("")
-    show_fields(
+    print_line(memory.content)
+    print_line("")
+    accessed = second_text(memory.accessed_at)
+    print_fields(
         {
             "id": memory.id,
-            "namespace": namespace_text(memory.namespace),
+            "namespace": format_namespace(memory.namespace),
             "tags": ", ".join(sorted(memory.tags)),
-            "assemblies": ", ".join(owners),
+            "assemblies": ", ".join(assemblies),
             "metadata": json_text(memory.metadata),
             "importance": memory.importance,
             "pinned": "yes" if memory.pinned else None,
             "embedding": vector_text(memory.embedding),
-            "created": memory.created_at,
-            "updated": memory.updated_at,
-            "expires": memory.expires_at,
-            "accessed": memory.accessed_at and f"{memory.accessed_at} ({number(memory.access_count, 'time')})",
+            "created": second_text(memory.created_at),
+            "updated": second_text(memory.updated_at),
+            "expires": second_text(memory.expires_at),
+            "accessed": accessed and f"{accessed} ({quantity(memory.access_count, 'time')})",
         }
     )
 
 
 def delete(
-    file: File,
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of memories.", show_default=False)] = None,
-    where: Where = None,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+    file: options.File,
+    ids: Annotated[list[str] | None, typer.Argument(help="The ids of memories.", show_default=False)] = None,
+    where: options.Where = None,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """Delete memories, by their ids or by a filter; absent ids are no error.
+    """Delete memories, by id or by a filter.
 
-    --json prints {"deleted": how many}.
+    Ids that do not exist are ignored.
+
+    --json prints {"deleted": number}.
     """
-    filter = where_of(where)
+    filter = parse_where(where)
 
     async def run() -> int:
-        async with changing(file) as store:
-            return await store.namespace(*namespace_of(namespace)).memories.delete_many(ids=ids or None, where=filter)
+        async with write_namespace(file, namespace) as scope:
+            return await scope.memories.delete_many(ids=ids or None, where=filter)
 
-    deleted = asyncio.run(run())
-    if json:
-        say_json({"deleted": deleted})
-    else:
-        say(f"deleted {number(deleted, 'memory', 'memories')}")
+    count = asyncio.run(run())
+    print_result({"deleted": count}, f"deleted {quantity(count, 'memory')}", json=json)

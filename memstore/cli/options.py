@@ -1,11 +1,12 @@
-"""The arguments that commands share, and what their texts mean.
+"""The options that several commands have, and the parsers of their values.
 
-A text that means nothing is a `typer.BadParameter`: exit code 2, before any file is touched.
+A value that cannot be parsed raises `typer.BadParameter`: exit code 2, before any file is opened.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -15,20 +16,25 @@ import typer
 from memstore import AssemblyBoost, InvalidError
 from memstore.models.fields import TIMES
 
-Namespace = tuple[str, ...]
+NamespacePath = tuple[str, ...]
 
-_JOINING = frozenset({"$and", "$or", "$not"})
+_CONNECTIVES = frozenset({"$and", "$or", "$not"})
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_FILTER_EXAMPLE = '\'{"importance": {"$gte": 0.5}}\''
+_METADATA_EXAMPLE = '\'{"source": "chat"}\''
+DURATION_HELP = "Such as 45s, 30m, 12h, 90d or 4w."
 
 
 class EmbedderChoice(StrEnum):
-    """What turns texts into embeddings."""
+    """The embedders that the command line can load."""
 
     WORDLLAMA = "wordllama"
     NONE = "none"
 
 
 class MetricChoice(StrEnum):
-    """How embeddings are compared."""
+    """The metrics of a store."""
 
     COSINE = "cosine"
     INNER_PRODUCT = "inner_product"
@@ -37,160 +43,176 @@ class MetricChoice(StrEnum):
     HYPERBOLIC = "hyperbolic"
 
 
-FILE = typer.Option("--file", "-f", envvar="MEMSTORE_FILE", help="The store: its database file.", show_default=False)
+FILE = typer.Option("--file", "-f", envvar="MEMSTORE_FILE", help="The database file.", show_default=False)
 File = Annotated[Path, FILE]
-MaybeFile = Annotated[Path | None, FILE]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines; the command's help says in what form.")]
-InNamespace = Annotated[
+OptionalFile = Annotated[Path | None, FILE]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, as described above.")]
+Namespace = Annotated[
     str,
     typer.Option(
         "--namespace",
         "-n",
         metavar="A/B",
-        help='The namespace; parts that hold a "/" go in JSON: \'["a/b", "c"]\'. The root if left out.',
+        help='The namespace; the root by default. Names that contain / are written as JSON: \'["a/b", "c"]\'.',
         show_default=False,
     ),
 ]
-Below = Annotated[bool, typer.Option("--recursive", "-b", help="Also everything in the namespaces below it.")]
-Tagged = Annotated[
-    list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Only what has this tag; may be repeated.")
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Include all namespaces below it.")]
+TagFilter = Annotated[
+    list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Only records with this tag; repeatable.")
 ]
-GiveTags = Annotated[
-    list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Give it this tag; may be repeated.")
-]
+Tags = Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="Add this tag; repeatable.")]
 Where = Annotated[
     str | None,
-    typer.Option("--where", "-w", metavar="JSON", help='A filter, such as \'{"importance": {"$gte": 0.5}}\'.'),
+    typer.Option("--where", "-w", metavar="JSON", help=f"Only records that match this filter: {_FILTER_EXAMPLE}."),
 ]
-Limit = Annotated[int, typer.Option("--limit", "-l", min=1, max=10_000, help="How many at most.")]
-MinScore = Annotated[float | None, typer.Option("--min-score", help="Only what is at least this close.")]
-Boost = Annotated[bool, typer.Option("--boost", help="Let assemblies near the query boost their members.")]
+Limit = Annotated[int, typer.Option("--limit", "-l", min=1, max=10_000, help="The highest number of results.")]
+ListLimit = Annotated[int, typer.Option("--limit", "-l", min=1, help="The highest number of records.")]
+All = Annotated[bool, typer.Option("--all", "-a", help="All records; ignores --limit.")]
+MinScore = Annotated[float | None, typer.Option("--min-score", help="Only hits with at least this score.")]
+Boost = Annotated[bool, typer.Option("--boost", help="Raise the scores of members of assemblies near the query.")]
 Threshold = Annotated[
-    float | None, typer.Option("--threshold", help="With --boost: how close an assembly has to be; 0.5 if left out.")
+    float | None, typer.Option("--threshold", help="With --boost: the lowest score of an assembly; 0.5 by default.")
 ]
-Weight = Annotated[
-    float | None, typer.Option("--weight", help="With --boost: the largest boost there can be; 0.25 if left out.")
-]
+Weight = Annotated[float | None, typer.Option("--weight", help="With --boost: the highest boost; 0.25 by default.")]
 Metadata = Annotated[
-    str | None, typer.Option("--metadata", "-m", metavar="JSON", help='A JSON object, such as \'{"source": "chat"}\'.')
+    str | None, typer.Option("--metadata", "-m", metavar="JSON", help=f"A JSON object: {_METADATA_EXAMPLE}.")
 ]
-Vector = Annotated[
+Embedding = Annotated[
     str | None,
-    typer.Option("--embedding", "-e", metavar="JSON", help="The embedding: a JSON list of numbers, in place of text."),
+    typer.Option("--embedding", "-e", metavar="JSON", help="The embedding, as a JSON list of numbers."),
 ]
 Embedder = Annotated[
     EmbedderChoice | None,
-    typer.Option("--embedder", help="What makes embeddings of texts. What the file names, or wordllama if it is new."),
+    typer.Option("--embedder", help="The embedder of texts. By default that of the file, wordllama for a new file."),
 ]
 Dimension = Annotated[
-    int | None, typer.Option("--dimension", min=1, max=65_536, help="For a new file: numbers per embedding.")
+    int | None, typer.Option("--dimension", min=1, max=65_536, help="New file: the dimension of its embeddings.")
 ]
-Metric = Annotated[
-    MetricChoice | None,
-    typer.Option("--metric", help="For a new file: how embeddings are compared; cosine if left out."),
-]
+Metric = Annotated[MetricChoice | None, typer.Option("--metric", help="New file: its metric; cosine by default.")]
 Curvature = Annotated[
     float | None,
-    typer.Option("--curvature", help="For a new hyperbolic file: its space is curved by minus so much; 1 if left out."),
+    typer.Option("--curvature", help="New hyperbolic file: the curvature magnitude of its space; 1 by default."),
 ]
+Upsert = Annotated[bool, typer.Option("--upsert", help="Replace records that have the same id.")]
+Actor = Annotated[str | None, typer.Option("--actor", help="Who makes the change; stored with it.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why; stored with the change.")]
+Assemblies = Annotated[bool, typer.Option("--assemblies", help="Assemblies instead of memories.")]
+OneAssembly = Annotated[bool, typer.Option("--assembly", "-a", help="The id is that of an assembly.")]
 
 
-def refuse(option: str, why: str) -> typer.BadParameter:
-    """What to raise for a value of *option* that cannot be."""
-    return typer.BadParameter(why, param_hint=f"'{option}'")
+def refuse(option: str, reason: str) -> typer.BadParameter:
+    """The error for an invalid value of *option*."""
+    return typer.BadParameter(reason, param_hint=f"'{option}'")
 
 
-def namespace_of(text: str) -> Namespace:
-    """The namespace that `a/b`, or a JSON list of texts, names; the empty text names the root."""
+def parse_namespace(text: str, option: str = "--namespace") -> NamespacePath:
+    """The namespace that `a/b`, or a JSON list of strings, names; the empty text names the root."""
     if not text.startswith("["):
         return tuple(text.split("/")) if text else ()
-    parts = json_of(text, "--namespace")
+    parts = parse_json(text, option)
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise refuse("--namespace", "give a/b, or a JSON list of texts")
+        raise refuse(option, "Expected a/b, or a JSON list of strings.")
     return tuple(parts)
 
 
-def namespace_text(namespace: Namespace) -> str:
-    """What `namespace_of` turns into *namespace*."""
+def format_namespace(namespace: NamespacePath) -> str:
+    """The text that `parse_namespace` turns into *namespace*."""
     text = "/".join(namespace)
-    plain = not text.startswith("[") and namespace_of(text) == namespace
+    plain = not text.startswith("[") and parse_namespace(text) == namespace
     return text if plain else json.dumps(list(namespace), ensure_ascii=False)
 
 
-def json_of(text: str, option: str) -> Any:
+def parse_json(text: str, option: str) -> Any:
     """The value of a JSON text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise refuse(option, f"not JSON: {error}") from error
+        raise refuse(option, f"Not valid JSON: {error}.") from error
 
 
-def activation_of(boost: bool, threshold: float | None, weight: float | None) -> AssemblyBoost | None:
-    """How assemblies are used; None for not at all."""
-    given: dict[str, Any] = {
+def parse_object(text: str | None, option: str, example: str) -> dict[str, Any] | None:
+    """A JSON object; None for None."""
+    value = None if text is None else parse_json(text, option)
+    if value is not None and not isinstance(value, dict):
+        raise refuse(option, f"Expected a JSON object, such as {example}.")
+    return value
+
+
+def parse_metadata(text: str | None) -> dict[str, Any] | None:
+    """The value of `--metadata`."""
+    return parse_object(text, "--metadata", _METADATA_EXAMPLE)
+
+
+def parse_embedding(text: str) -> list[float] | None:
+    """A JSON list of numbers, or None for `null`."""
+    value = parse_json(text, "--embedding")
+    if value is None:
+        return None
+    numeric = isinstance(value, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
+    if not numeric or not value:
+        raise refuse("--embedding", "Expected a JSON list of numbers, such as '[0.1, 0.2]'.")
+    return cast("list[float]", value)
+
+
+def parse_boost(boost: bool, threshold: float | None, weight: float | None) -> AssemblyBoost | None:
+    """The boost of `--boost`, `--threshold` and `--weight`; None without `--boost`."""
+    options: dict[str, Any] = {
         name: value for name, value in {"threshold": threshold, "weight": weight}.items() if value is not None
     }
     if not boost:
-        if given:
-            raise refuse(f"--{min(given)}", "say --boost too: without it assemblies have no say")
+        if options:
+            raise refuse(f"--{min(options)}", "It needs --boost.")
         return None
     try:
-        return AssemblyBoost(**given)
+        return AssemblyBoost(**options)
     except InvalidError as error:
         raise refuse("--boost", str(error)) from error
 
 
-def metadata_of(text: str | None) -> dict[str, Any] | None:
-    """A JSON object; None for None."""
-    value = None if text is None else json_of(text, "--metadata")
-    if value is not None and not isinstance(value, dict):
-        raise refuse("--metadata", 'give a JSON object, such as \'{"source": "chat"}\'')
-    return value
-
-
-def embedding_of(text: str) -> list[float] | None:
-    """A JSON list of numbers, or None for `null`."""
-    value = json_of(text, "--embedding")
-    if value is None:
+def parse_duration(text: str | None, option: str) -> timedelta | None:
+    """A duration such as `90d`; None for None."""
+    if text is None:
         return None
-    numbers = isinstance(value, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in value)
-    if not numbers or not value:
-        raise refuse("--embedding", "give a JSON list of numbers, such as '[0.1, 0.2]'")
-    return cast("list[float]", value)
+    match = _DURATION.fullmatch(text)
+    try:
+        if match is not None:
+            return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        pass
+    raise refuse(option, f"{text!r} is not a duration. {DURATION_HELP}")
 
 
-def where_of(text: str | None) -> dict[str, Any] | None:
-    """A filter from JSON, in which times are ISO 8601 texts; None for None. The store checks the language."""
-    value = None if text is None else json_of(text, "--where")
-    if value is not None and not isinstance(value, dict):
-        raise refuse("--where", 'give a JSON object, such as \'{"importance": {"$gte": 0.5}}\'')
-    return None if value is None else cast("dict[str, Any]", _timed(value))
+def parse_where(text: str | None) -> dict[str, Any] | None:
+    """A filter from JSON, in which times are ISO 8601 texts; None for None. The store checks operators and fields."""
+    value = parse_object(text, "--where", _FILTER_EXAMPLE)
+    return None if value is None else cast("dict[str, Any]", _with_times(value))
 
 
-def _timed(where: object) -> object:
-    """A filter with the operands of its times read; what the language does not have is left for the store to refuse."""
+def _with_times(where: object) -> object:
+    """A filter with the operands of its time fields parsed; anything unknown is unchanged, for the store to refuse."""
     if isinstance(where, list):
-        return [_timed(filter) for filter in where]
+        return [_with_times(item) for item in where]
     if not isinstance(where, Mapping):
         return where
     return {
-        key: _times(value) if key in TIMES else _timed(value) if key in _JOINING else value
+        key: _parse_times(value) if key in TIMES else _with_times(value) if key in _CONNECTIVES else value
         for key, value in where.items()
     }
 
 
-def _times(operand: object) -> object:
+def _parse_times(operand: object) -> object:
     if isinstance(operand, str):
-        return time_of(operand, "--where")
+        return parse_time(operand, "--where")
     if isinstance(operand, list):
-        return [_times(item) for item in operand]
-    return {key: _times(item) for key, item in operand.items()} if isinstance(operand, Mapping) else operand
+        return [_parse_times(item) for item in operand]
+    return {key: _parse_times(item) for key, item in operand.items()} if isinstance(operand, Mapping) else operand
 
 
-def time_of(text: str, option: str) -> datetime:
-    """A time from ISO 8601, aware; UTC where it names no zone."""
+def parse_time(text: str, option: str) -> datetime:
+    """An aware time from ISO 8601; UTC if the text has no zone."""
     try:
-        when = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise refuse(option, f"{text!r} is no time: write it as 2030-01-31T12:00:00Z") from error
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+        raise refuse(option, f"{text!r} is not a time. Write it as 2030-01-31T12:00:00Z.") from error
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)

@@ -1,209 +1,185 @@
-"""What is printed: tables for people, JSON for machines, and progress on stderr where it is a terminal.
+"""What commands print: tables and lines for people, JSON for programs, progress bars on stderr.
 
-Colours and width are rich's: none and 80 columns (or COLUMNS) where the output is no terminal. Texts of records are
-data: they are never read as markup, and their control characters are shown, not sent to the terminal.
+rich chooses colours and width: no colours and 80 columns (or COLUMNS) if the output is not a terminal. Texts of
+records are data: they are never parsed as markup, and their control characters are escaped.
 """
 
-import json
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn, Protocol
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from memstore import Assembly, AssemblyHit, Embedding, Hit, Hits, Memory
-from memstore.cli.options import namespace_text
-from memstore.models import Finding, Stats, VerifyReport
-
-SNIPPET = 220
-_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-_SHOWN = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+from memstore import Assembly, AssemblyHit, Hit, Hits, Memory
+from memstore.cli.options import format_namespace
+from memstore.cli.text import clean, json_line, minute_text, quantity, snippet
+from memstore.models import Finding
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
-        """Raise it again: the exit code is the app's to choose, not rich's."""
+        """Raise the error again: rich would exit with a code of its own."""
         raise  # noqa: PLE0704 - rich calls this while it handles the error
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console for stdout as it is now, or stderr."""
+    """A console for the current stdout, or stderr."""
     return _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
-def say(text: str, *, style: str | None = None) -> None:
-    """One line for people."""
+def print_line(text: str, *, style: str | None = None) -> None:
+    """Print one line for people."""
     console().print(Text(clean(text), style=style or ""), soft_wrap=True)
 
 
-def say_json(value: object) -> None:
-    """One line of JSON."""
+def print_note(text: str) -> None:
+    """Print one line of less importance."""
+    print_line(text, style="dim")
+
+
+def print_json(value: object) -> None:
+    """Print one line of JSON."""
     sys.stdout.write(json_line(value))
 
 
-def json_line(value: object) -> str:
-    """*value* as a line of JSON, as UTF-8 can be; what else some programs take for the end of a line is escaped."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) + "\n"
-
-
-def json_text(value: object) -> str:
-    """JSON for people; nothing for an empty object."""
-    return json.dumps(value, ensure_ascii=False) if value else ""
-
-
-def space_text(found: Stats | VerifyReport) -> str:
-    """What the vectors of a store are, in one line."""
-    curved = "" if found.curvature is None else f", of curvature -{found.curvature:g}"
-    return f"dimension {found.dimension}, compared by {found.metric}{curved}"
-
-
-def vector_text(vector: Embedding | None) -> str:
-    """A vector in one line: how many numbers, its length, and the first of them."""
-    if vector is None:
-        return "none"
-    head = ", ".join(f"{x:.4g}" for x in vector[:4].tolist())
-    return f"{vector.size} numbers of length {float(np.linalg.norm(vector)):.4g}: {head}{', …' * (vector.size > 4)}"
-
-
-def clean(text: str) -> str:
-    """*text* with its control characters spelled out."""
-    return text.translate(_SHOWN)
-
-
-def snippet(text: str, size: int = SNIPPET) -> str:
-    """The beginning of *text* on one line."""
-    line = clean(" ".join(text[: size * 4].split()))
-    return line if len(line) <= size and len(text) <= size * 4 else line[: size - 1].rstrip() + "…"
+def print_result(value: object, text: str, *, json: bool) -> None:
+    """Print *value* with `--json`, else *text*."""
+    if json:
+        print_json(value)
+    else:
+        print_line(text)
 
 
 def table(*columns: str) -> Table:
-    """A table with a line under its head and no other."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    """An empty table with a line below its header. A column whose name starts with `>` is right-aligned."""
+    grid = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         right = column.startswith(">")
-        made.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
-    return made
+        grid.add_column(column.lstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+    return grid
 
 
-def show_table(made: Table) -> None:
-    """Print a table; without the spaces at the ends of its lines where the output is no terminal."""
+def print_table(grid: Table) -> None:
+    """Print a table that has rows; without trailing spaces if the output is not a terminal."""
+    if not grid.row_count:
+        return
     screen = console()
     if screen.is_terminal:
-        screen.print(made)
+        screen.print(grid)
         return
-    with screen.capture() as drawn:
-        screen.print(made)
-    sys.stdout.write("".join(line.rstrip() + "\n" for line in drawn.get().splitlines()))
+    with screen.capture() as capture:
+        screen.print(grid)
+    sys.stdout.write("".join(line.rstrip() + "\n" for line in capture.get().splitlines()))
 
 
-def show_fields(fields: Mapping[str, object]) -> None:
-    """Print names with their values, one a line; what is None or empty is left out."""
+def print_fields(fields: Mapping[str, object]) -> None:
+    """Print names with their values, one a line, without those that are None or empty."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in fields.items():
         if value is not None and value != "":
             grid.add_row(name, value if isinstance(value, Text) else Text(clean(str(value))))
-    show_table(grid)
+    print_table(grid)
 
 
-def number(count: int, noun: str, plural: str | None = None) -> str:
-    """A count with its noun."""
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+def print_page(count: int, total: int, noun: str) -> None:
+    """Print how many records of a list there are, and how to see the rest."""
+    print_note(f"{count:,} of {quantity(total, noun)}; pass --all for all" if count < total else quantity(total, noun))
 
 
-def size_text(size: int) -> str:
-    """Bytes for people."""
-    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
-
-
-def show_memories(memories: Iterable[Memory]) -> int:
-    """Print memories as a table; how many."""
-    made = table("memory", "created (UTC)")
+def print_memories(memories: Iterable[Memory]) -> int:
+    """Print memories as a table; returns their number."""
+    grid = table("memory", "created (UTC)")
     for memory in memories:
-        made.add_row(memory_text(memory), Text(f"{memory.created_at:%Y-%m-%d %H:%M}", style="dim"))
-    if made.row_count:
-        show_table(made)
-    return made.row_count
+        grid.add_row(memory_text(memory), Text(minute_text(memory.created_at), style="dim"))
+    print_table(grid)
+    return grid.row_count
 
 
-def show_hits(hits: Hits[Hit]) -> None:
-    """Print what a search of memories found."""
+def print_hits(hits: Hits[Hit]) -> None:
+    """Print the hits of a search for memories."""
     boosted = any(hit.score_boost is not None for hit in hits)
-    made = table(">score", *(">boost",) * boosted, "memory", *("by",) * boosted)
+    grid = table(">score", *(">boost",) * boosted, "memory", *("assembly",) * boosted)
     for hit in hits:
-        row = [_score(hit.score), memory_text(hit.memory)]
+        cells = [score_text(hit.score), memory_text(hit.memory)]
         if boosted:
-            row = [row[0], Text(f"{hit.boost:.3f}"), row[1], Text(clean(hit.assembly or hit.reason), style="dim")]
-        made.add_row(*row)
-    _show_found(hits, made, "memory", "memories")
+            source = Text(clean(hit.assembly or f"({hit.reason.replace('_', ' ')})"), style="dim")
+            cells = [cells[0], Text(f"{hit.boost:.3f}"), cells[1], source]
+        grid.add_row(*cells)
+    print_table(grid)
+    _print_hit_count(hits, "memory")
 
 
-def show_assembly_hits(hits: Hits[AssemblyHit]) -> None:
-    """Print what a search of assemblies found."""
-    made = table(">score", "assembly", ">members")
+def print_assembly_hits(hits: Hits[AssemblyHit]) -> None:
+    """Print the hits of a search for assemblies."""
+    grid = table(">score", "assembly", ">members")
     for hit in hits:
-        made.add_row(_score(hit.score), assembly_text(hit.assembly), f"{hit.assembly.member_count:,}")
-    _show_found(hits, made, "assembly", "assemblies")
+        grid.add_row(score_text(hit.score), assembly_text(hit.assembly), f"{hit.assembly.member_count:,}")
+    print_table(grid)
+    _print_hit_count(hits, "assembly")
 
 
-def _show_found(hits: Hits[Any], made: Table, noun: str, plural: str) -> None:
-    if made.row_count:
-        show_table(made)
-    compared = number(hits.plan.allowed, noun, plural)
-    say(f"{number(len(hits), 'hit') if hits else 'nothing found'} ({compared} compared)", style="dim")
+def _print_hit_count(hits: Hits[Any], noun: str) -> None:
+    print_note(f"{quantity(len(hits), 'hit') if hits else 'no hits'} ({quantity(hits.plan.allowed, noun)} compared)")
 
 
-def _score(score: float) -> Text:
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print the defects that a check found."""
+    grid = table("finding", "record", "detail")
+    for finding in findings:
+        namespace = f" in {format_namespace(finding.namespace)}" if finding.namespace else ""
+        owner = f"{finding.noun} {finding.id}{namespace}".strip()
+        grid.add_row(Text(finding.kind, style="red"), Text(clean(owner)), Text(clean(finding.detail)))
+    print_table(grid)
+
+
+def score_text(score: float) -> Text:
+    """A score in a cell."""
     return Text(f"{score:.3f}", style="bold")
 
 
 def memory_text(memory: Memory) -> Text:
-    """A memory in a cell: the beginning of its text, then id and tags."""
-    return _with_details(snippet(memory.content) or "(empty)", memory, memory.tags)
+    """A memory in a cell: the beginning of its content, then id and tags."""
+    return _cell(snippet(memory.content) or "(empty)", memory, memory.tags)
 
 
 def assembly_text(assembly: Assembly) -> Text:
     """An assembly in a cell: its name, then id, tags and topics."""
-    title = snippet(assembly.name or assembly.description) or assembly.id
-    return _with_details(title, assembly, [*assembly.tags, *assembly.topics])
+    title = snippet(assembly.name or assembly.description) or clean(assembly.id)
+    return _cell(title, assembly, [*assembly.tags, *assembly.topics])
 
 
-def _with_details(title: str, record: Memory | Assembly, words: Iterable[str]) -> Text:
+def _cell(title: str, record: Memory | Assembly, labels: Iterable[str]) -> Text:
     text = Text(title)
     text.append("\n" + clean(record.id), style="dim")
     if isinstance(record, Memory) and record.pinned:
         text.append(" pinned", style="yellow")
     if record.namespace:
-        text.append(" in " + clean(namespace_text(record.namespace)), style="dim")
-    for word in sorted(set(words)):
-        text.append(" #" + clean(word), style="cyan")
+        text.append(" in " + clean(format_namespace(record.namespace)), style="dim")
+    for label in sorted(set(labels)):
+        text.append(" #" + clean(label), style="cyan")
     return text
 
 
-def show_findings(findings: Iterable[Finding]) -> None:
-    """Print what a check found as a table."""
-    made = table("finding", "of", "what is wrong")
-    for finding in findings:
-        where = f" in {namespace_text(finding.namespace)}" if finding.namespace else ""
-        owner = f"{finding.noun} {finding.id}{where}".strip()
-        made.add_row(Text(finding.kind, style="red"), Text(clean(owner)), Text(clean(finding.detail)))
-    show_table(made)
+class ProgressCallback(Protocol):
+    """What `progress` yields, and what the verbs of memstore accept as `on_progress`."""
+
+    def __call__(self, done: int, total: int | None = None, /) -> None:
+        """Show that *done* of *total* is done."""
 
 
-def progress() -> Progress:
-    """A progress bar on stderr that goes away; nothing where stderr is no terminal."""
+@contextmanager
+def progress(description: str) -> Iterator[ProgressCallback]:
+    """A progress bar on stderr for the duration of the block; nothing if stderr is not a terminal."""
     screen = console(stderr=True)
-    screen.quiet = not screen.is_terminal  # a disabled bar of an older rich ends with an empty line
-    return Progress(
+    screen.quiet = not screen.is_terminal  # older versions of rich print an empty line after a disabled bar
+    bar = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
@@ -213,3 +189,10 @@ def progress() -> Progress:
         transient=True,
         disable=not screen.is_terminal,
     )
+    with bar:
+        task = bar.add_task(description, total=None)
+
+        def update(done: int, total: int | None = None, /) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update

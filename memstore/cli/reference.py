@@ -1,4 +1,4 @@
-"""The language reference that every Python carries, as memories and assemblies: what the demo stores."""
+"""Python's language reference, which the standard library contains, as memories and assemblies of the demo."""
 
 import re
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from typing import Any
 from memstore.cli.chunking import Passage, of_reference
 
 SOURCE = "pydoc_data.topics"
-"""What `metadata.source` is of everything that the demo stores."""
+"""The value of `metadata.source` of every record of the demo."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """Items for `store.load` and for `assemblies.add_many`.
+    """The items for `store.load` and for `assemblies.add_many`.
 
-    A passage that stands under several topics is one memory, tagged with each and a member of each one's assembly.
+    A passage that belongs to several topics is one memory, with a tag for each and a member of each one's assembly.
     """
 
     memories: list[dict[str, Any]]
     assemblies: list[dict[str, Any]]
 
 
-def reference() -> Reference:
-    """The whole of it. Short topics come first, so that a passage is named after the topic that is most about it."""
+def load_reference() -> Reference:
+    """The whole reference. Short topics come first, so that a shared passage gets its id from the most specific one."""
     by_text: dict[str, dict[str, Any]] = {}
     assemblies = []
     for topic, text in sorted(topics.items(), key=lambda item: (len(item[1]), item[0])):

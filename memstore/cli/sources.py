@@ -1,4 +1,4 @@
-"""Files to import, as items: JSON Lines, Markdown and plain text, read as they are needed."""
+"""The files that `import` reads: JSON Lines, Markdown and text, parsed item by item."""
 
 import json
 import signal
@@ -12,14 +12,14 @@ from typing import BinaryIO
 from memstore import InvalidError
 from memstore.cli import chunking
 from memstore.cli.chunking import Passage
-from memstore.cli.jsonl import Item, item_of
+from memstore.cli.jsonl import Item, parse_item
 from memstore.cli.options import refuse
 
 STDIN = "-"
 
 
 class Format(StrEnum):
-    """What a file to import is."""
+    """The format of a file to import."""
 
     JSONL = "jsonl"
     MARKDOWN = "markdown"
@@ -34,66 +34,67 @@ _SUFFIXES = {
     ".txt": Format.TEXT,
     ".text": Format.TEXT,
 }
-_PASSAGES: dict[Format, Callable[[str], Iterator[Passage]]] = {
+_CHUNKERS: dict[Format, Callable[[str], Iterator[Passage]]] = {
     Format.MARKDOWN: chunking.of_markdown,
     Format.TEXT: chunking.of_text,
 }
 
 
-class Reading:
-    """The items of some files, in order, each read when it is asked for.
+class Source:
+    """The items of some files, in order; each is read when the iteration reaches it.
 
     Attributes:
-        total: bytes to read; None where one is stdin.
+        total: size of the files in bytes; None if one is stdin.
         done: bytes read.
-        place: where the last item was read, or could not be.
+        place: the file and line that was read last.
     """
 
-    def __init__(self, sources: list[str], format: Format | None) -> None:
-        self._sources = [(source, format or _format_of(source)) for source in sources]
-        paths = [Path(source) for source in sources if source != STDIN]
+    def __init__(self, names: list[str], format: Format | None) -> None:
+        self._names = [(name, format or _format_of(name)) for name in names]
+        paths = [Path(name) for name in names if name != STDIN]
         for path in paths:
             if not path.is_file():
-                raise InvalidError(f"there is no file {str(path)!r} to import")
-        self.total = None if len(paths) < len(sources) else sum(path.stat().st_size for path in paths)
+                raise InvalidError(f"No file {str(path)!r} to import.")
+        self.total = None if len(paths) < len(names) else sum(path.stat().st_size for path in paths)
         self.done = 0
         self.place = "the start"
 
     def __iter__(self) -> Iterator[Item]:
-        for source, format in self._sources:
-            read = self._lines if format is Format.JSONL else self._passages
-            with _opened(source) as file:
-                yield from read(file, source, format)
+        for name, format in self._names:
+            parse = self._lines if format is Format.JSONL else self._passages
+            with _open(name) as file:
+                yield from parse(file, name, format)
 
-    def _lines(self, file: BinaryIO, source: str, format: Format) -> Iterator[Item]:  # noqa: ARG002 - as _passages
+    def _lines(self, file: BinaryIO, name: str, format: Format) -> Iterator[Item]:  # noqa: ARG002 - as _passages
         number = 0
-        while line := _read(source, file.readline):
+        while line := _read(name, file.readline):
             self.done += len(line)
             number += 1
             if not line.strip():
                 continue
-            self.place = place = f"{_name(source)}, line {number:,}"
+            self.place = place = f"{_display_name(name)}, line {number:,}"
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InvalidError(f"{place}: not a line of JSON: {error}") from error
-            yield item_of(value, place)
+                raise InvalidError(f"{place}: Not valid JSON: {error}.") from error
+            yield parse_item(value, place)
 
-    def _passages(self, file: BinaryIO, source: str, format: Format) -> Iterator[Item]:
-        data = _read(source, file.read)
+    def _passages(self, file: BinaryIO, name: str, format: Format) -> Iterator[Item]:
+        data = _read(name, file.read)
+        title = _display_name(name)
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InvalidError(f"{_name(source)} is not UTF-8: {error}") from error
-        made = list(_PASSAGES[format](text))
-        for number, passage in enumerate(made, 1):
-            self.done += len(data) // len(made)
-            self.place = place = f"{_name(source)}, part {number:,}"
-            yield Item(kind="memory", fields=_fields(passage, _name(source), number), place=place)
+            raise InvalidError(f"{title} is not valid UTF-8: {error}.") from error
+        passages = list(_CHUNKERS[format](text))
+        for number, passage in enumerate(passages, 1):
+            self.done += len(data) // len(passages)
+            self.place = place = f"{title}, part {number:,}"
+            yield Item(kind="memory", fields=_fields(passage, title, number), place=place)
 
 
 def _fields(passage: Passage, source: str, number: int) -> dict[str, object]:
-    """A passage as a memory. Its id says where it is from, so that the same file is not imported twice unnoticed."""
+    """A passage as a memory. Its id has the name of the file, so that a second import of it is noticed."""
     title = " › ".join(passage.headings)
     return {
         "id": f"{source}#{number}",
@@ -102,37 +103,37 @@ def _fields(passage: Passage, source: str, number: int) -> dict[str, object]:
     }
 
 
-def _format_of(source: str) -> Format:
-    if source == STDIN:
+def _format_of(name: str) -> Format:
+    if name == STDIN:
         return Format.JSONL
-    found = _SUFFIXES.get(Path(source).suffix.lower())
-    if found is None:
-        raise refuse("--format", f"what {source!r} is, its name does not say: give --format jsonl, markdown or text")
-    return found
+    format = _SUFFIXES.get(Path(name).suffix.lower())
+    if format is None:
+        raise refuse("--format", f"Cannot infer the format of {name!r}; pass --format jsonl, markdown or text.")
+    return format
 
 
-def _name(source: str) -> str:
-    return "stdin" if source == STDIN else Path(source).as_posix()
+def _display_name(name: str) -> str:
+    return "stdin" if name == STDIN else Path(name).as_posix()
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[BinaryIO]:
-    if source == STDIN:
+def _open(name: str) -> Iterator[BinaryIO]:
+    if name == STDIN:
         yield sys.stdin.buffer
     else:
-        with Path(source).open("rb") as file:
+        with Path(name).open("rb") as file:
             yield file
 
 
-def _read(source: str, read: Callable[[], bytes]) -> bytes:
-    """What *read* gives; from stdin it can be stopped by Ctrl-C.
+def _read(name: str, read: Callable[[], bytes]) -> bytes:
+    """The result of *read*, which Ctrl-C interrupts if it reads from stdin.
 
-    asyncio turns Ctrl-C into a cancellation, which a read that waits for somebody's typing would sit out.
+    asyncio turns Ctrl-C into a cancellation, which would wait until a read from a terminal ends.
     """
-    if source != STDIN:
+    if name != STDIN:
         return read()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return read()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)

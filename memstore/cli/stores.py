@@ -1,7 +1,7 @@
-"""Stores opened for a command: read-only where it only looks, and with the embedder the file names.
+"""Opens stores for commands: read-only for reads, with the embedder that the file names for texts.
 
-A file made with an embedder that cannot be loaded here opens all the same; `Opened.vector` then says what to do as
-soon as a text would have to be embedded.
+A file whose embedder cannot be loaded opens without one; a command that has to embed a text then raises
+`EmbedderError` with `OpenStore.embedder_error`.
 """
 
 import asyncio
@@ -14,179 +14,197 @@ from typing import NoReturn, cast
 import typer
 
 import memstore
-from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, Store
-from memstore.cli.options import EmbedderChoice, MetricChoice, embedding_of, refuse
+from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, Store, StoreNamespace
+from memstore.cli.options import EmbedderChoice, MetricChoice, parse_embedding, parse_namespace, refuse
 from memstore.embedders.wordllama import NAME, WordLlamaEmbedder
+
+_CREATE = "Create one with `memstore add`, `memstore import` or `memstore demo`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the caller said of a store's vectors; None is nothing.
+class VectorOptions:
+    """The options of a command that concern the vectors of a store; None where an option is not given.
 
     Attributes:
-        embedder: what makes them.
+        embedder: the embedder of texts.
         dimension: numbers per vector.
-        metric: how they are compared.
-        curvature: of a hyperbolic space.
-        given: numbers in the first vector given: the dimension of a new file of which nothing else was said.
+        metric: the metric.
+        curvature: curvature magnitude of a hyperbolic space.
+        input_size: numbers in the first vector of the input: the dimension of a new file without `--dimension`.
     """
 
     embedder: EmbedderChoice | None = None
     dimension: int | None = None
     metric: MetricChoice | None = None
     curvature: float | None = None
-    given: int | None = None
+    input_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """An open store, and why it cannot embed texts; None where it can."""
+class OpenStore:
+    """An open store, and why it cannot embed texts; None if it can, or if the user passed `--embedder none`."""
 
     store: Store
-    refusal: str | None
+    embedder_error: str | None
 
     def query(self, text: str | None, embedding: str | None) -> str | list[float]:
-        """What to search for: a text where the store can embed it, or a vector given as JSON.
+        """The query of a search: a text that the store can embed, or a vector given as JSON.
 
         Raises:
-            typer.BadParameter: not just one of the two was given.
+            typer.BadParameter: not exactly one of the two was given.
             EmbedderError: it is a text, and there is no embedder.
         """
         if (text is None) == (embedding is None):
-            raise typer.BadParameter("give a text to search for, or --embedding, one of them")
+            raise typer.BadParameter("Pass either a text to search for or --embedding.")
         if embedding is not None:
-            vector = embedding_of(embedding)
+            vector = parse_embedding(embedding)
             if vector is None:
-                raise refuse("--embedding", "null is nothing to search for")
+                raise refuse("--embedding", "null is not a vector to search for.")
             return vector
-        self.check_embeds()
+        self.check_embedder()
         return text or ""
 
-    def check_embeds(self) -> None:
-        """Raise `EmbedderError` where the store cannot embed texts, and nobody said that it need not."""
-        if self.refusal is not None:
-            raise EmbedderError(self.refusal)
+    def check_embedder(self) -> None:
+        """Raise `EmbedderError` if the store cannot embed texts and the user did not pass `--embedder none`."""
+        if self.embedder_error is not None:
+            raise EmbedderError(self.embedder_error)
 
 
-class _NamedOnly:
-    """Stands in for the embedder of an imported store, so that the new file names it too."""
+class _UnavailableEmbedder:
+    """Gives the new file of an import the embedder name of the exported store, without being able to embed."""
 
     def __init__(self, name: str, dimension: int) -> None:
         self.name = name
         self.dimension = dimension
 
-    def embed(self, texts: Sequence[str]) -> NoReturn:
-        raise EmbedderError(_unknown(self.name, len(texts)))
+    def embed(self, texts: Sequence[str]) -> NoReturn:  # noqa: ARG002 - the protocol of embedders
+        raise EmbedderError(_unknown_embedder(self.name))
 
 
 @asynccontextmanager
-async def looking(file: Path) -> AsyncIterator[Store]:
-    """The store in *file*, read-only: neither made nor upgraded. Raises `MissingFileError` where there is none."""
+async def open_read_only(file: Path) -> AsyncIterator[Store]:
+    """The store in *file*, read-only: neither created nor migrated. Raises `MissingFileError` without a store."""
     if not await asyncio.to_thread(file.exists):
-        raise MissingFileError(f"there is no store at {str(file)!r}: memstore add, import or demo makes one")
+        raise MissingFileError(f"No store at {str(file)!r}. {_CREATE}")
     try:
         store = await memstore.open(file, read_only=True)
     except MissingFileError as error:
-        # The tables are there and the dimension is not: whoever made the file was stopped between the two.
-        raise MissingFileError(f"{str(file)!r} is no store yet: memstore add, import or demo makes it one") from error
+        # The tables exist without a dimension: the process that created the file was stopped in between.
+        raise MissingFileError(f"No complete store at {str(file)!r}: it has no dimension yet. {_CREATE}") from error
     async with store:
         yield store
 
 
 @asynccontextmanager
-async def changing(file: Path) -> AsyncIterator[Store]:
-    """The store in *file*, for writing, with no embedder; the file must exist."""
-    async with looking(file):
+async def open_existing(file: Path) -> AsyncIterator[Store]:
+    """The store in *file*, for writing, without an embedder. Raises `MissingFileError` without a store."""
+    async with open_read_only(file):
         pass
     async with memstore.open(file) as store:
         yield store
 
 
 @asynccontextmanager
-async def searching(file: Path, choice: EmbedderChoice | None) -> AsyncIterator[Opened]:
-    """The store in *file*, read-only, with what embeds texts for it."""
-    async with looking(file) as store:
-        named = (await store.stats()).embedder
-    embedder, refusal = _chosen(named, choice)
-    async with memstore.open(file, read_only=True, embedder=embedder) as store:
-        yield Opened(store=store, refusal=refusal)
+async def read_namespace(file: Path, namespace: str) -> AsyncIterator[StoreNamespace]:
+    """The namespace with the name *namespace* of the store in *file*, read-only."""
+    path = parse_namespace(namespace)
+    async with open_read_only(file) as store:
+        yield store.namespace(*path)
 
 
 @asynccontextmanager
-async def writing(file: Path, wanted: Wanted, *, like: dict[str, object] | None = None) -> AsyncIterator[Opened]:
-    """The store in *file*, for writing, with what embeds texts for it; made if there is none.
+async def write_namespace(file: Path, namespace: str) -> AsyncIterator[StoreNamespace]:
+    """The namespace with the name *namespace* of the store in *file*, for writing, without an embedder."""
+    path = parse_namespace(namespace)
+    async with open_existing(file) as store:
+        yield store.namespace(*path)
+
+
+@asynccontextmanager
+async def open_for_search(file: Path, choice: EmbedderChoice | None) -> AsyncIterator[OpenStore]:
+    """The store in *file*, read-only, with its embedder."""
+    async with open_read_only(file) as store:
+        name = (await store.stats()).embedder
+    embedder, embedder_error = _existing_embedder(name, choice)
+    async with memstore.open(file, read_only=True, embedder=embedder) as store:
+        yield OpenStore(store=store, embedder_error=embedder_error)
+
+
+@asynccontextmanager
+async def open_or_create(
+    file: Path, options: VectorOptions, *, header: dict[str, object] | None = None
+) -> AsyncIterator[OpenStore]:
+    """The store in *file*, for writing, with its embedder; created if there is none.
 
     Args:
         file: the database file.
-        wanted: what the caller said. For a file that exists it has to agree with it.
-        like: the first line of an export, after which a new file is made where the caller said nothing.
+        options: the options of the command. They must agree with an existing file.
+        header: the first line of an export: the settings of a new file that *options* leave open.
     """
     embedder: Embedder | None
-    dimension, curvature = wanted.dimension, wanted.curvature
-    metric = cast("Metric | None", wanted.metric and wanted.metric.value)
+    dimension, curvature = options.dimension, options.curvature
+    metric = cast("Metric | None", options.metric and options.metric.value)
     if await is_new(file):
-        embedder, refusal, dimension = _for_new(wanted, like or {})
-        if metric is None and like is not None:
-            metric = cast("Metric", like.get("metric"))  # which open checks
-            curvature = cast("float | None", like.get("curvature")) if curvature is None else curvature
+        embedder, embedder_error, dimension = _new_embedder(options, header or {})
+        if metric is None and header is not None:
+            metric = cast("Metric", header.get("metric"))  # open checks it
+            curvature = cast("float | None", header.get("curvature")) if curvature is None else curvature
     else:
-        async with looking(file) as store:
-            named = (await store.stats()).embedder
-        embedder, refusal = _chosen(named, wanted.embedder)
+        async with open_read_only(file) as store:
+            name = (await store.stats()).embedder
+        embedder, embedder_error = _existing_embedder(name, options.embedder)
     async with memstore.open(file, embedder=embedder, dimension=dimension, metric=metric, curvature=curvature) as store:
-        yield Opened(store=store, refusal=refusal)
+        yield OpenStore(store=store, embedder_error=embedder_error)
 
 
 async def is_new(file: Path) -> bool:
-    """Whether there is no store in *file* yet, so that opening it for writing makes one."""
+    """Whether *file* contains no store yet, so that opening it for writing creates one."""
     if not await asyncio.to_thread(lambda: file.exists() and (file.is_dir() or file.stat().st_size)):
         return True
     try:
-        async with looking(file):
+        async with open_read_only(file):
             return False
     except MissingFileError:
         return True
 
 
-def _chosen(named: str | None, choice: EmbedderChoice | None) -> tuple[Embedder | None, str | None]:
-    """The embedder for a file that exists, and why texts cannot be embedded."""
+def _existing_embedder(name: str | None, choice: EmbedderChoice | None) -> tuple[Embedder | None, str | None]:
+    """The embedder of an existing file that stores *name*, and why texts cannot be embedded."""
     if choice is EmbedderChoice.WORDLLAMA:
         return WordLlamaEmbedder(), None
     if choice is EmbedderChoice.NONE:
         return None, None
-    if named == NAME:
+    if name == NAME:
         try:
             return WordLlamaEmbedder(), None
         except EmbedderError as error:
             return None, str(error)
-    return None, _UNNAMED if named is None else _unknown(named, 1)
+    return None, _NO_EMBEDDER if name is None else _unknown_embedder(name)
 
 
-def _for_new(wanted: Wanted, like: dict[str, object]) -> tuple[Embedder | None, str | None, int | None]:
+def _new_embedder(options: VectorOptions, header: dict[str, object]) -> tuple[Embedder | None, str | None, int | None]:
     """The embedder of a new file, why texts cannot be embedded, and its dimension."""
-    told, named = like.get("dimension"), like.get("embedder")
-    dimension = wanted.dimension or wanted.given or (told if isinstance(told, int) else None)
-    if wanted.embedder is EmbedderChoice.NONE:
+    stored, name = header.get("dimension"), header.get("embedder")
+    dimension = options.dimension or options.input_size or (stored if isinstance(stored, int) else None)
+    if options.embedder is EmbedderChoice.NONE:
         if dimension is None:
-            raise InvalidError("a new file without an embedder needs --dimension, the numbers per embedding")
+            raise InvalidError("A new file without an embedder needs a dimension; pass --dimension.")
         return None, None, dimension
-    if wanted.embedder is None and dimension is not None and named != NAME and (wanted.given or like):
-        if isinstance(named, str):
-            return _NamedOnly(named, dimension), _unknown(named, 1), dimension
-        return None, _UNNAMED, dimension
-    return WordLlamaEmbedder(), None, wanted.dimension
+    if options.embedder is None and dimension is not None and name != NAME and (options.input_size or header):
+        if isinstance(name, str):
+            return _UnavailableEmbedder(name, dimension), _unknown_embedder(name), dimension
+        return None, _NO_EMBEDDER, dimension
+    return WordLlamaEmbedder(), None, options.dimension
 
 
-_UNNAMED = (
-    "this file names no embedder, so a text cannot be turned into a vector here: give --embedding JSON, "
-    "or --embedder wordllama if its vectors are WordLlama's, or --embedder none to do without a vector"
+_NO_EMBEDDER = (
+    "The file names no embedder, so texts cannot be embedded. Pass --embedding, or --embedder wordllama if its "
+    "vectors are from WordLlama, or --embedder none to store the text without a vector."
 )
 
 
-def _unknown(named: str, texts: int) -> str:
-    what = "a text" if texts == 1 else f"{texts} texts"
+def _unknown_embedder(name: str) -> str:
     return (
-        f"this file was made with the embedder {named!r}, which the command line cannot load to turn {what} into "
-        "vectors: give --embedding JSON, or use memstore from Python with that embedder, or --embedder none to do "
-        "without a vector"
+        f"The embedder of this file is {name!r}, which the command line cannot load. Pass --embedding, or "
+        "--embedder none to store the text without a vector, or use the store from Python with that embedder."
     )

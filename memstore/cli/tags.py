@@ -1,4 +1,4 @@
-"""The commands on tags."""
+"""The commands on tags: list, rename, delete."""
 
 import asyncio
 from typing import Annotated
@@ -6,83 +6,71 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from memstore.cli.jsonl import as_json
-from memstore.cli.options import AsJson, File, InNamespace, namespace_of
-from memstore.cli.output import clean, number, say, say_json, show_table, table
-from memstore.cli.stores import changing, looking
-
-app = typer.Typer(
-    help="Words that memories and assemblies carry.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+from memstore.cli import options
+from memstore.cli.jsonl import record_as_json
+from memstore.cli.output import print_json, print_note, print_result, print_table, table
+from memstore.cli.stores import read_namespace, write_namespace
+from memstore.cli.text import clean, quantity
 
 
-@app.command("list")
-def list_(file: File, namespace: InNamespace = "", json: AsJson = False) -> None:
+def list_(file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """List the tags in use, by name.
 
-    --json prints a line each: name, memory_count, assembly_count.
+    --json prints a line for each tag: name, memory_count, assembly_count.
     """
 
     async def run() -> None:
-        async with looking(file) as store:
-            tags = store.namespace(*namespace_of(namespace)).tags.list()
+        async with read_namespace(file, namespace) as scope:
+            tags = scope.tags.list()
             if json:
                 async for tag in tags:
-                    say_json(as_json(tag))
+                    print_json(record_as_json(tag))
                 return
-            made = table("tag", ">memories", ">assemblies")
+            grid = table("tag", ">memories", ">assemblies")
             async for tag in tags:
-                made.add_row(Text(clean(tag.name), style="cyan"), f"{tag.memory_count:,}", f"{tag.assembly_count:,}")
-        if made.row_count:
-            show_table(made)
-        say(number(made.row_count, "tag"), style="dim")
+                grid.add_row(Text(clean(tag.name), style="cyan"), f"{tag.memory_count:,}", f"{tag.assembly_count:,}")
+        print_table(grid)
+        print_note(quantity(grid.row_count, "tag"))
 
     asyncio.run(run())
 
 
-@app.command()
 def rename(
-    old: Annotated[str, typer.Argument(help="The tag as it is.", show_default=False)],
-    new: Annotated[str, typer.Argument(help="The tag as it will be; if in use, the two become one.")],
-    file: File,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+    old: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
+    new: Annotated[str, typer.Argument(help="Its new name; an existing tag is merged with it.", show_default=False)],
+    file: options.File,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """Rename a tag on whatever carries it.
+    """Rename a tag on all records that have it.
 
-    --json prints {"changed": how many records}.
+    --json prints {"changed": number of records}.
     """
 
     async def run() -> int:
-        async with changing(file) as store:
-            return await store.namespace(*namespace_of(namespace)).tags.rename(old, new)
+        async with write_namespace(file, namespace) as scope:
+            return await scope.tags.rename(old, new)
 
-    _changed(asyncio.run(run()), f"{old} is now {new} on", json=json)
+    count = asyncio.run(run())
+    print_result({"changed": count}, f"renamed {old} to {new} on {quantity(count, 'record')}", json=json)
 
 
-@app.command()
 def delete(
     tag: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
-    file: File,
-    namespace: InNamespace = "",
-    json: AsJson = False,
+    file: options.File,
+    namespace: options.Namespace = "",
+    json: options.Json = False,
 ) -> None:
-    """Take a tag from whatever carries it; the records stay.
+    """Remove a tag from all records that have it.
 
-    --json prints {"changed": how many records}.
+    The records stay.
+
+    --json prints {"changed": number of records}.
     """
 
     async def run() -> int:
-        async with changing(file) as store:
-            return await store.namespace(*namespace_of(namespace)).tags.delete(tag)
+        async with write_namespace(file, namespace) as scope:
+            return await scope.tags.delete(tag)
 
-    _changed(asyncio.run(run()), f"{tag} was taken from", json=json)
-
-
-def _changed(count: int, what: str, *, json: bool) -> None:
-    if json:
-        say_json({"changed": count})
-    else:
-        say(f"{what} {number(count, 'record')}")
+    count = asyncio.run(run())
+    print_result({"changed": count}, f"removed {tag} from {quantity(count, 'record')}", json=json)

@@ -27,24 +27,24 @@ def shelf(path):
     return path
 
 
-def test_assemblies_are_merged_traced_and_parted(shelf):
+def test_assemblies_are_merged_and_unmerged_and_their_lineage_is_shown(shelf):
     said = ok("assemblies", "merge", "tea", "leaves", "--into", "tea", "--actor", "ada", "--reason", "one", "-f", shelf)
-    assert said.startswith("merge 1: 1 assembly went into tea, alike at 0.9")
+    assert said.startswith("merge 1: merged 1 assembly into tea (lowest score between two: 0.9")
     assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "walks"]
-    shown = ok("lineage", "tea", "-f", shelf)
+    shown = ok("assemblies", "lineage", "tea", "-f", shelf)
     assert shown.splitlines()[0] == "tea"
-    assert "came of" in shown
-    assert "went into" not in shown
-    assert "leaves (gone)   #1 " in shown
-    assert "ada - one" in shown
-    assert ok("lineage", "leaves", "-f", shelf).startswith("leaves (gone)\nwent into")
-    assert "no merge that stands" in ok("lineage", "walks", "-f", shelf)
-    (line,) = lines("lineage", "leaves", "--json", "-f", shelf)
+    assert "ancestor " in shown
+    assert "descendant" not in shown
+    assert "leaves (merged or deleted)" in shown
+    assert shown.splitlines()[-1].endswith("   ada     one")
+    assert ok("assemblies", "lineage", "leaves", "-f", shelf).startswith("leaves (merged or deleted)\ndescendant ")
+    assert "no merges" in ok("assemblies", "lineage", "walks", "-f", shelf)
+    (line,) = lines("assemblies", "lineage", "leaves", "--json", "-f", shelf)
     assert (line["id"], line["exists"], line["ancestors"]) == ("leaves", False, [])
     (kin,) = line["descendants"]
     assert (kin["id"], kin["depth"], kin["exists"]) == ("tea", 1, True)
     assert (kin["merge"]["sources"], kin["merge"]["actor"], kin["merge"]["reason"]) == (["leaves"], "ada", "one")
-    assert ok("assemblies", "unmerge", "tea", "-f", shelf) == "merge 1 is undone: leaves came back out of tea\n"
+    assert ok("assemblies", "unmerge", "tea", "-f", shelf) == "undid merge 1: restored leaves from tea\n"
     assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "leaves", "walks"]
 
 
@@ -65,39 +65,41 @@ def test_a_merge_by_its_number_in_a_namespace(shelf):
 def test_what_cannot_be_merged_is_told_in_a_line(shelf):
     assert "'none'" in fails("assemblies", "merge", "tea", "none", "-f", shelf)
     assert "threshold" in fails("assemblies", "merge", "tea", "walks", "-s", "0.9", "-f", shelf)
-    assert "'none'" in fails("lineage", "none", "-f", shelf)
+    assert "'none'" in fails("assemblies", "lineage", "none", "-f", shelf)
     assert "no merge" in fails("assemblies", "unmerge", "tea", "-f", shelf)
     for senseless in ([], ["tea", "--merge", "1"]):
-        assert "one of them" in fails("assemblies", "unmerge", *senseless, "-f", shelf, code=2)
+        assert "Pass either the id of an assembly or --merge" in fails(
+            "assemblies", "unmerge", *senseless, "-f", shelf, code=2
+        )
 
 
 def test_candidates_are_pairs_best_first(shelf):
-    shown = ok("assemblies", "candidates", "-s", "0.9", "-f", shelf)
+    shown = ok("assemblies", "merge-candidates", "-s", "0.9", "-f", shelf)
     assert "tea" in shown
     assert shown.endswith("1 pair\n")
-    (best,) = lines("assemblies", "candidates", "-s", "-1", "-l", "1", "--json", "-f", shelf)
+    (best,) = lines("assemblies", "merge-candidates", "-s", "-1", "-l", "1", "--json", "-f", shelf)
     assert (best["a"], best["b"]) == ("tea", "leaves")
-    assert len(lines("assemblies", "candidates", "-s", "-1", "--json", "-f", shelf)) == 3
-    assert ok("assemblies", "candidates", "-s", "1.1", "-f", shelf) == "0 pairs\n"
+    assert len(lines("assemblies", "merge-candidates", "-s", "-1", "--json", "-f", shelf)) == 3
+    assert ok("assemblies", "merge-candidates", "-s", "1.1", "-f", shelf) == "0 pairs\n"
 
 
 def test_groups_are_shown_and_made_only_when_asked(shelf):
-    shown = ok("assemblies", "form", "-s", "0.8", "-f", shelf)
-    assert "1 group; left alone: 1 with no neighbour" in shown
+    shown = ok("assemblies", "suggest", "-s", "0.8", "-f", shelf)
+    assert "1 group; in no group: 1 without a neighbour" in shown
     assert "free 1" in shown
     assert "--create" in shown
-    group, left = lines("assemblies", "form", "-s", "0.8", "--json", "-f", shelf)
+    group, left = lines("assemblies", "suggest", "-s", "0.8", "--json", "-f", shelf)
     assert sorted(group["members"]) == ["f0", "f1", "f2", "f3"]
     assert left == {"unassigned": {"f4": "no_neighbour"}}
     assert len(lines("assemblies", "list", "--json", "-f", shelf)) == 3
     assert (
-        lines("assemblies", "form", "-s", "0.8", "--min-size", "5", "--json", "-f", shelf)[-1]["unassigned"]["f1"]
+        lines("assemblies", "suggest", "-s", "0.8", "--min-size", "5", "--json", "-f", shelf)[-1]["unassigned"]["f1"]
         == "too_few"
     )
-    assert lines("assemblies", "form", "-s", "0.8", "-w", '{"id": {"$in": ["f0"]}}', "--json", "-f", shelf) == [
+    assert lines("assemblies", "suggest", "-s", "0.8", "-w", '{"id": {"$in": ["f0"]}}', "--json", "-f", shelf) == [
         {"unassigned": {"f0": "no_neighbour"}}
     ]
-    made, _ = lines("assemblies", "form", "-s", "0.8", "--create", "--json", "-f", shelf)
+    made, _ = lines("assemblies", "suggest", "-s", "0.8", "--create", "--json", "-f", shelf)
     assert (len(made["assemblies"]), made["stale"]) == (1, 0)
     assert len(lines("assemblies", "list", "--json", "-f", shelf)) == 4
-    assert "0 groups" in ok("assemblies", "form", "-s", "0.8", "--create", "-f", shelf)
+    assert "0 groups" in ok("assemblies", "suggest", "-s", "0.8", "--create", "-f", shelf)

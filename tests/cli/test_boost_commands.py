@@ -72,12 +72,12 @@ def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
 
 def test_assemblies_show_their_activation_and_whether_they_are_in_step(small):
     shown = ok("assemblies", "show", "drinks", "-f", small)
-    assert "2, in step with its composite and the index" in shown
+    assert "2 (composite and index are current)" in shown
     assert "activation" not in shown
     script(lambda store: store.assemblies.activate({"drinks": 0.5}), small)
     shown = " ".join(ok("assemblies", "show", "drinks", "-f", small).split())
-    assert "activation 0.5, of 0.5 at 20" in shown
-    assert "(1 time)" in shown
+    assert "activation 0.5 now, 0.5 at 20" in shown
+    assert "(activated 1 time)" in shown
     assert "0.50" in ok("assemblies", "list", "-f", small)
     (found,) = lines("assemblies", "show", "drinks", "--json", "-f", small)
     assert (found["activation_level"], found["activation_count"], found["sync"]["synced"]) == (0.5, 1, True)

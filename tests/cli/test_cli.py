@@ -16,12 +16,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 import memstore
 from memstore.cli import backups, import_export, sources
-from memstore.cli.app import EXIT_CODES, app
-from memstore.cli.options import namespace_of, namespace_text
+from memstore.cli.app import app
+from memstore.cli.exit_codes import EXIT_CODES
+from memstore.cli.options import format_namespace, parse_namespace
+from memstore.cli.text import json_line
 from memstore.database.inspect import HEAD
 from memstore.index.vector_table import VectorTable
 from memstore.testing import HashEmbedder
@@ -113,7 +116,7 @@ def test_without_the_extra_it_says_in_one_line_what_to_install(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; from memstore.cli.main import run; run()"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
-    assert done.stderr == "the command line needs: pip install 'memstore[cli]'\n"
+    assert done.stderr == "The command line needs an extra: pip install 'memstore[cli]'\n"
     assert done.stdout == ""
 
 
@@ -132,8 +135,9 @@ def test_version():
 
 def commands(group=None, path=()):
     group = group or typer.main.get_command(app)
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        if isinstance(command, TyperGroup):
             yield from commands(command, (*path, name))
         else:
             yield (*path, name), command
@@ -172,7 +176,7 @@ def test_the_help_names_the_exit_codes_and_the_variable():
 def test_a_user_adds_searches_shows_and_deletes_in_processes_of_their_own(tmp_path):
     file = tmp_path / "agent.db"
     done = process("add", "Ada prefers green tea", "--id", "ada", "--tag", "taste", "--file", file)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "stored ada\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "added ada\n", "")
     assert process("add", "The train to Ghent leaves at noon", "-f", file).returncode == 0
     done = process("search", "what does she like to drink", "--limit", "1", MEMSTORE_FILE=str(file))
     assert done.returncode == 2, "the test's environment has no MEMSTORE_FILE"
@@ -187,7 +191,7 @@ def test_a_user_adds_searches_shows_and_deletes_in_processes_of_their_own(tmp_pa
     assert process("delete", "ada", "-f", file).stdout == "deleted 1 memory\n"
     done = process("show", "ada", "-f", file)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "memstore: error: There is no memory 'ada' in namespace ()\n"
+    assert done.stderr == "memstore: error: There is no memory 'ada' in namespace ().\n"
     assert process("check", "-f", file).stdout == "clean\n"
 
 
@@ -292,7 +296,7 @@ def test_every_json_output_is_lines_of_json(arguments, small, monkeypatch):
 
 def test_a_store_that_was_never_given_a_dimension_counts_as_absent_and_can_be_made(path):
     memstore.migrate(str(path))
-    assert "is no store yet" in fails("list", "-f", path)
+    assert "no dimension yet" in fails("list", "-f", path)
     ok("add", "x", "-e", "[1, 2]", "-f", path)
     assert lines("stats", "--json", "-f", path)[0]["dimension"] == 2
 
@@ -326,7 +330,7 @@ def test_ctrl_c_while_import_waits_for_stdin_keeps_what_was_committed(path):
         running.send_signal(signal.SIGINT)
         told = running.stderr.read()
         assert running.wait(240) == 130
-    assert told == "memstore: stopped; what was committed is in the file, and the file is sound\n"
+    assert told == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
     assert ok("check", "-f", path) == "clean\n"
     assert lines("stats", "--json", "-f", path)[0]["memories"] == 500
 
@@ -359,7 +363,7 @@ def test_add_takes_every_field_it_offers(path):
 
 
 def test_add_refuses_a_taken_id_and_upsert_replaces_it(small):
-    assert "--upsert replaces it" in fails("add", "x", "--id", "tea", "-e", "[1, 1, 1]", "-f", small)
+    assert "Pass --upsert to replace it." in fails("add", "x", "--id", "tea", "-e", "[1, 1, 1]", "-f", small)
     ok("add", "black tea", "--id", "tea", "-e", "[1, 1, 1]", "--upsert", "-f", small)
     assert lines("show", "tea", "--json", "-f", small)[0]["content"] == "black tea"
 
@@ -420,21 +424,21 @@ def test_every_argument_of_list_counts(small):
     assert found("-w", '{"$or": [{"updated_at": {"$not": {"$gt": "2000-01-01"}}}, {"id": "tea"}]}') == ["tea"]
     assert found("-w", '{"metadata": {"created_at": "is a text here"}}') == []
     assert found("-n", "users") == []
-    assert found("-n", "users", "-b") == ["note"]
+    assert found("-n", "users", "-r") == ["note"]
 
 
 def test_list_says_how_many_there_are_and_where_else_to_look(small):
-    assert ok("list", "-l", "2", "-f", small).splitlines()[-1] == "2 of 3: --all shows them all"
+    assert ok("list", "-l", "2", "-f", small).splitlines()[-1] == "2 of 3 memories; pass --all for all"
     assert ok("list", "-f", small).splitlines()[-1] == "3 memories"
     assert ok("list", "-n", "users", "-f", small).splitlines() == [
         "0 memories",
-        "there are namespaces below: users/ada (--namespace, or --below)",
+        "There are namespaces below: users/ada. Pass --namespace or --recursive.",
     ]
 
 
 def test_show_tells_everything_of_a_memory(small):
     shown = ok("show", "tea", "-f", small)
-    for part in ("green tea", "drink", "drinks", '{"hot": true}', "0.9", "3 numbers of length 1: 1, 0, 0"):
+    for part in ("green tea", "drink", "drinks", '{"hot": true}', "0.9", "dimension 3, norm 1: 1, 0, 0"):
         assert part in shown
     (said,) = lines("show", "tea", "--json", "-f", small)
     assert said["embedding"] == [1, 0, 0]
@@ -468,7 +472,7 @@ def test_texts_of_records_are_neither_markup_nor_orders_to_the_terminal(small):
     "namespace", [(), ("a",), ("a", "b"), ("a/b", "c"), ("",), ("", ""), ("a", ""), ("[x",), ("ü", "日本")]
 )
 def test_a_namespace_is_written_as_it_is_read(namespace):
-    assert namespace_of(namespace_text(namespace)) == namespace
+    assert parse_namespace(format_namespace(namespace)) == namespace
 
 
 # --- embedders ---
@@ -546,7 +550,7 @@ def test_assemblies_are_made_changed_shown_found_and_deleted(small):
     assert "1 of 2" in ok("assemblies", "list", "-l", "1", "-f", small)
     assert "has 2 members" in ok("assemblies", "add-members", "out", "tea", "-f", small)
     assert "has 1 member\n" in ok("assemblies", "remove-members", "out", "walk", "-f", small)
-    assert "--upsert replaces it" in fails("assemblies", "add", "out", "-f", small)
+    assert "Pass --upsert to replace it." in fails("assemblies", "add", "out", "-f", small)
     ok("assemblies", "add", "out", "--name", "Out", "--upsert", "-f", small)
     (said,) = lines("assemblies", "show", "out", "--json", "-f", small)
     assert (said["name"], said["members"]) == ("Out", ["tea"])
@@ -563,8 +567,8 @@ def test_tags_are_listed_renamed_and_deleted(small):
         {"name": "drink", "memory_count": 2, "assembly_count": 0},
     ]
     assert "2 tags" in ok("tags", "list", "-f", small)
-    assert ok("tags", "rename", "drink", "beverage", "-f", small) == "drink is now beverage on 2 records\n"
-    assert ok("tags", "delete", "cold", "-f", small) == "cold was taken from 1 record\n"
+    assert ok("tags", "rename", "drink", "beverage", "-f", small) == "renamed drink to beverage on 2 records\n"
+    assert ok("tags", "delete", "cold", "-f", small) == "removed cold from 1 record\n"
     assert [tag["name"] for tag in lines("tags", "list", "--json", "-f", small)] == ["beverage"]
     fails("tags", "rename", "absent", "x", "-f", small)
     assert lines("tags", "delete", "absent", "--json", "-f", small) == [{"changed": 0}]
@@ -584,7 +588,7 @@ def test_stats_count_the_whole_file(small):
     }
     shown = ok("stats", "-f", small)
     assert "2: (root), users/ada" in shown
-    assert "none named" in shown
+    assert "embedder          none\n" in shown
 
 
 def damage(path):
@@ -607,7 +611,7 @@ def test_check_finds_damage_with_exit_code_3_and_repair_names_what_remains(small
     assert [(finding["kind"], finding["id"]) for finding in said["findings"]] == [("checksum", "tea")]
     done = runner.invoke(app, ["repair", "-f", str(small)])
     assert done.exit_code == 3, "a wrong checksum is damage to what is stored"
-    assert "delete those records" in done.stdout
+    assert "These records are damaged. Delete them" in done.stdout
     ok("add", "green tea", "--id", "tea", "-e", "[1, 0, 0]", "--upsert", "-f", small)
     assert ok("check", "-f", small) == "clean\n"
 
@@ -671,8 +675,8 @@ def test_backup_of_a_file_of_an_older_release_upgrades_neither(tmp_path):
     assert lines("backup", copy, "--json", "-f", old)[0] == {"path": str(copy), "bytes": copy.stat().st_size}
     assert old.read_bytes() == content
     (said,) = lines("verify", copy, "--json")
-    assert (said["revision"], said["whole"]) == ("0001", True)
-    assert "older than this release's" in ok("verify", copy)
+    assert (said["revision"], said["intact"]) == ("0001", True)
+    assert "(this release: " in ok("verify", copy)
 
 
 def test_verify_says_what_a_file_is_and_by_its_exit_code_whether_it_is_whole(small, tmp_path):
@@ -680,18 +684,18 @@ def test_verify_says_what_a_file_is_and_by_its_exit_code_whether_it_is_whole(sma
     ok("backup", copy, "-f", small)
     content = copy.read_bytes()
     shown = ok("verify", copy)
-    assert "memories     4\n" in shown
-    assert "dimension 3, compared by cosine" in shown
-    assert shown.endswith("whole: nothing is wrong with it\n")
+    assert "memories       4\n" in shown
+    assert "dimension 3, metric cosine" in shown
+    assert shown.endswith("\nintact\n")
     (said,) = lines("verify", "--json", copy)
-    assert (said["whole"], said["findings"], said["memories"], said["assemblies"]) == (True, [], 4, 1)
+    assert (said["intact"], said["findings"], said["memories"], said["assemblies"]) == (True, [], 4, 1)
     assert copy.read_bytes() == content
     assert {"copy.db-wal", "copy.db-shm"}.isdisjoint(os.listdir(tmp_path))
     damage(copy)
     done = runner.invoke(app, ["verify", str(copy)], env={"COLUMNS": "80"})
     assert done.exit_code == 3
     assert "tea" in done.stdout
-    assert "1 finding: take another backup" in done.stdout
+    assert "1 finding. Use another backup" in done.stdout
     copy.write_bytes(content[: 8_192 * 2])
     done = runner.invoke(app, ["verify", "--json", str(copy)])
     assert done.exit_code == 3
@@ -708,14 +712,14 @@ def test_restore_says_what_would_be_lost_and_does_nothing_unless_told_to(small, 
     ok("add", "new", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "new", "-f", small)
     ok("add", "newer", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "newer", "-f", small)
     told = fails("restore", copy, "-f", small)
-    assert "holds 5 memories and 1 assembly (last change " in told
-    assert "would be replaced by 4 memories and 1 assembly" in told
+    assert "contains 5 memories and 1 assembly (last change " in told
+    assert "replaces all of it with 4 memories and 1 assembly" in told
     assert "--yes" in told
-    monkeypatch.setattr(backups, "_somebody_is_there", lambda: True)
+    monkeypatch.setattr(backups, "_is_interactive", lambda: True)
     done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="n\n")
     assert done.exit_code == 1
-    assert "holds 5 memories" in done.stderr
-    assert done.stderr.endswith("memstore: error: nothing was changed\n")
+    assert "contains 5 memories" in done.stderr
+    assert done.stderr.endswith("memstore: error: Nothing was changed.\n")
     assert lines("stats", "--json", "-f", small)[0]["memories"] == 5
     done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="y\n")
     assert done.exit_code == 0
@@ -742,7 +746,7 @@ def test_restore_over_a_store_that_cannot_be_read_says_so(small, tmp_path):
     content = bytearray(small.read_bytes())
     content[100:4000] = os.urandom(3900)
     small.write_bytes(content)
-    assert "holds what cannot be read (The database file is damaged" in fails("restore", copy, "-f", small)
+    assert "contains data that cannot be read (The database file is damaged" in fails("restore", copy, "-f", small)
     ok("restore", copy, "-y", "-f", small)
     assert ok("export", "-f", small) == ok("export", "-f", copy)
 
@@ -868,7 +872,7 @@ def test_import_with_upsert_brings_changed_records_back(rich, tmp_path):
         await store.assemblies.remove_members("group", ["second"])
 
     script(change, rich)
-    assert "--upsert replaces it" in fails("import", exported, "-f", rich)
+    assert "Pass --upsert to replace it." in fails("import", exported, "-f", rich)
     ok("import", exported, "--upsert", "-f", rich)
     assert script(everything, rich) == before
 
@@ -890,7 +894,7 @@ def test_export_of_a_namespace_holds_what_is_below_it_and_import_puts_it_below_a
 
 def test_export_overwrites_nothing_least_of_all_the_store(small):
     content = small.read_bytes()
-    assert "overwrites nothing" in fails("export", small, "-f", small)
+    assert "does not overwrite files" in fails("export", small, "-f", small)
     assert small.read_bytes() == content
     assert "No such file" in fails("export", small.parent / "nowhere" / "x.jsonl", "-f", small)
 
@@ -904,7 +908,7 @@ def test_what_has_expired_since_the_export_is_left_out_of_assemblies_too(path):
     ]
     shown = ok("import", "-", "-f", path, stdin="".join(json.dumps(line) + "\n" for line in said))
     assert "imported 1 memory and 1 assembly" in shown
-    assert "1 memory that had expired" in shown
+    assert "skipped 1 expired memory" in shown
     assert lines("assemblies", "show", "both", "--json", "-f", path)[0]["members"] == ["new"]
     broken = json.dumps({"kind": "assembly", "id": "other", "members": ["nobody"]})
     assert "no memory 'nobody'" in fails("import", "-", "-f", path, stdin=broken)
@@ -913,18 +917,18 @@ def test_what_has_expired_since_the_export_is_left_out_of_assemblies_too(path):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("nonsense", "not a line of JSON"),
-        ("[" * 100_000, "not a line of JSON"),
+        ("nonsense", "Not valid JSON"),
+        ("[" * 100_000, "Not valid JSON"),
         ("[1]", "one JSON object"),
-        ('{"text": "x"}', "this one has 'text'"),
+        ('{"text": "x"}', "its fields are: 'text'"),
         ('{"content": 5, "embedding": null}', "content is text"),
         ('{"content": "x", "embedding": [1]}', "dimension 2; got 1"),
         ('{"content": "x", "embedding": [NaN, 1]}', "NaN"),
-        ('{"content": "x", "created_at": "today", "embedding": null}', "created_at is a time"),
+        ('{"content": "x", "created_at": "today", "embedding": null}', "Invalid created_at: expected a time"),
         ('{"content": "x", "created_at": "2020-01-01", "embedding": null}', "aware datetime"),
-        ('{"kind": "thing"}', "kind is"),
+        ('{"kind": "thing"}', "Invalid kind"),
         ('{"kind": "store", "format": 99}', "format 99"),
-        ('{"content": "x", "namespace": "a/b"}', "namespace is a list"),
+        ('{"content": "x", "namespace": "a/b"}', "Invalid namespace: expected a list"),
         ('{"content": "x"}', "names no embedder"),
     ],
     ids=lambda value: str(value)[:30],
@@ -969,9 +973,9 @@ def test_a_failure_that_is_of_no_record_is_told_once_and_not_tried_again(small, 
     exported = tmp_path / "all.jsonl"
     ok("export", exported, "-f", small)
     monkeypatch.setattr(memstore.Memories, "upsert_many", refuse)
-    monkeypatch.setattr(import_export._Import, "culprit", None)
+    monkeypatch.setattr(import_export._Importer, "invalid_item", None)
     said = fails("import", exported, "--upsert", "-f", small)
-    assert f"{exported}, line 5: the disk is full; 0 records before it are stored" in said
+    assert f"{exported}, line 5: the disk is full. 0 records before it are stored" in said
 
 
 def many_lines(count):
@@ -1010,7 +1014,7 @@ def peaks(monkeypatch):
 
         return wrapped
 
-    monkeypatch.setattr(sources, "item_of", count(sources.item_of))
+    monkeypatch.setattr(sources, "parse_item", count(sources.parse_item))
     monkeypatch.setattr(import_export, "json_line", count(import_export.json_line))
     tracemalloc.start()
     yield lambda: (found[0], tracemalloc.get_traced_memory()[1])
@@ -1022,11 +1026,9 @@ def peaks(monkeypatch):
 def test_both_ways_take_no_more_memory_for_more_records_and_no_byte_is_lost(way, path, tmp_path, request, monkeypatch):
     """20,000 memories; as an export tells of them, so that what comes out is what went in."""
     source, out = tmp_path / "source.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(import_export.json_line(line) for line in many_lines(20_000)), encoding="utf-8")
+    source.write_text("".join(json_line(line) for line in many_lines(20_000)), encoding="utf-8")
     monkeypatch.setattr(import_export, "MEMBERS", 1_000)
-    few = "".join(
-        import_export.json_line(line) for line in many_lines(2)
-    )  # what is imported at the first use is not counted
+    few = "".join(json_line(line) for line in many_lines(2))  # what is imported at the first use is not counted
     ok("import", "-", "-f", tmp_path / "few.db", stdin=few.split('{"kind": "assembly"')[0])
     measured = None
     for step, arguments in (("import", [source]), ("export", [out])):
@@ -1066,7 +1068,7 @@ def test_markdown_and_text_come_in_as_passages_under_their_headings(tmp_path, mo
     ok("import", "notes.md", "--upsert", "-f", "s.db")
     assert lines("search", "boiling water", "--json", "-f", "s.db")[0]["memory"]["id"] == "notes.md#2"
     Path("latin.txt").write_bytes("Übung".encode("latin-1"))
-    assert "latin.txt is not UTF-8" in fails("import", "latin.txt", "-f", "s.db")
+    assert "latin.txt is not valid UTF-8" in fails("import", "latin.txt", "-f", "s.db")
     ok("import", "-", "--format", "text", "-f", "s.db", stdin="from a pipe")
     assert lines("show", "stdin#1", "--json", "-f", "s.db")[0]["content"] == "from a pipe"
 
@@ -1075,7 +1077,7 @@ def test_markdown_and_text_come_in_as_passages_under_their_headings(tmp_path, mo
 
 
 def test_optimize_says_why_there_is_nothing_to_do(small):
-    assert ok("optimize", "-f", small).startswith("searches stay exact: fewer than ")
+    assert ok("optimize", "-f", small).startswith("searches are exact: fewer than ")
     (said,) = lines("optimize", "--json", "-f", small)
     assert (said["index"], said["graph_nodes"], said["snapshot_bytes"]) == ("exact", 0, 0)
 
@@ -1090,7 +1092,7 @@ def test_optimize_builds_the_graph_and_stores_it(tmp_path):
 
     asyncio.run(fill())
     said = ok("optimize", "-f", path)
-    assert said.startswith("300 vectors in the graph, ")
-    assert "of the nearest ten" in said
+    assert said.startswith("the graph has 300 vectors and takes ")
+    assert "recall of the nearest ten: " in said
     assert "search graph" in ok("stats", "-f", path)
     assert lines("stats", "--json", "-f", path)[0]["snapshot_bytes"] > 300 * 100

@@ -23,7 +23,7 @@ def test_the_commands_make_show_export_and_import_a_curved_store(tmp_path: Path)
     ok("add", "far out", "--id", "far", "-e", "[1.5, 0]", *curved, "-f", first)
     ok("add", "the origin", "--id", "near", "-e", "[0, 0]", "-f", first)
     for output in (ok("stats", "-f", first), ok("verify", first)):
-        assert "dimension 2, compared by hyperbolic, of curvature -0.25" in output
+        assert "dimension 2, metric hyperbolic, curvature -0.25" in output
     assert json.loads(ok("stats", "--json", "-f", first))["curvature"] == 0.25
     ok("export", lines, "-f", first)
     assert json.loads(lines.read_text().splitlines()[0])["curvature"] == 0.25

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import memstore
 from memstore.cli.app import app
 from memstore.cli.demo import QUESTIONS
-from memstore.cli.reference import SOURCE, reference
+from memstore.cli.reference import SOURCE, load_reference
 
 CHECKOUT = Path(__file__).parents[2]
 runner = CliRunner()
@@ -80,7 +80,7 @@ def test_a_new_process_found_it_clean_and_gave_the_same_hits(built):
 
 
 async def test_the_store_holds_every_passage_and_one_assembly_a_topic(built):
-    content = reference()
+    content = load_reference()
     async with memstore.open(built[0] / "memstore-demo.db", read_only=True) as store:
         assert await store.memories.count() == len(content.memories) == built[1]["memories"]
         assert await store.assemblies.count() == len(content.assemblies)
@@ -97,7 +97,7 @@ async def test_the_store_holds_every_passage_and_one_assembly_a_topic(built):
 
 
 def test_a_passage_under_several_topics_is_stored_once():
-    content = reference()
+    content = load_reference()
     texts = [memory["content"] for memory in content.memories]
     assert len(set(texts)) == len(texts)
     assert any(len([t for t in memory["tags"] if t.startswith("topic:")]) > 1 for memory in content.memories)

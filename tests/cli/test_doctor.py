@@ -71,16 +71,16 @@ def test_faiss_is_loaded_in_another_process_than_doctors_own():
     found = facts()
     assert openmp_runtimes() == before
     assert found["FAISS"]["state"] == "ok"
-    assert found["OpenMP before it"]["value"] == "none"
+    assert found["OpenMP before FAISS"]["value"] == "none"
     if sys.platform == "linux":
-        assert found["OpenMP after it"]["value"].startswith("GNU's, /")
-        assert "libgomp" in found["OpenMP after it"]["value"]
-        assert found["loads by itself"]["value"].startswith("yes")
+        assert found["OpenMP after FAISS"]["value"].startswith("GNU's, /")
+        assert "libgomp" in found["OpenMP after FAISS"]["value"]
+        assert found["loaded automatically"]["value"].startswith("yes")
 
 
 def test_where_faiss_carries_an_llvm_runtime_it_says_that_it_must_be_asked_for(monkeypatch):
     monkeypatch.setattr(doctor, "faiss_bundles_libomp", lambda: True)
-    found = facts()["loads by itself"]
+    found = facts()["loaded automatically"]
     assert found["state"] == "note"
     assert "engine='faiss'" in found["value"]
 
@@ -97,7 +97,7 @@ def test_an_affected_sqlite_is_a_note_that_says_why_the_store_is_safe(monkeypatc
 
 def test_a_faiss_that_cannot_be_loaded_is_a_problem_with_advice(monkeypatch):
     broken = "import sys; sys.stderr.write('OMP: Error #15\\n'); sys.exit(134)"
-    monkeypatch.setattr(subprocesses, "_RUN", broken)
+    monkeypatch.setattr(subprocesses, "_CODE", broken)
     found = facts(exit_code=3)["FAISS"]
     assert found["state"] == "problem"
     assert "OMP: Error #15" in found["value"]
@@ -160,5 +160,5 @@ def test_people_see_marks_and_sections_without_colour_codes_in_a_pipe(tmp_path, 
     assert "\x1b" not in done.stdout
     assert "✓ memstore" in done.stdout
     assert "✗ can be opened" in done.stdout
-    assert "1 problem: see ✗ above" in done.stdout
+    assert "1 problem, marked ✗" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80

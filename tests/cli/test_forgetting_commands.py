@@ -52,11 +52,13 @@ def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
     said = ok("forget", "--older-than", "30d", "--importance-below", "0.5", "-f", kitchen)
     assert "the kettle is on\\x1b[2J" in said
     assert "older_than, importance_below" in said
-    assert "1 memory of 28 B would go, 3 would stay; nothing was changed" in said
+    assert "would move 1 memory (28 B) to the trash, 3 remain\nnothing was changed; pass --apply" in said
     assert "--apply" in said
     assert ok("forget", "--older-than", "5w", "-f", kitchen).count("older_than") == 2
-    assert "nothing would go; 4 would stay" in ok("forget", "--unused-for", "101d", "-f", kitchen)
-    assert "2 memories (1 of them shown)" in ok("forget", "--older-than", "2400h", "-l", 1, "-f", kitchen)
+    assert "nothing to forget, 4 remain" in ok("forget", "--unused-for", "101d", "-f", kitchen)
+    assert "2 memories (54 B) to the trash (1 listed), 2 remain" in ok(
+        "forget", "--older-than", "2400h", "-l", 1, "-f", kitchen
+    )
     assert "3 memories" in ok("forget", "--older-than", "30d", "--recursive", "-f", kitchen)
     assert "1 memory" in ok("forget", "--older-than", "30d", "-n", "n", "-f", kitchen)
     assert "2 memories" in ok("forget", "--max-count", "2", "-f", kitchen)
@@ -72,7 +74,7 @@ def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
 def test_what_is_applied_is_in_the_trash_and_comes_back(kitchen: Path) -> None:
     before = lines("show", "tea", "--json", "-f", kitchen)
     args = ("--older-than", "30d", "--actor", "ada", "--reason", "sp\x1bring")
-    assert "moved 2 memories to the trash; 2 stay" in ok("forget", *args, "--apply", "-f", kitchen)
+    assert "moved 2 memories to the trash, 2 remain" in ok("forget", *args, "--apply", "-f", kitchen)
     assert "green tea" not in ok("list", "-f", kitchen)
     said = ok("trash", "-f", kitchen)
     assert "green tea" in said
@@ -83,39 +85,39 @@ def test_what_is_applied_is_in_the_trash_and_comes_back(kitchen: Path) -> None:
     assert found[0]["actor"] == "ada"
     assert len(lines("trash", "--json", "-l", 1, "-f", kitchen)) == 1
     assert "trash  " in ok("stats", "-f", kitchen)
-    assert "There is no memory 'nope' in the trash" in fails("untrash", "tea", "nope", "-f", kitchen)
-    assert ok("untrash", "tea", "-f", kitchen) == "brought back 1 memory\n"
+    assert "There is no memory 'nope' in the trash" in fails("recover", "tea", "nope", "-f", kitchen)
+    assert ok("recover", "tea", "-f", kitchen) == "recovered 1 memory\n"
     assert lines("show", "tea", "--json", "-f", kitchen) == before
-    assert lines("untrash", "kettle", "--json", "-f", kitchen)[0]["id"] == "kettle"
+    assert lines("recover", "kettle", "--json", "-f", kitchen)[0]["id"] == "kettle"
     assert ok("check", "-f", kitchen) == "clean\n"
 
 
 def test_a_purge_ends_it(kitchen: Path) -> None:
     assert lines("forget", "--older-than", "30d", "--apply", "--json", "-f", kitchen)[-1]["applied"] is True
-    assert ok("purge", "--older-than", "1h", "-f", kitchen) == "purged 0 records\n"
+    assert ok("purge", "--older-than", "1h", "-f", kitchen) == "purged 0 memories\n"
     assert lines("purge", "--older-than", "0d", "--json", "-f", kitchen) == [{"purged": 2}]
     assert ok("trash", "-f", kitchen) == "the trash is empty\n"
 
 
-def test_assemblies_are_pruned_and_come_back(kitchen: Path) -> None:
-    prune = ("assemblies", "prune", "-f", kitchen)
-    assert "1 assembly of" in ok(*prune, "--members-below", "1")
-    assert "The kitchen" in ok(*prune, "--where", '{"id": "a"}')
-    assert "2 assemblies" in ok(*prune, "--activated-fewer-than", "1")
-    assert lines(*prune, "--members-below", "1", "--inactive-for", "30d", "--json")[0]["reasons"] == [
+def test_assemblies_are_forgotten_recovered_and_purged(kitchen: Path) -> None:
+    forget = ("forget", "--assemblies", "-f", kitchen)
+    assert "1 assembly (" in ok(*forget, "--members-below", "1")
+    assert "The kitchen" in ok(*forget, "--where", '{"id": "a"}')
+    assert "2 assemblies" in ok(*forget, "--activated-fewer-than", "1")
+    assert lines(*forget, "--members-below", "1", "--inactive-for", "30d", "--json")[0]["reasons"] == [
         "inactive_for",
         "members_below",
     ]
-    assert "moved 1 assembly to the trash; 1 stay" in ok(*prune, "--older-than", "30d", "--apply")
+    assert "moved 1 assembly to the trash, 1 remain" in ok(*forget, "--older-than", "30d", "--apply")
     assert "empty" in ok("trash", "--assemblies", "-f", kitchen)
-    assert ok("untrash", "empty", "--assemblies", "-f", kitchen) == "brought back 1 assembly\n"
+    assert ok("recover", "empty", "--assemblies", "-f", kitchen) == "recovered 1 assembly\n"
     assert json.loads(ok("assemblies", "show", "empty", "--json", "-f", kitchen))["id"] == "empty"
 
 
 def test_what_means_nothing_is_refused(kitchen: Path) -> None:
     assert "no criterion" in fails("forget", "-f", kitchen)
     for wrong in ("30", "d", "-1d", "1y", "9" * 400 + "w"):
-        assert "is no time" in fails("forget", "--older-than=" + wrong, "-f", kitchen, code=2)
+        assert "is not a duration" in fails("forget", "--older-than=" + wrong, "-f", kitchen, code=2)
     fails("purge", "-f", kitchen, code=2)
-    assert "no store" in fails("forget", "--older-than", "1d", "-f", str(kitchen) + ".none")
-    assert "no store" in fails("forget", "--older-than", "1d", "--apply", "-f", str(kitchen) + ".none")
+    assert "No store" in fails("forget", "--older-than", "1d", "-f", str(kitchen) + ".none")
+    assert "No store" in fails("forget", "--older-than", "1d", "--apply", "-f", str(kitchen) + ".none")

@@ -34,9 +34,8 @@ LINES: dict[str, list[str]] = {
     "explain": ["tea", "--embedding", "[1, 2, 3]"],
     "forget": ["--importance-below", "0.9"],
     "trash": [],
-    "untrash": ["tea"],
+    "recover": ["tea"],
     "purge": ["--older-than", "1d"],
-    "assemblies prune": ["--members-below", "2"],
     "history": ["tea"],
     "undo": ["1", "tea"],
     "import": ["lines.jsonl"],
@@ -61,9 +60,9 @@ LINES: dict[str, list[str]] = {
     "assemblies delete": ["drinks"],
     "assemblies merge": ["drinks", "drinks"],
     "assemblies unmerge": ["drinks"],
-    "assemblies candidates": ["--threshold", "0.5"],
-    "assemblies form": ["--threshold", "0.5"],
-    "lineage": ["drinks"],
+    "assemblies merge-candidates": ["--threshold", "0.5"],
+    "assemblies suggest": ["--threshold", "0.5"],
+    "assemblies lineage": ["drinks"],
     "tags list": [],
     "tags rename": ["drink", "beverage"],
     "tags delete": ["drink"],
@@ -151,21 +150,21 @@ STORED = {
     "what some programs take for the end of a line": (GOOD.replace(b"x", "\u2028\x85\x1c".encode()[:5]), 1),
 }
 REFUSED = {
-    "cut off": (GOOD + NEXT[:30], "line 2: not a line of JSON"),
-    "no UTF-8": (GOOD + NEXT.replace(b"y", b"\xff\xfe"), "line 2: not a line of JSON"),
-    "UTF-16": ((GOOD + NEXT).decode().encode("utf-16"), "line 1: not a line of JSON"),
-    "line ends of old": ((GOOD + NEXT).replace(b"\n", b"\r"), "line 1: not a line of JSON"),
-    "compressed": (b"\x1f\x8b\x08\x00" + bytes(range(256)), "line 1: not a line of JSON"),
-    "U+0000": (b"\0" * 5_000, "line 1: not a line of JSON"),
-    "nothing": (b"", "nothing in there"),
-    "nothing but line ends": (b"\n\r\n\n", "nothing in there"),
-    "a list around them": (b"[" + GOOD.strip() + b"," + NEXT.strip() + b"]", "line 1: one line is one JSON object"),
+    "cut off": (GOOD + NEXT[:30], "line 2: Not valid JSON"),
+    "no UTF-8": (GOOD + NEXT.replace(b"y", b"\xff\xfe"), "line 2: Not valid JSON"),
+    "UTF-16": ((GOOD + NEXT).decode().encode("utf-16"), "line 1: Not valid JSON"),
+    "line ends of old": ((GOOD + NEXT).replace(b"\n", b"\r"), "line 1: Not valid JSON"),
+    "compressed": (b"\x1f\x8b\x08\x00" + bytes(range(256)), "line 1: Not valid JSON"),
+    "U+0000": (b"\0" * 5_000, "line 1: Not valid JSON"),
+    "nothing": (b"", "Nothing to import"),
+    "nothing but line ends": (b"\n\r\n\n", "Nothing to import"),
+    "a list around them": (b"[" + GOOD.strip() + b"," + NEXT.strip() + b"]", "line 1: Expected one JSON object"),
     "an integer of 5,000 digits": (GOOD.replace(b"2", b"2" * 5_000), "line 1: "),
     "a number of 400 digits": (GOOD.replace(b"2", b"2" * 400), "line 1: "),
     "an infinite one": (GOOD.replace(b"2", b"1e999"), "line 1: "),
     "half of a surrogate pair": (GOOD.replace(b'"x"', b'"\\ud800"'), "line 1: content holds half of a surrogate"),
     "half of one as bytes": (GOOD.replace(b'"x"', b'"\xed\xa0\x80"'), "line 1: "),
-    "a name of 5,000 letters": (GOOD.replace(b"content", b"c" * 5_000), "line 1: a memory has its text"),
+    "a name of 5,000 letters": (GOOD.replace(b"content", b"c" * 5_000), "line 1: A memory needs the field"),
     "an id given twice": (GOOD + GOOD, "line 2: "),
     "a field nobody knows": (GOOD.replace(b'"content"', b'"nothing": 1, "content"'), "line 1: "),
     **{
@@ -210,7 +209,7 @@ def test_what_cannot_be_imported_is_told_by_its_line(
     assert len(message) < 1_500
     stored = lines("stats", "--json", "-f", small)[0]["memories"] - 4
     assert stored == case.startswith("members")  # chunks of memories are stored whole
-    assert told.startswith(("line 1", "nothing")) or f"{stored} record" in message
+    assert told.startswith(("line 1", "Nothing")) or f"{stored} record" in message
     assert ok("check", "-f", small) == "clean\n"
 
 

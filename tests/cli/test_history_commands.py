@@ -26,7 +26,7 @@ def test_history_is_shown_and_undone_by_its_numbers(tmp_path: Path) -> None:
         "updated",
         "added",
         "Ada drinks tea → Ada",
-        "embedding: 2 numbers, others",
+        "embedding: dimension 2, with",
         "tags: taste → new, taste",
         "she said so",
         "3 changes",

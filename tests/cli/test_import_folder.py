@@ -454,7 +454,7 @@ def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_l
     path, file = faulty(tmp_path / "folder"), tmp_path / "store.db"
     done = command(path, "--file", file)
     assert done.exit_code == 3, done.output
-    for line in ("memories/latin.json", "it is not UTF-8", "14 stored, 0 there before", "19 things were left out"):
+    for line in ("memories/latin.json", "it is not UTF-8", "14 stored, 0 already present", "left out: 19 items"):
         assert line in done.stdout
     again = command(path, "--file", file, "--json")
     assert again.exit_code == 3
@@ -479,7 +479,7 @@ def test_the_command_ends_well_where_nothing_was_left_out(tmp_path: Path) -> Non
     path = write(tmp_path / "folder", [memory("a")], [assembly("g", memory_ids=["a"])])
     done = command(path, "--file", tmp_path / "store.db", "--metric", "l2", "--namespace", "old")
     assert done.exit_code == 0, done.output
-    assert "nothing was left out" in done.stdout
+    assert "everything was imported" in done.stdout
 
 
 def test_the_command_needs_a_dimension_where_the_folder_has_no_vector(tmp_path: Path) -> None:
