@@ -55,7 +55,7 @@ def test_a_merge_by_its_number_in_a_namespace(shelf):
     script(more, shelf)
     (made,) = lines("assemblies", "merge", "tea", "coffee", "--name", "Both", "-n", "users", "--json", "-f", shelf)
     assert (made["id"], made["namespace"], made["similarity"]) == (1, ["users"], None)
-    assert "there is no merge" in fails("assemblies", "unmerge", "--merge", "1", "-f", shelf)
+    assert "There is no merge" in fails("assemblies", "unmerge", "--merge", "1", "-f", shelf)
     assert "Both" in ok("assemblies", "show", made["target"], "-n", "users", "-f", shelf)
     (undone,) = lines("assemblies", "unmerge", "--merge", "1", "-n", "users", "--json", "-f", shelf)
     assert undone["undone_at"] is not None

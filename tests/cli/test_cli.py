@@ -375,8 +375,8 @@ def test_add_with_json_prints_the_record_without_its_embedding(small):
 
 
 def test_a_wrong_dimension_is_refused(small):
-    assert "dimension 3; got 2" in fails("add", "x", "-e", "[1, 2]", "-f", small)
-    assert "dimension 3; got 2" in fails("search", "-e", "[1, 2]", "-f", small)
+    assert "dimension of an embedding: expected 3, found 2" in fails("add", "x", "-e", "[1, 2]", "-f", small)
+    assert "dimension of an embedding: expected 3, found 2" in fails("search", "-e", "[1, 2]", "-f", small)
 
 
 def test_search_by_text_finds_what_was_meant(texts):
@@ -922,7 +922,7 @@ def test_what_has_expired_since_the_export_is_left_out_of_assemblies_too(path):
         ("[1]", "one JSON object"),
         ('{"text": "x"}', "its fields are: 'text'"),
         ('{"content": 5, "embedding": null}', "content is text"),
-        ('{"content": "x", "embedding": [1]}', "dimension 2; got 1"),
+        ('{"content": "x", "embedding": [1]}', "dimension of an embedding: expected 2, found 1"),
         ('{"content": "x", "embedding": [NaN, 1]}', "NaN"),
         ('{"content": "x", "created_at": "today", "embedding": null}', "Invalid created_at: expected a time"),
         ('{"content": "x", "created_at": "2020-01-01", "embedding": null}', "aware datetime"),
@@ -949,7 +949,7 @@ def test_a_bad_line_stops_an_import_and_says_where_and_how_much_is_stored(path, 
     ("bad", "told", "line"),
     [
         ({"kind": "assembly", "id": "b", "members": ["absent"]}, "no memory 'absent'", 5),
-        ({"kind": "assembly", "id": "a"}, "assembly 'a' exists", 5),
+        ({"kind": "assembly", "id": "a"}, "Assembly 'a' exists", 5),
         ({"kind": "assembly", "id": "b", "bogus": 1}, "bogus", 5),
     ],
     ids=lambda value: str(value)[:30],
