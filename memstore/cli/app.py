@@ -6,6 +6,7 @@ A command's module is imported when the command is called, so that `memstore --h
 import inspect
 import logging
 import os
+import re
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,6 +20,8 @@ from memstore.cli.exit_codes import ERROR, EXIT_CODES, INTERRUPTED, OUTPUT_CLOSE
 from memstore.cli.text import clean
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
+_ARGUMENT = re.compile(r"\b(boost|curvature|dimension|embedder|embedding|metric|where)=(?:'(\w+)')?")
+"""An argument in a message of the API, with a value or without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,8 @@ class _Commands(_LazyGroup):
             sys.stdout.flush()
             return result
         except memstore.MemstoreError as error:
-            duplicate = any(isinstance(e, memstore.DuplicateError) for e in (error, error.__cause__))
-            hint = ("Pass --upsert to replace it.",) if duplicate else ()
-            _print_error("error: " + " ".join(map(_sentence, [str(error), *getattr(error, "__notes__", ()), *hint])))
+            sentences = map(_sentence, [str(error), *getattr(error, "__notes__", ())])
+            _print_error("error: " + _with_options(" ".join(sentences)))
             raise typer.Exit(ERROR) from error
         except BrokenPipeError as error:
             # Python would flush stdout at its end, and raise once more.
@@ -165,6 +167,12 @@ class _Commands(_LazyGroup):
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _with_options(message: str) -> str:
+    """*message* with the names of the command line's options instead of the API's arguments."""
+    message = message.replace("use upsert to replace it, or update to change it", "pass --upsert to replace it")
+    return _ARGUMENT.sub(lambda match: f"--{match[1]}" + (f" {match[2]}" if match[2] else ""), message)
 
 
 def _print_error(text: str) -> None:

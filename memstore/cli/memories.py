@@ -228,6 +228,8 @@ def delete(
     --json prints {"deleted": number}.
     """
     filter = parse_where(where)
+    if bool(ids) == (filter is not None):
+        raise typer.BadParameter("Pass either ids or --where.")
 
     async def run() -> int:
         async with write_namespace(file, namespace) as scope:

@@ -363,7 +363,7 @@ def test_add_takes_every_field_it_offers(path):
 
 
 def test_add_refuses_a_taken_id_and_upsert_replaces_it(small):
-    assert "Pass --upsert to replace it." in fails("add", "x", "--id", "tea", "-e", "[1, 1, 1]", "-f", small)
+    assert "pass --upsert to replace it" in fails("add", "x", "--id", "tea", "-e", "[1, 1, 1]", "-f", small)
     ok("add", "black tea", "--id", "tea", "-e", "[1, 1, 1]", "--upsert", "-f", small)
     assert lines("show", "tea", "--json", "-f", small)[0]["content"] == "black tea"
 
@@ -449,9 +449,9 @@ def test_show_tells_everything_of_a_memory(small):
 def test_delete_takes_ids_or_a_filter(small):
     assert ok("delete", "tea", "absent", "-f", small) == "deleted 1 memory\n"
     assert lines("delete", "-w", '{"tags": {"$contains": "cold"}}', "--json", "-f", small) == [{"deleted": 1}]
-    fails("delete", "-f", small)
+    fails("delete", "-f", small, code=2)
     fails("delete", "-w", "{}", "-f", small)
-    fails("delete", "walk", "-w", '{"id": "walk"}', "-f", small)
+    fails("delete", "walk", "-w", '{"id": "walk"}', "-f", small, code=2)
     assert [memory["id"] for memory in lines("list", "--json", "-f", small)] == ["walk"]
 
 
@@ -550,7 +550,7 @@ def test_assemblies_are_made_changed_shown_found_and_deleted(small):
     assert "1 of 2" in ok("assemblies", "list", "-l", "1", "-f", small)
     assert "has 2 members" in ok("assemblies", "add-members", "out", "tea", "-f", small)
     assert "has 1 member\n" in ok("assemblies", "remove-members", "out", "walk", "-f", small)
-    assert "Pass --upsert to replace it." in fails("assemblies", "add", "out", "-f", small)
+    assert "pass --upsert to replace it" in fails("assemblies", "add", "out", "-f", small)
     ok("assemblies", "add", "out", "--name", "Out", "--upsert", "-f", small)
     (said,) = lines("assemblies", "show", "out", "--json", "-f", small)
     assert (said["name"], said["members"]) == ("Out", ["tea"])
@@ -872,7 +872,7 @@ def test_import_with_upsert_brings_changed_records_back(rich, tmp_path):
         await store.assemblies.remove_members("group", ["second"])
 
     script(change, rich)
-    assert "Pass --upsert to replace it." in fails("import", exported, "-f", rich)
+    assert "pass --upsert to replace it" in fails("import", exported, "-f", rich)
     ok("import", exported, "--upsert", "-f", rich)
     assert script(everything, rich) == before
 
