@@ -172,6 +172,7 @@ def _sentence(text: str) -> str:
 def _with_options(message: str) -> str:
     """*message* with the names of the command line's options instead of the API's arguments."""
     message = message.replace("use upsert to replace it, or update to change it", "pass --upsert to replace it")
+    message = message.replace(" in namespace ()", "")  # the root, which has no name on the command line
     return _ARGUMENT.sub(lambda match: f"--{match[1]}" + (f" {match[2]}" if match[2] else ""), message)
 
 

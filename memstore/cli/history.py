@@ -13,7 +13,7 @@ from memstore.cli import options
 from memstore.cli.jsonl import record_as_json, value_as_json
 from memstore.cli.output import print_json, print_note, print_table, table
 from memstore.cli.stores import read_namespace, write_namespace
-from memstore.cli.text import clean, quantity, snippet
+from memstore.cli.text import clean, json_text, quantity, snippet
 
 Id = Annotated[str, typer.Argument(help="The id of the record, existing or deleted.", show_default=False)]
 
@@ -124,7 +124,9 @@ def _value_text(value: Any) -> str:
         return f"dimension {value.size}"
     if isinstance(value, frozenset | tuple):
         return ", ".join(clean(word) for word in (sorted(value) if isinstance(value, frozenset) else value))
-    return "" if value is None or value == {} else snippet(str(value), _VALUE_SIZE)
+    if isinstance(value, dict):
+        return snippet(json_text(value), _VALUE_SIZE)
+    return "" if value is None else snippet(str(value), _VALUE_SIZE)
 
 
 def _change_as_json(change: Change) -> dict[str, Any]:

@@ -163,7 +163,7 @@ def compact(file: options.File, json: options.Json = False) -> None:
             return await store.compact()
 
     freed = asyncio.run(run())
-    text = f"the file is {size_text(freed)} smaller" if freed else "the file has no free space"
+    text = f"the file is {size_text(freed)} smaller" if freed > 0 else "the file has no free space"
     print_result({"freed": freed}, text, json=json)
 
 

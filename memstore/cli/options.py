@@ -180,7 +180,7 @@ def parse_duration(text: str | None, option: str) -> timedelta | None:
             return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
     except OverflowError:
         pass
-    raise refuse(option, f"{text!r} is not a duration. {DURATION_HELP}")
+    raise refuse(option, f"{text!r} is not a duration. Write it as 45s, 30m, 12h, 90d or 4w.")
 
 
 def parse_where(text: str | None) -> dict[str, Any] | None:

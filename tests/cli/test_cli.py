@@ -191,7 +191,7 @@ def test_a_user_adds_searches_shows_and_deletes_in_processes_of_their_own(tmp_pa
     assert process("delete", "ada", "-f", file).stdout == "deleted 1 memory\n"
     done = process("show", "ada", "-f", file)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "memstore: error: There is no memory 'ada' in namespace ().\n"
+    assert done.stderr == "memstore: error: There is no memory 'ada'.\n"
     assert process("check", "-f", file).stdout == "clean\n"
 
 
