@@ -10,7 +10,7 @@ import re
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -41,9 +41,7 @@ class _Entry:
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         single = typer.Typer(add_completion=False)
         single.command(name, help=text, epilog=EXIT_CODES)(function)
-        command = typer.main.get_command(single)
-        assert isinstance(command, TyperCommand)  # noqa: S101 - for the type checker
-        return command
+        return cast("TyperCommand", typer.main.get_command(single))
 
 
 class _LazyGroup(TyperGroup):

@@ -26,47 +26,57 @@ def _duration(name: str, help: str, panel: str | None = None) -> Any:
     return typer.Option(name, metavar="DURATION", help=f"{help} {DURATION_HELP}", rich_help_panel=panel)
 
 
+OlderThan = Annotated[str | None, _duration("--older-than", "Created longer ago.")]
+UnusedFor = Annotated[str | None, _duration("--unused-for", "Not touched for longer.", _MEMORY_PANEL)]
+ImportanceBelow = Annotated[
+    float | None,
+    typer.Option("--importance-below", min=0, max=1, help="Less important.", rich_help_panel=_MEMORY_PANEL),
+]
+ExpiresWithin = Annotated[str | None, _duration("--expires-within", "Expires sooner.", _MEMORY_PANEL)]
+MaxCount = Annotated[
+    int | None,
+    typer.Option("--max-count", min=0, help="The number of memories to keep.", rich_help_panel=_MEMORY_PANEL),
+]
+MaxBytes = Annotated[
+    int | None, typer.Option("--max-bytes", min=0, help="The bytes of memories to keep.", rich_help_panel=_MEMORY_PANEL)
+]
+InactiveFor = Annotated[str | None, _duration("--inactive-for", "Not activated for longer.", _ASSEMBLY_PANEL)]
+ActivatedFewerThan = Annotated[
+    int | None,
+    typer.Option("--activated-fewer-than", min=1, help="Activated fewer times.", rich_help_panel=_ASSEMBLY_PANEL),
+]
+MembersBelow = Annotated[
+    int | None,
+    typer.Option("--members-below", min=1, help="Fewer members; 1 for empty.", rich_help_panel=_ASSEMBLY_PANEL),
+]
+AnyCriterion = Annotated[bool, typer.Option("--any", help="Records that meet any criterion, not all of them.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Move them to the trash; else nothing is changed.")]
+ForgetReason = Annotated[
+    str | None, typer.Option("--reason", help="Why; stored with the change. By default the criteria met.")
+]
+RowLimit = Annotated[int, typer.Option("--limit", "-l", min=1, help="The highest number of rows to print.")]
+
+
 def forget(
     file: options.File,
     assemblies: options.Assemblies = False,
-    older_than: Annotated[str | None, _duration("--older-than", "Created longer ago.")] = None,
-    unused_for: Annotated[str | None, _duration("--unused-for", "Not touched for longer.", _MEMORY_PANEL)] = None,
-    importance_below: Annotated[
-        float | None,
-        typer.Option("--importance-below", min=0, max=1, help="Less important.", rich_help_panel=_MEMORY_PANEL),
-    ] = None,
-    expires_within: Annotated[str | None, _duration("--expires-within", "Expires sooner.", _MEMORY_PANEL)] = None,
-    max_count: Annotated[
-        int | None,
-        typer.Option("--max-count", min=0, help="The number of memories to keep.", rich_help_panel=_MEMORY_PANEL),
-    ] = None,
-    max_bytes: Annotated[
-        int | None,
-        typer.Option("--max-bytes", min=0, help="The bytes of memories to keep.", rich_help_panel=_MEMORY_PANEL),
-    ] = None,
-    inactive_for: Annotated[
-        str | None, _duration("--inactive-for", "Not activated for longer.", _ASSEMBLY_PANEL)
-    ] = None,
-    activated_fewer_than: Annotated[
-        int | None,
-        typer.Option("--activated-fewer-than", min=1, help="Activated fewer times.", rich_help_panel=_ASSEMBLY_PANEL),
-    ] = None,
-    members_below: Annotated[
-        int | None,
-        typer.Option(
-            "--members-below", min=1, help="Fewer members; 1 for empty assemblies.", rich_help_panel=_ASSEMBLY_PANEL
-        ),
-    ] = None,
+    older_than: OlderThan = None,
+    unused_for: UnusedFor = None,
+    importance_below: ImportanceBelow = None,
+    expires_within: ExpiresWithin = None,
+    max_count: MaxCount = None,
+    max_bytes: MaxBytes = None,
+    inactive_for: InactiveFor = None,
+    activated_fewer_than: ActivatedFewerThan = None,
+    members_below: MembersBelow = None,
     where: options.Where = None,
-    any: Annotated[bool, typer.Option("--any", help="Records that meet any criterion, not all of them.")] = False,
+    any: AnyCriterion = False,
     namespace: options.Namespace = "",
     recursive: options.Recursive = False,
-    apply: Annotated[bool, typer.Option("--apply", help="Move them to the trash; else nothing is changed.")] = False,
+    apply: Apply = False,
     actor: options.Actor = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", help="Why; stored with the change. By default the criteria met.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-l", min=1, help="The highest number of rows to print.")] = ROWS,
+    reason: ForgetReason = None,
+    limit: RowLimit = ROWS,
     json: options.Json = False,
 ) -> None:
     """Move memories or assemblies to the trash by a policy.
