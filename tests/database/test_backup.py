@@ -160,9 +160,9 @@ async def test_backup_overwrites_no_file_and_creates_no_folder(path: Path) -> No
     notes.write_text("mine")
     async with memstore.open(path, dimension=2) as store:
         for target in (notes, path, path.parent):
-            with pytest.raises(InvalidError, match="overwrites nothing"):
+            with pytest.raises(InvalidError, match="overwrites no file"):
                 await store.backup(target)
-        with pytest.raises(MissingFileError, match="never folders"):
+        with pytest.raises(MissingFileError, match="creates only files"):
             await store.backup(path.parent / "nowhere" / "copy.bak")
         assert await store.check() == []
     assert notes.read_text() == "mine"
