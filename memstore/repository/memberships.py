@@ -157,8 +157,13 @@ def add_members(connection: Connection, pk: int, memories: Iterable[int]) -> lis
     keys = sorted(set(memories))
     existing = set(_AMONG.column(connection, assembly=pk, keys=keys_json(keys)))
     new = [key for key in keys if key not in existing]
-    _ADD.many(connection, [(pk, key) for key in new])
+    add_rows(connection, [(pk, key) for key in new])
     return new
+
+
+def add_rows(connection: Connection, pairs: Sequence[tuple[int, int]]) -> None:
+    """Store memberships, given as keys of an assembly and of a memory; those that exist stay."""
+    _ADD.many(connection, pairs)
 
 
 def remove_members(connection: Connection, pk: int, memories: Sequence[int]) -> set[int]:

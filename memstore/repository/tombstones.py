@@ -51,7 +51,7 @@ from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_T
 from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared, prepared_by_kind, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
-from memstore.schema.tables import assembly_member, memory_vector, namespace, tombstone
+from memstore.schema.tables import memory_vector, namespace, tombstone
 from memstore.schema.types import json_text
 from memstore.timestamps import EPOCH, from_micros, to_micros
 from memstore.vectors.encoding import decode
@@ -225,15 +225,15 @@ def _restore_memberships(
     """Store the memberships whose other end exists; the others, by the key of the other end."""
     partner_keys = {key for row in rows for key, _ in row.partners}
     existing = set(record_keys.existing(connection, partner_type(record_type), partner_keys))
-    stored: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []  # of an assembly and a memory
     moved: dict[int, list[Partner]] = {}
     for row in rows:
         for key, _ in row.partners:
             if key in existing:
-                stored.append((key, row.record_pk) if record_type is MEMORY else (row.record_pk, key))
+                pairs.append((key, row.record_pk) if record_type is MEMORY else (row.record_pk, key))
             else:
                 moved.setdefault(key, []).append((row.record_pk, row.id))
-    _INSERT_MEMBERSHIP.many(connection, stored)
+    memberships.add_rows(connection, pairs)
     return moved
 
 
@@ -415,9 +415,6 @@ def _insert_statement(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
 
 
 _READ = prepared_by_kind(_read)
-_INSERT_MEMBERSHIP = Prepared(
-    lambda: insert(assembly_member).values({c.name: bindparam(c.name) for c in assembly_member.c})
-)
 _INSERT = MultiRowInsert(
     lambda: insert(tombstone).values(
         {c.name: bindparam(c.name, type_=NullType()) for c in tombstone.c if c.name != "pk"}
