@@ -66,7 +66,7 @@ async def test_damaged_metadata_is_a_clear_error_that_update_mends(path: Path) -
 
 
 async def test_no_folder_is_ever_made(path: Path) -> None:
-    with pytest.raises(MissingFileError, match="never folders"):
+    with pytest.raises(MissingFileError, match="creates only files"):
         await memstore.open(path.parent / "none" / "store.db", dimension=2)
     with pytest.raises(FileNotFoundError):
         await memstore.open(path.parent / "none" / "store.db", dimension=2)
@@ -238,7 +238,7 @@ async def test_backup_is_a_store_of_its_own_and_overwrites_nothing(path: Path, t
         copy = tmp_path / "copy.db"
         await store.backup(copy, on_progress=lambda done, total: progress.append((done, total)))
         await store.memories.add("after")
-        with pytest.raises(InvalidError, match="overwrites nothing"):
+        with pytest.raises(InvalidError, match="overwrites no file"):
             await store.backup(copy)
         await asyncio.sleep(0)
     assert progress[-1][0] == progress[-1][1] > 0

@@ -430,7 +430,7 @@ async def test_newer_files_missing_ones_and_the_file_itself_are_refused(old: Pat
     link.unlink()
     with pytest.raises(MissingFileError):
         await memstore.restore_backup(old.with_name("absent"), old)
-    with pytest.raises(MissingFileError, match="never folders"):
+    with pytest.raises(MissingFileError, match="creates only files"):
         await memstore.restore_backup(new, old.parent / "nowhere" / "x.db")
     with pytest.raises(InvalidError, match="timeout"):
         await memstore.restore_backup(new, old, timeout=-1)
