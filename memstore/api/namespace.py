@@ -1,8 +1,8 @@
 """Namespaces: the verbs on all records of a namespace, in a store and in a transaction."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -154,11 +154,12 @@ class StoreNamespace(SessionNamespace):
         write = self.memories.upsert_many if upsert else self.memories.add_many
         stored = 0
         try:
-            async for part in _chunks(items, chunk):
-                await write(part)
-                stored += len(part)
-                if on_progress is not None:
-                    on_progress(stored)
+            async with aclosing(_chunks(items, chunk)) as parts:
+                async for part in parts:
+                    await write(part)
+                    stored += len(part)
+                    if on_progress is not None:
+                        on_progress(stored)
         except Exception as error:
             raise LoadError(
                 f"the load stopped after {stored:,} memories were stored: {error}", stored=stored
@@ -168,20 +169,21 @@ class StoreNamespace(SessionNamespace):
 
 async def _chunks(
     items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]], size: int
-) -> AsyncIterator[list[Mapping[str, Any]]]:
+) -> AsyncGenerator[list[Mapping[str, Any]], None]:
     chunk: list[Mapping[str, Any]] = []
-    async for item in _as_async(items):
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
+    async with aclosing(_as_async(items)) as stream:
+        async for item in stream:
+            chunk.append(item)
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
     if chunk:
         yield chunk
 
 
 async def _as_async(
     items: Iterable[Mapping[str, Any]] | AsyncIterable[Mapping[str, Any]],
-) -> AsyncIterator[Mapping[str, Any]]:
+) -> AsyncGenerator[Mapping[str, Any], None]:
     if isinstance(items, AsyncIterable):
         async for item in items:
             yield item
