@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 
 import memstore
 from memstore.cli import backups, import_export, sources
-from memstore.cli.app import app
+from memstore.cli.app import _Assemblies, _Commands, _Tags, app
 from memstore.cli.exit_codes import EXIT_CODES
 from memstore.cli.options import format_namespace, parse_namespace
 from memstore.cli.text import json_line
@@ -29,6 +30,10 @@ from memstore.database.inspect import HEAD
 from memstore.index.vector_table import VectorTable
 from memstore.testing import HashEmbedder
 from tests.database.test_backup import of_the_first_revision
+
+if os.name != "nt":
+    import fcntl
+    import termios
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "memstore.cli.main"]
@@ -144,6 +149,27 @@ def commands(group=None, path=()):
 
 
 COMMANDS = dict(commands())
+
+
+def test_help_imports_no_command_and_a_command_only_its_own_module():
+    code = "import sys; from memstore.cli.main import run\ntry:\n run()\nfinally: print(*sys.modules, file=sys.stderr)"
+    loaded = []
+    for arguments in (["--help"], ["assemblies", "--help"], ["--version"], ["stats", "--help"]):
+        line = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=200, check=True)
+        loaded.append({name.removeprefix("memstore.cli.") for name in done.stderr.split()})
+    modules = {entry.module for group in (_Commands, _Assemblies, _Tags) for entry in group.entries.values()}
+    assert [modules & names for names in loaded] == [set(), set(), set(), {"maintenance"}]
+    for names in loaded:
+        assert {"chunking", "semantic_text_splitter", "wordllama", "memstore.visualize"}.isdisjoint(names)
+    assert "rich" not in loaded[2]
+
+
+def test_the_list_of_commands_has_the_first_sentence_of_each_help():
+    for prefix, group in (((), _Commands), (("assemblies",), _Assemblies), (("tags",), _Tags)):
+        for name, entry in group.entries.items():
+            text = COMMANDS[*prefix, name].help
+            assert text.startswith(entry.summary[:-1]), (name, text)
 
 
 def test_every_command_that_was_promised_is_there():
@@ -333,6 +359,44 @@ def test_ctrl_c_while_import_waits_for_stdin_keeps_what_was_committed(path):
     assert told == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
     assert ok("check", "-f", path) == "clean\n"
     assert lines("stats", "--json", "-f", path)[0]["memories"] == 500
+
+
+def _unread(pipe):
+    """The number of bytes in a pipe that its reader has not read."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0]
+
+
+ENDLESS_EXPORT = """
+import asyncio, sys
+from memstore.cli import import_export
+from memstore.cli.main import run
+
+async def endless(store, path):
+    async for line in lines(store, path):
+        yield line
+    sys.stderr.write("exporting\\n"); sys.stderr.flush()
+    while True:
+        await asyncio.sleep(0.001)
+        yield line
+
+lines, import_export._lines = import_export._lines, endless
+sys.argv = ["memstore", *sys.argv[1:]]
+run()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
+def test_ctrl_c_while_export_writes_a_file_deletes_it(small, tmp_path):
+    target = tmp_path / "out.jsonl"
+    line = [sys.executable, "-c", ENDLESS_EXPORT, "export", str(target), "-f", str(small)]
+    with subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr.readline() == "exporting\n"
+        assert target.exists()
+        running.send_signal(signal.SIGINT)
+        message = running.stderr.read()
+        assert running.wait(200) == 130
+    assert message == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
+    assert not target.exists()
 
 
 def _stored(path):

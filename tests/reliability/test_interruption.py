@@ -143,8 +143,11 @@ def commands(path: Path, folder: Path) -> dict[str, list[Any]]:
 
 # Python's own start, and the imports of the packages below, end as they always do: the signal comes after them.
 STARTED = """
-import sys
-import memstore.cli.app
+import importlib, pkgutil, sys
+import memstore.cli
+for module in pkgutil.iter_modules(memstore.cli.__path__, "memstore.cli."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 sys.stderr.write("started\\n"); sys.stderr.flush()
 sys.argv = ["memstore", *sys.argv[1:]]
 from memstore.cli.main import run
@@ -174,7 +177,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
             if (tmp_path / "copy.db").exists():  # the copy was complete before the signal
                 assert asyncio.run(memstore.verify(tmp_path / "copy.db")).findings == []
             if (tmp_path / "out.jsonl").exists():
-                assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 4_000
+                assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 4_001  # the store, and its memories
         else:
             assert process.returncode in (0, -signal.SIGINT), err  # the signal: it came when Python had ended its own
             assert out != "" or name == "export", err
