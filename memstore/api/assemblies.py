@@ -524,7 +524,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         groups = (
             suggestions.groups
             if isinstance(suggestions, AssemblySuggestions)
-            else as_list(suggestions, "create_from takes a list of suggestions")
+            else as_list(suggestions, "suggestions", "suggestions")
         )
         if len(groups) > cluster.MAX_SUGGESTIONS:
             raise InvalidError(
@@ -554,4 +554,4 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
 
 
 def _item_list(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return as_list(items, "items is a list of mappings, one for each assembly")
+    return as_list(items, "items", "mappings, one for each assembly")

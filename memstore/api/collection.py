@@ -416,7 +416,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
 
     async def _query_vectors(self, queries: Queries) -> builtins.list[object]:
         """The queries as vectors that are not checked yet; texts are embedded."""
-        vectors = as_list(queries, "search_many takes a list of queries; search takes one query")
+        vectors = as_list(queries, "queries", "queries (search takes one query)")
         if not vectors:
             self._session.check_usable()
         texts = {i: query for i, query in enumerate(vectors) if isinstance(query, str)}

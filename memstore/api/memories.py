@@ -379,7 +379,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
 
     async def _with_embeddings(self, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """The items as a list. Those without an embedding get one, if the store has an embedder."""
-        prepared: list[Mapping[str, Any]] = as_list(items, "items is a list of mappings, one for each memory")
+        prepared: list[Mapping[str, Any]] = as_list(items, "items", "mappings, one for each memory")
         if self._session.embedder is None:
             return prepared
         places = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]

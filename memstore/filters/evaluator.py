@@ -1,6 +1,6 @@
-"""What a filter means: the slow evaluator over records, and the oracle of the SQL.
+"""The definition of a filter as a slow evaluator over records. Tests compare the SQL with it.
 
-It is written to be read, not to be fast: one rule of the language, one line.
+It is written for readers, not for speed: one line for each rule of the language.
 """
 
 from typing import Final
@@ -26,7 +26,7 @@ _MISSING: Final = object()
 
 
 def matches(node: Node, record: Memory | Assembly) -> bool:
-    """True if *record* is one that the filter selects. The filter was parsed for the record's noun."""
+    """Whether the filter selects *record*. The filter was parsed for the record's kind."""
     match node:
         case And(parts):
             return all(matches(part, record) for part in parts)
@@ -36,7 +36,7 @@ def matches(node: Node, record: Memory | Assembly) -> bool:
             return not matches(part, record)
         case _:
             value = _value(node.field, record)
-            return value is not _MISSING and _holds(node, value)
+            return value is not _MISSING and _passes(node, value)
 
 
 def _value(field: Field, record: Memory | Assembly) -> object:
@@ -45,15 +45,15 @@ def _value(field: Field, record: Memory | Assembly) -> object:
         if not isinstance(value, dict) or key not in value:
             return _MISSING
         value = value[key]
-    return list(value) if isinstance(value, tuple) else value  # topics
+    return list(value) if isinstance(value, tuple) else value  # topics are a tuple
 
 
-def _holds(test: Test, value: object) -> bool:
+def _passes(test: Test, value: object) -> bool:
     match test:
         case Exists():
             return True
         case IsIn(values=values):
-            return any(_same(value, other) for other in values)
+            return any(_equal(value, other) for other in values)
         case Compare(order=order, operand=operand):
             return kind_of(value) == kind_of(operand) and ORDERS[order](value, operand)
         case StartsWith(prefix=prefix):
@@ -65,18 +65,18 @@ def _holds(test: Test, value: object) -> bool:
 def _contains(value: object, operand: object) -> bool:
     if isinstance(value, str):
         return isinstance(operand, str) and operand in value
-    return isinstance(value, list | frozenset) and any(_same(item, operand) for item in value)
+    return isinstance(value, list | frozenset) and any(_equal(item, operand) for item in value)
 
 
-def _same(value: object, other: object) -> bool:
+def _equal(value: object, other: object) -> bool:
     if isinstance(value, frozenset):
         return value == other
     if kind_of(value) != kind_of(other):
         return False
     match value, other:
         case list(), list():
-            return len(value) == len(other) and all(map(_same, value, other))
+            return len(value) == len(other) and all(map(_equal, value, other))
         case dict(), dict():
-            return value.keys() == other.keys() and all(_same(value[key], other[key]) for key in value)
+            return value.keys() == other.keys() and all(_equal(value[key], other[key]) for key in value)
         case _:
             return value == other

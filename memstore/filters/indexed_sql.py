@@ -1,8 +1,21 @@
-"""Tests that one index answers alone, reading no row, and their SQL as text.
+"""Tests that one index answers without reading a row, as SQL text.
 
-The indexes are those of the schema on (namespace, field), those on (tag, record), and those that the file has on values
-in metadata: (namespace, type, value). What is said here of a test is what `memstore.filters.sql` says of it; it is
-written as text because SQLAlchemy takes 300 µs over what SQLite does in 15.
+The indexes are those of the schema on (namespace, field), those on (tag, record), and those of the file on values in
+metadata: (namespace, type, value). The SQL selects what `memstore.filters.sql` selects.
+
+It is text because building these statements with SQLAlchemy takes most of a filtered search, although SQLAlchemy caches
+its compiled forms: SQLite answers one in 6 µs. Measured on 20,000 memories, text against SQLAlchemy, in µs:
+
+============================== ==== ==========
+nearest 10 where               text SQLAlchemy
+============================== ==== ==========
+metadata = value               490  1,110
+tag                            450  1,060
+tag and metadata = value       650  1,740
+(no filter)                    470  470
+============================== ==== ==========
+
+A statement that is prepared once would not serve: its text depends on the paths and on the number of operands.
 """
 
 from collections.abc import Container, Iterable
@@ -39,17 +52,18 @@ _SIGNS: Final[dict[Order, str]] = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte":
 
 
 class Sql(NamedTuple):
-    """A piece of a statement, and the values bound in it, in order."""
+    """A fragment of a statement, and its bound values in order."""
 
     text: str
     values: tuple[Bound, ...] = ()
 
 
 Owners = int | Sql
-"""The namespaces a statement is about: the key of one, or a condition on `namespace.path`."""
+"""The namespaces of a statement: the key of one, or a condition on `namespace.path`."""
 
 
 def _indexed_fields(record_kind: RecordKind) -> frozenset[str]:
+    """The fields with an index on (namespace, field)."""
     table = tables_module.metadata.tables[record_kind]
     keys = [*table.indexes, *table.constraints]
     columns = [[column.name for column in key.columns] for key in keys if hasattr(key, "columns")]
@@ -62,7 +76,7 @@ _FIELDS: Final[dict[RecordKind, frozenset[str]]] = {
 
 
 def by_kind(test: Node) -> Node:
-    """*test*, or where it asks for values of several kinds in metadata one for each: an index holds them apart."""
+    """*test*; for values of several kinds in metadata, a test for each kind, because an index separates the kinds."""
     if not isinstance(test, IsIn) or test.field.kind != "json":
         return test
     kinds: dict[str, list[Operand | frozenset[str]]] = {}
@@ -74,22 +88,23 @@ def by_kind(test: Node) -> Node:
 
 
 def is_served(test: Node, record_kind: RecordKind, paths: Container[Path]) -> bool:
-    """Whether an index answers *test* by itself; *paths* are those in the metadata of *record_kind* that have one."""
+    """Whether one index answers *test*; *paths* are the indexed paths in the metadata of *record_kind*."""
     match test:
         case Contains(field=field):
             return field.kind == "tags"
         case Exists(field=field) | IsIn(field=field) | Compare(field=field) | StartsWith(field=field):
             json = field.kind == "json"
-            there = field.name == "metadata" and field.keys in paths if json else field.name in _FIELDS[record_kind]
-            return there and _kinds_suit(test, json=json)
+            if json and (field.name != "metadata" or field.keys not in paths):
+                return False
+            return (json or field.name in _FIELDS[record_kind]) and _has_one_kind(test, json=json)
         case _:
             return False
 
 
-def _kinds_suit(test: Sortable, *, json: bool) -> bool:
+def _has_one_kind(test: Sortable, *, json: bool) -> bool:
     match test:
         case Exists():
-            return json  # fields of a record are always there
+            return json  # the fields of a record always exist
         case IsIn(values=values):
             kinds = {kind_of(value) for value in values}
             return len(kinds) == 1 and kinds <= ({*_SCALARS} if json else {test.field.kind})
@@ -103,31 +118,31 @@ def in_range(record_kind: RecordKind, owners: Owners, tests: Iterable[Sortable])
     """The keys of the records that pass *tests*, all of one field."""
     if isinstance(owners, int):
         tables, owned = str(record_kind), Sql("namespace_pk = ?", (owners,))
-    else:  # one namespace after the other: CROSS keeps SQLite to that
+    else:  # CROSS makes SQLite read one namespace after the other
         tables = f"namespace CROSS JOIN {record_kind}"
         owned = Sql(f"{owners.text} AND namespace_pk = namespace.pk", owners.values)
-    pieces = [owned, *(piece for test in tests for piece in _pieces(test))]
-    holds = " AND ".join(text for text, _ in pieces)
-    text = f"SELECT {record_kind}.pk AS pk FROM {tables} WHERE {holds}"  # noqa: S608 - values are bound, paths are quoted
-    return Sql(text, tuple(value for _, values in pieces for value in values))
+    parts = [owned, *(part for test in tests for part in _conditions(test))]
+    condition = " AND ".join(text for text, _ in parts)
+    text = f"SELECT {record_kind}.pk AS pk FROM {tables} WHERE {condition}"  # noqa: S608 - values are bound, paths are quoted
+    return Sql(text, tuple(value for _, values in parts for value in values))
 
 
 def tagged(record_kind: RecordKind, owners: Owners, name: str) -> Sql:
-    """The keys of the records that carry a tag of one of the namespaces, where the records themselves are too."""
-    owner, (owned, values) = f"{record_kind}_pk", _compared_with(owners)
-    tag = f"SELECT pk FROM tag WHERE namespace_pk {owned} AND name = ?"  # noqa: S608 - as above
+    """The keys of the records with the tag *name* of one of the namespaces, which the records are in too."""
+    owner, (namespaces, values) = f"{record_kind}_pk", _in_namespaces(owners)
+    tag = f"SELECT pk FROM tag WHERE namespace_pk {namespaces} AND name = ?"  # noqa: S608 - as above
     return Sql(f"SELECT {owner} AS pk FROM {record_kind}_tag WHERE tag_pk IN ({tag})", (*values, name))  # noqa: S608
 
 
-def _compared_with(owners: Owners) -> Sql:
+def _in_namespaces(owners: Owners) -> Sql:
     if isinstance(owners, int):
         return Sql("= ?", (owners,))
     return Sql(f"IN (SELECT namespace.pk FROM namespace WHERE {owners.text})", owners.values)  # noqa: S608
 
 
-def _pieces(test: Sortable) -> list[Sql]:
+def _conditions(test: Sortable) -> list[Sql]:
     if isinstance(test, Exists):
-        return [Sql(f"{_type(test.field)} >= ''")]  # IS NOT NULL would be served by no index
+        return [Sql(f"{_type(test.field)} >= ''")]  # no index answers IS NOT NULL
     if test.field.kind != "json":
         return [_compared(test.field.name, test)]
     kind = kind_of(_operand(test))

@@ -1,7 +1,7 @@
-r"""How a value inside metadata is named: by callers (`source.kind`, `["a.b"].c`) and in SQL (`$."source"."kind"`).
+r"""Paths of values in metadata, as callers write them (`source.kind`, `["a.b"].c`) and as SQL (`$."source"."kind"`).
 
-A path is a tuple of keys, a step each. No key holds `"`, `\` or a control character (`checked_key`), so that in SQL
-a key in double quotes is itself, and nothing in it has to be escaped or can end it.
+A path is a tuple of keys. No key contains `"`, `\` or a control character (`checked_key`), so a key in double quotes
+needs no escape in SQL.
 """
 
 import json
@@ -19,26 +19,26 @@ _PLAIN = re.compile(r"[^.\[]+")
 
 
 def keys(name: str) -> Path:
-    """The steps of a path that begins with `metadata`: `.key` or `["key"]`, the latter a JSON text."""
-    steps: list[str] = []
+    """The keys of a path that begins with `metadata`. A step is `.key` or `["key"]`, a JSON text."""
+    path: list[str] = []
     at = len("metadata")
     while at < len(name):
         if name[at] == ".":
             end = min((i for i in (name.find(mark, at + 1) for mark in ".[") if i >= 0), default=len(name))
             key = name[at + 1 : end]
             if not key:
-                raise FilterError(f'{short(name)} has an empty step; the key that is empty is written metadata[""]')
+                raise FilterError(f'Invalid path {short(name)}: it has an empty step. An empty key is metadata[""]')
         else:
             key, end = _bracketed(name, at)
-        steps.append(checked_key(key))
+        path.append(checked_key(key))
         at = end
-    return tuple(steps)
+    return tuple(path)
 
 
 def _bracketed(name: str, at: int) -> tuple[str, int]:
     problem = FilterError(
-        f'{short(name)} is no path: after a step comes .key or ["key"], the key in double quotes as in JSON; '
-        "there is no step into a list"
+        f'Invalid path {short(name)}: expected .key or ["key"] for each step, with the key in double quotes as in '
+        "JSON. A path cannot step into a list"
     )
     if name[at : at + 2] != '["':
         raise problem
@@ -52,89 +52,99 @@ def _bracketed(name: str, at: int) -> tuple[str, int]:
 
 
 def checked_key(key: object) -> str:
-    """A key of an object, if SQL can name it."""
+    """*key* as a `str`, else `FilterError` where SQL cannot name it."""
     if not isinstance(key, str):
-        raise FilterError(f"the keys of an object in a filter are text; got {short_repr(key)}")
-    key = str.__str__(key)  # an enum's member is its text
+        raise FilterError(f"Invalid key in an object of a filter: expected text (str), found {short_repr(key)}")
+    key = str.__str__(key)  # the text of a member of a StrEnum
     if any(char in '"\\' or char < " " for char in key):
         raise FilterError(
-            f"the metadata key {short(key)} cannot be named in a filter: SQLite's JSON paths have no way to write "
-            'keys that hold ", \\ or a control character'
+            f"Invalid metadata key {short(key)}: SQLite's JSON paths cannot name a key that contains "
+            "a double quote, a backslash or a control character"
         )
     return plain_text(key)
 
 
 def plain_text(value: str) -> str:
-    """*value* as a `str`, if it can be stored at all."""
-    value = str.__str__(value)  # an enum's member is its text
+    """*value* as a `str`, else `FilterError` where no record can contain it."""
+    value = str.__str__(value)  # the text of a member of a StrEnum
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise FilterError(f"{short_repr(value)} holds half of a surrogate pair, which is never stored") from error
+        raise FilterError(
+            f"Invalid text {short_repr(value)}: it contains half of a surrogate pair, which no record contains"
+        ) from error
     return value
 
 
 def short(name: str) -> str:
-    """*name*, quoted, as an error shows it."""
+    """*name* in quotes for a message, cut after 100 characters."""
     return repr(name if len(name) <= 100 else name[:100] + "…")
 
 
 def written(path: Path) -> str:
-    """*path* as callers write it after `metadata.`: what `indexed` makes the same path of."""
+    """*path* as callers write it after `metadata.`; the inverse of `indexed` for one path."""
     steps = [f".{key}" if _PLAIN.fullmatch(key) else f"[{json.dumps(key, ensure_ascii=False)}]" for key in path]
     return "".join(steps).removeprefix(".")
 
 
 def json_path(path: Path) -> str:
-    """*path* as SQLite's JSON functions take it."""
+    """*path* as the argument of SQLite's JSON functions."""
     return "$" + "".join(f'."{key}"' for key in path)
 
 
 def quoted(path: Path) -> str:
-    """`json_path` as a text literal in a statement: an index on an expression serves only where it stands as text."""
+    """`json_path` as a literal: SQLite uses an index on an expression only where the path is part of the statement."""
     return "'" + json_path(path).replace("'", "''") + "'"
 
 
 def from_json_path(text: str) -> Path:
-    """The path that `json_path` made *text* of."""
+    """The path of a result of `json_path`."""
     return tuple(text.removeprefix('$."').removesuffix('"').split('"."'))
 
 
-def indexed(asked: object) -> tuple[Path, ...]:
-    """What a caller asks to have indexed, each path once, written as in a filter after `metadata.`.
+def indexed(value: object) -> tuple[Path, ...]:
+    """The paths of the argument `indexed_metadata`, without duplicates.
+
+    Args:
+        value: None or a list of texts, each a path as a filter writes it after `metadata.`.
 
     Raises:
-        InvalidError: it is no list of paths, or a filter could not name one, or one is over 1,024 bytes long, or
-            there are more than 16.
+        InvalidError: *value* is not a list of paths, a path is invalid or over 1,024 bytes long, or there are more
+            than 16.
     """
-    if asked is None:
+    if value is None:
         return ()
-    if isinstance(asked, str | bytes) or not isinstance(asked, Iterable):
-        raise InvalidError(f"indexed_metadata is a list of paths such as ('user_id',); got {short_repr(asked)}")
-    paths = tuple(dict.fromkeys(_indexed(text) for text in asked))
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InvalidError(
+            f"Invalid indexed_metadata: expected a list of paths, such as ('user_id',), found {short_repr(value)}"
+        )
+    paths = tuple(dict.fromkeys(_indexed(text) for text in value))
     check_indexed(len(paths))
     return paths
 
 
 def check_indexed(count: int) -> None:
-    """Refuse more indexes on metadata than a file may have."""
+    """Raise `InvalidError` where a file would have more than 16 indexes on metadata."""
     if count > MAX_INDEXED:
         raise InvalidError(
-            f"a file has at most {MAX_INDEXED} indexes on metadata, and this would make {count}: every insert pays "
-            "for each; name those paths only by which searches are filtered most"
+            f"Too many indexes on metadata: expected at most {MAX_INDEXED} in a file, found {count}. Every insert "
+            "updates every index: name only the paths that most filters use"
         )
 
 
 def _indexed(text: object) -> Path:
     if not isinstance(text, str) or not text:
         raise InvalidError(
-            f"a path in indexed_metadata is a text such as 'user_id' or 'source.kind'; got {short_repr(text)}"
+            "Invalid path in indexed_metadata: expected a text such as 'user_id' or 'source.kind', "
+            f"found {short_repr(text)}"
         )
     text = str.__str__(text)
     try:
         path = keys(f"metadata{text}" if text.startswith("[") else f"metadata.{text}")
     except FilterError as error:
-        raise InvalidError(f"indexed_metadata: {error}") from error
+        raise InvalidError(f"Invalid indexed_metadata: {error}") from error
     if len(json_path(path).encode()) > MAX_INDEXED_LENGTH:
-        raise InvalidError(f"a path in indexed_metadata has at most {MAX_INDEXED_LENGTH:,} bytes; got {short(text)}")
+        raise InvalidError(
+            f"Invalid path in indexed_metadata: expected at most {MAX_INDEXED_LENGTH:,} bytes, found {short(text)}"
+        )
     return path

@@ -1,8 +1,7 @@
-"""What a filter is made of: fields, kinds of values, and the nodes that `parse` returns.
+"""The nodes of a parsed filter, its fields, and the kinds of its values.
 
-True of every node that `parse` returns: its field exists, its operator suits the field, and its operands are plain
-values of this package's own (a caller who changes the mapping afterwards changes nothing). Times are in UTC. `$ne`,
-`$nin` and `$exists: False` are a `Not`; `$eq` is an `IsIn` of one value.
+Always true of a node that `parse` returns: its field exists, the field allows its operator, and its operands are copies
+of plain types. Times are in UTC. `$ne`, `$nin` and `$exists: False` are a `Not`; `$eq` is an `IsIn` of one value.
 """
 
 import operator
@@ -22,7 +21,7 @@ Scalar = bool | int | float | str | datetime
 FIELDS: dict[RecordKind, dict[str, FieldKind]] = {
     kind: {field.name: field.kind for field in fields if field.filterable} for kind, fields in RECORD_FIELDS.items()
 }
-"""The kinds of the fields that a filter can name."""
+"""The fields that a filter can name, and their kinds."""
 
 ORDERS: dict[Order, Callable[..., bool]] = {
     "$gt": operator.gt,
@@ -34,7 +33,7 @@ ORDERS: dict[Order, Callable[..., bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a record, or a value inside its metadata: *keys* are the steps from the metadata to it."""
+    """A field of a record, or the value in its metadata at the path *keys*."""
 
     name: str
     kind: FieldKind
@@ -43,35 +42,35 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """Every part holds; without parts, always true."""
+    """Every part is true. True without parts."""
 
     parts: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one part holds."""
+    """At least one part is true."""
 
     parts: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold."""
+    """The part is false."""
 
     part: "Node"
 
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field is there."""
+    """The field exists."""
 
     field: Field
 
 
 @dataclass(frozen=True, slots=True)
 class IsIn:
-    """The field is the same as one of *values*; frozensets of texts on tags, else plain operands."""
+    """The field equals one of *values*: frozensets of texts for tags, else plain operands."""
 
     field: Field
     values: tuple[Operand | frozenset[str], ...]
@@ -79,7 +78,7 @@ class IsIn:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """The field is of the operand's kind and in this order to it."""
+    """The field has the kind of the operand and is in this order to it."""
 
     field: Field
     order: Order
@@ -88,7 +87,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Contains:
-    """The field is a text that holds the operand, or a list or a set of which it is a member."""
+    """The field is a text, a list or a set that contains the operand."""
 
     field: Field
     operand: Operand
@@ -96,7 +95,7 @@ class Contains:
 
 @dataclass(frozen=True, slots=True)
 class StartsWith:
-    """The field is a text that begins with *prefix*."""
+    """The field is a text that starts with *prefix*."""
 
     field: Field
     prefix: str
@@ -106,7 +105,7 @@ Test = Exists | IsIn | Compare | Contains | StartsWith
 Node = And | Or | Not | Test
 
 EVERYTHING = And(())
-"""What `{}` parses to, and every nesting of it in `$and`."""
+"""The node of `{}`, also nested in `$and`."""
 
 
 JSON_TYPES: dict[ValueKind, tuple[str, ...]] = {
@@ -117,26 +116,26 @@ JSON_TYPES: dict[ValueKind, tuple[str, ...]] = {
     "list": ("array",),
     "object": ("object",),
 }
-"""How SQLite's `json_type` names the kinds of values in metadata. It has no times."""
+"""The names in SQLite's `json_type` of the kinds of values in metadata. JSON has no times."""
 
 _LAST_CHARACTER = "\U0010ffff"
 
 
 def prefix_end(prefix: str) -> str | None:
-    """The least text after all texts that begin with *prefix*; None where there is none.
+    """The first text after all texts that start with *prefix*; None where there is none.
 
-    It is the prefix with its last character raised by one. Unlike LIKE, a range does not end at U+0000, and an index
-    can serve it.
+    It is the prefix with its last character raised by one. A range, unlike LIKE, continues after U+0000 and can use an
+    index.
     """
     head = prefix.rstrip(_LAST_CHARACTER)
     if not head:
         return None
     last = ord(head[-1]) + 1
-    return head[:-1] + ("\ue000" if last == 0xD800 else chr(last))  # surrogates are no characters
+    return head[:-1] + ("\ue000" if last == 0xD800 else chr(last))  # after the surrogates, which are no characters
 
 
 def kind_of(value: object) -> ValueKind:
-    """The kind of a value: only values of one kind are ever the same, or in an order."""
+    """The kind of a value. Values of two kinds are never equal, and have no order."""
     match value:
         case None:
             return "null"

@@ -1,4 +1,4 @@
-"""The one place that checks a filter: `parse` turns what callers write into nodes, or says what to write instead."""
+"""The parser of filters: `parse` checks a mapping and returns nodes. No other module checks a filter."""
 
 import difflib
 import math
@@ -46,10 +46,10 @@ _INT64 = range(-(2**63), 2**63)
 
 
 def parse(where: Where, record_kind: RecordKind) -> Node:
-    """Check a filter over records of one *record_kind*.
+    """The nodes of a filter over records of *record_kind*.
 
     Raises:
-        FilterError: the language does not have it; the message says what to write instead.
+        FilterError: the filter is invalid; the message says what to write instead.
     """
     return _Parser(record_kind).filter(where, 1)
 
@@ -66,7 +66,7 @@ def _negated(node: Node) -> Node:
 
 
 class _Parser:
-    """One run of `parse`: it knows the record_kind, and counts the operands."""
+    """One run of `parse`, with its count of operands."""
 
     def __init__(self, record_kind: RecordKind) -> None:
         self._kind = record_kind
@@ -74,27 +74,27 @@ class _Parser:
 
     def filter(self, where: object, level: int) -> Node:
         if not isinstance(where, Mapping):
-            raise FilterError(f"a filter is a mapping such as {{'importance': 0.5}}; got {short_repr(where)}")
-        self._go_to(level)
+            raise FilterError(
+                f"Invalid filter: expected a mapping, such as {{'importance': 0.5}}, found {short_repr(where)}"
+            )
+        self._check_level(level)
         if not where:
             self._count()
         return _all_of([self._entry(key, value, level) for key, value in where.items()])
 
     def _entry(self, key: object, value: object, level: int) -> Node:
         if not isinstance(key, str):
-            raise FilterError(f"the keys of a filter are names of fields, as text; got {short_repr(key)}")
-        key = str.__str__(key)  # one of a subclass may say anything of itself
+            raise FilterError(f"Invalid key of a filter: expected the name of a field as text, found {short_repr(key)}")
+        key = str.__str__(key)  # a subclass of str can override startswith
         if not key.startswith("$"):
             return self._tests(self._field(key), value, level)
         if key == "$not":
             return _negated(self.filter(value, level + 1))
         if key not in _JOINS:
-            hint = (
-                f"{key} stands under a field: {{field: {{{key!r}: …}}}}" if key in _OPERATORS else _nearest(key, _JOINS)
-            )
-            raise FilterError(f"{short(key)} joins no filters; {hint}")
+            hint = f"Write it under a field: {{field: {{{key!r}: …}}}}" if key in _OPERATORS else _nearest(key, _JOINS)
+            raise FilterError(f"Invalid key {short(key)} at the top of a filter: it joins no filters. {hint}")
         if not isinstance(value, list | tuple) or not value:
-            raise FilterError(f"{key} takes a list of one filter or more; got {short_repr(value)}")
+            raise FilterError(f"Invalid {key}: expected a list of at least one filter, found {short_repr(value)}")
         parts = [self.filter(part, level + 1) for part in value]
         if key == "$and":
             return _all_of(parts)
@@ -104,15 +104,16 @@ class _Parser:
         if isinstance(value, Mapping) and value:
             operators = [key for key in value if isinstance(key, str) and key.startswith("$")]
             if len(operators) == len(value):
-                return self._tests_of(field, value, level)
+                return self._operators(field, value, level)
             if operators:
                 raise FilterError(
-                    f"{short(operators[0])} stands beside keys that are no operators: to compare {field.name} with a "
-                    'whole object write {"$eq": {…}}, to test a value inside it name the path: metadata.a.b'
+                    f"Invalid test of {field.name}: it mixes the operator {short(operators[0])} with other keys. To "
+                    'compare with a whole object, write {"$eq": {…}}. To test a value inside it, write the path: '
+                    "metadata.a.b"
                 )
         return IsIn(field, (self._value(field, value, level),))
 
-    def _tests_of(self, field: Field, tests: Mapping[str, object], level: int) -> Node:
+    def _operators(self, field: Field, tests: Mapping[str, object], level: int) -> Node:
         return _all_of([self._test(field, name, operand, level) for name, operand in tests.items()])
 
     def _test(self, field: Field, name: str, operand: object, level: int) -> Node:
@@ -126,10 +127,10 @@ class _Parser:
             case "$exists":
                 self._count()
                 if not isinstance(operand, bool):
-                    raise FilterError(f"$exists takes True or False; got {short_repr(operand)}")
+                    raise FilterError(f"Invalid $exists: expected True or False, found {short_repr(operand)}")
                 test = Exists(field) if operand else Not(Exists(field))
             case "$contains":
-                test = Contains(field, self._content(field, operand, level))
+                test = Contains(field, self._item(field, operand, level))
             case "$startswith":
                 test = StartsWith(field, self._text(f"$startswith on {field.name}", operand))
             case "$not":
@@ -139,17 +140,23 @@ class _Parser:
         return _negated(test) if name in ("$ne", "$nin") else test
 
     def _not(self, field: Field, operand: object, level: int) -> Node:
-        self._go_to(level)
+        self._check_level(level)
         if not isinstance(operand, Mapping) or not operand:
-            raise FilterError("$not on a field takes operators, such as {'$gt': 1}; for another value use $ne")
+            raise FilterError(
+                f"Invalid $not on a field: expected operators, such as {{'$gt': 1}}, found {short_repr(operand)}. "
+                "To exclude a value, use $ne"
+            )
         for key in operand:
             if not isinstance(key, str) or not key.startswith("$"):
-                raise FilterError(f"$not on a field takes operators only; got {short_repr(key)}: use $ne on an object")
-        return _negated(self._tests_of(field, operand, level))
+                raise FilterError(
+                    f"Invalid $not on a field: expected operators only, found the key {short_repr(key)}. To exclude an "
+                    "object, use $ne"
+                )
+        return _negated(self._operators(field, operand, level))
 
     def _is_in(self, field: Field, name: str, operand: object, level: int) -> IsIn:
         if not isinstance(operand, list | tuple | set | frozenset):
-            raise FilterError(f"{name} takes a list of values; got {short_repr(operand)}")
+            raise FilterError(f"Invalid {name}: expected a list of values, found {short_repr(operand)}")
         if not operand:
             self._count()
         return IsIn(field, tuple(self._value(field, value, level) for value in operand))
@@ -158,33 +165,39 @@ class _Parser:
         if field.kind == "tags":
             return self._tags(value)
         if field.kind == "vector" and value is not None:
-            raise FilterError(f"{field.name} compares with None only: to find what is near a vector use search()")
+            raise FilterError(
+                f"Invalid operand of {field.name}: expected None, found {short_repr(value)}. To search by a "
+                "vector, use search()"
+            )
         return self._operand(value, level)
 
     def _tags(self, value: object) -> frozenset[str]:
         if not isinstance(value, list | tuple | set | frozenset):
             raise FilterError(
-                f"tags are compared with a whole set of texts; got {short_repr(value)}: for records that have a tag "
-                'write {"tags": {"$contains": "a"}}, for one of several tags $or of these'
+                f"Invalid operand of tags: expected a collection of texts, to compare with all tags of a record, found "
+                f"{short_repr(value)}. To test for one tag, write "
+                '{"tags": {"$contains": "a"}}; for one of several tags, join such tests by $or'
             )
         if not value:
             self._count()
-        return frozenset(self._text("one of tags", tag) for tag in value)
+        return frozenset(self._text("item of tags", tag) for tag in value)
 
-    def _content(self, field: Field, value: object, level: int) -> Operand:
+    def _item(self, field: Field, value: object, level: int) -> Operand:
         if field.kind in ("tags", "text"):
             return self._text(f"$contains on {field.name}", value)
         return self._operand(value, level)
 
-    def _text(self, what: str, value: object) -> str:
+    def _text(self, name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise FilterError(f"{what} is a text (str); got {short_repr(value)}")
+            raise FilterError(f"Invalid {name}: expected text (str), found {short_repr(value)}")
         self._count()
         return plain_text(value)
 
     def _scalar(self, name: str, value: object, level: int) -> Scalar:
         if not isinstance(value, bool | int | float | str | datetime):
-            raise FilterError(f"{name} takes a number, a text, a boolean or a time; got {short_repr(value)}")
+            raise FilterError(
+                f"Invalid {name}: expected a number, a text, a boolean or a time, found {short_repr(value)}"
+            )
         return cast("Scalar", self._operand(value, level))
 
     def _operand(self, value: object, level: int) -> Operand:
@@ -193,14 +206,18 @@ class _Parser:
             case None | bool():
                 return value
             case int():
-                number = int.__int__(value)  # a range looks for one of a subclass, such as an enum's, item by item
+                number = int.__int__(value)  # `in` compares a subclass, such as IntEnum, with every item of the range
                 if number not in _INT64:
-                    raise FilterError("an integer beyond 64 bits is never stored: compare with a float, or with text")
+                    raise FilterError(
+                        "Invalid operand: expected an integer of at most 64 bits, found a larger one. No record "
+                        "contains it: compare with a float or a text"
+                    )
                 return number
             case float():
                 if not math.isfinite(value):
                     raise FilterError(
-                        f"{short_repr(value)} is never stored: to find what is missing or null use $exists or None"
+                        f"Invalid operand: expected a finite number, found {short_repr(value)}. No record contains it: "
+                        "to find missing values or null, use $exists or None"
                     )
                 return float.__float__(value)
             case str():
@@ -208,64 +225,69 @@ class _Parser:
             case datetime():
                 return _utc(value)
             case list() | tuple():
-                self._go_to(level + 1)
+                self._check_level(level + 1)
                 return [self._operand(item, level + 1) for item in value]
             case Mapping():
-                self._go_to(level + 1)
+                self._check_level(level + 1)
                 return {checked_key(key): self._operand(item, level + 1) for key, item in value.items()}
             case _:
                 raise FilterError(
-                    f"a {type(value).__name__} is never stored, so nothing is the same as it: compare with None, a "
-                    "boolean, a number, a text, an aware datetime, a list or an object of these"
+                    "Invalid operand: expected None, a boolean, a number, a text, an aware datetime, or a list or an "
+                    f"object of these, found {type(value).__name__}"
                 )
 
     def _field(self, name: str) -> Field:
-        known = FIELDS[self._kind]
+        fields = FIELDS[self._kind]
         root = name.partition(".")[0].partition("[")[0]
         if root == "metadata":
             return Field("metadata", "json", keys(name))
-        if name in known:
-            return Field(name, known[name])
+        if name in fields:
+            return Field(name, fields[name])
         if root == "namespace":
             raise FilterError(
-                "a filter sees one namespace: call the verb on store.namespace(...), or give recursive=True to see all "
-                "namespaces below it"
+                "A filter cannot test the namespace: call the verb on store.namespace(...), or pass recursive=True to "
+                "include the namespaces below it"
             )
-        if root in known:
-            raise FilterError(f"{short(name)}: {root} has no values inside it that can be named; only metadata has")
+        if root in fields:
+            raise FilterError(f"Invalid field {short(name)}: only metadata has paths, not {root}")
         raise FilterError(
-            f"{'an' if self._kind == 'assembly' else 'a'} {self._kind} has no field {short(name)}; "
-            f"{_nearest(name, known)}. A value in metadata is written metadata.{name[:40] or 'key'}"
+            f"Unknown {self._kind} field {short(name)} in a filter. {_nearest(name, fields)} Write a value in metadata "
+            f"as metadata.{name[:40] or 'key'}"
         )
 
     def _count(self) -> None:
         self._operands += 1
         if self._operands > MAX_OPERANDS:
-            raise FilterError(f"a filter has at most {MAX_OPERANDS:,} operands: split the call, or store a common mark")
+            raise FilterError(
+                f"Invalid filter: expected at most {MAX_OPERANDS:,} operands, found more. Split the call, or give the "
+                "records a common tag"
+            )
 
-    def _go_to(self, level: int) -> None:
+    def _check_level(self, level: int) -> None:
         if level > MAX_LEVELS:
-            raise FilterError(f"a filter has at most {MAX_LEVELS} levels: flatten its $and, $or and $not")
+            raise FilterError(
+                f"Invalid filter: expected at most {MAX_LEVELS} levels, found more. Flatten its $and, $or and $not"
+            )
 
 
 def _check_operator(field: Field, name: str) -> None:
     if name in ("$and", "$or"):
-        raise FilterError(f"{name} joins whole filters: write {{{name!r}: [{{{field.name!r}: …}}, …]}}")
+        raise FilterError(f"Invalid test: {name} joins whole filters. Write {{{name!r}: [{{{field.name!r}: …}}, …]}}")
     if name not in _OPERATORS:
-        raise FilterError(f"there is no operator {short(name)}; {_nearest(name, _OPERATORS)}")
+        raise FilterError(f"Unknown operator {short(name)} in a filter. {_nearest(name, _OPERATORS)}")
     allowed = _ALLOWED.get(field.kind)
     if allowed is not None and name not in allowed:
-        raise FilterError(f"{name} does not work on {field.name}; these do: {', '.join(sorted(allowed))}")
+        raise FilterError(f"Invalid operator {name} of {field.name}: expected one of {', '.join(sorted(allowed))}")
 
 
 def _utc(value: datetime) -> datetime:
     try:
-        return check_time("a time in a filter", value)
+        return check_time("time in a filter", value)
     except InvalidError as error:
         raise FilterError(str(error)) from error
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name[:100], names, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+def _nearest(name: str, names: Iterable[str]) -> str:
+    options = list(names)
+    matches = difflib.get_close_matches(name[:100], options, n=1, cutoff=0.7)
+    return f"Did you mean {matches[0]}?" if matches else f"Expected one of {', '.join(options)}."

@@ -1,13 +1,12 @@
-"""A filter as SQL: one boolean expression over the plain `schema.memory` or `schema.assembly`.
+"""A filter as one boolean SQL expression over `schema.memory` or `schema.assembly`.
 
-Always true of it:
+Always true:
 
-* every value of the caller's is a bound parameter, but for paths in metadata: they are text literals in the statement;
-* it selects what `memstore.filters.evaluator` says. NULL can stand for false in it, as in any WHERE: negations are
-  pushed down to the tests, and a negated test is `(…) IS NOT 1`, so no NULL is ever negated;
-* a test of a scalar in metadata is `json_type(…) = ? AND json_extract(…) = ?`, unwrapped, which an index on these
-  two expressions can serve;
-* whatever `parse` lets through stays within SQLite's limits (see `_chain`).
+* every value of the caller is a bound parameter, except paths in metadata, which are text literals in the statement;
+* the expression selects the records that `memstore.filters.evaluator` selects. NULL means false, as in every WHERE:
+  negations are pushed down to the tests, and a negated test is `(…) IS NOT 1`, so no NULL is negated;
+* a test of a scalar in metadata is `json_type(…) = ? AND json_extract(…) = ?`, so an index on both expressions applies;
+* every filter that `parse` accepts is within the limits of SQLite (see `_chain`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -71,35 +70,37 @@ _WIDTH: Final = 16
 
 
 Owned = Callable[[ColumnElement[int]], Clause]
-"""Given the key of a namespace, the condition that it is one of those a statement is about."""
+"""From a column of namespace keys, the condition of being one of the namespaces of the statement."""
 
 
 def condition(node: Node, record_kind: RecordKind, now: datetime | None = None, owned: Owned | None = None) -> Clause:
-    """The filter as an expression for a WHERE over `schema.memory` or `schema.assembly`, whichever *record_kind* names.
+    """The filter as an expression for a WHERE over the table of *record_kind*.
 
-    The table is the plain one, not an alias. A record's tags are taken to be of its own namespace. Members that have
-    expired at *now* do not count; without it all do.
-
-    With *owned*, the carriers of a tag are found once, from the tag; without it, the tag is looked up for each record,
-    which is quicker where there are few.
+    Args:
+        node: the filter.
+        record_kind: the kind of the records. The statement uses the plain table, not an alias.
+        now: members that expired at this time do not count; None counts all.
+        owned: selects the records of a tag once, from the tag. None looks the tag up for each record, which is quicker
+            for few records. Tags are expected in the namespace of their record.
     """
-    _, clause = _compile(node, _Rows(record_kind, now, owned), wanted=True)
+    _, clause = _compile(node, _Rows(record_kind, now, owned), expected=True)
     return clause
 
 
-def _compile(node: Node, rows: "_Rows", *, wanted: bool) -> tuple[int, Clause]:
-    """How deep its joins are nested, and the expression that holds where the node's truth is *wanted*."""
+def _compile(node: Node, rows: "_Rows", *, expected: bool) -> tuple[int, Clause]:
+    """The depth of the joins, and the expression that is true where the truth of the node is *expected*."""
     match node:
         case Not(part):
-            return _compile(part, rows, wanted=not wanted)
+            return _compile(part, rows, expected=not expected)
         case And(parts) | Or(parts):
-            compiled = sorted((_compile(part, rows, wanted=wanted) for part in parts), key=itemgetter(0), reverse=True)
+            compiled = [_compile(part, rows, expected=expected) for part in parts]
+            compiled.sort(key=itemgetter(0), reverse=True)
             clauses = [clause for _, clause in compiled]
             nesting = 1 + compiled[0][0] if compiled else 0
-            return nesting, (_all if isinstance(node, And) == wanted else _any)(clauses)
+            return nesting, (_all if isinstance(node, And) == expected else _any)(clauses)
         case _:
             clause = rows.test(node)
-            return 0, clause if wanted else clause.is_not(true())
+            return 0, clause if expected else clause.is_not(true())
 
 
 def _all(clauses: Sequence[Clause]) -> Clause:
@@ -111,23 +112,23 @@ def _any(clauses: Sequence[Clause]) -> Clause:
 
 
 def _chain(clauses: Sequence[Clause], *, conjunction: bool) -> Clause:
-    """Join *clauses* in groups of groups, the deepest first.
+    """Join *clauses* in nested groups, the deepest first.
 
-    A plain chain of n terms is n deep, and SQLite stops at 1,000 (SQLITE_MAX_EXPR_DEPTH). Parentheses cost its
-    parser one place of a stack of 100 at the head of a chain and three anywhere else: hence the deepest first.
+    A plain chain of n terms has depth n, and SQLite allows 1,000 (SQLITE_MAX_EXPR_DEPTH). Its parser has a stack of
+    100: parentheses use one entry of it at the head of a chain and three in other positions, hence the deepest first.
     """
     join = and_ if conjunction else or_
     groups = list(clauses)
     while len(groups) > _WIDTH:
         chunks = [groups[start : start + _WIDTH] for start in range(0, len(groups), _WIDTH)]
-        # and_() and or_() dissolve a Grouping of their own kind, but not a coerced one.
+        # and_() and or_() remove a Grouping of the same operator, but not a coerced one.
         groups = [type_coerce(Grouping(join(*chunk)), Boolean()) for chunk in chunks]
     return join(true() if conjunction else false(), *groups)
 
 
 @dataclass(frozen=True, slots=True)
 class _Json:
-    """The place of a value in a JSON document: SQLite's path, such as `$."a"[0]`."""
+    """A value in a JSON document, by SQLite's path, such as `$."a"[0]`."""
 
     document: Value
     path: str
@@ -156,23 +157,23 @@ class _Json:
         return _Json(self.document, f"{self.path}[{index}]")
 
     def contains(self, operand: Operand) -> Clause:
-        """The place holds a list that has the operand as an item."""
+        """The value is a list that contains the operand."""
         element = func.json_each(self.document, self._path()).table_valued(
             column("type", Text()), column("value"), name="element"
         )
-        # Only a list or an object is given out as JSON: SQLite's functions raise on any other text.
+        # json_each returns a text as itself, not as JSON, and SQLite's functions raise on a text that is no JSON.
         document = case((_equals(element.c.type, ("array", "object")), element.c.value))
         same = _is_in_json(element.c.type, element.c.value, _Json(document, "$"), (operand,))
         return and_(_has_type(self.type, "list"), exists().select_from(element).where(same))
 
     def _path(self) -> ColumnElement[str]:
-        # An index on an expression serves a statement only where the path stands in it as text. It is put there when
-        # the statement runs, so that filters which differ in their paths alone share one compiled form.
+        # SQLite uses an index on an expression only where the path is a literal. SQLAlchemy inserts it when the
+        # statement runs, so that filters that differ only in their paths share one compiled form.
         return literal(self.path, Text(), literal_execute=True)
 
 
 class _Rows:
-    """The records of one record_kind as SQL: where each field is stored."""
+    """The records of one kind as SQL: the columns and subqueries of each field."""
 
     def __init__(self, record_kind: RecordKind, now: datetime | None, owned: Owned | None) -> None:
         self._now = now
@@ -194,20 +195,20 @@ class _Rows:
                 return self._plain(test)
 
     def _json(self, test: Test) -> Clause:
-        place = _Json(self._table.c[test.field.name], json_path(test.field.keys))
+        value = _Json(self._table.c[test.field.name], json_path(test.field.keys))
         match test:
             case Exists():
-                return place.type.is_not(None)
+                return value.type.is_not(None)
             case IsIn(values=values):
-                return _is_in_json(place.type, place.value, place, cast("tuple[Operand, ...]", values))
+                return _is_in_json(value.type, value.value, value, cast("tuple[Operand, ...]", values))
             case Compare(order=order, operand=operand):
-                return _of_kind(place.type, operand, _in_order(place.value, order, operand))
+                return _of_kind(value.type, operand, _in_order(value.value, order, operand))
             case StartsWith(prefix=prefix):
-                return _of_kind(place.type, prefix, _starts_with(place.value, prefix))
+                return _of_kind(value.type, prefix, _starts_with(value.value, prefix))
             case Contains(operand=str() as part):
-                return or_(_of_kind(place.type, part, _has_part(place.value, part)), place.contains(part))
+                return or_(_of_kind(value.type, part, _has_part(value.value, part)), value.contains(part))
             case Contains(operand=operand):
-                return place.contains(operand)
+                return value.contains(operand)
 
     def _plain(self, test: Test) -> Clause:
         stored = self._stored(test.field)
@@ -262,7 +263,7 @@ class _Rows:
         return and_(total, self._named_tags(sorted(tags)).with_only_columns(func.count()).scalar_subquery() == count)
 
     def _named_tags(self, names: Sequence[str]) -> Select[int]:
-        # The namespace lets the unique key of `tag` serve: a seek in each of two indexes for every record.
+        # With the namespace, SQLite uses the unique key of `tag`: two index seeks for each record.
         tag = tables.tag
         return self._rows_of(self._tags, tag).where(
             tag.c.pk == self._tags.c.tag_pk,
@@ -289,8 +290,8 @@ class _Rows:
         return rows.where(other.c[self._owner] == self._table.c.pk).correlate(self._table)
 
 
-def _is_in_json(type_: ColumnElement[str], value: Value, place: _Json, operands: Iterable[Operand]) -> Clause:
-    """The JSON value of this type, at this place, is the same as one of the operands."""
+def _is_in_json(type_: ColumnElement[str], value: Value, json: _Json, operands: Iterable[Operand]) -> Clause:
+    """The JSON value, of this type, equals one of the operands."""
     kinds: dict[ValueKind, list[Operand]] = {}
     for operand in operands:
         kinds.setdefault(kind_of(operand), []).append(operand)
@@ -302,23 +303,23 @@ def _is_in_json(type_: ColumnElement[str], value: Value, place: _Json, operands:
             case "boolean" | "number" | "text":
                 clauses.append(and_(_has_type(type_, kind), _equals(value, cast("list[Scalar]", same))))
             case "list" | "object":
-                clauses.append(_any([_all(_deep(place, operand)) for operand in same]))
+                clauses.append(_any([_all(_deep(json, operand)) for operand in same]))
             case _:
                 pass  # JSON has no times
     return _any(clauses)
 
 
-def _deep(place: _Json, operand: Operand) -> list[Clause]:
-    """What holds, all of it, where the value at *place* is the same as the operand. Paths reach every depth."""
+def _deep(json: _Json, operand: Operand) -> list[Clause]:
+    """The conditions of which all are true where the JSON value equals the operand. Paths reach every depth."""
     match operand:
         case list():
-            clauses = [_has_type(place.type, "list"), place.length == literal(len(operand), Integer())]
-            return clauses + [c for i, item in enumerate(operand) for c in _deep(place.item(i), item)]
+            clauses = [_has_type(json.type, "list"), json.length == literal(len(operand), Integer())]
+            return clauses + [c for i, item in enumerate(operand) for c in _deep(json.item(i), item)]
         case dict():
-            clauses = [_has_type(place.type, "object"), place.size == literal(len(operand), Integer())]
-            return clauses + [c for key, item in operand.items() for c in _deep(place.key(key), item)]
+            clauses = [_has_type(json.type, "object"), json.size == literal(len(operand), Integer())]
+            return clauses + [c for key, item in operand.items() for c in _deep(json.key(key), item)]
         case _:
-            return [_is_in_json(place.type, place.value, place, (operand,))]
+            return [_is_in_json(json.type, json.value, json, (operand,))]
 
 
 def _of_kind(type_: ColumnElement[str], operand: Scalar, clause: Clause) -> Clause:
@@ -349,7 +350,7 @@ def _starts_with(value: Value, prefix: str) -> Clause:
 
 
 def _bound(value: Scalar) -> ColumnElement[object]:
-    """A scalar as a bound parameter of its own type, so that the column's type does not turn it into another."""
+    """A scalar as a bound parameter of its own type, so that the type of the column does not convert it."""
     match value:
         case bool():
             return literal(int(value), Integer())

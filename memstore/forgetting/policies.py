@@ -12,7 +12,7 @@ from memstore.errors import InvalidError, short_repr
 from memstore.filters import Where
 from memstore.models.forgetting import ForgetCandidate
 from memstore.models.records import Namespace, RecordKind
-from memstore.validation.values import check_count, check_importance
+from memstore.validation.values import check_count, check_share
 
 Match = Literal["all", "any"]
 
@@ -57,7 +57,7 @@ class ForgetPolicy:
     def __post_init__(self) -> None:
         _convert_durations(self, "older_than", "unused_for", "expires_within")
         if self.importance_below is not None:
-            object.__setattr__(self, "importance_below", check_importance(self.importance_below))
+            object.__setattr__(self, "importance_below", check_share("importance_below", self.importance_below))
         _check_counts(self, 0, "max_count", "max_bytes")
         _check_selective(self, "memory")
 

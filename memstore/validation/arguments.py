@@ -39,11 +39,11 @@ def as_item(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def id_list(ids: object) -> list[object]:
     """*ids* as a list whose elements are not checked; the checks run later, on the thread of the database."""
-    return as_list(ids, "ids is a list of ids")
+    return as_list(ids, "ids", "ids")
 
 
-def as_list(values: object, expected: str) -> list[Any]:
-    """*values* as a list, else `InvalidError` with the sentence *expected*."""
+def as_list(values: object, name: str, content: str) -> list[Any]:
+    """*values*, the argument *name*, as a list; `InvalidError` where it is one value instead of several."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidError(f"{expected}; got one {type(values).__name__}")
+        raise InvalidError(f"Invalid {name}: expected a list of {content}, found one {type(values).__name__}")
     return list(values)

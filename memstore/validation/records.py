@@ -1,6 +1,6 @@
-"""What a caller may put in a record: the check of every field, its limits, and the record that comes of it.
+"""Checks of whole records: every field of an item, and the record that is built from it.
 
-A value is refused, never bent: what a check lets through is stored exactly, and comes back equal.
+An accepted value is stored exactly and read back equal. No value is changed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from memstore.concurrency import CHUNK_SIZE, yield_gil
-from memstore.errors import InvalidError
+from memstore.errors import InvalidError, short_repr
 from memstore.models.fields import RECORD_FIELDS, RecordField
 from memstore.models.ids import new_id, new_ids
 from memstore.models.records import Assembly, Memory, Namespace, RecordKind, memory
-from memstore.validation.text import MAX_TEXT_BYTES, check_metadata, check_text, plain
+from memstore.validation.text import MAX_TEXT_BYTES, check_metadata, check_text, copy_plain
 from memstore.validation.values import (
     MAX_TAGS,
     check_count,
@@ -37,7 +37,7 @@ MAX_COUNT = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Draft(Generic[RecordT]):
-    """A record as it will be stored, and which fields the caller named."""
+    """A record before it is stored, and the names of the fields that the caller passed."""
 
     record: RecordT
     named: frozenset[str]
@@ -80,14 +80,14 @@ ASSEMBLY_FIELDS = frozenset({*_ASSEMBLY, "members"})
 
 
 def memory_changes(item: Mapping[str, object], space: Space, at: datetime) -> dict[str, object]:
-    """The fields of *item*, each checked, `ttl` turned into `expires_at`. Raises `InvalidError`."""
+    """The checked fields of *item*; `ttl` becomes `expires_at`. Raises `InvalidError`."""
     _refuse_unknown(item, MEMORY_FIELDS, "memory")
     changes = {name: _MEMORY[name](value) for name, value in item.items() if name in _MEMORY}
     if "ttl" in item and item["ttl"] is None:
         changes.setdefault("expires_at", None)
     elif "ttl" in item:
         if item.get("expires_at") is not None:
-            raise InvalidError("ttl and expires_at say the same thing: give one of them")
+            raise InvalidError("Conflicting arguments ttl and expires_at: both set the expiry. Pass one of them")
         changes["expires_at"] = check_ttl(item["ttl"], at)
     if "embedding" in item:
         value = item["embedding"]
@@ -109,7 +109,7 @@ def new_memory(
     """The memory that *item*, a mapping with the keyword names of `memories.add`, describes. Raises `InvalidError`."""
     fields = memory_changes(_without_defaults(item, "memory"), space, at)
     if "content" not in fields:
-        raise InvalidError("a memory needs content")
+        raise InvalidError("Missing content: expected a text for every memory")
     fields.setdefault("created_at", at)
     fields.setdefault("updated_at", max(at, cast("datetime", fields["created_at"])))
     if "id" not in fields:
@@ -120,34 +120,34 @@ def new_memory(
 def new_memories(
     items: Sequence[Mapping[str, object]], namespace: Namespace, space: Space, at: datetime
 ) -> Iterator[Memory]:
-    """The memories that *items* describe, in order, with a breath between slices.
+    """The memories that *items* describe, in order. Yields the interpreter lock between chunks.
 
-    Ordinary items, which are most, take a quarter of the time of `new_memory`; any in which something is wrong is left
-    to it, so that one function says what is right.
+    Valid items of plain types, which are most, take a quarter of the time of `new_memory`. Every other item is passed
+    to `new_memory`, so that one function defines what is valid.
 
     Raises:
-        InvalidError: as `new_memory`; a note names the item.
+        InvalidError: as `new_memory`; a note gives the number of the item.
     """
     ids: list[str] = []
-    ordinary = _Ordinary(namespace, space, at, ids.pop)
+    builder = _PlainItemBuilder(namespace, space, at, ids.pop)
     for i, item in enumerate(items):
         if i and i % CHUNK_SIZE == 0:
             yield_gil()
         if not ids:
             ids += reversed(new_ids(min(CHUNK_SIZE, len(items) - i)))
-        made = ordinary.memory(item)
-        if made is None:
+        record = builder.memory(item)
+        if record is None:
             try:
-                made = new_memory(item, namespace, space, at, ids.pop)
+                record = new_memory(item, namespace, space, at, ids.pop)
             except InvalidError as error:
                 if len(items) > 1:
-                    error.add_note(f"this was item {i} of {len(items)}; none was stored")
+                    error.add_note(f"Invalid item {i} of {len(items)}, counted from 0. No item was stored")
                 raise
-        yield made
+        yield record
 
 
-class _Ordinary:
-    """Makes memories of items that are dicts of plain types, in which nothing is wrong."""
+class _PlainItemBuilder:
+    """Builds memories from valid items that are dicts of plain types."""
 
     def __init__(self, namespace: Namespace, space: Space, at: datetime, make_id: Callable[[], str]) -> None:
         self._namespace = namespace
@@ -155,17 +155,17 @@ class _Ordinary:
         self._allow_zero, self._max_norm = space.allow_zero, space.max_norm
         self._at = at
         self._make_id = make_id
-        self._words: set[str] = set()  # tags that were checked
-        self._sets: dict[tuple[str, ...], frozenset[str]] = {}  # sets of them, so that few are made over and over
+        self._valid_tags: set[str] = set()
+        self._tag_sets: dict[tuple[str, ...], frozenset[str]] = {}  # equal tags of several items share one set
 
     def memory(self, item: Mapping[str, Any]) -> Memory | None:
-        """The memory that *item* describes; None if `new_memory` has to look at it."""
-        if type(item) is not dict or not item.keys() <= _ORDINARY:
+        """The memory that *item* describes; None where `new_memory` has to decide."""
+        if type(item) is not dict or not item.keys() <= _PLAIN_FIELDS:
             return None
         try:
             return self._memory(item)
         except InvalidError:
-            return None  # of several things that are wrong, `new_memory` knows which to name
+            return None  # of several faults, `new_memory` decides which one it reports
 
     def _memory(self, item: dict[str, Any]) -> Memory | None:
         get, at = item.get, self._at
@@ -175,7 +175,7 @@ class _Ordinary:
         if len(content) > MAX_TEXT_BYTES or not content.isascii():
             check_text("content", content)
         if metadata is not None:
-            metadata = plain(metadata) if type(metadata) is dict else None
+            metadata = copy_plain(metadata) if type(metadata) is dict else None
             if metadata is None:
                 return None
         tags = self._tags(get("tags"))
@@ -208,31 +208,31 @@ class _Ordinary:
             return _NO_TAGS
         if type(value) not in _COLLECTIONS:
             return None
-        given = tuple(cast("Iterable[object]", value))  # a copy, so that what is looked at is what is kept
-        for word in given:
+        words = tuple(cast("Iterable[str]", value))  # a copy, so that the checked tags are those that are stored
+        for word in words:
             if type(word) is not str:
                 return None
-        words = self._sets.get(cast("tuple[str, ...]", given))
-        if words is not None:
-            return words
-        words = frozenset(cast("tuple[str, ...]", given))
-        if not words <= self._words:
-            self._words |= check_tags(words - self._words)
-        if len(words) > MAX_TAGS:
+        tags = self._tag_sets.get(words)
+        if tags is not None:
+            return tags
+        tags = frozenset(words)
+        if not tags <= self._valid_tags:
+            self._valid_tags |= check_tags(tags - self._valid_tags)
+        if len(tags) > MAX_TAGS:
             return None
-        if len(self._sets) < _SETS:
-            self._sets[cast("tuple[str, ...]", given)] = words
-        return words
+        if len(self._tag_sets) < _TAG_SETS:
+            self._tag_sets[words] = tags
+        return tags
 
 
-_ORDINARY = MEMORY_FIELDS - {"ttl"}
+_PLAIN_FIELDS = MEMORY_FIELDS - {"ttl"}
 _COLLECTIONS = frozenset({list, tuple, set, frozenset})
 _NO_TAGS: frozenset[str] = frozenset()
-_SETS = 1_000  # sets of tags that are known again: as a rule there are few, and each is the garbage collector's work
+_TAG_SETS = 1_000  # most loads use few sets of tags, and every further set costs time in the garbage collector
 
 
 def assembly_changes(item: Mapping[str, object]) -> dict[str, object]:
-    """The fields of *item* but its members, each checked. Raises `InvalidError`."""
+    """The checked fields of *item* without its members. Raises `InvalidError`."""
     _refuse_unknown(item, ASSEMBLY_FIELDS, "assembly")
     return {name: _ASSEMBLY[name](value) for name, value in item.items() if name in _ASSEMBLY}
 
@@ -241,7 +241,7 @@ def new_assembly(item: Mapping[str, object], namespace: Namespace, at: datetime)
     """The assembly, without members, that *item* describes. Raises `InvalidError`."""
     fields = assembly_changes(_without_defaults(item, "assembly"))
     if "id" not in fields:
-        raise InvalidError("an assembly needs an id")
+        raise InvalidError("Missing id: expected a text for every assembly")
     named = frozenset(fields)
     fields.setdefault("created_at", at)
     if fields.get("activation_level"):
@@ -250,14 +250,14 @@ def new_assembly(item: Mapping[str, object], namespace: Namespace, at: datetime)
     return Draft(Assembly(namespace=namespace, **fields), named)  # type: ignore[arg-type]
 
 
-def _without_defaults(item: object, noun: str) -> dict[str, object]:
-    """*item* without what says nothing: None is the default of every field but the embedding."""
+def _without_defaults(item: object, kind: RecordKind) -> dict[str, object]:
+    """*item* without None, which is the default of every field except the embedding."""
     if not isinstance(item, Mapping):
-        raise InvalidError(f"one {noun} is a mapping of field names to values; got {type(item).__name__}")
+        raise InvalidError(f"Invalid {kind}: expected a mapping of field names to values, found {type(item).__name__}")
     return {name: value for name, value in item.items() if value is not None or name == "embedding"}
 
 
-def _refuse_unknown(item: Mapping[str, object], known: frozenset[str], noun: str) -> None:
-    unknown = sorted(repr(name) for name in item if name not in known)
+def _refuse_unknown(item: Mapping[str, object], fields: frozenset[str], kind: RecordKind) -> None:
+    unknown = sorted(short_repr(name) for name in item if name not in fields)
     if unknown:
-        raise InvalidError(f"a {noun} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise InvalidError(f"Unknown {kind} field {', '.join(unknown)}: expected fields of {', '.join(sorted(fields))}")

@@ -24,7 +24,7 @@ from memstore.models.records import memory as memory_record
 from memstore.repository.memories import Batch, _json_texts, batches
 from memstore.repository.statements import MultiRowInsert
 from memstore.schema.types import json_text
-from memstore.validation import records as record_rows
+from memstore.validation import records as validation_records
 from memstore.validation import text
 from memstore.validation.records import new_memories, new_memory
 from memstore.validation.text import check_metadata
@@ -176,7 +176,7 @@ def test_of_many_items_the_first_that_is_wrong_is_named(items: list[Any], space:
         try:
             new_memory(item, (), space, AT)
         except InvalidError as error:
-            wrong = str(error), [f"this was item {i} of {len(items)}; none was stored"]
+            wrong = str(error), [f"Invalid item {i} of {len(items)}, counted from 0. No item was stored"]
             break
     message = None
     try:
@@ -191,8 +191,8 @@ def test_of_many_items_the_first_that_is_wrong_is_named(items: list[Any], space:
 def test_metadata_copied_quickly_is_metadata_copied_carefully(value: Any) -> None:
     def careful() -> Any:
         if not isinstance(value, Mapping):
-            raise InvalidError(f"metadata is a dict; got {type(value).__name__}")
-        return text._json(dict(value), "metadata", 1, text._Room())
+            raise InvalidError(f"Invalid metadata: expected a dict, found {type(value).__name__}")
+        return text.copy_checked(dict(value))
 
     def told(make: Any) -> str:
         try:
@@ -205,7 +205,7 @@ def test_metadata_copied_quickly_is_metadata_copied_carefully(value: Any) -> Non
 
 def test_most_items_are_ordinary() -> None:
     space = Space(dimension=3, metric="cosine")
-    ordinary = record_rows._Ordinary((), space, AT, new_id)
+    ordinary = validation_records._PlainItemBuilder((), space, AT, new_id)
     item = {
         "content": "grüner Tee",
         "embedding": np.ones(3, np.float32),
@@ -229,7 +229,7 @@ def test_most_items_are_ordinary() -> None:
 def test_equal_tags_are_one_set_as_long_as_those_known_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     space = Space(dimension=3, metric="cosine")
     items = [{"content": "x", "tags": tags} for tags in (["a", "b"], ("a", "b"), ["a", "c"], ["a", "b"], ["a", "c"])]
-    monkeypatch.setattr(record_rows, "_SETS", 1)
+    monkeypatch.setattr(validation_records, "_TAG_SETS", 1)
     tag_sets = [memory.tags for memory in new_memories(items, (), space, AT)]
     assert tag_sets == [{"a", "b"}, {"a", "b"}, {"a", "c"}, {"a", "b"}, {"a", "c"}]
     assert tag_sets[0] is tag_sets[1] is tag_sets[3]
@@ -247,7 +247,7 @@ def test_a_generator_of_tags_is_walked_once() -> None:
 def test_tags_known_from_other_items_still_count() -> None:
     space = Space(dimension=3, metric="cosine")
     names = [f"t{i}" for i in range(1_001)]
-    with pytest.raises(InvalidError, match="1,000 tags"):
+    with pytest.raises(InvalidError, match="tags: expected at most 1,000"):
         list(
             new_memories([{"content": "x", "tags": tags} for tags in (names[:600], names[500:], names)], (), space, AT)
         )
@@ -709,7 +709,7 @@ async def test_embeddings_that_cannot_be_stored_are_named_among_many(store: Stor
         items[place]["embedding"] = vector
         with pytest.raises(error) as caught:
             await store.memories.add_many(items)
-        assert caught.value.__notes__ == [f"this was item {place} of 205; none was stored"]
+        assert caught.value.__notes__ == [f"Invalid item {place} of 205, counted from 0. No item was stored"]
     assert await store.memories.count() == 0
 
 

@@ -127,7 +127,7 @@ async def test_one_bad_item_stores_none_and_is_named(store: Store) -> None:
         await store.memories.add_many([{"content": "good"}, {"content": "bad", "importance": 2}])
     assert "item 1 of 2" in caught.value.__notes__[0]
     assert await store.memories.count() == 0
-    with pytest.raises(InvalidError, match="no field 'tag'"):
+    with pytest.raises(InvalidError, match="Unknown memory field 'tag'"):
         await store.memories.add_many([{"content": "x", "tag": "y"}])
     with pytest.raises(InvalidError):
         await store.memories.add_many({"content": "x"})

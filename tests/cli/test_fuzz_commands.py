@@ -162,7 +162,7 @@ REFUSED = {
     "an integer of 5,000 digits": (GOOD.replace(b"2", b"2" * 5_000), "line 1: "),
     "a number of 400 digits": (GOOD.replace(b"2", b"2" * 400), "line 1: "),
     "an infinite one": (GOOD.replace(b"2", b"1e999"), "line 1: "),
-    "half of a surrogate pair": (GOOD.replace(b'"x"', b'"\\ud800"'), "line 1: content holds half of a surrogate"),
+    "half of a surrogate pair": (GOOD.replace(b'"x"', b'"\\ud800"'), "line 1: Invalid content: it contains half of a surrogate"),
     "half of one as bytes": (GOOD.replace(b'"x"', b'"\xed\xa0\x80"'), "line 1: "),
     "a name of 5,000 letters": (GOOD.replace(b"content", b"c" * 5_000), "line 1: A memory needs the field"),
     "an id given twice": (GOOD + GOOD, "line 2: "),

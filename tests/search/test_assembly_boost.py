@@ -428,15 +428,15 @@ async def test_upsert_keeps_an_activation_unless_it_is_given_one(store: Store) -
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"threshold": math.nan}, "threshold is a number"),
+        ({"threshold": math.nan}, "threshold: expected a number"),
         ({"threshold": math.inf}, "threshold is a finite number"),
-        ({"limit": 0}, "limit of AssemblyBoost is a whole number"),
+        ({"limit": 0}, "limit of AssemblyBoost: expected a whole number"),
         ({"weight": 0}, "weight is above 0"),
         ({"weight": -1}, "weight is a finite number of 0 or more"),
         ({"priming": -0.1}, "priming is a finite number of 0 or more"),
         ({"max_age": -1}, "max_age is a finite number of 0 or more"),
-        ({"max_age": "1"}, "max_age is a number"),
-        ({"record": 1}, "record is True or False"),
+        ({"max_age": "1"}, "max_age: expected a number"),
+        ({"record": 1}, "record: expected True or False"),
     ],
 )
 def test_an_activation_that_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
