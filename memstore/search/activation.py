@@ -19,8 +19,8 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-from memstore.errors import InvalidError, short_repr
-from memstore.validation.values import check_count, check_number
+from memstore.errors import InvalidError
+from memstore.validation.values import check_count, check_flag, check_number
 
 MAX_ACTIVATED = 1_000
 
@@ -60,8 +60,7 @@ class AssemblyBoost:
             raise InvalidError("weight is above 0; got 0. For a search without boosts, leave out boost=")
         if self.max_age is not None and not isinstance(self.max_age, timedelta):
             checked["max_age"] = _finite("max_age", self.max_age, 0)
-        if not isinstance(self.record, bool):
-            raise InvalidError(f"record is True or False; got {short_repr(self.record)}")
+        check_flag("record", self.record)
         for name, value in checked.items():  # plain numbers, whatever subclass the caller gave
             object.__setattr__(self, name, value)
 

@@ -367,7 +367,7 @@ async def test_expiry_is_honoured_by_every_read(store: Store, rng: np.random.Gen
         await store.memories.update("gone", importance=1)
     again = await store.memories.add("again", id="gone")
     assert again.expires_at is None
-    with pytest.raises(InvalidError, match="same thing"):
+    with pytest.raises(InvalidError, match="both set the expiry"):
         await store.memories.add("x", ttl=1, expires_at=past)
 
 

@@ -37,6 +37,7 @@ from memstore.validation import text
 from memstore.validation.values import MAX_TAGS
 from memstore.vectors.encoding import as_embedding
 from tests.conftest import DIMENSION
+from tests.support.index_options import with_index
 
 ROOT = Path(__file__).parents[2]
 ONES = [1.0] * DIMENSION
@@ -477,7 +478,8 @@ OPENED = [
 async def test_a_setting_that_cannot_be_is_refused_before_there_is_a_file(path: Path) -> None:
     for i, (name, value) in enumerate(OPENED):
         with about(name, i, value), pytest.raises((InvalidError, CallersError)):
-            async with memstore.open(path, **{"dimension": 3, name: value}):
+            options = {"dimension": 3, name: value}
+            async with memstore.open(path, **(options if name == "index" else with_index(options))):
                 pass
         assert not path.exists(), name
 
@@ -682,7 +684,7 @@ LIMITS: dict[str, tuple[str, Callable[[Store, int], Any]]] = {
     "tags or topics of one record": (r"([\d,]+)", lambda s, n: s.memories.add("x", tags=map(str, range(n)))),
     "namespace": (r"([\d,]+) parts", lambda s, n: s.namespaces(("x",) * n)),
     "metadata": (r"([\d,]+) levels", lambda s, n: s.memories.add("x", metadata=deep(n - 1))),
-    "values in one record's metadata": (r"([\d,]+)", lambda s, n: s.memories.add("x", metadata={"a": [None] * (n - 1)})),
+    "values in the metadata of one record": (r"([\d,]+)", lambda s, n: s.memories.add("x", metadata={"a": [None] * (n - 1)})),
     "filter": (r"([\d,]+) operands", lambda s, n: s.memories.count(where={"metadata.a": {"$in": [None] * n}})),
     "`limit` of a search": (r"1 to ([\d,]+)", lambda s, n: s.memories.search(ONES, n)),
     "`chunk` of a load": (r"1 to ([\d,]+)", lambda s, n: s.load([], chunk=n)),

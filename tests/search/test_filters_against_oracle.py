@@ -222,7 +222,7 @@ def agree_on_keys(
         assert sorted(own(keys)) == sorted(carried), (node, tags, recursive, few)
         assert own(selection.selected(connection, criteria)) == sorted(live), (node, tags, recursive, few)
     page, _ = record_rows.page(connection, criteria, record_rows.Order("created_at"), None, 1_000)
-    assert sorted(own(page)) == sorted(live), (node, tags, recursive)
+    assert sorted(own(position.pk for position in page)) == sorted(live), (node, tags, recursive)
 
 
 def own(keys: Iterable[int]) -> list[int]:
