@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from datetime import timedelta
 
-from memstore.errors import InvalidError
+from memstore.errors import InvalidError, short_repr
 from memstore.validation.values import check_count, check_flag, check_number
 
 MAX_ACTIVATED = 1_000
