@@ -1,8 +1,10 @@
 """Fixtures. At the end of a test, `check` must find nothing in the store of the fixture."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from tests.guard import sitecustomize as guard
 
 # Tests read files with the SQLite of the store: two SQLite libraries in one process drop each other's locks.
 sys.modules["sqlite3"] = sqlite3
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that: tests of Ctrl-C need the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DIMENSION = 8
 GUARD = str(Path(guard.__file__).parent)

@@ -78,6 +78,15 @@ def test_a_program_that_ends_without_closing_ends_and_its_file_is_whole(path: Pa
     asyncio.run(sound(path))
 
 
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Wait for the end of *process*, and return its output; kill it if it hangs."""
+    try:
+        return process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
 async def sound(path: Path, least: int = 3_000) -> None:
     """The file is whole, and takes a write that a search finds."""
     async with memstore.open(path, timeout=5) as store:
@@ -105,7 +114,7 @@ def test_ctrl_c_ends_a_program_at_work_and_leaves_its_file_whole(path: Path, nam
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=240)
+    out, err = ended(process)
     assert (process.returncode, out) == (130, "interrupted\n"), err
     assert err == ""
     asyncio.run(sound(path))
@@ -170,7 +179,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
             process.wait(rng.random() * 0.6)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=240)
+        out, err = ended(process)
         assert "Traceback" not in out + err, err
         if process.returncode == 130:
             assert err in ("", "memstore: interrupted. Committed changes are stored, and the store is intact.\n")
@@ -221,7 +230,7 @@ def test_the_first_ctrl_c_stops_a_backup_and_leaves_nothing_of_it(path: Path, tm
     assert [process.stderr.readline() for _ in range(2)] == ["started\n", "copying\n"]
     assert (tmp_path / "copy.db").exists()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=240)
+    _, err = ended(process)
     assert process.returncode == 130, err
     assert err == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
     assert not list(tmp_path.glob("copy.db*"))
