@@ -1,4 +1,4 @@
-"""The commands on groups: merging, undoing it, lineage, candidates, and forming."""
+"""The commands on merges and suggestions of assemblies."""
 
 import pytest
 
@@ -28,22 +28,24 @@ def shelf(path):
 
 
 def test_assemblies_are_merged_and_unmerged_and_their_lineage_is_shown(shelf):
-    said = ok("assemblies", "merge", "tea", "leaves", "--into", "tea", "--actor", "ada", "--reason", "one", "-f", shelf)
-    assert said.startswith("merge 1: merged 1 assembly into tea (lowest score between two: 0.9")
+    output = ok(
+        "assemblies", "merge", "tea", "leaves", "--into", "tea", "--actor", "ada", "--reason", "one", "-f", shelf
+    )
+    assert output.startswith("merge 1: merged 1 assembly into tea (lowest score between two: 0.9")
     assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "walks"]
-    shown = ok("assemblies", "lineage", "tea", "-f", shelf)
-    assert shown.splitlines()[0] == "tea"
-    assert "ancestor " in shown
-    assert "descendant" not in shown
-    assert "leaves (merged or deleted)" in shown
-    assert shown.splitlines()[-1].endswith("   ada     one")
+    output = ok("assemblies", "lineage", "tea", "-f", shelf)
+    assert output.splitlines()[0] == "tea"
+    assert "ancestor " in output
+    assert "descendant" not in output
+    assert "leaves (merged or deleted)" in output
+    assert output.splitlines()[-1].endswith("   ada     one")
     assert ok("assemblies", "lineage", "leaves", "-f", shelf).startswith("leaves (merged or deleted)\ndescendant ")
     assert "no merges" in ok("assemblies", "lineage", "walks", "-f", shelf)
     (line,) = lines("assemblies", "lineage", "leaves", "--json", "-f", shelf)
     assert (line["id"], line["exists"], line["ancestors"]) == ("leaves", False, [])
-    (kin,) = line["descendants"]
-    assert (kin["id"], kin["depth"], kin["exists"]) == ("tea", 1, True)
-    assert (kin["merge"]["sources"], kin["merge"]["actor"], kin["merge"]["reason"]) == (["leaves"], "ada", "one")
+    (entry,) = line["descendants"]
+    assert (entry["id"], entry["depth"], entry["exists"]) == ("tea", 1, True)
+    assert (entry["merge"]["sources"], entry["merge"]["actor"], entry["merge"]["reason"]) == (["leaves"], "ada", "one")
     assert ok("assemblies", "unmerge", "tea", "-f", shelf) == "undid merge 1: restored leaves from tea\n"
     assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", shelf)] == ["tea", "leaves", "walks"]
 
@@ -62,7 +64,7 @@ def test_a_merge_by_its_number_in_a_namespace(shelf):
     assert "undone at" in fails("assemblies", "unmerge", "--merge", "1", "-n", "users", "-f", shelf)
 
 
-def test_what_cannot_be_merged_is_told_in_a_line(shelf):
+def test_invalid_merges_are_errors_of_one_line(shelf):
     assert "'none'" in fails("assemblies", "merge", "tea", "none", "-f", shelf)
     assert "threshold" in fails("assemblies", "merge", "tea", "walks", "-s", "0.9", "-f", shelf)
     assert "'none'" in fails("assemblies", "lineage", "none", "-f", shelf)
@@ -74,23 +76,23 @@ def test_what_cannot_be_merged_is_told_in_a_line(shelf):
 
 
 def test_candidates_are_pairs_best_first(shelf):
-    shown = ok("assemblies", "merge-candidates", "-s", "0.9", "-f", shelf)
-    assert "tea" in shown
-    assert shown.endswith("1 pair\n")
+    output = ok("assemblies", "merge-candidates", "-s", "0.9", "-f", shelf)
+    assert "tea" in output
+    assert output.endswith("1 pair\n")
     (best,) = lines("assemblies", "merge-candidates", "-s", "-1", "-l", "1", "--json", "-f", shelf)
     assert (best["a"], best["b"]) == ("tea", "leaves")
     assert len(lines("assemblies", "merge-candidates", "-s", "-1", "--json", "-f", shelf)) == 3
     assert ok("assemblies", "merge-candidates", "-s", "1.1", "-f", shelf) == "0 pairs\n"
 
 
-def test_groups_are_shown_and_made_only_when_asked(shelf):
-    shown = ok("assemblies", "suggest", "-s", "0.8", "-f", shelf)
-    assert "1 group; in no group: 1 without a neighbour" in shown
-    assert "free 1" in shown
-    assert "--create" in shown
-    group, left = lines("assemblies", "suggest", "-s", "0.8", "--json", "-f", shelf)
+def test_suggestions_are_listed_and_created_only_with_create(shelf):
+    output = ok("assemblies", "suggest", "-s", "0.8", "-f", shelf)
+    assert "1 group; in no group: 1 without a neighbour" in output
+    assert "free 1" in output
+    assert "--create" in output
+    group, unassigned = lines("assemblies", "suggest", "-s", "0.8", "--json", "-f", shelf)
     assert sorted(group["members"]) == ["f0", "f1", "f2", "f3"]
-    assert left == {"unassigned": {"f4": "no_neighbour"}}
+    assert unassigned == {"unassigned": {"f4": "no_neighbour"}}
     assert len(lines("assemblies", "list", "--json", "-f", shelf)) == 3
     assert (
         lines("assemblies", "suggest", "-s", "0.8", "--min-size", "5", "--json", "-f", shelf)[-1]["unassigned"]["f1"]

@@ -10,7 +10,7 @@ __all__ = ["small"]
 QUERY = ["--embedding", "[1, 0.2, 0]"]
 
 
-def test_search_with_activate_boosts_and_says_so(small):
+def test_search_with_boost_reports_the_boost_of_each_hit(small):
     plain = lines("search", *QUERY, "--json", "-f", small)
     assert [line["memory"]["id"] for line in plain] == ["tea", "coffee", "walk"]
     assert all(set(line) == {"score", "memory"} for line in plain)
@@ -25,25 +25,25 @@ def test_search_with_activate_boosts_and_says_so(small):
     assert coffee["score"] == coffee["base_score"] + coffee["boost"]
     assert 0.25 <= coffee["boost"] < 0.5
     assert coffee["base_score"] == plain[1]["score"]
-    shown = ok("search", *QUERY, "--boost", "-f", small)
-    assert "boost" in shown
-    assert "drinks" in shown
+    output = ok("search", *QUERY, "--boost", "-f", small)
+    assert "boost" in output
+    assert "drinks" in output
     assert "boost" not in ok("search", *QUERY, "-f", small)
     high = lines("search", *QUERY, "--boost", "--threshold", "0.99", "--json", "-f", small)
     assert {line["reason"] for line in high} == {"not_activated", "no_assembly"}
 
 
-def test_explain_says_why(small):
-    found = lines("explain", "coffee", *QUERY, "--boost", "--limit", "1", "--json", "-f", small)[0]
-    assert (found["rank"], found["reason"], [each["cause"] for each in found["exclusions"]]) == (
+def test_explain_reports_the_rank_and_its_reasons(small):
+    result = lines("explain", "coffee", *QUERY, "--boost", "--limit", "1", "--json", "-f", small)[0]
+    assert (result["rank"], result["reason"], [each["cause"] for each in result["exclusions"]]) == (
         None,
         "boosted",
         ["limit"],
     )
-    assert found["assemblies"][0]["sync"]["synced"] is True
-    shown = ok("explain", "coffee", *QUERY, "--boost", "-f", small)
-    assert shown.startswith("coffee: hit 2, score ")
-    assert "assembly drinks: activated" in shown
+    assert result["assemblies"][0]["sync"]["synced"] is True
+    output = ok("explain", "coffee", *QUERY, "--boost", "-f", small)
+    assert output.startswith("coffee: hit 2, score ")
+    assert "assembly drinks: activated" in output
     assert "excluded by tags: it lacks the tag 'x'" in ok("explain", "coffee", *QUERY, "--tag", "x", "-f", small)
     where = '{"importance": {"$gt": 0.8}}'
     assert "excluded by where" in ok("explain", "coffee", *QUERY, "--where", where, "-f", small)
@@ -53,7 +53,7 @@ def test_explain_says_why(small):
     fails("explain", "coffee", "-f", small, code=2)
 
 
-def test_explain_only_looks(small, tmp_path):
+def test_explain_changes_nothing(small, tmp_path):
     content = small.read_bytes()
     ok("explain", "tea", *QUERY, "--boost", "-f", small)
     assert small.read_bytes() == content
@@ -62,7 +62,7 @@ def test_explain_only_looks(small, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["search", "explain"])
-def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
+def test_invalid_boost_options_are_exit_code_2(command, small):
     named = ["tea"] * (command == "explain")
     for options in (["--threshold", "0.5"], ["--weight", "1"], ["--boost", "--weight", "0"]):
         assert "boost" in fails(command, *named, *QUERY, *options, "-f", small, code=2)
@@ -70,23 +70,23 @@ def test_what_makes_no_sense_of_an_activation_is_exit_code_2(command, small):
     assert searched <= {parameter.name for parameter in COMMANDS[("explain",)].params}
 
 
-def test_assemblies_show_their_activation_and_whether_they_are_in_step(small):
-    shown = ok("assemblies", "show", "drinks", "-f", small)
-    assert "2 (composite and index are current)" in shown
-    assert "activation" not in shown
+def test_assemblies_show_prints_the_activation_and_the_revisions(small):
+    output = ok("assemblies", "show", "drinks", "-f", small)
+    assert "2 (composite and index are current)" in output
+    assert "activation" not in output
     script(lambda store: store.assemblies.activate({"drinks": 0.5}), small)
-    shown = " ".join(ok("assemblies", "show", "drinks", "-f", small).split())
-    assert "activation 0.5 now, 0.5 at 20" in shown
-    assert "(activated 1 time)" in shown
+    output = " ".join(ok("assemblies", "show", "drinks", "-f", small).split())
+    assert "activation 0.5 now, 0.5 at 20" in output
+    assert "(activated 1 time)" in output
     assert "0.50" in ok("assemblies", "list", "-f", small)
-    (found,) = lines("assemblies", "show", "drinks", "--json", "-f", small)
-    assert (found["activation_level"], found["activation_count"], found["sync"]["synced"]) == (0.5, 1, True)
+    (result,) = lines("assemblies", "show", "drinks", "--json", "-f", small)
+    assert (result["activation_level"], result["activation_count"], result["sync"]["synced"]) == (0.5, 1, True)
     content = small.read_bytes()
     ok("assemblies", "show", "drinks", "-f", small)
     assert small.read_bytes() == content
 
 
-def test_export_and_import_keep_an_activation_as_it_was(small, tmp_path):
+def test_export_and_import_preserve_the_activation(small, tmp_path):
     script(lambda store: store.assemblies.activate({"drinks": 1 / 3}), small)
     script(lambda store: store.assemblies.activate({"drinks": 2 / 3}), small)
     exported, copy = tmp_path / "all.jsonl", tmp_path / "copy.db"

@@ -1,4 +1,4 @@
-"""The command line as a user runs it: every command, what it prints, its exit code, and what it leaves alone."""
+"""The command line as a user runs it: the output, the exit code and the effects of every command."""
 
 import asyncio
 import json
@@ -40,17 +40,17 @@ COMMAND = [sys.executable, "-m", "memstore.cli.main"]
 runner = CliRunner()
 
 
-def environment(**more):
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "80", "PYTHONWARNINGS": "error", **more}
+def environment(**extra):
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "80", "PYTHONWARNINGS": "error", **extra}
     env.pop("MEMSTORE_FILE", None)
     return env
 
 
-def process(*arguments, stdin="", **more):
+def process(*arguments, stdin="", **extra):
     """The command in a process of its own."""
     line = [*COMMAND, *map(str, arguments)]
     return subprocess.run(
-        line, input=stdin, env=environment(**more), capture_output=True, encoding="utf-8", timeout=100
+        line, input=stdin, env=environment(**extra), capture_output=True, encoding="utf-8", timeout=100
     )
 
 
@@ -125,7 +125,7 @@ def test_without_the_extra_it_says_in_one_line_what_to_install(missing):
     assert done.stdout == ""
 
 
-def test_another_missing_module_is_not_taken_for_the_extra():
+def test_another_missing_module_is_not_reported_as_the_missing_extra():
     code = "import sys; sys.modules['numpy'] = None; from memstore.cli.main import run; run()"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode != 0
@@ -172,7 +172,7 @@ def test_the_list_of_commands_has_the_first_sentence_of_each_help():
             assert text.startswith(entry.summary[:-1]), (name, text)
 
 
-def test_every_command_that_was_promised_is_there():
+def test_every_documented_command_exists():
     names = {" ".join(path) for path in COMMANDS}
     assert names >= {"demo", "add", "search", "list", "show", "import", "export", "stats", "check", "repair"}
     assert names >= {"migrate", "doctor", "delete", "backup", "verify", "restore", "compact"}
@@ -186,16 +186,16 @@ def test_every_command_and_each_of_its_options_is_documented(path):
     assert command.help, path
     for parameter in command.params:
         assert getattr(parameter, "help", None), (path, parameter.name)
-    shown = ok(*path, "--help")
-    assert command.help.split("\n")[0].split()[0] in shown
+    output = ok(*path, "--help")
+    assert command.help.split("\n")[0].split()[0] in output
     if "json" in {parameter.name for parameter in command.params}:
         assert "--json prints" in " ".join(command.help.split())
 
 
 def test_the_help_names_the_exit_codes_and_the_variable():
-    shown = " ".join(ok("--help").split())
-    assert EXIT_CODES in shown
-    assert "MEMSTORE_FILE" in shown
+    output = " ".join(ok("--help").split())
+    assert EXIT_CODES in output
+    assert "MEMSTORE_FILE" in output
     assert " ".join(EXIT_CODES.split()[:6]) in " ".join(ok("add", "--help").split())
 
 
@@ -212,8 +212,8 @@ def test_a_user_adds_searches_shows_and_deletes_in_processes_of_their_own(tmp_pa
     assert "Ghent" not in done.stdout
     assert "1 hit (2 memories compared)" in done.stdout
     assert "\x1b" not in done.stdout
-    shown = json.loads(process("show", "ada", "--json", "-f", file).stdout)
-    assert len(shown["embedding"]) == 256
+    output = json.loads(process("show", "ada", "--json", "-f", file).stdout)
+    assert len(output["embedding"]) == 256
     assert process("delete", "ada", "-f", file).stdout == "deleted 1 memory\n"
     done = process("show", "ada", "-f", file)
     assert (done.returncode, done.stdout) == (1, "")
@@ -246,13 +246,13 @@ def test_the_file_may_come_from_the_environment(small, monkeypatch):
     ],
     ids=" ".join,
 )
-def test_what_is_not_understood_is_exit_code_2_and_makes_no_file(arguments, tmp_path, monkeypatch):
+def test_invalid_arguments_are_exit_code_2_and_create_no_file(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fails(*arguments, code=2)
     assert os.listdir(tmp_path) == []
 
 
-LOOKING = [
+READS = [
     ["search", "--embedding", "[1, 0, 0]"],
     ["list"],
     ["show", "tea"],
@@ -264,7 +264,7 @@ LOOKING = [
     ["assemblies", "show", "drinks"],
     ["assemblies", "search", "--embedding", "[1, 0, 0]"],
 ]
-CHANGING = [
+WRITES = [
     ["delete", "tea"],
     ["repair"],
     ["compact"],
@@ -279,31 +279,31 @@ CHANGING = [
 ]
 
 
-@pytest.mark.parametrize("arguments", LOOKING + CHANGING, ids=" ".join)
-def test_an_absent_file_is_an_error_and_is_not_made(arguments, tmp_path, monkeypatch):
+@pytest.mark.parametrize("arguments", READS + WRITES, ids=" ".join)
+def test_a_missing_file_is_an_error_and_is_not_created(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "absent.db" in fails(*arguments, "-f", "absent.db")
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("arguments", LOOKING, ids=" ".join)
-def test_what_only_looks_leaves_every_byte_of_the_file(arguments, small):
+@pytest.mark.parametrize("arguments", READS, ids=" ".join)
+def test_commands_that_read_leave_every_byte_of_the_file(arguments, small):
     content = small.read_bytes()
     ok(*arguments, "-f", small)
     assert small.read_bytes() == content
     assert not small.with_name(small.name + "-wal").exists() or not small.with_name(small.name + "-wal").stat().st_size
 
 
-@pytest.mark.parametrize("arguments", [*CHANGING, ["add", "x"]], ids=" ".join)
-def test_what_changes_leaves_the_store_whole(arguments, small, monkeypatch):
+@pytest.mark.parametrize("arguments", [*WRITES, ["add", "x"]], ids=" ".join)
+def test_commands_that_write_leave_an_intact_store(arguments, small, monkeypatch):
     monkeypatch.chdir(small.parent)
-    more = ["-e", "[1, 2, 3]"] if arguments[0] == "add" else []
-    ok(*arguments, *more, "-f", small)
+    extra = ["-e", "[1, 2, 3]"] if arguments[0] == "add" else []
+    ok(*arguments, *extra, "-f", small)
     assert ok("check", "-f", small) == "clean\n"
 
 
-@pytest.mark.parametrize("arguments", LOOKING + CHANGING, ids=" ".join)
-def test_a_file_that_is_not_ours_is_an_error_and_keeps_its_bytes(arguments, tmp_path, monkeypatch):
+@pytest.mark.parametrize("arguments", READS + WRITES, ids=" ".join)
+def test_a_foreign_file_is_an_error_and_keeps_its_bytes(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("these are notes " * 100)
     assert "not a memstore file" in fails(*arguments, "-f", "notes.txt")
@@ -311,16 +311,16 @@ def test_a_file_that_is_not_ours_is_an_error_and_keeps_its_bytes(arguments, tmp_
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-@pytest.mark.parametrize("arguments", [*LOOKING, *(a for a in CHANGING if a[0] != "demo")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [*READS, *(a for a in WRITES if a[0] != "demo")], ids=" ".join)
 def test_every_json_output_is_lines_of_json(arguments, small, monkeypatch):
     monkeypatch.chdir(small.parent)
     option = [] if arguments[0] == "export" else ["--json"]
-    said = lines(*arguments, *option, "-f", small)
-    assert said
-    assert all(isinstance(line, dict) for line in said)
+    result = lines(*arguments, *option, "-f", small)
+    assert result
+    assert all(isinstance(line, dict) for line in result)
 
 
-def test_a_store_that_was_never_given_a_dimension_counts_as_absent_and_can_be_made(path):
+def test_a_store_without_a_dimension_is_treated_as_missing_and_can_be_created(path):
     memstore.migrate(str(path))
     assert "no dimension yet" in fails("list", "-f", path)
     ok("add", "x", "-e", "[1, 2]", "-f", path)
@@ -328,7 +328,7 @@ def test_a_store_that_was_never_given_a_dimension_counts_as_absent_and_can_be_ma
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
-def test_a_reader_that_goes_away_ends_export_quietly(small):
+def test_export_ends_without_a_message_when_its_reader_closes_the_pipe(small):
     async def fill(store):
         await store.memories.add_many([{"content": "x" * 1000, "embedding": [1, 2, i]} for i in range(2000)])
 
@@ -354,9 +354,9 @@ def test_ctrl_c_while_import_waits_for_stdin_keeps_what_was_committed(path):
             time.sleep(0.05)
         time.sleep(0.3)
         running.send_signal(signal.SIGINT)
-        told = running.stderr.read()
+        message = running.stderr.read()
         assert running.wait(240) == 130
-    assert told == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
+    assert message == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
     assert ok("check", "-f", path) == "clean\n"
     assert lines("stats", "--json", "-f", path)[0]["memories"] == 500
 
@@ -412,7 +412,7 @@ def _stored(path):
 # --- memories ---
 
 
-def test_add_takes_every_field_it_offers(path):
+def test_add_stores_every_field_of_its_options(path):
     ok(
         *("add", "tea", "--id", "x", "-t", "a", "-t", "b", "-m", '{"n": [1, null]}', "--importance", "0.25"),
         *("--ttl", "3600", "-n", "users/ada", "-e", "[1, 2]", "--metric", "l2", "-f", path),
@@ -433,9 +433,9 @@ def test_add_refuses_a_taken_id_and_upsert_replaces_it(small):
 
 
 def test_add_with_json_prints_the_record_without_its_embedding(small):
-    (said,) = lines("add", "x", "-e", "[1, 1, 1]", "--json", "-f", small)
-    assert said["content"] == "x"
-    assert "embedding" not in said
+    (result,) = lines("add", "x", "-e", "[1, 1, 1]", "--json", "-f", small)
+    assert result["content"] == "x"
+    assert "embedding" not in result
 
 
 def test_a_wrong_dimension_is_refused(small):
@@ -443,7 +443,7 @@ def test_a_wrong_dimension_is_refused(small):
     assert "dimension of an embedding: expected 3, found 2" in fails("search", "-e", "[1, 2]", "-f", small)
 
 
-def test_search_by_text_finds_what_was_meant(texts):
+def test_search_by_text_ranks_by_meaning(texts):
     hits = lines("search", "something to drink", "--json", "-f", texts)
     assert [hit["memory"]["id"] for hit in hits] == ["tea", "train"]
     assert hits[0]["score"] > hits[1]["score"]
@@ -451,20 +451,20 @@ def test_search_by_text_finds_what_was_meant(texts):
     assert [hit["memory"] for hit in nearest] == [hits[0]["memory"]]
 
 
-def test_every_argument_of_search_counts(small):
-    def found(*arguments):
+def test_every_option_of_search_has_an_effect(small):
+    def ids(*arguments):
         return [
             hit["memory"]["id"] for hit in lines("search", "-e", "[1, 0.5, 0.1]", "--json", "-f", small, *arguments)
         ]
 
-    assert found() == ["tea", "coffee", "walk"]
-    assert found("-l", "2") == ["tea", "coffee"]
-    assert found("-t", "cold") == ["coffee"]
-    assert found("-t", "cold", "-t", "drink", "-l", "1") == ["coffee"]
-    assert found("-w", '{"importance": {"$lt": 0.6}}') == ["coffee", "walk"]
-    assert found("--min-score", "0.5") == ["tea"]
-    assert found("-n", "users/ada") == ["note"]
-    assert found("--recursive", "-l", "2") == ["note", "tea"]
+    assert ids() == ["tea", "coffee", "walk"]
+    assert ids("-l", "2") == ["tea", "coffee"]
+    assert ids("-t", "cold") == ["coffee"]
+    assert ids("-t", "cold", "-t", "drink", "-l", "1") == ["coffee"]
+    assert ids("-w", '{"importance": {"$lt": 0.6}}') == ["coffee", "walk"]
+    assert ids("--min-score", "0.5") == ["tea"]
+    assert ids("-n", "users/ada") == ["note"]
+    assert ids("--recursive", "-l", "2") == ["note", "tea"]
 
 
 def test_search_needs_a_text_or_an_embedding(small):
@@ -473,25 +473,25 @@ def test_search_needs_a_text_or_an_embedding(small):
     fails("search", "-e", "null", "-f", small, code=2)
 
 
-def test_every_argument_of_list_counts(small):
-    def found(*arguments):
+def test_every_option_of_list_has_an_effect(small):
+    def ids(*arguments):
         return [memory["id"] for memory in lines("list", "--json", "-f", small, *arguments)]
 
-    assert found() == ["tea", "coffee", "walk"]
-    assert found("-l", "1") == ["tea"]
-    assert found("-l", "1", "--all") == ["tea", "coffee", "walk"]
-    assert found("--order=-id") == ["walk", "tea", "coffee"]
-    assert found("-t", "cold") == ["coffee"]
-    assert found("-w", '{"metadata.hot": true}') == ["tea"]
-    assert found("-w", '{"created_at": {"$gt": "2999-01-01"}}') == []
-    assert found("-w", '{"$not": {"created_at": {"$in": ["2999-01-01T00:00:00Z"]}}}') == ["tea", "coffee", "walk"]
-    assert found("-w", '{"$or": [{"updated_at": {"$not": {"$gt": "2000-01-01"}}}, {"id": "tea"}]}') == ["tea"]
-    assert found("-w", '{"metadata": {"created_at": "is a text here"}}') == []
-    assert found("-n", "users") == []
-    assert found("-n", "users", "-r") == ["note"]
+    assert ids() == ["tea", "coffee", "walk"]
+    assert ids("-l", "1") == ["tea"]
+    assert ids("-l", "1", "--all") == ["tea", "coffee", "walk"]
+    assert ids("--order=-id") == ["walk", "tea", "coffee"]
+    assert ids("-t", "cold") == ["coffee"]
+    assert ids("-w", '{"metadata.hot": true}') == ["tea"]
+    assert ids("-w", '{"created_at": {"$gt": "2999-01-01"}}') == []
+    assert ids("-w", '{"$not": {"created_at": {"$in": ["2999-01-01T00:00:00Z"]}}}') == ["tea", "coffee", "walk"]
+    assert ids("-w", '{"$or": [{"updated_at": {"$not": {"$gt": "2000-01-01"}}}, {"id": "tea"}]}') == ["tea"]
+    assert ids("-w", '{"metadata": {"created_at": "is a text here"}}') == []
+    assert ids("-n", "users") == []
+    assert ids("-n", "users", "-r") == ["note"]
 
 
-def test_list_says_how_many_there_are_and_where_else_to_look(small):
+def test_list_prints_the_total_and_the_namespaces_below(small):
     assert ok("list", "-l", "2", "-f", small).splitlines()[-1] == "2 of 3 memories; pass --all for all"
     assert ok("list", "-f", small).splitlines()[-1] == "3 memories"
     assert ok("list", "-n", "users", "-f", small).splitlines() == [
@@ -500,14 +500,14 @@ def test_list_says_how_many_there_are_and_where_else_to_look(small):
     ]
 
 
-def test_show_tells_everything_of_a_memory(small):
-    shown = ok("show", "tea", "-f", small)
+def test_show_prints_every_field_of_a_memory(small):
+    output = ok("show", "tea", "-f", small)
     for part in ("green tea", "drink", "drinks", '{"hot": true}', "0.9", "dimension 3, norm 1: 1, 0, 0"):
-        assert part in shown
-    (said,) = lines("show", "tea", "--json", "-f", small)
-    assert said["embedding"] == [1, 0, 0]
-    assert said["assemblies"] == ["drinks"]
-    assert set(said) == {*memstore.Memory.__dataclass_fields__, "assemblies"}
+        assert part in output
+    (result,) = lines("show", "tea", "--json", "-f", small)
+    assert result["embedding"] == [1, 0, 0]
+    assert result["assemblies"] == ["drinks"]
+    assert set(result) == {*memstore.Memory.__dataclass_fields__, "assemblies"}
 
 
 def test_delete_takes_ids_or_a_filter(small):
@@ -519,23 +519,23 @@ def test_delete_takes_ids_or_a_filter(small):
     assert [memory["id"] for memory in lines("list", "--json", "-f", small)] == ["walk"]
 
 
-def test_texts_of_records_are_neither_markup_nor_orders_to_the_terminal(small):
-    evil = "\x1b[31m[bold]loud[/bold] \x9b2J:smile: \x07"
-    ok("add", evil, "--id", "[red]evil\x1b[0m", "-t", "[dim]\x1b", "-e", "[1, 0, 0]", "-f", small)
+def test_texts_of_records_are_neither_markup_nor_control_sequences(small):
+    hostile = "\x1b[31m[bold]loud[/bold] \x9b2J:smile: \x07"
+    ok("add", hostile, "--id", "[red]evil\x1b[0m", "-t", "[dim]\x1b", "-e", "[1, 0, 0]", "-f", small)
     for arguments in (["list"], ["search", "-e", "[1, 0, 0]"], ["show", "[red]evil\x1b[0m"], ["tags", "list"]):
-        shown = ok(*arguments, "-f", small)
-        assert "\x1b" not in shown
-        assert "\x9b" not in shown
-        assert "[dim]\\x1b" in shown
+        output = ok(*arguments, "-f", small)
+        assert "\x1b" not in output
+        assert "\x9b" not in output
+        assert "[dim]\\x1b" in output
     assert "\\x1b[31m[bold]loud[/bold] \\x9b2J:smile: \\x07" in ok("list", "-f", small)
-    assert lines("list", "--order=-created_at", "-l", "1", "--json", "-f", small)[0]["content"] == evil
+    assert lines("list", "--order=-created_at", "-l", "1", "--json", "-f", small)[0]["content"] == hostile
     assert "\x1b" not in fails("show", "\x1b[31m", "-f", small)
 
 
 @pytest.mark.parametrize(
     "namespace", [(), ("a",), ("a", "b"), ("a/b", "c"), ("",), ("", ""), ("a", ""), ("[x",), ("ü", "日本")]
 )
-def test_a_namespace_is_written_as_it_is_read(namespace):
+def test_a_formatted_namespace_parses_to_the_same_namespace(namespace):
     assert parse_namespace(format_namespace(namespace)) == namespace
 
 
@@ -548,11 +548,11 @@ def hashed(path):
     return path
 
 
-def test_a_file_of_another_embedder_says_what_to_do_with_texts_and_works_with_vectors(hashed):
+def test_a_file_of_an_unknown_embedder_refuses_texts_with_advice_and_accepts_vectors(hashed):
     for arguments in (["search", "tea"], ["add", "coffee"], ["assemblies", "search", "tea"]):
-        told = fails(*arguments, "-f", hashed)
-        assert "hash-8-0" in told
-        assert "--embedding" in told
+        message = fails(*arguments, "-f", hashed)
+        assert "hash-8-0" in message
+        assert "--embedding" in message
     assert "hash-8-0" in fails("import", "-", "-f", hashed, stdin='{"content": "coffee"}\n')
     vector = json.dumps([1.0] * 8)
     assert lines("search", "-e", vector, "--json", "-f", hashed)[0]["memory"]["id"] == "tea"
@@ -562,20 +562,20 @@ def test_a_file_of_another_embedder_says_what_to_do_with_texts_and_works_with_ve
     assert lines("stats", "--json", "-f", hashed)[0]["memories"] == 3
 
 
-def test_asking_for_another_embedder_than_the_files_is_refused(hashed):
+def test_another_embedder_than_that_of_the_file_is_refused(hashed):
     for arguments in (["search", "tea"], ["add", "tea"]):
         assert "This file has dimension 8" in fails(*arguments, "--embedder", "wordllama", "-f", hashed)
 
 
-def test_a_file_without_an_embedder_stores_a_text_only_if_told_to_do_without_a_vector(small):
+def test_a_file_without_an_embedder_stores_a_text_only_with_embedder_none(small):
     assert "names no embedder" in fails("add", "x", "-f", small)
     assert "names no embedder" in fails("search", "x", "-f", small)
     assert "without an embedding" in ok("add", "x", "--embedder", "none", "-f", small)
-    told = fails("search", "x", "--embedder", "none", "-f", small)
-    assert "no embedder" in told
+    message = fails("search", "x", "--embedder", "none", "-f", small)
+    assert "no embedder" in message
 
 
-def test_a_new_file_takes_wordllama_or_the_dimension_it_is_told(tmp_path):
+def test_a_new_file_has_wordllama_or_the_dimension_of_the_options(tmp_path):
     ok("add", "x", "-f", tmp_path / "a.db")
     assert lines("stats", "--json", "-f", tmp_path / "a.db")[0]["embedder"] == "wordllama-l2-supercat-256"
     ok("add", "x", "-e", "[1, 2]", "-f", tmp_path / "b.db")
@@ -586,7 +586,7 @@ def test_a_new_file_takes_wordllama_or_the_dimension_it_is_told(tmp_path):
     assert not (tmp_path / "d.db").exists()
 
 
-def test_without_wordllama_looking_works_and_texts_say_what_to_install(texts, tmp_path, monkeypatch):
+def test_without_wordllama_reads_work_and_texts_raise_with_advice(texts, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'memstore[wordllama]'" in fails("search", "tea", "-f", texts)
     assert "pip install 'memstore[wordllama]'" in fails("add", "x", "-f", tmp_path / "new.db")
@@ -598,14 +598,19 @@ def test_without_wordllama_looking_works_and_texts_say_what_to_install(texts, tm
 # --- assemblies and tags ---
 
 
-def test_assemblies_are_made_changed_shown_found_and_deleted(small):
+def test_assemblies_are_created_changed_shown_searched_and_deleted(small):
     ok("assemblies", "add", "out", "walk", "--name", "Outdoors", "-t", "t", "--topic", "b", "--topic", "a", "-f", small)
-    (said,) = lines("assemblies", "show", "out", "--json", "-f", small)
-    assert (said["name"], said["tags"], said["topics"], said["members"]) == ("Outdoors", ["t"], ["b", "a"], ["walk"])
-    assert said["composite"] == [0, 0, 1]
-    shown = ok("assemblies", "show", "out", "-f", small)
-    assert "Outdoors" in shown
-    assert "a long walk" in shown
+    (result,) = lines("assemblies", "show", "out", "--json", "-f", small)
+    assert (result["name"], result["tags"], result["topics"], result["members"]) == (
+        "Outdoors",
+        ["t"],
+        ["b", "a"],
+        ["walk"],
+    )
+    assert result["composite"] == [0, 0, 1]
+    output = ok("assemblies", "show", "out", "-f", small)
+    assert "Outdoors" in output
+    assert "a long walk" in output
     hits = lines("assemblies", "search", "-e", "[0, 0.1, 1]", "--json", "-f", small)
     assert [hit["assembly"]["id"] for hit in hits] == ["out", "drinks"]
     assert [a["id"] for a in lines("assemblies", "list", "--json", "-f", small)] == ["drinks", "out"]
@@ -616,8 +621,8 @@ def test_assemblies_are_made_changed_shown_found_and_deleted(small):
     assert "has 1 member\n" in ok("assemblies", "remove-members", "out", "walk", "-f", small)
     assert "pass --upsert to replace it" in fails("assemblies", "add", "out", "-f", small)
     ok("assemblies", "add", "out", "--name", "Out", "--upsert", "-f", small)
-    (said,) = lines("assemblies", "show", "out", "--json", "-f", small)
-    assert (said["name"], said["members"]) == ("Out", ["tea"])
+    (result,) = lines("assemblies", "show", "out", "--json", "-f", small)
+    assert (result["name"], result["members"]) == ("Out", ["tea"])
     ok("assemblies", "delete", "out", "-f", small)
     assert "no assembly 'out'" in fails("assemblies", "delete", "out", "-f", small)
     assert "no memory 'nobody'" in fails("assemblies", "add", "new", "nobody", "-f", small)
@@ -642,17 +647,17 @@ def test_tags_are_listed_renamed_and_deleted(small):
 
 
 def test_stats_count_the_whole_file(small):
-    (said,) = lines("stats", "--json", "-f", small)
-    assert {name: said[name] for name in ("memories", "assemblies", "tags", "namespaces", "dimension")} == {
+    (result,) = lines("stats", "--json", "-f", small)
+    assert {name: result[name] for name in ("memories", "assemblies", "tags", "namespaces", "dimension")} == {
         "memories": 4,
         "assemblies": 1,
         "tags": 2,
         "namespaces": 2,
         "dimension": 3,
     }
-    shown = ok("stats", "-f", small)
-    assert "2: (root), users/ada" in shown
-    assert "embedder          none\n" in shown
+    output = ok("stats", "-f", small)
+    assert "2: (root), users/ada" in output
+    assert "embedder          none\n" in output
 
 
 def damage(path):
@@ -661,7 +666,7 @@ def damage(path):
         connection.execute("UPDATE memory_vector SET checksum = checksum + 1 WHERE rowid = 1")
 
 
-def test_check_finds_damage_with_exit_code_3_and_repair_names_what_remains(small):
+def test_check_reports_damage_with_exit_code_3_and_repair_lists_what_remains(small):
     damage(small)
     done = runner.invoke(app, ["check", "-f", str(small)], env={"COLUMNS": "80"})
     assert done.exit_code == 3
@@ -670,9 +675,9 @@ def test_check_finds_damage_with_exit_code_3_and_repair_names_what_remains(small
     assert "1 finding" in done.stdout
     done = runner.invoke(app, ["check", "--json", "-f", str(small)])
     assert done.exit_code == 3
-    said = json.loads(done.stdout)
-    assert said["clean"] is False
-    assert [(finding["kind"], finding["id"]) for finding in said["findings"]] == [("checksum", "tea")]
+    result = json.loads(done.stdout)
+    assert result["clean"] is False
+    assert [(finding["kind"], finding["id"]) for finding in result["findings"]] == [("checksum", "tea")]
     done = runner.invoke(app, ["repair", "-f", str(small)])
     assert done.exit_code == 3, "a wrong checksum is damage to what is stored"
     assert "These records are damaged. Delete them" in done.stdout
@@ -701,28 +706,28 @@ def test_check_names_a_record_that_cannot_be_read(small):
     assert ("wrong_dimension", "tea") in kinds
 
 
-def test_repair_mends_what_raw_sql_left(small):
+def test_repair_adds_checksums_that_raw_sql_removed(small):
     with closing(sqlite3.connect(small)) as connection, connection:
         connection.execute("UPDATE memory_vector SET checksum = NULL")
         connection.execute("PRAGMA foreign_keys=OFF")
-    (said,) = lines("repair", "--json", "-f", small)
-    assert said["checksums"] == 4
-    assert said["remaining"] == []
-    shown = ok("repair", "-f", small)
-    assert "reindexed" in shown
-    assert shown.endswith("clean\n")
+    (result,) = lines("repair", "--json", "-f", small)
+    assert result["checksums"] == 4
+    assert result["remaining"] == []
+    output = ok("repair", "-f", small)
+    assert "reindexed" in output
+    assert output.endswith("clean\n")
 
 
-def test_compact_gives_back_what_deletes_held(small):
+def test_compact_returns_the_space_of_deleted_records(small):
     async def fill(store):
         await store.memories.add_many([{"content": "x" * 2000, "embedding": [1, 2, i]} for i in range(500)])
         await store.memories.delete_many(where={"content": {"$startswith": "xx"}})
 
     script(fill, small)
     before = small.stat().st_size
-    (said,) = lines("compact", "--json", "-f", small)
-    assert said["freed"] > 500_000
-    assert small.stat().st_size == before - said["freed"]
+    (result,) = lines("compact", "--json", "-f", small)
+    assert result["freed"] > 500_000
+    assert small.stat().st_size == before - result["freed"]
 
 
 def test_backup_copies_into_a_new_file_only(small, tmp_path):
@@ -738,21 +743,21 @@ def test_backup_of_a_file_of_an_older_release_upgrades_neither(tmp_path):
     content = old.read_bytes()
     assert lines("backup", copy, "--json", "-f", old)[0] == {"path": str(copy), "bytes": copy.stat().st_size}
     assert old.read_bytes() == content
-    (said,) = lines("verify", copy, "--json")
-    assert (said["revision"], said["intact"]) == ("0001", True)
+    (result,) = lines("verify", copy, "--json")
+    assert (result["revision"], result["intact"]) == ("0001", True)
     assert "(this release: " in ok("verify", copy)
 
 
-def test_verify_says_what_a_file_is_and_by_its_exit_code_whether_it_is_whole(small, tmp_path):
+def test_verify_describes_a_file_and_its_exit_code_tells_whether_it_is_intact(small, tmp_path):
     copy = tmp_path / "copy.db"
     ok("backup", copy, "-f", small)
     content = copy.read_bytes()
-    shown = ok("verify", copy)
-    assert "memories       4\n" in shown
-    assert "dimension 3, metric cosine" in shown
-    assert shown.endswith("\nintact\n")
-    (said,) = lines("verify", "--json", copy)
-    assert (said["intact"], said["findings"], said["memories"], said["assemblies"]) == (True, [], 4, 1)
+    output = ok("verify", copy)
+    assert "memories       4\n" in output
+    assert "dimension 3, metric cosine" in output
+    assert output.endswith("\nintact\n")
+    (result,) = lines("verify", "--json", copy)
+    assert (result["intact"], result["findings"], result["memories"], result["assemblies"]) == (True, [], 4, 1)
     assert copy.read_bytes() == content
     assert {"copy.db-wal", "copy.db-shm"}.isdisjoint(os.listdir(tmp_path))
     damage(copy)
@@ -769,16 +774,16 @@ def test_verify_says_what_a_file_is_and_by_its_exit_code_whether_it_is_whole(sma
     assert "not a memstore file" in fails("verify", tmp_path / "notes.txt")
 
 
-def test_restore_says_what_would_be_lost_and_does_nothing_unless_told_to(small, tmp_path, monkeypatch):
+def test_restore_describes_the_loss_and_needs_confirmation(small, tmp_path, monkeypatch):
     copy = tmp_path / "copy.db"
     ok("backup", copy, "-f", small)
     ok("delete", "tea", "-f", small)
     ok("add", "new", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "new", "-f", small)
     ok("add", "newer", "-e", "[1, 1, 1]", "--embedder", "none", "--id", "newer", "-f", small)
-    told = fails("restore", copy, "-f", small)
-    assert "contains 5 memories and 1 assembly (last change " in told
-    assert "replaces all of it with 4 memories and 1 assembly" in told
-    assert "--yes" in told
+    message = fails("restore", copy, "-f", small)
+    assert "contains 5 memories and 1 assembly (last change " in message
+    assert "replaces all of it with 4 memories and 1 assembly" in message
+    assert "--yes" in message
     monkeypatch.setattr(backups, "_is_interactive", lambda: True)
     done = runner.invoke(app, ["restore", str(copy), "-f", str(small)], input="n\n")
     assert done.exit_code == 1
@@ -792,19 +797,19 @@ def test_restore_says_what_would_be_lost_and_does_nothing_unless_told_to(small, 
     assert ok("check", "-f", small) == "clean\n"
 
 
-def test_restore_asks_nothing_where_it_was_told_or_where_nothing_is_lost(small, tmp_path):
+def test_restore_asks_nothing_with_yes_or_without_an_existing_store(small, tmp_path):
     copy, fresh = tmp_path / "copy.db", tmp_path / "fresh.db"
     ok("backup", copy, "-f", small)
     assert "restored 4 memories and 1 assembly" in ok("restore", copy, "-f", fresh)
     assert ok("export", "-f", fresh) == ok("export", "-f", small)
-    (said,) = lines("restore", copy, "--yes", "--json", "-f", fresh)
-    assert (said["memories"], said["findings"], said["path"]) == (4, [], str(copy))
+    (result,) = lines("restore", copy, "--yes", "--json", "-f", fresh)
+    assert (result["memories"], result["findings"], result["path"]) == (4, [], str(copy))
     damage(copy)
     assert "not restored" in fails("restore", copy, "--yes", "-f", fresh)
     assert ok("export", "-f", fresh) == ok("export", "-f", small)
 
 
-def test_restore_over_a_store_that_cannot_be_read_says_so(small, tmp_path):
+def test_restore_over_an_unreadable_store_reports_that(small, tmp_path):
     copy = tmp_path / "copy.db"
     ok("backup", copy, "-f", small)
     content = bytearray(small.read_bytes())
@@ -815,17 +820,17 @@ def test_restore_over_a_store_that_cannot_be_read_says_so(small, tmp_path):
     assert ok("export", "-f", small) == ok("export", "-f", copy)
 
 
-def test_a_restore_waits_for_others_no_longer_than_it_is_told(small, tmp_path):
+def test_a_restore_waits_for_other_writers_up_to_its_timeout(small, tmp_path):
     copy = tmp_path / "copy.db"
     ok("backup", copy, "-f", small)
     with closing(sqlite3.connect(small, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        said = fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
-        assert "Other connections were writing" in said
-        assert "for 0.1 s" in said
+        result = fails("restore", copy, "--yes", "--timeout", "0.1", "-f", small)
+        assert "Other connections were writing" in result
+        assert "for 0.1 s" in result
 
 
-def test_migrate_leaves_a_file_that_is_up_to_date(small):
+def test_migrate_does_not_change_a_current_file(small):
     content = small.read_bytes()
     assert "is up to date" in ok("migrate", "-f", small)
     assert lines("migrate", "--json", "-f", small) == [{"before": HEAD, "after": HEAD}]
@@ -906,7 +911,7 @@ async def everything(store):
     return memories, plain, members, (store.dimension, store.metric)
 
 
-def test_export_and_import_bring_every_field_back(rich, tmp_path):
+def test_export_and_import_preserve_every_field(rich, tmp_path):
     exported, copy = tmp_path / "all.jsonl", tmp_path / "copy.db"
     assert ok("export", exported, "-f", rich) == f"exported 9 memories and 7 assemblies to {exported}\n"
     assert "imported 9 memories and 7 assemblies" in ok("import", exported, "-f", copy)
@@ -925,7 +930,7 @@ def test_export_pipes_into_import_between_processes(rich, tmp_path):
     assert script(everything, tmp_path / "copy.db") == script(everything, rich)
 
 
-def test_import_with_upsert_brings_changed_records_back(rich, tmp_path):
+def test_import_with_upsert_replaces_changed_records(rich, tmp_path):
     exported = tmp_path / "all.jsonl"
     ok("export", exported, "-f", rich)
     before = script(everything, rich)
@@ -941,7 +946,7 @@ def test_import_with_upsert_brings_changed_records_back(rich, tmp_path):
     assert script(everything, rich) == before
 
 
-def test_the_name_of_an_embedder_that_cannot_be_loaded_is_kept(hashed, tmp_path):
+def test_import_keeps_the_name_of_an_embedder_that_cannot_be_loaded(hashed, tmp_path):
     copy = tmp_path / "copy.db"
     ok("import", "-", "-f", copy, stdin=ok("export", "-f", hashed))
     assert lines("stats", "--json", "-f", copy)[0]["embedder"] == "hash-8-0"
@@ -949,37 +954,37 @@ def test_the_name_of_an_embedder_that_cannot_be_loaded_is_kept(hashed, tmp_path)
     assert memory == script(lambda s: s.memories.get("tea"), hashed)
 
 
-def test_export_of_a_namespace_holds_what_is_below_it_and_import_puts_it_below_another(rich, tmp_path):
-    said = lines("export", "-n", "a", "-f", rich)
-    assert {tuple(line["namespace"]) for line in said[1:]} == {("a", "b")}
+def test_export_of_a_namespace_includes_those_below_and_import_can_move_them(rich, tmp_path):
+    result = lines("export", "-n", "a", "-f", rich)
+    assert {tuple(line["namespace"]) for line in result[1:]} == {("a", "b")}
     ok("import", "-", "-n", "x/y", "-f", tmp_path / "copy.db", stdin=ok("export", "-n", "a", "-f", rich))
     assert {key[0] for key in script(everything, tmp_path / "copy.db")[0]} == {("x", "y", "a", "b")}
 
 
-def test_export_overwrites_nothing_least_of_all_the_store(small):
+def test_export_overwrites_no_file(small):
     content = small.read_bytes()
     assert "does not overwrite files" in fails("export", small, "-f", small)
     assert small.read_bytes() == content
     assert "No such file" in fails("export", small.parent / "nowhere" / "x.jsonl", "-f", small)
 
 
-def test_what_has_expired_since_the_export_is_left_out_of_assemblies_too(path):
-    gone, alive = datetime(2020, 1, 1, tzinfo=UTC).isoformat(), datetime(2990, 1, 1, tzinfo=UTC).isoformat()
-    said = [
-        {"content": "old", "id": "old", "expires_at": gone, "embedding": [1, 2]},
-        {"content": "new", "id": "new", "expires_at": alive, "embedding": [2, 1]},
+def test_members_that_expired_after_the_export_are_skipped(path):
+    past, future = datetime(2020, 1, 1, tzinfo=UTC).isoformat(), datetime(2990, 1, 1, tzinfo=UTC).isoformat()
+    result = [
+        {"content": "old", "id": "old", "expires_at": past, "embedding": [1, 2]},
+        {"content": "new", "id": "new", "expires_at": future, "embedding": [2, 1]},
         {"kind": "assembly", "id": "both", "members": ["old", "new"]},
     ]
-    shown = ok("import", "-", "-f", path, stdin="".join(json.dumps(line) + "\n" for line in said))
-    assert "imported 1 memory and 1 assembly" in shown
-    assert "skipped 1 expired memory" in shown
+    output = ok("import", "-", "-f", path, stdin="".join(json.dumps(line) + "\n" for line in result))
+    assert "imported 1 memory and 1 assembly" in output
+    assert "skipped 1 expired memory" in output
     assert lines("assemblies", "show", "both", "--json", "-f", path)[0]["members"] == ["new"]
     broken = json.dumps({"kind": "assembly", "id": "other", "members": ["nobody"]})
     assert "no memory 'nobody'" in fails("import", "-", "-f", path, stdin=broken)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("nonsense", "Not valid JSON"),
         ("[" * 100_000, "Not valid JSON"),
@@ -997,20 +1002,20 @@ def test_what_has_expired_since_the_export_is_left_out_of_assemblies_too(path):
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_bad_line_stops_an_import_and_says_where_and_how_much_is_stored(path, line, told):
+def test_an_invalid_line_stops_an_import_with_its_number_and_the_stored_count(path, line, message):
     good = "".join(json.dumps({"content": f"{i}", "embedding": [i, 1]}) + "\n" for i in range(500))
-    more = json.dumps({"content": "good", "embedding": [1, 1]}) + "\n"
-    said = fails("import", "-", "-f", path, stdin=good + "\n" + more + line + "\n" + more)
-    assert told in said
-    assert said.startswith("memstore: error: stdin, line 503: ")
-    assert said.count("line 503") == 1
-    assert "500 records before it are stored" in said
+    extra = json.dumps({"content": "good", "embedding": [1, 1]}) + "\n"
+    result = fails("import", "-", "-f", path, stdin=good + "\n" + extra + line + "\n" + extra)
+    assert message in result
+    assert result.startswith("memstore: error: stdin, line 503: ")
+    assert result.count("line 503") == 1
+    assert "500 records before it are stored" in result
     assert lines("stats", "--json", "-f", path)[0]["memories"] == 500
     assert ok("check", "-f", path) == "clean\n"
 
 
 @pytest.mark.parametrize(
-    ("bad", "told", "line"),
+    ("bad", "message", "line"),
     [
         ({"kind": "assembly", "id": "b", "members": ["absent"]}, "no memory 'absent'", 5),
         ({"kind": "assembly", "id": "a"}, "Assembly 'a' exists", 5),
@@ -1018,19 +1023,19 @@ def test_a_bad_line_stops_an_import_and_says_where_and_how_much_is_stored(path, 
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_the_assembly_that_cannot_be_stored_is_named_by_its_line(path, bad, told, line):
+def test_the_line_of_an_invalid_assembly_is_reported(path, bad, message, line):
     items = [{"content": "x", "id": "x", "embedding": [1, 2]}, {"kind": "assembly", "id": "a", "members": ["x"]}]
     ok("import", "-", "-f", path, stdin="".join(json.dumps(item) + "\n" for item in items))
     good = [{"kind": "assembly", "id": f"good {i}", "members": ["x"]} for i in range(5)]
-    said = fails("import", "-", "-f", path, stdin="".join(json.dumps(i) + "\n" for i in [*good[:4], bad, good[4]]))
-    assert told in said
-    assert said.startswith(f"memstore: error: stdin, line {line}: ")
-    assert "0 records before it are stored" in said
+    result = fails("import", "-", "-f", path, stdin="".join(json.dumps(i) + "\n" for i in [*good[:4], bad, good[4]]))
+    assert message in result
+    assert result.startswith(f"memstore: error: stdin, line {line}: ")
+    assert "0 records before it are stored" in result
     assert lines("stats", "--json", "-f", path)[0]["assemblies"] == 1
     assert ok("check", "-f", path) == "clean\n"
 
 
-def test_a_failure_that_is_of_no_record_is_told_once_and_not_tried_again(small, tmp_path, monkeypatch):
+def test_an_error_without_an_invalid_record_is_reported_once_and_not_retried(small, tmp_path, monkeypatch):
     async def refuse(*_, **__):
         raise memstore.StorageError("the disk is full")
 
@@ -1038,8 +1043,8 @@ def test_a_failure_that_is_of_no_record_is_told_once_and_not_tried_again(small, 
     ok("export", exported, "-f", small)
     monkeypatch.setattr(memstore.Memories, "upsert_many", refuse)
     monkeypatch.setattr(import_export._Importer, "invalid_item", None)
-    said = fails("import", exported, "--upsert", "-f", small)
-    assert f"{exported}, line 5: the disk is full. 0 records before it are stored" in said
+    result = fails("import", exported, "--upsert", "-f", small)
+    assert f"{exported}, line 5: the disk is full. 0 records before it are stored" in result
 
 
 def many_lines(count):
@@ -1064,15 +1069,15 @@ def many_lines(count):
 @pytest.fixture
 def peaks(monkeypatch):
     """The most memory that Python's objects took, from the 1,000th record to the 4,000th, and from there on."""
-    found, seen = [], 0
+    maxima, calls = [], 0
 
     def count(really):
         def wrapped(*arguments, **options):
-            nonlocal seen
-            seen += 1
-            if seen in (1_000, 4_000):
-                if seen == 4_000:
-                    found.append(tracemalloc.get_traced_memory()[1])
+            nonlocal calls
+            calls += 1
+            if calls in (1_000, 4_000):
+                if calls == 4_000:
+                    maxima.append(tracemalloc.get_traced_memory()[1])
                 tracemalloc.reset_peak()
             return really(*arguments, **options)
 
@@ -1081,13 +1086,13 @@ def peaks(monkeypatch):
     monkeypatch.setattr(sources, "parse_item", count(sources.parse_item))
     monkeypatch.setattr(import_export, "json_line", count(import_export.json_line))
     tracemalloc.start()
-    yield lambda: (found[0], tracemalloc.get_traced_memory()[1])
+    yield lambda: (maxima[0], tracemalloc.get_traced_memory()[1])
     tracemalloc.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["import", "export"])
-def test_both_ways_take_no_more_memory_for_more_records_and_no_byte_is_lost(way, path, tmp_path, request, monkeypatch):
+def test_import_and_export_need_constant_memory_and_lose_no_byte(way, path, tmp_path, request, monkeypatch):
     """20,000 memories; as an export tells of them, so that what comes out is what went in."""
     source, out = tmp_path / "source.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json_line(line) for line in many_lines(20_000)), encoding="utf-8")
@@ -1107,27 +1112,27 @@ def test_both_ways_take_no_more_memory_for_more_records_and_no_byte_is_lost(way,
         assert out.read_bytes() == source.read_bytes()
 
 
-def test_a_bad_first_line_makes_no_file(path):
+def test_an_invalid_first_line_creates_no_file(path):
     fails("import", "-", "-f", path, stdin="nonsense\n")
     fails("import", "-", "-f", path, stdin="")
     fails("import", path.parent / "absent.jsonl", "-f", path)
     assert os.listdir(path.parent) == []
 
 
-def test_markdown_and_text_come_in_as_passages_under_their_headings(tmp_path, monkeypatch):
+def test_markdown_and_text_are_imported_as_passages_with_their_headings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("notes.md").write_text(
         "# Tea\n\nGreen tea.\n\n## Water\n\n```sh\nboil  # not a heading\n\nwait\n```\n", "utf-8"
     )
     Path("plain.txt").write_text("\ufeffOne paragraph.\n\nAnother.\n", "utf-8")
-    shown = ok("import", "notes.md", "plain.txt", "-t", "imported", "-f", "s.db")
-    assert "imported 3 memories" in shown
-    said = {memory["id"]: memory for memory in lines("list", "--json", "-f", "s.db")}
-    assert said["notes.md#1"]["content"] == "Tea\n\nGreen tea."
-    assert said["notes.md#2"]["content"] == "Tea › Water\n\n```sh\nboil  # not a heading\n\nwait\n```"
-    assert said["notes.md#2"]["metadata"] == {"source": "notes.md", "part": 2, "headings": ["Tea", "Water"]}
-    assert said["plain.txt#1"]["content"] == "One paragraph.\n\nAnother."
-    assert all(memory["tags"] == ["imported"] for memory in said.values())
+    output = ok("import", "notes.md", "plain.txt", "-t", "imported", "-f", "s.db")
+    assert "imported 3 memories" in output
+    result = {memory["id"]: memory for memory in lines("list", "--json", "-f", "s.db")}
+    assert result["notes.md#1"]["content"] == "Tea\n\nGreen tea."
+    assert result["notes.md#2"]["content"] == "Tea › Water\n\n```sh\nboil  # not a heading\n\nwait\n```"
+    assert result["notes.md#2"]["metadata"] == {"source": "notes.md", "part": 2, "headings": ["Tea", "Water"]}
+    assert result["plain.txt#1"]["content"] == "One paragraph.\n\nAnother."
+    assert all(memory["tags"] == ["imported"] for memory in result.values())
     assert "exists" in fails("import", "notes.md", "-f", "s.db")
     ok("import", "notes.md", "--upsert", "-f", "s.db")
     assert lines("search", "boiling water", "--json", "-f", "s.db")[0]["memory"]["id"] == "notes.md#2"
@@ -1140,10 +1145,10 @@ def test_markdown_and_text_come_in_as_passages_under_their_headings(tmp_path, mo
 # --- the search graph ---
 
 
-def test_optimize_says_why_there_is_nothing_to_do(small):
+def test_optimize_prints_why_searches_stay_exact(small):
     assert ok("optimize", "-f", small).startswith("searches are exact: fewer than ")
-    (said,) = lines("optimize", "--json", "-f", small)
-    assert (said["index"], said["graph_nodes"], said["snapshot_bytes"]) == ("exact", 0, 0)
+    (result,) = lines("optimize", "--json", "-f", small)
+    assert (result["index"], result["graph_nodes"], result["snapshot_bytes"]) == ("exact", 0, 0)
 
 
 def test_optimize_builds_the_graph_and_stores_it(tmp_path):
@@ -1155,8 +1160,8 @@ def test_optimize_builds_the_graph_and_stores_it(tmp_path):
             await store.memories.add_many([{"content": str(i), "embedding": row} for i, row in enumerate(rows)])
 
     asyncio.run(fill())
-    said = ok("optimize", "-f", path)
-    assert said.startswith("the graph has 300 vectors and takes ")
-    assert "recall of the nearest ten: " in said
+    result = ok("optimize", "-f", path)
+    assert result.startswith("the graph has 300 vectors and takes ")
+    assert "recall of the nearest ten: " in result
     assert "search graph" in ok("stats", "-f", path)
     assert lines("stats", "--json", "-f", path)[0]["snapshot_bytes"] > 300 * 100

@@ -1,4 +1,4 @@
-"""`memstore demo`, run once as a user runs it, and what it leaves behind."""
+"""`memstore demo`, run once as a user runs it: its output and its store."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def run(*arguments, cwd):
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def first_run(tmp_path_factory):
     """The folder in which the demo was run, and what it printed as JSON."""
     folder = tmp_path_factory.mktemp("demo")
     done = run("demo", "--json", cwd=folder)
@@ -37,15 +37,15 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def retold(built):
+def second_output(first_run):
     """What people see when they run it again."""
-    done = run("demo", "How do I format a number?", "--file", "memstore-demo.db", cwd=built[0])
+    done = run("demo", "How do I format a number?", "--file", "memstore-demo.db", cwd=first_run[0])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_question_about_exceptions_finds_the_try_statement(built):
-    answer = built[1]["questions"][0]
+def test_a_question_about_exceptions_finds_the_try_statement(first_run):
+    answer = first_run[1]["questions"][0]
     assert "exception" in answer["question"]
     assert "try" in [group["id"] for group in answer["assemblies"]]
     assert any({"topic:try", "topic:exceptions"} & set(hit["tags"]) for hit in answer["hits"])
@@ -59,30 +59,30 @@ def test_a_question_about_exceptions_finds_the_try_statement(built):
         ("What does importing a module do?", "import"),
     ],
 )
-def test_every_question_finds_a_passage_and_an_assembly_of_its_topic(built, question, topic):
+def test_every_question_finds_a_passage_and_an_assembly_of_its_topic(first_run, question, topic):
     assert question in QUESTIONS
-    answer = next(a for a in built[1]["questions"] if a["question"] == question)
+    answer = next(a for a in first_run[1]["questions"] if a["question"] == question)
     assert f"topic:{topic}" in answer["hits"][0]["tags"]
     assert topic in [group["id"] for group in answer["assemblies"]]
 
 
-def test_scores_fall_and_are_cosines(built):
-    for answer in built[1]["questions"]:
-        for found in (answer["hits"], answer["assemblies"]):
-            scores = [one["score"] for one in found]
+def test_scores_fall_and_are_cosines(first_run):
+    for answer in first_run[1]["questions"]:
+        for hits in (answer["hits"], answer["assemblies"]):
+            scores = [one["score"] for one in hits]
             assert scores == sorted(scores, reverse=True)
             assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_a_new_process_found_it_clean_and_gave_the_same_hits(built):
-    assert built[1]["clean"] is True
-    assert built[1]["same_hits"] is True
+def test_a_new_process_found_it_clean_and_gave_the_same_hits(first_run):
+    assert first_run[1]["clean"] is True
+    assert first_run[1]["same_hits"] is True
 
 
-async def test_the_store_holds_every_passage_and_one_assembly_a_topic(built):
+async def test_the_store_holds_every_passage_and_one_assembly_a_topic(first_run):
     content = load_reference()
-    async with memstore.open(built[0] / "memstore-demo.db", read_only=True) as store:
-        assert await store.memories.count() == len(content.memories) == built[1]["memories"]
+    async with memstore.open(first_run[0] / "memstore-demo.db", read_only=True) as store:
+        assert await store.memories.count() == len(content.memories) == first_run[1]["memories"]
         assert await store.assemblies.count() == len(content.assemblies)
         group = await store.assemblies.get("try")
         assert group.name == "The try statement"
@@ -104,37 +104,37 @@ def test_a_passage_under_several_topics_is_stored_once():
     assert len({memory["id"] for memory in content.memories}) == len(texts)
 
 
-def test_run_again_it_says_so_and_reuses_the_store(built, retold):
-    assert "has the reference already; --rebuild" in retold
-    assert "How do I format a number?" in retold
-    assert QUESTIONS[0] not in retold
-    assert f"{built[1]['memories']:,} memories" in retold
+def test_run_again_it_says_so_and_reuses_the_store(first_run, second_output):
+    assert "contains the reference already. Pass --rebuild" in second_output
+    assert "How do I format a number?" in second_output
+    assert QUESTIONS[0] not in second_output
+    assert f"{first_run[1]['memories']:,} memories" in second_output
 
 
-def test_what_people_see_is_plain_and_fits_80_columns(retold):
-    assert "\x1b" not in retold
-    before_commands = retold.partition("To try on it:")[0]
+def test_what_people_see_is_plain_and_fits_80_columns(second_output):
+    assert "\x1b" not in second_output
+    before_commands = second_output.partition("Try:")[0]
     assert "Topics: Format String Syntax" in before_commands
-    assert "check finds nothing wrong" in before_commands
+    assert "check finds no damage" in before_commands
     assert all(len(line) <= 110 for line in before_commands.splitlines())
 
 
-def test_the_commands_it_offers_work(built, retold, tmp_path, monkeypatch):
+def test_the_commands_it_offers_work(first_run, second_output, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a map is drawn there
-    offered = [line.strip() for line in retold.partition("To try on it:")[2].splitlines() if line.strip()]
+    offered = [line.strip() for line in second_output.partition("Try:")[2].splitlines() if line.strip()]
     assert len(offered) == 7
     for line in offered:
         words = shlex.split(line)
-        arguments = words[words.index("memstore.cli.main") + 1 :] if "memstore.cli.main" in words else words[1:]
+        arguments = words[words.index("memstore.cli") + 1 :] if "memstore.cli" in words else words[1:]
         if "memstore-demo.db" in arguments:
-            arguments[arguments.index("memstore-demo.db")] = str(built[0] / "memstore-demo.db")
+            arguments[arguments.index("memstore-demo.db")] = str(first_run[0] / "memstore-demo.db")
         done = runner.invoke(app, arguments)
         assert done.exit_code == 0, (line, done.output)
-        assert "nothing found" not in done.stdout
+        assert "no hits" not in done.stdout
 
 
-def test_rebuild_leaves_what_a_user_added(built):
-    file = str(built[0] / "memstore-demo.db")
+def test_rebuild_leaves_what_a_user_added(first_run):
+    file = str(first_run[0] / "memstore-demo.db")
     done = runner.invoke(app, ["add", "my own note", "--id", "mine", "-f", file])
     assert done.exit_code == 0, done.output
     done = runner.invoke(app, ["demo", "--rebuild", "--json", "-f", file, "What is a lambda?"])
@@ -154,6 +154,6 @@ async def test_a_store_of_the_users_own_is_refused_and_left_alone(tmp_path):
     for options in ([], ["--rebuild"]):
         done = run("demo", "-f", str(file), *options, cwd=tmp_path)
         assert done.returncode == 1
-        assert "a store of your own" in done.stderr
+        assert "is not a demo" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert file.read_bytes() == content

@@ -1,4 +1,4 @@
-"""`memstore doctor`: what it finds out, and what it makes of it."""
+"""`memstore doctor`: its facts, their states and the advice."""
 
 import json
 import os
@@ -21,9 +21,9 @@ def facts(*arguments, exit_code=0):
     """Facts by name, of the sections in order."""
     done = runner.invoke(app, ["doctor", "--json", *map(str, arguments)])
     assert done.exit_code == exit_code, done.output
-    said = json.loads(done.stdout)
-    assert said["problems"] == sum(fact["state"] == "problem" for fact in said["facts"])
-    return {fact["name"]: fact for fact in said["facts"]}
+    report = json.loads(done.stdout)
+    assert report["problems"] == sum(fact["state"] == "problem" for fact in report["facts"])
+    return {fact["name"]: fact for fact in report["facts"]}
 
 
 @pytest.mark.parametrize(
@@ -49,48 +49,48 @@ def facts(*arguments, exit_code=0):
         ((4, 0, 0), False),
     ],
 )
-def test_the_wal_reset_bug_is_told_by_the_version(version, affected):
+def test_the_wal_reset_bug_depends_on_the_version(version, affected):
     assert doctor.wal_reset_bug(version) is affected
 
 
-def test_it_names_the_build_of_sqlite_and_the_versions_of_what_it_stands_on():
-    found = facts()
-    assert found["version"]["value"].startswith(sqlite3.sqlite_version)
-    assert found["memstore"]["value"].startswith(memstore.__version__)
+def test_it_reports_the_sqlite_build_and_the_versions_of_packages():
+    by_name = facts()
+    assert by_name["version"]["value"].startswith(sqlite3.sqlite_version)
+    assert by_name["memstore"]["value"].startswith(memstore.__version__)
     with sqlite3.connect(":memory:") as connection:
-        assert found["source id"]["value"] == connection.execute("SELECT sqlite_source_id()").fetchone()[0]
+        assert by_name["source id"]["value"] == connection.execute("SELECT sqlite_source_id()").fetchone()[0]
     connection.close()
-    assert found["threads"]["value"].startswith("THREADSAFE=")
-    assert found["JSON functions"]["value"] == "present"
+    assert by_name["threads"]["value"].startswith("THREADSAFE=")
+    assert by_name["JSON functions"]["value"] == "present"
     for package in ("numpy", "sqlalchemy", "aiosqlite", "alembic", "Python", "platform"):
-        assert found[package]["value"]
+        assert by_name[package]["value"]
 
 
 def test_faiss_is_loaded_in_another_process_than_doctors_own():
     before = openmp_runtimes()
-    found = facts()
+    by_name = facts()
     assert openmp_runtimes() == before
-    assert found["FAISS"]["state"] == "ok"
-    assert found["OpenMP before FAISS"]["value"] == "none"
+    assert by_name["FAISS"]["state"] == "ok"
+    assert by_name["OpenMP before FAISS"]["value"] == "none"
     if sys.platform == "linux":
-        assert found["OpenMP after FAISS"]["value"].startswith("GNU's, /")
-        assert "libgomp" in found["OpenMP after FAISS"]["value"]
-        assert found["loaded automatically"]["value"].startswith("yes")
+        assert by_name["OpenMP after FAISS"]["value"].startswith("GNU's, /")
+        assert "libgomp" in by_name["OpenMP after FAISS"]["value"]
+        assert by_name["loaded automatically"]["value"].startswith("yes")
 
 
-def test_where_faiss_carries_an_llvm_runtime_it_says_that_it_must_be_asked_for(monkeypatch):
+def test_where_faiss_bundles_an_llvm_runtime_it_must_be_requested(monkeypatch):
     monkeypatch.setattr(doctor, "faiss_bundles_libomp", lambda: True)
-    found = facts()["loaded automatically"]
-    assert found["state"] == "note"
-    assert "engine='faiss'" in found["value"]
+    by_name = facts()["loaded automatically"]
+    assert by_name["state"] == "note"
+    assert "engine='faiss'" in by_name["value"]
 
 
 def test_an_affected_sqlite_is_a_note_that_says_why_the_store_is_safe(monkeypatch):
     monkeypatch.setattr(doctor, "wal_reset_bug", lambda version: True)
-    found = facts()["WAL-reset bug"]
-    assert found["state"] == "note"
-    assert "TRUNCATE only" in found["advice"]
-    assert "memstore[sqlite]" in found["advice"]
+    by_name = facts()["WAL-reset bug"]
+    assert by_name["state"] == "note"
+    assert "TRUNCATE only" in by_name["advice"]
+    assert "memstore[sqlite]" in by_name["advice"]
     monkeypatch.setattr(doctor, "wal_reset_bug", lambda version: False)
     assert facts()["WAL-reset bug"]["state"] == "ok"
 
@@ -98,10 +98,10 @@ def test_an_affected_sqlite_is_a_note_that_says_why_the_store_is_safe(monkeypatc
 def test_a_faiss_that_cannot_be_loaded_is_a_problem_with_advice(monkeypatch):
     broken = "import sys; sys.stderr.write('OMP: Error #15\\n'); sys.exit(134)"
     monkeypatch.setattr(subprocesses, "_CODE", broken)
-    found = facts(exit_code=3)["FAISS"]
-    assert found["state"] == "problem"
-    assert "OMP: Error #15" in found["value"]
-    assert "engine='numpy'" in found["advice"]
+    by_name = facts(exit_code=3)["FAISS"]
+    assert by_name["state"] == "problem"
+    assert "OMP: Error #15" in by_name["value"]
+    assert "engine='numpy'" in by_name["advice"]
 
 
 def test_a_missing_package_is_a_problem_and_a_missing_extra_a_note(monkeypatch):
@@ -113,25 +113,25 @@ def test_a_missing_package_is_a_problem_and_a_missing_extra_a_note(monkeypatch):
         return real(package)
 
     monkeypatch.setattr(doctor, "version", version)
-    found = facts(exit_code=3)
-    assert found["alembic"]["state"] == "problem"
-    assert found["wordllama"]["state"] == "note"
-    assert "memstore[wordllama]" in found["wordllama"]["advice"]
+    by_name = facts(exit_code=3)
+    assert by_name["alembic"]["state"] == "problem"
+    assert by_name["wordllama"]["state"] == "note"
+    assert "memstore[wordllama]" in by_name["wordllama"]["advice"]
 
 
-async def made(path):
+async def create_store(path):
     async with memstore.open(path, dimension=3) as store:
         await store.memories.add("tea", embedding=[1, 2, 3])
 
 
-async def test_of_a_file_it_tells_revision_application_sizes_and_journal(path, monkeypatch):
-    await made(path)
+async def test_it_reports_revision_application_sizes_and_journal_of_a_file(path, monkeypatch):
+    await create_store(path)
     content = path.read_bytes()
-    found = facts("--file", path)
-    assert found["revision"] == {**found["revision"], "value": HEAD, "state": "ok"}
-    assert found["application id"]["value"].endswith("(memstore)")
-    assert found["journal mode"]["value"] == "wal"
-    assert found["size"]["value"].endswith("pages of 8,192 bytes")
+    by_name = facts("--file", path)
+    assert by_name["revision"] == {**by_name["revision"], "value": HEAD, "state": "ok"}
+    assert by_name["application id"]["value"].endswith("(memstore)")
+    assert by_name["journal mode"]["value"] == "wal"
+    assert by_name["size"]["value"].endswith("pages of 8,192 bytes")
     assert path.read_bytes() == content
     monkeypatch.setenv("MEMSTORE_FILE", str(path))
     assert facts()["revision"]["value"] == HEAD
@@ -148,12 +148,12 @@ def test_an_absent_or_foreign_file_is_a_problem_and_stays_as_it_is(tmp_path):
     assert os.listdir(tmp_path) == []
     other = tmp_path / "notes.txt"
     other.write_text("not a database, and long enough to be looked at as one " * 20)
-    found = facts("--file", other, exit_code=3)["can be opened"]
-    assert "not a memstore file" in found["value"]
+    by_name = facts("--file", other, exit_code=3)["can be opened"]
+    assert "not a memstore file" in by_name["value"]
     assert other.read_text().startswith("not a database")
 
 
-def test_people_see_marks_and_sections_without_colour_codes_in_a_pipe(tmp_path, monkeypatch):
+def test_output_has_marks_and_sections_and_no_colour_codes_in_a_pipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = runner.invoke(app, ["doctor", "-f", "absent.db"], env={"COLUMNS": "80"})
     assert done.exit_code == 3

@@ -1,4 +1,4 @@
-"""The commands of forgetting: what they show, what they change, and that they change nothing unasked."""
+"""The commands of the trash: forget, trash, recover, purge."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ def kitchen(path: Path) -> Path:
     return path
 
 
-def test_a_pin_is_given_kept_and_taken(kitchen: Path) -> None:
+def test_a_memory_is_pinned_and_unpinned(kitchen: Path) -> None:
     assert "pinned" in ok("show", "name", "-f", kitchen)
     assert "pinned" in ok("list", "-f", kitchen)
     ok("add", "my name is Eve", "--id", "name", "--upsert", "--embedding", "null", "-f", kitchen)
@@ -48,12 +48,12 @@ def test_a_pin_is_given_kept_and_taken(kitchen: Path) -> None:
     assert "pinned" not in ok("show", "name", "-f", kitchen)
 
 
-def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
-    said = ok("forget", "--older-than", "30d", "--importance-below", "0.5", "-f", kitchen)
-    assert "the kettle is on\\x1b[2J" in said
-    assert "older_than, importance_below" in said
-    assert "would move 1 memory (28 B) to the trash, 3 remain\nnothing was changed; pass --apply" in said
-    assert "--apply" in said
+def test_forget_without_apply_lists_the_plan_and_changes_nothing(kitchen: Path) -> None:
+    output = ok("forget", "--older-than", "30d", "--importance-below", "0.5", "-f", kitchen)
+    assert "the kettle is on\\x1b[2J" in output
+    assert "older_than, importance_below" in output
+    assert "would move 1 memory (28 B) to the trash, 3 remain\nnothing was changed; pass --apply" in output
+    assert "--apply" in output
     assert ok("forget", "--older-than", "5w", "-f", kitchen).count("older_than") == 2
     assert "nothing to forget, 4 remain" in ok("forget", "--unused-for", "101d", "-f", kitchen)
     assert "2 memories (54 B) to the trash (1 listed), 2 remain" in ok(
@@ -62,8 +62,8 @@ def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
     assert "3 memories" in ok("forget", "--older-than", "30d", "--recursive", "-f", kitchen)
     assert "1 memory" in ok("forget", "--older-than", "30d", "-n", "n", "-f", kitchen)
     assert "2 memories" in ok("forget", "--max-count", "2", "-f", kitchen)
-    some = lines("forget", "--importance-below", ".15", "--expires-within", "1s", "--any", "--json", "-f", kitchen)
-    assert some == [
+    result = lines("forget", "--importance-below", ".15", "--expires-within", "1s", "--any", "--json", "-f", kitchen)
+    assert result == [
         {"id": "kettle", "namespace": [], "reasons": ["importance_below"], "bytes": 28},
         {"applied": False, "forgotten": 1, "bytes": 28, "remaining": 3},
     ]
@@ -71,18 +71,18 @@ def test_forget_shows_what_would_go_and_changes_nothing(kitchen: Path) -> None:
     assert ok("trash", "-f", kitchen) == "the trash is empty\n"
 
 
-def test_what_is_applied_is_in_the_trash_and_comes_back(kitchen: Path) -> None:
+def test_forgotten_memories_are_in_the_trash_and_can_be_recovered(kitchen: Path) -> None:
     before = lines("show", "tea", "--json", "-f", kitchen)
     args = ("--older-than", "30d", "--actor", "ada", "--reason", "sp\x1bring")
     assert "moved 2 memories to the trash, 2 remain" in ok("forget", *args, "--apply", "-f", kitchen)
     assert "green tea" not in ok("list", "-f", kitchen)
-    said = ok("trash", "-f", kitchen)
-    assert "green tea" in said
-    assert "sp\\x1bring" in said
-    assert "ada" in said
-    found = lines("trash", "--json", "-f", kitchen)
-    assert [each["record"]["id"] for each in found] == ["tea", "kettle"]
-    assert found[0]["actor"] == "ada"
+    output = ok("trash", "-f", kitchen)
+    assert "green tea" in output
+    assert "sp\\x1bring" in output
+    assert "ada" in output
+    entries = lines("trash", "--json", "-f", kitchen)
+    assert [each["record"]["id"] for each in entries] == ["tea", "kettle"]
+    assert entries[0]["actor"] == "ada"
     assert len(lines("trash", "--json", "-l", 1, "-f", kitchen)) == 1
     assert "trash  " in ok("stats", "-f", kitchen)
     assert "There is no memory 'nope' in the trash" in fails("recover", "tea", "nope", "-f", kitchen)
@@ -92,7 +92,7 @@ def test_what_is_applied_is_in_the_trash_and_comes_back(kitchen: Path) -> None:
     assert ok("check", "-f", kitchen) == "clean\n"
 
 
-def test_a_purge_ends_it(kitchen: Path) -> None:
+def test_purge_deletes_the_trash(kitchen: Path) -> None:
     assert lines("forget", "--older-than", "30d", "--apply", "--json", "-f", kitchen)[-1]["applied"] is True
     assert ok("purge", "--older-than", "1h", "-f", kitchen) == "purged 0 memories\n"
     assert lines("purge", "--older-than", "0d", "--json", "-f", kitchen) == [{"purged": 2}]
@@ -114,7 +114,7 @@ def test_assemblies_are_forgotten_recovered_and_purged(kitchen: Path) -> None:
     assert json.loads(ok("assemblies", "show", "empty", "--json", "-f", kitchen))["id"] == "empty"
 
 
-def test_what_means_nothing_is_refused(kitchen: Path) -> None:
+def test_invalid_policies_and_durations_are_refused(kitchen: Path) -> None:
     assert "no criterion" in fails("forget", "-f", kitchen)
     for wrong in ("30", "d", "-1d", "1y", "9" * 400 + "w"):
         assert "is not a duration" in fails("forget", "--older-than=" + wrong, "-f", kitchen, code=2)

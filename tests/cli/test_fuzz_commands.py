@@ -1,6 +1,6 @@
-"""What is typed after `memstore`, and what a file to import holds, may be anything: an exit code and a line come of it.
+"""Arbitrary arguments and arbitrary files to import end in an exit code and one line, never in a traceback.
 
-Never a traceback. A command that fails leaves the store whole.
+A command that fails leaves an intact store.
 """
 
 # ruff: noqa: E501 - tables of values read better across
@@ -20,8 +20,8 @@ from tests.cli.test_cli import COMMANDS, lines, ok, rich, small
 
 __all__ = ["rich", "small"]
 
-SOME = 4  # of the odd values, for each argument
-MUTATED = 60  # files to import, each changed in one place or a few
+SAMPLES = 4  # of the odd values, for each argument
+MUTATIONS = 60  # files to import, each changed in one place or a few
 
 LINES: dict[str, list[str]] = {
     "demo": ["--file", "made.db"],
@@ -68,7 +68,7 @@ LINES: dict[str, list[str]] = {
     "tags delete": ["drink"],
 }
 
-ODD = [
+ODD_VALUES = [
     "", " ", "-", "--", "-1", "0", "1", "0.5", "1e309", "nan", "inf", "9" * 20, "9" * 5_000, "x" * 300, "x" * 70_000,
     "\udcff", "\ud800", "\u2028\x1b[2J", "🙂", "../../x", "/", "/dev/null", "lines.jsonl", "copy.db", "null", "true", '"x"',
     "[]", "{}", "[" * 3_000, "[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900, "[NaN]", "[1e999, 1, 1]", f"[{'9' * 400}, 1, 1]",
@@ -78,12 +78,12 @@ ODD = [
 ]  # fmt: skip
 
 
-def test_every_command_has_a_line_to_be_spoiled() -> None:
+def test_every_command_has_a_valid_line() -> None:
     assert set(LINES) == {" ".join(path) for path in COMMANDS}
 
 
 @pytest.fixture
-def place(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder_of_inputs(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder deep enough for `../..`, with a store's copy and lines in it."""
     folder = tmp_path / "a" / "b" / "c"
     folder.mkdir(parents=True)
@@ -95,13 +95,13 @@ def place(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def spoiled(name: str, some: int) -> Iterator[list[str]]:
+def odd_lines(name: str, samples: int) -> Iterator[list[str]]:
     """The line of a command with each of its arguments odd, in several ways."""
     command = COMMANDS[tuple(name.split())]
     rng = random.Random(name)
     usual = [*name.split(), *LINES[name]]
     for parameter in command.params:
-        for value in rng.sample(ODD, some):
+        for value in rng.sample(ODD_VALUES, samples):
             if isinstance(parameter, typer.core.TyperArgument):
                 given = [word for word in LINES[name] if word.startswith("--yes")]
                 required = [p for p in command.params if isinstance(p, typer.core.TyperArgument)]
@@ -111,7 +111,7 @@ def spoiled(name: str, some: int) -> Iterator[list[str]]:
                 yield [*usual, f"{parameter.opts[0]}={value}"]
 
 
-def said(arguments: list[str], file: Path | None = None, stdin: bytes | None = None) -> tuple[int, str]:
+def run_command(arguments: list[str], file: Path | None = None, stdin: bytes | None = None) -> tuple[int, str]:
     """The exit code of a command, and what it told on stderr; no error of Python's came out of it."""
     done = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "80", "MEMSTORE_FILE": file and str(file)})
     shown = f"{[word[:80] for word in arguments]}: {done.output[:500]}"
@@ -126,13 +126,13 @@ def said(arguments: list[str], file: Path | None = None, stdin: bytes | None = N
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_an_odd_argument_ends_in_an_exit_code_and_a_message(place: Path, small: Path, name: str) -> None:
+def test_an_odd_argument_ends_in_an_exit_code_and_a_message(folder_of_inputs: Path, small: Path, name: str) -> None:
     sound = small.read_bytes()
     codes = []
-    for arguments in spoiled(name, 1 if name == "demo" else SOME):  # it takes seconds where it is understood
+    for arguments in odd_lines(name, 1 if name == "demo" else SAMPLES):  # it takes seconds where it is understood
         small.write_bytes(sound)
-        codes.append(said(arguments, small)[0])
-        for made in place.glob("made.*"):
+        codes.append(run_command(arguments, small)[0])
+        for made in folder_of_inputs.glob("made.*"):
             made.unlink()
     assert ok("check", "-f", small) == "clean\n"
     assert not codes or set(codes) & {1, 2}
@@ -189,31 +189,29 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", STORED)
 @pytest.mark.parametrize("tagged", [(), ("--tag", "more")], ids=["", "tagged"])
-def test_what_is_lines_of_json_is_imported(path: Path, tmp_path: Path, case: str, tagged: tuple[str, ...]) -> None:
+def test_valid_json_lines_are_imported(path: Path, tmp_path: Path, case: str, tagged: tuple[str, ...]) -> None:
     data, count = STORED[case]
     (tmp_path / "in.jsonl").write_bytes(data)
-    assert said(["import", str(tmp_path / "in.jsonl"), *tagged], path) == (0, "")
+    assert run_command(["import", str(tmp_path / "in.jsonl"), *tagged], path) == (0, "")
     assert lines("stats", "--json", "-f", path)[0]["memories"] == count
 
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.parametrize("tagged", [(), ("--tag", "more")], ids=["", "tagged"])
-def test_what_cannot_be_imported_is_told_by_its_line(
-    small: Path, tmp_path: Path, case: str, tagged: tuple[str, ...]
-) -> None:
-    data, told = REFUSED[case]
+def test_invalid_input_is_reported_by_its_line(small: Path, tmp_path: Path, case: str, tagged: tuple[str, ...]) -> None:
+    data, expected = REFUSED[case]
     (tmp_path / "in.jsonl").write_bytes(data)
-    code, message = said(["import", str(tmp_path / "in.jsonl"), *tagged], small)
+    code, message = run_command(["import", str(tmp_path / "in.jsonl"), *tagged], small)
     assert code == 1
-    assert told in message
+    assert expected in message
     assert len(message) < 1_500
     stored = lines("stats", "--json", "-f", small)[0]["memories"] - 4
     assert stored == case.startswith("members")  # chunks of memories are stored whole
-    assert told.startswith(("line 1", "Nothing")) or f"{stored} record" in message
+    assert expected.startswith(("line 1", "Nothing")) or f"{stored} record" in message
     assert ok("check", "-f", small) == "clean\n"
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
+def mutate(data: bytes, rng: random.Random) -> bytes:
     """An export with something else in one to three of its places."""
     for _ in range(rng.choice([1, 1, 2, 3])):
         at = rng.randrange(len(data))
@@ -223,7 +221,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
                 b"",
                 rng.randbytes(size),
                 data[at : at + size] * 2,
-                rng.choice(ODD).encode("utf-8", "surrogatepass"),
+                rng.choice(ODD_VALUES).encode("utf-8", "surrogatepass"),
                 b"\n",
             ]
         )
@@ -231,13 +229,13 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return data if rng.random() < 0.9 else data[: rng.randrange(len(data))]
 
 
-def test_an_export_with_anything_in_it_is_imported_or_told_by_its_line(rich: Path, tmp_path: Path) -> None:
+def test_a_changed_export_is_imported_or_reported_by_its_line(rich: Path, tmp_path: Path) -> None:
     exported, changed, target = tmp_path / "all.jsonl", tmp_path / "changed.jsonl", tmp_path / "to.db"
     ok("export", exported, "-f", rich)
     data = exported.read_bytes()
     codes: list[Any] = []
-    for seed in range(MUTATED):
-        changed.write_bytes(mutated(data, random.Random(seed)))
-        codes.append(said(["import", str(changed), "--upsert"], target)[0])
+    for seed in range(MUTATIONS):
+        changed.write_bytes(mutate(data, random.Random(seed)))
+        codes.append(run_command(["import", str(changed), "--upsert"], target)[0])
     assert set(codes) == {0, 1}
     assert ok("check", "-f", target) == "clean\n"

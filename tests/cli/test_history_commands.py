@@ -1,4 +1,4 @@
-"""The commands on what was."""
+"""The commands on the history of a record."""
 
 import asyncio
 import json
@@ -17,11 +17,11 @@ async def _filled(path: Path) -> None:
         await store.memories.delete("ada")
 
 
-def test_history_is_shown_and_undone_by_its_numbers(tmp_path: Path) -> None:
+def test_changes_are_listed_and_undone_by_their_numbers(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     asyncio.run(_filled(path))
-    shown = ok("history", "ada", "-f", path)
-    for said in (
+    output = ok("history", "ada", "-f", path)
+    for part in (
         "deleted",
         "updated",
         "added",
@@ -31,7 +31,7 @@ def test_history_is_shown_and_undone_by_its_numbers(tmp_path: Path) -> None:
         "she said so",
         "3 changes",
     ):
-        assert said in shown, shown
+        assert part in output, output
     deleted, updated, added = lines("history", "ada", "-f", path, "--json")
     assert (deleted["kind"], deleted["old"]["content"], deleted["new"]) == ("deleted", "Ada drinks coffee", {})
     assert updated["old"]["embedding"] == [1.0, 0.0]
@@ -41,8 +41,8 @@ def test_history_is_shown_and_undone_by_its_numbers(tmp_path: Path) -> None:
     assert of_group["members_removed"] == ["ada"]
     assert "removed: ada" in ok("history", "drinks", "-a", "-f", path)
 
-    (made,) = lines("undo", str(deleted["number"]), "ada", "-f", path, "--json", "--actor", "bob", "--reason", "slip")
-    assert (made["kind"], made["undoes"], made["actor"], made["reason"]) == (
+    (undone,) = lines("undo", str(deleted["number"]), "ada", "-f", path, "--json", "--actor", "bob", "--reason", "slip")
+    assert (undone["kind"], undone["undoes"], undone["actor"], undone["reason"]) == (
         "restored",
         deleted["number"],
         "bob",
