@@ -1,6 +1,6 @@
-"""What a user needs to test against the store: a store that goes away, an embedder without a model, and damage.
+"""Tools for tests of applications: a temporary store, an embedder without a model, and damage of an index.
 
-The store is the real one, on a real file.
+The store is a real one in a real file.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from memstore.api.open import open
 from memstore.api.store import Store
-from memstore.errors import InvalidError
+from memstore.errors import InvalidError, short_repr
 from memstore.index.hybrid import HybridIndex
 from memstore.index.protocol import NEVER, IndexEntries
 from memstore.models.records import RecordKind
@@ -27,10 +27,10 @@ Damage = Literal["missing", "ghost", "stale", "swapped", "wrong_dimension"]
 
 
 class HashEmbedder:
-    """A deterministic embedder without a model: texts that share words are near each other.
+    """A deterministic embedder without a model: texts that share words have similar vectors.
 
-    Every word is a direction drawn from its own hash and *seed*, a text the sum of its words': the same on every
-    machine and in every process.
+    The vector of a word is drawn at random from its hash and *seed*, that of a text is the normalised sum of its words.
+    Both are the same on every machine.
     """
 
     def __init__(self, dimension: int = 64, *, seed: int = 0) -> None:
@@ -39,7 +39,7 @@ class HashEmbedder:
         self._seed = seed
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """One vector a text, float32, shape (len(texts), dimension), of length 1."""
+        """One vector for each text, float32, shape (len(texts), dimension), of length 1."""
         return np.stack([self._one(text) for text in texts])
 
     def _one(self, text: str) -> npt.NDArray[np.float32]:
@@ -55,9 +55,9 @@ class HashEmbedder:
 
 @asynccontextmanager
 async def temporary_store(**options: Any) -> AsyncIterator[Store]:
-    """A store in a folder of its own, gone with the block; *options* as of `memstore.open`.
+    """A store in a temporary folder, deleted at the end of the block; *options* as of `memstore.open`.
 
-    Without a dimension or an embedder it has a `HashEmbedder`, so that texts can be stored and searched at once.
+    Without `dimension` and `embedder` it uses a `HashEmbedder`.
     """
     if "embedder" not in options and "dimension" not in options:
         options["embedder"] = HashEmbedder()
@@ -67,33 +67,36 @@ async def temporary_store(**options: Any) -> AsyncIterator[Store]:
 
 
 async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: RecordKind = "memory") -> list[str]:
-    """Damage the index in memory, on purpose, so that `check` and `repair` can be shown to work. The file is untouched.
+    """Damage the index in memory, to test `check` and `repair`. The file is not changed.
 
     Args:
         store: an open store.
-        kind: `missing`: the entries of *ids* are dropped. `stale`: they get another vector. `swapped`: each gets the
-            vector of the next one (two ids or more). `ghost`: one entry is added that no record has. `wrong_dimension`:
-            the whole index gets vectors of another dimension.
-        ids: records of the root namespace; none are needed for `ghost` and `wrong_dimension`.
+        kind: `missing` removes the entries of *ids*; `stale` gives them another vector; `swapped` gives each of two or
+            more ids the vector of the next one; `ghost` adds an entry without a record; `wrong_dimension` gives the
+            whole index vectors of another dimension.
+        ids: records of the root namespace; not used by `ghost` and `wrong_dimension`.
         noun: the index of memories, or of assemblies.
 
     Returns:
-        The ids `check` will name: for a ghost, the key it was given.
+        The ids that `check` reports; for a ghost, its key.
     """
-    session, follower = store._session, store._follower  # noqa: SLF001 - no public way leads to damage
-    await session.search(lambda connection, view: None)  # noqa: ARG005 - so that the index is there
-    wanted = list(dict.fromkeys(ids))
+    session, follower = store._session, store._follower  # noqa: SLF001 - no public function damages an index
+    await session.search(lambda connection, view: None)  # noqa: ARG005 - loads the index
+    record_ids = list(dict.fromkeys(ids))
     table = BY_KIND[noun]
-    found = await session.read(lambda c: records.keys_of(c, table, (), wanted, now()))
+    key_by_id = await session.read(lambda c: records.keys_of(c, table, (), record_ids, now()))
     if (
-        len(found) < len(wanted)
-        or (kind in ("missing", "stale") and not wanted)
-        or (kind == "swapped" and len(wanted) < 2)
+        len(key_by_id) < len(record_ids)
+        or (kind in ("missing", "stale") and not record_ids)
+        or (kind == "swapped" and len(record_ids) < 2)
     ):
-        raise InvalidError(f"damage {kind!r} needs ids of {noun}s that exist, two for 'swapped'; got {wanted!r}")
+        raise InvalidError(
+            f"Invalid ids for damage {kind!r}: expected ids of existing records ({noun}), two or more for 'swapped', "
+            f"found {short_repr(record_ids)}"
+        )
     with follower.indexes.lock.exclusive():
         index = follower.indexes.by_kind[noun]
-        keys = np.array([found[id] for id in wanted], dtype=np.int64)
+        keys = np.array([key_by_id[id] for id in record_ids], dtype=np.int64)
         entries = index.table.entries_at(index.table.find(keys))
         if kind == "missing":
             index.remove(keys)
@@ -113,7 +116,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
             other = HybridIndex(wider.shape[1], follower.indexes.spaces[noun].measure)
             other.put(index.table.entries()._replace(rows=wider))
             follower.indexes.by_kind[noun] = other
-    return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else wanted
+    return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else record_ids
 
 
 async def _all_ids(store: Store, noun: RecordKind) -> list[str]:

@@ -1,10 +1,10 @@
-"""An embedder for texts that needs no network, no GPU and no torch: WordLlama with the weights its package carries.
+"""A text embedder without network, GPU or torch: WordLlama with the weights in its package.
 
-    from memstore.integrations.wordllama import WordLlamaEmbedder
+    from memstore.embedders.wordllama import WordLlamaEmbedder
 
     async with memstore.open("agent.db", embedder=WordLlamaEmbedder()) as store: ...
 
-Needs the extra `wordllama`. The model is loaded at the first text, on the store's embedder thread.
+It needs the extra `wordllama`. The first text loads the model, on the embedder thread of the store.
 """
 
 import importlib.util
@@ -20,14 +20,14 @@ import numpy.typing as npt
 from memstore.errors import EmbedderError
 
 CONFIG = "l2_supercat"
-"""The one configuration whose weights and tokenizer are inside the package."""
+"""The configuration whose weights and tokenizer are in the package."""
 
 DIMENSION = 256
 NAME = f"wordllama-{CONFIG.replace('_', '-')}-{DIMENSION}"
 
 
 class WordLlamaEmbedder:
-    """Static word vectors, averaged over a text: 256 numbers, thousands of texts a second on one core.
+    """Averages of static word vectors: dimension 256, thousands of texts per second on one core.
 
     Raises:
         EmbedderError: the package `wordllama` is not installed.
@@ -35,42 +35,40 @@ class WordLlamaEmbedder:
 
     def __init__(self) -> None:
         if importlib.util.find_spec("wordllama") is None:
-            raise EmbedderError("turning text into vectors needs wordllama: pip install 'memstore[wordllama]'")
+            raise EmbedderError("Package wordllama is not installed: run pip install 'memstore[wordllama]'")
         self.name = NAME
         self.dimension = DIMENSION
         self._model: Any = None
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """One vector a text, float32, shape (len(texts), 256), not normalised.
+        """One vector for each text, float32, shape (len(texts), 256), not normalised.
 
-        A text without a token, such as the empty one, has no vector: its row is NaN, which a store refuses under
-        every metric, naming the text. WordLlama's own answer is zero or NaN, by its version.
+        A text without a token, such as an empty one, has no vector. Its row is NaN, for which a store raises an error
+        under every metric. WordLlama returns zero or NaN, depending on its version.
         """
         if self._model is None:
             self._model = _load()
-        made: npt.NDArray[np.float32] = np.array(self._model.embed(list(texts)), dtype=np.float32)
-        made = made.reshape(len(texts), DIMENSION)
-        made[~made.any(axis=1)] = np.nan
-        return made
+        rows: npt.NDArray[np.float32] = np.array(self._model.embed(list(texts)), dtype=np.float32)
+        rows = rows.reshape(len(texts), DIMENSION)
+        rows[~rows.any(axis=1)] = np.nan
+        return rows
 
 
 def _load() -> Any:
-    with _logging_kept():
-        from wordllama import WordLlama  # an optional extra, and 0.8 s: imported at the first text
+    with _unchanged_logging():
+        from wordllama import WordLlama  # lazy: an optional extra that takes 0.8 s
 
     package = Path(importlib.util.find_spec("wordllama").submodule_search_locations[0])  # type: ignore[union-attr,index]
     try:
-        # With the package's own folder for a cache and no downloads nothing but the package's own files is read.
+        # The folder of the package is the cache and downloads are off, so only files of the package are read.
         return WordLlama.load(CONFIG, cache_dir=package, dim=DIMENSION, disable_download=True)
     except FileNotFoundError as error:
-        raise EmbedderError(
-            f"the installed wordllama does not carry the weights of {NAME} ({error}): install it again"
-        ) from error
+        raise EmbedderError(f"The installed wordllama has no weights of {NAME} ({error}): install it again") from error
 
 
 @contextmanager
-def _logging_kept() -> Iterator[None]:
-    """Undo what importing wordllama does to the root logger: a handler on stderr, and the level INFO."""
+def _unchanged_logging() -> Iterator[None]:
+    """Restore the root logger, to which the import of wordllama adds a handler and sets the level INFO."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

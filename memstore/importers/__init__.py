@@ -1,7 +1,7 @@
-"""A folder of JSON files, one a memory and one an assembly, as memories and assemblies of a store.
+"""The import of a folder of JSON files, one for each memory and each assembly, into a store.
 
-Such folders were written by a system that memstore replaces; `docs/import-folder.md` says how they look, what becomes
-of each field, and what is done about their faults. What cannot be taken is named in the report, with the reason.
+Everything that is not stored unchanged has a remark in the report. `docs/import-folder.md` describes the layout, the
+mapping of each field, and the treatment of faults. May import `api` and what `api` may import.
 """
 
 from memstore.importers.files import vector_sizes

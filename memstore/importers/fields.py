@@ -1,7 +1,7 @@
-"""What becomes of the fields of a record: the arguments of `add`, and what has no field, kept in metadata.
+"""The fields of a record of the folder as arguments of `add`.
 
-A value is taken where the store has a place for it, and kept as it was under `metadata.imported` where it has not; a
-value that cannot even be kept so is bent as little as can be, and a remark says so.
+A value without a field in the store is stored unchanged under `metadata.imported`. A value that JSON in SQLite cannot
+store is replaced by a text, and a remark says so.
 """
 
 import math
@@ -18,9 +18,9 @@ from memstore.timestamps import EPOCH
 from memstore.validation.values import check_id, check_time, check_topics, check_words
 
 IMPORTED = "imported"
-"""The key of metadata that holds what a record had and the store has no field for."""
+"""The key in metadata of the values that have no field in the store."""
 
-NO_VECTOR = "the memory is stored without a vector, so no search finds it"
+NO_VECTOR = "the memory is stored without a vector, so searches do not find it"
 
 _MEMORY = frozenset(
     {
@@ -52,43 +52,42 @@ _ASSEMBLY = frozenset(
         "last_activation",
     }
 )
-_MOST_COUNT = 2**62
+_MAX_COUNT = 2**62
 _INT64 = range(-(2**63), 2**63)
-_DEEPEST = 90  # metadata that is deeper the store refuses, and says so
-_UNFIT = re.compile("[\ud800-\udfff]")
-_UNFIT_IN_JSON = re.compile("[\0\ud800-\udfff]")
+_MAX_DEPTH = 90  # deeper metadata is not checked here: the store raises an error for it
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_NOT_IN_JSON = re.compile("[\0\ud800-\udfff]")
 
 
-class Taking:
-    """One record, field by field: what is taken, what is kept, what there is to remark."""
+class FieldReader:
+    """Reads one record field by field. *unmapped* collects the values for `metadata.imported`."""
 
     def __init__(self, values: Mapping[str, Any], remarks: Remarks) -> None:
         self.values = values
         self.remarks = remarks
-        self.kept: dict[str, Any] = {}
-        self.item: dict[str, Any] = {}
+        self.unmapped: dict[str, Any] = {}
 
-    def keep(self, name: str, why: str = "") -> None:
-        """Keep a value as it is; with *why*, remark that it is not where it belongs."""
+    def keep(self, name: str, problem: str = "") -> None:
+        """Move a value to `metadata.imported`. With *problem*, add a remark."""
         if self.values.get(name) is not None:
-            self.kept[name] = self.values[name]
-            if why:
-                self.remarks.add("mended", "field", f"{name} {why}: it is kept in metadata.{IMPORTED}")
+            self.unmapped[name] = self.values[name]
+            if problem:
+                self.remarks.add("mended", "field", f"{name}: {problem}. The value is in metadata.{IMPORTED}")
 
     def time(self, name: str) -> datetime | None:
-        """A time, however it was written; one that is none is kept."""
+        """A time in any of the formats of `time_of`; another value is kept."""
         value = self.values.get(name)
-        found = None if value is None else time_of(value)
-        if found is None:
-            self.keep(name, f"is no time, but {short_repr(value)}")
-        return found
+        time = None if value is None else time_of(value)
+        if time is None:
+            self.keep(name, f"expected a time, found {short_repr(value)}")
+        return time
 
-    def made(self, name: str, at: datetime | None) -> datetime | None:
-        """When the record was made, by itself or else by the index; None, which the store takes for now, if unknown."""
-        found = self.time(name) or at
-        if found is None:
-            self.remarks.add("mended", "field", f"neither {name} nor the index says when it was made: now, then")
-        return found
+    def created(self, name: str, at: datetime | None) -> datetime | None:
+        """The time of creation from the record, or else *at* from the index. None, if unknown, is the current time."""
+        time = self.time(name) or at
+        if time is None:
+            self.remarks.add("mended", "field", f"{name}: no time in the record or the index. The current time is used")
+        return time
 
     def text(self, name: str) -> str:
         """A text; empty where there is none."""
@@ -96,54 +95,51 @@ class Taking:
         if value is None:
             return ""
         if not isinstance(value, str):
-            self.keep(name, f"is no text, but {type(value).__name__}")
+            self.keep(name, f"expected text, found {type(value).__name__}")
             return ""
-        text = _UNFIT.sub("\ufffd", value)
+        text = _SURROGATES.sub("\ufffd", value)
         if text != value:
             self.remarks.add(
-                "mended", "field", f"{name} held halves of surrogate pairs, which are no text: U+FFFD stands for each"
+                "mended", "field", f"{name}: halves of surrogate pairs are not valid text. U+FFFD replaces each"
             )
         return text
 
     def words(self, values: Mapping[str, Any], name: str, *, ordered: bool = False) -> list[str]:
-        """Tags or topics, those that can be ones; the rest stays in *values* or is kept."""
-        given = values.get(name)
-        if given is None:
+        """The valid tags or topics. If one is invalid, all are kept in `metadata.imported`, too."""
+        value = values.get(name)
+        if value is None:
             return []
         words: list[str] = []
-        refused: list[object] = []
-        for word in [given] if isinstance(given, str) else given if isinstance(given, list) else [given]:
+        invalid: list[object] = []
+        for word in value if isinstance(value, list) else [value]:
             try:
                 words += check_topics([word]) if ordered else check_words(name, [word])
             except InvalidError:
-                refused.append(word)
-        if refused:
-            self.kept[name] = given
-            few = ", ".join(map(short_repr, refused[:3]))
+                invalid.append(word)
+        if invalid:
+            self.unmapped[name] = value
+            examples = ", ".join(map(short_repr, invalid[:3]))
             self.remarks.add(
-                "mended", "field", f"{name} held {few}, which cannot be one: all are kept in metadata.{IMPORTED}"
+                "mended", "field", f"{name}: {examples} cannot be stored. All values are in metadata.{IMPORTED}"
             )
         return words
 
-    def metadata(self, own: object) -> dict[str, Any]:
-        """The metadata of the record: its own, and below one key what was kept."""
-        if isinstance(own, dict):
-            made = dict(own)
-        else:
-            made = {}
-            if own is not None:
-                self.kept["metadata"] = own
-        if IMPORTED in made:
-            self.kept["metadata"] = {IMPORTED: made.pop(IMPORTED)}
-        if self.kept:
-            made[IMPORTED] = self.kept
-        fit, bent = _fit(made, 0)
-        if bent:
+    def metadata(self, value: object) -> dict[str, Any]:
+        """The metadata *value* of the record, with the unmapped values below one key."""
+        document = dict(value) if isinstance(value, dict) else {}
+        if value is not None and not isinstance(value, dict):
+            self.unmapped["metadata"] = value
+        if IMPORTED in document:
+            self.unmapped["metadata"] = {IMPORTED: document.pop(IMPORTED)}
+        if self.unmapped:
+            document[IMPORTED] = self.unmapped
+        storable, differs = _storable(document, 0)
+        if differs:
             self.remarks.add(
-                "mended", "field", "metadata held what JSON in SQLite does not (NaN, infinity, U+0000, half of a "
-                "surrogate pair, an integer beyond 64 bits): texts stand there instead"
+                "mended", "field", "metadata: SQLite's JSON has no NaN, infinity, U+0000, half of a surrogate pair or "
+                "integer beyond 64 bits. Texts replace them"
             )  # fmt: skip
-        return dict(fit)
+        return dict(storable)
 
 
 def memory_of(
@@ -152,91 +148,89 @@ def memory_of(
     """The arguments of `memories.add` for a memory's JSON.
 
     Args:
-        values: its JSON.
-        id: its id.
-        dimension: the store's.
-        at: when it was made, if it does not say so itself.
-        remarks: where to say what is not as it was.
+        values: the JSON of the memory.
+        id: the id under which it is stored.
+        dimension: the dimension of the store.
+        at: the time of creation where the record has none.
+        remarks: collects the remarks.
 
     Raises:
-        InvalidError: it has no text.
+        InvalidError: the record has no text.
     """
     if not isinstance(values.get("content"), str):
-        raise InvalidError(f"its content is no text, but {short_repr(values.get('content'))}")
-    taking = Taking(values, remarks)
-    own = values.get("metadata")
+        raise InvalidError(f"Invalid content: expected text, found {short_repr(values.get('content'))}")
+    reader = FieldReader(values, remarks)
+    metadata = values.get("metadata")
     tags: list[str] = []
-    if isinstance(own, dict) and "tags" in own:
-        tags = taking.words(own, "tags")
-        own = {name: value for name, value in own.items() if name != "tags"}
-    made = taking.made("timestamp", at)
-    changed = taking.time("quickrecal_updated")
+    if isinstance(metadata, dict) and "tags" in metadata:
+        tags = reader.words(metadata, "tags")
+        metadata = {name: value for name, value in metadata.items() if name != "tags"}
+    created = reader.created("timestamp", at)
+    updated = reader.time("quickrecal_updated")
     item = {
         "id": id,
-        "content": taking.text("content"),
+        "content": reader.text("content"),
         "embedding": _vector(values.get("embedding"), dimension, remarks),
         "tags": tags,
-        "importance": _share(taking, "quickrecal_score"),
-        "created_at": made,
-        "updated_at": made if changed is None or (made is not None and changed < made) else changed,
-        "accessed_at": taking.time("last_access_time"),
-        "access_count": _count(taking, "access_count"),
+        "importance": _share(reader, "quickrecal_score"),
+        "created_at": created,
+        "updated_at": created if updated is None or (created is not None and updated < created) else updated,
+        "accessed_at": reader.time("last_access_time"),
+        "access_count": _count(reader, "access_count"),
     }
     for name in sorted(values.keys() - _MEMORY):
-        taking.keep(name)
-    return {**item, "metadata": taking.metadata(own)}
+        reader.keep(name)
+    return {**item, "metadata": reader.metadata(metadata)}
 
 
 def assembly_of(values: Mapping[str, Any], id: str, at: datetime | None, remarks: Remarks) -> dict[str, Any]:
-    """The arguments of `assemblies.add`, but for the members, for an assembly's JSON; arguments as of `memory_of`."""
-    taking = Taking(values, remarks)
-    made = taking.made("creation_time", at)
+    """The arguments of `assemblies.add` without members, for the JSON of an assembly; arguments as of `memory_of`."""
+    reader = FieldReader(values, remarks)
+    created = reader.created("creation_time", at)
     item: dict[str, Any] = {
         "id": id,
-        "name": taking.text("name"),
-        "description": taking.text("description"),
-        "tags": taking.words(values, "tags"),
-        "topics": taking.words(values, "topics", ordered=True),
-        "created_at": made,
-        "updated_at": made,
+        "name": reader.text("name"),
+        "description": reader.text("description"),
+        "tags": reader.words(values, "tags"),
+        "topics": reader.words(values, "topics", ordered=True),
+        "created_at": created,
+        "updated_at": created,
     }
-    level = _share(taking, "activation_level")
+    level = _share(reader, "activation_level")
     if level:
-        # Who wrote a level without saying when had it fade from the last time anything was done with it.
+        # Without a time of activation, that system let a level decay from the last access.
         item["activation_level"] = level
-        item["activated_at"] = taking.time("last_activation") or time_of(values.get("last_access_time")) or made
+        item["activated_at"] = reader.time("last_activation") or time_of(values.get("last_access_time")) or created
     else:
-        item["activated_at"] = taking.time("last_activation")
-    item["activation_count"] = _count(taking, "activation_count")
+        item["activated_at"] = reader.time("last_activation")
+    item["activation_count"] = _count(reader, "activation_count")
     for name in sorted(values.keys() - _ASSEMBLY):
-        taking.keep(name)
-    return {**item, "metadata": taking.metadata(values.get("metadata"))}
+        reader.keep(name)
+    return {**item, "metadata": reader.metadata(values.get("metadata"))}
 
 
 def members_of(values: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any] | None], list[object]]:
-    """The members that an assembly names, each with its copy if there is one, and what names none; in order."""
+    """The ids of the members of an assembly in order, each with its copy or None, and the entries without an id."""
     members: dict[str, dict[str, Any] | None] = {}
-    refused: list[object] = []
+    invalid: list[object] = []
     for name in ("memories", "memory_ids"):
-        given = values.get(name)
-        if isinstance(given, dict):
-            given = [{"id": id, **copy} if isinstance(copy, dict) else id for id, copy in given.items()]
-        elif given is None:
-            given = []
-        elif not isinstance(given, list):
-            given = [given]
-        for member in given:
+        entries = values.get(name)
+        if isinstance(entries, dict):
+            entries = [{"id": id, **copy} if isinstance(copy, dict) else id for id, copy in entries.items()]
+        elif not isinstance(entries, list):
+            entries = [] if entries is None else [entries]
+        for member in entries:
             copy = member if isinstance(member, dict) else None
             id = usable_id(member if copy is None else copy.get("id", copy.get("memory_id")))
             if id is None:
-                refused.append(member)
+                invalid.append(member)
             elif members.get(id) is None:
                 members[id] = copy
-    return members, refused
+    return members, invalid
 
 
 def usable_id(value: object) -> str | None:
-    """*value* if it can be an id, else None."""
+    """*value* if it is a valid id, else None."""
     try:
         return check_id(value)
     except InvalidError:
@@ -244,14 +238,14 @@ def usable_id(value: object) -> str | None:
 
 
 def time_of(value: object) -> datetime | None:
-    """The time that *value* names: seconds since 1970, also as text, or ISO 8601, in UTC where it names no zone."""
+    """The time of *value*: seconds since 1970, also as text, or ISO 8601, in UTC without a zone. Else None."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             try:
                 when = datetime.fromisoformat(str(value).strip())
-                return check_time("a time", when if when.tzinfo is not None else when.replace(tzinfo=UTC))
+                return check_time("time", when if when.tzinfo is not None else when.replace(tzinfo=UTC))
             except ValueError:
                 return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -263,18 +257,18 @@ def time_of(value: object) -> datetime | None:
 
 
 def _vector(value: object, dimension: int, remarks: Remarks) -> list[float] | None:
-    """The vector, if it can be one of the store at all; what else its space refuses, the store says."""
+    """The vector if it has numbers of the store's dimension. The store checks the rest."""
     if value is None:
         return None
-    reason = ""
+    problem = ""
     if not isinstance(value, list) or not all(type(x) in (int, float) for x in value):
-        reason = f"it is no list of numbers, but {short_repr(value)}"
+        problem = f"Invalid embedding: expected a list of numbers, found {short_repr(value)}"
     elif len(value) != dimension:
-        reason = f"it has {len(value):,} numbers, and the store's have {dimension:,}"
+        problem = f"Invalid embedding: expected {dimension:,} numbers, found {len(value):,}"
     elif not _finite(value):
-        reason = "it holds NaN or infinity"
-    if reason:
-        remarks.add("left_out", "vector", f"{reason}; {NO_VECTOR}")
+        problem = "Invalid embedding: expected finite numbers, found NaN or infinity"
+    if problem:
+        remarks.add("left_out", "vector", f"{problem}; {NO_VECTOR}")
         return None
     return value  # type: ignore[return-value]
 
@@ -286,48 +280,48 @@ def _finite(value: list[Any]) -> bool:
         return False
 
 
-def _share(taking: Taking, name: str) -> float | None:
-    """A number, clipped to 0 to 1: outside of it, it is kept too."""
-    value = taking.values.get(name)
+def _share(reader: FieldReader, name: str) -> float | None:
+    """A number, clipped to 0 to 1. A clipped number is kept in `metadata.imported`, too."""
+    value = reader.values.get(name)
     if value is None:
         return None
     if type(value) not in (int, float) or math.isnan(value):
-        taking.keep(name, f"is no number, but {short_repr(value)}")
+        reader.keep(name, f"expected a number, found {short_repr(value)}")
         return None
     if not 0 <= value <= 1:
-        taking.kept[name] = value
+        reader.unmapped[name] = value
     return float(min(1, max(0, value)))
 
 
-def _count(taking: Taking, name: str) -> int | None:
-    value = taking.values.get(name)
+def _count(reader: FieldReader, name: str) -> int | None:
+    value = reader.values.get(name)
     if value is None:
         return None
     if type(value) is float and value.is_integer():
         value = int(value)
-    if type(value) is not int or not 0 <= value <= _MOST_COUNT:
-        taking.keep(name, f"is no count, but {short_repr(value)}")
+    if type(value) is not int or not 0 <= value <= _MAX_COUNT:
+        reader.keep(name, f"expected a whole number of 0 or more, found {short_repr(value)}")
         return None
     return value
 
 
-def _fit(value: Any, depth: int) -> tuple[Any, bool]:
-    """*value* as metadata can hold it, and whether that differs."""
+def _storable(value: Any, depth: int) -> tuple[Any, bool]:
+    """*value* as metadata can store it, and whether that differs."""
     if isinstance(value, str):
-        text = _UNFIT_IN_JSON.sub("\ufffd", value)
+        text = _NOT_IN_JSON.sub("\ufffd", value)
         return text, text != value
     if type(value) is float and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity", True
     if type(value) is int and value not in _INT64:
         return str(value), True
-    if depth > _DEEPEST or not isinstance(value, dict | list):
+    if depth > _MAX_DEPTH or not isinstance(value, dict | list):
         return value, False
     if isinstance(value, list):
-        pairs = [_fit(item, depth + 1) for item in value]
-        return [item for item, _ in pairs], any(bent for _, bent in pairs)
-    fit, bent = {}, False
+        pairs = [_storable(item, depth + 1) for item in value]
+        return [item for item, _ in pairs], any(differs for _, differs in pairs)
+    document, differs = {}, False
     for key, item in value.items():
-        name, odd = _fit(key, depth)
-        fit[name], other = _fit(item, depth + 1)
-        bent = bent or odd or other
-    return fit, bent
+        name, key_differs = _storable(key, depth)
+        document[name], item_differs = _storable(item, depth + 1)
+        differs = differs or key_differs or item_differs
+    return document, differs

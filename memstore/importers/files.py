@@ -1,7 +1,7 @@
-"""The folder as it lies on the disk: its index, its files in order, and the JSON in each.
+"""The files of the folder: its index, its JSON files in order, and their contents.
 
-Nothing that a file holds raises: what cannot be read is a remark. Names and ids stay in memory; what files hold does
-not, but for the index.
+The content of a file never raises an error: an unreadable file gets a remark. Names, ids and the index stay in memory,
+the contents of the files do not.
 """
 
 import json
@@ -20,14 +20,14 @@ from memstore.models.records import RecordKind
 
 INDEX = "memory_index.json"
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""Of one file of the folder: JSON of the longest text a memory can have, with room for a vector."""
+"""The largest file that is read. It exceeds the JSON of the longest text of a memory and a vector."""
 
 FOLDERS: dict[RecordKind, str] = {"memory": "memories", "assembly": "assemblies"}
 _DERIVED = re.compile(r"faiss|mapping|\.index$|\.npy$", re.IGNORECASE)
 
 
-class Named(NamedTuple):
-    """What the index says of a record."""
+class IndexEntry(NamedTuple):
+    """An entry of the index: the kind, id, file and time of a record."""
 
     kind: RecordKind
     id: str
@@ -37,14 +37,14 @@ class Named(NamedTuple):
 
 @dataclass(slots=True)
 class Source:
-    """A file that holds a record, or should.
+    """A JSON file in one of the two folders.
 
     Attributes:
-        kind: what it holds.
-        name: of the file.
-        size: of the file, in bytes.
-        values: its JSON; None where it cannot be read, which the remarks then say.
-        remarks: what there is to say of it.
+        kind: the kind of its record.
+        name: the name of the file.
+        size: the size of the file in bytes.
+        values: its JSON; None if it cannot be read, with a remark.
+        remarks: the remarks on it.
     """
 
     kind: RecordKind
@@ -56,50 +56,52 @@ class Source:
 
 @dataclass(slots=True)
 class Folder:
-    """A folder, looked through: which files there are, and what its index names.
+    """The names of the files of a folder, and its index.
 
     Attributes:
-        path: where it is.
-        files: the names of the files that should hold a record, those that the index names first, then by name.
-        named: what the index names, by kind and file.
-        remarks: what is in the folder and is not read, and what is wrong with its index.
+        path: the path of the folder.
+        files: the names of the JSON files: first those in the index, each part sorted by name.
+        index: the entries of the index, by kind and file.
+        remarks: the remarks on other files and on the index.
     """
 
     path: Path
     files: dict[RecordKind, list[str]] = field(default_factory=dict)
-    named: dict[tuple[RecordKind, str], list[Named]] = field(default_factory=dict)
+    index: dict[tuple[RecordKind, str], list[IndexEntry]] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
     def sources(self, kind: RecordKind) -> Iterator[Source]:
-        """The files of one kind, each read when it is asked for."""
+        """The files of one kind. Each is read when the iterator reaches it."""
         for name in self.files[kind]:
             place = f"{FOLDERS[kind]}/{name}"
             remarks = Remarks(place)
-            named = self.indexed(kind, name)
-            remarks.id = named[0].id if len(named) == 1 else None
-            found, size = _read(self.path / FOLDERS[kind] / name)
-            if isinstance(found, str):
-                remarks.add("left_out", kind, found)
-            yield Source(kind, name, size, None if isinstance(found, str) else found, remarks)
+            entries = self.entries(kind, name)
+            remarks.id = entries[0].id if len(entries) == 1 else None
+            values, size = _read(self.path / FOLDERS[kind] / name)
+            if isinstance(values, str):
+                remarks.add("left_out", kind, values)
+            yield Source(kind, name, size, None if isinstance(values, str) else values, remarks)
 
-    def indexed(self, kind: RecordKind, name: str) -> list[Named]:
-        """What the index names in a file."""
-        return self.named.get((kind, name), [])
+    def entries(self, kind: RecordKind, name: str) -> list[IndexEntry]:
+        """The entries of the index for a file."""
+        return self.index.get((kind, name), [])
 
 
-def look_through(path: str | os.PathLike[str]) -> Folder:
-    """The folder at *path*. Raises `InvalidError` where there is none, or none of this kind."""
+def scan_folder(path: str | os.PathLike[str]) -> Folder:
+    """The folder at *path*. Raises `InvalidError` if it does not exist or has another layout."""
     folder = Folder(Path(path_text(path)))
     if not folder.path.is_dir():
-        raise InvalidError(f"there is no folder {str(folder.path)!r} to import")
+        raise InvalidError(f"Folder {str(folder.path)!r} does not exist: give the path of the folder to import")
     if not any((folder.path / name).exists() for name in (INDEX, *FOLDERS.values())):
-        raise InvalidError(f"{str(folder.path)!r} holds neither {INDEX} nor memories/ nor assemblies/: give the folder")
+        raise InvalidError(
+            f"Invalid folder {str(folder.path)!r}: expected {INDEX}, memories/ or assemblies/ in it, found none of them"
+        )
     _read_entries(folder)
-    known = {INDEX, *FOLDERS.values()}
+    used = {INDEX, *FOLDERS.values()}
     for entry in sorted(folder.path.iterdir()):
-        if entry.name not in known:
+        if entry.name not in used:
             derived = _DERIVED.search(entry.name)
-            reason = "an index of vectors: the store makes its own" if derived else "no part of what is imported"
+            reason = "a vector index: the store builds its own" if derived else "not part of the import"
             _remark(folder, "ignored", entry.name, reason)
     for kind, name in FOLDERS.items():
         folder.files[kind] = _names(folder, kind, folder.path / name)
@@ -107,13 +109,13 @@ def look_through(path: str | os.PathLike[str]) -> Folder:
 
 
 def vector_sizes(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """The lengths of the vectors of the memories in a folder, each with how many have it; the most frequent first."""
+    """The dimensions of the vectors of the memories in a folder with their counts, the most frequent first."""
     sizes: Counter[int] = Counter()
-    for source in look_through(path).sources("memory"):
+    for source in scan_folder(path).sources("memory"):
         vector = (source.values or {}).get("embedding")
         if isinstance(vector, list) and vector:
             sizes[len(vector)] += 1
-    return sorted(sizes.items(), key=lambda found: (-found[1], -found[0]))
+    return sorted(sizes.items(), key=lambda size_count: (-size_count[1], -size_count[0]))
 
 
 def _names(folder: Folder, kind: RecordKind, path: Path) -> list[str]:
@@ -122,67 +124,67 @@ def _names(folder: Folder, kind: RecordKind, path: Path) -> list[str]:
     names = []
     for entry in sorted(path.iterdir()):
         if entry.suffix.lower() != ".json":
-            _remark(folder, "left_out", f"{path.name}/{entry.name}", "its name does not end in .json")
+            _remark(folder, "left_out", f"{path.name}/{entry.name}", "the name does not end in .json")
         elif not entry.is_file():
-            _remark(folder, "left_out", f"{path.name}/{entry.name}", "it is no file")
+            _remark(folder, "left_out", f"{path.name}/{entry.name}", "it is not a file")
         else:
             names.append(entry.name)
-    return sorted(names, key=lambda name: ((kind, name) not in folder.named, name))
+    return sorted(names, key=lambda name: ((kind, name) not in folder.index, name))
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | str, int]:
-    """The object in a file, or why there is none; and how many bytes the file has."""
+    """The JSON object of a file, or the reason why there is none; and the number of bytes read."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            return f"it has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read", 0
+            return f"the file is too large: expected at most {MAX_FILE_BYTES:,} bytes, found {size:,}", 0
         data = path.read_bytes()
     except OSError as error:
-        return f"it cannot be read: {error.strerror or error}", 0
+        return f"cannot read the file: {error.strerror or error}", 0
     return _parsed(data), len(data)
 
 
 def _parsed(data: bytes) -> dict[str, Any] | str:
     if not data.strip():
-        return "it is empty"
+        return "the file is empty"
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        return f"it is not UTF-8: {error.reason} at byte {error.start:,}"
+        return f"the file is not UTF-8: {error.reason} at byte {error.start:,}"
     except (ValueError, RecursionError) as error:
-        return f"it is not JSON: {error}"
-    return value if isinstance(value, dict) else f"it holds no JSON object but {type(value).__name__}"
+        return f"the file is not JSON: {error}"
+    return value if isinstance(value, dict) else f"expected a JSON object, found {type(value).__name__}"
 
 
 def _read_entries(folder: Folder) -> None:
     if not (folder.path / INDEX).exists():
-        _remark(folder, "mended", INDEX, "there is none: files say themselves what they hold")
+        _remark(folder, "mended", INDEX, "the file does not exist: ids and kinds are taken from the other files")
         return
-    found, _ = _read(folder.path / INDEX)
-    if isinstance(found, str):
-        _remark(folder, "left_out", INDEX, f"{found}; files say themselves what they hold")
+    values, _ = _read(folder.path / INDEX)
+    if isinstance(values, str):
+        _remark(folder, "left_out", INDEX, f"{values}. Ids and kinds are taken from the other files")
         return
-    for id, entry in found.items():
-        named = _named(id, entry)
-        if named is None:
-            reason = f"it is {short_repr(entry)}, which names no file"
+    for id, value in values.items():
+        entry = _index_entry(id, value)
+        if entry is None:
+            reason = f"expected an entry with the path of a file, found {short_repr(value)}"
             folder.remarks.append(Remark(outcome="left_out", what="index entry", place=INDEX, id=id, reason=reason))
         else:
-            folder.named.setdefault((named.kind, named.file), []).append(named)
+            folder.index.setdefault((entry.kind, entry.file), []).append(entry)
 
 
-def _named(id: str, entry: object) -> Named | None:
-    """An entry of the index. Its path may be that of another machine: the name of the file is what counts."""
-    if isinstance(entry, str):
-        entry = {"path": entry}
-    if not isinstance(entry, dict):
+def _index_entry(id: str, value: object) -> IndexEntry | None:
+    """An entry of the index. Only the file name of its path is used: the path can be of another machine."""
+    if isinstance(value, str):
+        value = {"path": value}
+    if not isinstance(value, dict):
         return None
-    said = entry.get("path")
-    parts = re.split(r"[\\/]", said) if isinstance(said, str) and said else [f"{id}.json"]
+    path = value.get("path")
+    parts = re.split(r"[\\/]", path) if isinstance(path, str) and path else [f"{id}.json"]
     kind: RecordKind = "memory"
-    if "assembl" in str(entry.get("type", "")).lower() or FOLDERS["assembly"] in parts[:-1]:
+    if "assembl" in str(value.get("type", "")).lower() or FOLDERS["assembly"] in parts[:-1]:
         kind = "assembly"
-    return Named(kind, id, parts[-1].replace(":", "-"), entry.get("timestamp"))
+    return IndexEntry(kind, id, parts[-1].replace(":", "-"), value.get("timestamp"))
 
 
 def _remark(folder: Folder, outcome: Literal["left_out", "mended", "ignored"], place: str, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What an import says it did: counts, and a remark for everything that is not as it was in the folder."""
+"""The report of an import: counts, and a remark for every difference between the folder and the store."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,15 +9,15 @@ What = Literal["memory", "assembly", "member", "vector", "field", "copy", "index
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """One thing in the folder that is not in the store as it was.
+    """One difference between the folder and the store.
 
     Attributes:
-        outcome: `"left_out"`: it is not in the store. `"mended"`: it is, but not as it was. `"ignored"`: it is no part
-            of what is imported.
-        what: what it is about.
-        place: the file, by its path in the folder, with `/`.
-        id: of the memory, assembly or member; None where it is not known.
-        reason: why.
+        outcome: `"left_out"`: it is not in the store. `"mended"`: it is in the store with changes. `"ignored"`: the
+            import does not use it.
+        what: the kind of thing.
+        place: the path of the file in the folder, with `/`.
+        id: of the memory, assembly or member; None if unknown.
+        reason: the cause.
     """
 
     outcome: Outcome
@@ -29,22 +29,22 @@ class Remark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderReport:
-    """What an import did. Every file it met is counted once.
+    """The counts and remarks of an import. Every file is counted once.
 
     `memory_files` are `memories` less `rescued`, `memories_present`, and the memories left out; `assembly_files` are
     `assemblies`, `assemblies_present`, and the assemblies left out.
 
     Attributes:
-        memory_files: files in `memories/` that should hold one.
-        assembly_files: files in `assemblies/` that should hold one.
+        memory_files: JSON files in `memories/`.
+        assembly_files: JSON files in `assemblies/`.
         memories: memories stored.
         assemblies: assemblies stored.
         members: memberships stored.
-        rescued: of `memories`, those that only an assembly's copy held.
-        memories_present: memories that were in the store already, and were not touched.
-        assemblies_present: assemblies that were, likewise.
-        unindexed: files that the folder's index did not name; they are taken like the others.
-        remarks: everything that is not as it was, in the order in which it was met.
+        rescued: those of `memories` that were only in a copy in an assembly.
+        memories_present: memories that were in the store before, and were not changed.
+        assemblies_present: the same of assemblies.
+        unindexed: files that the index of the folder does not name. They are imported like the others.
+        remarks: the differences, in the order of the import.
     """
 
     memory_files: int
@@ -60,19 +60,19 @@ class FolderReport:
 
     @property
     def left_out(self) -> tuple[Remark, ...]:
-        """What is not in the store; empty when everything is."""
+        """The remarks on what is not in the store."""
         return tuple(remark for remark in self.remarks if remark.outcome == "left_out")
 
 
 class Remarks:
-    """The remarks of one file, as they are made."""
+    """Collects the remarks on one file. *id* is the id of its record, once known."""
 
     def __init__(self, place: str) -> None:
         self.place = place
         self.id: str | None = None
-        self.made: list[Remark] = []
+        self.entries: list[Remark] = []
 
     def add(self, outcome: Outcome, what: What, reason: str, *, id: str | None = None) -> None:
-        """Note one thing, about *id* or else about the record that the file holds."""
-        told = self.id if id is None else id
-        self.made.append(Remark(outcome=outcome, what=what, place=self.place, id=told, reason=reason))
+        """Add a remark on *id*, or else on the record of the file."""
+        id = self.id if id is None else id
+        self.entries.append(Remark(outcome=outcome, what=what, place=self.place, id=id, reason=reason))

@@ -143,7 +143,7 @@ def test_a_handler_of_the_host_stays_where_it_was():
     root, host_handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(host_handler)
     try:
-        with wordllama._logging_kept():
+        with wordllama._unchanged_logging():
             root.addHandler(logging.StreamHandler())
             root.setLevel(logging.INFO)
         assert host_handler in root.handlers

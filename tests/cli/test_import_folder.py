@@ -454,7 +454,7 @@ def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_l
     path, file = faulty(tmp_path / "folder"), tmp_path / "store.db"
     done = command(path, "--file", file)
     assert done.exit_code == 3, done.output
-    for line in ("memories/latin.json", "it is not UTF-8", "14 stored, 0 already present", "left out: 19 items"):
+    for line in ("memories/latin.json", "the file is not UTF-8", "14 stored, 0 already present", "left out: 19 items"):
         assert line in done.stdout
     again = command(path, "--file", file, "--json")
     assert again.exit_code == 3
@@ -462,9 +462,7 @@ def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_l
     assert told["memories"] == 0
     assert told["memories_present"] == 13
     assert told["memory_files"] == 20
-    assert {"what": "file", "place": "notes.txt", "id": None, "reason": "no part of what is imported"} in told[
-        "ignored"
-    ]
+    assert {"what": "file", "place": "notes.txt", "id": None, "reason": "not part of the import"} in told["ignored"]
     assert {entry["id"] for entry in told["left_out"]} >= {"nan", "wide", "gone", "mem:1"}
     assert all(set(entry) == {"what", "place", "id", "reason"} for entry in told["left_out"] + told["mended"])
 

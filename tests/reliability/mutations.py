@@ -91,7 +91,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         name="absent_members",
         promise="An import of a folder names every member that it leaves out.",
         file="memstore/importers/folder.py",
-        old='remarks.add("left_out", "member", "there is no such memory", id=id)',
+        old='remarks.add("left_out", "member", "the memory does not exist", id=id)',
         new="pass",
         tests=("tests/cli/test_import_folder.py",),
     ),
