@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["left_out", "mended", "ignored"]
+RemarkOutcome = Literal["left_out", "mended", "ignored"]
 What = Literal["memory", "assembly", "member", "vector", "field", "copy", "index entry", "file"]
 
 
@@ -20,7 +20,7 @@ class Remark:
         reason: the cause.
     """
 
-    outcome: Outcome
+    outcome: RemarkOutcome
     what: What
     place: str
     id: str | None
@@ -72,7 +72,7 @@ class Remarks:
         self.id: str | None = None
         self.entries: list[Remark] = []
 
-    def add(self, outcome: Outcome, what: What, reason: str, *, id: str | None = None) -> None:
+    def add(self, outcome: RemarkOutcome, what: What, reason: str, *, id: str | None = None) -> None:
         """Add a remark on *id*, or else on the record of the file."""
         id = self.id if id is None else id
         self.entries.append(Remark(outcome=outcome, what=what, place=self.place, id=id, reason=reason))

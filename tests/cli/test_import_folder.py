@@ -27,17 +27,17 @@ from tests.support.folders import DIMENSION, assembly, faulty, file_name, memory
 WHEN = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 
-def told(report: FolderReport, outcome: str) -> set[tuple[str, str, str | None]]:
+def remarks_of(report: FolderReport, outcome: str) -> set[tuple[str, str, str | None]]:
     """What, where and whose: the remarks of one outcome."""
     return {(r.what, r.place, r.id) for r in report.remarks if r.outcome == outcome}
 
 
 async def everything(store: Store) -> list[object]:
     """All records of a store, with the members of its assemblies."""
-    found: list[object] = [m async for m in store.memories.list(recursive=True)]
+    rows: list[object] = [m async for m in store.memories.list(recursive=True)]
     async for group in store.assemblies.list(recursive=True):
-        found += [group, [id async for id in store.assemblies.members(group.id)]]
-    return found
+        rows += [group, [id async for id in store.assemblies.members(group.id)]]
+    return rows
 
 
 async def test_every_field_goes_where_the_page_says(tmp_path: Path) -> None:
@@ -68,16 +68,17 @@ async def test_every_field_goes_where_the_page_says(tmp_path: Path) -> None:
         np.testing.assert_allclose(group.composite, np.array([0.5, 0.25, -1, 0.125]) / np.sqrt(1.328125), atol=1e-6)
         assert (group.activation_level, group.activation_count) == (0.25, 2)
         assert group.activated_at == datetime(2023, 11, 15, tzinfo=UTC), "when it was last used: nobody said more"
-        left = {"assembly_id", "name", "description", "creation_time", "memory_ids", "composite_embedding"}
-        left |= {"activation_level", "activation_count"}
-        given = assembly("asm:1")
-        kept = {k: v for k, v in given.items() if v is not None and k not in left | {"tags", "topics"}}
-        assert group.metadata == {"imported": kept}
+        mapped = {"assembly_id", "name", "description", "creation_time", "memory_ids", "composite_embedding"}
+        mapped |= {"activation_level", "activation_count"}
+        unmapped = {
+            k: v for k, v in assembly("asm:1").items() if v is not None and k not in mapped | {"tags", "topics"}
+        }
+        assert group.metadata == {"imported": unmapped}
         assert await store.check() == []
 
 
 @pytest.mark.parametrize(
-    ("fields", "level", "at", "kept"),
+    ("fields", "level", "at", "imported"),
     [
         ({"last_activation": 1_700_000_000.0}, 0.25, WHEN, {}),
         ({"activation_level": 1.5, "last_activation": "2023-11-14T22:13:20Z"}, 1.0, WHEN, {"activation_level": 1.5}),
@@ -87,21 +88,21 @@ async def test_every_field_goes_where_the_page_says(tmp_path: Path) -> None:
     ],
 )
 async def test_how_active_an_assembly_was_comes_in(
-    tmp_path: Path, fields: dict[str, Any], level: float, at: datetime | None, kept: dict[str, Any]
+    tmp_path: Path, fields: dict[str, Any], level: float, at: datetime | None, imported: dict[str, Any]
 ) -> None:
     folder = write(tmp_path / "folder", [], [assembly("asm:1", **fields)])
     async with temporary_store(dimension=DIMENSION) as store:
         await import_folder(store, folder)
         group = await store.assemblies.get("asm:1")
     assert (group.activation_level, group.activated_at) == (level, at)
-    named = {name: value for name, value in group.metadata["imported"].items() if name == "activation_level"}
-    assert named == kept
+    level_only = {name: value for name, value in group.metadata["imported"].items() if name == "activation_level"}
+    assert level_only == imported
 
 
 async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:
     async with temporary_store(dimension=DIMENSION) as store:
         report = await import_folder(store, faulty(tmp_path / "folder"))
-        assert told(report, "left_out") == {
+        assert remarks_of(report, "left_out") == {
             ("index entry", "memory_index.json", "nothing"),
             ("index entry", "memory_index.json", "gone"),
             ("index entry", "memory_index.json", "shared"),
@@ -122,8 +123,8 @@ async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:
             ("member", "assemblies/asm-copies.json", "broken"),
             ("member", "assemblies/asm-copies.json", "asm:copies"),
         }
-        assert {(r.what, r.place, r.id) for r in report.left_out} == told(report, "left_out")
-        assert told(report, "mended") == {
+        assert {(r.what, r.place, r.id) for r in report.left_out} == remarks_of(report, "left_out")
+        assert remarks_of(report, "mended") == {
             ("field", "memories/no-time.json", "no-time"),
             ("field", "memories/odd-metadata.json", "odd-metadata"),
             ("field", "memories/odd-tags.json", "odd-tags"),
@@ -132,7 +133,7 @@ async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:
             ("memory", "assemblies/asm-copies.json", "only-a-copy"),
             ("copy", "assemblies/asm-copies.json", "mem:1"),
         }
-        assert told(report, "ignored") == {
+        assert remarks_of(report, "ignored") == {
             ("file", "faiss_index.bin", None),
             ("file", "id_to_index_mapping.json", None),
             ("file", "notes.txt", None),
@@ -145,29 +146,29 @@ async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:
 async def test_what_is_taken_of_a_faulty_record_is_right(tmp_path: Path) -> None:
     async with temporary_store(dimension=DIMENSION) as store:
         await import_folder(store, faulty(tmp_path / "folder"))
-        found = {m.id: m async for m in store.memories.list()}
-        assert found["mem:1"].content == "the text of mem:1"
-        assert found["string-time"].created_at == WHEN.replace(microsecond=250_000)
-        assert found["string-time"].accessed_at == WHEN.replace(microsecond=500_000)
-        assert found["no-time"].created_at == WHEN  # the index's
-        assert found["no-time"].metadata["imported"] == {"timestamp": "yesterday"}
-        assert found["unknown-key"].metadata["imported"] == {
+        memories = {m.id: m async for m in store.memories.list()}
+        assert memories["mem:1"].content == "the text of mem:1"
+        assert memories["string-time"].created_at == WHEN.replace(microsecond=250_000)
+        assert memories["string-time"].accessed_at == WHEN.replace(microsecond=500_000)
+        assert memories["no-time"].created_at == WHEN  # the index's
+        assert memories["no-time"].metadata["imported"] == {"timestamp": "yesterday"}
+        assert memories["unknown-key"].metadata["imported"] == {
             "favourite": {"colour": "green"},
             "hyperbolic_embedding": [0.1, 0.2],
         }
-        assert all(found[id].embedding is None for id in ("nan", "wide", "zero"))
-        assert found["beyond"].importance == 1.0
-        assert found["beyond"].metadata["imported"] == {"quickrecal_score": 1.5}
-        assert found["odd-tags"].tags == {"good"}
-        assert found["odd-tags"].metadata["imported"] == {"tags": ["good", 7, ""]}
-        assert found["odd-metadata"].metadata == {
+        assert all(memories[id].embedding is None for id in ("nan", "wide", "zero"))
+        assert memories["beyond"].importance == 1.0
+        assert memories["beyond"].metadata["imported"] == {"quickrecal_score": 1.5}
+        assert memories["odd-tags"].tags == {"good"}
+        assert memories["odd-tags"].metadata["imported"] == {"tags": ["good", 7, ""]}
+        assert memories["odd-metadata"].metadata == {
             "score": "NaN",
             "limit": "Infinity",
             "big": str(2**70),
             "imported": {"metadata": {"imported": "mine"}},
         }
-        assert found["surrogate"].content == "half \ufffd of one"
-        assert found["only-a-copy"].embedding is not None
+        assert memories["surrogate"].content == "half \ufffd of one"
+        assert memories["only-a-copy"].embedding is not None
         assert [id async for id in store.assemblies.members("asm:copies")] == ["mem:1", "only-a-copy"]
         assert (await store.assemblies.get("empty-asm")).topics == ("one",)
 
@@ -253,17 +254,17 @@ async def test_an_import_that_was_stopped_is_whole_to_its_last_transaction_and_g
 ) -> None:
     monkeypatch.setattr(folder, "CHUNK", 3)
     path = write(tmp_path / "folder", [memory(f"m{i}") for i in range(8)], [assembly("g", memory_ids=["m0", "m7"])])
-    seen: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
 
     def stop(done: int, total: int) -> None:
-        seen.append((done, total))
+        progress.append((done, total))
         if done == 6:
             raise KeyboardInterrupt
 
     async with temporary_store(dimension=DIMENSION) as store:
         with pytest.raises(KeyboardInterrupt):
             await import_folder(store, path, on_progress=stop)
-        assert seen == [(3, 9), (6, 9)]
+        assert progress == [(3, 9), (6, 9)]
         assert await store.memories.count() == 6
         report = await import_folder(store, path)
         assert (report.memories_present, report.memories, report.members) == (6, 2, 2)
@@ -293,10 +294,10 @@ async def test_a_folder_without_an_index_is_taken_by_its_files(tmp_path: Path) -
     async with temporary_store(dimension=DIMENSION) as store:
         report = await import_folder(store, path)
         assert (report.memories, report.unindexed, report.left_out) == (1, 1, ())
-        assert told(report, "mended") == {("file", "memory_index.json", None)}
+        assert remarks_of(report, "mended") == {("file", "memory_index.json", None)}
         (path / "memory_index.json").write_bytes(b"\xff")
         report = await import_folder(store, path)
-        assert told(report, "left_out") == {("file", "memory_index.json", None)}
+        assert remarks_of(report, "left_out") == {("file", "memory_index.json", None)}
 
 
 async def test_a_file_that_cannot_be_read_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +309,7 @@ async def test_a_file_that_cannot_be_read_is_left_out(tmp_path: Path, monkeypatc
 
     async with temporary_store(dimension=DIMENSION) as store:
         report = await import_folder(store, path, on_progress=lose)
-        assert told(report, "left_out") == {("memory", "memories/b.json", "b")}
+        assert remarks_of(report, "left_out") == {("memory", "memories/b.json", "b")}
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
@@ -458,13 +459,13 @@ def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_l
         assert line in done.stdout
     again = command(path, "--file", file, "--json")
     assert again.exit_code == 3
-    told = json.loads(again.stdout)
-    assert told["memories"] == 0
-    assert told["memories_present"] == 13
-    assert told["memory_files"] == 20
-    assert {"what": "file", "place": "notes.txt", "id": None, "reason": "not part of the import"} in told["ignored"]
-    assert {entry["id"] for entry in told["left_out"]} >= {"nan", "wide", "gone", "mem:1"}
-    assert all(set(entry) == {"what", "place", "id", "reason"} for entry in told["left_out"] + told["mended"])
+    summary = json.loads(again.stdout)
+    assert summary["memories"] == 0
+    assert summary["memories_present"] == 13
+    assert summary["memory_files"] == 20
+    assert {"what": "file", "place": "notes.txt", "id": None, "reason": "not part of the import"} in summary["ignored"]
+    assert {entry["id"] for entry in summary["left_out"]} >= {"nan", "wide", "gone", "mem:1"}
+    assert all(set(entry) == {"what", "place", "id", "reason"} for entry in summary["left_out"] + summary["mended"])
 
     async def stats() -> memstore.models.Stats:
         async with memstore.open(file) as store:
