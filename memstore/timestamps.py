@@ -1,14 +1,14 @@
 """Times: aware UTC datetimes in records, integer microseconds in the file."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-
-def now() -> datetime:
-    """The current time: aware, UTC, whole microseconds."""
-    return datetime.now(UTC)
+now: Callable[[], datetime] = partial(datetime.now, UTC)
+"""The current time: aware, UTC, whole microseconds."""
 
 
 def to_micros(time: datetime) -> int:

@@ -1,4 +1,7 @@
-"""Translates errors of the SQLite driver into memstore errors. The only module that does."""
+"""Translates errors of the SQLite driver into memstore errors. The only module that does.
+
+A path that every write or search takes catches `DRIVER_ERRORS` itself; elsewhere `translated` is shorter to write.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +15,9 @@ _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT
 _DAMAGED_CELLS = ("Could not decode to UTF-8", "malformed JSON")
 """Messages about damaged text, which have no error code of their own."""
 
+DRIVER_ERRORS = (sqlite3.Error, UnicodeDecodeError, DBAPIError)
+"""What `translate` takes: errors of SQLite, also those that SQLAlchemy wrapped, and text that Python cannot decode."""
+
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _ADVICE = {
     sqlite3.SQLITE_FULL: "The disk is full: free some space and try again",
@@ -24,8 +30,12 @@ _ADVICE = {
 }
 
 
-def translate(error: sqlite3.Error) -> MemstoreError:
-    """The memstore error for SQLite's *error*."""
+def translate(error: Exception) -> MemstoreError:
+    """The memstore error for *error*, one of `DRIVER_ERRORS`."""
+    if isinstance(error, UnicodeDecodeError):
+        return DamagedError(f"The database file is damaged (its schema is not valid UTF-8: {error}): restore a backup")
+    if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+        error = error.orig
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest only refines it
     if code in _BUSY:
         return BusyError(
@@ -37,21 +47,10 @@ def translate(error: sqlite3.Error) -> MemstoreError:
     return StorageError(f"{_ADVICE.get(code, 'SQLite refused the statement')} ({name}: {error})")
 
 
-def undecodable(error: UnicodeDecodeError) -> DamagedError:
-    """The memstore error for a schema that Python cannot decode."""
-    return DamagedError(f"The database file is damaged (its schema is not valid UTF-8: {error}): restore a backup")
-
-
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate errors of SQLite, also those that SQLAlchemy wrapped; let every other error pass."""
+    """Translate `DRIVER_ERRORS`; let every other error pass."""
     try:
         yield
-    except sqlite3.Error as error:
+    except DRIVER_ERRORS as error:
         raise translate(error) from error
-    except UnicodeDecodeError as error:
-        raise undecodable(error) from error
-    except DBAPIError as error:
-        if isinstance(error.orig, sqlite3.Error):
-            raise translate(error.orig) from error
-        raise

@@ -11,7 +11,7 @@ import stat
 from contextlib import closing
 from pathlib import Path
 
-from memstore.database.driver_errors import translate, undecodable
+from memstore.database.driver_errors import translate
 from memstore.database.engine import uri
 from memstore.database.sqlite import sqlite3
 from memstore.errors import (
@@ -66,7 +66,7 @@ def inspect(path: str) -> str | None:
             ) from error
         raise translate(error) from error
     except UnicodeDecodeError as error:
-        raise undecodable(error) from error
+        raise translate(error) from error
 
 
 def _size(file: Path) -> int | None:

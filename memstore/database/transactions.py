@@ -11,72 +11,55 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from operator import attrgetter
+from typing import Any
 
 from sqlalchemy import Connection
 
-from memstore.database.driver_errors import translate, translated
+from memstore.database.driver_errors import DRIVER_ERRORS, translate, translated
 from memstore.database.sqlite import sqlite3
 from memstore.errors import BusyError, CommitUnknownError, TransactionError
 
 ROLLED_BACK = "SQLite rolled this transaction back after a failure: nothing of it was stored. Start it again"
 _POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks for a cancellation
-_CACHE_BYTES = 1 << 28  # limit of `TransactionCache`: memory that an open transaction uses
+_CACHE_BYTES = 1 << 28  # limit of the transaction cache: memory that an open transaction uses
+_CACHE = "memstore_transaction_cache"  # key of `Connection.info`
 
-T = TypeVar("T")
+raw: Callable[[Connection], sqlite3.Connection] = attrgetter("connection.dbapi_connection")
+"""The SQLite connection under a connection, for statements that need no compiling by SQLAlchemy."""
+
+in_write: Callable[[Connection], bool] = attrgetter("connection.dbapi_connection.in_transaction")
+"""Whether a transaction is open."""
 
 
-def raw(connection: Connection) -> sqlite3.Connection:
-    """The SQLite connection under *connection*, for statements that need no compiling by SQLAlchemy."""
-    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
+def cache_item(connection: Connection, item: object, size: int) -> None:
+    """Keep *item*, of *size* bytes, for the after-commit callback of the transaction, which need not read it again.
 
-
-class TransactionCache:
-    """Items that the writes of a transaction keep for its after-commit callback, which need not read them again.
-
-    Any item may be missing. BEGIN empties the cache, and so does every rollback of the transaction or of a savepoint,
-    because an item does not say in which savepoint it was added.
+    Any item may be missing: the cache is emptied where it would exceed its limit, by BEGIN, and by every rollback of
+    the transaction or of a savepoint, because an item does not say in which savepoint it was added.
     """
-
-    def __init__(self) -> None:
-        self._items: list[object] = []
-        self._bytes = 0
-
-    def add(self, item: object, size: int) -> None:
-        """Add *item* of *size* bytes; first empty the cache if it would exceed its limit."""
-        if self._bytes + size > _CACHE_BYTES:
-            self.clear()
-        self._items.append(item)
-        self._bytes += size
-
-    def take(self, kind: type[T]) -> list[T]:
-        """The items of one *kind*, in the order in which they were added. The cache is then empty."""
-        items = [item for item in self._items if isinstance(item, kind)]
-        self.clear()
-        return items
-
-    def clear(self) -> None:
-        """Remove every item."""
-        self._items, self._bytes = [], 0
+    items, total = connection.info.get(_CACHE, ([], 0))
+    if total + size > _CACHE_BYTES:
+        items, total = [], 0
+    items.append(item)
+    connection.info[_CACHE] = items, total + size
 
 
-def transaction_cache(connection: Connection) -> TransactionCache:
-    """The cache of the transaction of *connection*."""
-    info = connection.info
-    if TransactionCache not in info:
-        info[TransactionCache] = TransactionCache()
-    return cast("TransactionCache", info[TransactionCache])
+def take_cached(connection: Connection) -> list[Any]:
+    """The items of the transaction cache, in the order in which they were added. The cache is then empty."""
+    items: list[Any] = connection.info.pop(_CACHE, ([], 0))[0]
+    return items
 
 
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
     """One read transaction: every statement in it reads the same snapshot of the file."""
     base = raw(connection)
-    with translated():
-        base.execute("BEGIN")
     try:
-        with translated():
-            yield
+        base.execute("BEGIN")
+        yield
+    except DRIVER_ERRORS as error:
+        raise translate(error) from error
     finally:
         if base.in_transaction:
             base.execute("ROLLBACK")
@@ -89,14 +72,14 @@ def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bo
     while True:
         remaining = deadline - time.monotonic()
         try:
-            with translated():
-                base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(remaining, _POLL_INTERVAL)) * 1000)}")
-                base.execute("BEGIN IMMEDIATE")
-            transaction_cache(connection).clear()
+            base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(remaining, _POLL_INTERVAL)) * 1000)}")
+            base.execute("BEGIN IMMEDIATE")
+            connection.info.pop(_CACHE, None)
             return
-        except BusyError:
-            if remaining <= _POLL_INTERVAL or not is_pending():
-                raise
+        except DRIVER_ERRORS as error:
+            failure = translate(error)
+            if not isinstance(failure, BusyError) or remaining <= _POLL_INTERVAL or not is_pending():
+                raise failure from error
 
 
 @contextmanager
@@ -130,7 +113,7 @@ def end_savepoint(connection: Connection, name: str) -> None:
 def undo_savepoint(connection: Connection, name: str) -> None:
     """Roll the savepoint back, if the transaction is still open. If that fails, roll the transaction back."""
     base = raw(connection)
-    transaction_cache(connection).clear()
+    connection.info.pop(_CACHE, None)
     try:
         if base.in_transaction:
             base.execute(f"ROLLBACK TO {name}")
@@ -139,15 +122,10 @@ def undo_savepoint(connection: Connection, name: str) -> None:
         rollback(connection)
 
 
-def in_write(connection: Connection) -> bool:
-    """Whether a transaction is open."""
-    return raw(connection).in_transaction
-
-
 def rollback(connection: Connection) -> None:
     """Roll the transaction back, if it is still open."""
     base = raw(connection)
-    transaction_cache(connection).clear()
+    connection.info.pop(_CACHE, None)
     if base.in_transaction:
         with translated():
             base.execute("ROLLBACK")
@@ -164,8 +142,10 @@ def commit(connection: Connection) -> None:
     if not base.in_transaction:
         raise TransactionError(ROLLED_BACK)
     token = os.urandom(16)
-    with translated():
+    try:
         base.execute("UPDATE store_meta SET write_token = ?", (token,))
+    except sqlite3.Error as error:
+        raise translate(error) from error
     try:
         base.execute("COMMIT")
     except sqlite3.Error as error:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from memstore.models.records import Namespace
 
 
+@lru_cache(maxsize=256)
 def namespace_path(namespace: Namespace) -> str:
     """The path of a namespace: its parts, escaped as in JSON Pointer (RFC 6901), each followed by `/`.
 

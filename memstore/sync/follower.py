@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
-from memstore.database.transactions import snapshot, transaction_cache
+from memstore.database.transactions import snapshot, take_cached
 from memstore.index.exact import ExactIndex
 from memstore.repository import vectors as stored_vectors
 from memstore.repository.sqlite_only import change_log, vector_handoff
@@ -71,7 +71,7 @@ class Follower:
         The commit is valid whatever happens here: if the indexes cannot be updated, they are dropped, and the next
         search rebuilds them from the rows.
         """
-        handed_over = transaction_cache(connection).take(VectorHandoff)
+        handed_over: list[VectorHandoff] = take_cached(connection)
         if self.indexes.applied is None:
             return
         try:

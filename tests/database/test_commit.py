@@ -152,7 +152,7 @@ async def test_errors_of_sqlite_in_a_transaction_are_translated(store: Store) ->
 
 def undone(connection: Connection) -> None:
     transactions.begin_savepoint(connection, "part")
-    transactions.transaction_cache(connection).add("of the part", 1)
+    transactions.cache_item(connection, "of the part", 1)
     transactions.undo_savepoint(connection, "part")
 
 
@@ -164,17 +164,17 @@ def given_up(connection: Connection) -> None:
 @pytest.mark.parametrize("end", [undone, given_up, transactions.rollback])
 def test_rollback_empties_the_transaction_cache(connection: Connection, end) -> None:
     transactions.begin_write(connection, 1.0)
-    transactions.transaction_cache(connection).add("a", 1)
+    transactions.cache_item(connection, "a", 1)
     end(connection)
-    assert transactions.transaction_cache(connection).take(str) == []
+    assert transactions.take_cached(connection) == []
 
 
 def test_items_of_the_transaction_cache_are_taken_once_and_in_order(connection: Connection) -> None:
     transactions.begin_write(connection, 1.0)
     for thing in ("a", 1, "b"):
-        transactions.transaction_cache(connection).add(thing, 1)
+        transactions.cache_item(connection, thing, 1)
     transactions.begin_savepoint(connection, "part")
     transactions.end_savepoint(connection, "part")
     transactions.commit(connection)
-    assert transactions.transaction_cache(connection).take(str) == ["a", "b"]
-    assert transactions.transaction_cache(connection).take(object) == []
+    assert transactions.take_cached(connection) == ["a", 1, "b"]
+    assert transactions.take_cached(connection) == []

@@ -383,7 +383,7 @@ async def test_an_open_transaction_keeps_no_more_than_it_may(
 
 async def test_nothing_of_a_write_is_kept_when_it_has_ended(store: Store, rng: np.random.Generator) -> None:
     async def handoffs() -> list[object]:
-        return await store._database._writer.thread.submit(lambda c: transactions.transaction_cache(c).take(object))
+        return await store._database._writer.thread.submit(transactions.take_cached)
 
     await store.memories.add_many(items(rng, 3))  # there is no index to take it in
     assert await handoffs() == []

@@ -10,7 +10,7 @@ Why the vectors handed over equal the stored ones:
 * A later change of a vector writes its key to the log again, behind these numbers. So does an earlier change of a
   namespace or an expiry. The follower reads the rest of the log from the rows.
 * A rollback to a savepoint reuses sequence numbers of the log, so it discards what was handed over
-  (`database.transactions.TransactionCache`).
+  (`database.transactions.cache_item`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, or_, select
 
-from memstore.database.transactions import raw, transaction_cache
+from memstore.database.transactions import cache_item, raw
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.statements import Prepared, cached_by_schema
 from memstore.repository.vectors import VectorSpace
@@ -58,8 +58,8 @@ class VectorHandoff(NamedTuple):
 
 def hand_over_new(
     connection: Connection, space: VectorSpace, after: int, keys: Sequence[int], blobs: Sequence[bytes], owner: int
-) -> None:
-    """Hand over the vectors of new memories, unless the log has grown by more or less than these.
+) -> int:
+    """Hand over the vectors of new memories, unless the log has grown by more or less than these; the log's number now.
 
     Args:
         connection: of the transaction that wrote them.
@@ -71,9 +71,10 @@ def hand_over_new(
     """
     upto = change_log.top(connection)
     if upto - after != len(keys) or not len(keys):
-        return
+        return upto
     exceptions = _EXCEPTIONS.run(connection, first=keys[0], last=keys[-1], owner=owner).fetchall()
-    _carry(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
+    _cache(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
+    return upto
 
 
 def hand_over_changed(
@@ -106,11 +107,11 @@ def hand_over_changed(
     if upto - after != len(keys):
         return
     exceptions = [(key, owner, when) for key, when in expiring.items()]
-    _carry(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
+    _cache(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
 
 
-def _carry(connection: Connection, handoff: VectorHandoff) -> None:
-    transaction_cache(connection).add(handoff, 4 * handoff.space.dimension * len(handoff.keys))
+def _cache(connection: Connection, handoff: VectorHandoff) -> None:
+    cache_item(connection, handoff, 4 * handoff.space.dimension * len(handoff.keys))
 
 
 def _has_foreign_triggers(connection: Connection) -> bool:
@@ -127,7 +128,9 @@ def split_log(
         handoffs = ()  # the follower has read beyond it, so it can be older than the index
     intervals: list[tuple[int, int]] = []
     for handoff in handoffs:
-        intervals.append((after, handoff.after))
+        if after < handoff.after:
+            intervals.append((after, handoff.after))
         after = handoff.upto
-    intervals.append((after, upto))
-    return handoffs, [(start, end) for start, end in intervals if start < end]
+    if after < upto:
+        intervals.append((after, upto))
+    return handoffs, intervals
