@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -39,7 +39,6 @@ from memstore.sync.follower import Follower
 from memstore.sync.view import View
 from memstore.timestamps import now
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 _REPAIR_WAIT = 0.1  # seconds to wait for the writer; a chunk of an index snapshot takes a few hundredths
@@ -80,18 +79,23 @@ class Session(Protocol):
 
 
 def _run_write(
-    context: WriteContext, follower: Follower, function: Callable[[WriteContext], T], first_unread: int | None
+    context: WriteContext,
+    follower: Follower,
+    first_unread: int | None,
+    function: Callable[..., T],
+    *arguments: object,
 ) -> T:
-    """Run one write step with what surrounds it.
+    """Run one write step, `function(context, *arguments)`, with what surrounds it.
 
     The change log is trimmed at most up to *first_unread*, the last change that the index has read; None: up to the
     beginning of this write.
     """
     connection = context.connection
-    follower.guard.check(connection)
-    start = change_log.top(connection)
+    state = change_log.state(connection)
+    follower.guard.check(connection, state.epoch)
+    start = state.top
     history_writer.delete_expired(context)
-    result = function(context)
+    result = function(context, *arguments)
     history_writer.trim(context)
     end = composites.follow(context, start)
     if end // change_log.KEEP != start // change_log.KEEP:
@@ -161,8 +165,8 @@ class Autocommit:
 
     def _update_stale(self, connection: Connection, transaction: TransactionTime | None = None) -> State:
         """Delete expired memories and recompute stale composites; the state of the file before that."""
-        self.follower.guard.check(connection)
         base = change_log.state(connection)
+        self.follower.guard.check(connection, base.epoch)
         context = WriteContext(connection, self.spaces, now(), Actor(), transaction or TransactionTime())
         history_writer.delete_expired(context)
         composites.recompute(context, self.follower.outdated_composites(connection))
@@ -174,16 +178,15 @@ class Autocommit:
         """See `Session.write`. Waits for the writer, at most the store's timeout."""
         self.check_no_open_transaction()
         actor = current_actor()
+        step = function.run if isinstance(function, BatchableOperation) else function
 
-        def run(connection: Connection, step: Callable[[WriteContext], S]) -> S:
+        def run(connection: Connection, *parts: object) -> Any:
             context = WriteContext(connection, self.spaces, now(), actor)
-            return _run_write(context, self.follower, step, self.follower.indexes.applied)
+            return _run_write(context, self.follower, self.follower.indexes.applied, step, *parts)
 
-        operation: Callable[[Connection], T]
+        operation: Callable[[Connection], T] = run
         if isinstance(function, BatchableOperation):
-            operation = function.inside(run, actor)
-        else:
-            operation = lambda connection: run(connection, function)  # noqa: E731 - its type is declared above
+            operation = BatchableOperation((function.kind, actor), run, function.part, function.size)
         after_commit = self.follower.after_commit
         return await self.database.write(operation, before=before, after_commit=after_commit, batch=batch)
 
@@ -205,7 +208,8 @@ class Autocommit:
                 _open_transactions.set(tuple(t for t in _open_transactions.get() if not t.ended))
 
     def _has_open_transaction(self) -> bool:
-        return any(t.database is self.database and not t.ended for t in _open_transactions.get())
+        transactions = _open_transactions.get()
+        return bool(transactions) and any(t.database is self.database and not t.ended for t in transactions)
 
     def check_no_open_transaction(self) -> None:
         """Raise `TransactionError` in a task that has a transaction open on this store: it would wait for itself."""
@@ -276,7 +280,7 @@ class OpenTransaction:
                 before()
             with savepoint(connection, "verb"):
                 context = WriteContext(connection, self.spaces, now(), actor, self._time)
-                return _run_write(context, self._owner.follower, function, self._base.top)
+                return _run_write(context, self._owner.follower, self._base.top, function)
 
         return await self._run(step)
 

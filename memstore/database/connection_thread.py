@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
@@ -88,8 +89,7 @@ class ConnectionThread:
 
     def post(self, function: Step[None]) -> None:
         """Run *function* on the thread. It reports its end itself, and raises nothing."""
-        connection = self._open_connection()
-        self._enqueue(lambda: function(connection))
+        self._enqueue(partial(function, self._open_connection()))
 
     def _submit(self, future: FutureT, function: Step[Any]) -> FutureT:
         connection = self._open_connection()
@@ -110,7 +110,7 @@ class ConnectionThread:
         return self._sync
 
     def _enqueue(self, call: Callable[[], None]) -> None:
-        if self.forked:
+        if os.getpid() != self._pid:
             raise fork_safety.forked_store_error()
 
         def gated() -> None:

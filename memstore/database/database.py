@@ -91,12 +91,6 @@ class Database:
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
-        self.check_process_and_loop()
-        if self._closed:
-            raise ClosedError("The store is closed: open it again")
-
-    def check_process_and_loop(self) -> None:
-        """Raise `ForkedStoreError` in another process, and `EventLoopError` in another event loop, than the store's."""
         if os.getpid() != self._pid:
             raise fork_safety.forked_store_error()
         try:
@@ -107,6 +101,8 @@ class Database:
             raise EventLoopError(
                 "This store belongs to another event loop: open a store in the event loop that uses it"
             )
+        if self._closed:
+            raise ClosedError("The store is closed: open it again")
 
     async def call(self, function: Step[T]) -> T:
         """Run *function* on a reader's thread, without a transaction; a cancelled caller does not wait for its end.
@@ -227,7 +223,7 @@ class Database:
     async def close(self) -> None:
         """Wait for running calls, write the log back, close every connection. A second call waits for the first."""
         if not self._closed:
-            self.check_process_and_loop()
+            self.check_usable()
             async with nullcontext() if self._writer is None else self._writer.exclusive():
                 self._shut()
         if self._closing is not None:

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -88,7 +88,11 @@ class WriteQueue:
     def start_next(self) -> None:
         """Start the first request; called when none is active, or when the active one has ended."""
         self._active = True
-        while (first := self._first()) is not None:
+        while True:
+            with self._lock:
+                first = next(iter(self._requests), None)
+            if first is None:
+                break
             if self._begin(first):
                 return
         self._active = False
@@ -101,21 +105,20 @@ class WriteQueue:
         with self._lock:
             return self._requests.pop(request, self) is None
 
-    def is_pending(self, request: WriteRequest[Any]) -> bool:
-        """Whether *request* is still in the queue."""
+    def pending(self, requests: Iterable[RequestT]) -> list[RequestT]:
+        """Those of *requests* that are still in the queue."""
         with self._lock:
-            return request in self._requests
+            return list(filter(self._requests.__contains__, requests))
 
     def head(self, limit: int) -> list[WriteRequest[Any]]:
         """The first request and those directly behind it that can share its transaction, at most *limit*."""
+        requests: list[WriteRequest[Any]] = []
         with self._lock:
-            requests = list(islice(self._requests, limit))
-        shared = next((i for i, request in enumerate(requests) if request.exclusive), len(requests))
-        return requests[: max(1, shared)]
-
-    def _first(self) -> WriteRequest[Any] | None:
-        with self._lock:
-            return next(iter(self._requests), None)
+            for request in islice(self._requests, limit):
+                if request.exclusive:
+                    return requests or [request]
+                requests.append(request)
+        return requests
 
     def _set_timer(self, deadline: float) -> None:
         """Check the deadlines at *deadline* or before."""

@@ -15,9 +15,11 @@ import copy
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Connection
@@ -44,39 +46,25 @@ _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is logged
 _log = logging.getLogger("memstore")
 
 
+@dataclass(slots=True, eq=False)
 class BatchableOperation(Generic[TargetT, PartT, T]):
     """An operation that costs less when it runs together with others of its *kind* than one after the other.
 
-    Args:
+    Attributes:
         kind: equal for operations whose *run* is the same.
         run: does what all the parts say, in their order, and returns a result for each; or raises.
         part: the arguments of this operation; they may be filled in while the operation is prepared.
         size: about how many rows it writes.
     """
 
-    __slots__ = ("kind", "part", "run", "size")
-
-    def __init__(
-        self, kind: Hashable, run: Callable[[TargetT, Sequence[PartT]], Sequence[T]], part: PartT, size: int
-    ) -> None:
-        self.kind = kind
-        self.run = run
-        self.part = part
-        self.size = size
+    kind: Hashable
+    run: Callable[[TargetT, Sequence[PartT]], Sequence[T]]
+    part: PartT
+    size: int
 
     def __call__(self, target: TargetT) -> T:
         """Run it alone."""
         return self.run(target, [self.part])[0]
-
-    def inside(
-        self, around: Callable[[Connection, Callable[[TargetT], Sequence[T]]], Sequence[T]], by: Hashable
-    ) -> "BatchableOperation[Connection, PartT, T]":
-        """The same operation, run by *around*: once for all operations with the same *by* that run together."""
-
-        def run(connection: Connection, parts: Sequence[PartT]) -> Sequence[T]:
-            return around(connection, lambda target: self.run(target, parts))
-
-        return BatchableOperation((self.kind, by), run, self.part, self.size)
 
 
 class OperationRequest(WriteRequest[T]):
@@ -121,7 +109,10 @@ class OperationRequest(WriteRequest[T]):
 
     def run(self, connection: Connection) -> None:
         """Run what needs a transaction."""
-        self.value = self.function(connection)
+        try:
+            self.value = self.function(connection)
+        except driver_errors.DRIVER_ERRORS as error:
+            raise driver_errors.translate(error) from error
         if not transactions.in_write(connection):
             raise TransactionError(transactions.ROLLED_BACK)
 
@@ -157,7 +148,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue = WriteQueue(self._begin)
 
-    async def write(
+    def write(
         self,
         function: Step[T],
         *,
@@ -165,11 +156,11 @@ class Writer:
         after_commit: AfterCommit | None,
         wait: float | None,
         batch: bool,
-    ) -> T:
-        """See `Database.write`."""
+    ) -> OperationRequest[T]:
+        """See `Database.write`; the request is the future result."""
         wait = self._timeout if wait is None else wait
         request = OperationRequest(self._queue, wait, function, before=before, after_commit=after_commit, batch=batch)
-        return await self._queue.enqueue(request)
+        return self._queue.enqueue(request)
 
     def close(self) -> None:
         """Accept no more writes."""
@@ -203,7 +194,7 @@ class Writer:
                     self.transaction_count += 1
                     self._queue.start_next()
 
-    def commit(self, connection: Connection, callbacks: Sequence[AfterCommit]) -> None:
+    def commit(self, connection: Connection, callbacks: Iterable[AfterCommit | None]) -> None:
         """COMMIT, then the after-commit callbacks, on the thread; rolls back what cannot be committed."""
         try:
             self._file.check()  # a user's transaction may have taken long
@@ -215,7 +206,8 @@ class Writer:
             transactions.rollback(connection)
             raise
         for callback in callbacks:
-            callback(connection)
+            if callback is not None:
+                callback(connection)
 
     def _begin(self, request: WriteRequest[Any]) -> bool:
         """Start *request*; False where no write is accepted, and the request was answered with the reason."""
@@ -270,15 +262,18 @@ class Writer:
 
     def _run_shared(self, connection: Connection, claimed: list[OperationRequest[Any]]) -> None:
         # The request that started this may have been cancelled, so that a session is first now: it is started alone.
-        head = [request for request in self._queue.head(MAX_SHARED) if isinstance(request, OperationRequest)]
-        for request in head:
+        head: list[OperationRequest[Any]] = []
+        for request in self._queue.head(MAX_SHARED):
+            if not isinstance(request, OperationRequest):
+                return
+            head.append(request)
             request.prepare()
             if request.error is not None and self._claim(request):
                 claimed.append(request)
         if self._lock_file(connection, head):
             try:
                 if self._run(connection, head, claimed):
-                    self.commit(connection, list(dict.fromkeys(r.after_commit for r in claimed if r.after_commit)))
+                    self.commit(connection, dict.fromkeys(map(attrgetter("after_commit"), claimed)))
             finally:
                 transactions.rollback(connection)  # if it is still open
 
@@ -294,7 +289,7 @@ class Writer:
         for group in _groups(head):
             if done and time.monotonic() - start > _MAX_SHARED_TIME:
                 break  # the rest is still first in the queue
-            requests = [request for request in group if self._claim(request)]
+            requests = list(filter(self._claim, group))
             claimed += requests
             if len(requests) > 1 and _run_together(connection, requests):
                 done += len(requests)
@@ -302,7 +297,7 @@ class Writer:
             in_savepoint = done > 0 or len(requests) > 1
             for request in requests:
                 try:
-                    with transactions.savepoint(connection, "job") if in_savepoint else driver_errors.translated():
+                    with transactions.savepoint(connection, "job") if in_savepoint else nullcontext():
                         request.run(connection)
                     done += 1
                 except BaseException as error:  # noqa: BLE001 - raised by `answer`
@@ -314,11 +309,11 @@ class Writer:
 
     def _lock_file(self, connection: Connection, requests: Sequence[WriteRequest[Any]]) -> bool:
         """Take the file's write lock for *requests*; False when none of them is pending any more."""
-        while pending := [request for request in requests if self._queue.is_pending(request)]:
-            wait = min(request.deadline for request in pending) - time.monotonic()
+        while pending := self._queue.pending(requests):
+            wait = min(map(attrgetter("deadline"), pending)) - time.monotonic()
             try:
                 self._file.check()  # before a page of it reaches a log that may belong to another file now
-                transactions.begin_write(connection, wait, lambda: any(map(self._queue.is_pending, pending)))
+                transactions.begin_write(connection, wait, lambda: bool(self._queue.pending(pending)))
                 return True
             except BusyError as error:
                 self._fail([request for request in pending if request.deadline <= time.monotonic()], error)
@@ -345,7 +340,7 @@ class WriteSession:
 
     def __init__(self, writer: Writer, after_commit: AfterCommit | None) -> None:
         self._writer = writer
-        self._after_commit = [] if after_commit is None else [after_commit]
+        self._after_commit = [after_commit]
         self.ended = False
 
     async def run(self, function: Step[T]) -> T:
@@ -365,22 +360,21 @@ class WriteSession:
             self.ended = True  # committed or rolled back
 
 
-def _groups(requests: Sequence[OperationRequest[Any]]) -> Iterator[list[OperationRequest[Any]]]:
+def _groups(requests: Sequence[OperationRequest[Any]]) -> list[list[OperationRequest[Any]]]:
     """*requests* in order: adjacent batchable operations of one kind as one group, every other request alone."""
-    group: list[OperationRequest[Any]] = []
+    groups: list[list[OperationRequest[Any]]] = []
     group_kind: Hashable | None = None
     group_size = 0
     for request in requests:
         operation = request.function
         kind, size = (operation.kind, operation.size) if isinstance(operation, BatchableOperation) else (None, 0)
         group_size += size
-        if group and (kind is None or kind != group_kind or group_size > _MAX_BATCH_SIZE):
-            yield group
-            group, group_size = [], size
-        group_kind = kind
-        group.append(request)
-    if group:
-        yield group
+        if kind is not None and kind == group_kind and group_size <= _MAX_BATCH_SIZE:
+            groups[-1].append(request)
+        else:
+            groups.append([request])
+            group_kind, group_size = kind, size
+    return groups
 
 
 def _run_together(connection: Connection, requests: Sequence[OperationRequest[Any]]) -> bool:

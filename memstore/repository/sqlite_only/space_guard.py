@@ -28,9 +28,9 @@ class SpaceGuard:
         self._embedder = embedder
         self._epoch: str | None = None
 
-    def check(self, connection: Connection) -> None:
-        """Raise `SettingsMismatchError` where the file's spaces are not the store's; 2 µs in an epoch it knows."""
-        epoch = store_meta.epoch(connection)
+    def check(self, connection: Connection, epoch: str | None = None) -> None:
+        """Raise `SettingsMismatchError` where the file's spaces are not the store's; *epoch* is read if it is None."""
+        epoch = store_meta.epoch(connection) if epoch is None else epoch
         if epoch == self._epoch:
             return
         stored = store_meta.spaces(connection)
