@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
@@ -11,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from memstore import Store
+import memstore
+from memstore import AssemblyHit, Hit, Hits, Store
 from memstore.index import engine_selector, planner
 from memstore.repository.sqlite_only import change_log
+from tests.support.index_options import with_index
 from tests.support.spaces import angles, ball_distances, placed
 
 DIMENSION = 24
@@ -44,6 +47,22 @@ def small_graphs(patch: pytest.MonkeyPatch, **others: float) -> None:
         patch.setattr(planner, name, value)
     patch.setattr(engine_selector, "FAISS_FROM", 100)
     patch.setattr(change_log, "KEEP", 50)
+
+
+def opened(path: Path, **options: Any) -> Any:
+    """Open a store of dimension `DIMENSION`; *options* are those of `memstore.open`, and the flat ones of the index."""
+    return memstore.open(
+        path, **with_index({"dimension": DIMENSION, "durability": "relaxed", "timeout": 10, **options})
+    )
+
+
+def items(rows: Rows, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
+    """Memories with the embeddings *rows*; their ids are numbers from *first* on."""
+    return [{"id": str(first + i), "content": "", "embedding": row, **fields} for i, row in enumerate(rows)]
+
+
+async def put(store: Store, rows: Rows, first: int = 0) -> None:
+    await store.memories.add_many(items(rows, first))
 
 
 def by_hand(store: Store) -> Store:
@@ -85,11 +104,43 @@ def closeness(metric: str, queries: Rows, rows: Rows) -> npt.NDArray[np.float64]
     return wide_queries @ vectors.T
 
 
-def sql(path: Path, *statements: str, checked: bool = True, **values: Any) -> list[Any]:
+def check_hits(
+    answers: Collection[Hits[Hit] | Hits[AssemblyHit]],
+    queries: Rows,
+    ids: Sequence[str],
+    rows: Rows,
+    *,
+    metric: str = "cosine",
+    limit: int = 10,
+    recall: float = 0.99,
+    atol: float = 2e-7,
+) -> set[str]:
+    """Compare the hits for each query with *rows*, the allowed vectors, which have these *ids*.
+
+    All hits are allowed, distinct, in order, and scored as documented; as many as possible; and *recall* of the nearest
+    are among them. Returns the methods that were used.
+    """
+    positions_by_id = {id: position for position, id in enumerate(ids)}
+    count = min(limit, len(rows))
+    right = 0
+    for hits, scores in zip(answers, closeness(metric, queries, rows), strict=True):
+        records = [hit.memory if isinstance(hit, Hit) else hit.assembly for hit in hits]
+        positions = [positions_by_id[record.id] for record in records]
+        assert len(set(positions)) == len(hits) == count
+        hit_scores = np.array([hit.score for hit in hits])
+        np.testing.assert_allclose(hit_scores, scores[positions], rtol=2e-6, atol=atol)
+        assert (np.diff(hit_scores) <= 0).all()
+        assert hits.plan.allowed == len(rows)
+        right += int((scores[positions] >= np.partition(scores, -count)[-count] - 1e-6).sum()) if count else 0
+    assert right >= recall * count * len(answers), f"{right} of {count * len(answers)}"
+    return {hits.plan.method for hits in answers}
+
+
+def sql(path: Path, *statements: str, checked: bool = True, foreign_keys: bool = True, **values: Any) -> list[Any]:
     """Execute *statements* as another tool would; return the rows of the last one."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA ignore_check_constraints = {not checked:d}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
         connection.execute("BEGIN IMMEDIATE")
         rows: list[Any] = []
         for statement in statements:
