@@ -14,6 +14,7 @@ import pytest
 import memstore
 from memstore.embedders import wordllama
 from memstore.embedders.wordllama import NAME, WordLlamaEmbedder
+from memstore.testing import HashEmbedder
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -75,18 +76,8 @@ async def test_a_store_finds_what_was_meant_and_remembers_the_name(path):
         assert (await store.stats()).embedder == NAME
         assert await store.check() == []
     with pytest.raises(memstore.SettingsMismatchError):
-        async with memstore.open(path, embedder=memstore_testing_embedder()):
+        async with memstore.open(path, embedder=HashEmbedder(256)):
             pass
-
-
-def memstore_testing_embedder():
-    class Other:
-        name, dimension = "other", 256
-
-        def embed(self, texts):
-            return np.ones((len(texts), 256))
-
-    return Other()
 
 
 FRESH = """

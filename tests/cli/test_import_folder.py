@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import memstore
 from memstore import InvalidError, Memory, Store
 from memstore.cli.app import app
-from memstore.importers import FolderReport, Remark, folder, import_folder, vector_sizes
+from memstore.importers import FolderReport, folder, import_folder, vector_sizes
 from memstore.importers.fields import members_of, time_of
 from memstore.testing import temporary_store
 from tests.support.folders import DIMENSION, assembly, faulty, file_name, memory, write
@@ -69,10 +69,8 @@ async def test_every_field_goes_where_the_page_says(tmp_path: Path) -> None:
         assert (group.activation_level, group.activation_count) == (0.25, 2)
         assert group.activated_at == datetime(2023, 11, 15, tzinfo=UTC), "when it was last used: nobody said more"
         mapped = {"assembly_id", "name", "description", "creation_time", "memory_ids", "composite_embedding"}
-        mapped |= {"activation_level", "activation_count"}
-        unmapped = {
-            k: v for k, v in assembly("asm:1").items() if v is not None and k not in mapped | {"tags", "topics"}
-        }
+        mapped |= {"activation_level", "activation_count", "tags", "topics"}
+        unmapped = {k: v for k, v in assembly("asm:1").items() if v is not None and k not in mapped}
         assert group.metadata == {"imported": unmapped}
         assert await store.check() == []
 
@@ -487,9 +485,3 @@ def test_the_command_needs_a_dimension_where_the_folder_has_no_vector(tmp_path: 
     assert done.exit_code == 1
     assert "--dimension" in done.stderr
     assert command(path, "--file", tmp_path / "store.db", "--dimension", 3).exit_code == 0
-
-
-def test_a_remark_is_a_plain_record() -> None:
-    remark = Remark(outcome="left_out", what="memory", place="memories/a.json", id="a", reason="it is empty")
-    with pytest.raises(AttributeError):
-        remark.id = "b"  # type: ignore[misc]

@@ -515,10 +515,6 @@ async def test_a_file_whose_name_is_no_utf_8_is_a_file_like_any_other(tmp_path: 
 # -- filters
 
 
-def nested(levels: int, of: Callable[[Any], Any], first: Any) -> Any:
-    return doubling(levels, first, of)
-
-
 FILTERS: list[Any] = [
     5, 0, "", "x", b"", [], [{}], HUGE, Evil(), np.array([1, 2]), {5: 1}, {HUGE: 1}, {None: 1}, {"": 1}, {"$": 1}, {"$or": []},
     {"$or": [HUGE]}, {"$and": {}}, {"$or": HUGE}, {"$not": 5}, {"$nor": []}, {"$where": "1=1"}, {"id": {"$regex": "."}},
@@ -530,8 +526,8 @@ FILTERS: list[Any] = [
     {"metadata.a": "\0"}, {"metadata.a": b"x"}, {"metadata.a": Evil()}, {"metadata.a": object()}, {"metadata.a": {Evil(): 1}},
     {"metadata.a": {"$in": list(range(1_001))}}, {"metadata.a": {"$in": itertools.count()}}, {"metadata.a": {"$in": HUGE}},
     {"metadata.a": {"$in": [list(range(999))]}}, {"metadata.a": cyclic_list()}, {"metadata.a": cyclic_dict()},
-    {"metadata.a": doubling(60, [1], lambda x: [x, x])}, nested(30, lambda x: {"$and": [x]}, {}), nested(5_000, lambda x: {"$not": x}, {}),
-    nested(18, lambda x: {"$or": [x, x]}, {"id": "a"}), nested(60, lambda x: {"$and": [x, x]}, {}), {"tags": 5}, {"tags": [5]},
+    {"metadata.a": doubling(60, [1], lambda x: [x, x])}, doubling(30, {}, lambda x: {"$and": [x]}), doubling(5_000, {}, lambda x: {"$not": x}),
+    doubling(18, {"id": "a"}, lambda x: {"$or": [x, x]}), doubling(60, {}, lambda x: {"$and": [x, x]}), {"tags": 5}, {"tags": [5]},
     {"tags": {"$in": [5]}}, {"tags": {"$gt": 1}}, {"embedding": [1.0]}, {"created_at": {"$gt": NAIVE}},
     {"created_at": {"$gt": datetime(2020, 1, 1, tzinfo=HalfAZone())}}, {"created_at": datetime.min.replace(tzinfo=timezone(timedelta(hours=3)))},
     {"metadata.a": {"$gt": Evil()}}, {"metadata.a": {"$gt": None}}, {"metadata.a": {"$exists": 1}}, {"metadata.a": {"$eq": 1, "b": 2}},

@@ -207,6 +207,3 @@ async def test_they_survive_compact_backup_and_an_emptied_store(path: Path) -> N
         await store.backup(path.with_suffix(".copy"))
     assert await paths_of(path) == ("a", "it's")
     assert await paths_of(path.with_suffix(".copy")) == ("a", "it's")
-
-
-# How filters use them
