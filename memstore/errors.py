@@ -167,14 +167,14 @@ class DuplicateError(MemstoreError, ValueError):
         id: the id that exists, or that one call contains twice.
     """
 
-    def __init__(self, noun: str, id: str, *, given_twice: bool = False, restored: bool = False) -> None:
+    def __init__(self, record_kind: str, id: str, *, given_twice: bool = False, restored: bool = False) -> None:
         if given_twice:
             reason = "is twice in one call: give each id once"
         elif restored:
             reason = "exists again: forget or delete it to recover the earlier one"
         else:
             reason = "exists: use upsert to replace it, or update to change it"
-        super().__init__(f"{noun.capitalize()} {id!r} {reason}")
+        super().__init__(f"{record_kind.capitalize()} {id!r} {reason}")
         self.id = id
 
 
@@ -185,8 +185,10 @@ class NotFoundError(MemstoreError, LookupError):
         id: the id that was not found.
     """
 
-    def __init__(self, noun: str, id: str, namespace: tuple[str, ...], *, trash: bool = False) -> None:
-        super().__init__(f"There is no {noun} {id!r} in {'the trash of ' if trash else ''}namespace {namespace!r}")
+    def __init__(self, record_kind: str, id: str, namespace: tuple[str, ...], *, trash: bool = False) -> None:
+        super().__init__(
+            f"There is no {record_kind} {id!r} in {'the trash of ' if trash else ''}namespace {namespace!r}"
+        )
         self.id = id
         self.namespace = namespace
 
@@ -198,10 +200,10 @@ class StalePlanError(MemstoreError, RuntimeError):
         ids: the ids of those records.
     """
 
-    def __init__(self, noun: str, ids: list[str]) -> None:
+    def __init__(self, record_kind: str, ids: list[str]) -> None:
         names = ", ".join(map(short_repr, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
         super().__init__(
-            f"This plan is out of date, and nothing was forgotten: {noun} {names} "
+            f"This plan is out of date, and nothing was forgotten: {record_kind} {names} "
             f"{'was' if len(ids) == 1 else 'were'} changed, used, pinned or deleted since it was made. Plan again"
         )
         self.ids = ids

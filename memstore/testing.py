@@ -66,7 +66,9 @@ async def temporary_store(**options: Any) -> AsyncIterator[Store]:
             yield store
 
 
-async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: RecordKind = "memory") -> list[str]:
+async def damage(
+    store: Store, kind: Damage, ids: Iterable[str] = (), *, record_kind: RecordKind = "memory"
+) -> list[str]:
     """Damage the index in memory, to test `check` and `repair`. The file is not changed.
 
     Args:
@@ -75,7 +77,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
             more ids the vector of the next one; `ghost` adds an entry without a record; `wrong_dimension` gives the
             whole index vectors of another dimension.
         ids: records of the root namespace; not used by `ghost` and `wrong_dimension`.
-        noun: the index of memories, or of assemblies.
+        record_kind: the index of memories, or of assemblies.
 
     Returns:
         The ids that `check` reports; for a ghost, its key.
@@ -83,7 +85,7 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
     session, follower = store._session, store._follower  # noqa: SLF001 - no public function damages an index
     await session.search(lambda connection, view: None)  # noqa: ARG005 - loads the index
     record_ids = list(dict.fromkeys(ids))
-    table = BY_KIND[noun]
+    table = BY_KIND[record_kind]
     key_by_id = await session.read(lambda c: records.keys_of(c, table, (), record_ids, now()))
     if (
         len(key_by_id) < len(record_ids)
@@ -91,11 +93,11 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
         or (kind == "swapped" and len(record_ids) < 2)
     ):
         raise InvalidError(
-            f"Invalid ids for damage {kind!r}: expected ids of existing records ({noun}), two or more for 'swapped', "
-            f"found {short_repr(record_ids)}"
+            f"Invalid ids for damage {kind!r}: expected ids of existing records ({record_kind}), "
+            f"two or more for 'swapped', found {short_repr(record_ids)}"
         )
     with follower.indexes.lock.exclusive():
-        index = follower.indexes.by_kind[noun]
+        index = follower.indexes.by_kind[record_kind]
         keys = np.array([key_by_id[id] for id in record_ids], dtype=np.int64)
         entries = index.table.entries_at(index.table.find(keys))
         if kind == "missing":
@@ -113,13 +115,13 @@ async def damage(store: Store, kind: Damage, ids: Iterable[str] = (), *, noun: R
             return [f"key {int(ghost[0])}"]
         else:
             wider = np.pad(index.table.entries().rows, ((0, 0), (0, 1)))
-            other = HybridIndex(wider.shape[1], follower.indexes.spaces[noun].measure)
+            other = HybridIndex(wider.shape[1], follower.indexes.spaces[record_kind].measure)
             other.put(index.table.entries()._replace(rows=wider))
-            follower.indexes.by_kind[noun] = other
-    return sorted(await _all_ids(store, noun)) if kind == "wrong_dimension" else record_ids
+            follower.indexes.by_kind[record_kind] = other
+    return sorted(await _all_ids(store, record_kind)) if kind == "wrong_dimension" else record_ids
 
 
-async def _all_ids(store: Store, noun: RecordKind) -> list[str]:
-    if noun == "memory":
+async def _all_ids(store: Store, record_kind: RecordKind) -> list[str]:
+    if record_kind == "memory":
         return [memory.id async for memory in store.memories.list(recursive=True) if memory.embedding is not None]
     return [assembly.id async for assembly in store.assemblies.list(recursive=True) if assembly.composite is not None]

@@ -32,7 +32,7 @@ from memstore.repository import history_writer, records, selection
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import RecordType
-from memstore.repository.records import Order, Position
+from memstore.repository.records import Position, SortOrder
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.search import query as plain_search
@@ -196,7 +196,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         return pages(self._session, read_page, maximum)
 
     def _page(
-        self, connection: Connection, position: Position | None, size: int, *, sort: Order, criteria: dict[str, Any]
+        self, connection: Connection, position: Position | None, size: int, *, sort: SortOrder, criteria: dict[str, Any]
     ) -> tuple[Sequence[RecordT], Position | None]:
         at = now()
         positions, end = records.page(connection, self._selection(at, **criteria), sort, position, size)
@@ -324,7 +324,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             StalePlanError: a record has changed since the plan was made. An assembly also changes with its members.
             InvalidError: *plan* is for another namespace or for the other type of records.
         """
-        if not isinstance(plan, ForgetPlan) or plan.noun != self._record_type.kind:
+        if not isinstance(plan, ForgetPlan) or plan.record_kind != self._record_type.kind:
             raise InvalidError(f"forget of {self._record_type.kind} records takes a plan that their plan_forget made")
         if plan.namespace != self._namespace:
             raise InvalidError(
@@ -447,12 +447,12 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             where=where,
         )
 
-    def _order(self, order: object) -> Order:
+    def _order(self, order: object) -> SortOrder:
         column = order.removeprefix("-") if isinstance(order, str) else None
         if column not in self._sort_fields:
             names = ", ".join(sorted(self._sort_fields))
             raise InvalidError(f"order is one of {names}, with or without a - in front; got {short_repr(order)}")
-        return Order(column, descending=column != order)
+        return SortOrder(column, descending=column != order)
 
     def _key(self, connection: Connection, id: str, at: datetime) -> int:
         """The key of the record *id*; raises `NotFoundError`."""

@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 
 from memstore.concurrency import Progress
-from memstore.index.protocol import Keys
 from memstore.models.merging import MergeCandidate
 from memstore.models.records import Namespace
 from memstore.repository import record_keys, selection
@@ -14,7 +13,7 @@ from memstore.repository.selection import Selection
 from memstore.search.neighbors import BATCH, find_neighbors
 from memstore.session import Session
 from memstore.timestamps import now
-from memstore.vectors.arrays import Doubles
+from memstore.vectors.arrays import Doubles, Keys
 
 _NEIGHBOURS = 16
 """Neighbours that each assembly is searched for at first."""

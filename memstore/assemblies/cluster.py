@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import CHUNK_SIZE, Progress, StopSignal, in_cancellable_thread, yield_gil
 from memstore.errors import DuplicateError, InvalidError
-from memstore.index.protocol import Keys, Mask
+from memstore.index.protocol import Mask
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
 from memstore.models.ids import new_id
 from memstore.models.records import Assembly, Namespace
@@ -32,7 +32,7 @@ from memstore.search.neighbors import BATCH, find_neighbors
 from memstore.session import Session
 from memstore.validation.records import assembly_changes
 from memstore.validation.values import check_id, check_ids
-from memstore.vectors.arrays import Doubles
+from memstore.vectors.arrays import Doubles, Keys
 
 MAX_GROUP = 1_000
 """The most members of a suggested group: every memory is searched for as many neighbours."""

@@ -16,7 +16,7 @@ from memstore.concurrency import yield_gil
 from memstore.errors import ConflictError, InvalidError, NotFoundError, short_repr
 from memstore.models.ids import new_id
 from memstore.models.merging import Merge, MergedAssembly
-from memstore.models.records import Assembly, Json, Namespace, RecordKind
+from memstore.models.records import Assembly, Json, Namespace
 from memstore.repository import (
     assemblies,
     history_writer,
@@ -30,7 +30,7 @@ from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, only
 from memstore.repository.merges import StoredMerge
 from memstore.repository.record_types import ASSEMBLY, MEMORY
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces, VectorSpace
 from memstore.schema.types import json_text
 from memstore.validation.text import check_metadata
 from memstore.validation.values import check_ids, check_number, check_tags, check_topics
@@ -38,8 +38,6 @@ from memstore.vectors.metrics import index_form, scores
 
 MAX_MERGED = 1_000
 """The most assemblies in one merge: each is compared with every other."""
-
-Spaces = Mapping[RecordKind, VectorSpace]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -149,8 +149,8 @@ def _is_interactive() -> bool:
 async def _current_contents(file: Path) -> str:
     async with open_read_only(file) as store:
         statistics, changed_at = await store.stats(), None
-        for noun in (store.memories, store.assemblies):
-            async for record in noun.list(recursive=True, order="-updated_at", limit=1):
+        for records in (store.memories, store.assemblies):
+            async for record in records.list(recursive=True, order="-updated_at", limit=1):
                 changed_at = record.updated_at if changed_at is None else max(changed_at, record.updated_at)
         return _contents(statistics.memories, statistics.assemblies, changed_at)
 

@@ -115,10 +115,10 @@ def forget(
 
     async def run() -> None:
         async with (write_namespace if apply else read_namespace)(file, namespace) as scope:
-            noun = _noun(scope, assemblies=assemblies)
-            plan = await noun.plan_forget(policy, recursive=recursive)
+            records = _records_of(scope, assemblies=assemblies)
+            plan = await records.plan_forget(policy, recursive=recursive)
             rows = [] if json else await _rows(scope, plan, limit)
-            count = await noun.forget(plan, actor=actor, reason=reason) if apply else None
+            count = await records.forget(plan, actor=actor, reason=reason) if apply else None
         if json:
             _print_json(plan, count)
         else:
@@ -128,7 +128,7 @@ def forget(
 
 
 def _check_criteria(other_criteria: dict[str, Any], *, assemblies: bool) -> None:
-    """Refuse the criteria of the other noun."""
+    """Refuse the criteria of the other kind of record."""
     for name, value in other_criteria.items():
         if value is not None:
             option = "--" + name.replace("_", "-")
@@ -137,9 +137,9 @@ def _check_criteria(other_criteria: dict[str, Any], *, assemblies: bool) -> None
             )
 
 
-def _noun(scope: StoreNamespace, *, assemblies: bool) -> Any:
-    noun: Assemblies | Memories = scope.assemblies if assemblies else scope.memories
-    return noun
+def _records_of(scope: StoreNamespace, *, assemblies: bool) -> Any:
+    records: Assemblies | Memories = scope.assemblies if assemblies else scope.memories
+    return records
 
 
 def _print_json(plan: ForgetPlan, count: int | None) -> None:
@@ -158,18 +158,16 @@ def _print_json(plan: ForgetPlan, count: int | None) -> None:
 
 def _print(plan: ForgetPlan, rows: list[tuple[Text, str, str]], count: int | None) -> None:
     """Print the plan; *count* is the number of records moved, or None if it was not applied."""
-    grid = table(plan.noun, "criteria met", ">size")
+    grid = table(plan.record_kind, "criteria met", ">size")
     for row in rows:
         grid.add_row(*row)
     print_table(grid)
     hidden = f" ({len(rows):,} listed)" if len(rows) < len(plan) else ""
     if count is not None:
-        print_line(f"moved {quantity(count, plan.noun)} to the trash{hidden}, {plan.remaining:,} remain")
+        print_line(f"moved {quantity(count, plan.record_kind)} to the trash{hidden}, {plan.remaining:,} remain")
     elif len(plan):
-        size = size_text(plan.bytes)
-        print_line(
-            f"would move {quantity(len(plan), plan.noun)} ({size}) to the trash{hidden}, {plan.remaining:,} remain"
-        )
+        count_and_size = f"{quantity(len(plan), plan.record_kind)} ({size_text(plan.bytes)})"
+        print_line(f"would move {count_and_size} to the trash{hidden}, {plan.remaining:,} remain")
         print_note("nothing was changed; pass --apply to move them")
     else:
         print_line(f"nothing to forget, {plan.remaining:,} remain")
@@ -180,7 +178,7 @@ async def _rows(scope: StoreNamespace, plan: ForgetPlan, limit: int) -> list[tup
     prefix = plan.namespace
     for candidate in plan.candidates[:limit]:
         owner = scope.namespace(*candidate.namespace[len(prefix) :])
-        if plan.noun == "memory":
+        if plan.record_kind == "memory":
             texts = [memory_text(record) for record in (await owner.memories.get_many([candidate.id])).values()]
         else:
             texts = [assembly_text(record) for record in (await owner.assemblies.get_many([candidate.id])).values()]
@@ -205,7 +203,7 @@ def trash(
         entries: list[TrashEntry[Any]] = []
         async with (
             read_namespace(file, namespace) as scope,
-            aclosing(_noun(scope, assemblies=assemblies).trash()) as (iterator),
+            aclosing(_records_of(scope, assemblies=assemblies).trash()) as (iterator),
         ):
             async for entry in iterator:
                 entries.append(entry)
@@ -248,7 +246,7 @@ def recover(
 
     async def run() -> list[Any]:
         async with write_namespace(file, namespace) as scope:
-            return list(await _noun(scope, assemblies=assemblies).recover(ids, actor=actor, reason=reason))
+            return list(await _records_of(scope, assemblies=assemblies).recover(ids, actor=actor, reason=reason))
 
     records = asyncio.run(run())
     if json:
@@ -278,7 +276,9 @@ def purge(
 
     async def run() -> int:
         async with write_namespace(file, namespace) as scope:
-            purged: int = await _noun(scope, assemblies=assemblies).purge(older_than=duration, recursive=recursive)
+            purged: int = await _records_of(scope, assemblies=assemblies).purge(
+                older_than=duration, recursive=recursive
+            )
             return purged
 
     count = asyncio.run(run())

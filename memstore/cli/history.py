@@ -33,7 +33,7 @@ def history(
 
     The latest change comes first.
 
-    --json prints a line for each change: number, noun, id, namespace, kind, at, actor, reason, undoes, old, new,
+    --json prints a line for each change: number, record_kind, id, namespace, kind, at, actor, reason, undoes, old, new,
     members_added, members_removed.
     """
 

@@ -171,9 +171,9 @@ class _Importer:
     async def _first_failure(self, tx: Transaction) -> tuple[str, MemstoreError] | None:
         for item in self._chunk:
             scope = tx.namespace(*self._path, *item.namespace)
-            noun = scope.memories if item.kind == "memory" else scope.assemblies
+            records = scope.memories if item.kind == "memory" else scope.assemblies
             try:
-                await (noun.upsert_many if self._upsert else noun.add_many)([item.fields])
+                await (records.upsert_many if self._upsert else records.add_many)([item.fields])
             except MemstoreError as error:
                 return item.place, error
         return None

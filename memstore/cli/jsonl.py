@@ -28,9 +28,9 @@ class Item:
     """One line or passage to import.
 
     Attributes:
-        kind: `store` for the first line of an export, else the noun.
+        kind: `store` for the first line of an export, else the kind of record.
         namespace: the namespace of the record, below that of the import.
-        fields: the keyword arguments of the noun's `add`, with their values.
+        fields: the keyword arguments of its `add`, with their values.
         place: the file and line it comes from, for messages.
     """
 

@@ -134,7 +134,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
     grid = table("finding", "record", "detail")
     for finding in findings:
         namespace = f" in {format_namespace(finding.namespace)}" if finding.namespace else ""
-        owner = f"{finding.noun} {finding.id}{namespace}".strip()
+        owner = f"{finding.record_kind} {finding.id}{namespace}".strip()
         grid.add_row(Text(finding.kind, style="red"), Text(clean(owner)), Text(clean(finding.detail)))
     print_table(grid)
 

@@ -58,7 +58,7 @@ class Sql(NamedTuple):
     values: tuple[Bound, ...] = ()
 
 
-Owners = int | Sql
+NamespaceKeys = int | Sql
 """The namespaces of a statement: the key of one, or a condition on `namespace.path`."""
 
 
@@ -114,7 +114,7 @@ def _has_one_kind(test: Sortable, *, json: bool) -> bool:
             return json or test.field.kind == "text"
 
 
-def in_range(record_kind: RecordKind, owners: Owners, tests: Iterable[Sortable]) -> Sql:
+def in_range(record_kind: RecordKind, owners: NamespaceKeys, tests: Iterable[Sortable]) -> Sql:
     """The keys of the records that pass *tests*, all of one field."""
     if isinstance(owners, int):
         tables, owned = str(record_kind), Sql("namespace_pk = ?", (owners,))
@@ -127,14 +127,14 @@ def in_range(record_kind: RecordKind, owners: Owners, tests: Iterable[Sortable])
     return Sql(text, tuple(value for _, values in parts for value in values))
 
 
-def tagged(record_kind: RecordKind, owners: Owners, name: str) -> Sql:
+def tagged(record_kind: RecordKind, owners: NamespaceKeys, name: str) -> Sql:
     """The keys of the records with the tag *name* of one of the namespaces, which the records are in too."""
     owner, (namespaces, values) = f"{record_kind}_pk", _in_namespaces(owners)
     tag = f"SELECT pk FROM tag WHERE namespace_pk {namespaces} AND name = ?"  # noqa: S608 - as above
     return Sql(f"SELECT {owner} AS pk FROM {record_kind}_tag WHERE tag_pk IN ({tag})", (*values, name))  # noqa: S608
 
 
-def _in_namespaces(owners: Owners) -> Sql:
+def _in_namespaces(owners: NamespaceKeys) -> Sql:
     if isinstance(owners, int):
         return Sql("= ?", (owners,))
     return Sql(f"IN (SELECT namespace.pk FROM namespace WHERE {owners.text})", owners.values)  # noqa: S608

@@ -20,7 +20,7 @@ def forget(context: WriteContext, plan: ForgetPlan) -> int:
     Raises:
         StalePlanError: a record has changed since the plan was made.
     """
-    record_type = BY_KIND[plan.noun]
+    record_type = BY_KIND[plan.record_kind]
     space = context.spaces[record_type.kind]
     stale: list[ForgetCandidate] = []
     keys_by_reason: dict[str, list[int]] = {}

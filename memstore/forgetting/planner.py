@@ -1,6 +1,6 @@
 """Forget plans: the records that a policy selects at one time. Making a plan changes nothing."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
@@ -14,7 +14,7 @@ from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.filters.nodes import FIELDS, And, Compare, Field, IsIn, Node, Or, Order, Scalar
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
 from memstore.models.forgetting import Criterion, ForgetCandidate
-from memstore.models.records import Namespace, RecordKind
+from memstore.models.records import Namespace
 from memstore.repository import forget_candidates, selection
 from memstore.repository.forget_candidates import (
     ACCESSED,
@@ -28,10 +28,9 @@ from memstore.repository.forget_candidates import (
 )
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces
 from memstore.timestamps import now, to_micros
 
-Spaces = Mapping[RecordKind, VectorSpace]
 Indices = npt.NDArray[np.intp]
 
 _FIRST_TIME = datetime.min.replace(tzinfo=UTC)
@@ -329,7 +328,7 @@ def _to_plan(
             )
         )
     return ForgetPlan(
-        noun=record_type.kind,
+        record_kind=record_type.kind,
         policy=policy,
         namespace=scope.namespace,
         recursive=scope.recursive,

@@ -95,7 +95,7 @@ class ForgetPlan:
     """The records that a policy selects, as the store was at one time. Nothing has been changed.
 
     Attributes:
-        noun: the kind of the records: `"memory"` or `"assembly"`.
+        record_kind: the kind of the records: `"memory"` or `"assembly"`.
         policy: the policy.
         namespace: the namespace that the plan is for.
         recursive: whether it is also for all namespaces below.
@@ -106,7 +106,7 @@ class ForgetPlan:
         remaining_bytes: the size of those; None where the policy has no budget.
     """
 
-    noun: Literal["memory", "assembly"]
+    record_kind: Literal["memory", "assembly"]
     policy: ForgetPolicy | AssemblyForgetPolicy
     namespace: Namespace
     recursive: bool

@@ -15,18 +15,16 @@ from sqlalchemy import Connection
 from memstore.concurrency import chunks
 from memstore.errors import NotFoundError
 from memstore.models.history import FieldValue
-from memstore.models.records import Embedding, Namespace, RecordKind
+from memstore.models.records import Embedding, Namespace
 from memstore.repository import history_reader, namespaces, records, stored_fields
 from memstore.repository.corruption import expect_stored
 from memstore.repository.history_writer import RowVersion
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces
 from memstore.sync import composites
 from memstore.timestamps import EPOCH, to_micros
 from memstore.vectors.encoding import decode
 from memstore.vectors.mean import Mean
-
-Spaces = Mapping[RecordKind, VectorSpace]
 
 
 def get(

@@ -1,4 +1,4 @@
-"""The changes of a record, latest first: `history()` of both nouns."""
+"""The changes of a record, latest first: `history()` of both kinds of record."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,7 +7,6 @@ from sqlalchemy import Connection
 
 from memstore.errors import NotFoundError
 from memstore.history import as_of
-from memstore.history.as_of import Spaces
 from memstore.models.history import Change
 from memstore.models.records import Namespace
 from memstore.repository import history_reader, history_writer, records
@@ -15,6 +14,7 @@ from memstore.repository.corruption import corrupt_value
 from memstore.repository.history_reader import HistoryEntry
 from memstore.repository.history_writer import RowVersion
 from memstore.repository.record_types import ASSEMBLY, RECORD_TYPES, RecordType
+from memstore.repository.vectors import Spaces
 from memstore.timestamps import EPOCH
 
 _FIELDS = {
@@ -83,7 +83,7 @@ def _change(
     added, removed = _member_changes(connection, record_type, entry)
     return Change(
         number=entry.number,
-        noun=record_type.kind,
+        record_kind=record_type.kind,
         id=name[1],
         namespace=name[0],
         kind=entry.change_kind,

@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 from memstore import filters
 from memstore.concurrency import chunks, yield_gil
 from memstore.history import as_of
-from memstore.history.as_of import Spaces
 from memstore.models.records import Assembly, Memory
 from memstore.repository import history_reader, namespaces, records, selection
 from memstore.repository.corruption import expect_stored
 from memstore.repository.record_types import ASSEMBLY
-from memstore.repository.records import Order, Position
+from memstore.repository.records import Position, SortOrder
 from memstore.repository.selection import Selection
+from memstore.repository.vectors import Spaces
 from memstore.timestamps import EPOCH, to_micros
 
 RecordT = TypeVar("RecordT", Memory, Assembly)
@@ -50,7 +50,7 @@ class AsOfListing(Generic[RecordT]):
         order: of the list.
     """
 
-    def __init__(self, spaces: Spaces, matching: Selection, order: Order) -> None:
+    def __init__(self, spaces: Spaces, matching: Selection, order: SortOrder) -> None:
         self._spaces = spaces
         self._selection = matching
         self._order = order

@@ -39,8 +39,8 @@ def undo(context: WriteContext, namespace: Namespace, change: object) -> Change:
     if not isinstance(change, Change):
         raise InvalidError(f"undo takes a memstore.Change, as history() returns them; got {short_repr(change)}")
     if change.namespace[: len(namespace)] != namespace:
-        raise NotFoundError(change.noun, change.id, namespace)
-    connection, record_type = context.connection, BY_KIND[change.noun]
+        raise NotFoundError(change.record_kind, change.id, namespace)
+    connection, record_type = context.connection, BY_KIND[change.record_kind]
     entry, key = _find_entry(connection, record_type, change)
     if entry.change_kind in DELETIONS:
         _undo_deletion(context, record_type, entry, change)
@@ -63,8 +63,8 @@ def _find_entry(connection: Connection, record_type: RecordType, change: Change)
                 return entry, key
     since = history_retention.read(connection).since
     raise HistoryError(
-        f"Change {change.number} of {change.noun} {change.id!r} is not in this file's history. It is of another file, "
-        "or too old and deleted. Call history() for the changes that can be undone.",
+        f"Change {change.number} of {change.record_kind} {change.id!r} is not in this file's history. "
+        "It is of another file, or too old and deleted. Call history() for the changes that can be undone.",
         since=None if since is None else history_reader.decode_time(since),
     )
 
@@ -91,7 +91,7 @@ def _conflict(change: Change, why: str, later: Iterable[int] = ()) -> ConflictEr
     if numbers:
         advice = f" Undo change {', '.join(map(str, reversed(numbers)))} first."
     return ConflictError(
-        f"Change {change.number} of {change.noun} {change.id!r} cannot be undone: {why}.{advice}", later=numbers
+        f"Change {change.number} of {change.record_kind} {change.id!r} cannot be undone: {why}.{advice}", later=numbers
     )
 
 

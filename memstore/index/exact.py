@@ -8,14 +8,13 @@ from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.protocol import (
     Engine,
     IndexEntries,
-    Keys,
     SearchMethod,
     SearchResult,
     SearchScope,
     VectorStorage,
 )
 from memstore.index.vector_table import Allocator, VectorTable, allocate_numpy
-from memstore.vectors.arrays import Rows
+from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.metrics import scores
 from memstore.vectors.space import ANGULAR_METRICS, Ball, Measure
 

@@ -12,8 +12,8 @@ from memstore.errors import EngineError
 from memstore.index import hyperbolic
 from memstore.index.hnsw import GraphBuilder
 from memstore.index.openmp import faiss_conflict
-from memstore.index.protocol import Keys, StoredRows
-from memstore.vectors.arrays import Rows
+from memstore.index.protocol import StoredRows
+from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.space import Ball, Measure
 
 _EXACT_L2_QUERIES, _EXACT_L2_NUMBERS = 16, 127_999

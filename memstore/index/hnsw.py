@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from memstore.config import GraphOptions, VectorType
-from memstore.index.protocol import Keys, Mask, VectorStorage
-from memstore.vectors.arrays import Rows
+from memstore.index.protocol import Mask, VectorStorage
+from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.space import Ball, Measure
 
 _SCRATCH_NUMBERS = 1_000_000  # four megabytes of float32

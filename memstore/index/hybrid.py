@@ -14,7 +14,6 @@ from memstore.index.hnsw import Graph
 from memstore.index.protocol import (
     Engine,
     IndexEntries,
-    Keys,
     Mask,
     SearchMethod,
     SearchResult,
@@ -23,7 +22,7 @@ from memstore.index.protocol import (
 )
 from memstore.index.recall import Calibration, graph_limit
 from memstore.index.vector_table import Allocator
-from memstore.vectors.arrays import Rows
+from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.space import Measure
 
 _TOO_FEW_CANDIDATES = SearchMethod("exact", "the graph found too few")

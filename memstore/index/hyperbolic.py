@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from memstore.index.protocol import Keys, StoredRows
-from memstore.vectors.arrays import Doubles, Rows
+from memstore.index.protocol import StoredRows
+from memstore.vectors.arrays import Doubles, Keys, Rows
 from memstore.vectors.metrics import distances
 from memstore.vectors.space import EDGE, Ball
 

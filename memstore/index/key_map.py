@@ -6,7 +6,7 @@ a dict. Where keys are sparse, so that the array would be mostly empty (raw SQL 
 
 import numpy as np
 
-from memstore.index.protocol import Keys
+from memstore.vectors.arrays import Keys
 
 _MAX_SPARSITY = 64  # the array may be this many times longer than the number of keys
 _SMALL_ARRAY = 1 << 20  # an array of this length is acceptable for any number of keys

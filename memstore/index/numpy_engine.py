@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from memstore.index import hyperbolic
-from memstore.index.protocol import Keys, StoredRows
-from memstore.vectors.arrays import Floats, Rows
+from memstore.index.protocol import StoredRows
+from memstore.vectors.arrays import Floats, Keys, Rows
 from memstore.vectors.space import Ball, Measure
 
 _MAX_CELLS = 8_000_000  # query-row pairs in memory at a time

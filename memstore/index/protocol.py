@@ -15,11 +15,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from memstore.vectors.arrays import Doubles, Rows
+from memstore.vectors.arrays import Doubles, Keys, Rows
 from memstore.vectors.space import Measure
-
-Keys = npt.NDArray[np.int64]
-"""Keys, positions or times: int64, shape (n,)."""
 
 Mask = npt.NDArray[np.bool_]
 """A selection of positions: bool, shape (n,)."""

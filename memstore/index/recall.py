@@ -16,8 +16,8 @@ import numpy as np
 from memstore.index import planner
 from memstore.index.exact import nearest_positions
 from memstore.index.hnsw import Graph
-from memstore.index.protocol import Engine, Keys, StoredRows, VectorStorage
-from memstore.vectors.arrays import Doubles, Rows, row_norms
+from memstore.index.protocol import Engine, StoredRows, VectorStorage
+from memstore.vectors.arrays import Doubles, Keys, Rows, row_norms
 from memstore.vectors.hyperbolic import geodesic_step
 from memstore.vectors.metrics import distances, index_form, scores, valid_rows
 from memstore.vectors.space import Ball, Measure

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from memstore.index.key_map import KeyMap
-from memstore.index.protocol import NEVER, IndexEntries, Keys, Mask, SearchScope, StoredRows, VectorStorage
-from memstore.vectors.arrays import Rows
+from memstore.index.protocol import NEVER, IndexEntries, Mask, SearchScope, StoredRows, VectorStorage
+from memstore.vectors.arrays import Keys, Rows
 
 Allocator = Callable[[int, VectorStorage | None], VectorStorage]
 """Capacity and the present storage, or None -> storage of that capacity. It may extend the present one in place."""

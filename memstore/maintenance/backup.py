@@ -132,7 +132,7 @@ def _damaged_backup(path: str, damage: list[str]) -> DamagedError:
 
 def _is_derived(finding: Finding) -> bool:
     """Whether *finding* is about data that can be computed from the rows."""
-    composite = finding.noun == "assembly" and finding.kind in ("composite", "checksum", "unusable")
+    composite = finding.record_kind == "assembly" and finding.kind in ("composite", "checksum", "unusable")
     return composite or finding.kind == "snapshot"
 
 

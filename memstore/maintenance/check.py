@@ -72,7 +72,7 @@ def _until_unreadable(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _file_finding(detail: str) -> Finding:
-    return Finding(kind="integrity", noun="file", id="", detail=detail)
+    return Finding(kind="integrity", record_kind="file", id="", detail=detail)
 
 
 def _integrity(connection: Connection) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def _integrity(connection: Connection) -> Iterator[Finding]:
 def _orphans(connection: Connection) -> Iterator[Finding]:
     for location, parent in integrity.orphans(connection):
         detail = f"it refers to a row of {parent} that does not exist"
-        yield Finding(kind="foreign_key", noun="file", id=location, detail=detail)
+        yield Finding(kind="foreign_key", record_kind="file", id=location, detail=detail)
 
 
 def check_structure(connection: Connection) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def _tombstones(connection: Connection, space: VectorSpace) -> Iterator[Finding]
             error = _read_error(connection, space, [pk])
             if error is not None:
                 detail = f"it cannot be recovered, only purged: {error}"
-                yield Finding(kind="tombstone", noun=space.kind, id=id, namespace=namespace, detail=detail)
+                yield Finding(kind="tombstone", record_kind=space.kind, id=id, namespace=namespace, detail=detail)
 
 
 def _read_error(connection: Connection, space: VectorSpace, keys: list[int]) -> DamagedError | None:
@@ -197,7 +197,7 @@ def _graph(index: HybridIndex, space: VectorSpace) -> Iterator[Finding]:
     if links.digest() != graph.digest:
         detail = "the links of the graph have changed since it was built"
     if detail:
-        yield Finding(kind="graph", noun=space.kind, id="", detail=detail)
+        yield Finding(kind="graph", record_kind=space.kind, id="", detail=detail)
 
 
 def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
@@ -205,7 +205,7 @@ def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     if header is None or header.parameters.get("format") != FORMAT:
         return
     if not is_valid_header(header.parameters):
-        yield Finding(kind="snapshot", noun=space.kind, id="", detail="invalid graph snapshot header")
+        yield Finding(kind="snapshot", record_kind=space.kind, id="", detail="invalid graph snapshot header")
         return
     detail = ""
     try:
@@ -216,7 +216,7 @@ def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     except BrokenSnapshotError as error:
         detail = str(error)
     if detail:
-        yield Finding(kind="snapshot", noun=space.kind, id="", detail=f"the graph snapshot is damaged: {detail}")
+        yield Finding(kind="snapshot", record_kind=space.kind, id="", detail=f"the graph snapshot is damaged: {detail}")
 
 
 class _Comparison:
@@ -293,4 +293,4 @@ def _are_equal(stored: npt.NDArray[np.float32], indexed: npt.NDArray[np.floating
 
 def _finding(kind: FindingKind, space: VectorSpace, key: int, names: RecordNames, detail: str) -> Finding:
     id, namespace = names.get(key, (f"key {key}", ()))
-    return Finding(kind=kind, noun=space.kind, id=id, namespace=namespace, detail=detail)
+    return Finding(kind=kind, record_kind=space.kind, id=id, namespace=namespace, detail=detail)

@@ -50,7 +50,7 @@ def repair_file(context: WriteContext, findings: list[Finding]) -> tuple[int, in
         index_snapshots.drop_older(connection, change_log.top(connection) + 1)
     orphans = integrity.remove_orphans(connection)
     checksums = sum(integrity.fill_checksums(connection, space) for space in context.spaces.values())
-    assemblies = [finding for finding in findings if finding.noun == "assembly" and finding.kind in _RECOMPUTED]
+    assemblies = [finding for finding in findings if finding.record_kind == "assembly" and finding.kind in _RECOMPUTED]
     keys = sorted({*integrity.keys(connection, assemblies), *vectors.lagging(connection)})
     composites.recompute(context, keys)
     return orphans, checksums, len(keys)

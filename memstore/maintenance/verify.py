@@ -56,7 +56,7 @@ def _verify(path: str, stop: StopSignal) -> VerifyReport:
             with reading(path, stop) as connection:
                 return examine(connection, path, revision)
     except DamagedError as error:
-        finding = Finding(kind="integrity", noun="file", id="", detail=str(error))
+        finding = Finding(kind="integrity", record_kind="file", id="", detail=str(error))
         return VerifyReport(
             path=path,
             file_bytes=Path(path).stat().st_size,

@@ -21,7 +21,7 @@ class Change:
     Attributes:
         number: number of the change in its file; later changes have higher numbers. Records that one write added
             share a number.
-        noun: `"memory"` or `"assembly"`.
+        record_kind: `"memory"` or `"assembly"`.
         id: id of the record.
         namespace: namespace of the record.
         kind: `added`; `updated`; `deleted`; `expired` (deleted because it expired); `forgotten` (moved to the trash);
@@ -38,7 +38,7 @@ class Change:
     """
 
     number: int
-    noun: Literal["memory", "assembly"]
+    record_kind: Literal["memory", "assembly"]
     id: str
     namespace: Namespace
     kind: ChangeKind
@@ -58,10 +58,10 @@ class Change:
             for version in (self.old, self.new)
         ]
         members = (self.members_added, self.members_removed)
-        return (self.number, self.noun, self.id, self.namespace, self.kind, self.at, *versions, *members)
+        return (self.number, self.record_kind, self.id, self.namespace, self.kind, self.at, *versions, *members)
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, Change) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.number, self.noun, self.namespace, self.id))
+        return hash((self.number, self.record_kind, self.namespace, self.id))

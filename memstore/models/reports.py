@@ -36,21 +36,21 @@ class Finding:
             (a row refers to a row that does not exist), `integrity` (SQLite's integrity check failed), `graph` (the
             links of the search graph changed after it was built), `snapshot` (the stored copy of the graph does not
             match its checksum), `tombstone` (an archived record is damaged and cannot be recovered).
-        noun: `"memory"`, `"assembly"` or `"file"`.
+        record_kind: `"memory"`, `"assembly"` or `"file"`.
         id: id of the record; the key in the file for a ghost, which has no record; empty for a defect of the file.
         namespace: namespace of the record.
         detail: what was compared, as a sentence.
     """
 
     kind: FindingKind
-    noun: Literal["memory", "assembly", "file"]
+    record_kind: Literal["memory", "assembly", "file"]
     id: str
     namespace: Namespace = ()
     detail: str
 
     def __str__(self) -> str:
         where = f" in {'/'.join(self.namespace)}" if self.namespace else ""
-        return f"{self.kind}: {self.noun} {self.id!r}{where}: {self.detail}"
+        return f"{self.kind}: {self.record_kind} {self.id!r}{where}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

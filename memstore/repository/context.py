@@ -4,18 +4,16 @@ A session makes one `WriteContext` for each write and passes it to the write ste
 and the actor of every history row from it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, literal_column, select
 
 from memstore.actor import Actor
-from memstore.models.records import RecordKind
 from memstore.repository import history_retention
 from memstore.repository.history_retention import RetentionSettings
 from memstore.repository.statements import Prepared
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces
 from memstore.schema.tables import journal
 from memstore.timestamps import now, to_micros
 
@@ -64,7 +62,7 @@ class WriteContext:
     """
 
     connection: Connection
-    spaces: Mapping[RecordKind, VectorSpace]
+    spaces: Spaces
     now: datetime
     actor: Actor = field(default_factory=Actor)
     transaction: TransactionTime = field(default_factory=TransactionTime)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import (
     bindparam,
     func,
@@ -14,11 +13,10 @@ from sqlalchemy import (
 from sqlalchemy.sql.expression import Select, TableValuedAlias
 
 from memstore.repository.corruption import expect_stored
+from memstore.vectors.arrays import Keys
 
 _PIECE = 1 << 18  # characters that NumPy parses in one call, which keeps the GIL for 0.5 ms
 _LIST = 10_000  # keys of one parameter
-
-Keys = npt.NDArray[np.int64]
 
 
 def keys_in(name: str = "keys") -> TableValuedAlias:

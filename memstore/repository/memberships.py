@@ -19,11 +19,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from memstore.repository.key_lists import Keys, key_lists, keys_joined, keys_json, listed_keys
+from memstore.repository.key_lists import key_lists, keys_joined, keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import assembly_member, live, memory, memory_vector
+from memstore.vectors.arrays import Keys
 
 _c = assembly_member.c
 

@@ -46,7 +46,7 @@ _LAST_KEY = 2**62  # no key this large was ever handed out
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SortOrder:
     """The column that a list is sorted by, and the direction; rows with equal values are sorted by key."""
 
     column: str
@@ -99,7 +99,7 @@ def key_of(connection: Connection, record_type: RecordType, namespace: Namespace
 
 
 def page(
-    connection: Connection, selection: Selection, order: Order, after: Position | None, limit: int
+    connection: Connection, selection: Selection, order: SortOrder, after: Position | None, limit: int
 ) -> tuple[list[Position], Position | None]:
     """The next *limit* rows of a list after a position, and the last of them; None when there are no more."""
     table = selection.record_type.table

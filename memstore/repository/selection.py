@@ -19,16 +19,17 @@ from sqlalchemy import ColumnElement, Connection, Integer, Text, and_, bindparam
 
 from memstore import filters
 from memstore.database import raw
-from memstore.filters.indexed_sql import Owners, Sortable, Sql, by_kind, in_range, is_served, tagged
+from memstore.filters.indexed_sql import NamespaceKeys, Sortable, Sql, by_kind, in_range, is_served, tagged
 from memstore.filters.nodes import And, Compare, Contains, Exists, Field, IsIn, Node, Or, StartsWith
 from memstore.models.records import Namespace
 from memstore.repository import namespaces
-from memstore.repository.key_lists import Keys, keys_in, keys_joined, keys_json
+from memstore.repository.key_lists import keys_in, keys_joined, keys_json
 from memstore.repository.record_types import MEMORY, RecordType
 from memstore.repository.sqlite_only import metadata_indexes
 from memstore.repository.statements import Prepared
 from memstore.schema import tables
 from memstore.schema.namespace_path import below_end, namespace_path
+from memstore.vectors.arrays import Keys
 
 FEW = 2_000
 """The keys of every term that are read to find the term with the fewest."""
@@ -152,7 +153,7 @@ class _Finder:
 
     connection: Connection
     selection: Selection
-    owners: Owners
+    owners: NamespaceKeys
     paths: frozenset[filters.Path]
     exact: bool
 
@@ -296,7 +297,7 @@ def _finder(connection: Connection, selection: Selection, *, exact: bool) -> _Fi
     return _Finder(connection, selection, owners, paths, exact)
 
 
-def _owners(connection: Connection, selection: Selection) -> Owners | None:
+def _owners(connection: Connection, selection: Selection) -> NamespaceKeys | None:
     """The namespaces of *selection*; None where the namespace does not exist."""
     if not selection.recursive:
         return namespaces.key(connection, selection.namespace)

@@ -1,6 +1,6 @@
 """Stored vectors: rows of memory_vector and assembly_vector."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -19,10 +19,11 @@ from sqlalchemy import (
 from memstore.concurrency import yield_gil
 from memstore.models.records import RecordKind
 from memstore.repository.corruption import expect_stored
-from memstore.repository.key_lists import Keys, key_lists, keys_joined, keys_json, listed_keys
+from memstore.repository.key_lists import key_lists, keys_joined, keys_json, listed_keys
 from memstore.repository.record_types import BY_KIND, RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.schema.tables import assembly, assembly_vector, memory, namespace
+from memstore.vectors.arrays import Keys
 from memstore.vectors.space import Space
 
 _SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's cache
@@ -39,6 +40,9 @@ class VectorSpace(Space):
 
     pk: int
     kind: RecordKind
+
+
+Spaces = Mapping[RecordKind, VectorSpace]
 
 
 class VectorRows(NamedTuple):
@@ -129,7 +133,7 @@ def scan(connection: Connection, space: VectorSpace) -> Iterator[tuple[Keys, lis
             yield_gil()
 
 
-class Owners:
+class ScopeTable:
     """The namespace and the expiry of every record of a kind, read from indexes, without reading the records' rows."""
 
     def __init__(self, connection: Connection, space: VectorSpace) -> None:

@@ -8,7 +8,7 @@ best hits overall are among the best of a search without boost and the best memb
 why it suffices to search the members of each activated assembly once more.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -18,17 +18,15 @@ from sqlalchemy import Connection
 
 from memstore.index.protocol import SearchResult, SearchScope
 from memstore.models.activation import SyncState, decayed
-from memstore.models.records import RecordKind
 from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
 from memstore.repository import assembly_activation, memberships
 from memstore.repository.assembly_activation import ActivationState
-from memstore.repository.key_lists import Keys
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces, VectorSpace
 from memstore.search.activation import AssemblyBoost
 from memstore.search.query import Search, SearchRequest
 from memstore.sync.view import View
 from memstore.timestamps import now, to_micros
-from memstore.vectors.arrays import Doubles, Rows
+from memstore.vectors.arrays import Doubles, Keys, Rows
 
 
 def sync_state(assembly: ActivationState, view: View, at: datetime) -> SyncState:
@@ -223,7 +221,7 @@ class AssemblyBooster:
 def search_boosted(
     connection: Connection,
     view: View,
-    spaces: Mapping[RecordKind, VectorSpace],
+    spaces: Spaces,
     request: SearchRequest,
     queries: Sequence[object],
     boost: AssemblyBoost,

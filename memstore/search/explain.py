@@ -16,13 +16,13 @@ from memstore.filters import Where
 from memstore.index.protocol import SearchScope
 from memstore.models.activation import SyncState
 from memstore.models.explanation import ActivationOutcome, AssemblyExplanation, Exclusion, Explanation
-from memstore.models.records import Memory, Namespace, RecordKind
+from memstore.models.records import Memory, Namespace
 from memstore.models.search import Hit, Hits, ScoreBoost
 from memstore.repository import memberships, memories, namespaces, records, selection
 from memstore.repository.corruption import only
 from memstore.repository.record_types import MEMORY
 from memstore.repository.selection import Selection
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces
 from memstore.search.activation import AssemblyBoost
 from memstore.search.assembly_boost import AssemblyBooster, QueryActivation
 from memstore.search.query import Search, SearchRequest
@@ -35,7 +35,7 @@ _BEFORE_ALL_MICROS = int(np.iinfo(np.int64).min)
 def explain(
     connection: Connection,
     view: View,
-    spaces: Mapping[RecordKind, VectorSpace],
+    spaces: Spaces,
     request: SearchRequest,
     query: object,
     boost: AssemblyBoost | None,

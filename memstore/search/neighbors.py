@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.index.protocol import Keys, SearchScope
+from memstore.index.protocol import SearchScope
 from memstore.models.records import Namespace, RecordKind
 from memstore.repository import namespaces, vectors
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
 from memstore.sync.view import View
 from memstore.timestamps import now, to_micros
-from memstore.vectors.arrays import Doubles, Rows
+from memstore.vectors.arrays import Doubles, Keys, Rows
 from memstore.vectors.encoding import decode_rows, is_intact
 from memstore.vectors.metrics import valid_rows
 

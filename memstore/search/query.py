@@ -4,7 +4,7 @@ A search runs in one read transaction whose state the index equals. Namespaces, 
 a `SearchScope` before the index is asked, so a search returns fewer hits than its limit only if fewer records match.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -14,12 +14,12 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.index.protocol import DriftError, SearchResult, SearchScope
-from memstore.models.records import Assembly, Memory, Namespace, RecordKind
+from memstore.models.records import Assembly, Memory, Namespace
 from memstore.models.search import AssemblyHit, Hit, Hits, SearchPlan
 from memstore.repository import assemblies, memories, namespaces, selection
 from memstore.repository.record_types import RecordType
 from memstore.repository.selection import Selection
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces, VectorSpace
 from memstore.sync.view import View
 from memstore.timestamps import now, to_micros
 from memstore.vectors.arrays import Rows
@@ -73,7 +73,7 @@ class Search:
         self,
         connection: Connection,
         view: View,
-        spaces: Mapping[RecordKind, VectorSpace],
+        spaces: Spaces,
         request: SearchRequest,
         queries: Sequence[object],
     ) -> None:
@@ -144,7 +144,7 @@ class Search:
 def search(
     connection: Connection,
     view: View,
-    spaces: Mapping[RecordKind, VectorSpace],
+    spaces: Spaces,
     request: SearchRequest,
     queries: Sequence[object],
 ) -> list[Hits[Any]]:

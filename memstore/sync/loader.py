@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hybrid import HybridIndex
-from memstore.index.protocol import NEVER, IndexEntries, Keys
+from memstore.index.protocol import NEVER, IndexEntries
 from memstore.models.records import RecordKind
 from memstore.repository import vectors
 from memstore.repository.corruption import expect_stored
@@ -26,6 +26,7 @@ from memstore.repository.sqlite_only.vector_handoff import VectorHandoff
 from memstore.repository.vectors import VectorRows, VectorSpace
 from memstore.sync.index_set import IndexSet
 from memstore.sync.snapshot import DELETED_KEY, matches, read_keys
+from memstore.vectors.arrays import Keys
 from memstore.vectors.encoding import decode_rows, is_intact
 from memstore.vectors.metrics import valid_index_form
 
@@ -84,7 +85,7 @@ def _begin_load(connection: Connection, index: HybridIndex, header: Header, stal
 
 
 def _load_vectors(connection: Connection, space: VectorSpace, index: HybridIndex) -> None:
-    owners = vectors.Owners(connection, space)
+    owners = vectors.ScopeTable(connection, space)
     damaged = 0
     for keys, blobs, checksums in vectors.scan(connection, space):
         exist, namespaces, expiries = owners.find(keys, NEVER)

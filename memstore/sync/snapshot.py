@@ -11,9 +11,9 @@ import numpy as np
 
 from memstore.config import GraphOptions
 from memstore.index.hnsw import BrokenLinksError, GraphLinks
-from memstore.index.protocol import Keys
 from memstore.index.recall import Calibration
 from memstore.repository.sqlite_only.index_snapshots import CHUNK, BrokenSnapshotError
+from memstore.vectors.arrays import Keys
 from memstore.vectors.space import Space
 
 FORMAT = 1

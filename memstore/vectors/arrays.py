@@ -6,6 +6,9 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.float32]
 """float32, shape (n, dimension)."""
 
+Keys = npt.NDArray[np.int64]
+"""Keys, positions or times: int64, shape (n,)."""
+
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating]
 

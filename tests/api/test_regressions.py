@@ -83,25 +83,25 @@ def arrays(store: Store) -> dict[str, tuple[bytes, ...]]:
 KINDS: list[Damage] = ["missing", "ghost", "stale", "swapped", "wrong_dimension"]
 
 
-@pytest.mark.parametrize("noun", ["memory", "assembly"])
+@pytest.mark.parametrize("record_kind", ["memory", "assembly"])
 @pytest.mark.parametrize("count", [1, 15])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_drift_is_found_and_named_and_the_search_for_it_changes_nothing(
-    store: Store, path: Path, rng: np.random.Generator, kind: Damage, count: int, noun: Any
+    store: Store, path: Path, rng: np.random.Generator, kind: Damage, count: int, record_kind: Any
 ) -> None:
     if kind == "swapped":
         count = max(count, 2)  # one alone cannot be
     ids = await filled(store, vectors(rng, count))
-    named = ids if noun == "memory" else [id.replace("m:", "g:") for id in ids]
+    named = ids if record_kind == "memory" else [id.replace("m:", "g:") for id in ids]
     await store.memories.search(np.ones(DIMENSION))
     assert await store.check() == []
     damaged = {"missing": named[-1:], "stale": named[-1:], "swapped": named[-2:]}.get(kind, [])
-    expected = await damage(store, kind, damaged, noun=noun)
+    expected = await damage(store, kind, damaged, record_kind=record_kind)
     assert expected == damaged or kind == "ghost" or sorted(expected) == sorted(named)
 
     before, entries, modified = content(path), arrays(store), path.stat().st_mtime_ns
     findings = await bounded(store.check())
-    assert {(f.kind, f.noun, f.id) for f in findings} == {(kind, noun, id) for id in expected}
+    assert {(f.kind, f.record_kind, f.id) for f in findings} == {(kind, record_kind, id) for id in expected}
     assert await bounded(store.check()) == findings
     assert content(path) == before
     assert path.stat().st_mtime_ns == modified
@@ -335,7 +335,7 @@ async def test_repair_restores_every_id_with_its_own_vector(
         elif kind == "everything at once":
             for damaged, way in ((ids[:3], "missing"), (ids[3:6], "stale"), (ids[6:10], "swapped"), ((), "ghost")):
                 await damage(store, way, damaged)
-            await damage(store, "swapped", ["g:0", "g:1", "g:2"], noun="assembly")
+            await damage(store, "swapped", ["g:0", "g:1", "g:2"], record_kind="assembly")
         else:
             await damage(store, kind, ids[5:12])
         repaired = await bounded(store.repair())

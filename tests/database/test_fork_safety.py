@@ -46,15 +46,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:Deprecati
 Calls = dict[str, Callable[[Any], Any]]
 
 
-def empty_plan(noun: Any, owner: Any) -> ForgetPlan:
+def empty_plan(record_kind: Any, owner: Any) -> ForgetPlan:
     """A plan that names nothing."""
-    whole: Any = {"noun": noun, "policy": ForgetPolicy(older_than=1), "namespace": owner._namespace, "recursive": False}
+    whole: Any = {
+        "record_kind": record_kind,
+        "policy": ForgetPolicy(older_than=1),
+        "namespace": owner._namespace,
+        "recursive": False,
+    }
     return ForgetPlan(**whole, created_at=datetime.now(UTC), candidates=(), bytes=0, remaining=0, remaining_bytes=None)
 
 
 CHANGE = Change(
     number=1,
-    noun="memory",
+    record_kind="memory",
     id="a",
     namespace=(),
     kind="added",

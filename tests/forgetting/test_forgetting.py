@@ -114,7 +114,7 @@ async def test_each_candidate_has_all_criteria_it_meets_and_its_size(store: Stor
     size = {candidate.id: candidate.bytes for candidate in plan.candidates}
     assert size == {"a": 1 + 10 + 2 + 4 * DIMENSION, "b": 23, "c": 33, "d": 43}
     assert (plan.bytes, plan.remaining, plan.remaining_bytes, len(plan)) == (sum(size.values()), 3, None, 4)
-    assert (plan.noun, plan.namespace, plan.recursive) == ("memory", (), False)
+    assert (plan.record_kind, plan.namespace, plan.recursive) == ("memory", (), False)
 
 
 BUDGETS = [

@@ -266,7 +266,7 @@ async def test_a_damaged_tombstone_is_not_restored(path: Path, rng: np.random.Ge
             assert [t async for t in store.memories.trash()]
         assert await store.memories.count() == 5
         (finding,) = await store.check()
-        assert (finding.kind, finding.noun, finding.namespace) == ("tombstone", "memory", ())
+        assert (finding.kind, finding.record_kind, finding.namespace) == ("tombstone", "memory", ())
         assert finding.id == "m1" or damage.startswith("id")
         assert await store.repair() is not None
         await store.backup(path.with_suffix(".bak"))

@@ -580,7 +580,7 @@ async def test_undo_refuses_changes_of_other_namespaces_and_unknown_changes(stor
     with pytest.raises(memstore.HistoryError, match="not in this file's history"):
         await store.undo(replace(change, number=99))
     with pytest.raises(memstore.HistoryError):
-        await store.undo(replace(change, noun="assembly"))
+        await store.undo(replace(change, record_kind="assembly"))
     with pytest.raises(memstore.InvalidError, match="a memstore"):
         await store.undo(1)  # type: ignore[arg-type]
     async with store.transaction() as tx:

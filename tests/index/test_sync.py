@@ -154,7 +154,7 @@ async def test_an_assembly_whose_stored_composite_is_damaged_is_not_synced(path:
 async def test_an_assembly_that_the_index_lacks_is_not_synced_until_a_repair(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await add_group(store, "a")
-        await damage(store, "missing", ["g"], noun="assembly")
+        await damage(store, "missing", ["g"], record_kind="assembly")
         state = await store.assemblies.sync_state("g")
         assert (state.synced, state.composite_revision, state.indexed_revision) == (False, 1, None)
         assert await boost(store) == (0.0, "stale")

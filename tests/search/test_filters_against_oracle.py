@@ -221,7 +221,7 @@ def agree_on_keys(
         keys = selection.allowed(connection, criteria)
         assert sorted(own(keys)) == sorted(carried), (node, tags, recursive, few)
         assert own(selection.selected(connection, criteria)) == sorted(live), (node, tags, recursive, few)
-    page, _ = record_rows.page(connection, criteria, record_rows.Order("created_at"), None, 1_000)
+    page, _ = record_rows.page(connection, criteria, record_rows.SortOrder("created_at"), None, 1_000)
     assert sorted(own(position.pk for position in page)) == sorted(live), (node, tags, recursive)
 
 

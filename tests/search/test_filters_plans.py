@@ -222,7 +222,7 @@ def test_a_list_looks_few_records_up_and_reads_many_in_its_order(
 
     def lines() -> list[str]:
         place = records.Position({"importance": 0.5, "id": "05"}.get(order, 1), 7)
-        listed = records.Order(order)
+        listed = records.SortOrder(order)
         first = plan(connection, lambda: records.page(connection, criteria, listed, None, 200))
         return first + plan(connection, lambda: records.page(connection, criteria, listed, place, 200))
 

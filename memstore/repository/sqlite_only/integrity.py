@@ -139,7 +139,7 @@ def keys(connection: Connection, findings: Sequence[Finding]) -> list[int]:
     """Keys of the records that *findings* name."""
     pks: list[int] = []
     for finding in findings:
-        statement = _KEYS["assembly" if finding.noun == "assembly" else "memory"]
+        statement = _KEYS["assembly" if finding.record_kind == "assembly" else "memory"]
         pks += statement.column(connection, id=finding.id, path=namespace_path(finding.namespace))
     return pks
 

@@ -5,14 +5,11 @@ content must neither compare them with its own nor add its own to them. Dimensio
 within an epoch, so they are compared only when the epoch changes.
 """
 
-from collections.abc import Mapping
-
 from sqlalchemy import Connection
 
 from memstore.errors import SettingsMismatchError
-from memstore.models.records import RecordKind
 from memstore.repository import store_meta
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces
 
 
 class SpaceGuard:
@@ -23,7 +20,7 @@ class SpaceGuard:
         embedder: the name of its embedder; None where it has none.
     """
 
-    def __init__(self, spaces: Mapping[RecordKind, VectorSpace], embedder: str | None) -> None:
+    def __init__(self, spaces: Spaces, embedder: str | None) -> None:
         self._spaces = spaces
         self._embedder = embedder
         self._epoch: str | None = None
