@@ -13,7 +13,7 @@ filter (`selection`, the pages of `records`).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache, partial
-from itertools import chain, compress
+from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
@@ -134,8 +134,7 @@ def stored(value: object) -> object:
 class MultiRowInsert:
     """An INSERT of many rows a statement, at a third to a half of SQLite's cost of one statement a row.
 
-    A column with one value in all rows of a statement is bound once. Statements come in a few fixed lengths, because
-    each is parsed once and cached.
+    Statements come in a few fixed lengths, because each is parsed once and cached.
 
     Args:
         build: makes the INSERT of one row, whose values are all parameters; called once, at the first use.
@@ -159,11 +158,8 @@ class MultiRowInsert:
         while start < count:
             rest = count - start
             size = widest if rest >= widest else _MEDIUM if rest >= _MEDIUM else min(rest, _SMALL)
-            values = [column[start : start + size] for column in columns]
-            varies = tuple([column.count(column[0]) < size for column in values])
-            bound = [column[0] for column, differs in zip(values, varies, strict=True) if not differs]
-            bound += chain.from_iterable(zip(*compress(values, varies), strict=True))
-            base.execute(_multi_row(sql, size, varies), bound)
+            rows = zip(*(column[start : start + size] for column in columns), strict=True)
+            base.execute(_multi_row(sql, size, len(columns)), list(chain.from_iterable(rows)))
             start += size
 
 
@@ -203,13 +199,11 @@ class InListQuery:
 
 
 @lru_cache(512)
-def _multi_row(sql: str, size: int, varies: tuple[bool, ...]) -> str:
-    """*sql*, the INSERT of one row, for *size* rows; its first parameters are the columns that do not vary."""
-    before, _, after = sql.partition(f"({', '.join('?' * len(varies))})")
-    constant, varying = varies.count(False), varies.count(True)
-    rows = []
-    for row in range(size):
-        shared = iter(range(1, constant + 1))
-        single = iter(range(constant + row * varying + 1, constant + (row + 1) * varying + 1))
-        rows.append(f"({', '.join(f'?{next(single if differs else shared)}' for differs in varies)})")
-    return before + ", ".join(rows) + after
+def _multi_row(sql: str, size: int, width: int) -> str:
+    """*sql*, the INSERT of one row of *width* parameters, for *size* rows.
+
+    Parameters have no numbers, though SQLite would bind a repeated value once: from Python 3.14 on, sqlite3 refuses
+    numbered parameters in a sequence.
+    """
+    row = f"({', '.join('?' * width)})"
+    return sql.replace(row, ", ".join([row] * size), 1)
