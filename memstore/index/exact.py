@@ -66,7 +66,7 @@ class ExactIndex:
         return self.table.bytes
 
     def put(self, entries: IndexEntries) -> None:
-        """See `VectorIndex.put`."""
+        """Add entries with distinct keys; they replace the entries of existing keys. Needs exclusive access."""
         self.table.put(entries)
         self.track_magnitudes(entries.rows)
 
@@ -79,11 +79,11 @@ class ExactIndex:
         self._min_peak = min(self._min_peak, float(peaks[peaks > 0].min(initial=np.inf)))
 
     def remove(self, keys: Keys) -> None:
-        """See `VectorIndex.remove`."""
+        """Remove the entries of *keys*, which are distinct. Needs exclusive access."""
         self.table.remove(keys)
 
     def search(self, engine: Engine, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
-        """See `VectorIndex.search`."""
+        """The entries nearest to each of *queries*: float32, shape (q, dimension), in index form."""
         return self.search_exact(engine, queries, limit, self.table.allowed(scope), SearchMethod())
 
     def search_exact(

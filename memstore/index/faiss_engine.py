@@ -10,7 +10,7 @@ import numpy as np
 
 from memstore.errors import EngineError
 from memstore.index import hyperbolic
-from memstore.index.hnsw import GraphBuilder
+from memstore.index.hnsw import GraphBuilder, bitmap_selector
 from memstore.index.openmp import faiss_conflict
 from memstore.index.protocol import StoredRows
 from memstore.vectors.arrays import Keys, Rows
@@ -86,7 +86,4 @@ class FaissEngine:
         faiss = self._faiss
         if len(positions) * _LIST_SHARE < count:
             return faiss.IDSelectorArray(len(positions), faiss.swig_ptr(positions)), positions
-        mask = np.zeros(count, dtype=np.bool_)
-        mask[positions] = True
-        bits = np.packbits(mask, bitorder="little")
-        return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
+        return bitmap_selector(faiss, positions, count)

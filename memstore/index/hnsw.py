@@ -164,6 +164,14 @@ class Graph:
         return GraphLinks(faiss.vector_to_array(hnsw.levels), neighbors, int(hnsw.entry_point), int(hnsw.max_level))
 
 
+def bitmap_selector(faiss: Any, positions: Keys, count: int) -> tuple[Any, object]:
+    """FAISS's selector of *positions* among *count*, and the memory that must outlive it."""
+    mask = np.zeros(count, dtype=np.bool_)
+    mask[positions] = True
+    bits = np.packbits(mask, bitorder="little")
+    return faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits)), bits
+
+
 class GraphBuilder:
     """Allocates memory for vectors in FAISS, and creates graphs over it."""
 
@@ -195,15 +203,13 @@ class GraphBuilder:
         distances = np.empty((len(queries), limit), dtype=np.float32)
         parameters = faiss.SearchParameters()
         if positions is None:
-            parameters.sel = selector = faiss.IDSelectorRange(span.start, span.stop)
+            selector, memory = faiss.IDSelectorRange(span.start, span.stop), None
         else:
-            mask = np.zeros(span.stop, dtype=np.bool_)
-            mask[positions] = True
-            bits = np.packbits(mask, bitorder="little")
-            parameters.sel = selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
+            selector, memory = bitmap_selector(faiss, positions, span.stop)
+        parameters.sel = selector
         pointers = (faiss.swig_ptr(queries), limit, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
         owner.search_c(len(queries), *pointers, parameters)
-        del selector  # FAISS does not own it: it must live until here
+        del selector, memory  # FAISS does not own them: they must live until here
         return labels
 
     def start(self, options: GraphOptions, storage: VectorStorage, base: Graph | None = None) -> "GraphConstruction":

@@ -76,7 +76,7 @@ class HybridIndex(ExactIndex):
         self.track_magnitudes(entries.rows)
 
     def put(self, entries: IndexEntries) -> None:
-        """See `VectorIndex.put`."""
+        """See `ExactIndex.put`."""
         super().put(entries)
         if self.graph is not None:
             self.graph.use_storage(self.table.storage)
@@ -127,7 +127,7 @@ class HybridIndex(ExactIndex):
         rows[deleted] = np.where((neighbors >= 0)[:, None], rows[neighbors], 0)
 
     def search(self, engine: Engine, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
-        """See `VectorIndex.search`."""
+        """See `ExactIndex.search`."""
         positions = self.table.allowed(scope)
         graph, calibration = self.graph, self.calibration
         # FAISS computes graph distances in float32, so vectors beyond it are compared exactly.

@@ -131,26 +131,3 @@ class VectorStorage(NamedTuple):
     rows: StoredRows
     owner: object | None = None
     scan: Scan | None = None
-
-
-class VectorIndex(Protocol):
-    """An index of one kind of record."""
-
-    def put(self, entries: IndexEntries) -> None:
-        """Add entries with distinct keys; they replace the entries of existing keys."""
-        ...
-
-    def remove(self, keys: Keys) -> None:
-        """Remove the entries of *keys*, which are distinct."""
-        ...
-
-    def search(self, engine: Engine, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
-        """The entries nearest to each of *queries* (float32, shape (q, dimension), in index form)."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    @property
-    def bytes(self) -> int:
-        """Memory of its arrays."""
-        ...

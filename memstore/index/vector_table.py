@@ -99,7 +99,7 @@ class VectorTable:
         return IndexEntries(self._keys[positions], self._namespaces[positions], self._expiries[positions], rows)
 
     def put(self, entries: IndexEntries) -> None:
-        """See `VectorIndex.put`."""
+        """Add entries with distinct keys; they replace the entries of existing keys."""
         if not len(entries.keys):
             return
         positions = self._key_map.find(entries.keys)
@@ -138,7 +138,7 @@ class VectorTable:
             self.deleted += len(positions)
 
     def remove(self, keys: Keys) -> None:
-        """See `VectorIndex.remove`."""
+        """Remove the entries of *keys*, which are distinct."""
         positions = self._key_map.find(keys)
         self._mark_deleted(positions[(positions >= 0) & (positions < self.pinned)])
         movable = np.sort(positions[positions >= self.pinned])

@@ -29,6 +29,7 @@ from tests.support.clusters import (
     put,
     small_graphs,
 )
+from tests.support.model import at
 from tests.support.spaces import placed
 
 COUNT, UNINDEXED, CLUSTERS = 3_000, 90, 60
@@ -191,10 +192,6 @@ async def w_put(face: Any, w: World, numbers: Iterable[int]) -> None:
         by_space.setdefault(w.spaces[i], []).append(item | {"importance": float(w.importance[i])})
     for space, items in by_space.items():
         await at(face, space).memories.upsert_many(items)
-
-
-def at(store: Any, namespace: tuple[str, ...]) -> Any:
-    return store.namespace(*namespace) if namespace else store
 
 
 def methods(answers: Collection[Hits[Any]]) -> list[str]:

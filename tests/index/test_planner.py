@@ -11,7 +11,6 @@ from memstore.index.planner import (
     complete_prefix,
     ef_search_for,
     graph_threshold,
-    merge_threshold,
     next_task,
     wants_graph,
 )
@@ -45,6 +44,9 @@ quick = settings(max_examples=150, deadline=None, derandomize=True)
         ({"nodes": 2_560, "allowed": 2_560}, "exact", 0, "exact is faster"),  # 40 * 64
         ({"nodes": 2_561, "allowed": 2_561}, "graph", 64, "all allowed"),
         ({"nodes": 65, "allowed": 65, "kind": "graph"}, "graph", 64, "all allowed"),
+        ({"allowed": MANY, "limit": 11}, "graph", 64, "all allowed"),
+        ({"allowed": MANY, "limit": 12}, "graph", 66, "all allowed"),
+        ({"allowed": MANY, "ef_search": 8}, "graph", 25, "all allowed"),
         ({"nodes": 64, "allowed": 64, "kind": "graph"}, "exact", 0, "most of them needed"),
     ],
 )
@@ -79,7 +81,7 @@ def test_a_graph_is_used_only_for_what_it_can_give(
     nodes=st.integers(1, 10**6), shares=st.tuples(st.floats(0, 1), st.floats(0, 1)), limit=st.integers(1, 500),
     ef_search=st.integers(1, 2_000), kind=KINDS,
 )  # fmt: skip
-def test_the_narrower_a_filter_the_longer_the_list(
+def test_a_narrower_filter_never_has_a_shorter_candidate_list(
     nodes: int, shares: tuple[float, float], limit: int, ef_search: int, kind: str
 ) -> None:
     narrow, wide = (
@@ -92,25 +94,15 @@ def test_the_narrower_a_filter_the_longer_the_list(
         assert wide.name == "graph", "a wider filter is quicker by graph still"
 
 
-@pytest.mark.parametrize(
-    ("ef_search", "limit", "candidates"),
-    [(64, 1, 64), (64, 10, 64), (64, 11, 64), (64, 12, 66), (64, 100, 242), (8, 1, 8), (8, 10, 25), (1_024, 10, 1_024)],
-)
-def test_the_ef_search_grows_with_what_is_wanted(ef_search: int, limit: int, candidates: int) -> None:
-    assert ef_search_for(ef_search, limit) == candidates
-
-
 @quick
 @given(ef_search=st.integers(1, 70_000), limit=st.integers(1, 10_000))
-def test_the_ef_search_is_never_less_than_what_was_measured_nor_than_twice_what_is_wanted(
-    ef_search: int, limit: int
-) -> None:
+def test_ef_search_is_at_least_the_calibrated_one_and_twice_the_limit(ef_search: int, limit: int) -> None:
     assert ef_search_for(ef_search, limit) >= max(ef_search, 2 * limit)
     assert ef_search_for(ef_search, limit) <= ef_search_for(ef_search, limit + 1)
 
 
 @pytest.mark.parametrize(("candidates", "complete"), [(1, 1), (2, 1), (4, 3), (64, 48), (100, 75), (101, 75)])
-def test_the_last_quarter_of_a_list_is_not_trusted(candidates: int, complete: int) -> None:
+def test_three_quarters_of_a_candidate_list_count_as_complete(candidates: int, complete: int) -> None:
     assert complete_prefix(candidates) == complete
 
 
@@ -132,15 +124,15 @@ def test_the_last_quarter_of_a_list_is_not_trusted(candidates: int, complete: in
         ("auto", 10_000_000, 1, False, True),
     ],
 )
-def test_who_is_to_have_a_graph(kind: str, vectors: int, dimension: int, had: bool, is_wanted: bool) -> None:
-    said, reason = wants_graph(kind, vectors, dimension, has_graph=had)
-    assert said is is_wanted
+def test_which_indexes_are_to_have_a_graph(kind: str, vectors: int, dimension: int, had: bool, is_wanted: bool) -> None:
+    graph_wanted, reason = wants_graph(kind, vectors, dimension, has_graph=had)
+    assert graph_wanted is is_wanted
     assert reason == "requested" if kind != "auto" else f"{graph_threshold(dimension):,}" in reason
 
 
 @quick
 @given(kind=KINDS, vectors=st.integers(0, 10**7), more=st.integers(0, 10**6), dimension=st.integers(1, 65_536))
-def test_growing_never_costs_a_graph_and_having_one_never_speaks_against_it(
+def test_an_index_that_grows_or_has_a_graph_keeps_wanting_one(
     kind: str, vectors: int, more: int, dimension: int
 ) -> None:
     had = wants_graph(kind, vectors, dimension, has_graph=True)[0]
@@ -165,6 +157,8 @@ def test_growing_never_costs_a_graph_and_having_one_never_speaks_against_it(
         ({"unindexed": 1}, True, "build"),
         ({"nodes": 10_000, "unindexed": 999}, False, None),
         ({"nodes": 10_000, "unindexed": 1_000}, False, "merge"),
+        ({"nodes": 20_020, "unindexed": 1_000}, False, None),
+        ({"nodes": 20_020, "unindexed": 1_001}, False, "merge"),
         ({"nodes": 100_000, "unindexed": 4_999}, False, None),
         ({"nodes": 100_000, "unindexed": 5_000}, False, "merge"),
         ({"nodes": 1_000_000, "unindexed": 9_999}, False, None),
@@ -183,27 +177,17 @@ def test_growing_never_costs_a_graph_and_having_one_never_speaks_against_it(
         ({"nodes": 0, "deleted": 1, "unindexed": 1}, True, "drop"),
     ],
 )
-def test_what_a_graph_needs(state: dict[str, int], thorough: bool, what: str | None) -> None:
-    assert (
-        next_task(**({"graph_wanted": True, "nodes": 0, "unindexed": 0, "deleted": 0} | state), thorough=thorough)
-        == what
-    )  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("nodes", "unindexed"),
-    [(0, 1_000), (1, 1_000), (20_000, 1_000), (20_020, 1_001), (200_000, 10_000), (10**7, 10_000)],
-)
-def test_from_which_unindexed_on_it_is_merged(nodes: int, unindexed: int) -> None:
-    assert merge_threshold(nodes) == unindexed
+def test_the_next_task_for_a_graph(state: dict[str, int], thorough: bool, what: str | None) -> None:
+    numbers = {"nodes": 0, "unindexed": 0, "deleted": 0} | state
+    assert next_task(**({"graph_wanted": True} | numbers), thorough=thorough) == what  # type: ignore[arg-type]
 
 
 @quick
 @given(
     nodes=st.integers(0, 10**6), unindexed=st.integers(0, 10**6), deleted=st.integers(0, 10**6), is_wanted=st.booleans()
 )
-def test_what_is_to_be_done_comes_to_an_end(nodes: int, unindexed: int, deleted: int, is_wanted: bool) -> None:
-    """Each deed done in turn, as the maintainer does, with *thorough* and without: nothing is asked for twice."""
+def test_no_task_is_wanted_again_after_it_was_done(nodes: int, unindexed: int, deleted: int, is_wanted: bool) -> None:
+    """The tasks are done in turn, as by the maintainer, with *thorough* and without."""
     deleted = min(deleted, nodes + unindexed)
     for thorough in (False, True):
         at, tasks = (nodes, unindexed, deleted), []

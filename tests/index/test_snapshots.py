@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from memstore import GraphOptions, Store
 from memstore.index.faiss_engine import FaissEngine
@@ -664,6 +662,7 @@ async def follow_random_links(_: Link, rounds: int) -> None:
         except BrokenLinksError:
             refused += 1
             continue
+        check_targets(links, 4)
         graph = graphs.from_links(links, options, storage)
         positions = graph.search(rows[:5], 10, 32)
         assert positions.max() < nodes
@@ -693,49 +692,23 @@ def with_random_faults(rng: np.random.Generator, intact: GraphLinks) -> GraphLin
     return GraphLinks(levels, neighbors, entry, top)
 
 
-def test_checked_links_are_safe_in_searches_and_merges() -> None:
+def test_links_that_pass_the_check_are_safe_in_searches_and_merges() -> None:
     with Child(follow_random_links, 150) as child:
         child.receive()
 
 
-@cache
-def intact_links() -> GraphLinks:
-    rows, _ = clustered(np.random.default_rng(1), 250)
-    storage = FaissEngine.load().graphs.allocate("l2", DIMENSION, "float32", 250)
-    storage.rows[:] = rows
-    return build_graph(storage, GraphOptions(m=M), nodes=250).links()
-
-
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_checked_links_refer_only_to_nodes_and_layers_that_exist(data: st.DataObject) -> None:
-    intact = intact_links()
-    levels, neighbors = intact.levels.copy(), intact.neighbors.copy()
-    for place in data.draw(st.lists(st.integers(0, len(neighbors) - 1), max_size=8)):
-        neighbors[place] = data.draw(st.integers(-3, len(levels) + 2))
-    for place in data.draw(st.lists(st.integers(0, len(levels) - 1), max_size=1)):
-        levels[place] = data.draw(st.integers(0, 4))
-    links = GraphLinks(
-        levels,
-        neighbors,
-        data.draw(st.just(intact.entry) | st.integers(-1, len(levels))),
-        data.draw(st.just(intact.top) | st.integers(-1, 4)),
-    )
-    try:
-        links.check(M)
-    except BrokenLinksError:
-        return
-    assert set(map(int, levels)) <= set(range(1, links.top + 2))
-    first = 0
-    for node, level in enumerate(levels.tolist()):
-        assert node != links.entry or level == links.top + 1
+def check_targets(links: GraphLinks, m: int) -> None:
+    """Follow every link, one by one: it leads to a node that exists on its layer, or nowhere."""
+    levels, first = links.levels.tolist(), 0
+    assert set(levels) <= set(range(1, links.top + 2))
+    assert levels[links.entry] == links.top + 1
+    for level in levels:
         for layer in range(level):
-            size = M if layer else 2 * M
-            for other in neighbors[first : first + size].tolist():
-                assert -1 <= other < len(levels)
-                assert other < 0 or levels[other] > layer
-            first += size
-    assert first == len(neighbors)
+            count = m if layer else 2 * m
+            targets = links.neighbors[first : first + count].tolist()
+            assert all(target == -1 or (0 <= target < len(levels) and levels[target] > layer) for target in targets)
+            first += count
+    assert first == len(links.neighbors)
 
 
 # -- generations
