@@ -30,7 +30,8 @@ def corrupt_column(table: str, values: Mapping[str, object], types: Mapping[str,
     """The error for the first of a row's *values* that is not of its type in *types*, by the names of columns."""
     for column, expected in types.items():
         if type(values[column]) is not expected:
-            return corrupt_value(f"{table}.{column}", expected.__name__, values[column])
+            record = f" of {short_repr(values['id'])}" if "id" in values else ""
+            return corrupt_value(f"{table}.{column}{record}", expected.__name__, values[column])
     return corrupt_value(table, "a row that memstore wrote", dict(values))
 
 
