@@ -366,8 +366,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         options = merging.MergeOptions(
             into=None if into is None else check_id(into),
             name=None if name is None else check_text("name", name),
-            similarity=merging.check_similarity("similarity", similarity),
-            threshold=merging.check_similarity("threshold", threshold),
+            similarity=None if similarity is None else check_number("similarity", similarity),
+            threshold=None if threshold is None else check_number("threshold", threshold),
         )
         with as_actor(actor, reason=reason):
             return await self._session.write(

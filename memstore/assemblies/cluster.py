@@ -24,7 +24,7 @@ from memstore.index.protocol import Mask
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
 from memstore.models.ids import new_id
 from memstore.models.records import Assembly, Namespace
-from memstore.repository import assemblies, history_writer, memberships, record_keys, records, selection
+from memstore.repository import assemblies, history_writer, memberships, namespaces, record_keys, records, selection
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.selection import Selection
@@ -219,7 +219,7 @@ def create_from(context: WriteContext, path: Namespace, suggestions: Sequence[As
             yield_gil()
         memberships.add_members(connection, key, members)  # composites are updated at the end of the write
     if new_keys:
-        history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, new_keys[0]), new_keys)
+        history_writer.record_addition(context, ASSEMBLY, namespaces.ensure_key(connection, path), new_keys)
     return ClusterResult(assemblies=tuple(assembly.id for assembly in new), stale=tuple(stale))
 
 

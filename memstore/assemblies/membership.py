@@ -8,7 +8,7 @@ from typing import Any
 
 from memstore.errors import NotFoundError
 from memstore.models.records import Assembly, Namespace
-from memstore.repository import assemblies, history_writer, memberships, records
+from memstore.repository import assemblies, history_writer, memberships, namespaces, records
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.sync import composites
@@ -36,7 +36,7 @@ def add(context: WriteContext, namespace: Namespace, drafts: Sequence[AssemblyDr
     keys = assemblies.insert_new(context.connection, namespace, [draft.record for draft, _ in drafts])
     for key, (_, members) in zip(keys, drafts, strict=True):
         _extend(context, namespace, key, members)
-    history_writer.record_addition(context, ASSEMBLY, assemblies.owner(context.connection, keys[0]), keys)
+    history_writer.record_addition(context, ASSEMBLY, namespaces.ensure_key(context.connection, namespace), keys)
     return keys
 
 
@@ -67,7 +67,7 @@ def add_members(context: WriteContext, namespace: Namespace, key: int, ids: Sequ
     """Make the memories *ids* members of the assembly *key*. Raises `NotFoundError`."""
     with history_writer.record_update(context, ASSEMBLY, [key]) as changes:
         changes.note(key, added=_extend(context, namespace, key, ids))
-        assemblies.stamp(context.connection, key, context.now)
+        assemblies.change(context.connection, namespace, key, {"updated_at": context.now})
 
 
 def remove_members(context: WriteContext, namespace: Namespace, key: int, ids: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def remove_members(context: WriteContext, namespace: Namespace, key: int, ids: S
         if removed:
             changes.note(key, added=set(), removed=removed)
             composites.recompute(context, [key])
-            assemblies.stamp(connection, key, context.now)
+            assemblies.change(connection, namespace, key, {"updated_at": context.now})
 
 
 def _extend(context: WriteContext, namespace: Namespace, key: int, ids: Sequence[str]) -> set[int]:

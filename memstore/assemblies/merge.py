@@ -22,6 +22,7 @@ from memstore.repository import (
     history_writer,
     memberships,
     merges,
+    namespaces,
     record_keys,
     records,
     tombstones,
@@ -33,7 +34,7 @@ from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.vectors import Spaces, VectorSpace
 from memstore.schema.types import json_text
 from memstore.validation.text import check_metadata
-from memstore.validation.values import check_ids, check_number, check_tags, check_topics
+from memstore.validation.values import check_ids, check_tags, check_topics
 from memstore.vectors.metrics import index_form, scores
 
 MAX_MERGED = 1_000
@@ -42,14 +43,7 @@ MAX_MERGED = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeOptions:
-    """The options of `Assemblies.merge`, checked.
-
-    Attributes:
-        into: the id of the target; None for a new one.
-        name: the name of the target; None for the first name.
-        similarity: of the assemblies; None to compute it.
-        threshold: the lowest similarity allowed; None for any.
-    """
+    """The options of `Assemblies.merge`, checked."""
 
     into: str | None = None
     name: str | None = None
@@ -66,11 +60,6 @@ def check_sources(ids: object) -> list[str]:
     if len(unique) > MAX_MERGED:
         raise InvalidError(f"A merge takes at most {MAX_MERGED:,} assemblies; got {len(unique):,}.")
     return unique
-
-
-def check_similarity(name: str, value: object) -> float | None:
-    """*value* as a score, or None; else `InvalidError`."""
-    return None if value is None else check_number(name, value)
 
 
 def merge(context: WriteContext, path: Namespace, ids: Sequence[str], options: MergeOptions) -> Merge:
@@ -124,7 +113,7 @@ def _store_target(
     if target is None:
         (key,) = assemblies.insert_new(connection, path, [after])
         memberships.add_members(connection, key, new_members)
-        history_writer.record_addition(context, ASSEMBLY, assemblies.owner(connection, key), [key])
+        history_writer.record_addition(context, ASSEMBLY, namespaces.ensure_key(connection, path), [key])
         return key
     with history_writer.record_update(context, ASSEMBLY, [target]) as members:
         values = {name: getattr(after, name) for name in ("name", "description", "tags", "topics", "metadata")}

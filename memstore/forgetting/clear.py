@@ -8,11 +8,7 @@ from memstore.repository.selection import Selection
 
 
 def clear(context: WriteContext, namespace: Namespace, *, recursive: bool) -> int:
-    """Delete every memory and assembly of *namespace*, and all archived records.
-
-    Returns:
-        How many records were deleted; archived records are not counted.
-    """
+    """Delete every memory and assembly of *namespace*, and all archived records; how many, without the archived."""
     count = 0
     for record_type in RECORD_TYPES:
         every = Selection(record_type=record_type, namespace=namespace, now=context.now, recursive=recursive)

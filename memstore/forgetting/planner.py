@@ -32,6 +32,11 @@ from memstore.repository.vectors import Spaces
 from memstore.timestamps import now, to_micros
 
 Indices = npt.NDArray[np.intp]
+ForgetRows = npt.NDArray[np.void]
+
+_FORGET_ROW = np.dtype(
+    [("key", "i8"), ("bytes", "i8"), ("pinned", "?"), ("created", "i8"), ("used", "i8"), ("importance", "f8")]
+)
 
 _FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 _LAST_TIME = datetime.max.replace(tzinfo=UTC)
@@ -101,8 +106,8 @@ def _plan_memories(connection: Connection, scope: PlanScope, policy: ForgetPolic
     if not has_budget:
         remaining = scope.count(connection, MEMORY, where) - len(keys or ())
         return _to_plan(connection, scope, MEMORY, policy, keys or [], tests, (remaining, None))
-    queue = _ForgetQueue.of(scope.states(connection, MEMORY, scope.keys(connection, MEMORY, where)))
-    selected, over_budget, remaining_size = _apply_budget(queue, keys, policy)
+    rows = _forget_rows(scope.states(connection, MEMORY, scope.keys(connection, MEMORY, where)))
+    selected, over_budget, remaining_size = _apply_budget(rows[_forget_order(rows)], keys, policy)
     tests += [_over_budget_test(name, over_keys) for name, over_keys in over_budget.items()]
     return _to_plan(connection, scope, MEMORY, policy, selected, tests, remaining_size)
 
@@ -123,11 +128,25 @@ def _memory_tests(policy: ForgetPolicy, at: datetime) -> list[_CriterionTest]:
     if policy.older_than is not None:
         tests.append(_created_before(ago(at, policy.older_than)))
     if policy.unused_for is not None:
-        tests.append(_used_before(ago(at, policy.unused_for)))
+        last_use = ago(at, policy.unused_for)
+        use_micros = to_micros(last_use)
+        never_used = And((IsIn(_field("accessed_at"), (None,)), _compare("created_at", "$lt", last_use)))
+        node = Or((_compare("accessed_at", "$lt", last_use), never_used))
+        tests.append(_CriterionTest("unused_for", node, lambda state: _last_use(state) < use_micros))
     if policy.importance_below is not None:
-        tests.append(_importance_below(policy.importance_below))
+        least = policy.importance_below
+        unimportant = _compare("importance", "$lt", least)
+        tests.append(_CriterionTest("importance_below", unimportant, lambda state: state.values[IMPORTANCE] < least))
     if policy.expires_within is not None:
-        tests.append(_expires_until(_after(at, policy.expires_within)))
+        expiry = _after(at, policy.expires_within)
+        expiry_micros = to_micros(expiry)
+        tests.append(
+            _CriterionTest(
+                "expires_within",
+                _compare("expires_at", "$lte", expiry),
+                lambda state: state.values[EXPIRES] is not None and state.values[EXPIRES] <= expiry_micros,
+            )
+        )
     return tests
 
 
@@ -135,26 +154,6 @@ def _created_before(time: datetime) -> _CriterionTest:
     micros = to_micros(time)
     node = _compare("created_at", "$lt", time)
     return _CriterionTest("older_than", node, lambda state: state.values[CREATED] < micros)
-
-
-def _used_before(time: datetime) -> _CriterionTest:
-    micros = to_micros(time)
-    never_used = And((IsIn(_field("accessed_at"), (None,)), _compare("created_at", "$lt", time)))
-    node = Or((_compare("accessed_at", "$lt", time), never_used))
-    return _CriterionTest("unused_for", node, lambda state: _last_use(state) < micros)
-
-
-def _importance_below(importance: float) -> _CriterionTest:
-    node = _compare("importance", "$lt", importance)
-    return _CriterionTest("importance_below", node, lambda state: state.values[IMPORTANCE] < importance)
-
-
-def _expires_until(time: datetime) -> _CriterionTest:
-    micros = to_micros(time)
-    node = _compare("expires_at", "$lte", time)
-    return _CriterionTest(
-        "expires_within", node, lambda state: _or_default(state.values[EXPIRES], micros + 1) <= micros
-    )
 
 
 def _over_budget_test(name: Criterion, keys: set[int]) -> _CriterionTest:
@@ -200,77 +199,45 @@ def _after(at: datetime, duration: object) -> datetime:
         return _LAST_TIME
 
 
-def _or_default(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
 def _last_use(state: RecordState) -> int:
-    return _or_default(state.values[ACCESSED], state.values[CREATED])
+    return cast("int", state.values[CREATED] if state.values[ACCESSED] is None else state.values[ACCESSED])
 
 
 def _last_activation(state: RecordState) -> int:
-    return _or_default(state.values[ACTIVATED], state.values[CREATED])
+    return cast("int", state.values[CREATED] if state.values[ACTIVATED] is None else state.values[ACTIVATED])
 
 
-class _ForgetOrder:
+def _forget_rows(states: Iterable[RecordState]) -> ForgetRows:
+    """What orders and budgets memories, as an array: the states of a whole namespace need not be in memory at once."""
+    rows = (
+        (
+            state.pk,
+            state.bytes,
+            state.values[PINNED] != 0,
+            state.values[CREATED],
+            _last_use(state),
+            state.values[IMPORTANCE],
+        )
+        for state in states
+    )
+    return np.fromiter(rows, _FORGET_ROW)
+
+
+def _forget_order(rows: ForgetRows) -> Indices:
     """The order in which memories are forgotten: the least important first, then the longest unused, then the oldest.
 
-    It keeps numbers only, so that the states of a whole namespace need not be in memory at once.
+    NumPy sorts: to sort a hundred thousand tuples Python holds the GIL for a tenth of a second.
     """
-
-    def __init__(self) -> None:
-        self._keys: list[int] = []
-        self._created: list[int] = []
-        self._used: list[int] = []
-        self._importance: list[float] = []
-
-    def add(self, state: RecordState) -> None:
-        """Add one memory."""
-        self._keys.append(state.pk)
-        self._created.append(state.values[CREATED])
-        self._used.append(_last_use(state))
-        self._importance.append(state.values[IMPORTANCE])
-
-    def indices(self) -> Indices:
-        """The indices of the memories, by when they were added here, in that order."""
-        # As arrays: to sort a hundred thousand tuples Python holds the GIL for a tenth of a second.
-        times = [np.array(column, dtype=np.int64) for column in (self._keys, self._created, self._used)]
-        return np.lexsort([*times, np.array(self._importance, dtype=float)])
-
-
-class _ForgetQueue(NamedTuple):
-    """The memories that a budget counts, as columns, in the order in which they are forgotten."""
-
-    keys: npt.NDArray[np.int64]
-    bytes: npt.NDArray[np.int64]
-    pinned: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, states: Iterable[RecordState]) -> "_ForgetQueue":
-        order = _ForgetOrder()
-        keys: list[int] = []
-        sizes: list[int] = []
-        pinned: list[bool] = []
-        for state in states:
-            order.add(state)
-            keys.append(state.pk)
-            sizes.append(state.bytes)
-            pinned.append(state.values[PINNED] != 0)
-        indices = order.indices()
-        return cls(
-            np.array(keys, dtype=np.int64)[indices],
-            np.array(sizes, dtype=np.int64)[indices],
-            np.array(pinned, dtype=np.bool_)[indices],
-        )
+    return np.lexsort([rows[name] for name in ("key", "created", "used", "importance")])
 
 
 def _apply_budget(
-    queue: _ForgetQueue, keys: list[int] | None, policy: ForgetPolicy
+    queue: ForgetRows, keys: list[int] | None, policy: ForgetPolicy
 ) -> tuple[list[int], dict[Criterion, set[int]], tuple[int, int]]:
     """Select memories until the rest is within the budget.
 
     Args:
-        queue: every memory that the budget counts.
+        queue: every memory that the budget counts, in the order in which they are forgotten.
         keys: of the memories that meet the other criteria; None where there are none.
         policy: with the budget.
 
@@ -278,15 +245,15 @@ def _apply_budget(
         The keys of the selected memories, those among them that each budget selected, and count and bytes of the
         remaining memories.
     """
-    meets_criteria = np.isin(queue.keys, np.array(keys or (), dtype=np.int64))
+    meets_criteria = np.isin(queue["key"], np.array(keys or (), dtype=np.int64))
     if keys is not None and policy.match == "any":
-        selected, candidates = meets_criteria, ~queue.pinned & ~meets_criteria
+        selected, candidates = meets_criteria, ~queue["pinned"] & ~meets_criteria
     else:
-        selected = np.zeros(len(queue.keys), dtype=np.bool_)
-        candidates = ~queue.pinned if keys is None else meets_criteria
+        selected = np.zeros(len(queue["key"]), dtype=np.bool_)
+        candidates = ~queue["pinned"] if keys is None else meets_criteria
     indices = np.flatnonzero(candidates)
-    count, size = int((~selected).sum()), int(queue.bytes[~selected].sum())
-    freed = np.cumsum(queue.bytes[indices])
+    count, size = int((~selected).sum()), int(queue["bytes"][~selected].sum())
+    freed = np.cumsum(queue["bytes"][indices])
     over_count = 0 if policy.max_count is None else min(max(0, count - policy.max_count), len(indices))
     over_bytes = 0
     if policy.max_bytes is not None and size > policy.max_bytes:
@@ -294,11 +261,11 @@ def _apply_budget(
     selected[indices[: max(over_count, over_bytes)]] = True
     over_budget: dict[Criterion, set[int]] = {}
     if policy.max_count is not None:
-        over_budget["max_count"] = set(queue.keys[indices[:over_count]].tolist())
+        over_budget["max_count"] = set(queue["key"][indices[:over_count]].tolist())
     if policy.max_bytes is not None:
-        over_budget["max_bytes"] = set(queue.keys[indices[:over_bytes]].tolist())
-    remaining = int((~selected).sum()), int(queue.bytes[~selected].sum())
-    return queue.keys[selected].tolist(), over_budget, remaining
+        over_budget["max_bytes"] = set(queue["key"][indices[:over_bytes]].tolist())
+    remaining = int((~selected).sum()), int(queue["bytes"][~selected].sum())
+    return queue["key"][selected].tolist(), over_budget, remaining
 
 
 def _to_plan(
@@ -344,7 +311,4 @@ def _plan_order(states: Sequence[RecordState], record_type: RecordType) -> Indic
     """The indices of *states* in the order of a plan: memories as they are forgotten, assemblies by age."""
     if record_type is ASSEMBLY:
         return np.argsort(np.array([state.pk for state in states], dtype=np.int64))
-    order = _ForgetOrder()
-    for state in states:
-        order.add(state)
-    return order.indices()
+    return _forget_order(_forget_rows(states))

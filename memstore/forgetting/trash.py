@@ -27,18 +27,9 @@ def page(
     before: int | None,
     limit: int,
 ) -> tuple[list[TrashEntry[Any]], int | None]:
-    """The next *limit* entries of the trash of *namespace*, latest first.
+    """The next *limit* entries of the trash of *namespace*, latest first, and the end of the page.
 
-    Args:
-        connection: in a transaction.
-        record_type: the kind of the records.
-        space: the vector space of that kind.
-        namespace: of the trash.
-        before: the end of the previous page; None for the first page.
-        limit: the size of the page.
-
-    Returns:
-        The entries, and the end of the page; None if there are no more.
+    *before* is the end of the previous page, None for the first page. The end is None if there are no more entries.
     """
     rows = tombstones.page(connection, record_type, namespace, "forgotten", before, limit)
     entries = [
@@ -49,10 +40,7 @@ def page(
 
 
 def recover(context: WriteContext, record_type: RecordType, namespace: Namespace, ids: Sequence[str]) -> list[int]:
-    """Move the records *ids* from the trash back into their tables; see `Collection.recover`.
-
-    Returns:
-        The keys of the records, in the order of *ids*.
+    """Move the records *ids* from the trash back into their tables; their keys, in the order of *ids*.
 
     Raises:
         NotFoundError: the trash of *namespace* does not contain one of them.
@@ -82,11 +70,7 @@ def recover(context: WriteContext, record_type: RecordType, namespace: Namespace
 def purge(
     context: WriteContext, record_type: RecordType, namespace: Namespace, older_than: timedelta, *, recursive: bool
 ) -> int:
-    """Delete what has been in the trash of *namespace* for longer than *older_than*, or all of it where that is 0.
-
-    Returns:
-        How many records were deleted.
-    """
+    """Delete what has been in the trash for longer than *older_than*, or all of it where that is 0; how many."""
     before = planner.ago(context.now, older_than) if older_than else None
     return tombstones.purge(
         context.connection, before, "forgotten", namespace, recursive=recursive, record_types=(record_type,)

@@ -81,22 +81,22 @@ def to_records(
     Without *with_members* assemblies get no member count and no composite.
     """
     paths = {pk: namespaces.path(connection, pk) for pk in {version.namespace_pk for version in versions.values()}}
-    if record_type is MEMORY:
-        memories = {key: _memory(version, paths[version.namespace_pk], spaces) for key, version in versions.items()}
-        return {key: m for key, m in memories.items() if m.expires_at is None or m.expires_at > at}
-    assemblies: dict[int, Any] = {}
+    former: dict[int, Any] = {}
     for key, version in versions.items():
-        count, composite = _members(connection, spaces, key, number, at) if with_members else (0, None)
-        assemblies[key] = _assembly(version, paths[version.namespace_pk], count, composite)
-    return assemblies
+        path = paths[version.namespace_pk]
+        if record_type is MEMORY:
+            memory = _record(MEMORY, version, path, _embedding(version, spaces))
+            if memory.expires_at is None or memory.expires_at > at:
+                former[key] = memory
+        else:
+            count, composite = _members(connection, spaces, key, number, at) if with_members else (0, None)
+            former[key] = _record(ASSEMBLY, version, path, composite, count)
+    return former
 
 
 def check_version(record_type: RecordType, version: RowVersion, spaces: Spaces) -> None:
     """Raise `DamagedError` where a version cannot be that of a record."""
-    if record_type is MEMORY:
-        _memory(version, (), spaces)
-    else:
-        _assembly(version, (), 0, None)
+    _record(record_type, version, (), _embedding(version, spaces))
 
 
 def decode_version(
@@ -113,25 +113,16 @@ def decode_version(
     return values
 
 
-def _memory(version: RowVersion, namespace: Namespace, spaces: Spaces) -> Any:
-    with expect_stored("journal.old of a memory"):
+def _record(
+    record_type: RecordType, version: RowVersion, path: Namespace, vector: Embedding | None, member_count: int = 0
+) -> Any:
+    with expect_stored(f"journal.old of a {record_type.kind}"):
         return stored_fields.to_record(
-            MEMORY,
+            record_type,
             version.columns,
-            namespace=namespace,
+            namespace=path,
             tags=version.tags,
-            vector=_embedding(version, spaces),
-        )
-
-
-def _assembly(version: RowVersion, namespace: Namespace, member_count: int, composite: Embedding | None) -> Any:
-    with expect_stored("journal.old of an assembly"):
-        return stored_fields.to_record(
-            ASSEMBLY,
-            version.columns,
-            namespace=namespace,
-            tags=version.tags,
-            vector=composite,
+            vector=vector,
             member_count=member_count,
         )
 

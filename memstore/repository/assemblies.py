@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, LargeBinary, Select, bindparam, func, insert, select, type_coerce, update
+from sqlalchemy import Connection, Insert, LargeBinary, Select, bindparam, func, insert, select, type_coerce
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
@@ -17,7 +16,7 @@ from memstore.errors import DamagedError
 from memstore.models.activation import HALF_LIFE, decayed
 from memstore.models.fields import RECORD_FIELDS
 from memstore.models.records import Assembly, Embedding, Namespace
-from memstore.repository import namespaces, record_tags, records
+from memstore.repository import namespaces, record_tags, records, row_restore
 from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY
@@ -93,8 +92,6 @@ def _put() -> Insert:
 
 _INSERT = Prepared(_insert)
 _READ = Prepared(_read)
-_STAMP = Prepared(lambda: update(assembly).where(assembly.c.pk == bindparam("row")).values(updated_at=bindparam("now")))
-_OWNER = Prepared(lambda: select(assembly.c.namespace_pk).where(assembly.c.pk == bindparam("pk")))
 _REVISION = Prepared(lambda: select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
 _COMPOSITE = Prepared(
     lambda: select(*(assembly_vector.c[field.name] for field in fields(Composite))).where(
@@ -124,20 +121,11 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
 
 def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
     """Give an assembly new values of the fields named; the others stay as they are."""
-    names = tuple(name for name in _COLUMNS if name in changes)
-    if names:
-        values = [stored(changes[name]) for name in names]
-        _update(tuple(_COLUMNS[name] for name in names)).many(connection, [(*values, pk)])
+    columns = {column: stored(changes[name]) for name, column in _COLUMNS.items() if name in changes}
+    row_restore.update_columns(connection, ASSEMBLY, pk, columns)
     if "tags" in changes:
         owner = namespaces.ensure_key(connection, path)
         record_tags.replace_tags(connection, ASSEMBLY, owner, {pk: changes["tags"]})
-
-
-@lru_cache(256)
-def _update(columns: tuple[str, ...]) -> Prepared:
-    """The UPDATE of *columns*: it takes their values, then the key."""
-    values = [(assembly.c[name], bindparam(f"new_{name}", type_=NullType())) for name in columns]
-    return Prepared(lambda: update(assembly).where(assembly.c.pk == bindparam("row")).ordered_values(*values))
 
 
 def read(
@@ -205,11 +193,6 @@ def assembly_of(
         )
 
 
-def owner(connection: Connection, pk: int) -> int:
-    """The key of the namespace of an assembly that exists."""
-    return int(_OWNER.value(connection, pk=pk))
-
-
 def revision(connection: Connection, pk: int) -> int:
     """The present revision of an assembly. Raises `DamagedError`."""
     row = _REVISION.run(connection, pk=pk).fetchone()
@@ -221,11 +204,6 @@ def revision(connection: Connection, pk: int) -> int:
     if type(row[0]) is not int:
         raise corrupt_value("assembly.revision", "int", row[0])
     return row[0]
-
-
-def stamp(connection: Connection, pk: int, now: datetime) -> None:
-    """Set `updated_at`: an assembly, or its membership, was changed."""
-    _STAMP.run(connection, row=pk, now=now)
 
 
 def composite(connection: Connection, space: VectorSpace, pk: int) -> Composite | None:

@@ -53,15 +53,9 @@ class ActivationState(NamedTuple):
     """The activation of an assembly, and the revisions of it and of its composite.
 
     Attributes:
-        key: of the assembly.
-        id: of the assembly.
-        namespace: of the assembly.
-        revision: of its membership, now.
         level: its activation at `activated_at`, 0 to 1.
         activated_at: when it was last activated; None for never.
-        composite_revision: the revision of which its composite is; None where it has no row.
-        composed_at: when its composite was computed; None where it has no row.
-        has_composite: whether it has a composite; an assembly without members has none.
+        composite_revision: the revision of which its composite is; None where it has no row, as for `composed_at`.
     """
 
     key: int

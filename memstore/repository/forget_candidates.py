@@ -30,9 +30,6 @@ class RecordState(NamedTuple):
     """A record as a plan reads it.
 
     Attributes:
-        pk: its key.
-        namespace: its namespace.
-        id: its id.
         bytes: of its texts and metadata in UTF-8, and of its vector.
         members: how many members an assembly has; 0 for a memory.
         values: the values of the columns in `STATE_COLUMNS`.

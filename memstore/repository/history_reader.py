@@ -1,8 +1,7 @@
 """The change history read backwards: the versions that records had before a change.
 
 The version of a record before change n is its present row with change n and every later one taken back, the latest
-first. ChangeKind a row of the history holds is checked before it is used: anything but what the history writer stores
-raises `DamagedError`.
+first. Every row is checked when it is read: anything but what the history writer stores raises `DamagedError`.
 """
 
 import json
@@ -80,23 +79,15 @@ _CHANGED = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """A row of the history.
+    """A row of the history. An addition is of the records with the keys *first_key* to *key*.
 
     Attributes:
         number: of the change.
-        kind: of the record.
-        namespace_pk: the key of the record's namespace.
-        first_key: the first key of an addition; else as `key`.
-        key: the record's key; the last key of an addition.
-        id: the record's id, where the row holds it.
-        change_kind: what the change did.
+        id: the record's id, where the row has it.
         at: microseconds since the epoch.
-        actor: who made the change.
-        reason: why.
         undoes: the number of the change that this one undid.
         old: the values before the change; None where the record could not be read then, and for additions.
         vector: the vector before the change, if that was changed.
-        checksum: of the vector.
     """
 
     number: int
@@ -130,23 +121,19 @@ class HistoryEntry:
 
     def tag_changes(self) -> tuple[frozenset[str], frozenset[str]]:
         """The tags that this change added, and those it removed."""
-        added, removed = self._changes("tags")
+        added, removed = self.old_values().get("tags", ((), ()))
         return frozenset(added), frozenset(removed)
 
     def member_changes(self) -> tuple[dict[int, str], dict[int, str]]:
         """The members that this change added to an assembly, and those it removed: ids by key."""
         if self.change_kind in DELETIONS:
             return {}, self.partners("members")
-        added, removed = self._changes("members")
+        added, removed = self.old_values().get("members", ((), ()))
         return _ids_by_key(added), _ids_by_key(removed)
 
     def partners(self, name: str) -> dict[int, str]:
         """Keys and ids that a deletion stored under *name*: `members` or `assemblies`."""
         return _ids_by_key(self.old_values().get(name, []))
-
-    def _changes(self, name: str) -> tuple[list[Any], list[Any]]:
-        added, removed = self.old_values().get(name, ([], []))
-        return added, removed
 
 
 class Addition(NamedTuple):
@@ -268,14 +255,8 @@ def version_before(entry: HistoryEntry, after: RowVersion | None) -> RowVersion 
     with expect_stored(f"journal.old of row {entry.number}"):
         if entry.change_kind in DELETIONS:
             columns = {name: old[name] for name in COLUMNS[entry.kind] if name in old}
-            return RowVersion(
-                entry.key,
-                entry.namespace_pk,
-                columns,
-                frozenset(cast("Any", old.get("tags"))),
-                entry.vector,
-                entry.checksum,
-            )
+            tags = frozenset(cast("Any", old.get("tags")))
+            return RowVersion(entry.key, entry.namespace_pk, columns, tags, entry.vector, entry.checksum)
         if after is None:
             raise DamagedError(
                 f"Change {entry.number} is of a {entry.kind} that does not exist, and the history has no deletion of "

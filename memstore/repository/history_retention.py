@@ -9,18 +9,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple, cast
 
-from sqlalchemy import (
-    Connection,
-    Delete,
-    Integer,
-    Text,
-    bindparam,
-    delete,
-    literal_column,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import Connection, Delete, Integer, Text, bindparam, delete, literal_column, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import yield_gil

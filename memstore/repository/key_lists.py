@@ -5,11 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import (
-    bindparam,
-    func,
-    select,
-)
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.sql.expression import Select, TableValuedAlias
 
 from memstore.repository.corruption import expect_stored

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from memstore.repository.key_lists import key_lists, keys_joined, keys_json, listed_keys
+from memstore.repository.key_lists import keys_joined, keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.repository.vectors import VectorSpace
@@ -124,7 +124,7 @@ def partners(connection: Connection, record_type: RecordType, keys: Sequence[int
 
 def assigned(connection: Connection, memories: Keys) -> Keys:
     """Those of *memories* that are members of an assembly, ascending."""
-    keys = {key for part in key_lists(memories.tolist()) for key in _ASSIGNED.column(connection, keys=keys_json(part))}
+    keys = {key for (key,) in _ASSIGNED.of_keys(connection, memories.tolist())}
     return np.array(sorted(keys), dtype=np.int64)
 
 

@@ -10,18 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Insert,
-    Table,
-    bindparam,
-    func,
-    insert,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, func, insert, select, type_coerce, update
 from sqlalchemy.types import NullType
 
 from memstore.models.merging import Merge
@@ -29,7 +18,7 @@ from memstore.models.records import Namespace
 from memstore.repository import namespaces
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only
-from memstore.repository.key_lists import key_lists, keys_json, listed_keys
+from memstore.repository.key_lists import listed_keys
 from memstore.repository.statements import Prepared, stored
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import assembly_merge, assembly_merge_source, namespace
@@ -99,14 +88,7 @@ _MARK_UNDONE = Prepared(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMerge:
-    """A merge as stored.
-
-    Attributes:
-        merge: the record.
-        target: the key of its target.
-        sources: the keys of its sources, in the order of `merge.sources`.
-        added: what the merge added to the target; undoing it removes that again.
-    """
+    """A merge, the keys of its target and of its sources in order, and what it added to the target."""
 
     merge: Merge
     target: int
@@ -140,14 +122,11 @@ def add(
 
 def read(connection: Connection, numbers: Sequence[int]) -> list[StoredMerge]:
     """The merges *numbers*, ascending; one that does not exist is left out. Raises `DamagedError`."""
-    merges: list[StoredMerge] = []
-    for part in key_lists(numbers):
-        keys = keys_json(part)
-        sources: dict[int, list[tuple[int, str]]] = {}
-        for number, key, id in _SOURCES.run(connection, keys=keys):
-            sources.setdefault(number, []).append((key, id))
-        merges += [_stored_merge(row, sources.get(row[0], [])) for row in _READ.run(connection, keys=keys)]
-    return merges
+    sources: dict[int, list[tuple[int, str]]] = {}
+    for number, key, id in _SOURCES.of_keys(connection, numbers):
+        sources.setdefault(number, []).append((key, id))
+    rows = list(_READ.of_keys(connection, sorted(numbers)))
+    return [_stored_merge(row, sources.get(row[0], [])) for row in rows]
 
 
 def _stored_merge(row: Sequence[Any], sources: Sequence[tuple[int, str]]) -> StoredMerge:
@@ -198,8 +177,7 @@ def out_of(connection: Connection, sources: Sequence[int]) -> list[StoredMerge]:
 
 
 def _read_matching(connection: Connection, statement: Prepared, keys: Sequence[int]) -> list[StoredMerge]:
-    numbers = {number for part in key_lists(keys) for number in statement.column(connection, keys=keys_json(part))}
-    return read(connection, sorted(numbers))
+    return read(connection, sorted({number for (number,) in statement.of_keys(connection, keys)}))
 
 
 def mark_undone(context: WriteContext, number: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, Integer, bindparam, func, select
 
-from memstore.repository.key_lists import key_lists, keys_json, listed_keys
+from memstore.repository.key_lists import listed_keys
 from memstore.repository.record_types import RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.schema.tables import memory
@@ -24,15 +24,9 @@ def existing(connection: Connection, record_type: RecordType, keys: Iterable[int
 
 def ids(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> dict[int, str]:
     """Ids by key of the records that exist."""
-    by_key: dict[int, str] = {}
-    for part in key_lists(keys):
-        by_key.update(_IDS[record_type.kind].run(connection, keys=keys_json(part)).fetchall())
-    return by_key
+    return dict(_IDS[record_type.kind].of_keys(connection, keys))
 
 
 def content_prefixes(connection: Connection, keys: Sequence[int], length: int) -> dict[int, str]:
     """The first *length* characters of the contents of the memories *keys*, by key."""
-    by_key: dict[int, str] = {}
-    for part in key_lists(keys):
-        by_key.update(_PREFIXES.run(connection, keys=keys_json(part), length=length).fetchall())
-    return by_key
+    return dict(_PREFIXES.of_keys(connection, keys, length=length))

@@ -4,16 +4,7 @@ import json
 from dataclasses import asdict, replace
 from typing import Any, get_args
 
-from sqlalchemy import (
-    Connection,
-    Text,
-    bindparam,
-    insert,
-    literal_column,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import Connection, Text, bindparam, insert, literal_column, select, type_coerce, update
 
 from memstore.models.records import RecordKind
 from memstore.repository.corruption import corrupt_value

@@ -64,13 +64,8 @@ def to_record(
 ) -> Any:
     """The record, a `Memory` or an `Assembly`, whose columns were stored as *columns*. Raises `DamagedError`.
 
-    Args:
-        record_type: its kind.
-        columns: stored values by column; a column that was added to the table later can be missing.
-        namespace: of the record.
-        tags: of the record.
-        vector: the embedding of a memory, or the composite of an assembly.
-        member_count: of an assembly.
+    A column that was added to the table later can be missing in *columns*. *vector* is the embedding of a memory, or
+    the composite of an assembly.
     """
     values = {name: columns.get(name, _default(record_type, name)) for name in record_type.columns}
     if record_type is MEMORY:

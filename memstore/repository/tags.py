@@ -2,19 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Integer,
-    Select,
-    bindparam,
-    delete,
-    exists,
-    func,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, delete, exists, func, or_, select, update
 
 from memstore.models.records import Namespace, Tag
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
@@ -106,26 +94,25 @@ def owners(connection: Connection, record_type: RecordType, tag_pk: int) -> list
 def rename(connection: Connection, path: Namespace, old: int, new: str, now: datetime) -> None:
     """Give the records that have the tag *old* the tag named *new* instead."""
     target = find(connection, path, new)
-    for record_type in RECORD_TYPES:
-        _stamp(connection, record_type, old, now)
+    _stamp(connection, old, now)
     if target is None:
         _RENAME.run(connection, row=old, new_name=new)
         return
-    for record_type in RECORD_TYPES:
-        _REPLACE[record_type.kind].run(connection, old=old, new=target)
+    for statement in _REPLACE.values():
+        statement.run(connection, old=old, new=target)
     drop(connection, old, None)
 
 
 def drop(connection: Connection, tag_pk: int, now: datetime | None) -> None:
     """Delete a tag from all records that have it; with *now*, set their `updated_at`."""
     if now is not None:
-        for record_type in RECORD_TYPES:
-            _stamp(connection, record_type, tag_pk, now)
+        _stamp(connection, tag_pk, now)
     _DELETE.run(connection, row=tag_pk)
 
 
-def _stamp(connection: Connection, record_type: RecordType, tag_pk: int, now: datetime) -> None:
-    _STAMP[record_type.kind].run(connection, tag=tag_pk, now=now)
+def _stamp(connection: Connection, tag_pk: int, now: datetime) -> None:
+    for statement in _STAMP.values():
+        statement.run(connection, tag=tag_pk, now=now)
 
 
 def drop_unused(connection: Connection) -> None:

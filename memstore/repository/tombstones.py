@@ -12,7 +12,6 @@ first, the membership moves to the tombstone of the other end. So the end that i
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
 from sqlalchemy import (
@@ -41,17 +40,19 @@ from memstore.repository import (
     record_keys,
     record_tags,
     records,
+    row_restore,
     stored_fields,
 )
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only, wrong_vector
+from memstore.repository.history_writer import RowVersion
 from memstore.repository.key_lists import key_lists, keys_json, listed_keys
 from memstore.repository.memberships import Partner, partner_type
-from memstore.repository.record_types import ASSEMBLY, BY_KIND, MEMORY, RECORD_TYPES, RecordType
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared, prepared_by_kind, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
-from memstore.schema.tables import memory_vector, namespace, tombstone
+from memstore.schema.tables import namespace, tombstone
 from memstore.schema.types import json_text
 from memstore.timestamps import EPOCH, from_micros, to_micros
 from memstore.vectors.encoding import decode
@@ -73,19 +74,10 @@ class Tombstone(NamedTuple):
 
     Attributes:
         pk: the tombstone's key; later ones are higher.
-        record_type: the kind of record.
-        namespace_pk: the key of its namespace.
-        namespace: its namespace.
-        id: its id, which another record may have now.
-        record_pk: its key.
-        cause: why it was archived.
-        at: when it was archived, UTC.
-        actor: who archived it.
-        reason: why, in the caller's words.
+        id: the record's id, which another record may have now.
         record: its columns as they were stored, `tags`, and keys and ids of the other ends of its memberships under
             the name in `PARTNERS`.
         vector: the stored bytes of a memory's embedding, or of an assembly's composite; None where it had none.
-        checksum: of the vector; None where it is unknown.
     """
 
     pk: int
@@ -153,13 +145,8 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
     An assembly's revision continues from where it was, so that no revision ever means two memberships. Composites are
     not updated here: every write ends with that.
 
-    Args:
-        context: of the write.
-        record_type: the kind of the records.
-        tombstones: keys of tombstones.
-
     Returns:
-        The keys of the records, in the order of *tombstones*.
+        The keys of the records, in the order of *tombstones*, which are keys too.
 
     Raises:
         DuplicateError: another record has the id of one, or two have the same id.
@@ -174,9 +161,7 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
             only([])
         _check_ids_free(connection, record_type, rows)
         for row in rows:
-            _insert_record(connection, row)
-        if record_type is MEMORY:
-            _insert_vectors(connection, context.spaces["memory"], rows)
+            _insert_record(context, row)
         for namespace_pk in {row.namespace_pk for row in rows}:
             tags = [(row.record_pk, frozenset(row.record["tags"])) for row in rows if row.namespace_pk == namespace_pk]
             record_tags.add_tags(connection, record_type, namespace_pk, tags)
@@ -185,7 +170,8 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
         keys += [row.record_pk for row in rows]
     for partner, partners_of_partner in moved.items():
         _add_partners(connection, partner_type(record_type), partner, partners_of_partner)
-    _delete(connection, tombstones)
+    for part in key_lists(tombstones):
+        _DELETE.run(connection, keys=keys_json(part))
     history_writer.record_restoration(context, record_type, keys)
     return keys
 
@@ -200,23 +186,15 @@ def _check_ids_free(connection: Connection, record_type: RecordType, rows: Seque
             raise DuplicateError(record_type.kind, id, restored=True)
 
 
-def _insert_record(connection: Connection, row: Tombstone) -> None:
+def _insert_record(context: WriteContext, row: Tombstone) -> None:
     kind = row.record_type.kind
-    columns = {name: row.record[name] for name in _COLUMNS[kind] if name in row.record}
+    columns = {"id": row.id, **{name: row.record[name] for name in _COLUMNS[kind] if name in row.record}}
     if row.record_type is ASSEMBLY:
         columns["revision"] = columns.get("revision", 0) + 1
-    statement = _insert_statement(kind, tuple(columns))
-    values = {"pk": row.record_pk, "namespace_pk": row.namespace_pk, "id": row.id, **columns}
-    statement.many(connection, [[values[name] for name in statement.names]])
-
-
-def _insert_vectors(connection: Connection, space: VectorSpace, rows: Sequence[Tombstone]) -> None:
-    values = []
-    for row in rows:
-        if row.vector is not None:
-            _decode_vector(row, space)  # raises where it is damaged
-            values.append((row.record_pk, space.pk, row.vector, row.checksum))
-    _INSERT_VECTOR.many(connection, values)
+    version = RowVersion(row.record_pk, row.namespace_pk, columns, frozenset(), row.vector, row.checksum)
+    row_restore.insert_row(context.connection, row.record_type, version)
+    if row.record_type is MEMORY and _decode_vector(row, context.spaces["memory"]) is not None:
+        row_restore.set_vector(context.connection, context.spaces["memory"], row.record_pk, row.vector, row.checksum)
 
 
 def _restore_memberships(
@@ -272,10 +250,7 @@ def find(
 
 def newest_merged(connection: Connection, assemblies: Sequence[int]) -> dict[int, int]:
     """The newest tombstone of each of the *assemblies*, named by key, that a merge archived; by those keys."""
-    newest: dict[int, int] = {}
-    for part in key_lists(assemblies):
-        newest.update(_NEWEST_MERGED.run(connection, keys=keys_json(part)).fetchall())
-    return newest
+    return dict(_NEWEST_MERGED.of_keys(connection, assemblies))
 
 
 def exists(connection: Connection, record_type: RecordType, key: int) -> bool:
@@ -395,23 +370,11 @@ def _place(record_type: RecordType, id: object) -> str:
     return f"tombstone.record of archived {record_type.kind} {short_repr(id)}"
 
 
-def _delete(connection: Connection, keys: Sequence[int]) -> None:
-    for part in key_lists(keys):
-        _DELETE.run(connection, keys=keys_json(part))
-
-
 def _read(t: RecordType) -> Select[Any]:
     columns = [t.table.c[name] for name in (*_KEY_COLUMNS, *_COLUMNS[t.kind])]
     rows = select(t.vectors.c.vector, t.vectors.c.checksum, t.vector_owner.label("owner"), *columns)
     joined = rows.outerjoin_from(t.table, t.vectors, records.joins_vector(t))
     return joined.where(t.table.c.pk.in_(listed_keys()))
-
-
-@lru_cache(16)
-def _insert_statement(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
-    """The INSERT of a record's row with the columns *names*; the others have their default."""
-    values = {name: bindparam(name, type_=NullType()) for name in (*_KEY_COLUMNS, *names)}
-    return Prepared(lambda: insert(BY_KIND[kind].table).values(values))
 
 
 _READ = prepared_by_kind(_read)
@@ -421,7 +384,6 @@ _INSERT = MultiRowInsert(
     ),
     _WIDTH,
 )
-_INSERT_VECTOR = Prepared(lambda: insert(memory_vector).values({c.name: bindparam(c.name) for c in memory_vector.c}))
 _SET_RECORD = Prepared(
     lambda: (
         update(tombstone).where(tombstone.c.pk == bindparam("row")).values(record=bindparam("record", type_=NullType()))

@@ -7,14 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import (
-    Connection,
-    Select,
-    bindparam,
-    func,
-    null,
-    select,
-)
+from sqlalchemy import Connection, Select, bindparam, func, null, select
 
 from memstore.concurrency import yield_gil
 from memstore.models.records import RecordKind

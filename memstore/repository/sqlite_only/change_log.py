@@ -3,16 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy import (
-    Connection,
-    bindparam,
-    column,
-    delete,
-    func,
-    select,
-    table,
-    update,
-)
+from sqlalchemy import Connection, bindparam, column, delete, func, select, table, update
 
 from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import keys_joined
@@ -60,11 +51,7 @@ class State(NamedTuple):
 def top(connection: Connection) -> int:
     """The highest sequence number that the log has reached."""
     row = _TOP.run(connection).fetchone()
-    if row is None:
-        return 0
-    if type(row[0]) is not int:
-        raise corrupt_value("sqlite_sequence.seq", "the last number of change_log, an int", row[0])
-    return row[0]
+    return 0 if row is None else _number(row[0])
 
 
 def state(connection: Connection) -> State:
@@ -77,9 +64,13 @@ def state(connection: Connection) -> State:
         raise corrupt_value("store_meta.epoch", "str", epoch)
     if type(floor) is not int:
         raise corrupt_value("store_meta.log_floor", "int", floor)
-    if top is not None and type(top) is not int:
-        raise corrupt_value("sqlite_sequence.seq", "the last number of change_log, an int", top)
-    return State(epoch, floor, top or 0)
+    return State(epoch, floor, 0 if top is None else _number(top))
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise corrupt_value("sqlite_sequence.seq", "the last number of change_log, an int", value)
+    return value
 
 
 def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int]]:

@@ -36,15 +36,8 @@ _EXCEPTIONS = Prepared(
 class VectorHandoff(NamedTuple):
     """Vectors of memories that one statement wrote, as columns, and their part of the log.
 
-    Attributes:
-        space: the space of the vectors.
-        after: the log's number before they were written.
-        upto: the log's number after: each number in `(after, upto]` is of one of them.
-        keys: each once.
-        blobs: as stored.
-        namespace: the key of the namespace they are in.
-        exceptions: key, namespace and expiry of the memories that are in another namespace or expire. Memories without
-            a vector can be among them.
+    Each number of the log in `(after, upto]` is of one of *keys*. The *exceptions* are key, namespace and expiry of the
+    memories that are in another namespace or expire. Memories without a vector can be among them.
     """
 
     space: VectorSpace
@@ -61,13 +54,7 @@ def hand_over_new(
 ) -> int:
     """Hand over the vectors of new memories, unless the log has grown by more or less than these; the log's number now.
 
-    Args:
-        connection: of the transaction that wrote them.
-        space: the space of the vectors.
-        after: the log's number before they were written.
-        keys: of the memories, ascending.
-        blobs: the vector of each.
-        owner: the key of the namespace they were inserted into.
+    *keys* are ascending; *owner* is the key of the namespace; *after* is the log's number before the vectors.
     """
     upto = change_log.top(connection)
     if upto - after != len(keys) or not len(keys):
@@ -86,20 +73,11 @@ def hand_over_changed(
     owner: int,
     expiring: Mapping[int, int],
 ) -> None:
-    """Hand over the new vectors of existing memories.
+    """Hand over the new vectors of existing memories; the arguments are those of `hand_over_new`.
 
     Nothing is handed over where the log has fewer numbers, because a memory had that vector already, nor where a
-    trigger of the host application could have written more.
-
-    Args:
-        connection: of the transaction that wrote them.
-        space: the space of the vectors.
-        after: the log's number before they were written.
-        keys: of the memories, each once.
-        blobs: the new vector of each.
-        owner: the key of their namespace.
-        expiring: stored expiries of those that expire. Where this transaction changed one, the log has an earlier
-            number for it.
+    trigger of the host application could have written more. *expiring* has the stored expiries of those that expire:
+    where this transaction changed one, the log has an earlier number for it.
     """
     if not len(keys) or cached_by_schema(connection, _has_foreign_triggers):
         return
