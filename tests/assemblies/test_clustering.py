@@ -2,9 +2,7 @@
 
 import asyncio
 import itertools
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from memstore.models import AssemblySuggestions, MergeCandidate
 from memstore.testing import temporary_store
 from memstore.vectors import metrics
 from tests.conftest import DIMENSION
+from tests.support.sql import execute
 
 Rows = npt.NDArray[np.float32]
 
@@ -230,8 +229,7 @@ async def test_a_memory_with_a_damaged_vector_is_unassigned_with_its_reason(
 ) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await fill(store, clustered(rng, 1, 6, spread=0.05))
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE memory_vector SET checksum = 1 WHERE memory_pk = 3")
+    execute(path, "UPDATE memory_vector SET checksum = 1 WHERE memory_pk = 3")
     async with memstore.open(path) as store:
         suggestions = await store.assemblies.suggest(0.5)
         expect_complete(suggestions, {f"m{i:04}" for i in range(6)})

@@ -12,7 +12,7 @@ from tests.conftest import vectors
 
 
 @pytest.fixture
-async def store_with_assemblies(store: Store, rng: np.random.Generator) -> Store:
+async def store(store: Store, rng: np.random.Generator) -> Store:
     """Three memories, two of them in an assembly; each test ends with `check` finding nothing."""
     rows = vectors(rng, 3)
     await store.memories.add_many(
@@ -33,93 +33,89 @@ async def members(store: Store, id: str) -> list[str]:
     return [member async for member in store.assemblies.members(id)]
 
 
-async def test_forgetting_and_recovering_are_in_the_history_with_their_actors(store_with_assemblies: Store) -> None:
-    a = await store_with_assemblies.memories.get("a")
+async def test_forgetting_and_recovering_are_in_the_history_with_their_actors(store: Store) -> None:
+    a = await store.memories.get("a")
     before = datetime.now(UTC)
-    plan = await store_with_assemblies.memories.plan_forget(ForgetPolicy(where={"id": "a"}))
-    await store_with_assemblies.memories.forget(plan, actor="ada", reason="old")
+    plan = await store.memories.plan_forget(ForgetPolicy(where={"id": "a"}))
+    await store.memories.forget(plan, actor="ada", reason="old")
     forgotten_at = datetime.now(UTC)
     with memstore.as_actor("bob", reason="after all"):
-        await store_with_assemblies.memories.recover(["a"])
-    assert await recorded_changes(store_with_assemblies.memories, "a") == [
+        await store.memories.recover(["a"])
+    assert await recorded_changes(store.memories, "a") == [
         ("added", None, None),
         ("forgotten", "ada", "old"),
         ("restored", "bob", "after all"),
     ]
-    assert [(c.members_added, c.members_removed) for c in await store_with_assemblies.assemblies.history("g")][:2] == [
+    assert [(c.members_added, c.members_removed) for c in await store.assemblies.history("g")][:2] == [
         (("a",), ()),
         ((), ("a",)),
     ]
-    assert await store_with_assemblies.memories.get("a", as_of=before) == a
+    assert await store.memories.get("a", as_of=before) == a
     with pytest.raises(NotFoundError):
-        await store_with_assemblies.memories.get("a", as_of=forgotten_at)
-    assert [m.id async for m in store_with_assemblies.memories.list(as_of=forgotten_at)] == ["b", "c"]
-    assert (await store_with_assemblies.assemblies.get("g", as_of=forgotten_at)).member_count == 1
-    assert await members(store_with_assemblies, "g") == ["a", "b"]
+        await store.memories.get("a", as_of=forgotten_at)
+    assert [m.id async for m in store.memories.list(as_of=forgotten_at)] == ["b", "c"]
+    assert (await store.assemblies.get("g", as_of=forgotten_at)).member_count == 1
+    assert await members(store, "g") == ["a", "b"]
 
 
 async def test_the_surrounding_actor_is_stored_in_the_trash_unless_a_verb_names_another(
-    store_with_assemblies: Store,
+    store: Store,
 ) -> None:
     with memstore.as_actor("nightly", reason="cleaning"):
-        await store_with_assemblies.memories.forget(
-            await store_with_assemblies.memories.plan_forget(ForgetPolicy(where={"id": "a"}))
+        await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(where={"id": "a"})))
+        await store.assemblies.forget(
+            await store.assemblies.plan_forget(AssemblyForgetPolicy(where={"id": "h"})), actor="ada"
         )
-        await store_with_assemblies.assemblies.forget(
-            await store_with_assemblies.assemblies.plan_forget(AssemblyForgetPolicy(where={"id": "h"})), actor="ada"
-        )
-    assert [lying.actor async for lying in store_with_assemblies.memories.trash()] == ["nightly"]
-    assert [lying.actor async for lying in store_with_assemblies.assemblies.trash()] == ["ada"]
-    assert (await recorded_changes(store_with_assemblies.assemblies, "h"))[-1][:2] == ("forgotten", "ada")
+    assert [lying.actor async for lying in store.memories.trash()] == ["nightly"]
+    assert [lying.actor async for lying in store.assemblies.trash()] == ["ada"]
+    assert (await recorded_changes(store.assemblies, "h"))[-1][:2] == ("forgotten", "ada")
 
 
-async def test_a_merge_and_its_undo_are_in_the_history_of_every_assembly(store_with_assemblies: Store) -> None:
+async def test_a_merge_and_its_undo_are_in_the_history_of_every_assembly(store: Store) -> None:
     before = datetime.now(UTC)
-    was = await store_with_assemblies.assemblies.get("g")
-    merge = await store_with_assemblies.assemblies.merge(["g", "h"], into="g", actor="ada", reason="one thing")
+    was = await store.assemblies.get("g")
+    merge = await store.assemblies.merge(["g", "h"], into="g", actor="ada", reason="one thing")
     merged = datetime.now(UTC)
-    assert (await store_with_assemblies.assemblies.get("g", as_of=merged)).member_count == 3
+    assert (await store.assemblies.get("g", as_of=merged)).member_count == 3
     with memstore.as_actor("bob"):
-        undone = await store_with_assemblies.assemblies.unmerge(merge)
+        undone = await store.assemblies.unmerge(merge)
     assert (merge.actor, undone.undone_at is not None) == ("ada", True)
-    assert await recorded_changes(store_with_assemblies.assemblies, "h") == [
+    assert await recorded_changes(store.assemblies, "h") == [
         ("added", None, None),
         ("merged", "ada", "one thing"),
         ("restored", "bob", None),
     ]
-    (after, into, _) = await store_with_assemblies.assemblies.history("g")
+    (after, into, _) = await store.assemblies.history("g")
     assert (into.kind, into.actor, into.members_added, into.members_removed) == ("updated", "ada", ("c",), ())
     assert (after.kind, after.actor, after.members_added, after.members_removed) == ("updated", "bob", (), ("c",))
-    then = await store_with_assemblies.assemblies.get("g", as_of=before)
+    then = await store.assemblies.get("g", as_of=before)
     assert (then.name, then.tags, then.member_count) == (was.name, was.tags, was.member_count)
     assert np.array_equal(then.composite, was.composite)
 
 
 async def test_new_assemblies_of_a_merge_and_of_suggestions_have_the_actor_of_the_verb(
-    store_with_assemblies: Store,
+    store: Store,
 ) -> None:
-    await store_with_assemblies.assemblies.merge(["g", "h"], into="new", actor="ada")
-    assert await recorded_changes(store_with_assemblies.assemblies, "new") == [("added", "ada", None)]
-    (added,) = await store_with_assemblies.assemblies.history("new")
+    await store.assemblies.merge(["g", "h"], into="new", actor="ada")
+    assert await recorded_changes(store.assemblies, "new") == [("added", "ada", None)]
+    (added,) = await store.assemblies.history("new")
     assert added.members_added == ("a", "b", "c")
-    await store_with_assemblies.assemblies.unmerge("new", actor="bob")
-    assert (await recorded_changes(store_with_assemblies.assemblies, "new"))[-1][:2] == ("deleted", "bob")
-    await store_with_assemblies.assemblies.delete("g")
+    await store.assemblies.unmerge("new", actor="bob")
+    assert (await recorded_changes(store.assemblies, "new"))[-1][:2] == ("deleted", "bob")
+    await store.assemblies.delete("g")
     proposal = AssemblySuggestion(leader="a", members=("a", "b"), similarity=0.5, id="made")
-    await store_with_assemblies.assemblies.create_from([proposal], actor="cleo", reason="alike")
-    assert await recorded_changes(store_with_assemblies.assemblies, "made") == [("added", "cleo", "alike")]
+    await store.assemblies.create_from([proposal], actor="cleo", reason="alike")
+    assert await recorded_changes(store.assemblies, "made") == [("added", "cleo", "alike")]
 
 
-async def test_undo_refuses_forgotten_and_merged_records(store_with_assemblies: Store) -> None:
-    await store_with_assemblies.memories.forget(
-        await store_with_assemblies.memories.plan_forget(ForgetPolicy(where={"id": "a"}))
-    )
-    change = (await store_with_assemblies.memories.history("a"))[0]
+async def test_undo_refuses_forgotten_and_merged_records(store: Store) -> None:
+    await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(where={"id": "a"})))
+    change = (await store.memories.history("a"))[0]
     with pytest.raises(ConflictError, match="trash"):
-        await store_with_assemblies.undo(change)
-    await store_with_assemblies.assemblies.merge(["g", "h"], into="g")
+        await store.undo(change)
+    await store.assemblies.merge(["g", "h"], into="g")
     with pytest.raises(ConflictError, match="merge"):
-        await store_with_assemblies.undo((await store_with_assemblies.assemblies.history("h"))[0])
+        await store.undo((await store.assemblies.history("h"))[0])
 
 
 async def test_a_store_without_history_forgets_merges_and_recovers(path, rng: np.random.Generator) -> None:

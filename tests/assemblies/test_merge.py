@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import sqlite3
 import tempfile
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,7 @@ from memstore.repository.record_types import ASSEMBLY
 from tests.api.test_assemblies import add, expect_composite
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import mean
+from tests.support.sql import execute
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -214,14 +215,16 @@ async def test_a_merge_is_rolled_back_with_its_transaction(store: Store, drinks:
 
 
 @pytest.mark.parametrize("into", [None, "tea", "juice"])
-async def test_an_unmerge_restores_the_state_before_the_merge(
-    store: Store, drinks: npt.NDArray[np.float32], into: str | None
+async def test_an_unmerge_restores_the_state_before_the_merge_and_stores_its_actor_and_reason(
+    store: Store, path: Path, drinks: npt.NDArray[np.float32], into: str | None
 ) -> None:
     before = await snapshot(store)
     for _ in range(3):  # again and again
         merge = await store.assemblies.merge(["tea", "coffee"], into=into)
         undone = await store.assemblies.unmerge(merge if into else merge.id, actor="bob", reason="not alike")
         assert undone == replace(merge, undone_at=undone.undone_at)
+        undone_by = execute(path, "SELECT undone_by, undone_reason FROM assembly_merge WHERE pk = ?", (merge.id,))
+        assert undone_by == [("bob", "not alike")]
         assert undone.undone_at is not None
         after = await snapshot(store)
         if into is not None:
@@ -232,16 +235,6 @@ async def test_an_unmerge_restores_the_state_before_the_merge(
             await store.assemblies.unmerge(merge.id)
     with pytest.raises(NotFoundError):
         await store.assemblies.get_merged("coffee")
-
-
-async def test_an_unmerge_stores_its_actor_and_reason(
-    store: Store, path: Path, drinks: npt.NDArray[np.float32]
-) -> None:
-    merge = await store.assemblies.merge(["tea", "coffee"])
-    await store.assemblies.unmerge(merge, actor="bob", reason="not alike")
-    with closing(sqlite3.connect(path)) as connection:
-        noted = connection.execute("SELECT undone_by, undone_reason FROM assembly_merge").fetchall()
-    assert noted == [("bob", "not alike")]
 
 
 async def test_an_unmerge_keeps_later_changes(store: Store, drinks: npt.NDArray[np.float32]) -> None:
@@ -371,8 +364,7 @@ async def test_an_unmerge_is_refused_if_a_source_was_purged(
     store: Store, path: Path, drinks: npt.NDArray[np.float32]
 ) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("DELETE FROM tombstone WHERE id = 'tea'")
+    execute(path, "DELETE FROM tombstone WHERE id = 'tea'")
     before = await snapshot(store)
     with pytest.raises(ConflictError, match="'tea'"):
         await store.assemblies.unmerge("both")
@@ -474,15 +466,13 @@ async def test_a_lineage_ends_at_a_cycle_and_contains_a_diamond_once(store: Stor
     """No verb creates either; a damaged file can contain both."""
     await store.assemblies.add_many([{"id": id} for id in "abcdef"])
     edges = ["ab", "ac", "bd", "cd", "cf", "da", "ea"]  # from a source to its target
-    with closing(sqlite3.connect(path)) as connection, connection:
-        for pk, (source, target) in enumerate(edges, 1):
-            keys = ["abcdef".index(id) + 1 for id in (target, source)]
-            connection.execute(
-                "INSERT INTO assembly_merge (pk, namespace_pk, target_pk, target_id, at, brought) "
-                "VALUES (?, 1, ?, ?, 5, '{}')",
-                (pk, keys[0], target),
-            )
-            connection.execute("INSERT INTO assembly_merge_source VALUES (?, ?, ?, 0)", (pk, keys[1], source))
+    merge_row = (
+        "INSERT INTO assembly_merge (pk, namespace_pk, target_pk, target_id, at, brought) VALUES (?, 1, ?, ?, 5, '{}')"
+    )
+    for pk, (source, target) in enumerate(edges, 1):
+        target_key, source_key = ["abcdef".index(id) + 1 for id in (target, source)]
+        execute(path, merge_row, (pk, target_key, target))
+        execute(path, "INSERT INTO assembly_merge_source VALUES (?, ?, ?, 0)", (pk, source_key, source))
     from_a = await asyncio.wait_for(store.assemblies.lineage("a"), 60)
     assert relatives(from_a.descendants) == [("b", 1, True), ("c", 1, True), ("d", 2, True), ("f", 2, True)]
     assert relatives(from_a.ancestors) == [("d", 1, True), ("e", 1, True), ("b", 2, True), ("c", 2, True)]
@@ -493,6 +483,7 @@ async def test_a_lineage_ends_at_a_cycle_and_contains_a_diamond_once(store: Stor
 # --- properties -------------------------------------------------------------------------------------------------------
 
 MEMORIES, GROUPS = [f"m{i}" for i in range(6)], list("abcd")
+POOL = vectors(np.random.default_rng(3), 12)
 member_lists = st.lists(st.sampled_from(MEMORIES), max_size=4, unique=True)
 a_group = st.sampled_from(GROUPS)
 steps = st.lists(
@@ -515,29 +506,19 @@ steps = st.lists(
 )
 
 
-async def do(store: Store, step: tuple[str, Any, Any], pool: npt.NDArray[np.float32]) -> None:
-    verb, one, other = step
-    groups, memories = store.assemblies, store.memories
-    match verb:
-        case "add":
-            await groups.add(one, members=other, tags={one}, topics=[one], metadata={one: len(other)})
-        case "join":
-            await groups.add_members(one, other)
-        case "leave":
-            await groups.remove_members(one, other)
-        case "merge":
-            await groups.merge(one, into=other)
-        case "unmerge":
-            await groups.unmerge(one)
-        case "delete":
-            await groups.delete(one)
-        case "forget":
-            await memories.delete(one)
-        case "remember":
-            await memories.upsert("again", id=one, embedding=pool[other])
+VERBS: dict[str, Callable[[Store, Any, Any], Any]] = {
+    "add": lambda s, key, ids: s.assemblies.add(key, members=ids, tags={key}, topics=[key], metadata={key: len(ids)}),
+    "join": lambda s, key, ids: s.assemblies.add_members(key, ids),
+    "leave": lambda s, key, ids: s.assemblies.remove_members(key, ids),
+    "merge": lambda s, ids, into: s.assemblies.merge(ids, into=into),
+    "unmerge": lambda s, which, _: s.assemblies.unmerge(which),
+    "delete": lambda s, key, _: s.assemblies.delete(key),
+    "forget": lambda s, key, _: s.memories.delete(key),
+    "remember": lambda s, key, vector: s.memories.upsert("again", id=key, embedding=POOL[vector]),
+}
 
 
-async def expect_consistent(store: Store, merges: dict[int, Merge]) -> None:
+async def expect_consistent(store: Store, merge_count: int) -> None:
     """Composites equal the means of their members, `check` finds nothing, and lineages have no cycle."""
     assert await store.check() == []
     vector_of = {memory.id: memory.embedding async for memory in store.memories.list()}
@@ -549,30 +530,25 @@ async def expect_consistent(store: Store, merges: dict[int, Merge]) -> None:
             assert np.abs(group.composite - expected).max() <= 1e-6
         line = await store.assemblies.lineage(group.id)
         assert line.descendants == ()  # an existing assembly was not merged
-        assert all(k.merge.undone_at is None and k.depth <= len(merges) for k in line.ancestors)
+        assert all(k.merge.undone_at is None and k.depth <= merge_count for k in line.ancestors)
 
 
-async def apply_steps(folder: Path, history: list[tuple[str, Any, Any]]) -> int:
-    """Apply all steps of *history*; how many merges there were."""
-    pool = vectors(np.random.default_rng(3), 12)
-    merges: dict[int, Merge] = {}
+async def apply_steps(folder: Path, history: list[tuple[str, Any, Any]]) -> None:
     path = folder / "store.db"
     store = await memstore.open(path, dimension=DIMENSION)
     try:
-        await add(store, pool[:6])
+        await add(store, POOL[:6])
         await store.assemblies.add_many([{"id": id, "members": [MEMORIES[i]]} for i, id in enumerate(GROUPS)])
-        for step in history:
-            if step[0] == "reopen":
+        for verb, one, other in history:
+            if verb == "reopen":
                 await store.close()
                 store = await memstore.open(path)
-            with suppress(NotFoundError, DuplicateError, InvalidError, ConflictError):
-                await do(store, step, pool)
-            with closing(sqlite3.connect(path)) as connection:
-                merges = dict.fromkeys(pk for (pk,) in connection.execute("SELECT pk FROM assembly_merge"))
-            await expect_consistent(store, merges)
+            else:
+                with suppress(NotFoundError, DuplicateError, InvalidError, ConflictError):
+                    await VERBS[verb](store, one, other)
+            await expect_consistent(store, len(execute(path, "SELECT pk FROM assembly_merge")))
     finally:
         await store.close()
-    return len(merges)
 
 
 @settings(
@@ -596,7 +572,7 @@ def test_undoing_every_merge_in_reverse_order_restores_the_first_state(
 ) -> None:
     async def run(folder: Path) -> None:
         async with memstore.open(folder / "store.db", dimension=DIMENSION) as store:
-            await add(store, vectors(np.random.default_rng(3), 6))
+            await add(store, POOL[:6])
             await store.assemblies.add_many(
                 {"id": id, "members": MEMORIES[i : i + 3], "tags": {id}, "topics": [id, "all"], "metadata": {id: i}}
                 for i, id in enumerate(GROUPS)

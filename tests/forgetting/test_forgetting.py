@@ -25,12 +25,12 @@ from memstore import (
     StalePlanError,
     Store,
 )
-from memstore.database.sqlite import sqlite3
 from memstore.repository import tombstones
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import mean
+from tests.support.sql import execute
 
 DAY = timedelta(days=1)
 
@@ -301,7 +301,9 @@ async def test_a_plan_is_refused_in_another_namespace_and_by_the_other_noun(stor
     assert (await ada.memories.recover(["a"]))[0].content == "hers"
 
 
-async def test_assemblies_are_forgotten_by_their_own_criteria_and_their_members_remain(store: Store) -> None:
+async def test_assemblies_are_forgotten_by_their_own_criteria_and_their_members_remain(
+    store: Store, path: Path
+) -> None:
     await store.memories.add_many(
         [{"id": f"m{i}", "content": "x", "embedding": np.eye(DIMENSION)[i]} for i in range(3)]
     )
@@ -323,12 +325,8 @@ async def test_assemblies_are_forgotten_by_their_own_criteria_and_their_members_
     assert (await planned_reasons(where={"tags": {"$contains": "x"}})) == {"small": ("where",)}
     assert (await planned_reasons(where={"member_count": {"$gt": 0}}, members_below=2)).keys() == {"small"}
     assert (await planned_reasons(inactive_for=DAY)).keys() == {"old", "empty"}
-    with sqlite3.connect(store._database.settings.path) as other:
-        other.execute(
-            "UPDATE assembly SET activation_count = 2, activated_at = ? WHERE id = 'old'",
-            (int(datetime.now(UTC).timestamp() * 1e6),),
-        )
-    other.close()
+    activated = "UPDATE assembly SET activation_count = 2, activated_at = ? WHERE id = 'old'"
+    execute(path, activated, (int(datetime.now(UTC).timestamp() * 1e6),))
     assert (await planned_reasons(inactive_for=DAY)).keys() == {"empty"}
     assert (await planned_reasons(activated_fewer_than=1)).keys() == {"empty", "small"}
     assert (await planned_reasons(activated_fewer_than=3)).keys() == {"old", "empty", "small"}
@@ -382,7 +380,7 @@ async def test_a_memory_that_expired_in_the_trash_is_not_recovered(store: Store)
     assert [t.record async for t in store.memories.trash()] == [entries.record]
 
 
-async def test_purge_deletes_for_good_and_clear_empties_the_trash(store: Store) -> None:
+async def test_purge_deletes_for_good_and_clear_empties_the_trash(store: Store, path: Path) -> None:
     await fill(store)
     ada = store.namespace("ada")
     await ada.memories.add("x", id="y", created_at=ago(90))
@@ -392,9 +390,7 @@ async def test_purge_deletes_for_good_and_clear_empties_the_trash(store: Store) 
     await store.assemblies.forget(await store.assemblies.plan_forget(AssemblyForgetPolicy(members_below=1)))
     assert await purged(store, older_than=DAY, recursive=True) == 0
     assert await purged(store, older_than=timedelta.max) == 0
-    with sqlite3.connect(store._database.settings.path) as other:
-        other.execute("UPDATE tombstone SET at = at - 86400000000 * 2 WHERE id = 'b'")
-    other.close()
+    execute(path, "UPDATE tombstone SET at = at - 86400000000 * 2 WHERE id = 'b'")
     assert await purged(store, older_than=DAY) == 1
     with pytest.raises(NotFoundError):
         await store.memories.recover(["b"])
@@ -699,11 +695,8 @@ class Life:
             entries = next(t.record for t in [t async for t in store.assemblies.trash()] if t.record.id == id)
             (back,) = await store.assemblies.recover([id])
             self.pruned.remove(id)
-            assert (back.topics, back.created_at, back.updated_at) == (
-                entries.topics,
-                entries.created_at,
-                entries.updated_at,
-            )
+            for name in ("topics", "created_at", "updated_at"):
+                assert getattr(back, name) == getattr(entries, name)
             assert back.revision > entries.revision
 
     async def purge(self, store: Store) -> None:

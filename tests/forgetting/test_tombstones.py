@@ -13,42 +13,43 @@ import pytest
 import memstore
 from memstore import DamagedError, DuplicateError, NotFoundError, Store
 from memstore.actor import Actor
-from memstore.database.sqlite import sqlite3
-from memstore.models.records import RecordKind
+from memstore.models.records import Namespace, RecordKind
 from memstore.repository import records, tombstones
 from memstore.repository.context import WriteContext
-from memstore.repository.record_types import BY_KIND
+from memstore.repository.record_types import BY_KIND, MEMORY
 from memstore.repository.tombstones import Cause, Tombstone
 from tests.conftest import DIMENSION, vectors
+from tests.support.sql import execute
 
 AT = datetime(2024, 5, 6, 7, 8, 9, 123_456, tzinfo=UTC)
 
 
 async def archive(
-    store: Store, kind: RecordKind, ids: Iterable[str], cause: Cause = "forgotten", at: datetime = AT
+    store: Store,
+    kind: RecordKind,
+    ids: Iterable[str],
+    cause: Cause = "forgotten",
+    *,
+    at: datetime = AT,
+    namespace: Namespace = (),
 ) -> None:
-    noun = BY_KIND[kind]
-
     def step(context: WriteContext) -> None:
-        keys = records.keys_of(context.connection, noun, (), list(ids), AT)
-        tombstones.archive(replace(context, now=at, actor=Actor("ada", "old")), noun, keys.values(), cause)
+        keys = records.keys_of(context.connection, BY_KIND[kind], namespace, list(ids), AT)
+        tombstones.archive(replace(context, now=at, actor=Actor("ada", "old")), BY_KIND[kind], keys.values(), cause)
 
     await store._session.write(step)
 
 
-async def restore(store: Store, kind: RecordKind, ids: Iterable[str]) -> list[int]:
-    noun = BY_KIND[kind]
-
+async def restore(store: Store, kind: RecordKind, ids: Iterable[str], namespace: Namespace = ()) -> list[int]:
     def step(context: WriteContext) -> list[int]:
-        keys = tombstones.find(context.connection, noun, (), list(ids))
-        return tombstones.restore(context, noun, list(keys.values()))
+        keys = tombstones.find(context.connection, BY_KIND[kind], namespace, list(ids))
+        return tombstones.restore(context, BY_KIND[kind], list(keys.values()))
 
     return await store._session.write(step)
 
 
 async def tombstones_of(store: Store, kind: RecordKind, cause: Cause | None = None) -> list[Tombstone]:
-    noun = BY_KIND[kind]
-    return await store._session.read(lambda c: tombstones.page(c, noun, (), cause, None, 100))
+    return await store._session.read(lambda c: tombstones.page(c, BY_KIND[kind], (), cause, None, 100))
 
 
 async def fill(store: Store, rng: np.random.Generator) -> None:
@@ -90,13 +91,8 @@ async def test_an_archived_memory_is_in_no_read_and_is_restored_as_it_was(
     for group in ("a", "b"):
         assert id not in [member async for member in store.assemblies.members(group)]
     (tombstone,) = await tombstones_of(store, "memory")
-    assert (tombstone.id, tombstone.cause, tombstone.at, tombstone.actor, tombstone.reason) == (
-        id,
-        "forgotten",
-        AT,
-        "ada",
-        "old",
-    )
+    assert (tombstone.id, tombstone.cause, tombstone.at) == (id, "forgotten", AT)
+    assert (tombstone.actor, tombstone.reason) == ("ada", "old")
     assert tombstones.to_record(tombstone, store._session.spaces["memory"]) == before
     assert await store.check() == []
 
@@ -176,13 +172,12 @@ async def test_find_returns_the_newest_tombstone_of_an_id_and_two_are_not_restor
     tombstone_keys = [row.pk for row in await tombstones_of(store, "memory")]
     assert tombstone_keys == sorted(tombstone_keys, reverse=True)
     with pytest.raises(DuplicateError, match="twice"):
-        await store._session.write(lambda context: tombstones.restore(context, BY_KIND["memory"], tombstone_keys))
+        await store._session.write(lambda context: tombstones.restore(context, MEMORY, tombstone_keys))
     await restore(store, "memory", ["m"])
     assert (await store.memories.get("m")).content == "second"
 
 
 async def test_tombstones_are_read_page_by_page_of_one_cause_and_one_namespace(store: Store) -> None:
-    noun = BY_KIND["memory"]
     for i in range(7):
         await store.memories.add("x", id=f"m{i}")
     await archive(store, "memory", [f"m{i}" for i in (3, 1, 5)])
@@ -191,14 +186,14 @@ async def test_tombstones_are_read_page_by_page_of_one_cause_and_one_namespace(s
 
     def step(connection: Any) -> list[list[str]]:
         pages, place = [], None
-        while page := tombstones.page(connection, noun, (), "forgotten", place, 2):
+        while page := tombstones.page(connection, MEMORY, (), "forgotten", place, 2):
             pages.append([row.id for row in page])
             place = page[-1].pk
         return pages
 
     assert await store._session.read(step) == [["m0", "m5"], ["m3", "m1"]]
     assert [t.id for t in await tombstones_of(store, "memory", "merged")] == ["m2"]
-    other = await store._session.read(lambda c: tombstones.page(c, noun, ("x",), None, None, 9, recursive=True))
+    other = await store._session.read(lambda c: tombstones.page(c, MEMORY, ("x",), None, None, 9, recursive=True))
     assert other == []
 
 
@@ -206,7 +201,7 @@ async def test_a_purge_deletes_tombstones_before_a_time_and_of_one_cause(store: 
     for i in range(4):
         await store.memories.add("x", id=f"m{i}")
         at = AT + timedelta(days=i)
-        await archive(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at)
+        await archive(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at=at)
     until = AT + timedelta(days=2)
     assert await store._session.write(lambda context: tombstones.purge(context.connection, until, "forgotten")) == 1
     assert [t.id for t in await tombstones_of(store, "memory")] == ["m3", "m2", "m0"]
@@ -218,23 +213,11 @@ async def test_a_namespace_with_nothing_but_tombstones_survives_compact(path: Pa
     async with memstore.open(path, dimension=DIMENSION) as store:
         view = store.namespace("users", "ada")
         await view.memories.add("x", id="m", embedding=np.ones(DIMENSION))
-
-        def step(context: WriteContext) -> None:
-            noun = BY_KIND["memory"]
-            keys = records.keys_of(context.connection, noun, ("users", "ada"), ["m"], AT)
-            tombstones.archive(replace(context, now=AT), noun, keys.values(), "forgotten")
-
-        await store._session.write(step)
+        await archive(store, "memory", ["m"], namespace=("users", "ada"))
         await store.compact()
         assert await store.namespaces() == []
         assert await store.check() == []
-
-        def restored(context: WriteContext) -> list[int]:
-            noun = BY_KIND["memory"]
-            keys = tombstones.find(context.connection, noun, ("users", "ada"), ["m"], "forgotten")
-            return tombstones.restore(context, noun, list(keys.values()))
-
-        await store._session.write(restored)
+        await restore(store, "memory", ["m"], ("users", "ada"))
         assert (await view.memories.get("m")).content == "x"
         assert await store.check() == []
 
@@ -256,12 +239,9 @@ async def test_a_damaged_tombstone_is_not_restored(path: Path, rng: np.random.Ge
         await fill(store, rng)
         await archive(store, "memory", ["m1"])
         pk = (await tombstones_of(store, "memory"))[0].pk
-        with sqlite3.connect(path) as other:
-            other.execute(f"UPDATE tombstone SET {damage}")
-        other.close()
-        noun = BY_KIND["memory"]
+        execute(path, f"UPDATE tombstone SET {damage}")
         with pytest.raises(DamagedError, match="archived"):
-            await store._session.write(lambda context: tombstones.restore(context, noun, [pk]))
+            await store._session.write(lambda context: tombstones.restore(context, MEMORY, [pk]))
         with pytest.raises(DamagedError, match="archived"):
             assert [t async for t in store.memories.trash()]
         assert await store.memories.count() == 5
@@ -281,9 +261,7 @@ async def test_check_names_a_damaged_tombstone_among_many(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add_many({"id": f"m{i:03}", "content": "x"} for i in range(230))
         await archive(store, "memory", [f"m{i:03}" for i in range(230)])
-        with sqlite3.connect(path) as other:
-            other.execute("UPDATE tombstone SET record = '{}' WHERE id IN ('m007', 'm229')")
-        other.close()
+        execute(path, "UPDATE tombstone SET record = '{}' WHERE id IN ('m007', 'm229')")
         assert sorted(finding.id for finding in await store.check()) == ["m007", "m229"]
         assert (await store.stats()).trashed == 230
         await store.clear()

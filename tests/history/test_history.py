@@ -3,10 +3,9 @@
 import asyncio
 import json
 import os
-import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ import memstore
 from memstore import Assembly, Memory, Store, filters
 from memstore.repository import history_reader, history_retention, history_writer
 from tests.conftest import DIMENSION, vectors
+from tests.support.sql import execute
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -38,16 +38,6 @@ def unused(record: Any) -> Any:
     if isinstance(record, Memory):
         return replace(record, accessed_at=None, access_count=0)
     return replace(record, revision=0, composite=None)
-
-
-def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(path)) as base:
-        return base.execute(query).fetchall()
-
-
-def write(path: Path, statement: str, values: tuple[Any, ...] = ()) -> None:
-    with closing(sqlite3.connect(path)) as base, base:
-        base.execute(statement, values)
 
 
 # --- any sequence of changes ------------------------------------------------------------------------------------------
@@ -100,46 +90,27 @@ steps = st.one_of(
 )
 
 
-async def do(place: Any, what: str, *arguments: Any) -> None:
-    """Apply one step, in one namespace of a store or a transaction."""
-    m, g = place.memories, place.assemblies
-    match what, arguments:
-        case "add", (id, item):
-            await m.add(id=id, **item)
-        case "add_many", (many,):
-            await m.add_many(many)
-        case "upsert_many", (many,):
-            await m.upsert_many([{**item, "id": id} for id, item in many])
-        case "update", (id, item):
-            await m.update(id, **item)
-        case "retag", (id, words):
-            await m.update(id, tags=words)
-        case "touch", (ids,):
-            await m.touch(ids)
-        case "delete_many", (ids,):
-            await m.delete_many(ids=ids)
-        case "delete_where", (where,):
-            await m.delete_many(where=where)
-        case "rename", (old, new):
-            await place.tags.rename(old, new)
-        case "drop_tag", (tag,):
-            await place.tags.delete(tag)
-        case "group", (id, ids, words):
-            await g.add(id, members=ids, tags=words, topics=sorted(words))
-        case "regroup", (id, ids, words):
-            await g.upsert(id, members=ids, tags=words)
-        case "name", (id, name):
-            await g.update(id, name=name)
-        case "join", (id, ids):
-            await g.add_members(id, ids)
-        case "part", (id, ids):
-            await g.remove_members(id, ids)
-        case "ungroup", (id,):
-            await g.delete(id)
-        case "clear", ():
-            await place.clear()
-        case "undo", (of_memory, id, number):
-            await undone(place, m if of_memory else g, id, number)
+STEPS: dict[str, Callable[..., Any]] = {
+    "add": lambda place, key, item: place.memories.add(id=key, **item),
+    "add_many": lambda place, items: place.memories.add_many(items),
+    "upsert_many": lambda place, items: place.memories.upsert_many([{**item, "id": id} for id, item in items]),
+    "update": lambda place, key, item: place.memories.update(key, **item),
+    "retag": lambda place, key, tags: place.memories.update(key, tags=tags),
+    "touch": lambda place, ids: place.memories.touch(ids),
+    "delete_many": lambda place, ids: place.memories.delete_many(ids=ids),
+    "delete_where": lambda place, where: place.memories.delete_many(where=where),
+    "rename": lambda place, old, new: place.tags.rename(old, new),
+    "drop_tag": lambda place, tag: place.tags.delete(tag),
+    "group": lambda place, key, ids, tags: place.assemblies.add(key, members=ids, tags=tags, topics=sorted(tags)),
+    "regroup": lambda place, key, ids, tags: place.assemblies.upsert(key, members=ids, tags=tags),
+    "name": lambda place, key, name: place.assemblies.update(key, name=name),
+    "join": lambda place, key, ids: place.assemblies.add_members(key, ids),
+    "part": lambda place, key, ids: place.assemblies.remove_members(key, ids),
+    "ungroup": lambda place, key: place.assemblies.delete(key),
+    "clear": lambda place: place.clear(),
+    "undo": lambda place, of_memory, *change: undone(place, place.memories if of_memory else place.assemblies, *change),
+}
+"""The steps, in one namespace of a store or a transaction."""
 
 
 async def undone(place: Any, noun: Any, id: str, number: int) -> None:
@@ -231,11 +202,12 @@ def test_reads_as_of_any_time_equal_the_state_at_that_time(script: list[Any]) ->
                 refused = (memstore.DuplicateError, memstore.NotFoundError, memstore.ConflictError)
                 with suppress(*refused):
                     if len(operations) == 1:
-                        await do(store.namespace(*place), *operations[0])
+                        step, *arguments = operations[0]
+                        await STEPS[step](store.namespace(*place), *arguments)
                     else:
                         async with store.transaction() as tx:
-                            for step in operations:
-                                await do(tx.namespace(*place), *step)
+                            for step, *arguments in operations:
+                                await STEPS[step](tx.namespace(*place), *arguments)
                 states.append((current_time(), await state(store)))
             assert await store.check() == []
         async with memstore.open(path) as store:
@@ -259,7 +231,7 @@ async def test_records_that_one_write_added_share_one_history_row(store: Store, 
         [{"id": f"m{i}", "content": "x", "embedding": row} for i, row in enumerate(vectors(rng, 2_500))]
     )
     await store.memories.add("y", id="alone")
-    assert rows(path, "SELECT first_pk, last_pk, id, old, vector FROM journal") == [
+    assert execute(path, "SELECT first_pk, last_pk, id, old, vector FROM journal") == [
         (1, 2_500, None, None, None),
         (2_501, 2_501, None, None, None),
     ]
@@ -273,7 +245,7 @@ async def test_only_changed_fields_are_stored_and_the_old_vector_once(store: Sto
     await store.memories.update("a", importance=1.0)
     await store.memories.upsert("x", id="a", embedding=second, tags={"u", "v"}, metadata={"a": 1}, importance=1.0)
     await store.memories.upsert("x", id="a", embedding=second, tags={"u", "v"}, metadata={"a": 2}, importance=1.0)
-    journal_rows = rows(path, "SELECT old, vector FROM journal WHERE what = 'updated' ORDER BY pk")
+    journal_rows = execute(path, "SELECT old, vector FROM journal WHERE what = 'updated' ORDER BY pk")
     assert [sorted(set(json.loads(old)) - {"updated_at"}) for old, _ in journal_rows] == [
         ["importance"],
         ["embedding", "tags"],
@@ -387,7 +359,7 @@ async def test_expiry_found_by_a_transaction_has_the_time_of_the_transaction(sto
         async with store.transaction() as tx:
             await tx.memories.add("y", id="b")
     (change,) = await store.memories.history("b")
-    journal_rows = rows(path, "SELECT what, at, actor FROM journal WHERE pk > 2 ORDER BY pk")
+    journal_rows = execute(path, "SELECT what, at, actor FROM journal WHERE pk > 2 ORDER BY pk")
     at = int((change.at - datetime(1970, 1, 1, tzinfo=UTC)) / MICROSECOND)
     assert journal_rows == [("updated", at, None), ("expired", at, None), ("added", at, "ada")]  # expiry has no actor
 
@@ -398,7 +370,7 @@ async def test_a_list_as_of_a_time_raises_when_its_history_is_deleted_between_pa
         listed = store.memories.list(as_of=current_time())
         await anext(listed)
         ahead = int((current_time() + timedelta(hours=1)).timestamp() * 1e6)
-        write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (ahead,))
+        execute(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (ahead,))
         with pytest.raises(memstore.HistoryError):
             await everything(listed)
 
@@ -411,7 +383,7 @@ async def test_changes_of_a_transaction_share_one_time_and_a_rollback_leaves_non
         await tx.memories.update("a", importance=0.2)
         assert [change.kind for change in await tx.memories.history("a")] == ["updated", "updated", "added"]
         assert (await tx.memories.get("a", as_of=between)).importance == 0.2
-    assert len(set(rows(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
+    assert len(set(execute(path, "SELECT at FROM journal WHERE what = 'updated'"))) == 1
     then = (await store.memories.history("a"))[0].at
     assert (await store.memories.get("a", as_of=then)).importance == 0.2  # the first time at which it has the value
     assert (await store.memories.get("a", as_of=then - MICROSECOND)).importance == 0.5
@@ -425,7 +397,7 @@ async def test_changes_of_a_transaction_share_one_time_and_a_rollback_leaves_non
 async def test_times_of_changes_never_decrease_even_if_the_clock_does(store: Store, path: Path) -> None:
     ahead = int((current_time() + timedelta(hours=1)).timestamp() * 1e6)
     await store.memories.add("x", id="a")
-    write(path, "UPDATE journal SET at = ?", (ahead,))
+    execute(path, "UPDATE journal SET at = ?", (ahead,))
     await store.memories.update("a", importance=1.0)
     assert [change.at.timestamp() * 1e6 for change in await store.memories.history("a")] == [ahead, ahead]
 
@@ -601,14 +573,14 @@ async def test_the_file_stores_its_retention_and_off_writes_no_history(path: Pat
         assert caught.value.since is None
     async with memstore.open(path) as store:
         await store.memories.delete("a")
-        assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+        assert execute(path, "SELECT count(*) FROM journal") == [(0,)]
     async with memstore.open(path, history="full") as store, memstore.open(path) as other:
         await other.memories.add("x", id="b")
         assert [what for what, *_ in await recorded_changes(store.memories, "b")] == ["added"]
         async with memstore.open(path, history="off"):
-            assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+            assert execute(path, "SELECT count(*) FROM journal") == [(0,)]
         await other.memories.add("x", id="c")  # opened before, it follows the setting in the file
-        assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+        assert execute(path, "SELECT count(*) FROM journal") == [(0,)]
     for wrong in ("all", 5, timedelta(0), timedelta(microseconds=5), True):
         with pytest.raises(memstore.InvalidError, match="Invalid history"):
             memstore.open(path, history=wrong)  # type: ignore[arg-type]
@@ -621,27 +593,27 @@ async def test_history_older_than_the_retention_is_deleted_in_pieces(path: Path,
         for i in range(30):
             await store.memories.update("a", importance=i / 100)
         old = int((current_time() - timedelta(days=2)).timestamp() * 1e6)
-        write(path, "UPDATE journal SET at = ? WHERE pk <= 25", (old,))
-        write(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (old - 1,))
+        execute(path, "UPDATE journal SET at = ? WHERE pk <= 25", (old,))
+        execute(path, "UPDATE store_meta SET history_options = json_set(history_options, '$.since', ?)", (old - 1,))
         since = old - 1
         for remaining in (22, 13, 9):  # 31 rows and one for each update, minus ten at a time
             await store.memories.update("a", importance=0.9, metadata={"left": remaining})
-            assert rows(path, "SELECT count(*) FROM journal") == [(remaining,)]
-            since = rows(path, "SELECT history_options ->> '$.since' FROM store_meta")[0][0]
+            assert execute(path, "SELECT count(*) FROM journal") == [(remaining,)]
+            since = execute(path, "SELECT history_options ->> '$.since' FROM store_meta")[0][0]
         assert since == old
         moment = datetime.fromtimestamp(old / 1e6, UTC)
         assert (await store.memories.get("a", as_of=moment + MICROSECOND)).importance == 23 / 100
         with pytest.raises(memstore.HistoryError):
             await store.memories.get("a", as_of=moment - timedelta(seconds=1))
-        write(path, "UPDATE journal SET at = ?", (old,))
+        execute(path, "UPDATE journal SET at = ?", (old,))
         await store.compact()
-        assert rows(path, "SELECT count(*) FROM journal") == [(0,)]
+        assert execute(path, "SELECT count(*) FROM journal") == [(0,)]
         assert await store.memories.history("a") == []
 
 
 async def test_records_older_than_the_history_exist_as_of_its_beginning(store: Store, path: Path) -> None:
     await store.memories.add("x", id="a")
-    write(path, "DELETE FROM journal")
+    execute(path, "DELETE FROM journal")
     at = current_time()
     await store.memories.add("y", id="b")
     assert (await store.memories.get("a", as_of=at)).content == "x"
@@ -695,7 +667,7 @@ async def test_a_damaged_history_raises_a_memstore_error_or_returns_the_right_re
         await store.memories.update("a", embedding=vectors(rng, 1)[0])
         await store.memories.delete("a")
         changes = await store.memories.history("a")
-        write(path, statement)
+        execute(path, statement)
         refused = 0
         for call in (
             store.memories.get("a", as_of=at),
@@ -719,7 +691,7 @@ async def test_a_record_that_cannot_be_read_can_be_changed_and_deleted(path: Pat
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add_many([{"id": id, "content": "x", "embedding": vectors(rng, 1)[0]} for id in "abc"])
         at = current_time()
-        write(path, "UPDATE memory SET content = CAST(x'ff' AS TEXT) WHERE id IN ('a', 'b')")
+        execute(path, "UPDATE memory SET content = CAST(x'ff' AS TEXT) WHERE id IN ('a', 'b')")
         await store.memories.upsert("new", id="a")
         await store.memories.delete_many(ids=["b", "c"])
         assert await store.memories.count() == 1
