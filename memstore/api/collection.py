@@ -21,8 +21,8 @@ from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundEr
 from memstore.filters import Where
 from memstore.forgetting import apply, planner, trash
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, check_duration
-from memstore.history import as_of as past
 from memstore.history import changes
+from memstore.history.as_of import FormerRecords
 from memstore.history.listing import AsOfListing
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
@@ -89,11 +89,11 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             return await self._session.read(partial(self._get, id=id))
         time = check_time("as_of", as_of)
         return await self._session.read(
-            lambda connection: cast(
-                "RecordT",
-                past.get(connection, self._session.spaces, self._record_type, self._namespace, id, time),
-            )
+            lambda connection: cast("RecordT", self._former(connection).get(self._namespace, id, time))
         )
+
+    def _former(self, connection: Connection) -> FormerRecords:
+        return FormerRecords(connection, self._session.spaces, self._record_type)
 
     def _get(self, connection: Connection, id: str) -> RecordT:
         at = now()
@@ -224,9 +224,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         check_id(id)
         maximum = None if limit is None else check_count("limit", limit, 1, _MAX_COUNT)
         return await self._session.read(
-            lambda connection: changes.history(
-                connection, self._session.spaces, self._record_type, self._namespace, id, maximum
-            )
+            lambda connection: changes.history(self._former(connection), self._namespace, id, maximum)
         )
 
     async def search(

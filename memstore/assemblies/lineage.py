@@ -1,7 +1,6 @@
 """The lineage of an assembly: its ancestors and descendants through merges."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Connection
 
@@ -13,17 +12,11 @@ from memstore.repository import merges, record_keys, records
 from memstore.repository.record_types import ASSEMBLY
 from memstore.timestamps import EPOCH
 
+_Relative = tuple[str, Merge]
+"""The id of an assembly one merge away from another, and that merge."""
 
-class _Relative(NamedTuple):
-    """An assembly one merge away from another."""
-
-    key: int
-    id: str
-    merge: Merge
-
-
-_Step = Callable[[Sequence[int]], list[_Relative]]
-"""From the keys of some assemblies to those that are one merge away."""
+_Step = Callable[[Sequence[int]], Iterable[tuple[int, _Relative]]]
+"""From the keys of some assemblies to those that are one merge away, by key."""
 
 
 def lineage(connection: Connection, path: Namespace, id: str) -> Lineage:
@@ -39,17 +32,14 @@ def lineage(connection: Connection, path: Namespace, id: str) -> Lineage:
     if key is None:
         raise NotFoundError("assembly", id, path)
 
-    def parents(keys: Sequence[int]) -> list[_Relative]:
-        return [
-            _Relative(source, source_id, stored.merge)
-            for stored in merges.into(connection, keys)
-            for source, source_id in zip(stored.sources, stored.merge.sources, strict=True)
-        ]
+    def parents(keys: Sequence[int]) -> Iterable[tuple[int, _Relative]]:
+        for stored in merges.into(connection, keys):
+            for source, source_id in zip(stored.sources, stored.merge.sources, strict=True):
+                yield source, (source_id, stored.merge)
 
-    def children(keys: Sequence[int]) -> list[_Relative]:
-        return [
-            _Relative(stored.target, stored.merge.target, stored.merge) for stored in merges.out_of(connection, keys)
-        ]
+    def children(keys: Sequence[int]) -> Iterable[tuple[int, _Relative]]:
+        for stored in merges.out_of(connection, keys):
+            yield stored.target, (stored.merge.target, stored.merge)
 
     return Lineage(
         id=id,
@@ -62,20 +52,20 @@ def lineage(connection: Connection, path: Namespace, id: str) -> Lineage:
 
 def _walk(connection: Connection, start: int, step: _Step) -> tuple[LineageEntry, ...]:
     """Everything that *step* leads to from *start*, nearest first, each once: so a damaged file cannot make a loop."""
-    visited, frontier, depth = {start}, [start], 0
-    relatives: list[tuple[_Relative, int]] = []
+    levels: list[dict[int, _Relative]] = []
+    visited, frontier = {start}, [start]
     while frontier:
-        depth += 1
         level: dict[int, _Relative] = {}
-        for relative in step(frontier):
-            if relative.key not in visited:
-                level.setdefault(relative.key, relative)
+        for key, relative in step(frontier):
+            if key not in visited:
+                level.setdefault(key, relative)
+        levels.append(level)
         visited.update(level)
         frontier = sorted(level)
-        relatives += [(relative, depth) for relative in level.values()]
         yield_gil()
-    existing = set(record_keys.existing(connection, ASSEMBLY, [relative.key for relative, _ in relatives]))
+    existing = set(record_keys.existing(connection, ASSEMBLY, visited))
     return tuple(
-        LineageEntry(id=relative.id, depth=distance, exists=relative.key in existing, merge=relative.merge)
-        for relative, distance in relatives
+        LineageEntry(id=id, depth=depth, exists=key in existing, merge=merge)
+        for depth, level in enumerate(levels, 1)
+        for key, (id, merge) in level.items()
     )

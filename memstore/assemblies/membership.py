@@ -22,15 +22,7 @@ _KEPT_BY_UPSERT = frozenset({"created_at", "activation_level", "activated_at", "
 
 
 def add(context: WriteContext, namespace: Namespace, drafts: Sequence[AssemblyDraft]) -> list[int]:
-    """Store new assemblies with their members.
-
-    Returns:
-        Their keys, in order.
-
-    Raises:
-        DuplicateError: an id is taken.
-        NotFoundError: a member does not exist.
-    """
+    """Store new assemblies with their members; their keys. Raises `DuplicateError`, `NotFoundError` for a member."""
     if not drafts:
         return []
     keys = assemblies.insert_new(context.connection, namespace, [draft.record for draft, _ in drafts])
@@ -41,12 +33,9 @@ def add(context: WriteContext, namespace: Namespace, drafts: Sequence[AssemblyDr
 
 
 def upsert(context: WriteContext, namespace: Namespace, drafts: Sequence[AssemblyDraft]) -> dict[str, int]:
-    """Store assemblies, or replace those that have their ids; of equal ids the last wins.
+    """Store assemblies, or replace those that have their ids; their keys by id. Of equal ids the last wins.
 
     A replaced assembly keeps its members, `created_at` and its activation unless the draft names them.
-
-    Returns:
-        Their keys by id.
     """
     connection = context.connection
     by_id = {draft.record.id: (draft, members) for draft, members in drafts}

@@ -43,7 +43,7 @@ _LAST_TIME = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class PlanScope:
+class _Scope:
     """The namespaces that a plan is for, and its time."""
 
     spaces: Spaces
@@ -88,13 +88,13 @@ def plan(
     recursive: bool,
 ) -> ForgetPlan:
     """The records of a namespace that *policy* selects now; with *recursive*, of the namespaces below it too."""
-    scope = PlanScope(spaces, namespace, recursive, now())
+    scope = _Scope(spaces, namespace, recursive, now())
     if isinstance(policy, ForgetPolicy):
         return _plan_memories(connection, scope, policy)
     return _plan_assemblies(connection, scope, policy)
 
 
-def _plan_memories(connection: Connection, scope: PlanScope, policy: ForgetPolicy) -> ForgetPlan:
+def _plan_memories(connection: Connection, scope: _Scope, policy: ForgetPolicy) -> ForgetPlan:
     where = [] if policy.where is None else [filters.parse(policy.where, "memory")]
     tests = _memory_tests(policy, scope.now)
     nodes = [test.node for test in tests if test.node is not None]
@@ -112,7 +112,7 @@ def _plan_memories(connection: Connection, scope: PlanScope, policy: ForgetPolic
     return _to_plan(connection, scope, MEMORY, policy, selected, tests, remaining_size)
 
 
-def _plan_assemblies(connection: Connection, scope: PlanScope, policy: AssemblyForgetPolicy) -> ForgetPlan:
+def _plan_assemblies(connection: Connection, scope: _Scope, policy: AssemblyForgetPolicy) -> ForgetPlan:
     # Assemblies are few, so each is read and tested here.
     where = [] if policy.where is None else [filters.parse(policy.where, "assembly")]
     keys = scope.keys(connection, ASSEMBLY, where)
@@ -234,16 +234,10 @@ def _forget_order(rows: ForgetRows) -> Indices:
 def _apply_budget(
     queue: ForgetRows, keys: list[int] | None, policy: ForgetPolicy
 ) -> tuple[list[int], dict[Criterion, set[int]], tuple[int, int]]:
-    """Select memories until the rest is within the budget.
+    """Select memories of *queue*, in its order, until the rest is within the budget.
 
-    Args:
-        queue: every memory that the budget counts, in the order in which they are forgotten.
-        keys: of the memories that meet the other criteria; None where there are none.
-        policy: with the budget.
-
-    Returns:
-        The keys of the selected memories, those among them that each budget selected, and count and bytes of the
-        remaining memories.
+    *keys* are of the memories that meet the other criteria, None where there are none. Returns the selected keys, those
+    among them that each budget selected, and count and bytes of the remaining memories.
     """
     meets_criteria = np.isin(queue["key"], np.array(keys or (), dtype=np.int64))
     if keys is not None and policy.match == "any":
@@ -270,7 +264,7 @@ def _apply_budget(
 
 def _to_plan(
     connection: Connection,
-    scope: PlanScope,
+    scope: _Scope,
     record_type: RecordType,
     policy: ForgetPolicy | AssemblyForgetPolicy,
     keys: Sequence[int],

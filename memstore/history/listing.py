@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.concurrency import chunks, yield_gil
-from memstore.history import as_of
+from memstore.history.as_of import FormerRecords
 from memstore.models.records import Assembly, Memory
 from memstore.repository import history_reader, namespaces, records, selection
 from memstore.repository.corruption import expect_stored
@@ -74,7 +74,7 @@ class AsOfListing(Generic[RecordT]):
         while len(keys) < size and (key := self._next_key(connection, size)) is not None:
             keys.append(key)
         number = cast("int", self._first_change)
-        page = as_of.records_before(connection, self._spaces, record_type, keys, number, at)
+        page = FormerRecords(connection, self._spaces, record_type).before(keys, number, at)
         return [cast("RecordT", page[key]) for key in keys if key in page]
 
     def _start(self, connection: Connection) -> None:
@@ -131,18 +131,11 @@ class AsOfListing(Generic[RecordT]):
         self._changed.update(keys)
         where, tags = self._selection.where, self._selection.tags
         record_type, number = self._selection.record_type, cast("int", self._first_change)
+        former = FormerRecords(connection, self._spaces, record_type)
         for chunk in chunks(keys):
             versions = history_reader.versions_before(connection, record_type, chunk, number)
-            former = as_of.to_records(
-                connection,
-                self._spaces,
-                record_type,
-                versions,
-                number,
-                self._selection.now,
-                with_members=where is not None,
-            )
-            for key, record in former.items():
+            records_by_key = former.decode(versions, number, self._selection.now, with_members=where is not None)
+            for key, record in records_by_key.items():
                 if not tags <= record.tags or (where and not filters.matches(where, record)):
                     continue
                 value = versions[key].columns[self._order.column]

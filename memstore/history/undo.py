@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError, short_repr
 from memstore.history import as_of, changes
+from memstore.history.as_of import FormerRecords
 from memstore.models.history import Change
 from memstore.models.records import Namespace
 from memstore.repository import (
@@ -48,7 +49,8 @@ def undo(context: WriteContext, namespace: Namespace, change: object) -> Change:
         _undo_addition(context, record_type, entry, key, change)
     else:
         _undo_update(context, record_type, entry, change)
-    last = changes.history(connection, context.spaces, record_type, change.namespace, change.id, 1)[0]
+    former = FormerRecords(connection, context.spaces, record_type)
+    last = changes.history(former, change.namespace, change.id, 1)[0]
     if last.undoes != entry.number:
         raise _conflict(change, "all values are those from before the change already")
     return last
@@ -130,7 +132,7 @@ def _undo_deletion(context: WriteContext, record_type: RecordType, entry: Histor
     expires_at = version.columns.get("expires_at")
     if expires_at is not None and expires_at <= to_micros(context.now):
         raise _conflict(change, "the memory has expired, and would be deleted at once. Add it again instead")
-    as_of.check_version(record_type, version, context.spaces)
+    FormerRecords(connection, context.spaces, record_type).check(version)
     row_restore.insert_row(connection, record_type, version)
     record_tags.add_tags(connection, record_type, version.namespace_pk, [(version.pk, version.tags)])
     if version.vector is not None:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Insert, LargeBinary, Select, bindparam, func, insert, select, type_coerce
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import chunks
@@ -21,7 +20,7 @@ from memstore.repository.corruption import corrupt_column, corrupt_value, expect
 from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY
 from memstore.repository.statements import Prepared, stored
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import VectorSpace, put_statement
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import assembly, assembly_member, assembly_vector, live, memory, namespace
 from memstore.timestamps import from_micros
@@ -82,14 +81,6 @@ def _read() -> Select[Any]:
     )
 
 
-def _put() -> Insert:
-    put = sqlite_insert(assembly_vector).values({c.name: bindparam(c.name) for c in assembly_vector.c})
-    return put.on_conflict_do_update(
-        index_elements=["assembly_pk", "space_pk"],
-        set_={c.name: put.excluded[c.name] for c in assembly_vector.c if not c.primary_key},
-    )
-
-
 _INSERT = Prepared(_insert)
 _READ = Prepared(_read)
 _REVISION = Prepared(lambda: select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
@@ -98,7 +89,7 @@ _COMPOSITE = Prepared(
         assembly_vector.c.assembly_pk == bindparam("pk"), assembly_vector.c.space_pk == bindparam("space")
     )
 )
-_PUT_COMPOSITE = Prepared(_put)
+_PUT_COMPOSITE = Prepared(lambda: put_statement(assembly_vector))
 
 
 def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Assembly]) -> list[int]:

@@ -1,11 +1,10 @@
-"""Rows written from a `RowVersion` of the history: under the key they had, columns and vectors bit for bit."""
+"""Rows written as they were stored before: under the key they had, columns and vectors bit for bit."""
 
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Insert, bindparam, delete, insert, update
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, bindparam, delete, insert, update
 from sqlalchemy.types import NullType
 
 from memstore.database.driver_errors import translated
@@ -13,19 +12,10 @@ from memstore.models.records import RecordKind
 from memstore.repository.history_writer import RowVersion
 from memstore.repository.record_types import BY_KIND, RecordType
 from memstore.repository.statements import Prepared
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import VectorSpace, put_statement
 from memstore.schema.tables import memory_vector
 
-
-def _put_vector() -> Insert:
-    put = sqlite_insert(memory_vector).values({c.name: bindparam(c.name, type_=NullType()) for c in memory_vector.c})
-    return put.on_conflict_do_update(
-        index_elements=["memory_pk", "space_pk"],
-        set_={"vector": put.excluded.vector, "checksum": put.excluded.checksum},
-    )
-
-
-_PUT_VECTOR = Prepared(_put_vector)
+_PUT_VECTOR = Prepared(lambda: put_statement(memory_vector))
 _DELETE_VECTOR = Prepared(lambda: delete(memory_vector).where(memory_vector.c.memory_pk == bindparam("memory")))
 
 

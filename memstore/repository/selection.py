@@ -116,9 +116,8 @@ def count(connection: Connection, selection: Selection) -> int:
     table = selection.record_type.table
     rows = select(func.count()).select_from(table).where(selection.owned(table.c.namespace_pk))
     number = int(connection.execute(rows).scalar_one())
-    expired = [
-        owner for _, owner in _expired(connection, selection)
-    ]  # in a second query: else the expiry of each row is read
+    # In a second query: else the expiry of each row is read.
+    expired = [owner for _, owner in _expired(connection, selection)]
     if not expired:
         return number
     owners = namespaces.scope(connection, selection.namespace, recursive=selection.recursive)
@@ -289,23 +288,19 @@ def _small(connection: Connection, selection: Selection) -> Keys | None:
 
 def _finder(connection: Connection, selection: Selection, *, exact: bool) -> _Finder | None:
     """The finder of *selection*; None where the namespace does not exist."""
-    owners = _owners(connection, selection)
-    if owners is None:
-        return None
+    owners: NamespaceKeys | None = None
+    if not selection.recursive:
+        owners = namespaces.key(connection, selection.namespace)
+        if owners is None:
+            return None
+    else:
+        path = namespace_path(selection.namespace)
+        end = below_end(path)
+        start = "namespace.path >= ?"
+        owners = Sql(start, (path,)) if end is None else Sql(f"{start} AND namespace.path < ?", (path, end))
     has_paths = selection.where is not None and selection.record_type is MEMORY
     paths = metadata_indexes.paths(connection) if has_paths else frozenset()
     return _Finder(connection, selection, owners, paths, exact)
-
-
-def _owners(connection: Connection, selection: Selection) -> NamespaceKeys | None:
-    """The namespaces of *selection*; None where the namespace does not exist."""
-    if not selection.recursive:
-        return namespaces.key(connection, selection.namespace)
-    path = namespace_path(selection.namespace)
-    end = below_end(path)
-    if end is None:
-        return Sql("namespace.path >= ?", (path,))
-    return Sql("namespace.path >= ? AND namespace.path < ?", (path, end))
 
 
 def _intersection(one: Keys, other: Keys) -> Keys:

@@ -14,20 +14,22 @@ from memstore.repository.record_types import MEMORY, RecordType
 from memstore.schema.types import JsonText, UtcTime
 from memstore.timestamps import from_micros
 
-_STORED_TYPES: dict[type, type] = {Text: str, JsonText: str, UtcTime: int, Integer: int, BigInteger: int, Float: float}
+_STORED_TYPES: dict[type, type[Any]] = {
+    Text: str,
+    JsonText: str,
+    UtcTime: int,
+    Integer: int,
+    BigInteger: int,
+    Float: float,
+}
 """The Python type of a stored value, by the type of its column."""
 
 _JSON_TYPES: dict[str, type] = {"metadata": dict, "topics": list}
 
 
-def stored_type(column: Column[Any]) -> type:
+def stored_type(column: Column[Any]) -> type[Any]:
     """The Python type of the values that *column* stores."""
     return _STORED_TYPES[type(column.type)]
-
-
-def is_stored_type(column: Column[Any], value: object) -> bool:
-    """Whether *value* is of the type that *column* stores."""
-    return isinstance(value, stored_type(column))
 
 
 def decode_field(record_type: RecordType, name: str, stored: Any) -> FieldValue:
@@ -35,7 +37,7 @@ def decode_field(record_type: RecordType, name: str, stored: Any) -> FieldValue:
     column = record_type.table.c[name]
     if stored is None and column.nullable:
         return None
-    if not is_stored_type(column, stored):
+    if not isinstance(stored, stored_type(column)):
         raise corrupt_value(f"an earlier {record_type.kind}.{name}", stored_type(column).__name__, stored)
     if isinstance(column.type, UtcTime):
         return from_micros(stored)

@@ -150,7 +150,6 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
 
     Raises:
         DuplicateError: another record has the id of one, or two have the same id.
-        DamagedError: a tombstone is damaged.
     """
     connection = context.connection
     keys: list[int] = []
@@ -352,13 +351,11 @@ def _tombstone(record_type: RecordType, row: Sequence[Any]) -> Tombstone:
             place = f"{_place(record_type, id)}, {PARTNERS[record_type.kind]}"
             raise corrupt_value(place, "pairs of key and id", text)
         for name, column in _COLUMNS[record_type.kind].items():
-            if not stored_fields.is_stored_type(column, record.get(name)) and not _can_lack(column, record):
-                expected = stored_fields.stored_type(column).__name__
-                raise corrupt_value(f"{_place(record_type, id)}, {name}", expected, record.get(name))
-        parts, when = namespace_parts(path), from_micros(at)
-        return Tombstone(
-            pk, record_type, namespace_pk, parts, id, record_pk, cause, when, actor, reason, record, vector, checksum
-        )
+            expected = stored_fields.stored_type(column)
+            if not isinstance(record.get(name), expected) and not _can_lack(column, record):
+                raise corrupt_value(f"{_place(record_type, id)}, {name}", expected.__name__, record.get(name))
+        source = namespace_pk, namespace_parts(path), id, record_pk
+        return Tombstone(pk, record_type, *source, cause, from_micros(at), actor, reason, record, vector, checksum)
 
 
 def _can_lack(column: Column[Any], record: Mapping[str, Any]) -> bool:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Select, bindparam, func, null, select
+from sqlalchemy import Connection, Insert, Select, Table, bindparam, func, null, select
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from memstore.concurrency import yield_gil
 from memstore.models.records import RecordKind
@@ -46,6 +47,15 @@ class VectorRows(NamedTuple):
     expiries: tuple[int | None, ...]
     blobs: tuple[bytes, ...]
     checksums: tuple[int | None, ...]
+
+
+def put_statement(table: Table) -> Insert:
+    """The INSERT of a vector's row, in place of the one that its owner has in the space."""
+    put = sqlite_insert(table).values({c.name: bindparam(c.name) for c in table.c})
+    return put.on_conflict_do_update(
+        index_elements=[*table.primary_key],
+        set_={c.name: put.excluded[c.name] for c in table.c if not c.primary_key},
+    )
 
 
 def _vectors(t: RecordType) -> Select[tuple[int, int, int | None, bytes, int | None]]:

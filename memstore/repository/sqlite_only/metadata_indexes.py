@@ -25,29 +25,21 @@ _INDEX_OF = re.compile(r"json_extract\(metadata, '(.*)'\)\)$", re.DOTALL)
 
 def paths(connection: Connection) -> frozenset[Path]:
     """The indexed paths, cached by schema version: not for a transaction that changes the indexes."""
-    return cached_by_schema(connection, _path_set)
+    return cached_by_schema(connection, _read_paths)
 
 
-def _path_set(connection: Connection) -> frozenset[Path]:
-    return frozenset(_paths(connection))
-
-
-def _paths(connection: Connection) -> list[Path]:
+def _read_paths(connection: Connection) -> frozenset[Path]:
     statements = raw(connection).execute(
         "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'memory' AND substr(name, 1, ?) = ?",
         (len(_PREFIX), _PREFIX),
     )
     indexes = [(_path_of(sql), sql) for (sql,) in statements]
-    return [path for path, sql in indexes if path is not None and _statement(path) == sql]
+    return frozenset(path for path, sql in indexes if path is not None and _statement(path) == sql)
 
 
 def missing(connection: Connection, requested: Iterable[Path]) -> list[Path]:
-    """The *requested* paths that have no index yet.
-
-    Raises:
-        InvalidError: with them the file would have too many.
-    """
-    existing = _paths(connection)
+    """The *requested* paths that have no index yet. Raises `InvalidError` where the file would have too many."""
+    existing = _read_paths(connection)
     new = [path for path in requested if path not in existing]
     if new:
         check_indexed(len(existing) + len(new))
@@ -57,9 +49,7 @@ def missing(connection: Connection, requested: Iterable[Path]) -> list[Path]:
 def add(connection: Connection, requested: Iterable[Path]) -> None:
     """Index the *requested* paths that have no index yet: about 0.2 s for 100,000 memories and a path.
 
-    Raises:
-        InvalidError: as `missing` does.
-        DamagedError: the metadata of a memory is not JSON.
+    Raises `InvalidError` as `missing` does, and `DamagedError` where the metadata of a memory is not JSON.
     """
     for path in missing(connection, requested):
         try:

@@ -13,12 +13,7 @@ from memstore.repository.vectors import Spaces
 
 
 class SpaceGuard:
-    """The vector spaces that an open store assumes, and the epoch in which they were last compared with the file's.
-
-    Args:
-        spaces: the spaces when the store was opened.
-        embedder: the name of its embedder; None where it has none.
-    """
+    """The vector spaces and the embedder of an open store, and the epoch in which they were last compared."""
 
     def __init__(self, spaces: Spaces, embedder: str | None) -> None:
         self._spaces = spaces
