@@ -29,7 +29,7 @@ from memstore.cli.text import json_line
 from memstore.database.inspect import HEAD
 from memstore.index.vector_table import VectorTable
 from memstore.testing import HashEmbedder
-from tests.database.test_backup import of_the_first_revision
+from tests.database.test_migrations import frozen
 
 if os.name != "nt":
     import fcntl
@@ -739,7 +739,7 @@ def test_backup_copies_into_a_new_file_only(small, tmp_path):
 
 
 def test_backup_of_a_file_of_an_older_release_upgrades_neither(tmp_path):
-    old, copy = of_the_first_revision(tmp_path / "old.db"), tmp_path / "copy.db"
+    old, copy = frozen(tmp_path / "old.db", "0001"), tmp_path / "copy.db"
     content = old.read_bytes()
     assert lines("backup", copy, "--json", "-f", old)[0] == {"path": str(copy), "bytes": copy.stat().st_size}
     assert old.read_bytes() == content

@@ -1,14 +1,13 @@
-"""A copy of a store that is in use, and what a file is found to be without changing it."""
+"""Backups of a store that is in use, and `verify`, which describes a file without changing it."""
 
 import asyncio
-import gzip
 import os
 import sqlite3
 import stat
-import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,24 @@ from memstore.database.inspect import HEAD
 from memstore.maintenance import backup, check
 from memstore.schema.tables import VERSION_TABLE
 from tests.conftest import DIMENSION, vectors
+from tests.database.test_migrations import frozen
+from tests.support.children import Child, Link
 
-ROOT = Path(__file__).parents[2]
-OLDEST = Path(__file__).parent / "stores" / "0001.db.gz"
 BATCH = 20
 
-WRITE = """
-import asyncio, sys
-import memstore
 
-async def main(path, name, batch):
+async def write_batches(link: Link, path: Path, name: str) -> None:
+    """Write batch after batch until this process is killed; send a message after the first."""
     async with memstore.open(path, durability="relaxed") as store:
-        number = 0
-        while True:
-            await store.memories.add_many(
-                [{"id": f"{name}:{number}:{i}", "content": "x" * 500, "embedding": [1.0, number, i, 1, 1, 1, 1, 1]}
-                 for i in range(batch)]
-            )
-            print(number, flush=True)
-            number += 1
+        for number in count():
+            await store.memories.add_many(batch(name, number))
+            if number == 0:
+                link.send("first batch")
 
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
-"""
+
+def batch(name: str, number: int) -> list[dict[str, Any]]:
+    embedding = [1.0, number, 1, 1, 1, 1, 1, 1]
+    return [{"id": f"{name}:{number}:{i}", "content": "x" * 500, "embedding": embedding} for i in range(BATCH)]
 
 
 def sql(path: Path, statement: str, *parameters: object) -> list[Any]:
@@ -51,30 +46,17 @@ def sql(path: Path, statement: str, *parameters: object) -> list[Any]:
         return base.execute(statement, parameters).fetchall()
 
 
-def beside(path: Path) -> set[str]:
-    """Names of what lies beside *path* for its sake."""
+def files_beside(path: Path) -> set[str]:
+    """The names of the files that SQLite or a backup made beside *path*."""
     return {p.name for p in path.parent.iterdir() if p.name.startswith(path.name)} - {path.name}
 
 
 @asynccontextmanager
-async def written_elsewhere(path: Path, name: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Another process that writes batch after batch, and says when the first is stored."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WRITE, str(path), name, str(BATCH), cwd=ROOT, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"0\n"
-        yield process
-    finally:
-        process.kill()
-        await process.communicate()
-
-
-def of_the_first_revision(path: Path) -> Path:
-    """A store of the first schema revision, at *path*."""
-    path.write_bytes(gzip.decompress(OLDEST.read_bytes()))
-    return path
+async def another_writer(path: Path, name: str) -> AsyncIterator[None]:
+    """Another process that writes batches; the first is stored."""
+    with Child(write_batches, path, name) as child:
+        await asyncio.to_thread(child.receive)
+        yield
 
 
 # -- backup
@@ -105,13 +87,12 @@ async def test_backup_during_writes_of_a_task_and_a_process_is_one_consistent_sn
             nonlocal written
             while not stop.is_set():
                 late = begun.is_set()
-                batch = [{"id": f"here:{written}:{i}", "content": "y", "embedding": [1.0] * 8} for i in range(BATCH)]
-                await store.memories.add_many(batch)
+                await store.memories.add_many(batch("here", written))
                 written += 1
                 if late:
                     written_meanwhile.set()
 
-        async with written_elsewhere(path, "there"):
+        async with another_writer(path, "there"):
             writing = asyncio.create_task(write())
             async with asyncio.timeout(60):
                 await store.backup(copy)
@@ -125,10 +106,10 @@ async def test_backup_during_writes_of_a_task_and_a_process_is_one_consistent_sn
             if ":" in memory.id:
                 name, number, _ = memory.id.split(":")
                 batches[name, int(number)] = batches.get((name, int(number)), 0) + 1
-    assert set(batches.values()) == {BATCH}, "half a batch is in it"
+    assert set(batches.values()) == {BATCH}, "the copy has a part of a batch"
     for name in ("here", "there"):
         numbers = sorted(number for owner, number in batches if owner == name)
-        assert numbers == list(range(len(numbers))), "a batch is in it, and one from before is not"
+        assert numbers == list(range(len(numbers))), "the copy has a batch without the one before it"
 
 
 async def test_reading_a_backup_creates_no_file_beside_it(path: Path) -> None:
@@ -136,14 +117,14 @@ async def test_reading_a_backup_creates_no_file_beside_it(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", id="a", embedding=[1, 2])
         await store.backup(copy)
-        assert beside(copy) == set()
+        assert files_beside(copy) == set()
         content = copy.read_bytes()
         async with memstore.open(copy, read_only=True) as reader:
             assert (await reader.memories.search([1, 2]))[0].memory.id == "a"
-            assert beside(copy) == set()
+            assert files_beside(copy) == set()
         assert (await memstore.verify(copy)).findings == []
     assert copy.read_bytes() == content
-    assert beside(copy) == set()
+    assert files_beside(copy) == set()
 
 
 async def test_of_two_backups_to_one_path_one_succeeds_and_the_other_raises(path: Path) -> None:
@@ -191,7 +172,7 @@ async def test_cancelled_backup_ends_and_leaves_no_file(path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not copy.exists()
-        assert progress[-1] < 90, "it went on to its end"
+        assert progress[-1] < 90, "the copy went on to its end"
         await store.backup(copy)
     assert (await memstore.verify(copy)).memories == 2_000
 
@@ -227,7 +208,7 @@ async def test_verify_describes_a_file_and_does_not_change_it(path: Path, rng: n
 async def test_verify_reads_a_store_that_others_write_to(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("x", embedding=[1.0] * 8)
-        async with written_elsewhere(path, "there"):
+        async with another_writer(path, "there"):
             report = await memstore.verify(path)
     assert report.findings == []
     assert (report.memories - 1) % BATCH == 0
@@ -235,7 +216,7 @@ async def test_verify_reads_a_store_that_others_write_to(path: Path) -> None:
 
 
 async def test_verify_does_not_upgrade_an_older_file(path: Path) -> None:
-    old = of_the_first_revision(path)
+    old = frozen(path, "0001")
     content = old.read_bytes()
     report = await memstore.verify(old)
     assert (report.revision, report.findings) == ("0001", [])

@@ -1,4 +1,4 @@
-"""Stores where they do not belong: in forked children, in other event loops, in threads without one."""
+"""A store raises at once in a forked child, in another event loop, and in a thread without one."""
 
 import asyncio
 import gc
@@ -12,8 +12,9 @@ import threading
 import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,11 @@ from memstore import (
     Assemblies,
     AssemblyForgetPolicy,
     Change,
-    EventLoopError,
     ForgetPlan,
     ForgetPolicy,
     ForkedStoreError,
     Memories,
     Store,
-    StoreNamespace,
-    Tags,
     Transaction,
 )
 from memstore.concurrency import ProcessLock, UncancellableFuture
@@ -43,20 +41,9 @@ ROOT = Path(__file__).parents[2]
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
-Calls = dict[str, Callable[[Any], Any]]
+Calls = dict[str, Callable[[], Any]]
 
-
-def empty_plan(record_kind: Any, owner: Any) -> ForgetPlan:
-    """A plan that names nothing."""
-    whole: Any = {
-        "record_kind": record_kind,
-        "policy": ForgetPolicy(older_than=1),
-        "namespace": owner._namespace,
-        "recursive": False,
-    }
-    return ForgetPlan(**whole, created_at=datetime.now(UTC), candidates=(), bytes=0, remaining=0, remaining_bytes=None)
-
-
+POLICIES = {Memories: ForgetPolicy(older_than=1), Assemblies: AssemblyForgetPolicy(members_below=1)}
 CHANGE = Change(
     number=1,
     record_kind="memory",
@@ -72,105 +59,83 @@ CHANGE = Change(
     members_added=(),
     members_removed=(),
 )
-COLLECTION: Calls = {
-    "get": lambda n: n.get("a"),
-    "get_many": lambda n: n.get_many(["a"]),
-    "delete": lambda n: n.delete("a"),
-    "delete_many": lambda n: n.delete_many(ids=[]),
-    "list": lambda n: n.list(),
-    "count": lambda n: n.count(),
-    "history": lambda n: n.history("a"),
-    "search": lambda n: n.search("a text"),
-    "search_many": lambda n: n.search_many([]),
-    "update": lambda n: n.update("a", tags={"t"}),
-    "add_many": lambda n: n.add_many([]),
-    "upsert_many": lambda n: n.upsert_many([]),
-    "trash": lambda n: n.trash(),
-    "recover": lambda n: n.recover([]),
-    "purge": lambda n: n.purge(older_than=0),
+ARGUMENTS: dict[str, Any] = {
+    **dict.fromkeys(("content", "id", "memory_id", "merge", "old", "query", "tag"), "a"),
+    **dict.fromkeys(("ids", "items", "queries", "suggestions"), ()),
+    "change": CHANGE,
+    "new": "b",
+    "older_than": 0,
+    "path": "a copy",
+    "threshold": 0.5,
 }
-NAMESPACE: Calls = {
-    "clear": lambda s: s.clear(),
-    "undo": lambda s: s.undo(CHANGE),
-    "namespaces": lambda s: s.namespaces(),
-    "transaction": lambda s: s.transaction(),
+"""Valid values of the parameters without a default. Sequences are empty: verbs must raise even with nothing to do."""
+MORE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "delete_many": {"ids": ()},
+    "merge": {"ids": ["g", "h"]},
+    "update": {"tags": {"t"}},
 }
-CALLS: dict[type, Calls] = {
-    Memories: {
-        **COLLECTION,
-        "add": lambda n: n.add("a text"),
-        "upsert": lambda n: n.upsert("a text", id="a"),
-        "touch": lambda n: n.touch([]),
-        "explain": lambda n: n.explain("a text", "a"),
-        "plan_forget": lambda n: n.plan_forget(ForgetPolicy(older_than=1)),
-        "forget": lambda n: n.forget(empty_plan("memory", n)),
-    },
-    Assemblies: {
-        **COLLECTION,
-        "add": lambda n: n.add("b", name="B"),
-        "upsert": lambda n: n.upsert("b", name="B"),
-        "add_members": lambda n: n.add_members("g", []),
-        "remove_members": lambda n: n.remove_members("g", []),
-        "members": lambda n: n.members("g"),
-        "containing": lambda n: n.containing("a"),
-        "plan_forget": lambda n: n.plan_forget(AssemblyForgetPolicy(members_below=1)),
-        "forget": lambda n: n.forget(empty_plan("assembly", n)),
-        "merge": lambda n: n.merge(["g", "h"]),
-        "unmerge": lambda n: n.unmerge("g"),
-        "get_merged": lambda n: n.get_merged("g"),
-        "lineage": lambda n: n.lineage("g"),
-        "merge_candidates": lambda n: n.merge_candidates(0.5),
-        "suggest": lambda n: n.suggest(0.5),
-        "create_from": lambda n: n.create_from([]),
-        "activate": lambda n: n.activate([]),
-        "sync_state": lambda n: n.sync_state("g"),
-    },
-    Tags: {"list": lambda n: n.list(), "rename": lambda n: n.rename("t", "u"), "delete": lambda n: n.delete("t")},
-    Transaction: NAMESPACE,
-    StoreNamespace: {**NAMESPACE, "load": lambda s: s.load([])},
-    Store: {
-        **NAMESPACE,
-        "load": lambda s: s.load(iter(())),
-        "check": lambda s: s.check(),
-        "repair": lambda s: s.repair(),
-        "stats": lambda s: s.stats(),
-        "optimize": lambda s: s.optimize(),
-        "compact": lambda s: s.compact(),
-        "backup": lambda s: s.backup("a copy"),
-        "close": lambda s: s.close(),
-    },
-}
-"""Every public verb, with good arguments; of those that take many, none, so that nothing but the place is at fault."""
 
 
-@pytest.mark.parametrize("noun", CALLS, ids=lambda noun: noun.__name__)
-def test_every_public_verb_is_covered_here(noun: type) -> None:
-    public = {name for name, member in inspect.getmembers(noun, callable) if not name.startswith("_")}
-    assert public - {"namespace"} == set(CALLS[noun])  # which asks nothing of the file
+def verbs(owner: Any) -> Calls:
+    """Every public verb of *owner*, with valid arguments. `namespace` is left out: it does not use the file."""
+    calls: Calls = {}
+    for name, _ in inspect.getmembers(type(owner), callable):
+        if name.startswith("_") or name == "namespace":
+            continue
+        verb, arguments = getattr(owner, name), MORE_ARGUMENTS.get(name, {})
+        for parameter in inspect.signature(verb).parameters.values():
+            if parameter.default is parameter.empty and parameter.name not in arguments:
+                arguments = {parameter.name: argument(owner, parameter.name), **arguments}
+        calls[name] = partial(verb, **arguments)
+    return calls
 
 
-def nouns(store: Store, tx: Transaction) -> dict[str, tuple[object, Calls]]:
-    """Every object that has verbs, with them."""
-    of = {"store": store, "view": store.namespace("n"), "tx": tx, "tx view": tx.namespace("n")}
-    results: dict[str, tuple[object, Calls]] = {name: (owner, CALLS[type(owner)]) for name, owner in of.items()}
-    for name, owner in of.items():
-        for part in ("memories", "assemblies", "tags"):
-            results[f"{name}.{part}"] = (getattr(owner, part), CALLS[type(getattr(owner, part))])
-    return results
+def argument(owner: Any, name: str) -> Any:
+    if name == "policy":
+        return POLICIES[type(owner)]
+    if name == "plan":
+        record_kind: Any = "memory" if isinstance(owner, Memories) else "assembly"
+        return ForgetPlan(
+            record_kind=record_kind,
+            policy=POLICIES[type(owner)],
+            namespace=owner._namespace,
+            recursive=False,
+            created_at=datetime.now(UTC),
+            candidates=(),
+            bytes=0,
+            remaining=0,
+            remaining_bytes=None,
+        )
+    return ARGUMENTS[name]
 
 
-async def use(made: Any) -> None:
-    """Await, enter or iterate, whichever it is for."""
-    if hasattr(made, "__anext__"):
-        await anext(made)
-    elif hasattr(made, "__aenter__"):
-        await made.__aenter__()
+async def all_calls(store: Store, tx: Transaction, stack: AsyncExitStack) -> Calls:
+    """Every verb of every object that has verbs, iterations in the middle of a page, and the exit of the store."""
+    owners: dict[str, Any] = {"store": store, "view": store.namespace("n"), "tx": tx, "tx view": tx.namespace("n")}
+    for name, owner in list(owners.items()):
+        owners |= {f"{name}.{noun}": getattr(owner, noun) for noun in ("memories", "assemblies", "tags")}
+    calls = {f"{name}.{verb}": call for name, owner in owners.items() for verb, call in verbs(owner).items()}
+    iterators = [store.memories.list(), store.assemblies.members("g"), store.tags.list(), tx.memories.list()]
+    for number, iterator in enumerate(iterators):
+        await anext(await stack.enter_async_context(aclosing(iterator)))
+        calls[f"iterator {number}"] = partial(lambda iterator: iterator, iterator)
+    calls["exit"] = lambda: store.__aexit__(None, None, None)
+    assert len(calls) > 100
+    return calls
+
+
+async def use(operation: Any) -> None:
+    """Await, enter or iterate *operation*."""
+    if hasattr(operation, "__anext__"):
+        await anext(operation)
+    elif hasattr(operation, "__aenter__"):
+        await operation.__aenter__()
     else:
-        await made
+        await operation
 
 
 def outcome(call: Callable[[], Any]) -> str:
-    """What a call raises that has no loop to wait in."""
+    """The error of a call without an event loop."""
     try:
         use(call()).send(None)
     except StopIteration:
@@ -180,17 +145,13 @@ def outcome(call: Callable[[], Any]) -> str:
     return "waits"
 
 
-def outcomes(things: dict[str, tuple[object, Calls]]) -> dict[str, str]:
-    return {
-        f"{name}.{verb}": outcome(lambda call=call, owner=owner: call(owner))
-        for name, (owner, calls) in things.items()
-        for verb, call in calls.items()
-    }
+def other_than(name: str, outcomes: dict[str, str]) -> dict[str, str]:
+    return {call: outcome for call, outcome in outcomes.items() if outcome != name}
 
 
 @pytest.fixture
 async def opened(path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A store that has used all its threads, an open transaction of it, and iterations that have begun."""
+    """A store that has used all its threads and has an open transaction, and a function that returns its calls."""
     monkeypatch.chdir(path.parent)  # a backup that is not refused is made there
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
@@ -200,22 +161,9 @@ async def opened(path: Path, monkeypatch: pytest.MonkeyPatch):
         await store.assemblies.add("g", name="G", members=["0", "1", "2"])
         await store.memories.search("text")
         tx = await stack.enter_async_context(store.transaction())
-        yield store, tx
+        yield store, partial(all_calls, store, tx, stack)
     async with memstore.open(path) as store:
         assert await store.check() == []
-
-
-async def begun(store: Store, tx: Transaction) -> dict[str, Any]:
-    """Iterations in the middle of a page."""
-    results = {
-        "list": store.memories.list(),
-        "members": store.assemblies.members("g"),
-        "tags": store.tags.list(),
-        "tx list": tx.memories.list(),
-    }
-    for iterator in results.values():
-        await anext(iterator)
-    return results
 
 
 @contextmanager
@@ -247,28 +195,19 @@ def in_child(function: Callable[[], object]) -> Any:
 
 @forking
 async def test_every_verb_raises_at_once_in_a_forked_child(opened) -> None:
-    store, tx = opened
-    things, iterations = nouns(store, tx), await begun(store, tx)
+    store, new_calls = opened
+    calls = await new_calls()
 
     def use_all() -> dict[str, str]:
-        results = {}
-        for name, (owner, calls) in things.items():
-            for verb, call in calls.items():
-                with at_most(1.0):
-                    results[f"{name}.{verb}"] = outcome(lambda call=call, owner=owner: call(owner))
-        for name, iterator in iterations.items():
+        outcomes = {}
+        for name, call in calls.items():
             with at_most(1.0):
-                results[f"{name} goes on"] = outcome(lambda iterator=iterator: iterator)
+                outcomes[name] = outcome(call)
         with at_most(1.0):
-            results["exit"] = outcome(lambda: store.__aexit__(None, None, None))
             assert repr(store)
-        return results
+        return outcomes
 
-    results = await hold_all_locks(store, lambda: in_child(use_all))
-    assert len(results) > 100
-    assert set(results.values()) == {"ForkedStoreError"}, {k: v for k, v in results.items() if v != "ForkedStoreError"}
-    for iterator in iterations.values():
-        await iterator.aclose()
+    assert other_than("ForkedStoreError", await hold_all_locks(store, lambda: in_child(use_all))) == {}
 
 
 async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
@@ -308,9 +247,9 @@ async def test_blocks_end_at_once_in_a_child(path: Path) -> None:
         error = ValueError("of the block")
         with at_most(1.0):
             return [
-                outcome(lambda: left(part.__aexit__(None, None, None))),
-                outcome(lambda: left(block.__aexit__(ValueError, error, None))),
-                outcome(lambda: left(store.__aexit__(ValueError, error, None))),
+                outcome(lambda: expect_no_suppression(part.__aexit__(None, None, None))),
+                outcome(lambda: expect_no_suppression(block.__aexit__(ValueError, error, None))),
+                outcome(lambda: expect_no_suppression(store.__aexit__(ValueError, error, None))),
             ]
 
     assert in_child(leave) == ["ForkedStoreError", "returned", "returned"]
@@ -322,7 +261,7 @@ async def test_blocks_end_at_once_in_a_child(path: Path) -> None:
     await store.close()
 
 
-async def left(exit: Awaitable[object]) -> None:
+async def expect_no_suppression(exit: Awaitable[object]) -> None:
     assert not await exit  # an error of the block goes on as it is
 
 
@@ -333,13 +272,13 @@ async def test_futures_of_a_thread_can_be_cancelled_in_a_child(store) -> None:
     store._database._writer.thread.submit(lambda c: go.wait(60))
     adding = asyncio.ensure_future(store.memories.add("x"))
     await asyncio.sleep(0)
-    place = next(iter(store._database._writer._queue._requests))
+    request = next(iter(store._database._writer._queue._requests))
 
     def cancel() -> list[bool]:
-        for future in (waiting, place):  # their callbacks are the parent's loop's
+        for future in (waiting, request):  # their callbacks are the parent's loop's
             future._callbacks.clear() if future._callbacks else None
         with at_most(5.0):
-            return [waiting.cancel(), place.cancel()]
+            return [waiting.cancel(), request.cancel()]
 
     with store._database._writer._queue._lock:
         assert in_child(cancel) == [True, True]
@@ -354,10 +293,10 @@ def test_process_lock_is_free_in_a_child() -> None:
 
     def take() -> str:
         with at_most(1.0), lock:
-            return "had"
+            return "taken"
 
     with lock:
-        assert in_child(take) == "had"
+        assert in_child(take) == "taken"
 
 
 async def one_row(path: Path) -> None:
@@ -371,7 +310,7 @@ async def test_child_may_not_open_a_file_that_its_parent_is_writing_to(path: Pat
         async with store.transaction() as tx:
             # more than the cache holds: what is not committed is in the log, and in the memory that children share
             await tx.memories.add_many([{"content": "x" * 10_000, "embedding": [1, i]} for i in range(3_000)])
-            assert in_child(lambda: refused(path)) == "ForkedStoreError"
+            assert in_child(lambda: open_error(path)) == "ForkedStoreError"
             assert await tx.memories.count() == 3_000
         assert await store.check() == []
         in_child(lambda: asyncio.run(one_row(path)))
@@ -385,15 +324,15 @@ async def test_child_may_not_open_a_file_that_a_busy_thread_uses(path: Path, mon
         go, began = threading.Event(), threading.Event()
         busy = store._database._readers[0].submit(lambda c: (began.set(), go.wait(60)))
         began.wait(60)
-        assert in_child(lambda: refused(path)) == "ForkedStoreError"
+        assert in_child(lambda: open_error(path)) == "ForkedStoreError"
         with fork_safety.temporary_connections(str(path)):
             go.set()
             await busy
-            assert in_child(lambda: refused(path)) == "ForkedStoreError"
+            assert in_child(lambda: open_error(path)) == "ForkedStoreError"
         in_child(lambda: asyncio.run(one_row(path)))
 
 
-def refused(path: Path) -> str:
+def open_error(path: Path) -> str:
     try:
         asyncio.run(one_row(path))
     except ForkedStoreError as error:
@@ -401,33 +340,27 @@ def refused(path: Path) -> str:
     return "opened"
 
 
-class Idle:
-    """A connection as `forks` sees it, that nothing else refers to."""
-
-    gate, path, base = threading.RLock(), "none", None
-
-
-@forking
-def test_inherited_connections_are_never_freed_in_a_child() -> None:
-    idle = [Idle()]
-    there = weakref.ref(idle[0])
-    fork_safety.register(idle[0])
-
-    def forget() -> bool:
-        idle.clear()
-        gc.collect()
-        return there() is not None
-
-    assert in_child(forget)
-
-
 class Gated:
-    """A connection with a gate of its own."""
+    """A connection with a gate, as `fork_safety` registers it."""
 
     path, base = "none", None
 
     def __init__(self) -> None:
         self.gate = threading.RLock()
+
+
+@forking
+def test_inherited_connections_are_never_freed_in_a_child() -> None:
+    idle = [Gated()]
+    reference = weakref.ref(idle[0])
+    fork_safety.register(idle[0])
+
+    def drop() -> bool:
+        idle.clear()
+        gc.collect()
+        return reference() is not None
+
+    assert in_child(drop)
 
 
 def test_threads_that_fork_at_once_release_only_their_gates(monkeypatch) -> None:
@@ -444,16 +377,16 @@ def test_threads_that_fork_at_once_release_only_their_gates(monkeypatch) -> None
         fork_safety._in_parent()
 
     second.gate.acquire()
-    other = threading.Thread(target=fork_meanwhile)  # gets the first gate, not the second
-    other.start()
+    thread = threading.Thread(target=fork_meanwhile)  # gets the first gate, not the second
+    thread.start()
     assert began.wait(60)
     second.gate.release()
     fork_safety._before()  # gets the second
     go.set()
-    other.join()
+    thread.join()
     fork_safety._in_parent()
-    for one in (first, second):
-        assert in_thread(lambda one=one: one.gate.acquire(timeout=0))
+    for gated in (first, second):
+        assert in_thread(lambda gated=gated: gated.gate.acquire(timeout=0))
 
 
 def in_thread(function: Callable[[], object]) -> object:
@@ -477,28 +410,28 @@ import asyncio, os, sys, memstore
 path, runner = sys.argv[1], asyncio.Runner()
 store = runner.run(memstore.open(path, dimension=2).__aenter__())
 runner.run(store.memories.add("parent's"))
-(ready, tell), (go, say) = os.pipe(), os.pipe()
+(ready_reader, ready_writer), (go_reader, go_writer) = os.pipe(), os.pipe()
 
 async def child():
-    async with memstore.open(path) as own:
-        await own.memories.add("child's first")
-        os.write(tell, b"x")
-        os.read(go, 1)
-        await own.memories.add("child's second")
+    async with memstore.open(path) as store:
+        await store.memories.add("child's first")
+        os.write(ready_writer, b"x")
+        os.read(go_reader, 1)
+        await store.memories.add("child's second")
         os._exit(0)  # closing would write back what only this process has
 
 if (pid := os.fork()) == 0:
     asyncio.run(child())
-os.read(ready, 1)
+os.read(ready_reader, 1)
 runner.run(store.close())  # the last to close removes the log: the parent is not the last
-os.write(say, b"x")
+os.write(go_writer, b"x")
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
-async def look():
-    async with memstore.open(path) as own:
-        print(sorted([m.content async for m in own.memories.list()]), await own.check())
+async def print_contents():
+    async with memstore.open(path) as store:
+        print(sorted([m.content async for m in store.memories.list()]), await store.check())
 
-runner.run(look())
+runner.run(print_contents())
 runner.close()
 """
 
@@ -574,34 +507,24 @@ def test_faiss_is_used_on_both_sides_of_a_fork(path: Path) -> None:
 
 
 async def test_every_verb_raises_in_another_loop_and_in_a_thread_without_one(opened) -> None:
-    store, tx = opened
-    things, iterations = nouns(store, tx), await begun(store, tx)
+    store, new_calls = opened
 
-    async def elsewhere() -> dict[str, str]:
-        results = {}
-        for name, (owner, calls) in things.items():
-            for verb, call in calls.items():
-                results[f"{name}.{verb}"] = await raised(call(owner))
-        for name, iterator in iterations.items():
-            results[f"{name} goes on"] = await raised(iterator)
-        results["exit"] = await raised(store.__aexit__(None, None, None))
-        return results
+    async def in_other_loop(calls: Calls) -> dict[str, str]:
+        return {name: await raised(call()) for name, call in calls.items()}
 
-    async def raised(made: Any) -> str:
+    async def raised(operation: Any) -> str:
         try:
             async with asyncio.timeout(60):
-                await use(made)
+                await use(operation)
         except BaseException as error:
             return type(error).__name__
         return "returned"
 
-    for place in (lambda: asyncio.run(elsewhere()), lambda: outcomes(things)):
-        results = await asyncio.to_thread(place)
-        assert len(results) > 100
-        assert set(results.values()) == {"EventLoopError"}, {k: v for k, v in results.items() if v != "EventLoopError"}
-    assert EventLoopError.__doc__
-    for iterator in iterations.values():
-        await iterator.aclose()
+    def without_loop(calls: Calls) -> dict[str, str]:
+        return {name: outcome(call) for name, call in calls.items()}
+
+    for use_all in (lambda calls: asyncio.run(in_other_loop(calls)), without_loop):
+        assert other_than("EventLoopError", await asyncio.to_thread(use_all, await new_calls())) == {}
     assert await store.memories.count() == 3
     gc.collect()
     assert np.isfinite((await store.memories.get("0")).embedding).all()

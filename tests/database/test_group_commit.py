@@ -74,6 +74,13 @@ async def outcomes(tasks: list["asyncio.Task[Any]"]) -> list[Any]:
         return await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def queued(store: Store, *calls: Any) -> list[Any]:
+    """The results or errors of *calls*, all of which are in the queue before the first runs."""
+    with busy_thread(store):
+        tasks = await started(*calls)
+    return await outcomes(tasks)
+
+
 async def ids(store: Store) -> list[str]:
     return [memory.id async for memory in store.memories.list()]
 
@@ -132,9 +139,7 @@ async def test_consecutive_writes_of_one_task_do_not_wait_for_others(store: Stor
 
 async def test_limited_number_of_writes_share_a_transaction(store: Store) -> None:
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            tasks = await started(*(store.memories.add("x", id=f"{i}") for i in range(writer.MAX_SHARED + 1)))
-        await outcomes(tasks)
+        await queued(store, *(store.memories.add("x", id=f"{i}") for i in range(writer.MAX_SHARED + 1)))
     assert statements.count("COMMIT") == 2
     assert len(await ids(store)) == writer.MAX_SHARED + 1
 
@@ -142,14 +147,13 @@ async def test_limited_number_of_writes_share_a_transaction(store: Store) -> Non
 async def test_batch_shares_its_transaction_with_no_other_write(store: Store) -> None:
     many = [{"content": "x", "id": f"many-{i}"} for i in range(101)]
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            tasks = await started(
-                store.memories.add("x", id="a"),
-                store.memories.add("x", id="b"),
-                store.memories.add_many(many),
-                store.memories.add("x", id="c"),
-            )
-        await outcomes(tasks)
+        await queued(
+            store,
+            store.memories.add("x", id="a"),
+            store.memories.add("x", id="b"),
+            store.memories.add_many(many),
+            store.memories.add("x", id="c"),
+        )
     assert statements.count("COMMIT") == 3
     assert await ids(store) == ["a", "b", *(item["id"] for item in many), "c"]
 
@@ -157,10 +161,8 @@ async def test_batch_shares_its_transaction_with_no_other_write(store: Store) ->
 async def test_old_transaction_takes_no_more_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_MAX_SHARED_TIME", 0.05)
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            slow = [store._database.write(lambda _: time.sleep(0.1)) for _ in range(3)]
-            tasks = await started(*slow, *(store.memories.add("x") for _ in range(5)))
-        await outcomes(tasks)
+        slow = [store._database.write(lambda _: time.sleep(0.1)) for _ in range(3)]
+        await queued(store, *slow, *(store.memories.add("x") for _ in range(5)))
     assert statements.count("COMMIT") >= 4
     assert len(await ids(store)) == 5
 
@@ -169,17 +171,16 @@ async def test_verbs_of_a_shared_transaction_see_earlier_changes(store: Store, r
     rows = vectors(rng, 3)
     await store.assemblies.add("g")
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            tasks = await started(
-                store.memories.add("x", id="a", embedding=rows[0]),
-                store.assemblies.add_members("g", ["a"]),
-                store.memories.add("gone", id="gone", embedding=rows[1], ttl=-1),
-                store.memories.add("there", id="gone"),  # what has expired is deleted before every verb
-                store.memories.update("a", embedding=rows[2]),
-                store.memories.upsert("y", id="a", embedding=rows[1]),
-                store.memories.delete("gone"),
-            )
-        ended = await outcomes(tasks)
+        ended = await queued(
+            store,
+            store.memories.add("x", id="a", embedding=rows[0]),
+            store.assemblies.add_members("g", ["a"]),
+            store.memories.add("gone", id="gone", embedding=rows[1], ttl=-1),
+            store.memories.add("there", id="gone"),  # what has expired is deleted before every verb
+            store.memories.update("a", embedding=rows[2]),
+            store.memories.upsert("y", id="a", embedding=rows[1]),
+            store.memories.delete("gone"),
+        )
     assert [end for end in ended if isinstance(end, BaseException)] == []
     assert statements.count("COMMIT") == 1
     assert (await store.assemblies.search(rows[1]))[0].score == pytest.approx(1)
@@ -194,9 +195,7 @@ async def test_shared_transaction_keeps_the_change_log_of_all_its_writes(
     rows = vectors(rng, 40)
     await store.memories.search(rows[0])
     for half in (rows[:20], rows[20:]):
-        with busy_thread(store):
-            tasks = await started(*(store.memories.add("x", embedding=row) for row in half))
-        await outcomes(tasks)
+        await queued(store, *(store.memories.add("x", embedding=row) for row in half))
     log_rows = await store._database.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM change_log").scalar_one())
     assert log_rows <= 20
     assert "rebuil" not in caplog.text
@@ -226,14 +225,13 @@ async def test_queued_adds_run_as_one_call_and_each_returns_its_own_memory(
     async with recorded_statements(
         store, ("SAVEPOINT", "INSERT INTO memory ", "INSERT INTO memory_vector ")
     ) as statements:
-        with busy_thread(store):
-            tasks = await started(
-                *(store.memories.add(**item) for item in items[:20]),
-                store.memories.add_many(items[20:27]),
-                store.memories.add_many([]),
-                *(store.memories.add(**item) for item in items[27:]),
-            )
-        ended = await outcomes(tasks)
+        ended = await queued(
+            store,
+            *(store.memories.add(**item) for item in items[:20]),
+            store.memories.add_many(items[20:27]),
+            store.memories.add_many([]),
+            *(store.memories.add(**item) for item in items[27:]),
+        )
     records = [*ended[:20], *ended[20], *ended[22:]]
     assert ended[21] == []
     assert [(m.id, m.content, m.metadata, m.access_count) for m in records] == [
@@ -251,16 +249,15 @@ async def test_queued_adds_run_as_one_call_and_each_returns_its_own_memory(
 async def test_only_adjacent_operations_of_one_kind_run_as_one_call(store: Store) -> None:
     other = store.namespace("other")
     async with recorded_statements(store, ("SAVEPOINT",)) as statements:
-        with busy_thread(store):
-            tasks = await started(
-                store.memories.add("x", id="a"),
-                store.memories.add("x", id="b"),
-                other.memories.add("o", id="a"),
-                other.memories.add("o", id="b"),
-                store.memories.update("b", content="y", embedding=None),
-                store.memories.add("x", id="c"),
-            )
-        ended = await outcomes(tasks)
+        ended = await queued(
+            store,
+            store.memories.add("x", id="a"),
+            store.memories.add("x", id="b"),
+            other.memories.add("o", id="a"),
+            other.memories.add("o", id="b"),
+            store.memories.update("b", content="y", embedding=None),
+            store.memories.add("x", id="c"),
+        )
     assert [end.content for end in ended] == ["x", "x", "o", "o", "y", "x"]
     assert len(statements) == 4  # of two, of two, of one, of one
     assert {m.id: m.content async for m in store.memories.list()} == {"a": "x", "b": "y", "c": "x"}
@@ -270,23 +267,20 @@ async def test_only_adjacent_operations_of_one_kind_run_as_one_call(store: Store
 async def test_size_of_one_call_is_limited(store: Store) -> None:
     calls = [[{"content": "x", "id": f"{i}-{j}"} for j in range(40)] for i in range(5)]
     async with recorded_statements(store, ("SAVEPOINT", "COMMIT")) as statements:
-        with busy_thread(store):
-            tasks = await started(*map(store.memories.add_many, calls))
-        ended = await outcomes(tasks)
+        ended = await queued(store, *map(store.memories.add_many, calls))
     assert statements == [*["SAVEPOINT job"] * 3, "COMMIT"]  # eighty rows, eighty, forty
     assert [[m.id for m in records] for records in ended] == [[item["id"] for item in call] for call in calls]
 
 
 async def test_of_adds_with_one_id_the_first_is_stored_unless_it_has_expired(store: Store) -> None:
-    with busy_thread(store):
-        tasks = await started(
-            store.memories.add("1", id="a"),
-            store.memories.add("gone", id="b", ttl=-1),
-            store.memories.add("2", id="a", tags={"two"}),
-            store.memories.add("3", id="b"),
-            store.memories.add("4", id="c"),
-        )
-    ended = await outcomes(tasks)
+    ended = await queued(
+        store,
+        store.memories.add("1", id="a"),
+        store.memories.add("gone", id="b", ttl=-1),
+        store.memories.add("2", id="a", tags={"two"}),
+        store.memories.add("3", id="b"),
+        store.memories.add("4", id="c"),
+    )
     assert [type(end) for end in ended if isinstance(end, BaseException)] == [DuplicateError]
     assert isinstance(ended[2], DuplicateError)
     assert {m.id: m.content async for m in store.memories.list()} == {"a": "1", "b": "3", "c": "4"}
@@ -301,12 +295,11 @@ async def test_all_writes_fail_when_sqlite_ends_the_transaction_inside_one_call(
     await store.memories.search(rows[0])
     fatal = "BEFORE INSERT ON memory WHEN NEW.id = '2' BEGIN SELECT RAISE(ROLLBACK, 'full'); END"
     await on_thread(store, lambda c: raw(c).execute(f"CREATE TEMP TRIGGER fatal {fatal}"))
-    with busy_thread(store):
-        tasks = await started(
-            *[store.assemblies.add("g") for _ in range(before)],
-            *(store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)),
-        )
-    ended = await outcomes(tasks)
+    ended = await queued(
+        store,
+        *[store.assemblies.add("g") for _ in range(before)],
+        *(store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)),
+    )
     await on_thread(store, lambda c: raw(c).execute("DROP TRIGGER fatal"))
     assert [type(end) for end in ended] == [StorageError] * (before + 5)
     assert len({id(end) for end in ended}) == before + 5
@@ -328,9 +321,7 @@ async def test_write_that_raises_leaves_nothing_and_the_others_go_on(
     items = [[{"content": "x", "id": f"{i}", "embedding": row, "tags": {f"t{i}"}}] for i, row in enumerate(rows)]
     items[place].append({"content": "x", "id": "taken"})
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            tasks = await started(*map(store.memories.add_many, items))
-        ended = await outcomes(tasks)
+        ended = await queued(store, *map(store.memories.add_many, items))
     assert [i for i, end in enumerate(ended) if isinstance(end, DuplicateError)] == [place]
     remaining = [f"{i}" for i in range(20) if i != place]
     assert [end[0].id for end in ended if not isinstance(end, BaseException)] == remaining
@@ -342,14 +333,13 @@ async def test_write_that_raises_leaves_nothing_and_the_others_go_on(
 
 async def test_error_before_the_transaction_reaches_only_its_caller(store: Store) -> None:
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            tasks = await started(
-                store.memories.add("x", embedding=[1.0]),
-                store.memories.add("x", id="a"),
-                store.memories.add("x", importance=7),
-                store.memories.add("x", id="b"),
-            )
-        ended = await outcomes(tasks)
+        ended = await queued(
+            store,
+            store.memories.add("x", embedding=[1.0]),
+            store.memories.add("x", id="a"),
+            store.memories.add("x", importance=7),
+            store.memories.add("x", id="b"),
+        )
         with pytest.raises(InvalidError):
             await store.memories.add("x", importance=7)
     assert [isinstance(end, InvalidError) for end in ended] == [True, False, True, False]
@@ -388,9 +378,7 @@ async def test_all_writes_of_a_transaction_that_sqlite_ends_fail_and_later_ones_
     await store.memories.add("x", id="old", embedding=rows[0])
     await store.memories.search(rows[0])
     adds = [store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)]
-    with busy_thread(store):
-        tasks = await started(*adds[:before], store._database.write(culprit), *adds[before:])
-    ended = await outcomes(tasks)
+    ended = await queued(store, *adds[:before], store._database.write(culprit), *adds[before:])
     failed = [isinstance(end, memstore.MemstoreError) for end in ended]
     assert failed == [True] * (before + 1) + [False] * (6 - before)
     assert all(isinstance(end, StorageError) for end in ended[:before])
@@ -405,11 +393,9 @@ async def test_all_writes_fail_when_one_cannot_be_rolled_back(store: Store) -> N
         raw(connection).execute("RELEASE job")
         raise ZeroDivisionError
 
-    with busy_thread(store):
-        tasks = await started(
-            store.memories.add("x", id="a"), store._database.write(unmarked), store.memories.add("x", id="b")
-        )
-    ended = await outcomes(tasks)
+    ended = await queued(
+        store, store.memories.add("x", id="a"), store._database.write(unmarked), store.memories.add("x", id="b")
+    )
     assert [type(end) for end in ended[:2]] == [StorageError, ZeroDivisionError]
     assert await ids(store) == ["b"]
 
@@ -429,9 +415,7 @@ def refusing(*verdicts: bool, name: str = "COMMIT") -> Callable[[Connection], No
 
 async def test_failed_begin_fails_all_pending_writes(store: Store) -> None:
     await on_thread(store, refusing(True, name="BEGIN"))
-    with busy_thread(store):
-        tasks = await started(*(store.memories.add("x") for _ in range(5)), session(store, "never"))
-    ended = await outcomes(tasks)
+    ended = await queued(store, *(store.memories.add("x") for _ in range(5)), session(store, "never"))
     assert [type(end) for end in ended] == [StorageError] * 6
     assert len({id(end) for end in ended}) == 6
     await on_thread(store, lambda c: raw(c).set_authorizer(None))
@@ -442,11 +426,9 @@ async def test_failed_commit_fails_all_writes_of_the_transaction(store: Store, r
     row = vectors(rng, 1)[0]
     await store.memories.add("taken", id="taken")
     await on_thread(store, refusing(True, False))
-    with busy_thread(store):
-        tasks = await started(
-            *(store.memories.add("x", embedding=row) for _ in range(5)), store.memories.add("x", id="taken")
-        )
-    ended = await outcomes(tasks)
+    ended = await queued(
+        store, *(store.memories.add("x", embedding=row) for _ in range(5)), store.memories.add("x", id="taken")
+    )
     await on_thread(store, lambda c: raw(c).set_authorizer(None))
     assert all(type(end) is StorageError and end.__cause__ is not None for end in ended[:5]), ended
     assert len({id(end) for end in ended}) == 6
@@ -459,9 +441,7 @@ async def test_failed_commit_fails_all_writes_of_the_transaction(store: Store, r
 async def test_pending_writes_are_refused_after_an_unknown_commit(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await on_thread(store, refusing(True))
-    with busy_thread(store):
-        tasks = await started(*(store.memories.add("x") for _ in range(writer.MAX_SHARED + 5)), session(store))
-    ended = await outcomes(tasks)
+    ended = await queued(store, *(store.memories.add("x") for _ in range(writer.MAX_SHARED + 5)), session(store))
     assert all(isinstance(end, CommitUnknownError) for end in ended)
     assert len({id(end) for end in ended}) == len(ended)
     await on_thread(store, lambda c: raw(c).set_authorizer(None))
@@ -704,9 +684,7 @@ async def test_suspended_deadline_is_checked_again(monkeypatch: pytest.MonkeyPat
 async def test_size_of_the_log_is_checked_once_per_transaction(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     size_checks = []
     monkeypatch.setattr(type(store._database), "wal_bytes", lambda self: size_checks.append(self) or 0)
-    with busy_thread(store):
-        tasks = await started(*(store.memories.add("x") for _ in range(20)))
-    await outcomes(tasks)
+    await queued(store, *(store.memories.add("x") for _ in range(20)))
     assert len(size_checks) == 1
     await store.memories.add("x")
     async with store.transaction() as tx:
@@ -733,18 +711,17 @@ async def test_preparation_time_does_not_count_as_waiting(path: Path) -> None:
 
 async def test_writes_and_sessions_run_in_the_order_of_their_calls(store: Store) -> None:
     async with recorded_statements(store) as statements:
-        with busy_thread(store):
-            tasks = await started(
-                store.memories.add("x", id="a"),
-                store.memories.add("x", id="b"),
-                session(store, "c", "d"),
-                store.memories.add("x", id="e"),
-                session(store, "f"),
-                session(store, "g"),
-                store.memories.add("x", id="h"),
-                store.memories.add("x", id="i"),
-            )
-        await outcomes(tasks)
+        await queued(
+            store,
+            store.memories.add("x", id="a"),
+            store.memories.add("x", id="b"),
+            session(store, "c", "d"),
+            store.memories.add("x", id="e"),
+            session(store, "f"),
+            session(store, "g"),
+            store.memories.add("x", id="h"),
+            store.memories.add("x", id="i"),
+        )
     assert await ids(store) == list("abcdefghi")
     assert statements.count("COMMIT") == 6
 
@@ -770,16 +747,15 @@ async def test_session_is_not_overtaken_by_later_writes(store: Store) -> None:
 async def test_close_completes_earlier_writes_and_refuses_later_ones(path: Path) -> None:
     before = threading.active_count()
     store = await memstore.open(path, dimension=2)
-    with busy_thread(store):
-        tasks = await started(
-            *(store.memories.add("x", id=f"{i}") for i in range(5)),
-            session(store, "tx"),
-            store.close(),
-            store.memories.add("late"),
-            session(store, "late"),
-            store.close(),
-        )
-    ended = await outcomes(tasks)
+    ended = await queued(
+        store,
+        *(store.memories.add("x", id=f"{i}") for i in range(5)),
+        session(store, "tx"),
+        store.close(),
+        store.memories.add("late"),
+        session(store, "late"),
+        store.close(),
+    )
     assert [isinstance(end, ClosedError) for end in ended] == [False] * 7 + [True, True, False]
     with pytest.raises(ClosedError):
         await store.memories.add("later")

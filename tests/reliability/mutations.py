@@ -232,7 +232,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         file="memstore/sync/index_set.py",
         old="return self.applied == state.top and self.epoch == state.epoch",
         new="return self.applied == state.top",
-        tests=("tests/reliability/test_processes.py",),
+        tests=("tests/database/test_restore.py",),
     ),
     Mutation(
         name="trimmed_log",

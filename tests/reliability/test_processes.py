@@ -6,7 +6,6 @@
 import asyncio
 import os
 import sqlite3
-import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -78,6 +77,7 @@ def test_four_processes_open_one_file_at_once(tmp_path: Path, revision: str | No
         assert read(path, "SELECT count(*) FROM memory WHERE id LIKE 'own %'") == 4
         assert read(path, "SELECT version_num FROM memstore_version") == HEAD
         assert read(path, "SELECT count(*) FROM store_meta") == 1
+        assert read(path, "PRAGMA journal_mode") == "wal"
     assert {file.suffix for file in tmp_path.iterdir()} == {".db"}
 
 
@@ -346,60 +346,3 @@ async def test_who_is_behind_the_trimmed_log_builds_its_index_anew(
         assert caplog.text.count("rebuilding") == 1
         assert len(await store.memories.search(vector(0), limit=100)) == 30
         assert await store.check() == []
-
-
-# -- a file replaced under open stores
-
-
-def put_back(backup: Path, path: Path) -> None:
-    """Copy *backup* into a file that others have open, in one transaction, with a new epoch."""
-    with closing(sqlite3.connect(":memory:")) as between, closing(sqlite3.connect(backup)) as source:
-        source.backup(between)
-        between.execute("UPDATE store_meta SET epoch = ?", (uuid.uuid4().hex,))
-        between.commit()
-        with closing(sqlite3.connect(path, timeout=50)) as target:
-            between.backup(target)
-
-
-async def looks(link: Link, path: str) -> None:
-    """Send the hits of a search for each request; write a memory first if the request is a number."""
-    async with memstore.open(path) as store:
-        while True:
-            hits = await store.memories.search(vector(1), limit=100)
-            for hit in hits:
-                scored_right(hit, vector(1), vector(int(hit.memory.content)))
-            assert await store.check() == []
-            link.send({hit.memory.id: hit.memory.content for hit in hits})
-            request = await link.receive()
-            if request == "end":
-                return
-            if request != "look":
-                await store.memories.upsert(str(request), id="last", embedding=vector(request))
-
-
-async def test_every_process_follows_a_file_to_the_state_of_a_backup(tmp_path: Path) -> None:
-    path, backup = tmp_path / "store.db", tmp_path / "backup.db"
-    async with memstore.open(path, dimension=DIMENSION) as store:
-        await store.memories.add_many([{"content": str(i), "id": str(i), "embedding": vector(i)} for i in range(5)])
-        await store.backup(backup)
-    first = {str(i): str(i) for i in range(5)}
-    with Child(looks, str(path)) as one, Child(looks, str(path)) as two:
-        assert [one.receive(), two.receive()] == [first] * 2
-        for round_ in range(2):  # the second time the log reuses the numbers of the first
-            content = 100 + round_
-            one.send(content)
-            assert one.receive() == first | {"last": str(content)}
-            two.send("look")
-            assert two.receive() == first | {"last": str(content)}
-            put_back(backup, path)
-            two.send(200 + round_)
-            assert two.receive() == first | {"last": str(200 + round_)}
-            one.send("look")
-            assert one.receive() == first | {"last": str(200 + round_)}
-            put_back(backup, path)
-            for child in (one, two):
-                child.send("look")
-                assert child.receive() == first
-        for child in (one, two):
-            child.send("end")
-            child.receive()
