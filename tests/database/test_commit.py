@@ -1,4 +1,4 @@
-"""A COMMIT that raises is settled by another commit, and the caller is told the truth."""
+"""A second commit finds out whether a COMMIT that raised was stored, and the caller gets that result."""
 
 import sqlite3
 from pathlib import Path
@@ -10,6 +10,7 @@ import memstore
 from memstore import CommitUnknownError, StorageError, Store
 from memstore.database import transactions
 from memstore.database.transactions import raw
+from tests.database.test_group_commit import on_thread, refusing
 
 
 class FlakyConnection(sqlite3.Connection):
@@ -88,23 +89,13 @@ async def test_commit_that_sqlite_refuses_leaves_nothing_and_the_store_goes_on(s
     assert await store.memories.count() == 1
 
 
-async def refuse_commits(store: Store, refused: bool) -> None:
-    """From now on SQLite itself refuses every COMMIT of the writer's connection, or takes them again."""
-
-    def verdict(action: int, what: str | None, *_: object) -> int:
-        is_commit = action == sqlite3.SQLITE_TRANSACTION and what == "COMMIT"
-        return sqlite3.SQLITE_DENY if is_commit else sqlite3.SQLITE_OK
-
-    await store._database._writer.thread.submit(lambda c: raw(c).set_authorizer(verdict if refused else None))
-
-
 async def test_after_an_unknown_commit_the_store_accepts_no_writes_until_reopened(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await store.memories.add("before", id="b")
-    await refuse_commits(store, True)
+    await on_thread(store, refusing(True))
     with pytest.raises(CommitUnknownError, match="accepts no more writes"):
         await store.memories.add("unknown")
-    await refuse_commits(store, False)
+    await on_thread(store, refusing(False))
     for _ in range(2):
         with pytest.raises(CommitUnknownError):
             await store.memories.add("refused")
@@ -126,28 +117,24 @@ async def test_index_that_cannot_follow_a_commit_is_rebuilt(store: Store, caplog
     assert (await store.memories.search([-1.0] * 8))[0].memory.id == "b"
 
 
-async def deny_reads(store: Store, denied: bool) -> None:
-    """From now on SQLite refuses the writer's connection every read, or grants them again."""
-
-    def verdict(action: int, *_: object) -> int:
-        return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_READ else sqlite3.SQLITE_OK
-
-    await store._database._writer.thread.submit(lambda c: raw(c).set_authorizer(verdict if denied else None))
+async def authorize(store: Store, denied: int | None) -> None:
+    """Make SQLite deny this action to the writer's connection, or none."""
+    await on_thread(store, lambda c: raw(c).set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY * (action == denied)))
 
 
 async def test_errors_of_sqlite_in_a_transaction_are_translated(store: Store) -> None:
-    await deny_reads(store, True)
+    await authorize(store, sqlite3.SQLITE_READ)
     with pytest.raises(StorageError, match="prohibited"):
         async with store.transaction():
             pass
-    await deny_reads(store, False)
+    await authorize(store, None)
     async with store.transaction() as tx:
-        await deny_reads(store, True)
+        await authorize(store, sqlite3.SQLITE_READ)
         with pytest.raises(StorageError, match="prohibited"):
             await tx.memories.count()
         with pytest.raises(StorageError, match="prohibited"):
             await tx.memories.search([1.0] * 8)
-        await deny_reads(store, False)
+        await authorize(store, None)
 
 
 def undone(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Writes that wait at the same time share a transaction, and each is whole, alone in its failure, and in its order."""
+"""Pending writes share a transaction. Each is stored completely or not at all, in order, and fails alone."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
-def _however_slow_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_MAX_SHARED_TIME", 60.0)
 
 
@@ -39,31 +39,47 @@ def on_thread(store: Store, function: Callable[[Connection], Any]) -> "Uncancell
 async def recorded_statements(
     store: Store, words: tuple[str, ...] = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 ) -> AsyncIterator[list[str]]:
-    """Every statement of the writer's connection that begins, marks or ends a transaction, or so with *words*."""
+    """The statements of the writer's connection that begin with one of *words*."""
     statements: list[str] = []
 
-    def hear(statement: str) -> None:
+    def record(statement: str) -> None:
         if statement.startswith(words):
             statements.append(statement)
 
-    await on_thread(store, lambda c: raw(c).set_trace_callback(hear))
+    await on_thread(store, lambda c: raw(c).set_trace_callback(record))
     yield statements
     await on_thread(store, lambda c: raw(c).set_trace_callback(None))
 
 
 @contextmanager
 def busy_thread(store: Store) -> Iterator[None]:
-    """The writer's thread has something else to do: whatever is asked for in the block queues up."""
+    """The writer's thread is busy: the writes of the block stay in the queue until its end."""
     gate = threading.Event()
-    on_thread(store, lambda _: gate.wait())
+    store._database._writer.thread.post(lambda _: gate.wait())
     try:
         yield
     finally:
         gate.set()
 
 
+@asynccontextmanager
+async def open_transaction(store: Store) -> AsyncIterator[Callable[[], None]]:
+    """Another task has a transaction open, until the function is called."""
+    entered, go = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with store.transaction():
+            entered.set()
+            await go.wait()
+
+    task = asyncio.ensure_future(hold())
+    await entered.wait()
+    yield go.set
+    await outcomes([task])
+
+
 async def started(*calls: Any) -> list["asyncio.Task[Any]"]:
-    """A task for each call, all of them in line, in order."""
+    """A task for each call, all of them in the queue, in order."""
     tasks = [asyncio.ensure_future(call) for call in calls]
     await asyncio.sleep(0)
     return tasks
@@ -85,7 +101,7 @@ async def ids(store: Store) -> list[str]:
     return [memory.id async for memory in store.memories.list()]
 
 
-# -- what is shared
+# -- shared transactions
 
 
 async def test_fifty_concurrent_adds_share_commits_and_are_searchable_at_once(
@@ -202,7 +218,7 @@ async def test_shared_transaction_keeps_the_change_log_of_all_its_writes(
     assert all([len(await store.memories.search(row, 1)) == 1 for row in rows])
 
 
-# -- what is done as one
+# -- operations that run as one call
 
 
 async def test_queued_adds_run_as_one_call_and_each_returns_its_own_memory(
@@ -242,26 +258,26 @@ async def test_queued_adds_run_as_one_call_and_each_returns_its_own_memory(
         [(await store.memories.search(m.embedding, 1))[0].memory == m for m in records if m.embedding is not None]
     )
     assert statements.count("SAVEPOINT job") == 1
-    said_once = dict.fromkeys(statements)  # SQLite says a statement again for each trigger
-    assert len(said_once) == 1 + 3 + 3  # thirty rows are three statements of ten, those with a vector are as many
+    distinct = dict.fromkeys(statements)  # SQLite reports a statement again for each trigger
+    assert len(distinct) == 1 + 3 + 3  # thirty rows are three statements of ten, those with a vector are as many
 
 
 async def test_only_adjacent_operations_of_one_kind_run_as_one_call(store: Store) -> None:
-    other = store.namespace("other")
+    namespace = store.namespace("other")
     async with recorded_statements(store, ("SAVEPOINT",)) as statements:
         ended = await queued(
             store,
             store.memories.add("x", id="a"),
             store.memories.add("x", id="b"),
-            other.memories.add("o", id="a"),
-            other.memories.add("o", id="b"),
+            namespace.memories.add("o", id="a"),
+            namespace.memories.add("o", id="b"),
             store.memories.update("b", content="y", embedding=None),
             store.memories.add("x", id="c"),
         )
     assert [end.content for end in ended] == ["x", "x", "o", "o", "y", "x"]
     assert len(statements) == 4  # of two, of two, of one, of one
     assert {m.id: m.content async for m in store.memories.list()} == {"a": "x", "b": "y", "c": "x"}
-    assert [m.namespace async for m in other.memories.list()] == [("other",)] * 2
+    assert [m.namespace async for m in namespace.memories.list()] == [("other",)] * 2
 
 
 async def test_size_of_one_call_is_limited(store: Store) -> None:
@@ -287,9 +303,9 @@ async def test_of_adds_with_one_id_the_first_is_stored_unless_it_has_expired(sto
     assert [tag.name async for tag in store.tags.list()] == []
 
 
-@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("earlier", [0, 1])
 async def test_all_writes_fail_when_sqlite_ends_the_transaction_inside_one_call(
-    store: Store, rng: np.random.Generator, before: int
+    store: Store, rng: np.random.Generator, earlier: int
 ) -> None:
     rows = vectors(rng, 5)
     await store.memories.search(rows[0])
@@ -297,18 +313,18 @@ async def test_all_writes_fail_when_sqlite_ends_the_transaction_inside_one_call(
     await on_thread(store, lambda c: raw(c).execute(f"CREATE TEMP TRIGGER fatal {fatal}"))
     ended = await queued(
         store,
-        *[store.assemblies.add("g") for _ in range(before)],
+        *[store.assemblies.add("g") for _ in range(earlier)],
         *(store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)),
     )
     await on_thread(store, lambda c: raw(c).execute("DROP TRIGGER fatal"))
-    assert [type(end) for end in ended] == [StorageError] * (before + 5)
-    assert len({id(end) for end in ended}) == before + 5
+    assert [type(end) for end in ended] == [StorageError] * (earlier + 5)
+    assert len({id(end) for end in ended}) == earlier + 5
     assert await ids(store) == []
     assert await store.assemblies.count() == 0
     await store.memories.add("goes on", embedding=rows[0])
 
 
-# -- failures of one
+# -- a failure of one write
 
 
 @pytest.mark.parametrize("place", [0, 7, 19])
@@ -356,7 +372,7 @@ async def test_stop_iteration_reaches_the_caller(store: Store) -> None:
     await store.memories.add("goes on")
 
 
-# -- failures of all
+# -- a failure of the transaction
 
 
 def lost(connection: Connection) -> None:
@@ -370,22 +386,22 @@ def lost_unnoticed(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("culprit", [lost, lost_unnoticed])
-@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("earlier", [0, 3])
 async def test_all_writes_of_a_transaction_that_sqlite_ends_fail_and_later_ones_go_on(
-    store: Store, rng: np.random.Generator, before: int, culprit: Callable[[Connection], None]
+    store: Store, rng: np.random.Generator, earlier: int, culprit: Callable[[Connection], None]
 ) -> None:
     rows = vectors(rng, 6)
     await store.memories.add("x", id="old", embedding=rows[0])
     await store.memories.search(rows[0])
     adds = [store.memories.add("x", id=f"{i}", embedding=row) for i, row in enumerate(rows)]
-    ended = await queued(store, *adds[:before], store._database.write(culprit), *adds[before:])
+    ended = await queued(store, *adds[:earlier], store._database.write(culprit), *adds[earlier:])
     failed = [isinstance(end, memstore.MemstoreError) for end in ended]
-    assert failed == [True] * (before + 1) + [False] * (6 - before)
-    assert all(isinstance(end, StorageError) for end in ended[:before])
+    assert failed == [True] * (earlier + 1) + [False] * (6 - earlier)
+    assert all(isinstance(end, StorageError) for end in ended[:earlier])
     assert len({id(end) for end in ended}) == len(ended)
-    there = ["old", *(f"{i}" for i in range(before, 6))]
-    assert await ids(store) == there
-    assert sorted(hit.memory.id for hit in await store.memories.search(rows[0], 50)) == sorted(there)
+    stored_ids = ["old", *(f"{i}" for i in range(earlier, 6))]
+    assert await ids(store) == stored_ids
+    assert sorted(hit.memory.id for hit in await store.memories.search(rows[0], 50)) == sorted(stored_ids)
 
 
 async def test_all_writes_fail_when_one_cannot_be_rolled_back(store: Store) -> None:
@@ -401,7 +417,7 @@ async def test_all_writes_fail_when_one_cannot_be_rolled_back(store: Store) -> N
 
 
 def refusing(*verdicts: bool, name: str = "COMMIT") -> Callable[[Connection], None]:
-    """SQLite's own refusal of COMMIT: the first as the first verdict says, and so on; the last is for good."""
+    """Make SQLite refuse the statement *name* where a verdict is true: one verdict each time, the last from then on."""
     remaining = list(verdicts)
 
     def authorize(action: int, statement: str | None, *_: object) -> int:
@@ -508,12 +524,12 @@ async def test_next_request_starts_when_a_session_is_cancelled_in_the_queue_or_a
 async def test_session_cancelled_during_begin_leaves_no_open_transaction(store: Store, kind: str) -> None:
     loop, cancelled = asyncio.get_running_loop(), threading.Event()
 
-    def hear(statement: str) -> None:
+    def record(statement: str) -> None:
         if statement == "BEGIN IMMEDIATE" and not cancelled.is_set():
             loop.call_soon_threadsafe(lambda: (task.cancel(), cancelled.set()))
             cancelled.wait(60)
 
-    await on_thread(store, lambda c: raw(c).set_trace_callback(hear))
+    await on_thread(store, lambda c: raw(c).set_trace_callback(record))
     (task,) = await started(session(store, "never") if kind == "session" else store.memories.add("x", id="never"))
     (end,) = await outcomes([task])
     assert isinstance(end, asyncio.CancelledError)
@@ -609,16 +625,7 @@ async def test_writes_wait_at_most_their_timeout_for_another_process(store: Stor
 
 
 async def test_writes_behind_a_session_wait_at_most_their_timeout(path: Path) -> None:
-    async with memstore.open(path, dimension=2, timeout=2.0) as store:
-        entered, go = asyncio.Event(), asyncio.Event()
-
-        async def hold() -> None:
-            async with store.transaction():
-                entered.set()
-                await go.wait()
-
-        (holding,) = await started(hold())
-        await entered.wait()
+    async with memstore.open(path, dimension=2, timeout=2.0) as store, open_transaction(store) as end_transaction:
         early = await started(*(store.memories.add("x", id=f"early-{i}") for i in range(3)), session(store, "never"))
         await asyncio.sleep(1.0)
         late = await started(store.memories.add("x", id="late"), session(store, "later"))
@@ -626,38 +633,31 @@ async def test_writes_behind_a_session_wait_at_most_their_timeout(path: Path) ->
         assert not any(task.done() for task in late)
         with pytest.raises(BusyError):
             await store._database.write(lambda _: None, wait=0)
-        go.set()
-        await outcomes([holding, *late])
+        end_transaction()
+        await outcomes(late)
         assert await ids(store) == ["late", "later"]
 
 
 async def test_each_pending_write_has_its_own_deadline_in_any_order(store: Store) -> None:
     ended: list[tuple[str, bool]] = []
-    entered, go = asyncio.Event(), asyncio.Event()
-
-    async def hold() -> None:
-        async with store.transaction():
-            entered.set()
-            await go.wait()
 
     async def write(name: str, wait: float) -> None:
         try:
             await store._database.write(lambda _: None, wait=wait)
         except BusyError:
-            ended.append((name, go.is_set()))
+            ended.append((name, False))
         else:
             ended.append((name, True))
 
-    holding = asyncio.ensure_future(hold())
-    await entered.wait()
-    tasks = await started(write("a", 60), write("b", 0.3), write("c", 0.1), write("d", 0.2), write("e", 50))
-    async with asyncio.timeout(60):
-        await asyncio.gather(*tasks[1:4])
-    assert ended == [("c", False), ("d", False), ("b", False)]
     queue = store._database._writer._queue
-    assert queue._timer is not None
-    go.set()
-    await outcomes([holding, *tasks])
+    async with open_transaction(store) as end_transaction:
+        tasks = await started(write("a", 60), write("b", 0.3), write("c", 0.1), write("d", 0.2), write("e", 50))
+        async with asyncio.timeout(60):
+            await asyncio.gather(*tasks[1:4])
+        assert ended == [("c", False), ("d", False), ("b", False)]
+        assert queue._timer is not None
+        end_transaction()
+        await outcomes(tasks)
     assert ended[3:] == [("a", True), ("e", True)]
     assert queue._timer is None  # and none is left for a loop that wants to end
 
@@ -701,9 +701,9 @@ async def test_preparation_time_does_not_count_as_waiting(path: Path) -> None:
                 time.sleep(1.2)
                 threading.Timer(0.1, other.execute, ["ROLLBACK"]).start()
 
-            for before_it in (0, 1):
+            for earlier in (0, 1):
                 with busy_thread(store):
-                    adds = [store.memories.add("x") for _ in range(before_it)]
+                    adds = [store.memories.add("x") for _ in range(earlier)]
                     long = store._database.write(lambda _: "done", before=prepare, batch=True)
                     tasks = await started(*adds, long)
                 assert (await outcomes(tasks))[-1] == "done"
@@ -741,11 +741,11 @@ async def test_session_is_not_overtaken_by_later_writes(store: Store) -> None:
     await outcomes(flooding)
 
 
-# -- the end
+# -- close
 
 
 async def test_close_completes_earlier_writes_and_refuses_later_ones(path: Path) -> None:
-    before = threading.active_count()
+    thread_count = threading.active_count()
     store = await memstore.open(path, dimension=2)
     ended = await queued(
         store,
@@ -759,7 +759,7 @@ async def test_close_completes_earlier_writes_and_refuses_later_ones(path: Path)
     assert [isinstance(end, ClosedError) for end in ended] == [False] * 7 + [True, True, False]
     with pytest.raises(ClosedError):
         await store.memories.add("later")
-    await eventually(lambda: threading.active_count() <= before)
+    await eventually(lambda: threading.active_count() <= thread_count)
     async with memstore.open(path) as again:
         assert await ids(again) == ["0", "1", "2", "3", "4", "tx"]
         assert await again.check() == []
@@ -768,8 +768,8 @@ async def test_close_completes_earlier_writes_and_refuses_later_ones(path: Path)
 def test_loop_that_is_closed_during_writes_does_not_hang(path: Path) -> None:
     loop = asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # it says of each task that it was destroyed
-    store = loop.run_until_complete(_opened(path))
-    with busy_thread_of(loop, store):
+    store = loop.run_until_complete(memstore.open(path, dimension=2))
+    with busy_thread(store):
         tasks = loop.run_until_complete(
             started(*(store.memories.add("x", id=f"{i}") for i in range(3)), session(store, "tx"))
         )
@@ -789,42 +789,30 @@ def test_loop_that_is_closed_during_writes_does_not_hang(path: Path) -> None:
         task._log_destroy_pending = False
 
 
-@contextmanager
-def busy_thread_of(loop: asyncio.AbstractEventLoop, store: Store) -> Iterator[None]:
-    gate = threading.Event()
-    store._database._writer.thread.post(lambda _: gate.wait())
-    yield
-    gate.set()
-
-
-async def _opened(path: Path) -> Store:
-    return await memstore.open(path, dimension=2)
-
-
-# -- everything at once
+# -- random interleavings
 
 
 class Model:
-    """What a store holds after verbs done one after the other."""
+    """The contents of a store after verbs in sequence."""
 
     def __init__(self) -> None:
-        self.held: dict[str, str] = {}
+        self.contents: dict[str, str] = {}
 
     def add(self, id: str, content: str) -> object:
-        if id in self.held:
+        if id in self.contents:
             return DuplicateError
-        self.held[id] = content
+        self.contents[id] = content
         return content
 
     def upsert(self, id: str, content: str) -> object:
-        self.held[id] = content
+        self.contents[id] = content
         return content
 
     def delete(self, id: str, content: str) -> object:
-        return 0 if self.held.pop(id, None) is None else 1
+        return 0 if self.contents.pop(id, None) is None else 1
 
 
-async def done(face: Any, rows: np.ndarray[Any, Any], verb: str, id: str, content: str) -> object:
+async def result(face: Any, rows: np.ndarray[Any, Any], verb: str, id: str, content: str) -> object:
     if verb == "delete":
         return await face.memories.delete(id)
     row = rows[int(content) % len(rows)]
@@ -834,10 +822,10 @@ async def done(face: Any, rows: np.ndarray[Any, Any], verb: str, id: str, conten
         return DuplicateError
 
 
-async def several(store: Store, rows: np.ndarray[Any, Any], ops: list[tuple[str, str, str]], fails: int) -> object:
+async def transaction(store: Store, rows: np.ndarray[Any, Any], ops: list[tuple[str, str, str]], fails: int) -> object:
     try:
         async with store.transaction() as tx:
-            ended = [await done(tx, rows, *op) for op in ops]
+            ended = [await result(tx, rows, *op) for op in ops]
             ops[fails]  # an IndexError, if it is to fail
     except IndexError:
         return "undone"
@@ -856,19 +844,19 @@ async def test_any_interleaving_equals_sequential_execution(path: Path, seed: in
             op = (rng.choice(["add", "upsert", "delete"]), f"{rng.randrange(15)}", f"{number}")
             kind = rng.random()
             if kind < 0.7:
-                running.append((asyncio.ensure_future(done(store, rows, *op)), getattr(model, op[0])(*op[1:])))
+                running.append((asyncio.ensure_future(result(store, rows, *op)), getattr(model, op[0])(*op[1:])))
             elif kind < 0.8:
                 ops = [(v, f"{rng.randrange(15)}", f"{number}") for v in rng.choices(["add", "upsert", "delete"], k=3)]
-                fails, held = rng.random() < 0.3, dict(model.held)
+                fails, contents = rng.random() < 0.3, dict(model.contents)
                 expected: object = [getattr(model, v)(id, content) for v, id, content in ops]
                 if fails:
-                    expected, model.held = "undone", held
-                running.append((asyncio.ensure_future(several(store, rows, ops, 9 * fails)), expected))
+                    expected, model.contents = "undone", contents
+                running.append((asyncio.ensure_future(transaction(store, rows, ops, 9 * fails)), expected))
             else:
                 names = [f"doomed-{number}-{i}" for i in range(rng.choice([1, 3]))]
                 items = [{"content": "x", "id": id, "embedding": rows[0]} for id in names]
                 doomed.append((asyncio.ensure_future(store.memories.add_many(items)), names))
-            await asyncio.sleep(0)  # in line now: one after the other they would be done in this order
+            await asyncio.sleep(0)  # the queue has them in this order
             if doomed and rng.random() < 0.3:
                 doomed[-1][0].cancel()
             if rng.random() < 0.02:
@@ -876,11 +864,11 @@ async def test_any_interleaving_equals_sequential_execution(path: Path, seed: in
         assert await outcomes([task for task, _ in running]) == [expected for _, expected in running]
         ended = await outcomes([task for task, _ in doomed])
         for (_, names), end in zip(doomed, ended, strict=True):
-            there = len(await store.memories.get_many(names))
-            assert there in (0, len(names))
-            assert there or isinstance(end, asyncio.CancelledError)
-        assert {m.id: m.content async for m in store.memories.list() if not m.id.startswith("doomed")} == model.held
-        row_count = {hit.memory.id for hit in await store.memories.search(rows[0], 1_000)}
-        assert row_count == set(await ids(store))
+            stored_count = len(await store.memories.get_many(names))
+            assert stored_count in (0, len(names))
+            assert stored_count or isinstance(end, asyncio.CancelledError)
+        assert {m.id: m.content async for m in store.memories.list() if not m.id.startswith("doomed")} == model.contents
+        hit_ids = {hit.memory.id for hit in await store.memories.search(rows[0], 1_000)}
+        assert hit_ids == set(await ids(store))
         assert await store.check() == []
         assert any(isinstance(end, asyncio.CancelledError) for end in ended)

@@ -641,9 +641,9 @@ def test_downgrade_gives_the_schema_of_the_older_release_and_an_upgrade_that_of_
             connection.execute(statement)
     shape_at_head, rows_at_head = shape(filled), rows(filled)
     assert alembic(filled, "downgrade", "0001").returncode == 0
-    shape_at_first = shape(filled)
-    del shape_at_first["index", "ix_memory_a"]
-    assert shape_at_first == shape(frozen(str(tmp_path / "first.db"), "0001"))
+    with connect(shutil.copy(filled, tmp_path / "downgraded.db")) as connection:
+        connection.execute("DROP INDEX ix_memory_a")
+    assert shape(tmp_path / "downgraded.db") == shape(frozen(tmp_path / "first.db", "0001"))
     assert rows(filled)["memory"] == [row[:-1] for row in rows_at_head["memory"]]
     assert migrate(filled) == HEAD
     assert shape(filled) == shape_at_head

@@ -1,4 +1,4 @@
-"""Which SQLite is in use, what is said of it, and the checkpoints that its WAL-reset bug forbids."""
+"""The SQLite in use, its warning, and the checkpoints that its WAL-reset bug forbids."""
 
 import importlib.util
 import logging
@@ -104,10 +104,9 @@ async def test_sqlite_with_the_bug_is_logged_once(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "BUG", True)
     monkeypatch.setattr(sqlite, "_warned", False)
     caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
-    async with memstore.open(path, dimension=2):
-        pass
-    async with memstore.open(path):
-        pass
+    for _ in range(2):
+        async with memstore.open(path, dimension=2):
+            pass
     (record,) = [record for record in caplog.records if record.name == "memstore.sqlite"]
     assert record.levelno == logging.WARNING
     assert sqlite3.sqlite_version in record.getMessage()
@@ -117,12 +116,10 @@ async def test_sqlite_with_the_bug_is_logged_once(path, monkeypatch, caplog):
 async def test_no_warning_for_a_fixed_sqlite_or_a_read_only_store(path, monkeypatch, caplog):
     monkeypatch.setattr(sqlite, "_warned", False)
     caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
-    monkeypatch.setattr(sqlite, "BUG", False)
-    async with memstore.open(path, dimension=2):
-        pass
-    monkeypatch.setattr(sqlite, "BUG", True)
-    async with memstore.open(path, read_only=True):
-        pass
+    for bug, options in ((False, {"dimension": 2}), (True, {"read_only": True})):
+        monkeypatch.setattr(sqlite, "BUG", bug)
+        async with memstore.open(path, **options):
+            pass
     assert [record for record in caplog.records if record.name == "memstore.sqlite"] == []
 
 
@@ -136,8 +133,8 @@ def test_command_line_leaves_the_warning_to_doctor(path):
 
 def test_doctor_names_the_sqlite_and_its_path():
     facts = {fact.name: fact.value for fact in doctor._sqlite()}
-    owner = "Python itself" if sqlite.SOURCE == "sqlite3" else "pysqlite3"
-    assert facts["version"] == f"{sqlite3.sqlite_version}, of {owner}"
+    owner = "Python" if sqlite.SOURCE == "sqlite3" else "pysqlite3"
+    assert facts["version"] == f"{sqlite3.sqlite_version}, from {owner}"
     assert "sqlite3" in facts["library"] or facts["library"] == "built into Python"
     assert ("fixed" in facts["WAL-reset bug"]) is not sqlite.BUG
 

@@ -1,18 +1,18 @@
-"""What starting costs: the modules that an import and a first open load."""
+"""The modules that an import and a first open load, and the time of a first open."""
 
 import json
 import subprocess
 import sys
 
 HEAVY = ("alembic", "faiss", "sqlalchemy.orm", "sqlalchemy.ext.asyncio", "aiosqlite", "typer", "rich", "wordllama")
-MODULES = 560
-"""`import memstore` loads at most so many modules: 548, of which SQLAlchemy and NumPy with theirs are 383."""
+MODULES = 565
+"""`import memstore` loads at most this number of modules beside pysqlite3: SQLAlchemy and NumPy are 383 of them."""
 
 COMPILED = """
 from memstore.repository.statements import Prepared
 import gc
 prepared = [item for item in gc.get_objects() if isinstance(item, Prepared)]
-print(json.dumps([len(prepared), sum("_compiled" in vars(item) for item in prepared)]))
+print(json.dumps([len(prepared), sum(bool(item._sql) for item in prepared)]))
 """
 
 OPEN = """
@@ -37,7 +37,7 @@ def test_import_loads_few_modules_and_nothing_that_only_an_open_store_needs():
     modules = run("print(json.dumps(sorted(sys.modules)))")
     assert "sqlalchemy" in modules
     assert [name for name in HEAVY if name in modules] == []
-    assert len(modules) <= MODULES
+    assert len([name for name in modules if not name.startswith("pysqlite3")]) <= MODULES
 
 
 def test_import_compiles_no_statement():

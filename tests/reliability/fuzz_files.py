@@ -1,34 +1,25 @@
-"""Store files with arbitrary contents, made from a seed, opened and used by a process with limits of time and memory.
+"""Store files with arbitrary contents, made from a seed, opened and used by a process with limits of time and memory."""
 
-    python -m tests.reliability.fuzz_files --seed 7 --count 500
+# ruff: noqa: E501 - tables of values read better across
 
-makes and opens 500 files, and prints the contents of each that led to anything but results and memstore errors.
-"""
-
-# ruff: noqa: E501, T201 - tables of values read better across; it is a command too
-
-import argparse
 import asyncio
 import json
 import random
 import resource
-import select
 import shutil
 import sqlite3
-import subprocess
-import sys
-import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 import memstore
 from memstore import GraphOptions, MemstoreError, Store
+from tests.support.children import Child, Link
 
 ROOT = Path(__file__).parents[2]
 DIMENSION = 4
@@ -155,12 +146,12 @@ CHANGES: list[Change] = [cell, cell, cell, cell, row, row, no_rows, header, opti
 
 def change_file(path: Path, rng: random.Random) -> str:
     """Change the file by raw SQL, one to three times; return a description."""
-    done = []
+    changes = []
     with unguarded(path) as connection:
         for _ in range(rng.choice([1, 1, 2, 3])):
             with suppress(sqlite3.Error, OverflowError, UnicodeError):
-                done.append(rng.choice(CHANGES)(connection, rng))
-    return "; ".join(done)
+                changes.append(rng.choice(CHANGES)(connection, rng))
+    return "; ".join(changes)
 
 
 # -- the other process
@@ -219,97 +210,57 @@ def _calls(store: Store, *, writes: bool) -> Iterator[tuple[str, Callable[[], An
         yield "compact", lambda: store.compact()
 
 
-def child() -> None:
-    """Open each file named on stdin, and print the result to stdout."""
+async def open_files(link: Link) -> None:
+    """Open each file that the parent names; send the memstore errors, or a description of any other end."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("error", ResourceWarning)
-    for line in sys.stdin:
+    while True:
+        path = await link.receive()
         try:
-            answer: dict[str, Any] = {"errors": asyncio.run(used(line.strip()))}
-        except BaseException as error:
-            answer = {"failure": f"{type(error).__name__}: {error}"[:500], "trace": _where(error.__traceback__)}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
-def _where(trace: TracebackType | None) -> list[str]:
-    frames = []
-    while trace is not None:
-        frames.append(
-            f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno} {trace.tb_frame.f_code.co_name}"
-        )
-        trace = trace.tb_next
-    return frames[-6:]
+            link.send({"errors": await used(path)})
+        except BaseException:
+            link.send({"failure": traceback.format_exc(limit=-6)})
 
 
 class Opener:
     """A process that opens files; it is restarted when it dies or hangs."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._stack = ExitStack()
+        self._child: Child | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._stack.close()
 
     def open(self, path: Path) -> dict[str, Any]:
-        """What came of opening *path*: `errors`, the typed errors; or `failure`, what should not have been."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.reliability.fuzz_files", "--child"],
-                cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
-        process = self._process
-        process.stdin.write(f"{path}\n")
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], SECONDS)
-        line = process.stdout.readline() if ready else None
-        if line:
-            return dict(json.loads(line))
-        self._end()
-        return {
-            "failure": "the process hangs" if line is None else f"the process ended: {process.returncode}",
-            "trace": [],
-        }
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        """The result of opening *path*: `errors`, the memstore errors; or `failure`, any other end."""
+        if self._child is None:
+            self._child = self._stack.enter_context(Child(open_files))
+        try:
+            self._child.send(str(path))
+            return dict(self._child.receive(SECONDS))
+        except AssertionError as error:
+            self._stack.close()
+            self._child = None
+            return {"failure": str(error)}
 
 
-def run(seed: int, count: int, folder: Path, tell: Callable[[str], object] = lambda line: None) -> list[str]:
+def run(seed: int, count: int, folder: Path) -> list[str]:
     """Make and open *count* files; return a description of each failure."""
     original = folder / "whole.db"
     make_store(original)
-    wrong = []
+    failures = []
     with Opener() as opener:
         for number in range(seed, seed + count):
-            path = folder / "spoiled.db"
+            path = folder / "changed.db"
             shutil.copy(original, path)
-            done = change_file(path, random.Random(number))
+            changes = change_file(path, random.Random(number))
             answer = opener.open(path)
             if "failure" in answer:
-                wrong.append(f"seed {number}: {done}: {answer['bare']} at {' < '.join(reversed(answer['trace']))}")
-                tell(wrong[-1])
-            for name in folder.glob("spoiled.db*"):
-                name.unlink()
-    return wrong
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tests.reliability.fuzz_files")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        child()
-    else:
-        with tempfile.TemporaryDirectory() as place:
-            failures = run(arguments.seed, arguments.count, Path(place), print)
-        print(f"{arguments.count} files, {len(failures)} failures")
-        sys.exit(bool(failures))
+                failures.append(f"seed {number}: {changes}: {answer['failure']}")
+            for file in folder.glob("changed.db*"):
+                file.unlink()
+    return failures

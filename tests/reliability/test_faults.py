@@ -7,11 +7,12 @@ import random
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.reliability import cases, seeds
 from tests.reliability.faults import shim
 from tests.reliability.faults.machine import NEVER, Machine, Tally, Task
 from tests.reliability.faults.shim import CALLS, Fault
@@ -19,9 +20,9 @@ from tests.reliability.faults.workload import Breakable, Round, empty
 
 pytestmark = pytest.mark.skipif(shim.unavailable() is not None, reason=str(shim.unavailable()))
 
-SEED = 20_260
+(SEED,) = seeds(20_260)
 COUNT = 16  # operations a round
-ROUNDS = 60
+ROUNDS = cases("FAULTS", 60)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,12 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield started
 
 
-def passed(machine: Machine, task: Task) -> Tally:
+def run_all(machine: Machine, tasks: Iterable[Task]) -> Tally:
     tally = Tally()
-    tally.add(task, machine.run(task))
-    assert not tally.failures, tally.failures[0]
+    for task in tasks:
+        tally.add(task, machine.run(task))
+    print(f"seed {SEED}: {tally}")  # noqa: T201
+    assert not tally.failures, "\n\n".join(tally.failures[:3])
     return tally
 
 
@@ -44,34 +47,35 @@ def test_the_shim_sees_what_sqlite_and_python_ask_of_the_disk(machine: Machine) 
     assert all(running[call] > 0 for call in CALLS), running
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(10 * ROUNDS)
 def test_a_fault_anywhere_costs_nothing_that_was_acknowledged(machine: Machine) -> None:
-    """A sample of `python -m tests.reliability.faults`."""
-    print(f"seed {SEED}")  # noqa: T201 - shown when the test fails
-    tally = Tally()
-    for task in itertools.islice(machine.random_tasks(random.Random(SEED), 2, COUNT), ROUNDS):
-        tally.add(task, machine.run(task))
-    print(tally)  # noqa: T201
-    assert not tally.failures, "\n\n".join(tally.failures[:3])
+    drawn = machine.random_tasks(random.Random(SEED), 2 + ROUNDS // 100, COUNT)
+    tally = run_all(machine, itertools.islice(drawn, ROUNDS))
     assert tally.fired > 0.9 * ROUNDS, "faults that never happen show nothing"
     assert {"StorageError", "CommitUnknownError"} <= tally.errors.keys()
 
 
+@pytest.mark.timeout(0)
+@pytest.mark.skipif("MEMSTORE_EVERY_FAULT" not in os.environ, reason="an hour; set MEMSTORE_EVERY_FAULT=1")
+def test_a_fault_at_every_call_of_a_history_costs_nothing_that_was_acknowledged(machine: Machine) -> None:
+    run_all(machine, machine.all_tasks(SEED, COUNT))
+
+
 def test_one_sync_that_fails_is_settled_and_the_store_goes_on(machine: Machine) -> None:
-    tally = passed(machine, Task(SEED, COUNT, "running", Fault(("sync",), 0)))
+    tally = run_all(machine, [Task(SEED, COUNT, "running", Fault(("sync",), 0))])
     assert tally.errors.keys() == {"StorageError"}
     assert not tally.reopened
 
 
 def test_when_no_sync_succeeds_the_outcome_is_unknown_until_the_store_is_opened_again(machine: Machine) -> None:
-    tally = passed(machine, Task(SEED, COUNT, "running", Fault(("sync",), 0, sticky=True)))
+    tally = run_all(machine, [Task(SEED, COUNT, "running", Fault(("sync",), 0, sticky=True))])
     assert "CommitUnknownError" in tally.errors
     assert tally.reopened == 1
 
 
 def test_a_write_that_the_system_cuts_short_is_written_on(machine: Machine) -> None:
     task = Task(SEED, COUNT, "running", Fault(("write",), 30, how="short", sticky=True))
-    tally = passed(machine, task)
+    tally = run_all(machine, [task])
     assert tally.fired
     assert not tally.errors
 

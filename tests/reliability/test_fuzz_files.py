@@ -1,7 +1,7 @@
-"""Malicious files: opened and used, they lead to results or memstore errors, within limits of time and memory.
+"""Malicious files lead to results or memstore errors, within limits of time and memory.
 
 A process with these limits opens each (`tests.reliability.fuzz_files`). No code in a file can run: nothing is
-unpickled, evaluated or loaded.
+unpickled, evaluated or loaded. `MEMSTORE_FILES` sets the number of files.
 """
 
 # ruff: noqa: E501 - statements read better on one line
@@ -17,9 +17,11 @@ import pytest
 
 import memstore
 from memstore import DamagedError, ForeignFileError, Store
+from tests.reliability import cases, seeds
 from tests.reliability.fuzz_files import ROOT, Opener, make_store, run, unguarded
 
 pytestmark = pytest.mark.timeout(400)
+FILES = cases("FILES", 12)
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
@@ -147,9 +149,10 @@ async def test_what_is_no_database_is_refused_and_keeps_its_bytes(path: Path, he
     assert path.read_bytes() == head
 
 
-@pytest.mark.parametrize("seed", [1_000, 1_012, 1_024])
+@pytest.mark.timeout(30 * FILES)
+@pytest.mark.parametrize("seed", seeds(1_000, 1_012, 1_024))
 def test_files_with_anything_in_them_end_in_answers_or_typed_errors(tmp_path: Path, seed: int) -> None:
-    assert run(seed, 12, tmp_path) == []
+    assert run(seed, FILES, tmp_path) == []
 
 
 def test_nothing_in_a_file_is_ever_code() -> None:

@@ -1,22 +1,23 @@
-"""kill -9 at random times. The long form is `python -m tests.reliability.kills`."""
+"""kill -9 at random times. `MEMSTORE_KILLS` sets their number."""
 
 import signal
 from pathlib import Path
 
 import pytest
 
+from tests.reliability import cases, seeds
 from tests.reliability.kills import killed
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="nothing kills like SIGKILL on this system")
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
-KILLS = 50
+KILLS = cases("KILLS", 50)
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path, seed: int) -> None:
+@pytest.mark.timeout(18 * KILLS)
+@pytest.mark.parametrize("seed", seeds(1, 2))
+def test_kills_lose_nothing_that_was_acknowledged(tmp_path: Path, seed: int) -> None:
     tally = killed(KILLS, seed, tmp_path)
-    print(f"seed {seed}", *tally.lines(), sep="\n")  # noqa: T201 - shown when the test fails
+    print(f"seed {seed}", *tally.lines(), sep="\n")  # noqa: T201
     assert tally.kills.total() == KILLS
     caught = ("while opening", "between operations", "in a write", "in a transaction", "backup whole")
     assert all(tally.caught[what] for what in caught), tally.caught
@@ -25,12 +26,8 @@ def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path, seed: int) -> Non
 
 @pytest.mark.parametrize(
     ("broken", "message"),
-    [
-        ("following", "the index is at change"),
-        ("rollback", "too many|different"),
-        ("savepoint", "1 too many .*half"),
-    ],
+    [("following", "the index is at change"), ("rollback", "too many|different"), ("savepoint", "1 too many .*half")],
 )
-def test_what_the_library_did_without_would_be_found(tmp_path: Path, broken: str, message: str) -> None:
+def test_missing_step_of_a_write_is_found(tmp_path: Path, broken: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         killed(40, 1, tmp_path, broken=broken)

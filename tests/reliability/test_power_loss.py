@@ -1,7 +1,7 @@
 """Power cuts: with `durability="full"` nothing acknowledged is lost, with `"relaxed"` only the last of it.
 
-A history is run once on a disk that writes everything down; the states in which power cuts may have left that disk are
-made from the record (`faults/replay.py`), opened and judged.
+A history runs once on a disk with a journal. The states that power cuts may leave are made from the journal
+(`faults/replay.py`), opened and judged. `MEMSTORE_CUTS` sets the number of power cuts.
 """
 
 import random
@@ -14,11 +14,13 @@ import pytest
 import memstore
 from memstore.database.inspect import HEAD, inspect
 from tests.database.test_migrations import everything, frozen
+from tests.reliability import cases, seeds
 from tests.reliability.faults import shim
 from tests.reliability.faults.journal import Record, Recording, recorded, watched
 from tests.reliability.faults.replay import Cut, Judge, Replay, cuts
 
-SEED, COUNT = 11, 30
+(SEED,), COUNT = seeds(11), 30
+CUTS = cases("CUTS", 80)
 
 needs_shim = pytest.mark.skipif(shim.unavailable() is not None, reason=str(shim.unavailable()))
 
@@ -59,21 +61,21 @@ async def is_broken(judge: Judge, cut: Cut, folder: Path) -> bool:
 
 
 @needs_shim
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(8 * CUTS)
 async def test_full_durability_loses_nothing_that_was_acknowledged(full: Recording, tmp_path: Path) -> None:
     judge = Judge(full, "full")
-    for i, cut in enumerate(cuts(full, 80, random.Random(SEED))):
+    for i, cut in enumerate(cuts(full, CUTS, random.Random(SEED))):
         await judge_cut(judge, cut, tmp_path / str(i))
     assert set(judge.lost) == {0}
 
 
 @needs_shim
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(8 * CUTS)
 async def test_relaxed_durability_loses_the_end_of_the_history_and_nothing_else(
     relaxed: Recording, tmp_path: Path
 ) -> None:
     judge = Judge(relaxed, "relaxed")
-    for i, cut in enumerate(cuts(relaxed, 80, random.Random(SEED))):
+    for i, cut in enumerate(cuts(relaxed, CUTS, random.Random(SEED))):
         await judge_cut(judge, cut, tmp_path / str(i))
     assert max(judge.lost) > 0, "cuts that cost nothing show nothing"
 

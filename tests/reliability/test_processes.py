@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
@@ -20,9 +19,10 @@ from memstore import BusyError, Hit, Store
 from memstore.database.inspect import HEAD
 from memstore.repository.sqlite_only import change_log
 from tests.database.test_migrations import frozen
+from tests.reliability import cases
 from tests.support.children import Child, Link, children, context
 
-ROUNDS = int(os.environ.get("MEMSTORE_ROUNDS", "0"))
+ROUNDS = cases("ROUNDS", 0)
 DIMENSION = 8
 
 Vector = npt.NDArray[np.float32]

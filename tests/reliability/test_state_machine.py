@@ -8,7 +8,6 @@ stored, damaged and read again even of the few vectors there are here. The defau
 
 import asyncio
 import logging
-import os
 import random
 import sqlite3
 import tempfile
@@ -40,6 +39,7 @@ from memstore.repository.sqlite_only import change_log
 from memstore.schema.namespace_path import namespace_path
 from memstore.sync import maintainer, snapshot
 from memstore.vectors.space import ANGULAR_METRICS
+from tests.reliability import cases
 from tests.support.clusters import small_graphs
 from tests.support.index_options import with_index
 from tests.support.model import (
@@ -860,9 +860,7 @@ def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     FAILURES.clear()
 
 
-EXAMPLES = int(os.environ.get("MEMSTORE_EXAMPLES", "0"))
-
-
+EXAMPLES = cases("EXAMPLES", 0)
 PARTS = 4  # so that all workers share the examples
 
 

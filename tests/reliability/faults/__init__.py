@@ -4,5 +4,4 @@
 * `workload`: the process that runs a history on the failing disk, and judges itself.
 * `journal`: what the shim wrote down: every write, truncation, sync, creation and deletion, and every acknowledgement.
 * `replay`: the states in which a power cut may have left the disk.
-* `python -m tests.reliability.faults`: all of it at length.
 """
