@@ -237,25 +237,7 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         min_score: float | None = None,
         recursive: bool = False,
     ) -> Hits[HitT]:
-        """Find the records nearest to *query*.
-
-        Args:
-            query: numbers, shape (dimension,), rounded to float32; need not be normalised. With an embedder also text.
-            limit: at most so many hits, 1 to 10,000.
-            tags: only records that have all of these.
-            where: only records that match this filter.
-            min_score: only records with this score or more.
-            recursive: also records of all namespaces below this one.
-
-        Returns:
-            At most *limit* hits, best first, ties in order of creation. The metric sets the range of the scores (see
-            `memstore.vectors.metrics`); higher is closer. Fewer than *limit* only if fewer records match.
-
-        Raises:
-            DimensionError, EmbeddingError: *query* is not a vector of this store.
-            EmbedderError: *query* is text, and the store has no embedder.
-            FilterError: *where* is not a valid filter.
-        """
+        """Find the records nearest to *query*; arguments, hits and errors as of `Memories.search` without `boost`."""
         options: dict[str, Any] = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
         return (await self.search_many([query], limit, **options))[0]
 

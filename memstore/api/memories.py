@@ -343,16 +343,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
 
         Repeats the search, so every value is the one that ranked. Writes nothing, even with `boost.record`.
 
-        Args:
-            query: as of `search`, like the arguments that are not listed here.
-            id: id of the memory.
-            limit: as of `search`.
-            tags: as of `search`.
-            where: as of `search`.
-            min_score: as of `search`.
-            recursive: as of `search`.
-            boost: as of `search`.
-            namespace: namespace of the memory; None for this one.
+        *namespace* is that of the memory; None for this one. The other arguments are as of `search`.
 
         Raises:
             NotFoundError: there is no such memory.

@@ -36,11 +36,7 @@ async def backup(
 ) -> None:
     """Copy the file at *path*, of any schema revision, into a new file *target*; see `Store.backup`.
 
-    Args:
-        path: the file to copy.
-        target: a file that does not exist.
-        on_progress: called with the pages copied and the total.
-        opened: the file as an open store knows it, so that a replaced file is not copied.
+    *opened* is the file as an open store knows it, so that a file that replaced it is not copied.
     """
     file = path_text(target)
     report = no_progress if on_progress is None else on_current_loop(on_progress)

@@ -35,8 +35,6 @@ from memstore.vectors.metrics import valid_rows
 TOLERANCE = 1e-6
 """Allowed distance of a vector from the expected one, relative to its length: a few roundings of float32."""
 
-_INVALID = "zero under a metric of directions, or outside the ball of a hyperbolic space"
-
 RecordNames = Mapping[int, tuple[str, Namespace]]
 
 
@@ -96,14 +94,13 @@ def _vectors(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
         if type(blob) is not bytes:
             wrong[key] = ("wrong_dimension", f"its stored vector is not bytes but {type(blob).__name__}")
         elif len(blob) != space.dimension * 4:
-            wrong[key] = (
-                "wrong_dimension",
-                f"its stored vector has {len(blob)} bytes; expected {space.dimension * 4}",
-            )
+            detail = f"its stored vector has {len(blob)} bytes; expected {space.dimension * 4}"
+            wrong[key] = ("wrong_dimension", detail)
         elif stored_checksum is not None and checksum(blob) != stored_checksum:
             wrong[key] = ("checksum", "its stored vector does not match its checksum")
         elif not valid_rows(space.measure, decode_rows([blob], space.dimension))[0]:
-            wrong[key] = ("unusable", f"its stored vector is not finite, or {_INVALID}; no search finds it")
+            detail = "is not finite, or zero under a metric of directions, or outside the ball of a hyperbolic space"
+            wrong[key] = ("unusable", f"its stored vector {detail}; no search finds it")
     names = integrity.names(connection, space.kind, wrong)
     for key, (kind, detail) in wrong.items():
         yield _finding(kind, space, key, names, detail)

@@ -57,19 +57,7 @@ def _verify(path: str, stop: StopSignal) -> VerifyReport:
                 return examine(connection, path, revision)
     except DamagedError as error:
         finding = Finding(kind="integrity", record_kind="file", id="", detail=str(error))
-        return VerifyReport(
-            path=path,
-            file_bytes=Path(path).stat().st_size,
-            revision=None,
-            dimension=None,
-            metric=None,
-            curvature=None,
-            embedder=None,
-            memories=0,
-            assemblies=0,
-            changed_at=None,
-            findings=[finding],
-        )
+        return VerifyReport(path=path, file_bytes=Path(path).stat().st_size, findings=[finding])
 
 
 def stored_revision(path: str) -> str:
@@ -81,12 +69,7 @@ def stored_revision(path: str) -> str:
 
 
 def examine(connection: Connection, path: str, revision: str) -> VerifyReport:
-    """The contents and the defects of a file.
-
-    Args:
-        connection: to the file. If *revision* is not the newest, it is to a private copy, which is migrated.
-        path: of the file.
-        revision: its schema revision.
+    """The contents and the defects of the file at *path*; of an older *revision*, *connection* is to a private copy.
 
     Raises:
         MissingFileError: it contains no store yet.

@@ -28,8 +28,6 @@ class ForgetCandidate:
     """A record that a plan selects.
 
     Attributes:
-        id: its id.
-        namespace: its namespace.
         reasons: the criteria it meets, by the names of the policy's arguments.
         bytes: size of its id, texts and metadata in UTF-8, and of its vector: about what a purge frees in the file.
         key: its key in the file.

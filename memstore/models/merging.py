@@ -56,7 +56,6 @@ class LineageEntry:
     """An ancestor or descendant of an assembly through merges.
 
     Attributes:
-        id: its id.
         depth: number of merges between the two, 1 or more; the lowest if there are several paths.
         exists: whether the assembly still exists; otherwise it was merged or deleted.
         merge: the merge next to it on that path.
@@ -74,7 +73,6 @@ class Lineage:
 
     Attributes:
         id: id of the assembly.
-        namespace: its namespace.
         exists: whether it still exists.
         ancestors: the assemblies merged into it, directly or indirectly, nearest first; each once.
         descendants: the assemblies it was merged into, directly or indirectly, nearest first; each once.

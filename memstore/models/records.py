@@ -50,7 +50,6 @@ class Memory(_Record):
         namespace: its namespace; `()` is the root.
         content: its text.
         embedding: float32, shape (dimension,), read-only, as the caller gave it; None if no search finds the memory.
-        tags: its tags.
         metadata: a JSON object.
         importance: 0 to 1.
         created_at: time of creation, UTC.
@@ -85,7 +84,6 @@ class Assembly(_Record):
         namespace: namespace of the assembly and of its members; `()` is the root.
         name: a title.
         description: a text.
-        tags: its tags.
         topics: words in the caller's order.
         metadata: a JSON object.
         member_count: number of members.

@@ -79,15 +79,10 @@ class VerifyReport:
     """The result of `verify`. Counts are of the whole file, without expired memories.
 
     Attributes:
-        path: the file.
         file_bytes: its size in bytes.
         revision: its schema revision. Opening a file of an older revision migrates it.
-        dimension: numbers per embedding.
-        metric: the metric of the embeddings.
         curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None under other metrics.
         embedder: name of the embedder of the file; None if none is stored.
-        memories: number of memories.
-        assemblies: number of assemblies.
         changed_at: time of the last change of a memory or an assembly, UTC; None if the file contains none.
         findings: the defects; empty for a sound file. If the damage prevents further reading, there is one finding of
             kind `integrity`, and the fields above it are None or 0.
@@ -95,14 +90,14 @@ class VerifyReport:
 
     path: str
     file_bytes: int
-    revision: str | None
-    dimension: int | None
-    metric: str | None
-    curvature: float | None
-    embedder: str | None
-    memories: int
-    assemblies: int
-    changed_at: datetime | None
+    revision: str | None = None
+    dimension: int | None = None
+    metric: str | None = None
+    curvature: float | None = None
+    embedder: str | None = None
+    memories: int = 0
+    assemblies: int = 0
+    changed_at: datetime | None = None
     findings: list[Finding]
 
 
@@ -111,18 +106,12 @@ class Stats:
     """The contents and the state of a store. Counts are of the whole file, without expired memories.
 
     Attributes:
-        path: the file.
-        dimension: numbers per embedding.
-        metric: the metric of the embeddings.
         curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None under other metrics.
         embedder: name of the embedder of the file; None if none is stored.
         durability: `"full"` or `"relaxed"`.
-        revision: the schema revision.
         sqlite: version of the SQLite library in use.
         sqlite_source: `"sqlite3"` for Python's own SQLite, `"pysqlite3"` for that of the extra `sqlite`.
         wal_reset_bug: whether that version can lose commits to the checkpoints of other programs.
-        memories: number of memories.
-        assemblies: number of assemblies.
         tags: number of tags in use.
         namespaces: number of namespaces in use.
         vectors: number of memories with an embedding.

@@ -34,8 +34,6 @@ class ActivatedAssembly:
     """An assembly that a query activated.
 
     Attributes:
-        id: its id.
-        namespace: its namespace.
         score: the score of its composite against the query, by the store's metric; higher is closer.
         strength: its activation strength, 0.5 to 1; see `memstore.search.activation`.
         boost: what each of its members gains.

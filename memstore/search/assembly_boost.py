@@ -187,14 +187,7 @@ class AssemblyBooster:
     def score_boosts(
         self, keys: Keys, base_scores: Doubles, group_boosts: tuple[Keys, Doubles], activation: QueryActivation
     ) -> list[ScoreBoost]:
-        """The boost of each memory of *keys*, with its reason.
-
-        Args:
-            keys: of memories.
-            base_scores: their scores without a boost.
-            group_boosts: what `activation.boosts` returns for them.
-            activation: what the query activates.
-        """
+        """The boost of each memory of *keys*, with its reason; *group_boosts* is `activation.boosts(keys)`."""
         group_of, boosts = group_boosts
         owners = memberships.assemblies_of(self._search.connection, keys[group_of < 0].tolist())
         self.states({owner for keys_of_one in owners.values() for owner in keys_of_one})

@@ -42,21 +42,7 @@ def explain(
     where: Where | None,
     memory: tuple[Namespace, str],
 ) -> Explanation:
-    """Why a memory has its rank: see `Memories.explain`.
-
-    Args:
-        connection: the read transaction.
-        view: the indexes in the state of that transaction.
-        spaces: the vector space of each kind of record.
-        request: the checked arguments of the search.
-        query: a vector that is not checked yet.
-        boost: how the search uses assemblies; None for not at all.
-        where: the filter of *request* as the caller gave it, for the names of its clauses.
-        memory: namespace and id of the memory.
-
-    Raises:
-        NotFoundError: there is no such memory.
-    """
+    """See `Memories.explain`. *where* is the filter of *request* as the caller gave it, to quote its clauses."""
     search = Search(connection, view, spaces, request, [query])
     namespace, id = memory
     key = records.key_of(connection, MEMORY, namespace, id, _BEFORE_ALL)  # also one that has expired

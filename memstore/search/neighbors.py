@@ -48,16 +48,9 @@ async def find_neighbors(
     min_score: float,
     allowed: Keys | None = None,
 ) -> AsyncIterator[list[Neighbors]]:
-    """The neighbours of the records *keys*, batch by batch. Records without a usable vector are left out.
+    """The neighbours of the records *keys* among *allowed* (None: all of the namespace), batch by batch.
 
-    Args:
-        session: where to search.
-        kind: of the records.
-        namespace: of the records.
-        keys: of the records.
-        limit: at most so many neighbours of each.
-        min_score: the lowest score of a neighbour.
-        allowed: keys of the records that may be neighbours; None for all of the namespace.
+    Records without a usable vector are left out.
     """
     for start in range(0, len(keys), BATCH):
         batch = keys[start : start + BATCH].tolist()

@@ -31,18 +31,7 @@ Results = list[tuple[SearchResult, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """The checked arguments of a search, without its queries.
-
-    Attributes:
-        record_type: of the records that it finds.
-        namespace: where it searches.
-        recursive: whether it also searches all namespaces below that one.
-        tags: only records that have all of these.
-        where: only records that match this filter; None for all.
-        limit: at most so many hits for each query.
-        min_score: only records with this base score or more; None for all.
-        half_life: half-life of activation in seconds.
-    """
+    """The checked arguments of `Memories.search` without its query; the half-life of activation is in seconds."""
 
     record_type: RecordType
     namespace: Namespace
@@ -55,13 +44,9 @@ class SearchRequest:
 
 
 class Search:
-    """A search in its read transaction.
+    """A search in its read transaction, with the indexes in the state of that transaction.
 
     Attributes:
-        connection: the read transaction.
-        view: the indexes in the state of that transaction.
-        spaces: the vector space of each kind of record.
-        request: the arguments.
         now: the time of the search, UTC.
         queries: float32, shape (q, dimension).
         scope: which vectors the index may return.
@@ -148,14 +133,7 @@ def search(
     request: SearchRequest,
     queries: Sequence[object],
 ) -> list[Hits[Any]]:
-    """One `Hits` for each query, in order: see `Collection.search_many`.
-
-    Args:
-        connection: the read transaction.
-        view: the indexes in the state of that transaction.
-        spaces: the vector space of each kind of record.
-        request: the checked arguments.
-        queries: vectors that are not checked yet, at least one.
+    """One `Hits` for each of *queries*, which are not checked yet, in order.
 
     Raises:
         DimensionError, EmbeddingError: a query is not a vector of the space.

@@ -23,8 +23,6 @@ from memstore.database.sqlite import sqlite3
 from memstore.validation import records as records_module
 from tests.conftest import DIMENSION, vectors
 
-HARD_IDS = ["asm:test-1", "../../x", "CON", "a@b.example", "🧠", "a\\b", "x" * 65_536, "nul\0inside", " ", "%_'\";--"]
-
 
 def everything(rng: np.random.Generator) -> dict[str, object]:
     return {
@@ -60,16 +58,6 @@ async def test_every_field_comes_back_exactly_after_close_and_reopen(path: Path,
     assert read.created_at == fields["created_at"]
     assert read.accessed_at.utcoffset() == timedelta(0)
     assert (read.importance, read.access_count, read.pinned) == (0.75, 7, True)
-
-
-@pytest.mark.parametrize("id", HARD_IDS)
-async def test_any_id_is_data_and_never_a_path(store: Store, rng: np.random.Generator, id: str, tmp_path: Path) -> None:
-    memory = await store.memories.add("text", id=id, embedding=vectors(rng, 1)[0])
-    assert (await store.memories.get(id)) == memory
-    assert await store.memories.get_many([id, "other"]) == {id: memory}
-    assert (await store.memories.search(memory.embedding))[0].memory.id == id
-    assert {file.name for file in tmp_path.iterdir()} <= {"store.db", "store.db-wal", "store.db-shm"}
-    assert await store.memories.delete(id) == 1
 
 
 @pytest.mark.parametrize("id", ["", "x" * 65_537, "half \ud800", 5, None.__class__])

@@ -17,9 +17,7 @@ from sqlalchemy import Connection
 import memstore
 from memstore import (
     DamagedError,
-    EventLoopError,
     ForeignFileError,
-    ForkedStoreError,
     InvalidError,
     MissingFileError,
     SettingsMismatchError,
@@ -30,7 +28,7 @@ from memstore.database import backup_copy, database
 from memstore.database.engine import configure, switch_to_wal, sync_engine, uri
 from memstore.database.file_identity import OpenedFile
 from memstore.schema.tables import APPLICATION_ID
-from memstore.testing import HashEmbedder, temporary_store
+from memstore.testing import HashEmbedder
 from tests.support.index_options import with_index
 
 
@@ -126,28 +124,6 @@ async def test_the_file_is_found_again_after_a_change_of_folder(
     assert os.listdir(tmp_path / "other") == []
 
 
-@pytest.mark.parametrize(
-    ("setting", "arguments"),
-    [("dimension", 3), ("metric", "l2"), ("embedder", HashEmbedder(2, seed=1)), ("dimension", HashEmbedder(3))],
-)
-async def test_another_dimension_metric_or_embedder_is_refused_naming_both(
-    path: Path, setting: str, arguments: object
-) -> None:
-    mine = HashEmbedder(2)
-    async with memstore.open(path, embedder=mine) as store:
-        await store.memories.add("kept")
-    option = "embedder" if isinstance(arguments, HashEmbedder) else setting
-    with pytest.raises(SettingsMismatchError) as caught:
-        await memstore.open(path, **{option: arguments})
-    assert caught.value.setting == setting
-    expected = {"dimension": 2, "metric": "cosine", "embedder": mine.name}[setting]
-    assert caught.value.expected == expected
-    assert repr(expected) in str(caught.value)
-    assert repr(caught.value.got) in str(caught.value)
-    async with memstore.open(path, dimension=2, metric="cosine", embedder=mine) as store:
-        assert await store.memories.count() == 1
-
-
 async def test_an_embedder_is_named_once_and_then_insisted_on(path: Path) -> None:
     async with memstore.open(path, dimension=64):
         pass
@@ -159,60 +135,27 @@ async def test_an_embedder_is_named_once_and_then_insisted_on(path: Path) -> Non
         assert (await store.stats()).embedder == HashEmbedder().name
 
 
-async def test_use_from_another_loop_raises_instead_of_hanging() -> None:
-    async with temporary_store() as store:
-        caught: list[BaseException] = []
-
-        def elsewhere() -> None:
-            try:
-                asyncio.run(store.memories.count())
-            except BaseException as error:
-                caught.append(error)
-
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        await asyncio.to_thread(thread.join, 10)
-        assert isinstance(caught[0], EventLoopError)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-async def test_a_forked_child_is_told_so_at_once() -> None:
-    async with temporary_store() as store:
-        await store.memories.add("x")
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                store._database.check_usable()
-            except ForkedStoreError:
-                code = 0
-            os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+def run_without_close(path: Path, ending: str) -> str:
+    """Run a program that opens a store at *path* as `store` and does not close it; its stderr."""
+    program = f"""
+import asyncio, gc, memstore
+async def main():
+    global store
+    store = await memstore.open({str(path)!r}, dimension=2)
+    await store.memories.add('x')
+    {ending}
+asyncio.run(main())
+"""
+    command = [sys.executable, "-W", "default", "-c", program]
+    return subprocess.run(command, timeout=240, capture_output=True, text=True, check=True).stderr
 
 
 def test_a_store_left_open_warns(path: Path) -> None:
-    code = (
-        "import asyncio, gc, memstore\n"
-        f"async def main():\n    s = await memstore.open({str(path)!r}, dimension=2)\n"
-        "    await s.memories.add('kept')\n    del s\n    gc.collect()\n"
-        "asyncio.run(main())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", code], timeout=240, capture_output=True, text=True, check=True
-    )
-    assert "was not closed: use `async with`" in done.stderr
+    assert "was not closed: use `async with`" in run_without_close(path, "del store; gc.collect()")
 
 
 def test_a_program_that_forgets_to_close_still_ends(path: Path) -> None:
-    code = (
-        "import asyncio, memstore\n"
-        f"async def main():\n    global s\n    s = await memstore.open({str(path)!r}, dimension=2)\n"
-        "    await s.memories.add('kept')\n"
-        "asyncio.run(main())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], timeout=240, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_without_close(path, "")
     assert asyncio.run(_count(path)) == 1
 
 
@@ -441,7 +384,7 @@ def test_a_copy_that_can_neither_be_made_nor_deleted_says_both(path: Path, monke
 
     monkeypatch.setattr(Path, "unlink", refused)
     with pytest.raises(RuntimeError, match="it stops here") as caught:
-        backup_copy.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
+        backup_copy.copy_file(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
     assert "could not be deleted: the disk is broken" in caught.value.__notes__[0]
 
 
@@ -453,5 +396,5 @@ def test_nothing_is_left_of_a_copy_that_fails(path: Path) -> None:
         raise RuntimeError("it stops here")
 
     with pytest.raises(RuntimeError, match="it stops here"):
-        backup_copy.copy(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
+        backup_copy.copy_file(str(path), OpenedFile(str(path)), str(path.with_name("copy.db")), stop)
     assert not list(path.parent.glob("copy.db*"))

@@ -210,7 +210,7 @@ async def test_the_curvature_is_stored_and_another_is_refused(path: Path) -> Non
     assert (await memstore.verify(path)).curvature == 0.25
 
 
-async def test_a_hyperbolic_store_is_of_curvature_1_unless_it_is_said(path: Path) -> None:
+async def test_the_default_curvature_is_1(path: Path) -> None:
     async with memstore.open(path, dimension=2, metric="hyperbolic") as store:
         assert store.curvature == 1.0
     async with memstore.open(path, curvature=1) as store:
@@ -235,22 +235,15 @@ async def test_what_is_no_curvature_is_refused(path: Path, curvature: Any) -> No
     assert not path.exists()
 
 
-@pytest.mark.parametrize("stored", ["NULL", "0.0", "-1.0", "'x'", "x'00'", "9e999"])
-async def test_a_file_whose_curvature_cannot_be_is_damaged(path: Path, stored: str) -> None:
-    async with memstore.open(path, dimension=2, metric="hyperbolic"):
+@pytest.mark.parametrize(
+    ("metric", "stored"),
+    [("cosine", "1.0"), *(("hyperbolic", stored) for stored in ("NULL", "0.0", "-1.0", "'x'", "x'00'", "9e999"))],
+)
+async def test_an_invalid_stored_curvature_is_damage(path: Path, metric: Metric, stored: str) -> None:
+    async with memstore.open(path, dimension=2, metric=metric):
         pass
     with closing(sqlite3.connect(path)) as other:
         other.execute(f"UPDATE vector_space SET curvature = {stored}")
-        other.commit()
-    with pytest.raises(DamagedError):
-        await memstore.open(path)
-
-
-async def test_a_curvature_where_there_is_none_is_damage(path: Path) -> None:
-    async with memstore.open(path, dimension=2):
-        pass
-    with closing(sqlite3.connect(path)) as other:
-        other.execute("UPDATE vector_space SET curvature = 1.0")
         other.commit()
     with pytest.raises(DamagedError):
         await memstore.open(path)

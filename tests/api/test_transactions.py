@@ -11,7 +11,6 @@ import memstore
 from memstore import BusyError, ClosedError, DuplicateError, NotFoundError, ReadOnlyError, Store, TransactionError
 from memstore.database.transactions import raw
 from tests.conftest import DIMENSION, vectors
-from tests.support.waiting import eventually
 
 
 async def test_a_transaction_is_stored_whole_and_found_after(store: Store, rng: np.random.Generator) -> None:
@@ -245,20 +244,6 @@ async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) 
         assert raw_state is False
 
 
-async def test_concurrent_read_modify_writes_lose_nothing(store: Store, path: Path) -> None:
-    await store.memories.add("counter", id="c", metadata={"n": 0})
-
-    async def bump(one: Store) -> None:
-        async with one.transaction() as tx:
-            now = (await tx.memories.get("c")).metadata["n"]
-            await asyncio.sleep(0)
-            await tx.memories.update("c", metadata={"n": now + 1})
-
-    async with memstore.open(path, timeout=30) as second:
-        await asyncio.gather(*(bump(one) for one in (store, second) for _ in range(20)))
-    assert (await store.memories.get("c")).metadata == {"n": 40}
-
-
 async def test_a_writer_waits_for_another_and_gives_up_in_time(path: Path) -> None:
     async with memstore.open(path, dimension=2, timeout=0.3) as one, memstore.open(path, timeout=0.3) as two:
         async with one.transaction() as tx:
@@ -321,32 +306,6 @@ async def test_closing_twice_at_once_is_one_close(path: Path) -> None:
         await asyncio.gather(asyncio.create_task(store.close()), asyncio.create_task(store.close()))
     await holding
     assert not (path.parent / "store.db-wal").exists()
-
-
-async def test_cancelled_openings_and_closings_leave_no_thread(path: Path) -> None:
-    import threading
-
-    async with memstore.open(path, dimension=2):
-        pass
-    rng = np.random.default_rng(1)
-    before = threading.active_count()
-    for _ in range(30):
-        opening = asyncio.ensure_future(_opened(path))
-        for _ in range(2):
-            await asyncio.sleep(float(rng.random()) * 0.02)
-            opening.cancel()
-        (outcome,) = await asyncio.gather(opening, return_exceptions=True)
-        if isinstance(outcome, Store):
-            closing = asyncio.create_task(outcome.close())
-            await asyncio.sleep(0)
-            closing.cancel()
-            await asyncio.gather(closing, return_exceptions=True)
-            await outcome.close()
-    await eventually(lambda: threading.active_count() <= before)
-
-
-async def _opened(path: Path) -> Store:
-    return await memstore.open(path)
 
 
 async def test_a_cancellation_ends_a_wait_for_another_connection_s_lock(path: Path) -> None:
