@@ -396,7 +396,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             DuplicateError: another assembly has the id of a source.
         """
         which = merge.id if isinstance(merge, Merge) else merge
-        which = check_id(which) if isinstance(which, str) else check_count("the number of a merge", which, 1, 2**62)
+        which = check_id(which) if isinstance(which, str) else check_count("merge number", which, 1, 2**62)
         with as_actor(actor, reason=reason):
             return await self._session.write(
                 lambda context: merging.unmerge(context, self._namespace, which), batch=True
@@ -528,11 +528,11 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         )
         if len(groups) > cluster.MAX_SUGGESTIONS:
             raise InvalidError(
-                f"create_from takes at most {cluster.MAX_SUGGESTIONS:,} suggestions at once; got {len(groups):,}"
+                f"Too many suggestions: expected at most {cluster.MAX_SUGGESTIONS:,}, found {len(groups):,}"
             )
         for group in groups:
             if not isinstance(group, AssemblySuggestion):
-                raise InvalidError(f"create_from takes suggestions, as suggest returns them; got {short_repr(group)}")
+                raise InvalidError(f"Invalid suggestion: expected one that suggest returned, found {short_repr(group)}")
         with as_actor(actor, reason=reason):
             return await self._session.write(
                 lambda context: cluster.create_from(context, self._namespace, groups), batch=True

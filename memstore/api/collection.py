@@ -131,11 +131,11 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             FilterError: *where* is not a valid filter, or it is empty and would match everything.
         """
         if (ids is None) == (where is None):
-            raise InvalidError("delete_many takes exactly one of ids= and where=")
+            raise InvalidError("Invalid call: delete_many takes exactly one of ids= and where=")
         unchecked = None if ids is None else id_list(ids)
         node = None if where is None else filters.parse(where, self._record_type.kind)
         if node == filters.EVERYTHING:
-            raise FilterError("an empty filter would delete every record of the namespace: use clear() for that")
+            raise FilterError("An empty filter would delete every record of the namespace: use clear() for that")
 
         def step(context: WriteContext) -> int:
             connection = context.connection
@@ -275,8 +275,8 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         """
         if not isinstance(policy, self._policy_type):
             raise InvalidError(
-                f"plan_forget of {self._record_type.kind} records takes a memstore.{self._policy_type.__name__}; "
-                f"got {type(policy).__name__}"
+                f"Invalid policy for {self._record_type.kind} records: expected {self._policy_type.__name__}, "
+                f"found {type(policy).__name__}"
             )
         return await self._session.read(
             lambda connection: planner.plan(
@@ -305,10 +305,12 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
             InvalidError: *plan* is for another namespace or for the other type of records.
         """
         if not isinstance(plan, ForgetPlan) or plan.record_kind != self._record_type.kind:
-            raise InvalidError(f"forget of {self._record_type.kind} records takes a plan that their plan_forget made")
+            raise InvalidError(
+                f"Invalid plan: expected one that plan_forget of {self._record_type.kind} records returned"
+            )
         if plan.namespace != self._namespace:
             raise InvalidError(
-                f"the plan is for namespace {plan.namespace!r}, and this is {self._namespace!r}: apply it there"
+                f"The plan is for namespace {plan.namespace!r}, and this is {self._namespace!r}: apply it there"
             )
         with as_actor(actor, reason=reason):
             return await self._session.write(partial(apply.forget, plan=plan), batch=True)
@@ -431,7 +433,9 @@ class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
         column = order.removeprefix("-") if isinstance(order, str) else None
         if column not in self._sort_fields:
             names = ", ".join(sorted(self._sort_fields))
-            raise InvalidError(f"order is one of {names}, with or without a - in front; got {short_repr(order)}")
+            raise InvalidError(
+                f"Invalid order: expected one of {names}, with or without a leading -, found {short_repr(order)}"
+            )
         return SortOrder(column, descending=column != order)
 
     def _key(self, connection: Connection, id: str, at: datetime) -> int:
@@ -447,6 +451,6 @@ async def embed(session: Session, texts: builtins.list[str]) -> Sequence[object]
     session.check_usable()  # before the thread of the embedder is used, which a forked child does not have
     if session.embedder is None:
         raise EmbedderError(
-            "this store has no embedder to turn text into a vector: open it with embedder=, or pass a vector"
+            "This store has no embedder to turn text into a vector: open it with embedder=, or pass a vector"
         )
     return await session.embedder.embed(texts, session.spaces["memory"])

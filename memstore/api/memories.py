@@ -220,7 +220,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             check_text("content", changes["content"])
             if self._session.embedder is None:
                 raise InvalidError(
-                    "new content needs a new embedding, because the old one belongs to the old content: pass "
+                    "New content needs a new embedding, because the old one belongs to the old content: pass "
                     "embedding=, or embedding=None to remove the old one"
                 )
             changes["embedding"] = (await embed(self._session, [cast("str", changes["content"])]))[0]

@@ -162,7 +162,7 @@ class StoreNamespace(SessionNamespace):
                         on_progress(stored)
         except Exception as error:
             raise LoadError(
-                f"the load stopped after {stored:,} memories were stored: {error}", stored=stored
+                f"The load stopped after {stored:,} memories were stored: {error}", stored=stored
             ) from error
         return stored
 

@@ -81,7 +81,7 @@ class Tags:
 
 
 def _check_tag(value: object) -> str:
-    return check_text("a tag", value, least=1, most=MAX_TAG_BYTES)
+    return check_text("tag", value, least=1, most=MAX_TAG_BYTES)
 
 
 def _count(connection: Connection, key: int) -> int:

@@ -58,7 +58,7 @@ def check_sources(ids: object) -> list[str]:
     if len(unique) < len(id_list):  # type: ignore[arg-type]
         raise InvalidError("An id is given twice. Give each assembly to merge once.")
     if len(unique) > MAX_MERGED:
-        raise InvalidError(f"A merge takes at most {MAX_MERGED:,} assemblies; got {len(unique):,}.")
+        raise InvalidError(f"Too many assemblies in one merge: expected at most {MAX_MERGED:,}, found {len(unique):,}.")
     return unique
 
 

@@ -130,7 +130,7 @@ def check_duration(name: str, value: object) -> timedelta:
     except (OverflowError, ValueError):
         pass
     raise InvalidError(
-        f"{name} must be a duration of 0 or longer, in seconds or as a timedelta; got {short_repr(value)}"
+        f"Invalid {name}: expected a duration of 0 or longer, in seconds or as a timedelta, found {short_repr(value)}"
     )
 
 
@@ -149,7 +149,7 @@ def _check_counts(policy: ForgetPolicy | AssemblyForgetPolicy, least: int, *name
 def _check_selective(policy: ForgetPolicy | AssemblyForgetPolicy, kind: RecordKind) -> None:
     """Raise `InvalidError` where the policy would select every record, or its `match` or `where` is not valid."""
     if policy.match not in get_args(Match):
-        raise InvalidError(f"match must be 'all' or 'any'; got {short_repr(policy.match)}")
+        raise InvalidError(f"match must be 'all' or 'any', found {short_repr(policy.match)}")
     where = None if policy.where is None else filters.parse(policy.where, kind)
     names = [f.name for f in fields(policy) if f.name not in ("where", "match")]
     criteria = [name for name in names if getattr(policy, name) is not None]

@@ -38,7 +38,7 @@ def undo(context: WriteContext, namespace: Namespace, change: object) -> Change:
         HistoryError: the history does not have the change.
     """
     if not isinstance(change, Change):
-        raise InvalidError(f"undo takes a memstore.Change, as history() returns them; got {short_repr(change)}")
+        raise InvalidError(f"Invalid change: expected a Change that history() returned, found {short_repr(change)}")
     if change.namespace[: len(namespace)] != namespace:
         raise NotFoundError(change.record_kind, change.id, namespace)
     connection, record_type = context.connection, BY_KIND[change.record_kind]

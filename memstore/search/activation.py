@@ -57,7 +57,9 @@ class AssemblyBoost:
             "priming": _finite("priming", self.priming, 0),
         }
         if checked["weight"] == 0:
-            raise InvalidError("weight is above 0; got 0. For a search without boosts, leave out boost=")
+            raise InvalidError(
+                "Invalid weight: expected a number above 0, found 0. For a search without boosts, leave out boost="
+            )
         if self.max_age is not None and not isinstance(self.max_age, timedelta):
             checked["max_age"] = _finite("max_age", self.max_age, 0)
         check_flag("record", self.record)
@@ -85,7 +87,7 @@ def check_boost(value: object) -> AssemblyBoost | None:
     if value is None or isinstance(value, AssemblyBoost):
         return value
     raise InvalidError(
-        f"boost is a memstore.AssemblyBoost, such as AssemblyBoost(threshold=0.6); got {short_repr(value)}"
+        f"Invalid boost: expected an AssemblyBoost, such as AssemblyBoost(threshold=0.6), found {short_repr(value)}"
     )
 
 
@@ -93,7 +95,7 @@ def check_half_life(value: object) -> float:
     """*value* as a half-life in seconds, else `InvalidError`."""
     number = check_number("activation_half_life", value)
     if not 0 < number < math.inf:
-        raise InvalidError(f"activation_half_life is in seconds, above 0 and finite; got {number}")
+        raise InvalidError(f"Invalid activation_half_life: expected a finite number of seconds above 0, found {number}")
     return number
 
 
@@ -101,5 +103,5 @@ def _finite(name: str, value: object, least: float) -> float:
     number = check_number(name, value)
     if not least <= number or math.isinf(number):
         bound = "" if least == -math.inf else f" of {least:g} or more"
-        raise InvalidError(f"{name} is a finite number{bound}; got {number}")
+        raise InvalidError(f"Invalid {name}: expected a finite number{bound}, found {number}")
     return number

@@ -454,7 +454,7 @@ async def test_list_and_count_take_filters_tags_and_namespaces(store: Store) -> 
     ]
     assert await store.namespaces() == [(), ("users", "ada"), ("users", "bob")]
     assert await store.namespaces(("users",)) == [("users", "ada"), ("users", "bob")]
-    with pytest.raises(InvalidError, match="order is one of"):
+    with pytest.raises(InvalidError, match="order: expected one of"):
         [m async for m in store.memories.list(order="metadata")]
     with pytest.raises(FilterError):
         await store.memories.count(where={"nonsense": 1})
