@@ -52,10 +52,7 @@ class IndexSet:
 
     def vector_count(self) -> int:
         """Number of vectors in memory, of all kinds."""
-        count = 0
-        for index in tuple(self.by_kind.values()):
-            count += index.table.size - index.table.deleted
-        return count
+        return sum(map(len, tuple(self.by_kind.values())))
 
     def is_current(self, state: State) -> bool:
         """Whether the indexes equal the rows at *state* of the change log."""

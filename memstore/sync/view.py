@@ -42,8 +42,7 @@ class View:
 
     def count(self, kind: RecordKind) -> int:
         """Number of committed vectors of *kind*."""
-        table = self._indexes.by_kind[kind].table
-        return table.size - table.deleted
+        return len(self._indexes.by_kind[kind])
 
     def revision(self, key: int) -> int | None:
         """The revision of the composite that the shared index holds for the assembly *key*; None if it holds none."""

@@ -187,26 +187,23 @@ class Workload:
 class Acknowledgements:
     """The file of acknowledgements; each line is complete when `write` returns.
 
-    It must be on a disk without injected faults. `moved` is called with each line.
+    It must be on a disk without injected faults. `on_line` is called with each line.
     """
 
-    def __init__(self, path: Path, moved: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, path: Path, on_line: Callable[[str], None] = lambda line: None) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._moved = moved
+        self._on_line = on_line
 
     def write(self, *words: object) -> None:
         line = " ".join(map(str, words)) + "\n"
         os.write(self._file, line.encode())
-        self._moved(line)
-
-    def close(self) -> None:
-        os.close(self._file)
+        self._on_line(line)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        os.close(self._file)
 
 
 async def acknowledged(
@@ -408,7 +405,7 @@ def _different(models: list[Model]) -> list[Model]:
 def _model_state(model: Model) -> State:
     """Everything that distinguishes two states, without the times that the store set."""
     return {
-        (noun, *key): _record_state(row | ({"members": row["members"]} if "members" in row else {}))
+        (noun, *key): _record_state(row)
         for noun, rows in (("memory", model.memories), ("assembly", model.assemblies))
         for key, row in rows.items()
     }
@@ -417,15 +414,11 @@ def _model_state(model: Model) -> State:
 def _record_state(row: dict[str, Any]) -> tuple[Any, ...]:
     embedding = row.get("embedding")
     return (
-        row.get("content", row.get("name")),
         None if embedding is None else embedding.tobytes(),
         frozenset(row["tags"]),
         repr(row["metadata"]),
-        row.get("importance"),
-        row.get("access_count"),
-        row.get("pinned"),
-        row.get("topics"),
         frozenset(row.get("members", ())),
+        *map(row.get, ("content", "name", "importance", "access_count", "pinned", "topics")),
     )
 
 
@@ -437,8 +430,8 @@ async def store_state(store: Store) -> State:
         state["memory", memory.namespace, memory.id] = _record_state(fields)
     async for assembly in store.assemblies.list(recursive=True):
         fields = {name: getattr(assembly, name) for name in ("name", "tags", "metadata", "topics")}
-        members = {id async for id in at(store, assembly.namespace).assemblies.members(assembly.id)}
-        state["assembly", assembly.namespace, assembly.id] = _record_state(fields | {"members": members})
+        fields["members"] = {id async for id in at(store, assembly.namespace).assemblies.members(assembly.id)}
+        state["assembly", assembly.namespace, assembly.id] = _record_state(fields)
     return state
 
 

@@ -357,23 +357,24 @@ NOUNS = ("memories", "assemblies")
 # -- the store against the model
 
 
-def same_memory(model: Model, record: Memory) -> None:
-    """Compare a memory with the model; times that the store set become exact."""
-    row = model.memories[record.namespace, record.id]
-    for name in ("content", *MEMORY_DEFAULTS, "created_at", "updated_at"):
+def same_fields(row: Row, record: Memory | Assembly, names: Iterable[str]) -> None:
+    """Compare fields of a record with its row in the model; times that the store set become exact."""
+    for name in (*names, "created_at", "updated_at"):
         actual = getattr(record, name)
-        assert agrees(row[name], actual), f"memory {record.id!r}: {name} is {actual!r}, not {row[name]!r}"
-        row[name] = actual if name != "metadata" else copy.deepcopy(actual)
+        assert agrees(row[name], actual), f"{record.id!r}: {name} is {actual!r}, not {row[name]!r}"
+        row[name] = copy.deepcopy(actual) if name == "metadata" else actual
+
+
+def same_memory(model: Model, record: Memory) -> None:
+    """Compare a memory with the model."""
+    same_fields(model.memories[record.namespace, record.id], record, ("content", *MEMORY_DEFAULTS))
 
 
 def same_assembly(model: Model, record: Assembly) -> None:
     """Compare an assembly with the model, and its composite with the mean of its members."""
     key = record.namespace, record.id
     row = model.assemblies[key]
-    for name in (*ASSEMBLY_DEFAULTS, "created_at", "updated_at"):
-        actual = getattr(record, name)
-        assert agrees(row[name], actual), f"assembly {record.id!r}: {name} is {actual!r}, not {row[name]!r}"
-        row[name] = actual if name != "metadata" else copy.deepcopy(actual)
+    same_fields(row, record, ASSEMBLY_DEFAULTS)
     assert record.member_count == len(model.members(key, expired=False))
     # A member that expired is gone from the composite at the next write at the latest.
     expected = [model.composite(key), model.composite(key, expired=False)]
