@@ -32,7 +32,7 @@ async def add(store: Store, rows: npt.NDArray[np.float32]) -> list[str]:
     return [f"m{i}" for i in range(len(rows))]
 
 
-async def test_an_assembly_comes_back_whole(store: Store, rng: np.random.Generator) -> None:
+async def test_assembly_is_returned_with_every_field(store: Store, rng: np.random.Generator) -> None:
     rows = vectors(rng, 3)
     ids = await add(store, rows)
     added = await store.assemblies.add(
@@ -55,14 +55,14 @@ async def test_an_assembly_comes_back_whole(store: Store, rng: np.random.Generat
     assert hit.score == pytest.approx(1)
 
 
-async def test_ids_of_memories_and_assemblies_are_apart(store: Store) -> None:
+async def test_memory_and_assembly_may_have_the_same_id(store: Store) -> None:
     await store.memories.add("m", id="same")
     await store.assemblies.add("same", members=["same"])
     assert await store.memories.delete("same") == 1
     assert (await store.assemblies.get("same")).member_count == 0
 
 
-async def test_bad_members_leave_nothing(store: Store, rng: np.random.Generator) -> None:
+async def test_invalid_members_change_nothing(store: Store, rng: np.random.Generator) -> None:
     await add(store, vectors(rng, 2))
     with pytest.raises(NotFoundError) as caught:
         await store.assemblies.add("g", members=["m0", "none"], tags={"lost"})
@@ -94,14 +94,14 @@ async def test_bad_members_leave_nothing(store: Store, rng: np.random.Generator)
     assert [tag async for tag in store.tags.list()] == []
 
 
-async def test_members_are_of_the_assembly_s_namespace(store: Store, rng: np.random.Generator) -> None:
+async def test_members_must_be_in_the_namespace_of_the_assembly(store: Store, rng: np.random.Generator) -> None:
     await add(store, vectors(rng, 1))
     with pytest.raises(NotFoundError):
         await store.namespace("other").assemblies.add("g", members=["m0"])
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))
-async def test_every_order_of_adding_and_removing_ends_in_one_composite(path: Path, metric: str) -> None:
+async def test_composite_does_not_depend_on_the_order_of_changes(path: Path, metric: str) -> None:
     rng = np.random.default_rng(7)
     lengths = np.array([1e-20, 1.0, 1e20, 1e-20])
     rows = placed(metric, vectors(rng, 4) * lengths[:, None] if metric != "hyperbolic" else vectors(rng, 4))
@@ -122,7 +122,7 @@ async def test_every_order_of_adding_and_removing_ends_in_one_composite(path: Pa
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))
-async def test_random_histories_of_wild_lengths_keep_the_composite(path: Path, metric: str) -> None:
+async def test_composite_is_exact_for_vectors_of_very_different_lengths(path: Path, metric: str) -> None:
     rng = np.random.default_rng(11)
     longest = 1 if metric == "hyperbolic" else 21
     rows = placed(metric, vectors(rng, 30) * 10.0 ** rng.integers(-20, longest, 30)[:, None])
@@ -152,7 +152,7 @@ async def test_members_that_cancel_out_have_no_composite(store: Store, rng: np.r
     await expect_composite(store, "g", np.stack([row, -row, row]))
 
 
-async def test_members_without_vectors_do_not_skew_the_composite(store: Store, rng: np.random.Generator) -> None:
+async def test_members_without_vectors_do_not_change_the_composite(store: Store, rng: np.random.Generator) -> None:
     rows = vectors(rng, 2)
     ids = await add(store, rows)
     silent = await store.memories.add("no vector")
@@ -161,9 +161,7 @@ async def test_members_without_vectors_do_not_skew_the_composite(store: Store, r
     await expect_composite(store, "g", rows)
 
 
-async def test_changing_or_deleting_a_memory_leaves_its_assemblies_right(
-    store: Store, rng: np.random.Generator
-) -> None:
+async def test_composites_follow_changes_and_deletions_of_members(store: Store, rng: np.random.Generator) -> None:
     rows = vectors(rng, 5)
     ids = await add(store, rows[:4])
     await store.assemblies.add("g", members=ids)
@@ -193,7 +191,7 @@ async def test_adding_a_member_twice_counts_once(store: Store, rng: np.random.Ge
     await expect_composite(store, "g", rows)
 
 
-async def test_memories_never_crowd_assemblies_out(store: Store, rng: np.random.Generator) -> None:
+async def test_assembly_search_is_not_limited_by_the_number_of_memories(store: Store, rng: np.random.Generator) -> None:
     rows = vectors(rng, 200)
     ids = await add(store, rows)
     await store.assemblies.add("far", members=[ids[int(np.argmin(rows @ rows[0]))]])

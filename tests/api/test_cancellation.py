@@ -10,6 +10,7 @@ import gc
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def rows(path: Path) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize(("noun", "verb"), EVERY, ids=NAMES)
-async def test_a_call_cancelled_at_any_of_its_steps_is_whole_or_absent(path: Path, noun: type, verb: str) -> None:
+async def test_call_cancelled_at_any_step_is_complete_or_absent(path: Path, noun: type, verb: str) -> None:
     async with quiet():
         for inside in (False, True) if verb not in ALONE | {"close"} else (False,):
             await _at_every_step(path, noun, verb, inside=inside)
@@ -139,9 +140,7 @@ async def _at_every_step(path: Path, noun: type, verb: str, *, inside: bool) -> 
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-async def test_opening_cancelled_at_any_of_its_steps_leaves_nothing_open_and_a_file_that_opens(
-    path: Path, there: bool
-) -> None:
+async def test_open_cancelled_at_any_step_leaves_a_file_that_opens(path: Path, there: bool) -> None:
     opened: list[Store] = []
 
     async def opening() -> None:
@@ -185,42 +184,18 @@ class Gate:
         self._open.set()
 
 
-PLACES: dict[str, Callable[[Store, Gate], None]] = {}
-
-
-def place(function: Callable[[Store, Gate], None]) -> Callable[[Store, Gate], None]:
-    PLACES[function.__name__] = function
-    return function
-
-
-@place
-def before_the_first_statement(store: Store, gate: Gate) -> None:
-    _hold(store, gate, "BEGIN IMMEDIATE")
-
-
-@place
-def among_the_rows(store: Store, gate: Gate) -> None:
-    _hold(store, gate, "INSERT INTO memory ")
-
-
-@place
-def before_the_commit(store: Store, gate: Gate) -> None:
-    _hold(store, gate, "COMMIT")
-
-
-@place
-def before_the_index_follows(store: Store, gate: Gate) -> None:
+def stop_before_the_index_follows(store: Store, gate: Gate) -> None:
     follow = store._follower.after_commit
 
-    def held(connection: Any) -> None:
+    def wait_and_follow(connection: Any) -> None:
         gate.wait()
         store._follower.after_commit = follow
         follow(connection)
 
-    store._follower.after_commit = held
+    store._follower.after_commit = wait_and_follow
 
 
-def _hold(store: Store, gate: Gate, beginning: str) -> None:
+def stop_before_statement(store: Store, gate: Gate, beginning: str) -> None:
     """Stop where SQLite begins a statement."""
     base = store._database._writer.thread._sync.connection.dbapi_connection
     gates = [gate]
@@ -232,30 +207,38 @@ def _hold(store: Store, gate: Gate, beginning: str) -> None:
     base.set_trace_callback(traced)
 
 
+STOPS: dict[str, Callable[[Store, Gate], None]] = {
+    "first statement": partial(stop_before_statement, beginning="BEGIN IMMEDIATE"),
+    "rows": partial(stop_before_statement, beginning="INSERT INTO memory "),
+    "commit": partial(stop_before_statement, beginning="COMMIT"),
+    "index": stop_before_the_index_follows,
+}
+
+
 @pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("where", PLACES)
-async def test_a_write_cancelled_while_its_thread_works_is_whole_when_it_is_let_out(
+@pytest.mark.parametrize("where", STOPS)
+async def test_write_cancelled_while_its_thread_runs_is_complete_or_absent(
     store: Store, where: str, times: int
 ) -> None:
     await store.memories.search(np.ones(DIMENSION))
     gate = Gate()
-    PLACES[where](store, gate)
+    STOPS[where](store, gate)
     task = asyncio.create_task(store.memories.add_many([{"content": "x", "id": id, "embedding": np.ones(DIMENSION)} for id in "ab"]))  # fmt: skip  # noqa: E501
     await bounded(gate.reached.wait())
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)
-    assert not task.done() or where == "before_the_first_statement"
+    assert not task.done() or where == "first statement"
     gate.open()
     with pytest.raises(asyncio.CancelledError):
         await task
     records = await store.memories.get_many(["a", "b"])
-    assert len(records) in ((0, 2) if where == "before_the_first_statement" else (2,))
+    assert len(records) in ((0, 2) if where == "first statement" else (2,))
     assert len(await store.memories.search(np.ones(DIMENSION))) == len(records)
     await whole(store)
 
 
-async def test_a_group_whose_member_fails_leaves_what_was_done_whole(store: Store) -> None:
+async def test_failed_task_group_leaves_a_complete_store(store: Store) -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise LookupError
@@ -277,7 +260,7 @@ TIMED = [(noun, verb) for noun, verb in EVERY if verb != "close"]
 
 
 @pytest.mark.parametrize(("noun", "verb"), TIMED, ids=lambda x: getattr(x, "__name__", x))
-async def test_a_time_out_around_any_call_is_a_time_out_and_no_more(path: Path, noun: type, verb: str) -> None:
+async def test_timeout_around_any_call_leaves_a_complete_store(path: Path, noun: type, verb: str) -> None:
     async with ground(path) as g, quiet():
         for seconds in (0, 0.0005, 0.002, 0.01):
             with contextlib.suppress(TimeoutError, MemstoreError):
@@ -307,7 +290,7 @@ async def _drained(items: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["search", "batch", "optimize", "backup", "load", "check", "compact", "list"])
-async def test_closing_during_any_work_ends_and_the_file_is_whole(path: Path, name: str) -> None:
+async def test_close_during_any_work_ends_and_leaves_a_complete_file(path: Path, name: str) -> None:
     async with quiet():
         for spins in (0, 1, 3, 10, 40):
             async with ground(path) as g:
@@ -325,7 +308,7 @@ async def test_closing_during_any_work_ends_and_the_file_is_whole(path: Path, na
                 file.unlink()
 
 
-async def test_closing_waits_for_a_transaction_of_another_task_and_is_bounded(path: Path) -> None:
+async def test_close_waits_for_a_transaction_at_most_the_timeout(path: Path) -> None:
     store = await memstore.open(path, dimension=DIMENSION, timeout=0.3)
     begun, end = asyncio.Event(), asyncio.Event()
 

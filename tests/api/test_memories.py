@@ -41,7 +41,7 @@ def everything(rng: np.random.Generator) -> dict[str, object]:
     }
 
 
-async def test_every_field_comes_back_exactly_after_close_and_reopen(path: Path, rng: np.random.Generator) -> None:
+async def test_every_field_is_equal_after_close_and_reopen(path: Path, rng: np.random.Generator) -> None:
     fields = everything(rng)
     async with memstore.open(path, dimension=DIMENSION) as store:
         added = await store.memories.add(**fields)
@@ -61,7 +61,7 @@ async def test_every_field_comes_back_exactly_after_close_and_reopen(path: Path,
 
 
 @pytest.mark.parametrize("id", ["", "x" * 65_537, "half \ud800", 5, None.__class__])
-async def test_what_is_no_id_is_refused(store: Store, id: object) -> None:
+async def test_invalid_ids_are_refused(store: Store, id: object) -> None:
     with pytest.raises(InvalidError):
         await store.memories.add("text", id=id)
     with pytest.raises(InvalidError):
@@ -75,7 +75,7 @@ async def test_generated_ids_sort_by_time(store: Store) -> None:
     assert all(id[14] == "7" and id[19] in "89ab" for id in ids)
 
 
-async def test_a_taken_id_raises_and_leaves_all_as_it_was(store: Store, rng: np.random.Generator) -> None:
+async def test_duplicate_id_raises_and_changes_nothing(store: Store, rng: np.random.Generator) -> None:
     first = await store.memories.add("first", id="a", embedding=vectors(rng, 1)[0], tags={"kept"})
     with pytest.raises(DuplicateError) as caught:
         await store.memories.add("second", id="a", tags={"lost"})
@@ -88,7 +88,7 @@ async def test_a_taken_id_raises_and_leaves_all_as_it_was(store: Store, rng: np.
     assert [tag.name async for tag in store.tags.list()] == ["kept"]
 
 
-async def test_the_error_names_the_taken_id_and_not_one_stored_just_before(store: Store) -> None:
+async def test_duplicate_error_names_the_id_that_exists(store: Store) -> None:
     await store.memories.add("taken", id="taken")
     for before in (2, 150):
         items = [{"content": "x", "id": f"new{i}"} for i in range(before)]
@@ -98,7 +98,7 @@ async def test_the_error_names_the_taken_id_and_not_one_stored_just_before(store
     assert await store.memories.count() == 1
 
 
-async def test_what_add_and_upsert_leave_out_costs_no_second_look(
+async def test_ordinary_memories_need_no_slow_check(
     store: Store, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def looked(*_: object) -> None:
@@ -110,7 +110,7 @@ async def test_what_add_and_upsert_leave_out_costs_no_second_look(
     assert (await store.memories.get("a")).tags == {"t"}
 
 
-async def test_one_bad_item_stores_none_and_is_named(store: Store) -> None:
+async def test_invalid_item_is_named_and_nothing_is_stored(store: Store) -> None:
     with pytest.raises(InvalidError) as caught:
         await store.memories.add_many([{"content": "good"}, {"content": "bad", "importance": 2}])
     assert "item 1 of 2" in caught.value.__notes__[0]
@@ -137,13 +137,13 @@ async def test_one_bad_item_stores_none_and_is_named(store: Store) -> None:
         [1],
     ],
 )
-async def test_metadata_that_would_not_come_back_equal_is_refused(store: Store, metadata: object) -> None:
+async def test_metadata_that_cannot_be_stored_exactly_is_refused(store: Store, metadata: object) -> None:
     with pytest.raises(InvalidError):
         await store.memories.add("x", metadata=metadata)
     assert await store.memories.count() == 0
 
 
-async def test_metadata_may_be_a_hundred_levels_deep_and_no_deeper(store: Store) -> None:
+async def test_metadata_has_at_most_a_hundred_levels(store: Store) -> None:
     def nested(levels: int) -> dict[str, object]:
         value: dict[str, object] = {}
         for _ in range(levels - 1):
@@ -156,7 +156,7 @@ async def test_metadata_may_be_a_hundred_levels_deep_and_no_deeper(store: Store)
         await store.memories.add("x", metadata=nested(101))
 
 
-async def test_records_do_not_share_what_the_caller_gave(store: Store, rng: np.random.Generator) -> None:
+async def test_records_share_no_data_with_the_arguments(store: Store, rng: np.random.Generator) -> None:
     vector, metadata = vectors(rng, 1)[0], {"list": [1]}
     original = vector.copy()
     memory = await store.memories.add("x", embedding=vector, metadata=metadata)
@@ -189,7 +189,7 @@ async def test_records_do_not_share_what_the_caller_gave(store: Store, rng: np.r
         (np.ma.masked_array(np.ones(8, np.float32), mask=[0, 0, 1, 0, 0, 0, 0, 0]), EmbeddingError),
     ],
 )
-async def test_what_is_no_embedding_is_refused_in_add_and_search(store: Store, embedding: object, error: type) -> None:
+async def test_invalid_embeddings_are_refused_in_add_and_search(store: Store, embedding: object, error: type) -> None:
     with pytest.raises(error):
         await store.memories.add("x", embedding=embedding)
     with pytest.raises(EmbedderError if isinstance(embedding, str) else error):
@@ -221,14 +221,14 @@ async def test_any_sequence_of_real_numbers_is_rounded_to_float32(store: Store, 
     assert hits[0].score == pytest.approx(1.0, abs=1e-6)
 
 
-async def test_a_memory_without_an_embedding_is_legal_and_never_found(store: Store, rng: np.random.Generator) -> None:
+async def test_memory_without_an_embedding_is_in_no_search(store: Store, rng: np.random.Generator) -> None:
     memory = await store.memories.add("silent")
     assert memory.embedding is None
     assert await store.memories.search(vectors(rng, 1)[0]) == []
     assert await store.memories.get(memory.id) == memory
 
 
-async def test_update_changes_what_is_named_and_nothing_else(store: Store, rng: np.random.Generator) -> None:
+async def test_update_changes_only_the_given_fields(store: Store, rng: np.random.Generator) -> None:
     before = await store.memories.add(**everything(rng))
     after = await store.memories.update("m:1", metadata={"only": 1}, tags=[])
     assert after.metadata == {"only": 1}
@@ -252,7 +252,7 @@ async def test_update_takes_none_as_a_value(store: Store, rng: np.random.Generat
             await store.memories.update("m:1", **{field: None, "embedding": None})
 
 
-async def test_new_content_needs_a_word_about_the_embedding(store: Store, rng: np.random.Generator) -> None:
+async def test_new_content_needs_a_new_embedding_or_none(store: Store, rng: np.random.Generator) -> None:
     old, new = vectors(rng, 2)
     await store.memories.add("old", id="a", embedding=old)
     with pytest.raises(InvalidError, match="new embedding"):
@@ -263,7 +263,7 @@ async def test_new_content_needs_a_word_about_the_embedding(store: Store, rng: n
     assert (await store.memories.update("a", content="newer", embedding=None)).embedding is None
 
 
-async def test_update_of_nothing_says_so(store: Store) -> None:
+async def test_update_of_a_missing_memory_raises(store: Store) -> None:
     with pytest.raises(NotFoundError) as caught:
         await store.memories.update("none", importance=1)
     assert caught.value.id == "none"
@@ -271,9 +271,7 @@ async def test_update_of_nothing_says_so(store: Store) -> None:
         await store.memories.get("none")
 
 
-async def test_upsert_gives_what_add_would_and_keeps_history_and_memberships(
-    store: Store, rng: np.random.Generator
-) -> None:
+async def test_upsert_keeps_accesses_and_memberships(store: Store, rng: np.random.Generator) -> None:
     old, new = vectors(rng, 2)
     await store.memories.add("old", id="a", embedding=old, tags={"t"}, metadata={"k": 1}, importance=1, pinned=True)
     await store.assemblies.add("g", members=["a"])
@@ -293,7 +291,7 @@ async def test_upsert_gives_what_add_would_and_keeps_history_and_memberships(
     assert (await store.assemblies.get("g")).composite is None
 
 
-async def test_upsert_many_lets_the_last_of_equal_ids_win(store: Store, rng: np.random.Generator) -> None:
+async def test_upsert_many_stores_the_last_item_of_an_id(store: Store, rng: np.random.Generator) -> None:
     a, b, c = vectors(rng, 3)
     await store.memories.add("old", id="x", embedding=a)
     records = await store.memories.upsert_many(
@@ -308,7 +306,7 @@ async def test_upsert_many_lets_the_last_of_equal_ids_win(store: Store, rng: np.
     assert await store.memories.count() == 2
 
 
-async def test_an_upsert_of_the_same_vector_moves_no_composite(store: Store, rng: np.random.Generator) -> None:
+async def test_upsert_of_the_same_vector_does_not_change_composites(store: Store, rng: np.random.Generator) -> None:
     vector = vectors(rng, 1)[0]
     await store.memories.add("x", id="a", embedding=vector)
     await store.assemblies.add("g", members=["a"])
@@ -317,7 +315,7 @@ async def test_an_upsert_of_the_same_vector_moves_no_composite(store: Store, rng
     assert (await store.assemblies.get("g")).revision == before.revision
 
 
-async def test_delete_is_silent_about_the_absent_and_wary_of_an_empty_filter(store: Store) -> None:
+async def test_delete_ignores_missing_ids_and_refuses_an_empty_filter(store: Store) -> None:
     await store.memories.add_many([{"content": str(i), "id": str(i), "importance": i / 10} for i in range(10)])
     assert await store.memories.delete("none") == 0
     assert await store.memories.delete_many(ids=["0", "1", "1", "none"]) == 2
@@ -335,7 +333,7 @@ async def test_delete_is_silent_about_the_absent_and_wary_of_an_empty_filter(sto
     assert await store.clear() == 6
 
 
-async def test_expiry_is_honoured_by_every_read(store: Store, rng: np.random.Generator) -> None:
+async def test_expired_memories_are_in_no_read(store: Store, rng: np.random.Generator) -> None:
     vector = vectors(rng, 1)[0]
     past = datetime.now(UTC) - timedelta(seconds=1)
     await store.memories.add("gone", id="gone", embedding=vector, tags={"t"}, expires_at=past)
@@ -359,7 +357,7 @@ async def test_expiry_is_honoured_by_every_read(store: Store, rng: np.random.Gen
         await store.memories.add("x", ttl=1, expires_at=past)
 
 
-async def test_an_entry_that_expires_while_the_store_is_open_is_not_found(
+async def test_memory_that_expires_while_the_store_is_open_is_in_no_read(
     store: Store, rng: np.random.Generator
 ) -> None:
     import asyncio
@@ -384,7 +382,7 @@ async def test_a_memory_that_expires_during_an_upsert_is_replaced(store: Store) 
     assert (await store.memories.get("b")).content == "new"
 
 
-async def test_a_time_to_live_of_none_is_no_end(store: Store) -> None:
+async def test_ttl_of_none_removes_the_expiry(store: Store) -> None:
     await store.memories.add("x", id="x", ttl=1_000)
     assert (await store.memories.update("x", ttl=None)).expires_at is None
 
@@ -397,7 +395,7 @@ async def test_a_record_may_have_a_thousand_tags_and_be_searched_by_all(store: S
     assert [hit.memory.id for hit in await store.memories.search([1.0] * 8, tags=tags)] == ["x"]
 
 
-async def test_touch_counts_and_reads_do_not(store: Store, rng: np.random.Generator) -> None:
+async def test_touch_counts_accesses_and_reads_do_not(store: Store, rng: np.random.Generator) -> None:
     vector = vectors(rng, 1)[0]
     before = await store.memories.add("x", id="a", embedding=vector)
     await store.memories.search(vector)
@@ -413,7 +411,7 @@ async def test_touch_counts_and_reads_do_not(store: Store, rng: np.random.Genera
 @pytest.mark.parametrize(
     "order", ["created_at", "-created_at", "importance", "-importance", "id", "-expires_at", "expires_at"]
 )
-async def test_list_is_paged_ordered_and_whole(store: Store, order: str) -> None:
+async def test_list_returns_every_record_in_order(store: Store, order: str) -> None:
     base = datetime(2020, 1, 1, tzinfo=UTC)
     rng = np.random.default_rng(5)
     items = [
@@ -462,7 +460,7 @@ async def test_list_and_count_take_filters_tags_and_namespaces(store: Store) -> 
         await store.memories.count(tags="even")
 
 
-async def test_namespaces_are_apart_whatever_their_names(store: Store, rng: np.random.Generator) -> None:
+async def test_namespaces_with_similar_names_are_separate(store: Store, rng: np.random.Generator) -> None:
     names = [("a",), ("a", "b"), ("a/b",), ("a~1b",), ("a~", "1b"), ("",), ("", ""), ("a0",), ("A",)]
     vector = vectors(rng, 1)[0]
     for i, name in enumerate(names):
@@ -480,7 +478,7 @@ async def test_namespaces_are_apart_whatever_their_names(store: Store, rng: np.r
         store.namespace(5)
 
 
-async def test_search_is_exact_under_every_filter_even_against_the_query(
+async def test_search_is_exact_when_the_filter_allows_only_distant_vectors(
     store: Store, rng: np.random.Generator
 ) -> None:
     stored = vectors(rng, 300)
@@ -512,7 +510,7 @@ async def test_search_is_exact_under_every_filter_even_against_the_query(
         await store.memories.search(query, min_score=float("nan"))
 
 
-async def test_load_streams_commits_by_chunk_and_says_where_it_stopped(store: Store) -> None:
+async def test_load_commits_by_chunk_and_reports_where_it_stopped(store: Store) -> None:
     async def items(stop: int):
         for i in range(stop):
             yield {"id": str(i), "content": str(i)}
@@ -529,7 +527,7 @@ async def test_load_streams_commits_by_chunk_and_says_where_it_stopped(store: St
     assert (await store.memories.get("1")).content == "replaced"
 
 
-async def test_tags_are_counted_renamed_united_and_deleted(store: Store) -> None:
+async def test_tags_are_counted_renamed_merged_and_deleted(store: Store) -> None:
     await store.memories.add_many(
         [{"id": str(i), "content": "x", "tags": {"a", "b"} if i < 2 else {"b"}} for i in range(5)]
     )
@@ -547,7 +545,7 @@ async def test_tags_are_counted_renamed_united_and_deleted(store: Store) -> None
     assert (await store.assemblies.get("g")).tags == frozenset()
 
 
-async def test_a_pin_that_is_neither_on_nor_off_is_damage(path: Path) -> None:
+async def test_invalid_pin_is_damage(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("x", id="a", pinned=True)
         with sqlite3.connect(path) as other:

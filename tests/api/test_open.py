@@ -32,7 +32,7 @@ from memstore.testing import HashEmbedder
 from tests.support.index_options import with_index
 
 
-async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) -> None:
+async def test_new_file_needs_a_dimension_and_a_failed_open_leaves_no_file(path: Path) -> None:
     with pytest.raises(InvalidError, match="dimension="):
         await memstore.open(path)
     assert list(path.parent.iterdir()) == []
@@ -41,7 +41,7 @@ async def test_a_new_file_needs_a_dimension_and_none_is_left_behind(path: Path) 
     assert list(path.parent.iterdir()) == []
 
 
-async def test_a_file_that_holds_no_store_yet_says_so_to_a_reader(path: Path) -> None:
+async def test_read_only_open_of_a_file_without_a_store_raises(path: Path) -> None:
     memstore.migrate(str(path))
     with pytest.raises(MissingFileError, match="contains no store yet"):
         await memstore.open(path, read_only=True)
@@ -51,7 +51,7 @@ async def test_a_file_that_holds_no_store_yet_says_so_to_a_reader(path: Path) ->
         assert await store.check() == []
 
 
-async def test_damaged_metadata_is_a_clear_error_that_update_mends(path: Path) -> None:
+async def test_update_repairs_damaged_metadata(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", id="x")
         with sqlite3.connect(path) as base:
@@ -63,7 +63,7 @@ async def test_damaged_metadata_is_a_clear_error_that_update_mends(path: Path) -
         assert (await store.memories.update("x", metadata={"k": 1})).metadata == {"k": 1}
 
 
-async def test_no_folder_is_ever_made(path: Path) -> None:
+async def test_open_creates_no_folder(path: Path) -> None:
     with pytest.raises(MissingFileError, match="creates only files"):
         await memstore.open(path.parent / "none" / "store.db", dimension=2)
     with pytest.raises(FileNotFoundError):
@@ -86,7 +86,7 @@ async def test_no_folder_is_ever_made(path: Path) -> None:
         {"embedder": object()},
     ],
 )
-def test_a_bad_argument_raises_before_anything_is_opened(path: Path, options: dict[str, object]) -> None:
+def test_invalid_argument_raises_before_the_file_is_opened(path: Path, options: dict[str, object]) -> None:
     with pytest.raises(InvalidError):
         memstore.open(path, **with_index({"dimension": 2, **options}))
     with pytest.raises(InvalidError):
@@ -94,7 +94,7 @@ def test_a_bad_argument_raises_before_anything_is_opened(path: Path, options: di
     assert list(path.parent.iterdir()) == []
 
 
-async def test_it_is_awaited_or_entered(path: Path) -> None:
+async def test_open_can_be_awaited_or_entered(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await store.close()
     async with memstore.open(path) as store:
@@ -103,7 +103,7 @@ async def test_it_is_awaited_or_entered(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b.db", "ünï ✓.db", "per%20cent?x=1#y.db", "a:b.db", "'quoted'.db"])
-async def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
+async def test_any_file_name_works(tmp_path: Path, name: str) -> None:
     async with memstore.open(tmp_path / name, dimension=2) as store:
         await store.memories.add("x", embedding=[1, 2])
         assert {f.name for f in tmp_path.iterdir()} == {name, f"{name}-wal", f"{name}-shm"}
@@ -112,9 +112,7 @@ async def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
         assert await store.memories.count() == 1
 
 
-async def test_the_file_is_found_again_after_a_change_of_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_relative_path_works_after_a_change_of_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with memstore.open("store.db", dimension=2) as store:
         (tmp_path / "other").mkdir()
@@ -124,7 +122,7 @@ async def test_the_file_is_found_again_after_a_change_of_folder(
     assert os.listdir(tmp_path / "other") == []
 
 
-async def test_an_embedder_is_named_once_and_then_insisted_on(path: Path) -> None:
+async def test_another_embedder_than_the_stored_one_is_refused(path: Path) -> None:
     async with memstore.open(path, dimension=64):
         pass
     async with memstore.open(path, embedder=HashEmbedder()) as store:
@@ -150,11 +148,11 @@ asyncio.run(main())
     return subprocess.run(command, timeout=240, capture_output=True, text=True, check=True).stderr
 
 
-def test_a_store_left_open_warns(path: Path) -> None:
+def test_unclosed_store_warns(path: Path) -> None:
     assert "was not closed: use `async with`" in run_without_close(path, "del store; gc.collect()")
 
 
-def test_a_program_that_forgets_to_close_still_ends(path: Path) -> None:
+def test_program_that_does_not_close_its_store_ends(path: Path) -> None:
     run_without_close(path, "")
     assert asyncio.run(_count(path)) == 1
 
@@ -164,7 +162,7 @@ async def _count(path: Path) -> int:
         return await store.memories.count()
 
 
-async def test_a_damaged_file_is_a_clear_error(path: Path) -> None:
+async def test_damaged_file_raises_our_error(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 500} for _ in range(200)])
     data = bytearray(path.read_bytes())
@@ -174,7 +172,7 @@ async def test_a_damaged_file_is_a_clear_error(path: Path) -> None:
         await memstore.open(path)
 
 
-async def test_backup_is_a_store_of_its_own_and_overwrites_nothing(path: Path, tmp_path: Path) -> None:
+async def test_backup_is_a_complete_store_and_overwrites_nothing(path: Path, tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"id": str(i), "content": "x" * 1000, "embedding": [1, i]} for i in range(500)])
@@ -191,7 +189,7 @@ async def test_backup_is_a_store_of_its_own_and_overwrites_nothing(path: Path, t
         assert await copied.check() == []
 
 
-async def test_compact_gives_space_back(path: Path) -> None:
+async def test_compact_shrinks_the_file(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 5000, "tags": {"t"}} for _ in range(500)])
         await store.clear()
@@ -205,7 +203,7 @@ async def test_compact_gives_space_back(path: Path) -> None:
         assert (after.memories, after.tags, after.namespaces) == (0, 0, 0)
 
 
-async def test_compact_ends_on_a_file_that_another_tool_laid_out(path: Path) -> None:
+async def test_compact_works_without_incremental_vacuum(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
         await store.clear()
@@ -221,7 +219,7 @@ async def test_compact_ends_on_a_file_that_another_tool_laid_out(path: Path) -> 
         assert await store.check() == []
 
 
-async def test_backup_ends_while_others_write_and_has_a_history_of_its_own(path: Path, tmp_path: Path) -> None:
+async def test_backup_during_writes_ends_and_has_its_own_epoch(path: Path, tmp_path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add_many([{"content": "x" * 10_000, "embedding": [1, i]} for i in range(2_000)])
         stop = asyncio.Event()
@@ -248,7 +246,7 @@ async def test_backup_ends_while_others_write_and_has_a_history_of_its_own(path:
     assert other != epoch
 
 
-async def test_a_reader_that_holds_an_old_state_does_not_hold_writers_up(path: Path) -> None:
+async def test_old_read_transaction_does_not_delay_writers(path: Path) -> None:
     import time
 
     async with memstore.open(path, dimension=2) as store:
@@ -283,7 +281,7 @@ async def test_relaxed_durability_syncs_less(path: Path) -> None:
         assert await pragmas(store, *names) == [2, 1, 1]
 
 
-async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None:
+async def test_background_checkpoints_limit_the_write_ahead_log(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         for _ in range(5):
             await store.memories.add_many([{"content": "x" * 10_000} for _ in range(600)])
@@ -292,7 +290,7 @@ async def test_the_write_ahead_log_is_written_back_by_itself(path: Path) -> None
                 await asyncio.sleep(0.05)
 
 
-async def test_the_change_log_is_trimmed_and_a_follower_behind_it_builds_anew(path: Path) -> None:
+async def test_change_log_is_trimmed_and_an_older_index_is_rebuilt(path: Path) -> None:
     async with memstore.open(path, dimension=2) as one, memstore.open(path) as two:
         await two.memories.search([1, 0])
         for start in range(0, 30_000, 6_000):
@@ -325,14 +323,14 @@ def half_made(path: Path, *, first_page: bool, pages_before: int = 0) -> None:
 
 
 @pytest.mark.parametrize("first_page", [True, False])
-async def test_a_file_whose_making_was_cut_short_is_made_at_the_next_open(path: Path, first_page: bool) -> None:
+async def test_file_with_an_interrupted_creation_is_created_at_the_next_open(path: Path, first_page: bool) -> None:
     half_made(path, first_page=first_page)
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("a", embedding=[1, 0])
         assert await store.check() == []
 
 
-async def test_a_file_that_was_there_before_is_not_taken_for_one_cut_short(path: Path) -> None:
+async def test_older_foreign_file_is_not_an_interrupted_creation(path: Path) -> None:
     half_made(path, first_page=False, pages_before=3)
     before = path.read_bytes()
     with pytest.raises(ForeignFileError):
@@ -340,9 +338,7 @@ async def test_a_file_that_was_there_before_is_not_taken_for_one_cut_short(path:
     assert path.read_bytes() == before
 
 
-async def test_a_connection_that_cannot_be_made_is_an_error_of_ours(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_connection_raises_our_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "migrate", lambda path, timeout: None)  # as if the last descriptor went after it
     before = set(threading.enumerate())
     with pytest.raises(StorageError, match="cannot be opened"):
@@ -351,13 +347,13 @@ async def test_a_connection_that_cannot_be_made_is_an_error_of_ours(
         thread.join()  # aiosqlite's, which tells the loop of its end
 
 
-def test_a_file_that_is_damaged_between_looking_and_switching_is_an_error_of_ours(path: Path) -> None:
+def test_file_damaged_during_open_raises_our_error(path: Path) -> None:
     path.write_bytes(b"no longer a database" * 1_000)
     with pytest.raises(DamagedError):
         switch_to_wal(str(path), 1.0)
 
 
-def test_a_connection_that_can_only_read_is_refused_for_writing(path: Path) -> None:
+def test_read_only_connection_is_refused_for_writing(path: Path) -> None:
     """SQLite makes one where a file cannot be opened for writing at that moment, and says nothing."""
     memstore.migrate(str(path))
     setup = configure(Settings(path=str(path)), writes=True)
@@ -373,7 +369,7 @@ def test_a_connection_that_can_only_read_is_refused_for_writing(path: Path) -> N
             setup(writes)  # that another is writing says nothing against it
 
 
-def test_a_copy_that_can_neither_be_made_nor_deleted_says_both(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_that_cannot_be_deleted_reports_both_errors(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memstore.migrate(str(path))
 
     def refused(self: Path, missing_ok: bool = False) -> None:
@@ -388,7 +384,7 @@ def test_a_copy_that_can_neither_be_made_nor_deleted_says_both(path: Path, monke
     assert "could not be deleted: the disk is broken" in caught.value.__notes__[0]
 
 
-def test_nothing_is_left_of_a_copy_that_fails(path: Path) -> None:
+def test_failed_copy_leaves_no_file(path: Path) -> None:
     memstore.migrate(str(path))
 
     def stop(done: int, total: int) -> None:

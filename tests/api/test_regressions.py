@@ -86,7 +86,7 @@ KINDS: list[Damage] = ["missing", "ghost", "stale", "swapped", "wrong_dimension"
 @pytest.mark.parametrize("record_kind", ["memory", "assembly"])
 @pytest.mark.parametrize("count", [1, 15])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_drift_is_found_and_named_and_the_search_for_it_changes_nothing(
+async def test_check_names_every_drift_and_changes_nothing(
     store: Store, path: Path, rng: np.random.Generator, kind: Damage, count: int, record_kind: Any
 ) -> None:
     if kind == "swapped":
@@ -113,7 +113,7 @@ async def test_drift_is_found_and_named_and_the_search_for_it_changes_nothing(
     assert await store.check() == []
 
 
-async def test_one_of_many_damaged_in_several_ways_is_told_apart(store: Store, rng: np.random.Generator) -> None:
+async def test_check_distinguishes_several_kinds_of_drift(store: Store, rng: np.random.Generator) -> None:
     ids = await filled(store, vectors(rng, 15))
     await damage(store, "missing", ids[:1])
     await damage(store, "stale", ids[3:4])
@@ -125,7 +125,7 @@ async def test_one_of_many_damaged_in_several_ways_is_told_apart(store: Store, r
     assert (await store.repair()).remaining == []
 
 
-async def test_scope_and_expiry_in_the_index_are_compared_too(store: Store, rng: np.random.Generator) -> None:
+async def test_check_compares_namespace_and_expiry_in_the_index(store: Store, rng: np.random.Generator) -> None:
     ids = await filled(store, vectors(rng, 4))
     await store.memories.search(np.ones(DIMENSION))
     with store._follower.indexes.lock.exclusive():
@@ -225,9 +225,7 @@ def folder(tmp_path: Path) -> Path:
 ALLOWED = {"inside", "inside/store.db", "inside/store.db-wal", "inside/store.db-shm"}
 
 
-async def test_five_memories_and_their_assembly_come_back_in_a_new_process(
-    folder: Path, rng: np.random.Generator
-) -> None:
+async def test_memories_and_an_assembly_are_equal_in_a_new_process(folder: Path, rng: np.random.Generator) -> None:
     path, rows = folder / "store.db", vectors(rng, 5)
     ids = [f"mem:test-integrity-{i}" for i in range(5)]
     far = datetime(2150, 1, 1, 12, 0, 0, 123_457, tzinfo=timezone(timedelta(hours=5, minutes=30)))
@@ -287,7 +285,7 @@ HARD_IDS = [
 ]  # fmt: skip
 
 
-async def test_any_id_is_data_and_no_file_but_sqlites_own_ever_appears(folder: Path, rng: np.random.Generator) -> None:
+async def test_any_id_is_data_and_creates_no_file(folder: Path, rng: np.random.Generator) -> None:
     path, rows = folder / "store.db", vectors(rng, len(HARD_IDS))
     with watched(folder) as (new_names, store_open):
         store = await bounded(memstore.open(path, dimension=DIMENSION))
@@ -323,7 +321,7 @@ async def test_any_id_is_data_and_no_file_but_sqlites_own_ever_appears(folder: P
 
 @pytest.mark.parametrize("metric", get_args(Metric))
 @pytest.mark.parametrize("kind", [*KINDS, "all missing", "everything at once"])
-async def test_repair_restores_every_id_with_its_own_vector(
+async def test_repair_restores_every_vector_of_the_index(
     path: Path, rng: np.random.Generator, kind: Any, metric: Any
 ) -> None:
     rows = placed(metric, vectors(rng, 20))
@@ -360,8 +358,7 @@ def lasting(lines: list[str]) -> list[str]:
 
 
 def ranked(metric: str, query: Rows, rows: Rows) -> list[int]:
-    wide, target = rows.astype(np.float64), query.astype(np.float64)
-    return np.argsort([-score(metric, target, row) for row in wide]).tolist()
+    return np.argsort([-score(metric, query, row) for row in rows]).tolist()
 
 
 # -- (d) a file that is something else is refused
@@ -376,7 +373,7 @@ def ranked(metric: str, query: Rows, rows: Rows) -> list[int]:
         ("dimension", {"embedder": HashEmbedder(64, seed=1)}, 32, 64),
     ],
 )
-async def test_a_file_of_other_vectors_is_refused_with_both_named(
+async def test_file_of_another_space_is_refused_and_both_values_are_named(
     path: Path, setting: str, arguments: dict[str, Any], expected: object, got: object
 ) -> None:
     async with memstore.open(path, embedder=HashEmbedder(32, seed=1)) as store:
@@ -445,8 +442,21 @@ async def _undone(face: Any, ground: Ground) -> None:
 
 
 VerbCall = Callable[[Any, Ground], Any]
+TRASH_CASES: dict[str, VerbCall] = {
+    "trash": lambda face, g: face.trash(),
+    "recover": lambda face, g: face.recover([]),
+    "purge": lambda face, g: face.purge(older_than=0, recursive=True),
+}
+NAMESPACE_CASES: dict[str, VerbCall] = {
+    "namespace": lambda face, g: face.namespace("a", "b"),
+    "transaction": lambda face, g: face.transaction(),
+    "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
+    "undo": _undone,
+    "namespaces": lambda face, g: face.namespaces(),
+}
 CASES: dict[type, dict[str, VerbCall]] = {
     Memories: {
+        **TRASH_CASES,
         "add": lambda face, g: face.add("x", embedding=g.vector(), tags={"t"}),
         "add_many": lambda face, g: face.add_many([g.item(), g.item()]),
         "upsert": lambda face, g: face.upsert("x", id="m:1", embedding=g.vector()),
@@ -463,13 +473,11 @@ CASES: dict[type, dict[str, VerbCall]] = {
         "search": lambda face, g: face.search(g.vector()),
         "search_many": lambda face, g: face.search_many([g.vector(), g.vector()]),
         "explain": lambda face, g: face.explain(g.vector(), "m:0", boost=AssemblyBoost(threshold=-1.0)),
-        "trash": lambda face, g: face.trash(),
-        "recover": lambda face, g: face.recover([]),
         "plan_forget": lambda face, g: face.plan_forget(ForgetPolicy(older_than=0, max_count=3)),
         "forget": lambda face, g: _forgotten(face, ForgetPolicy(where={"id": "m:4"})),
-        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
     },
     Assemblies: {
+        **TRASH_CASES,
         "add": lambda face, g: face.add(g.new(), members=["m:0", "m:5"]),
         "add_many": lambda face, g: face.add_many([{"id": g.new()}, {"id": g.new(), "members": ["m:0"]}]),
         "upsert": lambda face, g: face.upsert("g:1", members=["m:0", "m:5"]),
@@ -490,9 +498,9 @@ CASES: dict[type, dict[str, VerbCall]] = {
         "search_many": lambda face, g: face.search_many([g.vector()]),
         "activate": lambda face, g: face.activate(["g:0"], 0.5),
         "sync_state": lambda face, g: face.sync_state("g:0"),
-        "merge": lambda face, g: _merged(face, g),
-        "unmerge": lambda face, g: _parted(face, g),
-        "get_merged": lambda face, g: _read_merged(face, g),
+        "merge": _merged,
+        "unmerge": _parted,
+        "get_merged": _read_merged,
         "lineage": lambda face, g: face.lineage("g:0"),
         "merge_candidates": lambda face, g: face.merge_candidates(-1.0),
         "suggest": lambda face, g: face.suggest(0.1),
@@ -501,9 +509,6 @@ CASES: dict[type, dict[str, VerbCall]] = {
         ),
         "plan_forget": lambda face, g: face.plan_forget(AssemblyForgetPolicy(members_below=9, older_than=0)),
         "forget": lambda face, g: _forgotten(face, AssemblyForgetPolicy(where={"id": "g:4"})),
-        "trash": lambda face, g: face.trash(),
-        "recover": lambda face, g: face.recover([]),
-        "purge": lambda face, g: face.purge(older_than=0, recursive=True),
     },
     Tags: {
         "list": lambda face, g: face.list(),
@@ -511,12 +516,8 @@ CASES: dict[type, dict[str, VerbCall]] = {
         "delete": lambda face, g: face.delete("blue"),
     },
     Store: {
-        "namespace": lambda face, g: face.namespace("a", "b"),
-        "transaction": lambda face, g: face.transaction(),
+        **NAMESPACE_CASES,
         "load": lambda face, g: face.load(_slowly(g), chunk=2),
-        "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
-        "undo": lambda face, g: _undone(face, g),
-        "namespaces": lambda face, g: face.namespaces(),
         "check": lambda face, g: face.check(),
         "repair": lambda face, g: face.repair(),
         "stats": lambda face, g: face.stats(),
@@ -525,13 +526,7 @@ CASES: dict[type, dict[str, VerbCall]] = {
         "backup": lambda face, g: face.backup(g.folder / f"{g.new()[4:]}.bak"),
         "close": lambda face, g: face.close(),
     },
-    Transaction: {
-        "namespace": lambda face, g: face.namespace("a", "b"),
-        "transaction": lambda face, g: face.transaction(),
-        "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
-        "undo": lambda face, g: _undone(face, g),
-        "namespaces": lambda face, g: face.namespaces(),
-    },
+    Transaction: NAMESPACE_CASES,
 }
 EVERY = [(noun, verb) for noun, verbs in CASES.items() for verb in verbs]
 NAMES = [f"{noun.__name__}.{verb}" for noun, verb in EVERY]
@@ -589,7 +584,7 @@ async def once(noun: type, verb: str, g: Ground, *, inside: bool) -> None:
 
 
 @pytest.mark.parametrize(("noun", "verb"), EVERY, ids=NAMES)
-async def test_no_method_hangs_alone_or_fifty_at_once(path: Path, noun: type, verb: str) -> None:
+async def test_every_method_ends_alone_and_fifty_at_once(path: Path, noun: type, verb: str) -> None:
     async with ground(path) as g:
         for inside in (False, True):
             await bounded(once(noun, verb, g, inside=inside))
@@ -609,7 +604,7 @@ async def test_no_method_hangs_alone_or_fifty_at_once(path: Path, noun: type, ve
 @pytest.mark.parametrize(
     ("noun", "verb"), [e for e in EVERY if e[0] is not Store], ids=lambda x: getattr(x, "__name__", x)
 )
-async def test_fifty_tasks_in_one_transaction_are_refused_not_left_waiting(path: Path, noun: type, verb: str) -> None:
+async def test_fifty_tasks_in_one_transaction_end_or_are_refused(path: Path, noun: type, verb: str) -> None:
     async with ground(path) as g:
         async with g.store.transaction() as tx:
             fifty = [finish(CASES[noun][verb](of(noun, tx), g)) for _ in range(50)]
@@ -641,7 +636,7 @@ async def cancelled_at_random(calls: list[Awaitable[None]], rng: random.Random) 
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_after_three_hundred_cancellations_of_anything_the_store_works(path: Path, seed: int) -> None:
+async def test_store_works_after_three_hundred_random_cancellations(path: Path, seed: int) -> None:
     rng = random.Random(seed)
     async with ground(path) as g:
         cases = [(noun, verb) for noun, verb in EVERY if verb not in ("close", "backup", "repair", "compact")]
@@ -655,7 +650,7 @@ async def test_after_three_hundred_cancellations_of_anything_the_store_works(pat
         assert [memory.embedding is not None for memory in remaining.values()] == [True] * 7
 
 
-async def test_a_close_that_is_cancelled_has_closed_and_leaves_no_thread(path: Path) -> None:
+async def test_cancelled_open_and_close_leave_no_thread(path: Path) -> None:
     async with ground(path):
         pass
     before = threads()
@@ -718,7 +713,7 @@ async def test_increments_through_two_stores_lose_nothing(store: Store, path: Pa
     assert (await store.memories.get("counter")).metadata == {"n": 50}
 
 
-async def test_increments_some_of_which_are_cancelled_or_raise_count_those_that_returned(store: Store) -> None:
+async def test_cancelled_increments_are_complete_or_absent(store: Store) -> None:
     await store.memories.add("counter", id="counter", metadata={"n": 0})
     rng = random.Random(5)
     tasks = [asyncio.create_task(increment(store)) for _ in range(50)]
@@ -733,7 +728,7 @@ async def test_increments_some_of_which_are_cancelled_or_raise_count_those_that_
     assert all(e is None or isinstance(e, asyncio.CancelledError) for e in ended)
 
 
-async def test_expired_members_are_no_part_of_a_composite(store: Store) -> None:
+async def test_composite_excludes_expired_members(store: Store) -> None:
     """`expires_at` is honoured by every read, with no write in between."""
     await store.memories.add("a", id="a", embedding=np.eye(DIMENSION)[0])
     await store.memories.add("b", id="b", embedding=np.eye(DIMENSION)[1])
@@ -748,13 +743,13 @@ async def test_expired_members_are_no_part_of_a_composite(store: Store) -> None:
 # -- what was found broken on the way
 
 
-async def test_a_taken_id_is_a_duplicate_whatever_times_are_given(store: Store) -> None:
+async def test_duplicate_id_raises_for_any_given_times(store: Store) -> None:
     await store.memories.add("x", id="a", ttl=3_600)
     with pytest.raises(memstore.DuplicateError):
         await store.memories.add("y", id="a", updated_at=datetime(2190, 1, 1, tzinfo=UTC))
 
 
-async def test_a_search_inside_a_transaction_finds_by_the_members_as_they_are(path: Path) -> None:
+async def test_search_in_a_transaction_uses_current_composites(path: Path) -> None:
     one, two = np.eye(DIMENSION, dtype=np.float32)[:2]
     async with memstore.open(path, dimension=DIMENSION) as store:
         await filled(store, one[None])

@@ -23,7 +23,7 @@ Rows = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
 
 
-async def test_a_hyperbolic_store_finds_the_nearest_and_says_how_far(path: Path, rng: np.random.Generator) -> None:
+async def test_hyperbolic_search_is_exact(path: Path, rng: np.random.Generator) -> None:
     rows = ball_vectors(rng, 600, DIMENSION, 2.0)
     async with memstore.open(path, dimension=DIMENSION, metric="hyperbolic", curvature=0.25) as store:
         await store.memories.add_many([{"id": str(i), "content": "", "embedding": row} for i, row in enumerate(rows)])
@@ -38,7 +38,7 @@ async def test_a_hyperbolic_store_finds_the_nearest_and_says_how_far(path: Path,
         assert await store.check() == []
 
 
-async def test_a_graph_over_a_tree_finds_what_it_says_without_looking_at_everything(
+async def test_graph_of_a_hyperbolic_tree_has_its_measured_recall(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Queries that are made up must lie among the vectors: in the ball, most ways lead away from all of them."""
@@ -99,7 +99,7 @@ async def test_another_dimension_is_refused_in_every_space(path: Path, metric: M
 OUTSIDE = [0.6, 0.8, 0.0]
 
 
-async def test_what_lies_outside_the_ball_is_refused_and_nothing_is_stored(path: Path) -> None:
+async def test_vectors_outside_the_ball_are_refused(path: Path) -> None:
     async with memstore.open(path, dimension=3, metric="hyperbolic") as store:
         await store.memories.add("kept", id="kept", embedding=[0.1, 0.2, 0.3])
         item = {"id": "n", "content": "x", "embedding": OUTSIDE}
@@ -121,7 +121,7 @@ async def test_what_lies_outside_the_ball_is_refused_and_nothing_is_stored(path:
         assert await store.check() == []
 
 
-async def test_an_embedder_that_leaves_the_ball_is_named(path: Path) -> None:
+async def test_embedder_with_vectors_outside_the_ball_is_named(path: Path) -> None:
     class Projected(HashEmbedder):
         def embed(self, texts: Any) -> Any:
             return into_ball(super().embed(texts))
@@ -134,7 +134,7 @@ async def test_an_embedder_that_leaves_the_ball_is_named(path: Path) -> None:
         assert (await store.memories.search("green tea"))[0].score == 1.0
 
 
-async def test_zero_has_no_place_on_the_sphere(path: Path) -> None:
+async def test_zero_vector_is_refused_on_the_sphere(path: Path) -> None:
     async with memstore.open(
         path, dimension=2, metric="spherical", index=memstore.IndexOptions(vector_type="float16")
     ) as store:
@@ -146,7 +146,7 @@ async def test_zero_has_no_place_on_the_sphere(path: Path) -> None:
         assert (await store.memories.search([-4, 3]))[0].score == pytest.approx(0.5, abs=1e-7)
 
 
-async def test_members_that_cancel_out_leave_no_composite_on_the_sphere_and_one_in_the_ball(tmp_path: Path) -> None:
+async def test_members_that_cancel_out_have_a_composite_only_in_the_ball(tmp_path: Path) -> None:
     for metric, expected in (("spherical", None), ("hyperbolic", [0, 0])):
         async with memstore.open(tmp_path / metric, dimension=2, metric=metric) as store:
             for id, sign in (("a", 1), ("b", -1)):
@@ -157,7 +157,7 @@ async def test_members_that_cancel_out_leave_no_composite_on_the_sphere_and_one_
             assert await store.check() == []
 
 
-async def test_what_rounding_leaves_of_members_on_all_sides_is_no_finding(path: Path, rng: np.random.Generator) -> None:
+async def test_rounding_errors_of_a_composite_are_not_a_finding(path: Path, rng: np.random.Generator) -> None:
     rows = ball_vectors(rng, 40, DIMENSION, 1.0)
     async with memstore.open(path, dimension=DIMENSION, metric="hyperbolic") as store:
         both = [(f"{i}{sign}", sign * row) for sign in (1, -1) for i, row in enumerate(rows)]
@@ -170,7 +170,7 @@ async def test_what_rounding_leaves_of_members_on_all_sides_is_no_finding(path: 
         assert await store.check() == []
 
 
-async def test_composites_in_the_ball_follow_their_members_and_check_sees_one_that_does_not(
+async def test_composites_in_the_ball_follow_their_members_and_are_checked(
     path: Path, rng: np.random.Generator
 ) -> None:
     rows = ball_vectors(rng, 60, DIMENSION, 1.0)
@@ -229,7 +229,7 @@ async def test_only_a_hyperbolic_store_has_a_curvature(path: Path, metric: Any) 
 
 
 @pytest.mark.parametrize("curvature", [0, -1, 1e-7, 1e7, float("nan"), float("inf"), "1", True, [1.0]])
-async def test_what_is_no_curvature_is_refused(path: Path, curvature: Any) -> None:
+async def test_invalid_curvature_is_refused(path: Path, curvature: Any) -> None:
     with pytest.raises(InvalidError, match="Invalid curvature: expected a number"):
         await memstore.open(path, dimension=2, metric="hyperbolic", curvature=curvature)
     assert not path.exists()
@@ -249,7 +249,7 @@ async def test_an_invalid_stored_curvature_is_damage(path: Path, metric: Metric,
         await memstore.open(path)
 
 
-async def test_a_store_restored_with_another_curvature_is_noticed(tmp_path: Path) -> None:
+async def test_restore_with_another_curvature_is_detected(tmp_path: Path) -> None:
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     async with memstore.open(new, dimension=2, metric="hyperbolic", curvature=2.0) as store:
         await store.memories.add("new", embedding=[0.1, 0.1])
@@ -265,7 +265,7 @@ async def test_a_store_restored_with_another_curvature_is_noticed(tmp_path: Path
 
 
 @pytest.mark.parametrize("metric", ["spherical", "hyperbolic"])
-async def test_a_file_is_not_taken_back_to_where_its_space_is_unknown(path: Path, metric: Metric) -> None:
+async def test_downgrade_to_a_revision_without_the_space_is_refused(path: Path, metric: Metric) -> None:
     async with memstore.open(path, dimension=2, metric=metric) as store:
         await store.memories.add("x", embedding=[0.1, 0.2])
     refused = alembic(path, "downgrade", "0002")
@@ -278,7 +278,7 @@ async def test_a_file_is_not_taken_back_to_where_its_space_is_unknown(path: Path
 # -- in another order
 
 
-async def test_reranking_is_by_the_weighted_sum_and_nothing_else(path: Path, rng: np.random.Generator) -> None:
+async def test_rerank_orders_by_the_weighted_sum(path: Path, rng: np.random.Generator) -> None:
     rows, query = vectors(rng, 60), vectors(rng, 1)[0]
     weights = {"l2": 0.5, "spherical": 2.0, "hyperbolic": 0.25}
     async with memstore.open(path, dimension=DIMENSION) as store:
@@ -308,9 +308,7 @@ async def test_reranking_is_by_the_weighted_sum_and_nothing_else(path: Path, rng
     assert memstore.rerank([], query, weights={"l2": 1}) == []
 
 
-async def test_reranking_the_hits_of_a_hyperbolic_store_goes_by_its_own_ball(
-    path: Path, rng: np.random.Generator
-) -> None:
+async def test_rerank_uses_the_curvature_of_the_store(path: Path, rng: np.random.Generator) -> None:
     rows = ball_vectors(rng, 40, DIMENSION, 2.0)
     async with memstore.open(path, dimension=DIMENSION, metric="hyperbolic", curvature=0.25) as store:
         await store.memories.add_many([{"id": str(i), "content": "", "embedding": row} for i, row in enumerate(rows)])
@@ -319,7 +317,7 @@ async def test_reranking_the_hits_of_a_hyperbolic_store_goes_by_its_own_ball(
     assert [(hit.memory.id, hit.score) for hit in again] == [(hit.memory.id, pytest.approx(hit.score)) for hit in hits]
 
 
-async def test_reranking_refuses_what_it_cannot_weigh(path: Path) -> None:
+async def test_rerank_refuses_invalid_weights(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", embedding=[1, 2])
         hits = await store.memories.search([1, 1])
@@ -345,7 +343,7 @@ async def test_reranking_refuses_what_it_cannot_weigh(path: Path) -> None:
 
 
 @pytest.mark.parametrize("metric", get_args(Metric))
-async def test_vectors_come_back_bit_for_bit(path: Path, metric: Metric, rng: np.random.Generator) -> None:
+async def test_vectors_are_returned_bit_for_bit(path: Path, metric: Metric, rng: np.random.Generator) -> None:
     rows = placed(metric, vectors(rng, 5))
     async with memstore.open(path, dimension=DIMENSION, metric=metric) as store:
         for i, row in enumerate(rows):

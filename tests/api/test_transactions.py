@@ -13,7 +13,7 @@ from memstore.database.transactions import raw
 from tests.conftest import DIMENSION, vectors
 
 
-async def test_a_transaction_is_stored_whole_and_found_after(store: Store, rng: np.random.Generator) -> None:
+async def test_committed_transaction_is_stored_and_searchable(store: Store, rng: np.random.Generator) -> None:
     a, b = vectors(rng, 2)
     async with store.transaction() as tx:
         await tx.memories.add("a", id="a", embedding=a)
@@ -25,7 +25,9 @@ async def test_a_transaction_is_stored_whole_and_found_after(store: Store, rng: 
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, asyncio.CancelledError])
-async def test_any_exception_leaves_nothing(store: Store, rng: np.random.Generator, error: type[BaseException]) -> None:
+async def test_any_exception_rolls_the_transaction_back(
+    store: Store, rng: np.random.Generator, error: type[BaseException]
+) -> None:
     vector = vectors(rng, 1)[0]
     await store.memories.add("before", id="x", embedding=vector)
     with pytest.raises(error):
@@ -38,7 +40,7 @@ async def test_any_exception_leaves_nothing(store: Store, rng: np.random.Generat
     assert [t async for t in store.tags.list()] == []
 
 
-async def test_own_searches_see_own_changes_and_nobody_else_does(store: Store, rng: np.random.Generator) -> None:
+async def test_only_the_transaction_sees_its_changes(store: Store, rng: np.random.Generator) -> None:
     old, new, other = vectors(rng, 3)
     await store.memories.add_many([{"id": f"{i}", "content": "x", "embedding": v} for i, v in enumerate((old, new))])
     async with store.transaction() as tx:
@@ -58,7 +60,7 @@ async def test_own_searches_see_own_changes_and_nobody_else_does(store: Store, r
     assert {h.memory.id for h in await store.memories.search(new)} == {"0", "n"}
 
 
-async def test_a_verb_that_raises_leaves_nothing_and_the_block_goes_on(store: Store, rng: np.random.Generator) -> None:
+async def test_failed_verb_changes_nothing_and_the_transaction_goes_on(store: Store, rng: np.random.Generator) -> None:
     vector = vectors(rng, 1)[0]
     async with store.transaction() as tx:
         await tx.memories.add("a", id="a", embedding=vector)
@@ -77,7 +79,7 @@ async def test_a_verb_that_raises_leaves_nothing_and_the_block_goes_on(store: St
     assert [a.id async for a in store.assemblies.list()] == ["h"]
 
 
-async def test_a_nested_transaction_is_undone_alone(store: Store, rng: np.random.Generator) -> None:
+async def test_nested_transaction_is_rolled_back_alone(store: Store, rng: np.random.Generator) -> None:
     a, b = vectors(rng, 2)
     async with store.transaction() as tx:
         await tx.memories.add("a", id="a", embedding=a)
@@ -94,7 +96,7 @@ async def test_a_nested_transaction_is_undone_alone(store: Store, rng: np.random
     assert [m.id async for m in store.memories.list()] == ["a", "d"]
 
 
-async def test_a_nested_block_that_raises_is_undone_though_another_task_is_busy_in_it(store: Store) -> None:
+async def test_nested_transaction_is_rolled_back_while_another_task_uses_it(store: Store) -> None:
     async with store.transaction() as tx:
         with pytest.raises(TransactionError):
             async with tx.transaction():
@@ -103,7 +105,7 @@ async def test_a_nested_block_that_raises_is_undone_though_another_task_is_busy_
     assert [m.id async for m in store.memories.list()] == ["C"]
 
 
-async def test_a_nested_block_cancelled_at_its_entry_leaves_no_mark_behind(store: Store) -> None:
+async def test_nested_transaction_cancelled_at_its_start_leaves_no_savepoint(store: Store) -> None:
     async with store.transaction() as tx:
         with pytest.raises(ValueError, match="outer"):
             async with tx.transaction():
@@ -116,7 +118,7 @@ async def test_a_nested_block_cancelled_at_its_entry_leaves_no_mark_behind(store
     assert await store.memories.count() == 0
 
 
-async def test_a_large_transaction_still_sees_how_it_began(store: Store, rng: np.random.Generator) -> None:
+async def test_large_transaction_sees_its_first_changes(store: Store, rng: np.random.Generator) -> None:
     query, old = vectors(rng, 2)
     await store.memories.add("old", id="old", embedding=old)
     await store.memories.search(query)
@@ -138,7 +140,7 @@ async def test_a_transaction_has_every_verb_of_its_namespace(store: Store) -> No
     assert await store.memories.count(recursive=True) == 0
 
 
-async def test_an_ended_transaction_is_not_kept_alive(path: Path) -> None:
+async def test_ended_transaction_is_freed(path: Path) -> None:
     import gc
     import weakref
 
@@ -205,7 +207,9 @@ async def test_a_transaction_used_after_its_block_or_by_two_tasks_raises(store: 
     assert await store.memories.count() == 1
 
 
-async def test_a_cancelled_block_leaves_nothing_and_the_writer_free(store: Store, rng: np.random.Generator) -> None:
+async def test_cancelled_transaction_is_rolled_back_and_releases_the_writer(
+    store: Store, rng: np.random.Generator
+) -> None:
     vector = vectors(rng, 1)[0]
     entered = asyncio.Event()
 
@@ -225,7 +229,7 @@ async def test_a_cancelled_block_leaves_nothing_and_the_writer_free(store: Store
     await store.memories.add("y", embedding=vector)
 
 
-async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) -> None:
+async def test_writes_cancelled_at_random_moments_are_complete_or_absent(store: Store) -> None:
     rng = np.random.default_rng(3)
     rows = vectors(rng, 200)
     for i in range(200):
@@ -244,7 +248,7 @@ async def test_writes_cancelled_at_any_moment_are_whole_or_absent(store: Store) 
         assert raw_state is False
 
 
-async def test_a_writer_waits_for_another_and_gives_up_in_time(path: Path) -> None:
+async def test_writer_waits_for_another_at_most_the_timeout(path: Path) -> None:
     async with memstore.open(path, dimension=2, timeout=0.3) as one, memstore.open(path, timeout=0.3) as two:
         async with one.transaction() as tx:
             await tx.memories.add("held")
@@ -264,7 +268,7 @@ async def _add(store: Store) -> None:
     await store.memories.add("x")
 
 
-async def test_a_transaction_sqlite_gave_up_stores_nothing(store: Store) -> None:
+async def test_transaction_that_sqlite_rolled_back_stores_nothing(store: Store) -> None:
     with pytest.raises(TransactionError, match="rolled this transaction back"):
         async with store.transaction() as tx:
             await tx.memories.add("x")
@@ -274,7 +278,7 @@ async def test_a_transaction_sqlite_gave_up_stores_nothing(store: Store) -> None
     assert await store.memories.count() == 0
 
 
-async def test_a_closed_store_says_so_and_closing_waits_for_what_runs(path: Path) -> None:
+async def test_close_waits_for_running_calls_and_later_calls_raise(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     adding = [asyncio.create_task(store.memories.add(str(i))) for i in range(20)]
     await asyncio.sleep(0)
@@ -290,7 +294,7 @@ async def test_a_closed_store_says_so_and_closing_waits_for_what_runs(path: Path
         assert await again.memories.count() == sum(isinstance(o, memstore.Memory) for o in outcomes)
 
 
-async def test_closing_twice_at_once_is_one_close(path: Path) -> None:
+async def test_two_closes_at_once_close_once(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     entered = asyncio.Event()
 
@@ -308,7 +312,7 @@ async def test_closing_twice_at_once_is_one_close(path: Path) -> None:
     assert not (path.parent / "store.db-wal").exists()
 
 
-async def test_a_cancellation_ends_a_wait_for_another_connection_s_lock(path: Path) -> None:
+async def test_cancellation_ends_the_wait_for_a_lock_of_another_connection(path: Path) -> None:
     async with memstore.open(path, dimension=2, timeout=20) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -327,7 +331,7 @@ async def _enter(store: Store) -> None:
         await tx.memories.add("never")
 
 
-async def test_an_error_of_the_block_is_not_replaced_by_one_of_closing(path: Path) -> None:
+async def test_error_of_the_block_is_not_replaced_by_an_error_of_close(path: Path) -> None:
     entered, go = asyncio.Event(), asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
 
@@ -372,7 +376,7 @@ async def test_another_store_on_the_file_finds_what_was_committed(path: Path, rn
         assert await one.check() == await two.check() == []
 
 
-async def test_a_composite_that_cannot_be_mended_just_now_holds_no_search_up(
+async def test_outdated_composite_delays_no_search_while_another_writes(
     store: Store, path: Path, rng: np.random.Generator
 ) -> None:
     rows = vectors(rng, 2)
@@ -392,7 +396,7 @@ async def test_a_composite_that_cannot_be_mended_just_now_holds_no_search_up(
     assert await store.check() == []
 
 
-async def test_rows_that_cannot_be_read_are_in_no_index(store: Store, path: Path, rng: np.random.Generator) -> None:
+async def test_rows_without_a_namespace_are_in_no_index(store: Store, path: Path, rng: np.random.Generator) -> None:
     rows = vectors(rng, 2)
     await store.memories.add("kept", id="kept", embedding=rows[0])
     await store.namespace("u").memories.add("lost", embedding=rows[1])
@@ -412,7 +416,7 @@ async def test_rows_that_cannot_be_read_are_in_no_index(store: Store, path: Path
     assert [hit.memory.content for hit in await store.memories.search(rows[1], 1, recursive=True)] == ["lost"]
 
 
-async def test_a_key_far_away_is_no_matter(store: Store, path: Path, rng: np.random.Generator) -> None:
+async def test_very_large_and_negative_keys_are_indexed(store: Store, path: Path, rng: np.random.Generator) -> None:
     rows = vectors(rng, 3)
     await store.memories.add("near", id="near", embedding=rows[0])
     await store.memories.search(rows[0])
@@ -430,7 +434,7 @@ async def test_a_key_far_away_is_no_matter(store: Store, path: Path, rng: np.ran
     assert len(await store.memories.search(rows[0])) == 1
 
 
-async def test_raw_sql_is_safe_for_the_index_and_composites_are_mended(
+async def test_changes_by_raw_sql_are_indexed_and_composites_recomputed(
     store: Store, path: Path, rng: np.random.Generator
 ) -> None:
     rows = vectors(rng, 4)

@@ -17,6 +17,7 @@ from memstore import AssemblyBoost, BusyError, Hits, InvalidError, ReadOnlyError
 from memstore.database.sqlite import sqlite3
 from memstore.models.activation import decayed
 from tests.conftest import DIMENSION, vectors
+from tests.support.spaces import score
 
 Rows = npt.NDArray[np.float32]
 EVERY = AssemblyBoost(threshold=-1e9, limit=1_000)
@@ -61,7 +62,7 @@ def test_a_boost_is_bounded_and_grows_with_score_and_level(
     assert assembly_boost.boost(threshold + lower, level) <= assembly_boost.boost(threshold + lower, more)
 
 
-def test_strength_is_what_the_table_says() -> None:
+def test_strength_has_the_documented_values() -> None:
     assembly_boost = AssemblyBoost(threshold=0.5, weight=0.2, priming=2)
     assert assembly_boost.strength(0.5, 0) == 0.5
     assert assembly_boost.strength(1.5, 0) == pytest.approx(2 / 3)
@@ -73,9 +74,7 @@ WHEN = datetime(2024, 2, 29, tzinfo=UTC)
 
 
 @given(levels, st.floats(1e-3, 1e9), st.integers(0, 10**9), st.integers(0, 10**9))
-def test_an_activation_halves_every_half_life_and_never_grows(
-    level: float, half_life: float, soon: int, late: int
-) -> None:
+def test_activation_halves_every_half_life(level: float, half_life: float, soon: int, late: int) -> None:
     soon, late = sorted([soon, late])
 
     def at(seconds: float) -> float:
@@ -88,14 +87,6 @@ def test_an_activation_halves_every_half_life_and_never_grows(
 
 
 # --- the search, against one that looks at everything ---
-
-
-def score(metric: str, query: Rows, row: Rows) -> float:
-    q, x = query.astype(float), row.astype(float)
-    if metric == "l2":
-        return 1 / (1 + float(np.linalg.norm(q - x)))
-    product = float(q @ x)
-    return product / float(np.linalg.norm(q) * np.linalg.norm(x)) if metric == "cosine" else product
 
 
 async def expected(
@@ -155,7 +146,7 @@ THRESHOLDS = {"cosine": 0.3, "l2": 0.25, "inner_product": 1.0}
 
 
 @pytest.mark.parametrize("metric", THRESHOLDS)
-async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, metric: Any) -> None:
+async def test_boosted_search_equals_a_complete_comparison(path: Path, metric: Any) -> None:
     rng = np.random.default_rng(5)
     async with memstore.open(path, dimension=DIMENSION, metric=metric, activation_half_life=1e15) as store:
         await fill(store, rng)
@@ -192,7 +183,7 @@ async def test_a_boosted_search_is_what_looking_at_everything_gives(path: Path, 
 
 
 @pytest.mark.parametrize("vector_type", ["float32", "float16"])
-async def test_members_that_no_plain_search_would_return_are_found(path: Path, vector_type: Any) -> None:
+async def test_boost_finds_members_that_rank_lower_without_it(path: Path, vector_type: Any) -> None:
     rng = np.random.default_rng(3)
     rows = unit(1) + 0.3 * vectors(rng, 500) / 3
     async with memstore.open(path, dimension=DIMENSION, index=memstore.IndexOptions(vector_type=vector_type)) as store:
@@ -220,7 +211,7 @@ async def test_members_that_no_plain_search_would_return_are_found(path: Path, v
         assert {hit.reason for hit in close} == {"no_assembly"}, "what an assembly adds makes nothing closer"
 
 
-async def test_two_memories_of_one_vector_are_told_apart_by_what_is_in_step(path: Path) -> None:
+async def test_only_synced_assemblies_boost(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         for id in ("out", "in"):  # the one that is to come first is the younger
             await store.memories.add(id, id=id, embedding=unit(1, 0.5))
@@ -243,7 +234,7 @@ async def test_two_memories_of_one_vector_are_told_apart_by_what_is_in_step(path
         assert {hit.reason for hit in hits} == {"boosted"}
 
 
-async def test_every_hit_says_why(store: Store) -> None:
+async def test_every_hit_has_a_reason(store: Store) -> None:
     rows = {"near": unit(1), "far": unit(-1), "alone": unit(0, 1), "second": unit(0.9, 0.1), "shared": unit(1, 0.2)}
     for id, row in rows.items():
         await store.memories.add(id, id=id, embedding=row)
@@ -273,7 +264,7 @@ async def test_every_hit_says_why(store: Store) -> None:
     assert [hit.memory.id for hit in nothing] == [hit.memory.id for hit in plain]
 
 
-async def test_what_is_out_of_step_takes_nobodys_place(path: Path) -> None:
+async def test_stale_assemblies_do_not_count_towards_the_limit(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         for i in range(40):
             await store.memories.add("", id=f"m{i}", embedding=unit(1, 0.01 * i))
@@ -286,7 +277,7 @@ async def test_what_is_out_of_step_takes_nobodys_place(path: Path) -> None:
         assert (reasons["m34"], reasons["m35"], reasons["m37"]) == ("stale", "boosted", "not_activated")
 
 
-async def test_an_age_limit_suppresses_older_composites_when_it_is_asked_for(store: Store, path: Path) -> None:
+async def test_max_age_excludes_older_composites(store: Store, path: Path) -> None:
     for id in ("old", "young", "far"):
         await store.memories.add(id, id=id, embedding=unit(-1) if id == "far" else unit(1))
         await store.assemblies.add(id, members=[id])
@@ -323,7 +314,7 @@ async def test_an_age_limit_suppresses_older_composites_when_it_is_asked_for(sto
 # --- what is stored of it ---
 
 
-async def test_a_search_writes_nothing_unless_it_is_asked_to(store: Store) -> None:
+async def test_search_records_activations_only_with_record(store: Store) -> None:
     for id, row in {"a": unit(1), "b": unit(1, 1), "c": unit(-1)}.items():
         await store.memories.add(id, id=id, embedding=row)
         await store.assemblies.add(id, members=[id])
@@ -343,7 +334,7 @@ async def test_a_search_writes_nothing_unless_it_is_asked_to(store: Store) -> No
     assert (await store.assemblies.get("c")).activation_count == 1
 
 
-async def test_a_store_that_is_only_read_searches_and_refuses_to_note_it(path: Path) -> None:
+async def test_read_only_store_boosts_but_records_nothing(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("a", id="a", embedding=unit(1))
         await store.assemblies.add("g", members=["a"])
@@ -355,7 +346,7 @@ async def test_a_store_that_is_only_read_searches_and_refuses_to_note_it(path: P
             await store.assemblies.activate(["g"])
 
 
-async def test_activating_is_use_and_no_change(store: Store) -> None:
+async def test_activate_is_not_a_change_of_the_assembly(store: Store) -> None:
     await store.assemblies.add_many([{"id": id} for id in "abc"])
     before = await store.assemblies.get("a")
     assert (before.activation, before.activation_level, before.activated_at, before.activation_count) == (0, 0, None, 0)
@@ -411,7 +402,7 @@ async def test_activation_fades_by_the_half_life_the_store_was_opened_with(path:
             memstore.open(path, activation_half_life=wrong)
 
 
-async def test_upsert_keeps_an_activation_unless_it_is_given_one(store: Store) -> None:
+async def test_upsert_keeps_the_activation_unless_one_is_given(store: Store) -> None:
     added = await store.assemblies.add("g", activation_level=0.5, activation_count=3)
     assert added.activated_at is not None
     upserted = await store.assemblies.upsert("g", name="new")
@@ -439,12 +430,12 @@ async def test_upsert_keeps_an_activation_unless_it_is_given_one(store: Store) -
         ({"record": 1}, "record: expected True or False"),
     ],
 )
-def test_an_activation_that_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
+def test_invalid_boosts_are_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidError, match=said):
         AssemblyBoost(**wrong)
 
 
-async def test_activate_is_an_activation(store: Store) -> None:
+async def test_boost_must_be_an_assembly_boost(store: Store) -> None:
     for wrong in (True, 0.5, {"threshold": 0.5}):
         with pytest.raises(InvalidError, match="AssemblyBoost"):
             await store.memories.search(unit(1), boost=wrong)
@@ -453,7 +444,7 @@ async def test_activate_is_an_activation(store: Store) -> None:
     assert await store.memories.search_many([], boost=AssemblyBoost()) == []
 
 
-async def test_noting_waits_for_the_writer_no_longer_than_the_timeout(path: Path) -> None:
+async def test_recording_waits_for_the_writer_at_most_the_timeout(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION, timeout=0.2) as store:
         await store.memories.add("a", id="a", embedding=unit(1))
         await store.assemblies.add("g", members=["a"])

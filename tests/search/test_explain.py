@@ -11,7 +11,8 @@ import memstore
 from memstore import AssemblyBoost, DimensionError, FilterError, NotFoundError, Store
 from memstore.database.sqlite import sqlite3
 from tests.conftest import DIMENSION, vectors
-from tests.search.test_assembly_boost import THRESHOLDS, fill, out_of_step, score, unit
+from tests.search.test_assembly_boost import THRESHOLDS, fill, out_of_step, unit
+from tests.support.spaces import score
 
 
 def causes(why: memstore.Explanation) -> list[str]:
@@ -20,7 +21,7 @@ def causes(why: memstore.Explanation) -> list[str]:
 
 @pytest.mark.parametrize("metric", THRESHOLDS)
 @pytest.mark.parametrize("vector_type", ["float32", "float16"])
-async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vector_type: Any) -> None:
+async def test_explained_values_equal_those_of_the_search(path: Path, metric: Any, vector_type: Any) -> None:
     if vector_type == "float16" and metric != "cosine":
         return
     rng = np.random.default_rng(9)
@@ -68,7 +69,7 @@ async def test_every_figure_is_the_one_that_ranked(path: Path, metric: Any, vect
         assert await store.check() == []
 
 
-async def test_one_that_is_not_among_the_hits_is_scored_all_the_same(store: Store, rng: np.random.Generator) -> None:
+async def test_memory_outside_the_hits_has_a_score(store: Store, rng: np.random.Generator) -> None:
     await fill(store, rng)
     query, assembly_boost = vectors(rng, 1)[0], AssemblyBoost(threshold=0.0, limit=100)
     every = await store.memories.search(query, 100, boost=assembly_boost)
@@ -82,7 +83,7 @@ async def test_one_that_is_not_among_the_hits_is_scored_all_the_same(store: Stor
         assert f"hits that rank higher: 1, the last with score {every[0].score:.6g}" in why.exclusions[0].detail
 
 
-async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: Path) -> None:
+async def test_every_exclusion_is_named(store: Store, path: Path) -> None:
     place = store.namespace("p")
     await store.memories.add("one", id="one", embedding=unit(1), tags={"a"}, importance=0.5, metadata={"k": 1})
     await store.memories.add("silent", id="silent", tags={"a", "b"})
@@ -132,7 +133,7 @@ async def test_everything_that_keeps_a_memory_out_is_named(store: Store, path: P
     assert expired.exclusions[0].detail == "it expired at 1969-12-31T23:59:59.999999+00:00"
 
 
-async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
+async def test_every_outcome_of_an_assembly_is_explained(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("m", id="m", embedding=unit(1))
         await store.memories.add("far", id="far", embedding=unit(-3, 0.1))
@@ -182,7 +183,7 @@ async def test_every_outcome_of_an_assembly_is_told(path: Path) -> None:
         assert "assembly cancelled: no_composite, no score, threshold 0.5, boost 0" in str(lone)
 
 
-async def test_explaining_changes_nothing_and_refuses_what_search_refuses(store: Store) -> None:
+async def test_explain_changes_nothing_and_refuses_what_search_refuses(store: Store) -> None:
     await store.memories.add("m", id="m", embedding=unit(1))
     await store.assemblies.add("g", members=["m"])
     before = await store.assemblies.get("g")

@@ -61,8 +61,9 @@ def distance(metric: str, x: Wide, y: Wide, curvature: float = 1.0) -> float:
     return angle(x, y) if metric == "spherical" else float(np.linalg.norm(x - y))
 
 
-def score(metric: str, query: Wide, vector: Wide, curvature: float = 1.0) -> float:
-    """The documented score."""
+def score(metric: str, query: Rows | Wide, vector: Rows | Wide, curvature: float = 1.0) -> float:
+    """The documented score, in double precision."""
+    query, vector = query.astype(np.float64), vector.astype(np.float64)
     if metric == "inner_product":
         return float(query @ vector)
     if metric == "cosine":
