@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import memstore
 from memstore import (
     Assembly,
+    AssemblyForgetPolicy,
     ConflictError,
     DuplicateError,
     ForgetPolicy,
@@ -30,9 +31,6 @@ from memstore import (
 )
 from memstore.assemblies.merge import MAX_MERGED
 from memstore.models import LineageEntry
-from memstore.repository import records, tombstones
-from memstore.repository.context import WriteContext
-from memstore.repository.record_types import ASSEMBLY
 from tests.api.test_assemblies import add, expect_composite
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import mean
@@ -379,13 +377,8 @@ async def test_an_unmerge_is_refused_while_its_target_is_in_the_trash(
     store: Store, drinks: npt.NDArray[np.float32]
 ) -> None:
     await store.assemblies.merge(["tea", "coffee"], into="both")
-    session = store.assemblies._session
-
-    def forget(context: WriteContext) -> None:
-        keys = records.keys_of(context.connection, ASSEMBLY, (), ["both"], LONG_AGO).values()
-        tombstones.archive(replace(context, now=LONG_AGO), ASSEMBLY, keys, "forgotten")
-
-    await session.write(forget)
+    plan = await store.assemblies.plan_forget(AssemblyForgetPolicy(where={"id": "both"}))
+    assert await store.assemblies.forget(plan) == 1
     with pytest.raises(ConflictError, match="recover"):
         await store.assemblies.unmerge("both")
     assert (await store.assemblies.get_merged("coffee")).merge.target == "both"

@@ -25,9 +25,6 @@ from memstore import (
     StalePlanError,
     Store,
 )
-from memstore.repository import tombstones
-from memstore.repository.context import WriteContext
-from memstore.repository.record_types import ASSEMBLY
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import mean
 from tests.support.sql import execute
@@ -410,22 +407,17 @@ async def test_purge_deletes_for_good_and_clear_empties_the_trash(store: Store, 
     assert [t async for t in store.memories.trash()] == []
 
 
-async def test_merged_assemblies_are_not_in_the_trash(store: Store) -> None:
-    await store.assemblies.add("g")
-
-    def merged(context: WriteContext) -> None:
-        tombstones.archive(replace(context, now=ago(1)), ASSEMBLY, [1], "merged")
-
-    await store._session.write(merged)
+async def test_merged_assemblies_are_not_in_the_trash(store: Store, path: Path) -> None:
+    await store.assemblies.add_many([{"id": "g"}, {"id": "h"}])
+    await store.assemblies.merge(["g", "h"], into="h")
     assert [t async for t in store.assemblies.trash()] == []
     assert (await store.stats()).trashed == 0
     with pytest.raises(NotFoundError, match="trash"):
         await store.assemblies.recover(["g"])
     assert await purged(store, older_than=0, recursive=True) == 0
-    find = tombstones.find
-    assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"], "merged")) != {}
-    assert await store.clear() == 0  # leaves nothing, merged or forgotten
-    assert await store._session.read(lambda c: find(c, ASSEMBLY, (), ["g"])) == {}
+    assert (await store.assemblies.get_merged("g")).assembly.id == "g"
+    assert await store.clear() == 1
+    assert execute(path, "SELECT count(*) FROM tombstone") == [(0,)]  # neither merged nor forgotten
 
 
 async def test_a_rolled_back_transaction_forgets_nothing_and_a_committed_one_recovers(store: Store) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 import memstore
 from memstore import DamagedError, DuplicateError, NotFoundError, Store
-from memstore.actor import Actor
 from memstore.models.records import Namespace, RecordKind
 from memstore.repository import records, tombstones
 from memstore.repository.context import WriteContext
@@ -35,9 +34,10 @@ async def archive(
 ) -> None:
     def step(context: WriteContext) -> None:
         keys = records.keys_of(context.connection, BY_KIND[kind], namespace, list(ids), AT)
-        tombstones.archive(replace(context, now=at, actor=Actor("ada", "old")), BY_KIND[kind], keys.values(), cause)
+        tombstones.archive(replace(context, now=at), BY_KIND[kind], keys.values(), cause)
 
-    await store._session.write(step)
+    with memstore.as_actor("ada", reason="old"):
+        await store._session.write(step)
 
 
 async def restore(store: Store, kind: RecordKind, ids: Iterable[str], namespace: Namespace = ()) -> list[int]:
