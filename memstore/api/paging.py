@@ -19,13 +19,10 @@ async def pages(
     read_page: Callable[[Connection, PositionT | None, int], tuple[Sequence[T], PositionT | None]],
     limit: int | None = None,
 ) -> AsyncIterator[T]:
-    """The records of every page, one after the other.
+    """The records of every page, one after the other, at most *limit*.
 
-    Args:
-        session: where the pages are read.
-        read_page: returns the next page, and the position where it ends; a position of None ends the list. It receives
-            the connection, the position where the page before ended (None at first), and the size of the page.
-        limit: at most so many records; None for all.
+    *read_page* receives the position where the page before ended (None at first) and the size of the page. It returns
+    the page and the position where it ends; None ends the list.
     """
     position: PositionT | None = None
     remaining = limit

@@ -9,13 +9,9 @@ HALF_LIFE = 86_400.0
 
 
 def decayed(level: float, activated_at: datetime | None, at: datetime, half_life: float) -> float:
-    """A *level* of activation after exponential decay: `level · 2^(-age / half_life)`.
+    """A *level* after exponential decay: `level · 2^(-age / half_life)`, in seconds; 0 if it was never activated.
 
-    Args:
-        level: the level at *activated_at*, 0 to 1.
-        activated_at: when the assembly was last activated; None for never, which gives 0.
-        at: the time of the result; before *activated_at* nothing has decayed.
-        half_life: in seconds.
+    *at* a time before *activated_at* nothing has decayed.
     """
     if activated_at is None or level == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""A call that is cancelled, at whatever moment, is done whole or not at all, and leaves a store that works.
+"""A call that is cancelled at any moment is complete or has no effect, and the store works afterwards.
 
 Every public method is run once for each step that its task takes, and cancelled at that step: once, or several times
 on end. After each the store takes a write, finds it, and `check` compares rows and index.
@@ -19,7 +19,7 @@ import pytest
 
 import memstore
 from memstore import MemstoreError, Store
-from tests.api.test_regressions import EVERY, NAMES, Ground, bounded, ground, once, settled, threads, whole
+from tests.api.test_regressions import EVERY, NAMES, Ground, bounded, expect_intact, ground, once, only_threads, threads
 from tests.conftest import DIMENSION
 
 ALONE = {"check", "repair", "compact", "backup", "optimize"}  # they take long: cancelled at fewer steps
@@ -84,7 +84,7 @@ async def quiet() -> Any:
         await asyncio.sleep(0)
         assert heard == []
         assert {task for task in asyncio.all_tasks() - tasks if not task.done()} == set()
-        assert await settled(running)
+        assert await only_threads(running)
     finally:
         loop.set_exception_handler(None)
 
@@ -135,7 +135,7 @@ async def _at_every_step(path: Path, noun: type, verb: str, *, inside: bool) -> 
             g.store = await memstore.open(path, timeout=20, durability="relaxed")
         if total > 2:
             assert ends, "it was never cancelled"
-        await whole(g.store)
+        await expect_intact(g.store)
         await g.store.close()
 
 
@@ -164,7 +164,7 @@ async def test_open_cancelled_at_any_step_leaves_a_file_that_opens(path: Path, t
             ends += not opened  # what is cancelled in its last step has opened it already
             await closed()
             async with memstore.open(path, dimension=DIMENSION) as again:
-                await whole(again)
+                await expect_intact(again)
         assert ends
 
 
@@ -235,7 +235,7 @@ async def test_write_cancelled_while_its_thread_runs_is_complete_or_absent(
     records = await store.memories.get_many(["a", "b"])
     assert len(records) in ((0, 2) if where == "first statement" else (2,))
     assert len(await store.memories.search(np.ones(DIMENSION))) == len(records)
-    await whole(store)
+    await expect_intact(store)
 
 
 async def test_failed_task_group_leaves_a_complete_store(store: Store) -> None:
@@ -253,7 +253,7 @@ async def test_failed_task_group_leaves_a_complete_store(store: Store) -> None:
                 group.create_task(fail())
         assert [type(error) for error in caught.value.exceptions] == [LookupError]
         assert len(await store.memories.search(np.ones(DIMENSION), 1_000)) == await store.memories.count()
-    await whole(store)
+    await expect_intact(store)
 
 
 TIMED = [(noun, verb) for noun, verb in EVERY if verb != "close"]
@@ -266,7 +266,7 @@ async def test_timeout_around_any_call_leaves_a_complete_store(path: Path, noun:
             with contextlib.suppress(TimeoutError, MemstoreError):
                 async with asyncio.timeout(seconds):
                     await once(noun, verb, g, inside=False)
-        await whole(g.store)
+        await expect_intact(g.store)
 
 
 async def _work(g: Ground, name: str) -> None:
@@ -303,7 +303,7 @@ async def test_close_during_any_work_ends_and_leaves_a_complete_file(path: Path,
                 error = task.exception()
                 assert error is None or isinstance(error, MemstoreError), error
             async with memstore.open(path) as again:
-                await whole(again)
+                await expect_intact(again)
             for file in path.parent.glob("*"):
                 file.unlink()
 

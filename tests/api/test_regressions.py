@@ -548,8 +548,8 @@ async def ground(path: Path) -> AsyncIterator[Ground]:
         yield new_ground
 
 
-async def whole(store: Store) -> None:
-    """The store works, and is whole."""
+async def expect_intact(store: Store) -> None:
+    """The store works, and check finds no defect."""
     await bounded(store.memories.add("after", id="after", embedding=np.ones(DIMENSION)))
     assert (await bounded(store.memories.search(np.ones(DIMENSION), 1)))[0].memory.id == "after"
     async with asyncio.timeout(BOUND), store.transaction() as tx:
@@ -596,7 +596,7 @@ async def test_every_method_ends_alone_and_fifty_at_once(path: Path, noun: type,
         assert all(isinstance(e, MemstoreError) for e in failures), failures
         if verb == "close":
             g.store = await memstore.open(path)
-        await whole(g.store)
+        await expect_intact(g.store)
         if verb == "close":
             await g.store.close()
 
@@ -610,7 +610,7 @@ async def test_fifty_tasks_in_one_transaction_end_or_are_refused(path: Path, nou
             fifty = [finish(CASES[noun][verb](of(noun, tx), g)) for _ in range(50)]
             ended = await bounded(asyncio.gather(*fifty, return_exceptions=True))
             assert all(e is None or isinstance(e, MemstoreError) for e in ended), ended
-        await whole(g.store)
+        await expect_intact(g.store)
 
 
 async def cancelled_at_random(calls: list[Awaitable[None]], rng: random.Random) -> int:
@@ -645,7 +645,7 @@ async def test_store_works_after_three_hundred_random_cancellations(path: Path, 
         calls = [once(noun, verb, g, inside=rng.random() < 0.4) for noun, verb in picked]
         cancelled = await cancelled_at_random(calls, rng)
         assert cancelled > 50, f"only {cancelled} were still running"
-        await whole(g.store)
+        await expect_intact(g.store)
         remaining = await g.store.memories.get_many([f"m:{i}" for i in (0, 1, 2, 3, 5, 6, 7)])
         assert [memory.embedding is not None for memory in remaining.values()] == [True] * 7
 
@@ -663,7 +663,7 @@ async def test_cancelled_open_and_close_leave_no_thread(path: Path) -> None:
         await asyncio.wait([task], timeout=BOUND)
         assert task.done()
         await bounded(store.close())
-    assert await settled(before)
+    assert await only_threads(before)
     for spins in range(0, 60, 3):
         opening = asyncio.ensure_future(_open(path))
         for _ in range(spins):
@@ -674,16 +674,16 @@ async def test_cancelled_open_and_close_leave_no_thread(path: Path) -> None:
         assert opening.done()
         if not opening.cancelled():
             await opening.result().close()
-    assert await settled(before)
+    assert await only_threads(before)
     async with memstore.open(path) as store:
-        await whole(store)
+        await expect_intact(store)
 
 
 def threads() -> set[threading.Thread]:
     return set(threading.enumerate())
 
 
-async def settled(before: set[threading.Thread]) -> bool:
+async def only_threads(before: set[threading.Thread]) -> bool:
     """Whether no thread but those is left; one that has just answered needs a moment to end."""
     deadline = time.monotonic() + BOUND
     while threads() - before and time.monotonic() < deadline:
@@ -723,7 +723,7 @@ async def test_cancelled_increments_are_complete_or_absent(store: Store) -> None
     ended = await bounded(asyncio.gather(*tasks, return_exceptions=True))
     returned = sum(e is None for e in ended)
     counted = (await store.memories.get("counter")).metadata["n"]
-    # One whose COMMIT had begun when it was cancelled is whole: it counts, though nobody was told.
+    # A call whose COMMIT had begun when it was cancelled is stored.
     assert returned <= counted <= 50
     assert all(e is None or isinstance(e, asyncio.CancelledError) for e in ended)
 
