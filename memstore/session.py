@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -141,13 +142,13 @@ class Autocommit:
             )
             return function(connection, view), stale
 
-        result, stale = await search_or_rebuild(self.follower, self.database, lambda: self._search(step))
+        result, stale = await search_or_rebuild(self.follower, self.database, partial(self._search, step))
         if stale and not self._has_open_transaction() and await self.update_composites():
             result = await self._search(function)
         return result
 
-    async def _search(self, function: Callable[[Connection, View], T]) -> T:
-        return await self.database.call(lambda connection: self.follower.run_current(connection, function))
+    def _search(self, function: Callable[[Connection, View], T]) -> Awaitable[T]:
+        return self.database.call(partial(self.follower.run_current, function=function))
 
     async def update_composites(self) -> bool:
         """Recompute every composite that is older than its assembly's revision; False if that is not possible now.

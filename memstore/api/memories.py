@@ -125,10 +125,13 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         self, context: WriteContext, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
     ) -> list[list[Memory]]:
         """Store the memories of one or several calls of `add_many`; the result of each call."""
-        batches = calls[0][1] or list(memories.batches(chain.from_iterable(new.values() for new, _ in calls)))
+        results: list[list[Memory]] = []
+        for new, _ in calls:
+            results.append(list(new.values()))
+        batches = calls[0][1] or memories.batches(chain.from_iterable(results))
         if batches:
             memories.insert_new(context, self._namespace, batches)
-        return [list(new.values()) for new, _ in calls]
+        return results
 
     async def upsert(
         self,

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
@@ -110,7 +111,7 @@ class Database:
         Raises `StoreReplacedError`, as every access to the file does.
         """
         self.check_usable()
-        reader = min(self._readers, key=lambda reader: reader.pending)
+        reader = min(self._readers, key=attrgetter("pending"))
         return await reader.submit_cancellable(partial(self._in_place, function))
 
     def _in_place(self, function: Step[T], connection: Connection) -> T:

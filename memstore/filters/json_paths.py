@@ -16,6 +16,7 @@ MAX_INDEXED = 16
 MAX_INDEXED_LENGTH = 1_024
 
 _PLAIN = re.compile(r"[^.\[]+")
+_UNNAMEABLE = re.compile(r'["\\\x00-\x1f]')
 
 
 def keys(name: str) -> Path:
@@ -24,10 +25,10 @@ def keys(name: str) -> Path:
     at = len("metadata")
     while at < len(name):
         if name[at] == ".":
-            end = min((i for i in (name.find(mark, at + 1) for mark in ".[") if i >= 0), default=len(name))
-            key = name[at + 1 : end]
-            if not key:
+            match = _PLAIN.match(name, at + 1)
+            if match is None:
                 raise FilterError(f'Invalid path {short(name)}: it has an empty step. An empty key is metadata[""]')
+            key, end = match[0], match.end()
         else:
             key, end = _bracketed(name, at)
         path.append(checked_key(key))
@@ -56,7 +57,7 @@ def checked_key(key: object) -> str:
     if not isinstance(key, str):
         raise FilterError(f"Invalid key in an object of a filter: expected text (str), found {short_repr(key)}")
     key = str.__str__(key)  # the text of a member of a StrEnum
-    if any(char in '"\\' or char < " " for char in key):
+    if _UNNAMEABLE.search(key):
         raise FilterError(
             f"Invalid metadata key {short(key)}: SQLite's JSON paths cannot name a key that contains "
             "a double quote, a backslash or a control character"
@@ -89,7 +90,7 @@ def written(path: Path) -> str:
 
 def json_path(path: Path) -> str:
     """*path* as the argument of SQLite's JSON functions."""
-    return "$" + "".join(f'."{key}"' for key in path)
+    return "$" + "".join(map('."{}"'.format, path))
 
 
 def quoted(path: Path) -> str:

@@ -12,6 +12,7 @@ Always true:
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from operator import itemgetter
 from typing import Final, cast
 
@@ -93,22 +94,14 @@ def _compile(node: Node, rows: "_Rows", *, expected: bool) -> tuple[int, Clause]
         case Not(part):
             return _compile(part, rows, expected=not expected)
         case And(parts) | Or(parts):
-            compiled = [_compile(part, rows, expected=expected) for part in parts]
+            compiled = list(map(partial(_compile, rows=rows, expected=expected), parts))
             compiled.sort(key=itemgetter(0), reverse=True)
-            clauses = [clause for _, clause in compiled]
+            clauses = list(map(itemgetter(1), compiled))
             nesting = 1 + compiled[0][0] if compiled else 0
             return nesting, (_all if isinstance(node, And) == expected else _any)(clauses)
         case _:
             clause = rows.test(node)
             return 0, clause if expected else clause.is_not(true())
-
-
-def _all(clauses: Sequence[Clause]) -> Clause:
-    return _chain(clauses, conjunction=True)
-
-
-def _any(clauses: Sequence[Clause]) -> Clause:
-    return _chain(clauses, conjunction=False)
 
 
 def _chain(clauses: Sequence[Clause], *, conjunction: bool) -> Clause:
@@ -124,6 +117,10 @@ def _chain(clauses: Sequence[Clause], *, conjunction: bool) -> Clause:
         # and_() and or_() remove a Grouping of the same operator, but not a coerced one.
         groups = [type_coerce(Grouping(join(*chunk)), Boolean()) for chunk in chunks]
     return join(true() if conjunction else false(), *groups)
+
+
+_all = partial(_chain, conjunction=True)
+_any = partial(_chain, conjunction=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +329,7 @@ def _has_type(type_: ColumnElement[str], kind: ValueKind) -> Clause:
 
 
 def _equals(value: ColumnElement[object] | ColumnElement[str], operands: Sequence[Scalar]) -> Clause:
-    bound = [_bound(operand) for operand in operands]
+    bound = list(map(_bound, operands))
     return value == bound[0] if len(bound) == 1 else value.in_(bound)
 
 

@@ -134,7 +134,7 @@ def _undo_deletion(context: WriteContext, record_type: RecordType, entry: Histor
         raise _conflict(change, "the memory has expired, and would be deleted at once. Add it again instead")
     FormerRecords(connection, context.spaces, record_type).check(version)
     row_restore.insert_row(connection, record_type, version)
-    record_tags.add_tags(connection, record_type, version.namespace_pk, [(version.pk, version.tags)])
+    record_tags.add_tags(connection, record_type, version.namespace_pk, [version.pk], [version.tags])
     if version.vector is not None:
         row_restore.set_vector(connection, context.spaces["memory"], version.pk, version.vector, version.checksum)
     if record_type is ASSEMBLY:

@@ -32,10 +32,10 @@ class NumpyEngine:
             return hyperbolic.find_nearest(metric, queries, rows, limit, positions, _squared_distances)
         total = len(rows) if positions is None else len(positions)
         group = max(1, _MAX_CELLS // total)
-        nearest = [
-            self._find_nearest(metric, queries[start : start + group], rows, min(limit, total), positions)
-            for start in range(0, len(queries), group)
-        ]
+        nearest = []
+        for start in range(0, len(queries), group):
+            chunk = queries[start : start + group]
+            nearest.append(self._find_nearest(metric, chunk, rows, min(limit, total), positions))
         return np.concatenate(nearest)
 
     def _find_nearest(

@@ -2,8 +2,9 @@
 
 import os
 import time
+from collections.abc import Iterator
 
-from memstore.concurrency import ProcessLock
+from memstore.concurrency import CHUNK_SIZE, ProcessLock
 
 _id_lock = ProcessLock()
 _last_id = 0
@@ -17,6 +18,12 @@ def new_id() -> str:
     one process strictly increase. Time-ordered ids halve the cost of the unique index against random ones.
     """
     return new_ids(1)[0]
+
+
+def id_stream(count: int) -> Iterator[str]:
+    """Ascending new ids, about *count* of them, made in chunks as they are used."""
+    while True:
+        yield from new_ids(min(CHUNK_SIZE, count))
 
 
 def new_ids(count: int) -> list[str]:

@@ -106,8 +106,9 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
     except sqlite3.IntegrityError as error:
         ids = [record.id for record in assemblies]
         raise records.duplicate_error(connection, ASSEMBLY, path, ids, first) or error from error
-    record_tags.add_tags(connection, ASSEMBLY, owner, [(pk, a.tags) for pk, a in enumerate(assemblies, first)])
-    return list(range(first, first + len(assemblies)))
+    keys = list(range(first, first + len(assemblies)))
+    record_tags.add_tags(connection, ASSEMBLY, owner, keys, [record.tags for record in assemblies])
+    return keys
 
 
 def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:

@@ -7,19 +7,25 @@ and the actor of every history row from it.
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, literal_column, select
+from sqlalchemy import Connection, Text, literal_column, select, type_coerce
 
 from memstore.actor import Actor
 from memstore.repository import history_retention
 from memstore.repository.history_retention import RetentionSettings
 from memstore.repository.statements import Prepared
 from memstore.repository.vectors import Spaces
-from memstore.schema.tables import journal
+from memstore.schema.tables import journal, store_meta
 from memstore.timestamps import now, to_micros
 
-_LAST_TIME = Prepared(lambda: select(journal.c.at).order_by(journal.c.pk.desc()).limit(literal_column("1")))
+_START = Prepared(
+    lambda: select(
+        type_coerce(store_meta.c.history_options, Text),
+        select(journal.c.at).order_by(journal.c.pk.desc()).limit(literal_column("1")).scalar_subquery(),
+    )
+)
 
 
+@dataclass(slots=True)
 class TransactionTime:
     """The time that all history rows of one transaction share, and how many rows it has written.
 
@@ -32,19 +38,16 @@ class TransactionTime:
         row_count: history rows that the transaction has written.
     """
 
-    __slots__ = ("at", "retention", "row_count")
-
-    def __init__(self) -> None:
-        self.retention: RetentionSettings | None = None
-        self.at = 0
-        self.row_count = 0
+    at: int = 0
+    retention: RetentionSettings | None = None
+    row_count: int = 0
 
     def start(self, connection: Connection) -> bool:
         """Whether the file keeps a history; the first call sets the time."""
         if self.retention is None:
-            self.retention = history_retention.read(connection)
+            options, last = _START.run(connection).fetchone()
+            self.retention = history_retention.parse(options)
             if self.retention.keep != "off":
-                last = _LAST_TIME.value(connection)
                 self.at = max(to_micros(now()), last if type(last) is int else 0)
         return self.retention.keep != "off"
 

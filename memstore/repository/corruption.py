@@ -35,6 +35,15 @@ def corrupt_column(table: str, values: Mapping[str, object], types: Mapping[str,
     return corrupt_value(table, "a row that memstore wrote", dict(values))
 
 
+UNREADABLE = (TypeError, ValueError, OverflowError, RecursionError, MemoryError)
+"""What code raises that reads a value which memstore never writes."""
+
+
+def unreadable(place: str, error: Exception) -> DamagedError:
+    """The error for *error*, one of `UNREADABLE`, in *place*: table or column."""
+    return DamagedError(f"Corrupt value in {place}: {type(error).__name__}: {error}. {_ADVICE}")
+
+
 @contextmanager
 def expect_stored(place: str) -> Iterator[None]:
     """Raise `DamagedError` where the block fails on a value that memstore never writes, in *place*: table or column."""
@@ -42,8 +51,8 @@ def expect_stored(place: str) -> Iterator[None]:
         yield
     except MemstoreError:
         raise
-    except (TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise DamagedError(f"Corrupt value in {place}: {type(error).__name__}: {error}. {_ADVICE}") from error
+    except UNREADABLE as error:
+        raise unreadable(place, error) from error
 
 
 def only(records: Sequence[T]) -> T:

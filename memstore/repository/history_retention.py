@@ -53,7 +53,7 @@ class RetentionSettings(NamedTuple):
 def stored(connection: Connection) -> RetentionSettings | None:
     """The settings in the file, `off` where they cannot be read; None in a file that has none yet."""
     text = _SETTINGS.value(connection)
-    return None if text is None else _parse(text)
+    return None if text is None else parse(text)
 
 
 def read(connection: Connection) -> RetentionSettings:
@@ -62,7 +62,8 @@ def read(connection: Connection) -> RetentionSettings:
 
 
 @lru_cache(16)
-def _parse(text: object) -> RetentionSettings:
+def parse(text: object) -> RetentionSettings:
+    """The settings in the *text* that the file stores; `off` where it cannot be read."""
     try:
         options = json.loads(text) if isinstance(text, str) else {}
     except (ValueError, RecursionError):

@@ -100,7 +100,7 @@ def record_addition(context: WriteContext, record_type: RecordType, namespace_pk
         return
     at, actor = context.transaction.at, context.actor
     values = (record_type.kind, namespace_pk, keys[0], keys[-1], None, "added", at, *actor, None, None, None, None)
-    _INSERT.insert(context.connection, [(value,) for value in values])
+    _INSERT.insert(context.connection, list(zip(values, strict=True)))
     context.transaction.row_count += 1
 
 

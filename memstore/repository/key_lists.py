@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.sql.expression import Select, TableValuedAlias
 
-from memstore.repository.corruption import expect_stored
+from memstore.repository.corruption import UNREADABLE, unreadable
 from memstore.vectors.arrays import Keys
 
 _PIECE = 1 << 18  # characters that NumPy parses in one call, which keeps the GIL for 0.5 ms
@@ -44,7 +44,9 @@ def keys_joined(text: str | None) -> Keys:
     while start < len(text):
         comma = text.find(",", start + _PIECE)
         end = len(text) if comma < 0 else comma
-        with expect_stored("a key column"):
+        try:
             pieces.append(np.fromstring(text[start:end], dtype=np.int64, sep=","))
+        except UNREADABLE as error:
+            raise unreadable("a key column", error) from error
         start = end + 1
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -5,7 +5,7 @@ nothing to traverse but the sets of tags.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import compress, islice
@@ -120,7 +120,7 @@ class Batch:
     """Memories that are stored table by table: with more, the rows leave the page cache before their vectors follow."""
 
     def __init__(self) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self.columns: dict[str, list[Any]] = {}
         self.vectors: list[bytes | None] = []
         self.tags: list[frozenset[str]] = []
 
@@ -135,10 +135,12 @@ class Batch:
     def add(self, memories: Sequence[Memory]) -> None:
         """Encode memories and append them."""
         for name, value_of, encode_all in _ENCODERS:
-            values = list(map(value_of, memories))
-            self.columns[name] += values if encode_all is None else encode_all(values)
+            values: list[Any] = list(map(value_of, memories))
+            if encode_all is not None and values.count(None) < len(values):
+                values = encode_all(values)
+            self.columns.setdefault(name, []).extend(values)
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
-        self.tags += [m.tags for m in memories]
+        self.tags += map(_TAGS, memories)
 
     def only(self, places: Iterable[int]) -> "Batch":
         """The memories at *places*, as a batch of their own."""
@@ -149,17 +151,15 @@ class Batch:
         return part
 
 
-def batches(memories: Iterable[Memory]) -> Iterator[Batch]:
+def batches(memories: Iterable[Memory]) -> list[Batch]:
     """All of *memories* in batches, encoded chunk by chunk as *memories* yields them."""
     iterator = iter(memories)
-    batch = Batch()
+    batches: list[Batch] = []
     while chunk := list(islice(iterator, CHUNK_SIZE)):
-        batch.add(chunk)
-        if len(batch) == Batch.SIZE:
-            yield batch
-            batch = Batch()
-    if len(batch):
-        yield batch
+        if not batches or len(batches[-1]) == Batch.SIZE:
+            batches.append(Batch())
+        batches[-1].add(chunk)
+    return batches
 
 
 def _json_texts(values: Sequence[Json]) -> list[str]:
@@ -177,12 +177,13 @@ def _json_texts(values: Sequence[Json]) -> list[str]:
 
 def _micros(times: list[datetime | None]) -> list[int | None]:
     first = times[0]
-    if times.count(first) == len(times):  # as a rule, the times of one call are equal
-        return [None if first is None else to_micros(first)] * len(times)
+    if first is not None and times.count(first) == len(times):  # as a rule, the times of one call are equal
+        return [to_micros(first)] * len(times)
     return [None if when is None else to_micros(when) for when in times]
 
 
 _BY_KIND: dict[str, Callable[[list[Any]], list[Any]]] = {"json": _json_texts, "time": _micros}
+_TAGS = attrgetter("tags")
 _ENCODERS = [
     (field.column, attrgetter(field.name), _BY_KIND.get(field.kind))
     for field in RECORD_FIELDS["memory"]
@@ -195,15 +196,15 @@ def insert_new(context: WriteContext, path: Namespace, new: Sequence[Batch]) -> 
     connection, space = context.connection, context.spaces["memory"]
     owner = namespaces.ensure_key(connection, path)
     first = pk = records.next_key(connection, MEMORY)
+    logged = change_log.top(connection)
     try:
         for batch in new:
             keys = range(pk, pk + len(batch))
             _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
             vector_keys, blobs = _with_vectors(keys, batch.vectors)
-            before = change_log.top(connection)
             _put_vectors(connection, space, vector_keys, blobs)
-            vector_handoff.hand_over_new(connection, space, before, vector_keys, blobs, owner)
-            record_tags.add_tags(connection, MEMORY, owner, zip(keys, batch.tags, strict=True))
+            logged = vector_handoff.hand_over_new(connection, space, logged, vector_keys, blobs, owner)
+            record_tags.add_tags(connection, MEMORY, owner, keys, batch.tags)
             pk += len(keys)
         history_writer.record_addition(context, MEMORY, owner, range(first, pk))
     except sqlite3.IntegrityError as error:
@@ -223,7 +224,7 @@ def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int]
     """Store vectors, in place of existing ones."""
     if keys:
         most = max(1, _WIDE_BYTES // (4 * space.dimension))
-        checksums = [checksum(data) for data in vectors]
+        checksums = list(map(checksum, vectors))
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 
 
@@ -370,6 +371,14 @@ def memory_of(
     id, content, metadata, importance, created, updated, expires, accessed, count, pinned = columns
     if not (type(id) is type(content) is str and type(importance) is float and type(count) is int and pinned in (0, 1)):
         raise _corrupt(columns)
+    try:
+        value, end = _DECODER.raw_decode(metadata)  # as json.loads, which first looks for white space around it
+        if end < len(metadata):
+            value = json.loads(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DamagedError(
+            f"Corrupt value in memory.metadata of memory {id!r}: expected JSON. Replace it with update()."
+        ) from error
     at = from_micros(created)
     return new_record(
         id,
@@ -377,7 +386,7 @@ def memory_of(
         content,
         embedding,
         tags,
-        _metadata(metadata, id),
+        value,
         importance,
         at,
         at if updated == created else from_micros(updated),
@@ -393,13 +402,3 @@ def _corrupt(columns: Sequence[Any]) -> DamagedError:
     if values["pinned"] not in (0, 1):
         return corrupt_value("memory.pinned", "0 or 1", values["pinned"])
     return corrupt_column("memory", values, _TYPES)
-
-
-def _metadata(text: str, id: str) -> dict[str, Json]:
-    try:
-        value, end = _DECODER.raw_decode(text)  # as json.loads, which first looks for white space around it
-        return cast("dict[str, Json]", value if end == len(text) else json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DamagedError(
-            f"Corrupt value in memory.metadata of memory {id!r}: expected JSON. Replace it with update()."
-        ) from error

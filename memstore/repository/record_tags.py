@@ -1,6 +1,6 @@
 """Tags of records: rows of the tag join tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -60,12 +60,16 @@ def tag_keys(connection: Connection, namespace_pk: int, names: AbstractSet[str])
 
 
 def add_tags(
-    connection: Connection, record_type: RecordType, namespace_pk: int, tags: Iterable[tuple[int, AbstractSet[str]]]
+    connection: Connection,
+    record_type: RecordType,
+    namespace_pk: int,
+    pks: Sequence[int],
+    tags: Sequence[AbstractSet[str]],
 ) -> None:
-    """Give records, named by key, tags they do not have yet."""
-    tagged = [(pk, names) for pk, names in tags if names]
-    keys = tag_keys(connection, namespace_pk, set().union(*(names for _, names in tagged)))
-    _insert(connection, record_type, ((pk, sorted([keys[name] for name in names])) for pk, names in tagged))
+    """Give the records *pks* the *tags* of the same position, which they do not have yet."""
+    keys = tag_keys(connection, namespace_pk, set().union(*tags))
+    if keys:
+        _insert(connection, record_type, zip(pks, tags, strict=True), keys)
 
 
 def replace_tags(
@@ -74,7 +78,7 @@ def replace_tags(
     """Give records, named by key, these tags and no others. Tags that a record already has are only read."""
     keys = tag_keys(connection, namespace_pk, set().union(*tags.values()))
     removed: list[tuple[int, int]] = []
-    added: list[tuple[int, list[int]]] = []
+    added: list[tuple[int, list[str]]] = []
     for owners in chunks(list(tags)):
         stored: dict[int, set[int]] = {pk: set() for pk in owners}
         for pk, key in _TAG_KEYS_OF[record_type.kind].run(connection, keys=keys_json(owners)):
@@ -83,22 +87,28 @@ def replace_tags(
             after = {keys[name] for name in tags[pk]}
             if after != before:
                 removed += [(pk, key) for key in before - after]
-                added.append((pk, sorted(after - before)))
+                added.append((pk, [name for name in tags[pk] if keys[name] not in before]))
     _REMOVE[record_type.kind].many(connection, removed)
-    _insert(connection, record_type, added)
+    _insert(connection, record_type, added, keys)
 
 
-def _insert(connection: Connection, record_type: RecordType, tags: Iterable[tuple[int, list[int]]]) -> None:
+def _insert(
+    connection: Connection,
+    record_type: RecordType,
+    tags: Iterable[tuple[int, Collection[str]]],
+    keys: Mapping[str, int],
+) -> None:
+    """Add tags, whose *keys* are given by name, to records, named by key."""
     owners: list[int] = []
-    keys: list[int] = []
-    for pk, tag_pks in tags:
-        owners += [pk] * len(tag_pks)
-        keys += tag_pks
+    tag_pks: list[int] = []
+    for pk, names in tags:
+        owners += [pk] * len(names)
+        tag_pks += sorted(map(keys.__getitem__, names))
         if len(owners) >= _PAIRS:
-            _ADD[record_type.kind].insert(connection, (owners, keys))
-            owners, keys = [], []
+            _ADD[record_type.kind].insert(connection, (owners, tag_pks))
+            owners, tag_pks = [], []
     if owners:
-        _ADD[record_type.kind].insert(connection, (owners, keys))
+        _ADD[record_type.kind].insert(connection, (owners, tag_pks))
 
 
 def tags_of(connection: Connection, record_type: RecordType, keys: str) -> dict[int, set[str]]:

@@ -12,7 +12,7 @@ Its statements depend on a filter, so they are built for each call and run by SQ
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Integer, Text, and_, bindparam, exists, func, literal, select, true
@@ -56,7 +56,7 @@ class Selection:
     @property
     def terms(self) -> list[Node]:
         """The conditions of tags and filter, all of which hold."""
-        terms: list[Node] = [Contains(_TAGS, name) for name in sorted(self.tags)]
+        terms: list[Node] = list(map(partial(Contains, _TAGS), sorted(self.tags)))
         if self.where is not None:
             terms += self.where.parts if isinstance(self.where, And) else [self.where]
         return terms
@@ -181,7 +181,7 @@ class _Finder:
                 ranges.setdefault(term.field, []).append(term)
             elif isinstance(term, Or | Contains):
                 sets.append(term)
-        return sets + [tuple(tests) for tests in ranges.values()], rest
+        return [*sets, *map(tuple, ranges.values())], rest
 
     def _is_served(self, node: Node) -> bool:
         match node:
@@ -256,7 +256,8 @@ class _Finder:
     def _tested(self, keys: Keys, terms: Sequence[Node]) -> Keys:
         """Those of *keys* whose records are in the namespaces and match *terms*."""
         table, candidates = self.selection.record_type.table, keys_in()
-        owned = self.selection.owned(table.c.namespace_pk)
+        owner = table.c.namespace_pk
+        owned = owner == self.owners if isinstance(self.owners, int) else self.selection.owned(owner)
         row = exists().where(table.c.pk == candidates.c.value, owned, self.selection.matching(terms, few=True))
         joined = select(func.group_concat(candidates.c.value)).where(row.correlate(candidates))
         matching = [_NONE]

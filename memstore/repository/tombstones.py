@@ -162,8 +162,8 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
         for row in rows:
             _insert_record(context, row)
         for namespace_pk in {row.namespace_pk for row in rows}:
-            tags = [(row.record_pk, frozenset(row.record["tags"])) for row in rows if row.namespace_pk == namespace_pk]
-            record_tags.add_tags(connection, record_type, namespace_pk, tags)
+            tags = {row.record_pk: frozenset(row.record["tags"]) for row in rows if row.namespace_pk == namespace_pk}
+            record_tags.add_tags(connection, record_type, namespace_pk, [*tags], [*tags.values()])
         for partner, records_of_partner in _restore_memberships(connection, record_type, rows).items():
             moved.setdefault(partner, []).extend(records_of_partner)
         keys += [row.record_pk for row in rows]

@@ -7,6 +7,7 @@ a `SearchScope` before the index is asked, so a search returns fewer hits than i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -107,10 +108,7 @@ class Search:
         rows = self.view.count(kind)
         return [
             Hits(
-                [
-                    hit(by_key[key], score)
-                    for key, score in zip(result.keys.tolist(), result.scores.tolist(), strict=True)
-                ],
+                list(map(hit, map(by_key.__getitem__, result.keys.tolist()), result.scores.tolist())),
                 SearchPlan(
                     method=result.method.name,
                     reason=result.method.reason,
@@ -143,10 +141,8 @@ def search(
 
 
 def _checked_queries(queries: Sequence[object], space: VectorSpace) -> Rows:
-    allow_zero, max_norm = space.allow_zero, space.max_norm
-    return np.stack(
-        [as_embedding(query, space.dimension, allow_zero=allow_zero, max_norm=max_norm) for query in queries]
-    )
+    as_vector = partial(as_embedding, dimension=space.dimension, allow_zero=space.allow_zero, max_norm=space.max_norm)
+    return np.stack(list(map(as_vector, queries)))
 
 
 def _scope(connection: Connection, request: SearchRequest, at: datetime) -> SearchScope:

@@ -120,8 +120,7 @@ def written_entries(written: VectorHandoff) -> IndexEntries:
         if position is not None:
             namespaces[position] = namespace
             expiries[position] = NEVER if expiry is None else expiry
-    checksums = [None] * len(keys)  # the bytes never left this process, so there is nothing to verify
-    return _entries(keys, namespaces, expiries, written.blobs, checksums, written.space)
+    return _valid_entries(keys, namespaces, expiries, written.blobs, written.space)  # no checksum: none was read
 
 
 def _entries(
@@ -138,6 +137,13 @@ def _entries(
     if not all(intact):
         blobs = list(compress(blobs, intact))
         keys, namespaces, expiries = keys[intact], namespaces[intact], expiries[intact]
+    return _valid_entries(keys, namespaces, expiries, blobs, space)
+
+
+def _valid_entries(
+    keys: Keys, namespaces: Keys, expiries: Keys, blobs: Sequence[bytes], space: VectorSpace
+) -> IndexEntries:
+    """Columns of intact vectors as index entries, but for those that are invalid for the metric."""
     valid, rows = valid_index_form(space.measure, decode_rows(blobs, space.dimension))
     if not valid.all():
         keys, namespaces, expiries = keys[valid], namespaces[valid], expiries[valid]

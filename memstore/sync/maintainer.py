@@ -73,8 +73,7 @@ class IndexMaintainer:
     def _notify(self) -> None:
         if self._stopping.is_set() or time.monotonic() < self._retry_at:
             return
-        tasks = [self._next_task(kind, thorough=False) for kind in self._indexes.spaces]
-        if not any(tasks):
+        if not any(map(partial(self._next_task, thorough=False), tuple(self._indexes.by_kind))):
             return
         try:
             self._loop.call_soon_threadsafe(self._start)

@@ -1,5 +1,9 @@
 """Searches of the indexes at one state of the database, including uncommitted changes of a transaction."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import repeat
+
 import numpy as np
 from sqlalchemy import Connection
 
@@ -16,44 +20,39 @@ OVERSAMPLING, EXTRA_RESULTS = 2, 10
 """A float16 index returns OVERSAMPLING * limit + EXTRA_RESULTS entries, which the stored vectors rank again."""
 
 
+@dataclass(slots=True)
 class View:
     """The indexes at one state of the database, with an overlay of what a transaction has changed.
 
-    Args:
+    Attributes:
         indexes: the shared indexes; the lock is held for the lifetime of the view.
         connection: in a transaction whose committed state the indexes equal.
         overlays: for each kind that the transaction changed, the keys it changed and an index of their vectors.
     """
 
-    def __init__(
-        self,
-        indexes: IndexSet,
-        connection: Connection,
-        overlays: dict[RecordKind, tuple[list[int], ExactIndex]] | None = None,
-    ) -> None:
-        self._indexes = indexes
-        self._connection = connection
-        self._overlays = overlays or {}
+    indexes: IndexSet
+    connection: Connection
+    overlays: Mapping[RecordKind, tuple[list[int], ExactIndex]] = field(default_factory=dict)
 
     @property
     def engine(self) -> Engine:
         """The engine that compares vectors."""
-        return self._indexes.engines.engine
+        return self.indexes.engines.engine
 
     def count(self, kind: RecordKind) -> int:
         """Number of committed vectors of *kind*."""
-        return len(self._indexes.by_kind[kind])
+        return len(self.indexes.by_kind[kind])
 
     def revision(self, key: int) -> int | None:
         """The revision of the composite that the shared index holds for the assembly *key*; None if it holds none."""
-        return self._indexes.revision(key)
+        return self.indexes.revision(key)
 
     def search(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[tuple[SearchResult, int]]:
         """The result for each query, and the number of allowed entries that are uncommitted."""
-        normalized = index_form(self._indexes.spaces[kind].measure, queries)
-        changed, overlay = self._overlays.get(kind, ((), None))
+        normalized = index_form(self.indexes.spaces[kind].measure, queries)
+        changed, overlay = self.overlays.get(kind, ((), None))
         if overlay is None or not changed:
-            return [(result, 0) for result in self._search_committed(kind, normalized, limit, scope)]
+            return list(zip(self._search_committed(kind, normalized, limit, scope), repeat(0)))
         committed_scope = SearchScope(
             now=scope.now,
             namespaces=scope.namespaces,
@@ -61,20 +60,20 @@ class View:
             excluded=np.array(changed, dtype=np.int64),
         )
         committed = self._search_committed(kind, normalized, limit, committed_scope)
-        uncommitted = overlay.search(self._indexes.engines.engine, normalized, limit, scope)
+        uncommitted = overlay.search(self.indexes.engines.engine, normalized, limit, scope)
         return [(_merged(a, b, limit), b.allowed_count) for a, b in zip(committed, uncommitted, strict=True)]
 
     def _search_committed(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """Search the shared index; results of a float16 index are ranked again by the stored vectors."""
-        index, engine = self._indexes.by_kind[kind], self._indexes.engines.engine
-        if self._indexes.options.vector_type == "float32":
+        index, engine = self.indexes.by_kind[kind], self.indexes.engines.engine
+        if self.indexes.options.vector_type == "float32":
             return index.search(engine, queries, limit, scope)
         results = index.search(engine, queries, limit * OVERSAMPLING + EXTRA_RESULTS, scope)
         return [self._rescored(kind, query, result, limit) for query, result in zip(queries, results, strict=True)]
 
     def _rescored(self, kind: RecordKind, query: Rows, result: SearchResult, limit: int) -> SearchResult:
-        space = self._indexes.spaces[kind]
-        chunks = stored_vectors.vectors(self._connection, space, result.keys.tolist())
+        space = self.indexes.spaces[kind]
+        chunks = stored_vectors.vectors(self.connection, space, result.keys.tolist())
         entries = [as_entries(chunk, space) for chunk in chunks]
         if sum(len(chunk.keys) for chunk in entries) < len(result.keys):
             raise DriftError

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from memstore.concurrency import CHUNK_SIZE, yield_gil
 from memstore.errors import InvalidError, short_repr
 from memstore.models.fields import RECORD_FIELDS, RecordField
-from memstore.models.ids import new_id, new_ids
+from memstore.models.ids import id_stream, new_id
 from memstore.models.records import Assembly, Memory, Namespace, RecordKind, memory
 from memstore.validation.text import MAX_TEXT_BYTES, check_metadata, check_text, copy_plain
 from memstore.validation.values import (
@@ -128,17 +128,18 @@ def new_memories(
     Raises:
         InvalidError: as `new_memory`; a note gives the number of the item.
     """
-    ids: list[str] = []
-    builder = _PlainItemBuilder(namespace, space, at, ids.pop)
+    make_id = id_stream(len(items)).__next__
+    builder = _PlainItemBuilder(namespace, space, at, make_id)
     for i, item in enumerate(items):
         if i and i % CHUNK_SIZE == 0:
             yield_gil()
-        if not ids:
-            ids += reversed(new_ids(min(CHUNK_SIZE, len(items) - i)))
-        record = builder.memory(item)
+        try:
+            record = builder.memory(item)
+        except InvalidError:
+            record = None  # of several faults, `new_memory` decides which one it reports
         if record is None:
             try:
-                record = new_memory(item, namespace, space, at, ids.pop)
+                record = new_memory(item, namespace, space, at, make_id)
             except InvalidError as error:
                 if len(items) > 1:
                     error.add_note(f"Invalid item {i} of {len(items)}, counted from 0. No item was stored")
@@ -159,15 +160,9 @@ class _PlainItemBuilder:
         self._tag_sets: dict[tuple[str, ...], frozenset[str]] = {}  # equal tags of several items share one set
 
     def memory(self, item: Mapping[str, Any]) -> Memory | None:
-        """The memory that *item* describes; None where `new_memory` has to decide."""
+        """The memory that *item* describes; None, or `InvalidError`, where `new_memory` has to decide."""
         if type(item) is not dict or not item.keys() <= _PLAIN_FIELDS:
             return None
-        try:
-            return self._memory(item)
-        except InvalidError:
-            return None  # of several faults, `new_memory` decides which one it reports
-
-    def _memory(self, item: dict[str, Any]) -> Memory | None:
         get, at = item.get, self._at
         content, metadata, vector = get("content"), get("metadata"), get("embedding")
         if type(content) is not str:
@@ -199,7 +194,7 @@ class _PlainItemBuilder:
             max(at, created) if updated is None else check_time("updated_at", updated),
             None if expires is None else check_time("expires_at", expires),
             None if accessed is None else check_time("accessed_at", accessed),
-            0 if count is None else _check_counter("access_count", count),
+            0 if count is None else check_count("access_count", count, 0, MAX_COUNT),
             False if pinned is None else check_flag("pinned", pinned),
         )
 

@@ -73,7 +73,7 @@ def check_topics(value: object) -> tuple[str, ...]:
 
 def check_share(name: str, value: object) -> float:
     """*value* as a number from 0 to 1, else `InvalidError`."""
-    number = check_number(name, value)
+    number = value if type(value) is float else check_number(name, value)
     if not 0 <= number <= 1:
         raise InvalidError(f"Invalid {name}: expected a number from 0 to 1, found {number}")
     return number

@@ -7,7 +7,7 @@ CRC-32 (as in `zlib.crc32`): it detects accidental corruption, not forgery.
 import math
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,9 @@ EmbeddingLike = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.inte
 STORED = np.dtype("<f4")
 _FLOAT32 = np.dtype(np.float32)
 _NATIVE = sys.byteorder == "little"
+checksum: Callable[[bytes], int] = zlib.crc32
+"""CRC-32 of stored bytes, 0 to 2**32 - 1."""
+
 _REMEDY = "Set a new embedding with update(), or None to drop it, or delete the record."
 
 
@@ -98,7 +101,7 @@ def _rounded(value: object, dimension: int) -> npt.NDArray[np.float32]:
 def _as_array(value: object, dimension: int) -> npt.NDArray[Any]:
     """*value* as NumPy converts it, unless it is too large: NumPy follows nested lists to any depth."""
     try:
-        if type(value) is list and len(value) == dimension and type(value[0]) is float:
+        if type(value) is list and len(value) == dimension and type(value[0]) in (float, int):
             return np.asarray(value)  # what most callers pass
         masked, shape = bool(np.any(getattr(value, "mask", False))), _shape(value)
         convertible = not masked and len(shape) < 3 and math.prod(shape) <= MAX_DIMENSION
@@ -153,7 +156,7 @@ def decode(data: bytes, dimension: int, owner: str, crc: int | None) -> Embeddin
             f"Corrupt stored vector of {owner}: dimension {dimension} needs {dimension * 4} bytes, found {len(data)}. "
             f"{_REMEDY}"
         )
-    if not is_intact(data, crc):
+    if crc is not None and zlib.crc32(data) != crc:
         raise DamagedError(f"Corrupt stored vector of {owner}: the checksum does not match. {_REMEDY}")
     vector = np.frombuffer(data, STORED)
     return vector if _NATIVE else vector.astype(np.float32)
@@ -168,8 +171,3 @@ def decode_rows(blobs: Sequence[bytes], dimension: int) -> npt.NDArray[np.float3
 def is_intact(data: bytes, crc: int | None) -> bool:
     """Whether *data* is bytes with the checksum *crc*; None, an unknown checksum, matches any bytes."""
     return type(data) is bytes and (crc is None or zlib.crc32(data) == crc)
-
-
-def checksum(data: bytes) -> int:
-    """CRC-32 of stored bytes, 0 to 2**32 - 1."""
-    return zlib.crc32(data)

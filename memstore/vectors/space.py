@@ -1,7 +1,7 @@
 """`Space`: the dimension and metric of a file's vectors, fixed when the file is created."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Metric = Literal["cosine", "inner_product", "l2", "spherical", "hyperbolic"]
@@ -50,6 +50,9 @@ class Space:
         metric: how they are compared.
         embedder: name of the embedder that computed them; None while none is recorded.
         curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None for other metrics.
+        measure: what the functions of `memstore.vectors.metrics` compare the vectors by; follows from the others.
+        allow_zero: whether a zero vector is valid; likewise.
+        max_norm: largest Euclidean norm of a vector; None for no limit; likewise.
     """
 
     dimension: int
@@ -57,21 +60,14 @@ class Space:
     embedder: str | None = None
     curvature: float | None = None
 
-    @property
-    def measure(self) -> Measure:
-        """What the functions of `memstore.vectors.metrics` compare them by."""
+    measure: Measure = field(init=False, repr=False, compare=False)
+    allow_zero: bool = field(init=False, repr=False, compare=False)
+    max_norm: float | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ball = None
         if self.metric == "hyperbolic":
-            return Ball() if self.curvature is None else Ball(self.curvature)
-        return self.metric
-
-    @property
-    def allow_zero(self) -> bool:
-        """Whether a zero vector is valid."""
-        return self.metric not in ANGULAR_METRICS
-
-    @property
-    def max_norm(self) -> float | None:
-        """Largest Euclidean norm of a vector; None for no limit."""
-        if self.metric != "hyperbolic":
-            return None
-        return (Ball() if self.curvature is None else Ball(self.curvature)).max_norm
+            ball = Ball() if self.curvature is None else Ball(self.curvature)
+        object.__setattr__(self, "measure", ball or self.metric)
+        object.__setattr__(self, "allow_zero", self.metric not in ANGULAR_METRICS)
+        object.__setattr__(self, "max_norm", None if ball is None else ball.max_norm)

@@ -716,5 +716,5 @@ def test_unreadable_retention_settings_mean_off() -> None:
         '{"keep": 0, "since": 5}',
         '{"keep": "all", "since": 5}',
     ):
-        assert history_retention._parse(text) == history_retention.RetentionSettings("off", None), text
-    assert history_retention._parse('{"keep": 60, "since": 5}') == history_retention.RetentionSettings(60, 5)
+        assert history_retention.parse(text) == history_retention.RetentionSettings("off", None), text
+    assert history_retention.parse('{"keep": 60, "since": 5}') == history_retention.RetentionSettings(60, 5)

@@ -85,7 +85,9 @@ def changed(connection: Connection, after: int, upto: int) -> dict[int, list[int
 def changed_since(connection: Connection, after: int, space: VectorSpace) -> tuple[int, list[int]]:
     """The last sequence number, and the keys of *space* that changed after the number *after*, ascending."""
     top, keys = _CHANGED_SINCE.run(connection, after=after, space=space.pk).fetchone()
-    return (after, []) if top is None else (int(top), np.unique(keys_joined(keys)).tolist())
+    if top is None or keys is None:
+        return after if top is None else int(top), []
+    return int(top), np.unique(keys_joined(keys)).tolist()
 
 
 def trim(connection: Connection, most: int) -> None:

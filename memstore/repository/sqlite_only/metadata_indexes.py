@@ -33,8 +33,12 @@ def _read_paths(connection: Connection) -> frozenset[Path]:
         "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'memory' AND substr(name, 1, ?) = ?",
         (len(_PREFIX), _PREFIX),
     )
-    indexes = [(_path_of(sql), sql) for (sql,) in statements]
-    return frozenset(path for path, sql in indexes if path is not None and _statement(path) == sql)
+    paths: set[Path] = set()
+    for (sql,) in statements:
+        path = _path_of(sql)
+        if path is not None and _statement(path) == sql:
+            paths.add(path)
+    return frozenset(paths)
 
 
 def missing(connection: Connection, requested: Iterable[Path]) -> list[Path]:
