@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import BusyError, ClosedError, DuplicateError, NotFoundError, ReadOnlyError, Store, TransactionError
+from memstore import BusyError, DuplicateError, NotFoundError, ReadOnlyError, Store, TransactionError
 from memstore.database.transactions import raw
 from tests.conftest import DIMENSION, vectors
 
@@ -276,40 +276,6 @@ async def test_transaction_that_sqlite_rolled_back_stores_nothing(store: Store) 
             with pytest.raises(TransactionError, match="rolled this transaction back"):
                 await tx.memories.add("y")
     assert await store.memories.count() == 0
-
-
-async def test_close_waits_for_running_calls_and_later_calls_raise(path: Path) -> None:
-    store = await memstore.open(path, dimension=2)
-    adding = [asyncio.create_task(store.memories.add(str(i))) for i in range(20)]
-    await asyncio.sleep(0)
-    await store.close()
-    await store.close()
-    outcomes = await asyncio.gather(*adding, return_exceptions=True)
-    assert all(isinstance(o, memstore.Memory | ClosedError) for o in outcomes)
-    with pytest.raises(ClosedError):
-        await store.memories.add("x")
-    with pytest.raises(ClosedError):
-        await store.memories.count()
-    async with memstore.open(path) as again:
-        assert await again.memories.count() == sum(isinstance(o, memstore.Memory) for o in outcomes)
-
-
-async def test_two_closes_at_once_close_once(path: Path) -> None:
-    store = await memstore.open(path, dimension=2)
-    entered = asyncio.Event()
-
-    async def hold() -> None:
-        async with store.transaction() as tx:
-            entered.set()
-            await tx.memories.add("kept")
-            await asyncio.sleep(0.05)
-
-    holding = asyncio.create_task(hold())
-    await entered.wait()
-    async with asyncio.timeout(60):
-        await asyncio.gather(asyncio.create_task(store.close()), asyncio.create_task(store.close()))
-    await holding
-    assert not (path.parent / "store.db-wal").exists()
 
 
 async def test_cancellation_ends_the_wait_for_a_lock_of_another_connection(path: Path) -> None:

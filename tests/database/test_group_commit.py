@@ -757,8 +757,10 @@ async def test_close_completes_earlier_writes_and_refuses_later_ones(path: Path)
         store.close(),
     )
     assert [isinstance(end, ClosedError) for end in ended] == [False] * 7 + [True, True, False]
-    with pytest.raises(ClosedError):
-        await store.memories.add("later")
+    for call in (store.memories.add("later"), store.memories.count()):
+        with pytest.raises(ClosedError):
+            await call
+    assert not path.with_name(f"{path.name}-wal").exists()
     await eventually(lambda: threading.active_count() <= thread_count)
     async with memstore.open(path) as again:
         assert await ids(again) == ["0", "1", "2", "3", "4", "tx"]
