@@ -82,7 +82,7 @@ class Store(StoreNamespace):
         Also deletes expired memories, unused tags, and the older part of the change log.
 
         Returns:
-            By how many bytes the file is smaller.
+            By how many bytes the file is smaller; 0 if it is not.
         """
         return await compact(self._session)
 

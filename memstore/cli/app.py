@@ -3,12 +3,14 @@
 A command's module is imported when the command is called, so that `memstore --help` and `--version` are quick.
 """
 
+import asyncio
 import inspect
 import logging
 import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, cast
 
@@ -40,8 +42,20 @@ class _Entry:
         paragraphs = (inspect.getdoc(function) or "").split("\n\n")
         text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
         single = typer.Typer(add_completion=False)
-        single.command(name, help=text, epilog=EXIT_CODES)(function)
+        single.command(name, help=text, epilog=EXIT_CODES)(_run_to_end(function))
         return cast("TyperCommand", typer.main.get_command(single))
+
+
+def _run_to_end(function: Any) -> Any:
+    """*function* with the same options; if it is a coroutine function, called in an event loop of its own."""
+    if not inspect.iscoroutinefunction(function):
+        return function
+
+    @wraps(function)
+    def run(**arguments: Any) -> None:
+        asyncio.run(function(**arguments))
+
+    return run
 
 
 class _LazyGroup(TyperGroup):

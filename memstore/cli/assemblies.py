@@ -1,6 +1,5 @@
 """The commands on assemblies: list, show, search, add, add-members, remove-members, delete."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ Id = Annotated[str, typer.Argument(help="The id of the assembly.", show_default=
 MemoryIds = Annotated[list[str], typer.Argument(help="Ids of memories in the same namespace.", show_default=False)]
 
 
-def list_(
+async def list_(
     file: options.File,
     limit: options.ListLimit = 20,
     all: options.All = False,
@@ -46,67 +45,57 @@ def list_(
     --json prints a line for each assembly: the record without its composite.
     """
     filter = parse_where(where)
-
-    async def run() -> None:
-        async with read_namespace(file, namespace) as scope:
-            records = scope.assemblies.list(
-                where=filter, tags=tag or (), recursive=recursive, limit=None if all else limit
-            )
-            if json:
-                async for assembly in records:
-                    print_json(record_without_vector(assembly))
-                return
-            grid = table("assembly", ">members", ">activation")
+    async with read_namespace(file, namespace) as scope:
+        records = scope.assemblies.list(where=filter, tags=tag or (), recursive=recursive, limit=None if all else limit)
+        if json:
             async for assembly in records:
-                grid.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
-            total = await scope.assemblies.count(where=filter, tags=tag or (), recursive=recursive)
-        print_table(grid)
-        print_page(grid.row_count, total, "assembly")
+                print_json(record_without_vector(assembly))
+            return
+        grid = table("assembly", ">members", ">activation")
+        async for assembly in records:
+            grid.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
+        total = await scope.assemblies.count(where=filter, tags=tag or (), recursive=recursive)
+    print_table(grid)
+    print_page(grid.row_count, total, "assembly")
 
-    asyncio.run(run())
 
-
-def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Show an assembly with all its fields and its first members.
 
     --json prints the record with its composite, the ids of all members, and "sync": the revisions of the composite
     and of the index.
     """
-
-    async def run() -> None:
-        async with read_namespace(file, namespace) as scope:
-            assembly = await scope.assemblies.get(id)
-            sync = await scope.assemblies.sync_state(id)
-            members = [member async for member in scope.assemblies.members(id)]
-            if json:
-                print_json({**record_as_json(assembly), "sync": record_as_json(sync), "members": members})
-                return
-            memories = await scope.memories.get_many(members[:FIRST_MEMBERS])
-        print_fields(
-            {
-                "id": assembly.id,
-                "namespace": format_namespace(assembly.namespace),
-                "name": assembly.name,
-                "description": assembly.description,
-                "tags": ", ".join(sorted(assembly.tags)),
-                "topics": ", ".join(assembly.topics),
-                "metadata": json_text(assembly.metadata),
-                "composite": vector_text(assembly.composite),
-                "revision": f"{assembly.revision} ({_sync_text(sync)})",
-                "activation": _activation_text(assembly),
-                "created": second_text(assembly.created_at),
-                "updated": second_text(assembly.updated_at),
-                "members": f"{assembly.member_count:,}",
-            }
-        )
-        print_memories(memories.values())
-        if len(members) > FIRST_MEMBERS:
-            print_note(f"the first {FIRST_MEMBERS} of {len(members):,} members; --json prints all ids")
-
-    asyncio.run(run())
+    async with read_namespace(file, namespace) as scope:
+        assembly = await scope.assemblies.get(id)
+        sync = await scope.assemblies.sync_state(id)
+        members = [member async for member in scope.assemblies.members(id)]
+        if json:
+            print_json({**record_as_json(assembly), "sync": record_as_json(sync), "members": members})
+            return
+        memories = await scope.memories.get_many(members[:FIRST_MEMBERS])
+    print_fields(
+        {
+            "id": assembly.id,
+            "namespace": format_namespace(assembly.namespace),
+            "name": assembly.name,
+            "description": assembly.description,
+            "tags": ", ".join(sorted(assembly.tags)),
+            "topics": ", ".join(assembly.topics),
+            "metadata": json_text(assembly.metadata),
+            "composite": vector_text(assembly.composite),
+            "revision": f"{assembly.revision} ({_sync_text(sync)})",
+            "activation": _activation_text(assembly),
+            "created": second_text(assembly.created_at),
+            "updated": second_text(assembly.updated_at),
+            "members": f"{assembly.member_count:,}",
+        }
+    )
+    print_memories(memories.values())
+    if len(members) > FIRST_MEMBERS:
+        print_note(f"the first {FIRST_MEMBERS} of {len(members):,} members; --json prints all ids")
 
 
-def search(
+async def search(
     file: options.File,
     text: Annotated[str | None, typer.Argument(help="The text to search for.", show_default=False)] = None,
     limit: options.Limit = 5,
@@ -124,26 +113,23 @@ def search(
     --json prints a line for each hit: {"score": …, "assembly": {…}}.
     """
     filter, path = parse_where(where), parse_namespace(namespace)
-
-    async def run() -> None:
-        async with open_for_search(file, embedder) as opened:
-            hits = await opened.store.namespace(*path).assemblies.search(
-                opened.query(text, embedding),
-                limit,
-                tags=tag or (),
-                where=filter,
-                min_score=min_score,
-                recursive=recursive,
-            )
-        if not json:
-            print_assembly_hits(hits)
-        for hit in hits if json else ():
-            print_json({"score": hit.score, "assembly": record_without_vector(hit.assembly)})
-
-    asyncio.run(run())
+    async with open_for_search(file, embedder) as opened:
+        hits = await opened.store.namespace(*path).assemblies.search(
+            opened.query(text, embedding),
+            limit,
+            tags=tag or (),
+            where=filter,
+            min_score=min_score,
+            recursive=recursive,
+        )
+    if not json:
+        print_assembly_hits(hits)
+        return
+    for hit in hits:
+        print_json({"score": hit.score, "assembly": record_without_vector(hit.assembly)})
 
 
-def add(
+async def add(
     id: Annotated[str, typer.Argument(help="The id of the new assembly.", show_default=False)],
     file: options.File,
     members: Annotated[list[str] | None, typer.Argument(help="Ids of memories.", show_default=False)] = None,
@@ -172,30 +158,25 @@ def add(
         "members": members or None,
     }
 
-    async def run() -> Assembly:
-        async with write_namespace(file, namespace) as scope:
-            assemblies = scope.assemblies
-            return (await (assemblies.upsert_many if upsert else assemblies.add_many)([fields]))[0]
-
-    _print_members(asyncio.run(run()), json=json)
+    async with write_namespace(file, namespace) as scope:
+        assemblies = scope.assemblies
+        [assembly] = await (assemblies.upsert_many if upsert else assemblies.add_many)([fields])
+    _print_members(assembly, json=json)
 
 
-def add_members(
+async def add_members(
     id: Id, ids: MemoryIds, file: options.File, namespace: options.Namespace = "", json: options.Json = False
 ) -> None:
     """Add memories to an assembly.
 
     --json prints the assembly without its composite.
     """
-
-    async def run() -> Assembly:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.assemblies.add_members(id, ids)
-
-    _print_members(asyncio.run(run()), json=json)
+    async with write_namespace(file, namespace) as scope:
+        assembly = await scope.assemblies.add_members(id, ids)
+    _print_members(assembly, json=json)
 
 
-def remove_members(
+async def remove_members(
     id: Id, ids: MemoryIds, file: options.File, namespace: options.Namespace = "", json: options.Json = False
 ) -> None:
     """Remove memories from an assembly.
@@ -204,25 +185,19 @@ def remove_members(
 
     --json prints the assembly without its composite.
     """
-
-    async def run() -> Assembly:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.assemblies.remove_members(id, ids)
-
-    _print_members(asyncio.run(run()), json=json)
+    async with write_namespace(file, namespace) as scope:
+        assembly = await scope.assemblies.remove_members(id, ids)
+    _print_members(assembly, json=json)
 
 
-def delete(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def delete(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Delete an assembly; its members stay.
 
     --json prints {"deleted": 1}.
     """
-
-    async def run() -> int:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.assemblies.delete(id)
-
-    if not asyncio.run(run()):
+    async with write_namespace(file, namespace) as scope:
+        deleted = await scope.assemblies.delete(id)
+    if not deleted:
         raise NotFoundError("assembly", id, parse_namespace(namespace))
     print_result({"deleted": 1}, f"deleted assembly {id}", json=json)
 

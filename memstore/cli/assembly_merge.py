@@ -1,12 +1,10 @@
 """The commands on merges of assemblies: merge-candidates, merge, unmerge, lineage."""
 
-import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from memstore import Merge
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json
 from memstore.cli.output import (
@@ -24,7 +22,7 @@ from memstore.cli.text import clean, minute_text, quantity
 from memstore.models import LineageEntry
 
 
-def merge_candidates(
+async def merge_candidates(
     file: options.File,
     threshold: Annotated[
         float, typer.Option("--threshold", "-s", help="The lowest score between the two.", show_default=False)
@@ -37,25 +35,21 @@ def merge_candidates(
 
     --json prints a line for each pair: {"a": id, "b": id, "similarity": …}.
     """
-
-    async def run() -> None:
-        async with read_namespace(file, namespace) as scope:
-            with progress("comparing assemblies") as update:
-                pairs = await scope.assemblies.merge_candidates(threshold, limit=limit, on_progress=update)
-        if json:
-            for pair in pairs:
-                print_json(record_as_json(pair))
-            return
-        grid = table(">score", "assembly", "other assembly")
+    async with read_namespace(file, namespace) as scope:
+        with progress("comparing assemblies") as update:
+            pairs = await scope.assemblies.merge_candidates(threshold, limit=limit, on_progress=update)
+    if json:
         for pair in pairs:
-            grid.add_row(score_text(pair.similarity), Text(clean(pair.a)), Text(clean(pair.b)))
-        print_table(grid)
-        print_note(quantity(len(pairs), "pair"))
+            print_json(record_as_json(pair))
+        return
+    grid = table(">score", "assembly", "other assembly")
+    for pair in pairs:
+        grid.add_row(score_text(pair.similarity), Text(clean(pair.a)), Text(clean(pair.b)))
+    print_table(grid)
+    print_note(quantity(len(pairs), "pair"))
 
-    asyncio.run(run())
 
-
-def merge(
+async def merge(
     ids: Annotated[list[str], typer.Argument(help="Ids of assemblies in the same namespace.", show_default=False)],
     file: options.File,
     into: Annotated[
@@ -79,14 +73,10 @@ def merge(
 
     --json prints the merge.
     """
-
-    async def run() -> Merge:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.assemblies.merge(
-                ids, into=into, name=name, threshold=threshold, actor=actor, reason=reason
-            )
-
-    result = asyncio.run(run())
+    async with write_namespace(file, namespace) as scope:
+        result = await scope.assemblies.merge(
+            ids, into=into, name=name, threshold=threshold, actor=actor, reason=reason
+        )
     similarity = "" if result.similarity is None else f" (lowest score between two: {result.similarity:.3f})"
     count = quantity(len(result.sources), "assembly")
     print_result(
@@ -94,7 +84,7 @@ def merge(
     )
 
 
-def unmerge(
+async def unmerge(
     file: options.File,
     id: Annotated[
         str | None,
@@ -115,17 +105,13 @@ def unmerge(
     target = merge if id is None else id
     if target is None or (id is not None and merge is not None):
         raise typer.BadParameter("Pass either the id of an assembly or --merge.")
-
-    async def run() -> Merge:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.assemblies.unmerge(target, actor=actor, reason=reason)
-
-    result = asyncio.run(run())
+    async with write_namespace(file, namespace) as scope:
+        result = await scope.assemblies.unmerge(target, actor=actor, reason=reason)
     sources = ", ".join(result.sources)
     print_result(record_as_json(result), f"undid merge {result.id}: restored {sources} from {result.target}", json=json)
 
 
-def lineage(
+async def lineage(
     id: Annotated[str, typer.Argument(help="The id of an assembly, existing or merged.", show_default=False)],
     file: options.File,
     namespace: options.Namespace = "",
@@ -135,27 +121,19 @@ def lineage(
 
     --json prints the lineage: ancestors and descendants, each with its depth and the merge.
     """
-
-    async def run() -> None:
-        async with read_namespace(file, namespace) as scope:
-            result = await scope.assemblies.lineage(id)
-        if json:
-            entries = {
-                name: [_entry_as_json(entry) for entry in getattr(result, name)]
-                for name in ("ancestors", "descendants")
-            }
-            print_json({"id": result.id, "namespace": list(result.namespace), "exists": result.exists, **entries})
-            return
-        print_line(result.id + _state(result.exists))
-        for title, relatives in (("ancestor", result.ancestors), ("descendant", result.descendants)):
-            grid = table(title, "merge", "when (UTC)", ">score", "actor", "reason")
-            for relative in relatives:
-                grid.add_row(*_cells(relative))
-            print_table(grid)
-        if not (result.ancestors or result.descendants):
-            print_note("no merges")
-
-    asyncio.run(run())
+    async with read_namespace(file, namespace) as scope:
+        result = await scope.assemblies.lineage(id)
+    if json:
+        print_json(record_as_json(result))
+        return
+    print_line(result.id + _state(result.exists))
+    for title, relatives in (("ancestor", result.ancestors), ("descendant", result.descendants)):
+        grid = table(title, "merge", "when (UTC)", ">score", "actor", "reason")
+        for relative in relatives:
+            grid.add_row(*_cells(relative))
+        print_table(grid)
+    if not (result.ancestors or result.descendants):
+        print_note("no merges")
 
 
 def _state(exists: bool) -> str:
@@ -169,7 +147,3 @@ def _cells(entry: LineageEntry) -> tuple[Text, ...]:
     similarity = "" if merge.similarity is None else f"{merge.similarity:.3f}"
     texts = (str(merge.id), minute_text(merge.at), similarity, clean(merge.actor or ""), clean(merge.reason or ""))
     return name, *map(Text, texts)
-
-
-def _entry_as_json(entry: LineageEntry) -> dict[str, Any]:
-    return {**record_as_json(entry), "merge": record_as_json(entry.merge)}

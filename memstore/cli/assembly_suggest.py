@@ -1,9 +1,7 @@
 """The command that suggests assemblies of memories near each other, and creates them."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -23,7 +21,7 @@ _REASONS = {
 }
 
 
-def suggest(
+async def suggest(
     file: options.File,
     threshold: Annotated[
         float, typer.Option("--threshold", "-s", help="The lowest score to the leader of a group.", show_default=False)
@@ -43,19 +41,14 @@ def suggest(
     --json prints a line for each group: leader, members, similarity and name; with --create one line: the ids of the
     new "assemblies", and how many suggestions were "stale" by then. The last line is {"unassigned": {id: reason}}.
     """
-    filter = parse_where(where)
-
-    async def run() -> tuple[AssemblySuggestions, ClusterResult | None]:
-        async with (write_namespace if create else read_namespace)(file, namespace) as scope:
-            with progress("comparing memories") as update:
-                suggestions = await scope.assemblies.suggest(
-                    threshold, min_size=min_size, max_size=max_size, tags=tag or (), where=filter, on_progress=update
-                )
-            if not create:
-                return suggestions, None
-            return suggestions, await scope.assemblies.create_from(suggestions, actor=actor, reason=reason)
-
-    suggestions, result = asyncio.run(run())
+    filter, result = parse_where(where), None
+    async with (write_namespace if create else read_namespace)(file, namespace) as scope:
+        with progress("comparing memories") as update:
+            suggestions = await scope.assemblies.suggest(
+                threshold, min_size=min_size, max_size=max_size, tags=tag or (), where=filter, on_progress=update
+            )
+        if create:
+            result = await scope.assemblies.create_from(suggestions, actor=actor, reason=reason)
     if json:
         _print_json(suggestions, result)
     else:
@@ -65,8 +58,7 @@ def suggest(
 def _print_json(suggestions: AssemblySuggestions, result: ClusterResult | None) -> None:
     if result is None:
         for group in suggestions.groups:
-            fields = asdict(group)
-            print_json({name: fields[name] for name in ("leader", "members", "similarity", "name")})
+            print_json({name: getattr(group, name) for name in ("leader", "members", "similarity", "name")})
     else:
         print_json({"assemblies": list(result.assemblies), "stale": len(result.stale)})
     print_json({"unassigned": suggestions.unassigned})

@@ -67,15 +67,11 @@ def verify(
     """
     report = asyncio.run(memstore.verify(path))
     if json:
-        print_json({"intact": not report.findings, **_report_as_json(report)})
+        print_json({"intact": not report.findings, **record_as_json(report)})
     else:
         _print_report(report)
     if report.findings:
         raise typer.Exit(PROBLEM)
-
-
-def _report_as_json(report: VerifyReport) -> dict[str, Any]:
-    return {**record_as_json(report), "findings": [record_as_json(finding) for finding in report.findings]}
 
 
 def _print_report(report: VerifyReport) -> None:
@@ -122,7 +118,7 @@ def restore(
         "restoring", lambda update: memstore.restore_backup(source, file, timeout=timeout, on_progress=update)
     )
     contents = _contents(report.memories, report.assemblies, report.changed_at)
-    print_result(_report_as_json(report), f"restored {contents} into {file}", json=json)
+    print_result(record_as_json(report), f"restored {contents} into {file}", json=json)
     if report.findings and not json:
         print_line(f"recomputed {quantity(len(report.findings), 'value')} that did not match the records")
 

@@ -18,7 +18,7 @@ import memstore
 from memstore import MemstoreError, MissingFileError
 from memstore.cli import options, subprocesses
 from memstore.cli.exit_codes import PROBLEM
-from memstore.cli.jsonl import record_as_json
+from memstore.cli.jsonl import value_as_json
 from memstore.cli.output import print_json, print_line, print_table
 from memstore.cli.text import clean, quantity, size_text
 from memstore.database.engine import uri
@@ -87,7 +87,7 @@ def doctor(file: options.OptionalFile = None, json: options.Json = False) -> Non
     facts = [*_python(), *_sqlite(), *_faiss(), *(() if file is None else _file(file))]
     problems = [fact for fact in facts if fact.state == "problem"]
     if json:
-        print_json({"problems": len(problems), "facts": [record_as_json(fact) for fact in facts]})
+        print_json({"problems": len(problems), "facts": value_as_json(facts)})
     else:
         _print(facts)
         print_line("")

@@ -1,20 +1,17 @@
 """The command that explains the rank of a memory in a search."""
 
-import asyncio
-from dataclasses import asdict
-from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from memstore import Explanation
 from memstore.cli import options
+from memstore.cli.jsonl import record_as_json
 from memstore.cli.options import parse_boost, parse_namespace, parse_where
 from memstore.cli.output import print_json, print_line
 from memstore.cli.stores import open_for_search
 
 
-def explain(
+async def explain(
     id: Annotated[str, typer.Argument(help="The id of the memory.", show_default=False)],
     file: options.File,
     text: Annotated[str | None, typer.Argument(help="The text of the search.", show_default=False)] = None,
@@ -44,32 +41,19 @@ def explain(
     """
     filter, assembly_boost, path = parse_where(where), parse_boost(boost, threshold, weight), parse_namespace(namespace)
     memory_path = None if memory_namespace is None else parse_namespace(memory_namespace, "--in")
-
-    async def run() -> Explanation:
-        async with open_for_search(file, embedder) as opened:
-            return await opened.store.namespace(*path).memories.explain(
-                opened.query(text, embedding),
-                id,
-                limit,
-                tags=tag or (),
-                where=filter,
-                min_score=min_score,
-                recursive=recursive,
-                boost=assembly_boost,
-                namespace=memory_path,
-            )
-
-    explanation = asyncio.run(run())
+    async with open_for_search(file, embedder) as opened:
+        explanation = await opened.store.namespace(*path).memories.explain(
+            opened.query(text, embedding),
+            id,
+            limit,
+            tags=tag or (),
+            where=filter,
+            min_score=min_score,
+            recursive=recursive,
+            boost=assembly_boost,
+            namespace=memory_path,
+        )
     if json:
-        print_json(_plain(asdict(explanation)))
+        print_json(record_as_json(explanation))
     else:
         print_line(str(explanation))
-
-
-def _plain(value: Any) -> Any:
-    """*value*, with all it contains, in JSON's types."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value.total_seconds() if isinstance(value, timedelta) else value

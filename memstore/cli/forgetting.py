@@ -1,6 +1,5 @@
 """The commands on the trash, for memories and with --assemblies for assemblies: forget, trash, recover, purge."""
 
-import asyncio
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -11,10 +10,18 @@ from memstore import Assemblies, AssemblyForgetPolicy, ForgetPlan, ForgetPolicy,
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json, record_without_vector
 from memstore.cli.options import DURATION_HELP, parse_duration, parse_where, refuse
-from memstore.cli.output import assembly_text, memory_text, print_json, print_line, print_note, print_table, table
+from memstore.cli.output import (
+    assembly_text,
+    memory_text,
+    print_json,
+    print_line,
+    print_note,
+    print_result,
+    print_table,
+    table,
+)
 from memstore.cli.stores import read_namespace, write_namespace
 from memstore.cli.text import clean, minute_text, quantity, size_text
-from memstore.models import TrashEntry
 
 ROWS = 50
 
@@ -57,7 +64,7 @@ ForgetReason = Annotated[
 RowLimit = Annotated[int, typer.Option("--limit", "-l", min=1, help="The highest number of rows to print.")]
 
 
-def forget(
+async def forget(
     file: options.File,
     assemblies: options.Assemblies = False,
     older_than: OlderThan = None,
@@ -112,19 +119,15 @@ def forget(
         if assemblies
         else ForgetPolicy(**criteria, **memory_criteria)
     )
-
-    async def run() -> None:
-        async with (write_namespace if apply else read_namespace)(file, namespace) as scope:
-            records = _records_of(scope, assemblies=assemblies)
-            plan = await records.plan_forget(policy, recursive=recursive)
-            rows = [] if json else await _rows(scope, plan, limit)
-            count = await records.forget(plan, actor=actor, reason=reason) if apply else None
-        if json:
-            _print_json(plan, count)
-        else:
-            _print(plan, rows, count)
-
-    asyncio.run(run())
+    async with (write_namespace if apply else read_namespace)(file, namespace) as scope:
+        records = _records_of(scope, assemblies=assemblies)
+        plan = await records.plan_forget(policy, recursive=recursive)
+        rows = [] if json else await _rows(scope, plan, limit)
+        count = await records.forget(plan, actor=actor, reason=reason) if apply else None
+    if json:
+        _print_json(plan, count)
+    else:
+        _print(plan, rows, count)
 
 
 def _check_criteria(other_criteria: dict[str, Any], *, assemblies: bool) -> None:
@@ -144,14 +147,7 @@ def _records_of(scope: StoreNamespace, *, assemblies: bool) -> Any:
 
 def _print_json(plan: ForgetPlan, count: int | None) -> None:
     for candidate in plan.candidates:
-        print_json(
-            {
-                "id": candidate.id,
-                "namespace": candidate.namespace,
-                "reasons": candidate.reasons,
-                "bytes": candidate.bytes,
-            }
-        )
+        print_json({name: getattr(candidate, name) for name in ("id", "namespace", "reasons", "bytes")})
     forgotten = len(plan) if count is None else count
     print_json({"applied": count is not None, "forgotten": forgotten, "bytes": plan.bytes, "remaining": plan.remaining})
 
@@ -175,19 +171,16 @@ def _print(plan: ForgetPlan, rows: list[tuple[Text, str, str]], count: int | Non
 
 async def _rows(scope: StoreNamespace, plan: ForgetPlan, limit: int) -> list[tuple[Text, str, str]]:
     rows = []
-    prefix = plan.namespace
+    assemblies = plan.record_kind == "assembly"
     for candidate in plan.candidates[:limit]:
-        owner = scope.namespace(*candidate.namespace[len(prefix) :])
-        if plan.record_kind == "memory":
-            texts = [memory_text(record) for record in (await owner.memories.get_many([candidate.id])).values()]
-        else:
-            texts = [assembly_text(record) for record in (await owner.assemblies.get_many([candidate.id])).values()]
-        cell = texts[0] if texts else Text(clean(candidate.id))
+        owner = scope.namespace(*candidate.namespace[len(plan.namespace) :])
+        record = (await _records_of(owner, assemblies=assemblies).get_many([candidate.id])).get(candidate.id)
+        cell = Text(clean(candidate.id)) if record is None else _record_text(record, assemblies=assemblies)
         rows.append((cell, ", ".join(candidate.reasons), size_text(candidate.bytes)))
     return rows
 
 
-def trash(
+async def trash(
     file: options.File,
     assemblies: options.Assemblies = False,
     limit: options.ListLimit = 20,
@@ -198,20 +191,15 @@ def trash(
 
     --json prints a line for each entry: {"at", "actor", "reason", "record"}, the record without its vector.
     """
-
-    async def run() -> list[TrashEntry[Any]]:
-        entries: list[TrashEntry[Any]] = []
-        async with (
-            read_namespace(file, namespace) as scope,
-            aclosing(_records_of(scope, assemblies=assemblies).trash()) as (iterator),
-        ):
-            async for entry in iterator:
-                entries.append(entry)
-                if len(entries) == limit:
-                    break
-        return entries
-
-    entries = asyncio.run(run())
+    entries = []
+    async with (
+        read_namespace(file, namespace) as scope,
+        aclosing(_records_of(scope, assemblies=assemblies).trash()) as iterator,
+    ):
+        async for entry in iterator:
+            entries.append(entry)
+            if len(entries) == limit:
+                break
     if json:
         for entry in entries:
             fields = record_as_json(entry, without=frozenset({"record"}))
@@ -219,7 +207,7 @@ def trash(
         return
     grid = table(_word(assemblies=assemblies), "forgotten (UTC)", "actor", "reason")
     for entry in entries:
-        cell = assembly_text(entry.record) if assemblies else memory_text(entry.record)
+        cell = _record_text(entry.record, assemblies=assemblies)
         time = Text(minute_text(entry.at), style="dim")
         grid.add_row(cell, time, Text(clean(entry.actor or "")), Text(clean(entry.reason or "")))
     print_table(grid)
@@ -228,7 +216,7 @@ def trash(
     )
 
 
-def recover(
+async def recover(
     ids: Annotated[list[str], typer.Argument(help="The ids of records in the trash.", show_default=False)],
     file: options.File,
     assemblies: options.Assemblies = False,
@@ -243,12 +231,8 @@ def recover(
 
     --json prints a line for each record, without its vector.
     """
-
-    async def run() -> list[Any]:
-        async with write_namespace(file, namespace) as scope:
-            return list(await _records_of(scope, assemblies=assemblies).recover(ids, actor=actor, reason=reason))
-
-    records = asyncio.run(run())
+    async with write_namespace(file, namespace) as scope:
+        records = list(await _records_of(scope, assemblies=assemblies).recover(ids, actor=actor, reason=reason))
     if json:
         for record in records:
             print_json(record_without_vector(record))
@@ -256,7 +240,7 @@ def recover(
         print_line(f"recovered {quantity(len(records), _word(assemblies=assemblies))}")
 
 
-def purge(
+async def purge(
     older_than: Annotated[
         str, typer.Option("--older-than", metavar="DURATION", help=f"Forgotten longer ago; 0d for all. {DURATION_HELP}")
     ],
@@ -273,19 +257,13 @@ def purge(
     --json prints {"purged": number}.
     """
     duration = parse_duration(older_than, "--older-than")
+    async with write_namespace(file, namespace) as scope:
+        count = await _records_of(scope, assemblies=assemblies).purge(older_than=duration, recursive=recursive)
+    print_result({"purged": count}, f"purged {quantity(count, _word(assemblies=assemblies))}", json=json)
 
-    async def run() -> int:
-        async with write_namespace(file, namespace) as scope:
-            purged: int = await _records_of(scope, assemblies=assemblies).purge(
-                older_than=duration, recursive=recursive
-            )
-            return purged
 
-    count = asyncio.run(run())
-    if json:
-        print_json({"purged": count})
-    else:
-        print_line(f"purged {quantity(count, _word(assemblies=assemblies))}")
+def _record_text(record: Any, *, assemblies: bool) -> Text:
+    return assembly_text(record) if assemblies else memory_text(record)
 
 
 def _word(*, assemblies: bool) -> str:

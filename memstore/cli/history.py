@@ -1,6 +1,5 @@
 """The commands on the history of a record: history, undo."""
 
-import asyncio
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from rich.text import Text
 
 from memstore import Assemblies, Change, HistoryError, Memories, StoreNamespace, as_actor
 from memstore.cli import options
-from memstore.cli.jsonl import record_as_json, value_as_json
+from memstore.cli.jsonl import record_as_json
 from memstore.cli.output import print_json, print_note, print_table, table
 from memstore.cli.stores import read_namespace, write_namespace
 from memstore.cli.text import clean, json_text, quantity, snippet
@@ -21,7 +20,7 @@ _VALUE_SIZE = 48
 _HIDDEN_FIELDS = frozenset({"id", "updated_at", "created_at", "accessed_at", "access_count"})
 
 
-def history(
+async def history(
     id: Id,
     file: options.File,
     assembly: options.OneAssembly = False,
@@ -36,21 +35,17 @@ def history(
     --json prints a line for each change: number, record_kind, id, namespace, kind, at, actor, reason, undoes, old, new,
     members_added, members_removed.
     """
-
-    async def run() -> list[Change]:
-        async with read_namespace(file, namespace) as scope:
-            return await _noun(scope, assembly=assembly).history(id, limit=limit)
-
-    changes = asyncio.run(run())
+    async with read_namespace(file, namespace) as scope:
+        changes = await _noun(scope, assembly=assembly).history(id, limit=limit)
     if json:
         for change in changes:
-            print_json(_change_as_json(change))
+            print_json(record_as_json(change))
         return
     _print(changes)
     print_note(quantity(len(changes), "change"))
 
 
-def undo(
+async def undo(
     change: Annotated[
         int, typer.Argument(help="The number of the change, from `memstore history`.", show_default=False)
     ],
@@ -68,21 +63,18 @@ def undo(
 
     --json prints the new change, as `memstore history` does.
     """
-
-    async def run() -> Change:
-        async with write_namespace(file, namespace) as scope:
-            for entry in await _noun(scope, assembly=assembly).history(id):
-                if entry.number == change:
-                    with as_actor(actor, reason=reason):
-                        return await scope.undo(entry)
+    async with write_namespace(file, namespace) as scope:
+        changes = await _noun(scope, assembly=assembly).history(id)
+        target = next((entry for entry in changes if entry.number == change), None)
+        if target is None:
             raise HistoryError(
                 f"The history of {id!r} has no change {change}. Run `memstore history` to list its changes.",
                 since=None,
             )
-
-    undone = asyncio.run(run())
+        with as_actor(actor, reason=reason):
+            undone = await scope.undo(target)
     if json:
-        print_json(_change_as_json(undone))
+        print_json(record_as_json(undone))
     else:
         _print([undone])
 
@@ -127,10 +119,3 @@ def _value_text(value: Any) -> str:
     if isinstance(value, dict):
         return snippet(json_text(value), _VALUE_SIZE)
     return "" if value is None else snippet(str(value), _VALUE_SIZE)
-
-
-def _change_as_json(change: Change) -> dict[str, Any]:
-    fields = record_as_json(change)
-    for name in ("old", "new"):
-        fields[name] = {field: value_as_json(value) for field, value in fields[name].items()}
-    return fields

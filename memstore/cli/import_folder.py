@@ -17,7 +17,7 @@ from memstore.cli.text import clean, quantity
 from memstore.importers import FolderReport, Remark, import_folder, vector_sizes
 
 
-def import_folder_(
+async def import_folder_(
     folder: Annotated[Path, typer.Argument(help="The folder; it is not changed.", show_default=False)],
     file: options.File,
     upsert: Annotated[bool, typer.Option("--upsert", help="Replace records with the same id; else they stay.")] = False,
@@ -36,17 +36,13 @@ def import_folder_(
     "place", "id", "reason"}.
     """
     path = parse_namespace(namespace)
-
-    async def run() -> FolderReport:
-        size = dimension
-        if size is None and await is_new(file):
-            size = next((size for size, _ in await asyncio.to_thread(vector_sizes, folder)), None)
-        vectors = VectorOptions(embedder=EmbedderChoice.NONE, dimension=size, metric=metric)
-        async with open_or_create(file, vectors) as opened:
-            with progress("importing") as update:
-                return await import_folder(opened.store, folder, namespace=path, upsert=upsert, on_progress=update)
-
-    report = asyncio.run(run())
+    size = dimension
+    if size is None and await is_new(file):
+        size = next((size for size, _ in await asyncio.to_thread(vector_sizes, folder)), None)
+    vectors = VectorOptions(embedder=EmbedderChoice.NONE, dimension=size, metric=metric)
+    async with open_or_create(file, vectors) as opened:
+        with progress("importing") as update:
+            report = await import_folder(opened.store, folder, namespace=path, upsert=upsert, on_progress=update)
     if json:
         _print_json(report)
     else:

@@ -7,7 +7,7 @@ embedding is a list of numbers; each float32 has the digits of the double it equ
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -50,9 +50,15 @@ def record_as_json(record: object, *, without: frozenset[str] = frozenset()) -> 
 
 
 def value_as_json(value: Any) -> Any:
-    """The value of a field in JSON's types."""
-    if isinstance(value, np.ndarray | tuple):
-        return list(value) if isinstance(value, tuple) else value.tolist()
+    """The value of a field, with all it contains, in JSON's types."""
+    if is_dataclass(value):
+        return record_as_json(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [value_as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: value_as_json(item) for name, item in value.items()}
     if isinstance(value, frozenset):
         return sorted(value)
     if isinstance(value, timedelta):

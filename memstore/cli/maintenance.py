@@ -1,6 +1,5 @@
 """The commands that maintain a store: stats, check, repair, compact, optimize, migrate."""
 
-import asyncio
 import math
 
 import numpy as np
@@ -10,13 +9,13 @@ import memstore
 from memstore import MissingFileError, Store
 from memstore.cli import options
 from memstore.cli.exit_codes import PROBLEM
-from memstore.cli.jsonl import record_as_json
+from memstore.cli.jsonl import record_as_json, value_as_json
 from memstore.cli.options import format_namespace
 from memstore.cli.output import print_fields, print_findings, print_json, print_line, print_result, progress
 from memstore.cli.stores import open_existing, open_read_only
 from memstore.cli.text import quantity, size_text, space_text
 from memstore.database.inspect import inspect
-from memstore.models import Finding, RepairReport, Stats
+from memstore.models import RepairReport
 
 NAMESPACES = 8
 """Namespaces that `stats` names."""
@@ -39,17 +38,13 @@ _INDEX_FIELDS = {
 """Statistics of a loaded index. `stats` loads none, so it does not print them."""
 
 
-def stats(file: options.File, json: options.Json = False) -> None:
+async def stats(file: options.File, json: options.Json = False) -> None:
     """Show what the store contains.
 
     --json prints one object; sizes are in bytes.
     """
-
-    async def run() -> tuple[Stats, list[tuple[str, ...]]]:
-        async with open_read_only(file) as store:
-            return await store.stats(), await store.namespaces()
-
-    statistics, namespaces = asyncio.run(run())
+    async with open_read_only(file) as store:
+        statistics, namespaces = await store.stats(), await store.namespaces()
     if json:
         print_json({name: value for name, value in record_as_json(statistics).items() if name not in _INDEX_FIELDS})
         return
@@ -75,7 +70,7 @@ def stats(file: options.File, json: options.Json = False) -> None:
     )
 
 
-def check(file: options.File, json: options.Json = False) -> None:
+async def check(file: options.File, json: options.Json = False) -> None:
     """Check the store for damage.
 
     Compares rows, checksums, composites and the index built from them. Changes nothing. Exit code 3 if it finds
@@ -83,15 +78,11 @@ def check(file: options.File, json: options.Json = False) -> None:
 
     --json prints {"clean": …, "findings": […]}.
     """
-
-    async def run() -> list[Finding]:
-        async with open_read_only(file) as store:
-            await _load_index(store)
-            return await store.check()
-
-    findings = asyncio.run(run())
+    async with open_read_only(file) as store:
+        await _load_index(store)
+        findings = await store.check()
     if json:
-        print_json({"clean": not findings, "findings": [record_as_json(finding) for finding in findings]})
+        print_json({"clean": not findings, "findings": value_as_json(findings)})
     elif findings:
         print_findings(findings)
         print_line(f"{quantity(len(findings), 'finding')}. Run `memstore repair`.")
@@ -109,7 +100,7 @@ async def _load_index(store: Store) -> None:
     await store.memories.search(np.ones(store.dimension, dtype=np.float32), limit=1, min_score=math.inf)
 
 
-def repair(file: options.File, json: options.Json = False) -> None:
+async def repair(file: options.File, json: options.Json = False) -> None:
     """Repair the store.
 
     Rebuilds the index and everything that is derived from intact records. Damaged records themselves remain, and are
@@ -117,15 +108,10 @@ def repair(file: options.File, json: options.Json = False) -> None:
 
     --json prints one object: findings, remaining, and the numbers of repairs.
     """
-
-    async def run() -> RepairReport:
-        async with open_existing(file) as store:
-            return await store.repair()
-
-    report = asyncio.run(run())
+    async with open_existing(file) as store:
+        report = await store.repair()
     if json:
-        lists = {name: [record_as_json(item) for item in getattr(report, name)] for name in ("findings", "remaining")}
-        print_json({**record_as_json(report), **lists})
+        print_json(record_as_json(report))
     else:
         _print_report(report)
     if report.remaining:
@@ -152,22 +138,18 @@ def _print_report(report: RepairReport) -> None:
         print_line("clean")
 
 
-def compact(file: options.File, json: options.Json = False) -> None:
+async def compact(file: options.File, json: options.Json = False) -> None:
     """Return free space to the file system.
 
     --json prints {"freed": bytes}.
     """
-
-    async def run() -> int:
-        async with open_existing(file) as store:
-            return await store.compact()
-
-    freed = asyncio.run(run())
+    async with open_existing(file) as store:
+        freed = await store.compact()
     text = f"the file is {size_text(freed)} smaller" if freed > 0 else "the file has no free space"
     print_result({"freed": freed}, text, json=json)
 
 
-def optimize(file: options.File, json: options.Json = False) -> None:
+async def optimize(file: options.File, json: options.Json = False) -> None:
     """Build the search graph now.
 
     The graph is stored in the file, and the next open loads it. An open store builds it in the background when an
@@ -175,14 +157,10 @@ def optimize(file: options.File, json: options.Json = False) -> None:
 
     --json prints {"index", "index_reason", "graph_nodes", "ef_search", "recall", "snapshot_bytes"}.
     """
-
-    async def run() -> Stats:
-        async with open_existing(file) as store:
-            with progress("building the graph"):
-                await store.optimize()
-            return await store.stats()
-
-    statistics = asyncio.run(run())
+    async with open_existing(file) as store:
+        with progress("building the graph"):
+            await store.optimize()
+        statistics = await store.stats()
     if json:
         names = ("index", "index_reason", "graph_nodes", "ef_search", "recall", "snapshot_bytes")
         print_json({name: value for name, value in record_as_json(statistics).items() if name in names})

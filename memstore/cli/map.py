@@ -1,6 +1,5 @@
 """The command `map`."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,10 @@ from memstore.cli.options import parse_namespace
 from memstore.cli.output import print_json, print_line, progress
 from memstore.cli.stores import open_read_only
 from memstore.cli.text import quantity, size_text
-from memstore.visualize import MAX_POINTS, MapReport, write_map
+from memstore.visualize import MAX_POINTS, write_map
 
 
-def map_(
+async def map_(
     target: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.", show_default=False)],
     file: options.File,
     limit: Annotated[
@@ -35,15 +34,11 @@ def map_(
     --json prints {"memories", "points", "without_embedding", "assemblies", "variance", "size"}.
     """
     path = parse_namespace(namespace)
-
-    async def run() -> MapReport:
-        async with open_read_only(file) as store:
-            with progress("reading") as update:
-                return await write_map(
-                    store, target, namespace=path, limit=limit, text_limit=text_limit, on_progress=update
-                )
-
-    report = asyncio.run(run())
+    async with open_read_only(file) as store:
+        with progress("reading") as update:
+            report = await write_map(
+                store, target, namespace=path, limit=limit, text_limit=text_limit, on_progress=update
+            )
     if json:
         print_json(record_as_json(report))
         return

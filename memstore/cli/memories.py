@@ -1,11 +1,9 @@
 """The commands on memories: add, search, list, show, delete."""
 
-import asyncio
 from typing import Annotated, Any
 
 import typer
 
-from memstore import Memory
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json, record_without_vector
 from memstore.cli.options import (
@@ -32,7 +30,7 @@ Id = Annotated[str, typer.Argument(help="The id of the memory.", show_default=Fa
 Query = Annotated[str | None, typer.Argument(help="The text to search for.", show_default=False)]
 
 
-def add(
+async def add(
     text: Annotated[str, typer.Argument(help="The text of the memory.", show_default=False)],
     file: options.File,
     id: Annotated[str | None, typer.Option("--id", help="Its id; by default a new time-ordered one.")] = None,
@@ -81,20 +79,16 @@ def add(
         curvature=curvature,
         input_size=len(fields.get("embedding") or ()) or None,
     )
-
-    async def run() -> Memory:
-        async with open_or_create(file, vectors) as opened:
-            if embedding is None:
-                opened.check_embedder()
-            memories = opened.store.namespace(*path).memories
-            return (await (memories.upsert_many if upsert else memories.add_many)([fields]))[0]
-
-    memory = asyncio.run(run())
+    async with open_or_create(file, vectors) as opened:
+        if embedding is None:
+            opened.check_embedder()
+        memories = opened.store.namespace(*path).memories
+        [memory] = await (memories.upsert_many if upsert else memories.add_many)([fields])
     note = "" if memory.embedding is not None else ", without an embedding"
     print_result(record_without_vector(memory), f"added {memory.id}{note}", json=json)
 
 
-def search(
+async def search(
     file: options.File,
     text: Query = None,
     limit: options.Limit = 5,
@@ -118,28 +112,25 @@ def search(
     and "reason".
     """
     filter, assembly_boost, path = parse_where(where), parse_boost(boost, threshold, weight), parse_namespace(namespace)
-
-    async def run() -> None:
-        async with open_for_search(file, embedder) as opened:
-            hits = await opened.store.namespace(*path).memories.search(
-                opened.query(text, embedding),
-                limit,
-                tags=tag or (),
-                where=filter,
-                min_score=min_score,
-                recursive=recursive,
-                boost=assembly_boost,
-            )
-        if not json:
-            print_hits(hits)
-        for hit in hits if json else ():
-            gain = {} if hit.score_boost is None else record_as_json(hit.score_boost)
-            print_json({"score": hit.score, **gain, "memory": record_without_vector(hit.memory)})
-
-    asyncio.run(run())
+    async with open_for_search(file, embedder) as opened:
+        hits = await opened.store.namespace(*path).memories.search(
+            opened.query(text, embedding),
+            limit,
+            tags=tag or (),
+            where=filter,
+            min_score=min_score,
+            recursive=recursive,
+            boost=assembly_boost,
+        )
+    if not json:
+        print_hits(hits)
+        return
+    for hit in hits:
+        gain = {} if hit.score_boost is None else record_as_json(hit.score_boost)
+        print_json({"score": hit.score, **gain, "memory": record_without_vector(hit.memory)})
 
 
-def list_(
+async def list_(
     file: options.File,
     limit: options.ListLimit = 20,
     all: options.All = False,
@@ -157,39 +148,31 @@ def list_(
     --json prints a line for each memory: the record without its embedding.
     """
     filter, path = parse_where(where), parse_namespace(namespace)
-
-    async def run() -> None:
-        async with read_namespace(file, namespace) as scope:
-            records = scope.memories.list(
-                where=filter, tags=tag or (), order=order, recursive=recursive, limit=None if all else limit
-            )
-            if json:
-                async for memory in records:
-                    print_json(record_without_vector(memory))
-                return
-            count = print_memories([memory async for memory in records])
-            total = await scope.memories.count(where=filter, tags=tag or (), recursive=recursive)
-            nested = [] if count or recursive else [name for name in await scope.namespaces() if name != path]
-        print_page(count, total, "memory")
-        if nested:
-            names = ", ".join(format_namespace(name) for name in nested[:5]) + ", …" * (len(nested) > 5)
-            print_line(f"There are namespaces below: {names}. Pass --namespace or --recursive.")
-
-    asyncio.run(run())
+    async with read_namespace(file, namespace) as scope:
+        records = scope.memories.list(
+            where=filter, tags=tag or (), order=order, recursive=recursive, limit=None if all else limit
+        )
+        if json:
+            async for memory in records:
+                print_json(record_without_vector(memory))
+            return
+        count = print_memories([memory async for memory in records])
+        total = await scope.memories.count(where=filter, tags=tag or (), recursive=recursive)
+        nested = [] if count or recursive else [name for name in await scope.namespaces() if name != path]
+    print_page(count, total, "memory")
+    if nested:
+        names = ", ".join(format_namespace(name) for name in nested[:5]) + ", …" * (len(nested) > 5)
+        print_line(f"There are namespaces below: {names}. Pass --namespace or --recursive.")
 
 
-def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Show a memory with all its fields.
 
     --json prints the record with its embedding, and the ids of its assemblies.
     """
-
-    async def run() -> tuple[Memory, list[str]]:
-        async with read_namespace(file, namespace) as scope:
-            memory = await scope.memories.get(id)
-            return memory, [assembly.id for assembly in await scope.assemblies.containing(id)]
-
-    memory, assemblies = asyncio.run(run())
+    async with read_namespace(file, namespace) as scope:
+        memory = await scope.memories.get(id)
+        assemblies = [assembly.id for assembly in await scope.assemblies.containing(id)]
     if json:
         print_json({**record_as_json(memory), "assemblies": assemblies})
         return
@@ -214,7 +197,7 @@ def show(id: Id, file: options.File, namespace: options.Namespace = "", json: op
     )
 
 
-def delete(
+async def delete(
     file: options.File,
     ids: Annotated[list[str] | None, typer.Argument(help="The ids of memories.", show_default=False)] = None,
     where: options.Where = None,
@@ -230,10 +213,6 @@ def delete(
     filter = parse_where(where)
     if bool(ids) == (filter is not None):
         raise typer.BadParameter("Pass either ids or --where.")
-
-    async def run() -> int:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.memories.delete_many(ids=ids or None, where=filter)
-
-    count = asyncio.run(run())
+    async with write_namespace(file, namespace) as scope:
+        count = await scope.memories.delete_many(ids=ids or None, where=filter)
     print_result({"deleted": count}, f"deleted {quantity(count, 'memory')}", json=json)

@@ -1,6 +1,5 @@
 """The commands on tags: list, rename, delete."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -13,29 +12,25 @@ from memstore.cli.stores import read_namespace, write_namespace
 from memstore.cli.text import clean, quantity
 
 
-def list_(file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def list_(file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """List the tags in use, by name.
 
     --json prints a line for each tag: name, memory_count, assembly_count.
     """
-
-    async def run() -> None:
-        async with read_namespace(file, namespace) as scope:
-            tags = scope.tags.list()
-            if json:
-                async for tag in tags:
-                    print_json(record_as_json(tag))
-                return
-            grid = table("tag", ">memories", ">assemblies")
+    async with read_namespace(file, namespace) as scope:
+        tags = scope.tags.list()
+        if json:
             async for tag in tags:
-                grid.add_row(Text(clean(tag.name), style="cyan"), f"{tag.memory_count:,}", f"{tag.assembly_count:,}")
-        print_table(grid)
-        print_note(quantity(grid.row_count, "tag"))
+                print_json(record_as_json(tag))
+            return
+        grid = table("tag", ">memories", ">assemblies")
+        async for tag in tags:
+            grid.add_row(Text(clean(tag.name), style="cyan"), f"{tag.memory_count:,}", f"{tag.assembly_count:,}")
+    print_table(grid)
+    print_note(quantity(grid.row_count, "tag"))
 
-    asyncio.run(run())
 
-
-def rename(
+async def rename(
     old: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
     new: Annotated[str, typer.Argument(help="Its new name; an existing tag is merged with it.", show_default=False)],
     file: options.File,
@@ -46,16 +41,12 @@ def rename(
 
     --json prints {"changed": number of records}.
     """
-
-    async def run() -> int:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.tags.rename(old, new)
-
-    count = asyncio.run(run())
+    async with write_namespace(file, namespace) as scope:
+        count = await scope.tags.rename(old, new)
     print_result({"changed": count}, f"renamed {old} to {new} on {quantity(count, 'record')}", json=json)
 
 
-def delete(
+async def delete(
     tag: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
     file: options.File,
     namespace: options.Namespace = "",
@@ -67,10 +58,6 @@ def delete(
 
     --json prints {"changed": number of records}.
     """
-
-    async def run() -> int:
-        async with write_namespace(file, namespace) as scope:
-            return await scope.tags.delete(tag)
-
-    count = asyncio.run(run())
+    async with write_namespace(file, namespace) as scope:
+        count = await scope.tags.delete(tag)
     print_result({"changed": count}, f"removed {tag} from {quantity(count, 'record')}", json=json)

@@ -48,4 +48,5 @@ def _shrink(connection: Connection, timeout: float) -> int:
             free = remaining if remaining < free else 0
         base.execute("PRAGMA optimize").fetchall()
         after = base.execute("PRAGMA page_count").fetchone()[0]
-        return int((before - after) * base.execute("PRAGMA page_size").fetchone()[0])
+        # A file can grow: `optimize` stores statistics, and incremental vacuum needs pages of its own.
+        return max(0, int(before - after)) * int(base.execute("PRAGMA page_size").fetchone()[0])

@@ -203,15 +203,30 @@ async def test_compact_shrinks_the_file(path: Path) -> None:
         assert (after.memories, after.tags, after.namespaces) == (0, 0, 0)
 
 
-async def test_compact_works_without_incremental_vacuum(path: Path) -> None:
-    async with memstore.open(path, dimension=2) as store:
-        await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
-        await store.clear()
+def _disable_auto_vacuum(path: Path) -> None:
+    """Rewrite the file without auto-vacuum, as another tool may."""
     with sqlite3.connect(path, isolation_level=None) as base:
         base.execute("PRAGMA journal_mode=DELETE")
         base.execute("PRAGMA auto_vacuum=0")
         base.execute("VACUUM")
     base.close()
+
+
+async def test_compact_frees_no_negative_number_of_bytes_when_the_file_grows(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 100} for _ in range(200)])
+    _disable_auto_vacuum(path)
+    before = path.stat().st_size
+    async with memstore.open(path) as store:
+        assert await store.compact() == 0
+    assert path.stat().st_size > before
+
+
+async def test_compact_works_without_incremental_vacuum(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
+        await store.clear()
+    _disable_auto_vacuum(path)
     async with memstore.open(path) as store, asyncio.timeout(20):
         await store.memories.add_many([{"content": "x" * 5000} for _ in range(100)])
         await store.clear()
