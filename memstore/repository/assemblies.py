@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Insert, LargeBinary, Select, bindparam, func, insert, select, type_coerce
-from sqlalchemy.types import NullType
+from sqlalchemy import Connection, LargeBinary, Select, bindparam, func, select, type_coerce
 
 from memstore.concurrency import chunks
 from memstore.database.sqlite import sqlite3
@@ -53,11 +52,6 @@ class Composite:
     revision: int
 
 
-def _insert() -> Insert:
-    names = ("pk", "namespace_pk", *(column for _, column in _GIVEN))
-    return insert(assembly).values({name: bindparam(name, type_=NullType()) for name in names})
-
-
 def _read() -> Select[Any]:
     member_count = (
         select(func.count())
@@ -81,7 +75,6 @@ def _read() -> Select[Any]:
     )
 
 
-_INSERT = Prepared(_insert)
 _READ = Prepared(_read)
 _REVISION = Prepared(lambda: select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
 _COMPOSITE = Prepared(
@@ -100,9 +93,10 @@ def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Ass
         (pk, owner, *(stored(getattr(record, name)) for name, _ in _GIVEN))
         for pk, record in enumerate(assemblies, first)
     ]
+    insert = row_restore.insert_statement("assembly", ("pk", "namespace_pk", *(column for _, column in _GIVEN)))
     try:
         for chunk in chunks(rows):
-            _INSERT.many(connection, chunk)
+            insert.many(connection, chunk)
     except sqlite3.IntegrityError as error:
         ids = [record.id for record in assemblies]
         raise records.duplicate_error(connection, ASSEMBLY, path, ids, first) or error from error

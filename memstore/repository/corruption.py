@@ -16,13 +16,7 @@ _ADVICE = "Run `memstore check`, or restore a backup."
 
 
 def corrupt_value(place: str, expected: str, actual: object) -> DamagedError:
-    """The error for a stored value that memstore never writes.
-
-    Args:
-        place: the table and column, such as `assembly.revision`.
-        expected: the type or the value that belongs there.
-        actual: what is stored.
-    """
+    """The error for a stored value that memstore never writes, in *place*: table and column."""
     return DamagedError(f"Corrupt value in {place}: expected {expected}, found {short_repr(actual)}. {_ADVICE}")
 
 

@@ -10,17 +10,7 @@ from memstore.schema import tables
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RecordType:
-    """One kind of record, as tables.
-
-    Attributes:
-        kind: its name, which is also that of its table.
-        table: one row a record.
-        vectors: one row a vector.
-        vector_owner: the column of `vectors` that names the record.
-        tags: one row for each tag of a record.
-        tag_owner: the column of `tags` that names the record.
-        expires: whether its records can expire.
-    """
+    """One kind of record, as tables; the owner columns of `vectors` and `tags` name the record."""
 
     kind: RecordKind
     table: Table

@@ -24,7 +24,7 @@ def insert_row(connection: Connection, record_type: RecordType, version: RowVers
     names = ("pk", "namespace_pk", *version.columns)
     with translated():
         values = (version.pk, version.namespace_pk, *version.columns.values())
-        _insert(record_type.kind, names).many(connection, [values])
+        insert_statement(record_type.kind, names).many(connection, [values])
 
 
 def update_columns(connection: Connection, record_type: RecordType, key: int, values: Mapping[str, Any]) -> None:
@@ -45,7 +45,8 @@ def set_vector(
 
 
 @lru_cache(16)
-def _insert(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
+def insert_statement(kind: RecordKind, names: tuple[str, ...]) -> Prepared:
+    """The INSERT of a record's row with the columns *names*, as stored; the others have their default."""
     values = {name: bindparam(name, type_=NullType()) for name in names}
     return Prepared(lambda: insert(BY_KIND[kind].table).values(values))
 

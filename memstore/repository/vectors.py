@@ -25,12 +25,7 @@ _SCAN = 256  # vectors of a scan that are read at a time: they fit a processor's
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorSpace(Space):
-    """A row of `vector_space`: the vectors of one kind of record.
-
-    Attributes:
-        pk: the row's key.
-        kind: the kind of record whose vectors they are.
-    """
+    """A row of `vector_space`: the vectors of one kind of record."""
 
     pk: int
     kind: RecordKind

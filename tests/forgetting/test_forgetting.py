@@ -28,6 +28,7 @@ from memstore import (
 from tests.conftest import DIMENSION, vectors
 from tests.support.spaces import mean
 from tests.support.sql import execute
+from tests.support.waiting import eventually
 
 DAY = timedelta(days=1)
 
@@ -370,8 +371,7 @@ async def test_a_memory_that_expired_in_the_trash_is_not_recovered(store: Store)
     await store.memories.add("x", id="a", ttl=1.5)
     await store.memories.forget(await store.memories.plan_forget(ForgetPolicy(expires_within=DAY)))
     (entries,) = [t async for t in store.memories.trash()]
-    while datetime.now(UTC) <= entries.record.expires_at:  # type: ignore[operator]
-        await asyncio.sleep(0.01)
+    await eventually(lambda: datetime.now(UTC) > entries.record.expires_at)  # type: ignore[operator]
     with pytest.raises(InvalidError, match="expired in the trash"):
         await store.memories.recover(["a"])
     assert [t.record async for t in store.memories.trash()] == [entries.record]

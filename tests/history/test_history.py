@@ -21,6 +21,7 @@ from memstore import Assembly, Memory, Store
 from memstore.repository import history_reader, history_retention, history_writer
 from tests.conftest import DIMENSION, vectors
 from tests.support.sql import execute
+from tests.support.waiting import eventually
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -335,8 +336,7 @@ async def test_expiry_is_recorded_and_reads_as_of_earlier_times_return_the_memor
     await store.assemblies.add("g", members=["a"])
     before = current_time()
     assert before < soon
-    while current_time() <= soon:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: current_time() > soon)
     between = current_time()
     await store.memories.add("y", id="b")
     assert [what for what, *_ in await recorded_changes(store.memories, "a")] == ["expired", "added"]
@@ -354,8 +354,7 @@ async def test_expiry_found_by_a_transaction_has_the_time_of_the_transaction(sto
     soon = current_time() + timedelta(seconds=1.5)
     await store.memories.add("x", id="a", expires_at=soon)
     await store.assemblies.add("g", members=["a"])
-    while current_time() <= soon:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: current_time() > soon)
     with memstore.as_actor("ada"):
         async with store.transaction() as tx:
             await tx.memories.add("y", id="b")
@@ -554,7 +553,7 @@ async def test_undo_refuses_changes_of_other_namespaces_and_unknown_changes(stor
         await store.undo(replace(change, number=99))
     with pytest.raises(memstore.HistoryError):
         await store.undo(replace(change, record_kind="assembly"))
-    with pytest.raises(memstore.InvalidError, match="a memstore"):
+    with pytest.raises(memstore.InvalidError, match="expected a Change"):
         await store.undo(1)  # type: ignore[arg-type]
     async with store.transaction() as tx:
         await tx.namespace("u").undo(change)
