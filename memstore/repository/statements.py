@@ -114,7 +114,8 @@ class Prepared:
     ) -> Iterator[tuple[Any, ...]]:
         """The rows of *keys*, which its parameter `keys` takes *size* at a time; other threads may run in between."""
         for chunk in chunks(keys, size):
-            yield from self.run(connection, keys=keys_json(chunk), **values)
+            # Fetched at once: a cursor that a traceback keeps alive would be closed on another thread.
+            yield from self.run(connection, keys=keys_json(chunk), **values).fetchall()
 
 
 def prepared_by_kind(build: Callable[[RecordType], ClauseElement]) -> Mapping[RecordKind, Prepared]:
