@@ -153,7 +153,10 @@ class HybridIndex(ExactIndex):
             None if nodes is None else self.rank(query, np.concatenate([nodes, rest]), limit, allowed_count, method)
             for query, nodes, rest in zip(queries, indexed, unindexed, strict=True)
         ]
-        return self._complete(engine, queries, limit, positions, results)
+        missing = [i for i, result in enumerate(results) if result is None]
+        exact = self.search_exact(engine, queries[missing], limit, positions, _TOO_FEW_CANDIDATES) if missing else []
+        replacements = iter(exact)
+        return [next(replacements) if result is None else result for result in results]
 
     def _search_graph(
         self, graph: Graph, queries: Rows, limit: int, ef_search: int, mask: Mask | None
@@ -179,14 +182,3 @@ class HybridIndex(ExactIndex):
         if count == self.unindexed:
             positions = None
         return self.find_nearest(engine, queries, min(limit, count), positions, start=self.nodes)
-
-    def _complete(
-        self, engine: Engine, queries: Rows, limit: int, positions: Keys | None, results: list[SearchResult | None]
-    ) -> list[SearchResult]:
-        """*results*, with those that are None computed exactly."""
-        missing = [i for i, result in enumerate(results) if result is None]
-        if missing:
-            exact = self.search_exact(engine, queries[missing], limit, positions, _TOO_FEW_CANDIDATES)
-            for i, result in zip(missing, exact, strict=True):
-                results[i] = result
-        return [result for result in results if result is not None]

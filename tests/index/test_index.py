@@ -216,10 +216,7 @@ def test_no_query_and_an_empty_index_find_nothing(engine: Engine, metric: Measur
     assert [result.allowed_count for result in index.search(engine, query_rows, 5, SearchScope(now=NOW))] == [0, 0]
 
 
-FAR_OUT = [(16, 1), (16, 40), (384, 400), (4_096, 20), (8_192, 16)]
-
-
-@pytest.mark.parametrize(("dimension", "count"), FAR_OUT)
+@pytest.mark.parametrize(("dimension", "count"), [(16, 1), (16, 40), (384, 400), (4_096, 20), (8_192, 16)])
 def test_nearly_equal_vectors_far_from_the_origin_keep_their_order_under_l2(
     engine: Engine, dimension: int, count: int, rng: np.random.Generator
 ) -> None:

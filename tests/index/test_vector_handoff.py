@@ -216,20 +216,18 @@ async def test_changes_by_a_trigger_of_the_application_reach_the_index(
     await loaded.memories.add("one more", embedding=vectors(rng, 1)[0])
 
 
-async def test_earlier_changes_of_another_process_are_read_back(
-    loaded: Store, rng: np.random.Generator, read_back: list[int]
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_changes_of_another_process_around_a_write_are_read_back(
+    loaded: Store, rng: np.random.Generator, read_back: list[int], when: str
 ) -> None:
-    aside(loaded, changed(rng, 2), ("DELETE FROM memory WHERE pk = 3", ()))
+    key = 2 if when == "before" else 7
+    changes = changed(rng, key), ("DELETE FROM memory WHERE pk = ?", (key + 1,))
+    if when == "before":
+        aside(loaded, *changes)
+    else:
+        beside_commit(loaded, lambda _: aside(loaded, *changes))
     await loaded.memories.add_many(items(rng, 3))
-    assert sorted(read_back) == [2, 3]
-
-
-async def test_changes_that_another_process_commits_directly_after_are_read_back(
-    loaded: Store, rng: np.random.Generator, read_back: list[int]
-) -> None:
-    beside_commit(loaded, lambda _: aside(loaded, changed(rng, 7), ("DELETE FROM memory WHERE pk = 8", ())))
-    await loaded.memories.add_many(items(rng, 3))
-    assert sorted(read_back) == [7, 8]
+    assert sorted(read_back) == [key, key + 1]
 
 
 async def test_vectors_that_a_reader_applied_and_removed_are_not_put_again(

@@ -51,14 +51,10 @@ def angles(query: Wide, rows: Wide) -> Wide:
     return radians
 
 
-def angle(x: Wide, y: Wide) -> float:
-    return float(np.arccos(np.clip(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)), -1, 1)))
-
-
 def distance(metric: str, x: Wide, y: Wide, curvature: float = 1.0) -> float:
     if metric == "hyperbolic":
         return ball_distance(x, y, curvature)
-    return angle(x, y) if metric == "spherical" else float(np.linalg.norm(x - y))
+    return float(angles(x, y[None])[0]) if metric == "spherical" else float(np.linalg.norm(x - y))
 
 
 def score(metric: str, query: Rows | Wide, vector: Rows | Wide, curvature: float = 1.0) -> float:
