@@ -990,7 +990,7 @@ def test_members_that_expired_after_the_export_are_skipped(path):
         ("[" * 100_000, "Not valid JSON"),
         ("[1]", "one JSON object"),
         ('{"text": "x"}', "its fields are: 'text'"),
-        ('{"content": 5, "embedding": null}', "content is text"),
+        ('{"content": 5, "embedding": null}', "Invalid content: expected text (str), found int"),
         ('{"content": "x", "embedding": [1]}', "dimension of an embedding: expected 2, found 1"),
         ('{"content": "x", "embedding": [NaN, 1]}', "NaN"),
         ('{"content": "x", "created_at": "today", "embedding": null}', "Invalid created_at: expected a time"),
