@@ -21,18 +21,14 @@ EXAMPLES = {
     **dict.fromkeys(("id", "name", "key", "value", "tag", "word", "text", "member", "field", "shown"), "x"),
     **dict.fromkeys(("path", "file", "target", "source", "backup", "destination"), "store.db"),
     **dict.fromkeys(("noun", "kind"), "memory"),
-    **dict.fromkeys(("nouns", "plural"), "memories"),
     **dict.fromkeys(("command", "verb"), "search"),
-    **dict.fromkeys(("option", "argument"), "limit"),
     **dict.fromkeys(("error", "reason", "why", "detail"), "disk I/O error"),
-    **dict.fromkeys(("url", "link"), "https://example.org"),
     **dict.fromkeys(("least", "low", "min", "lowest", "first"), "1"),
     **dict.fromkeys(("most", "high", "max", "highest"), "1000"),
     "metric": "cosine",
     "namespace": "('a', 'b')",
     "table": "memory",
     "column": "content",
-    "type": "int",
     "__name__": "int",
     "version": "0.1.0",
     "revision": "0007",
@@ -69,8 +65,6 @@ class Helper:
 def example(node: ast.expr) -> str:
     """The example value of a placeholder, by the last name in it."""
     match node:
-        case ast.Call(func=ast.Name(id="len" | "sum" | "max" | "min" | "abs" | "round")):
-            return "3"
         case ast.Call(func=ast.Attribute(attr="join")):
             return "a, b"
         case ast.Call(func=ast.Name(id=name), args=[first, *_]) if name in SHOWN_AS_IS | {"type", "sorted"}:
@@ -104,12 +98,6 @@ class Scope:
             match node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     self._assigned.setdefault(name, []).append(value)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    self._assigned.setdefault(name, []).append(value)
-                case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
-                    for target, value in zip(names, values, strict=False):
-                        if isinstance(target, ast.Name):
-                            self._assigned.setdefault(target.id, []).append(value)
 
     def render(self, node: ast.expr, *, depth: int = 0) -> list[str]:
         """Texts that *node* may be; none if it is no text."""
@@ -124,13 +112,9 @@ class Scope:
                     return []
                 operands = zip(sides, (left, right), strict=True)
                 return self._product([side or [example(operand)] for side, operand in operands])
-            case ast.BinOp(left=ast.Constant(value=str(text)), op=ast.Mod()):
-                return [filled(text)]
             case ast.IfExp(body=body, orelse=orelse):
                 return [*self.render(body, depth=depth), *self.render(orelse, depth=depth)]
             case ast.BoolOp(values=values):
-                return [text for value in values for text in self.render(value, depth=depth)]
-            case ast.Subscript(value=ast.Dict(values=values)):
                 return [text for value in values for text in self.render(value, depth=depth)]
             case ast.Name(id=name) if name in self._texts:
                 return self._texts[name]
