@@ -40,7 +40,7 @@ NUMBERS = re.compile(
 )
 MOST_VARIANTS = 6
 SHOWN_AS_IS = {"short_repr", "repr", "str", "fspath", "clean", "escape", "snippet"}
-OUTPUT = {"say", "_tell", "echo", "refuse", "warning", "info", "error", "exception", "Finding", "BadParameter"}
+OUTPUT = {"print_line", "print_note", "refuse", "warning", "info", "error", "exception", "Finding", "BadParameter"}
 SQL = re.compile(r"^\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|PRAGMA|WITH|ALTER|REPLACE|BEGIN|COMMIT|FROM|WHERE)\b")
 
 
