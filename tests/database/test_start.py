@@ -12,7 +12,7 @@ COMPILED = """
 from memstore.repository.statements import Prepared
 import gc
 prepared = [item for item in gc.get_objects() if isinstance(item, Prepared)]
-print(json.dumps([len(prepared), sum(bool(item._sql) for item in prepared)]))
+print(json.dumps([len(prepared), sum("_parts" in vars(item) for item in prepared)]))
 """
 
 OPEN = """

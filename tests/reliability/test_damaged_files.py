@@ -1,4 +1,4 @@
-"""Damage that random mutations have caused, each reproduced by hand."""
+"""Cases of damage that random mutations found, each made by hand."""
 
 import sqlite3
 from contextlib import closing
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import DamagedError, ForeignFileError
+from memstore import DamagedError, Store
 from memstore.repository import assemblies
 from memstore.repository.corruption import only
 from tests.conftest import DIMENSION, vectors
@@ -27,12 +27,32 @@ async def filled(path: Path, rng: np.random.Generator, count: int = 6) -> np.nda
     return rows
 
 
-def overwrite(path: Path, old: bytes, new: bytes, *, times: int = -1) -> None:
-    """Replace the bytes *old* in the file by *new*, at most *times* times."""
+def overwrite(path: Path, old: bytes, new: bytes) -> None:
+    """Replace the bytes *old* in the file by *new*."""
     data = path.read_bytes()
     assert old in data
     assert len(old) == len(new)
-    path.write_bytes(data.replace(old, new, times))
+    path.write_bytes(data.replace(old, new))
+
+
+def root_page(path: Path, name: str) -> slice:
+    """The bytes of the root page of a table or an index."""
+    with closing(sqlite3.connect(path)) as base:
+        (size,) = base.execute("PRAGMA page_size").fetchone()
+        (root,) = base.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return slice((root - 1) * size, root * size)
+
+
+def clear_page(path: Path, page: slice) -> None:
+    data = bytearray(path.read_bytes())
+    data[page] = bytes(page.stop - page.start)
+    path.write_bytes(data)
+
+
+async def expect_repair(store: Store) -> None:
+    """`check` finds damage of SQLite's structures, and `repair` removes it."""
+    assert {finding.kind for finding in await store.check()} == {"integrity"}
+    assert (await store.repair()).remaining == []
 
 
 async def test_a_text_that_is_no_utf_8_is_damage(path: Path, rng: np.random.Generator) -> None:
@@ -62,13 +82,7 @@ async def test_a_vector_that_sqlite_s_own_index_does_not_lead_to_is_found_by_nob
 ) -> None:
     """The index of memory_vector has no entry for a row of the table."""
     rows = await filled(path, rng)
-    with closing(sqlite3.connect(path)) as base, base:
-        (root,) = base.execute(
-            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_memory_vector_1'"
-        ).fetchone()
-        (size,) = base.execute("PRAGMA page_size").fetchone()
-    data = bytearray(path.read_bytes())
-    start = (root - 1) * size
+    start, data = root_page(path, "sqlite_autoindex_memory_vector_1").start, bytearray(path.read_bytes())
     # A leaf page of an index has a header of 8 bytes, then 2 bytes for each cell: reduce the number of cells by one.
     cells = int.from_bytes(data[start + 3 : start + 5])
     data[start + 3 : start + 5] = (cells - 1).to_bytes(2)
@@ -76,9 +90,7 @@ async def test_a_vector_that_sqlite_s_own_index_does_not_lead_to_is_found_by_nob
     async with memstore.open(path) as store:
         with pytest.raises(DamagedError, match="Run `memstore check` to list them"):
             await store.memories.search(rows[5])
-        assert {finding.kind for finding in await store.check()} == {"integrity"}
-        report = await store.repair()
-        assert report.remaining == []
+        await expect_repair(store)
         assert (await store.memories.search(rows[5]))[0].memory.id == "id 5"
 
 
@@ -90,8 +102,7 @@ async def test_an_index_that_leads_to_the_vector_of_another_is_damage(path: Path
         for verb in (store.memories.get("id 4"), store.memories.search(rows[4])):
             with pytest.raises(DamagedError, match="memory 'id 4' refers to the vector of another record"):
                 await verb
-        assert {finding.kind for finding in await store.check()} == {"integrity"}
-        assert (await store.repair()).remaining == []
+        await expect_repair(store)
         assert (await store.memories.get("id 4")).embedding.tobytes() == rows[4].tobytes()
 
 
@@ -101,10 +112,8 @@ async def test_an_index_that_leads_to_the_composite_of_another_is_damage(path: P
         await store.assemblies.add("other", members=["id 2"])
     # Keys and rows are 1 and 2, the space is 2: an entry is the key, the space, and the row id.
     with closing(sqlite3.connect(path)) as base:
-        assert base.execute("SELECT assembly_pk, space_pk, rowid FROM assembly_vector").fetchall() == [
-            (1, 2, 1),
-            (2, 2, 2),
-        ]
+        keys = base.execute("SELECT assembly_pk, space_pk, rowid FROM assembly_vector").fetchall()
+        assert keys == [(1, 2, 1), (2, 2, 2)]
     overwrite(path, b"\x04\x01\x01\x01\x02\x02\x02", b"\x04\x01\x01\x01\x02\x02\x01")
     async with memstore.open(path) as store:
         with pytest.raises(DamagedError, match="assembly 'other' refers to the vector of another record"):
@@ -130,8 +139,7 @@ async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path
     async with memstore.open(path) as store:
         with pytest.raises(DamagedError, match="leads to records with other ids"):
             await store.memories.upsert("new", id=led[0], embedding=None)
-        assert {finding.kind for finding in await store.check()} == {"integrity"}
-        assert (await store.repair()).remaining == []
+        await expect_repair(store)
         assert (await store.memories.upsert("new", id=led[0], embedding=None)).id == led[0]
         assert await store.memories.count() == 200
 
@@ -139,12 +147,8 @@ async def test_an_index_of_ids_that_leads_to_another_record_is_damage(path: Path
 async def test_check_names_what_it_can_where_a_table_cannot_be_read(path: Path, rng: np.random.Generator) -> None:
     await filled(path, rng, 200)
     with closing(sqlite3.connect(path)) as base, base:
-        (size,) = base.execute("PRAGMA page_size").fetchone()
-        (root,) = base.execute("SELECT rootpage FROM sqlite_master WHERE name = 'memory_vector'").fetchone()
         base.execute("UPDATE assembly_vector SET checksum = 1")
-    data = bytearray(path.read_bytes())
-    data[(root - 1) * size : root * size] = bytes(size)
-    path.write_bytes(data)
+    clear_page(path, root_page(path, "memory_vector"))
     async with memstore.open(path) as store:
         findings = await store.check()
         assert any("cannot be read to its end" in finding.detail for finding in findings)
@@ -162,13 +166,6 @@ async def test_a_file_that_was_emptied_is_no_new_one(path: Path, rng: np.random.
     assert Path(f"{path}-wal").read_bytes() == log
 
 
-async def test_a_file_of_one_byte_is_no_store(path: Path) -> None:
-    path.write_bytes(b"x")
-    with pytest.raises(ForeignFileError):
-        await memstore.open(path, dimension=DIMENSION)
-    assert path.read_bytes() == b"x"
-
-
 async def test_a_graph_whose_page_cannot_be_read_is_built_anew(
     path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,12 +174,7 @@ async def test_a_graph_whose_page_cannot_be_read_is_built_anew(
     async with memstore.open(path, dimension=rows.shape[1], index="graph") as store:
         await store.memories.add_many([{"content": "x", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
         await store.optimize()
-    with closing(sqlite3.connect(path)) as base:
-        (size,) = base.execute("PRAGMA page_size").fetchone()
-        (root,) = base.execute("SELECT rootpage FROM sqlite_master WHERE name = 'index_chunk'").fetchone()
-    data = bytearray(path.read_bytes())
-    data[(root - 1) * size : root * size] = bytes(size)
-    path.write_bytes(data)
+    clear_page(path, root_page(path, "index_chunk"))
     async with memstore.open(path) as store:
         assert (await store.memories.search(rows[7]))[0].memory.id == "7"
         await wait_until_idle(store)

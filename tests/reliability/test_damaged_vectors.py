@@ -39,6 +39,14 @@ async def filled(path: Path, rows: np.ndarray, **options: object) -> None:
         await store.assemblies.add("other", members=["4", "5"])
 
 
+@pytest.fixture
+async def rows(path: Path, rng: np.random.Generator) -> np.ndarray:
+    """The vectors of nine memories in the file at *path*."""
+    rows = vectors(rng, 9)
+    await filled(path, rows)
+    return rows
+
+
 async def hit_ids(store: Store, query: np.ndarray) -> list[str]:
     return [hit.memory.id for hit in await store.memories.search(query, limit=100)]
 
@@ -68,9 +76,7 @@ async def test_a_damaged_vector_is_no_neighbour_and_is_named(
         assert await store.check() == []
 
 
-async def test_what_is_damaged_while_the_store_is_open_is_never_returned(path: Path, rng: np.random.Generator) -> None:
-    rows = vectors(rng, 9)
-    await filled(path, rows)
+async def test_what_is_damaged_while_the_store_is_open_is_never_returned(path: Path, rows: np.ndarray) -> None:
     async with memstore.open(path) as store:
         assert (await hit_ids(store, rows[2]))[0] == "2"
         damage(path, "2")
@@ -81,9 +87,7 @@ async def test_what_is_damaged_while_the_store_is_open_is_never_returned(path: P
         assert await store.check() == []
 
 
-async def test_the_log_brings_no_damaged_vector_into_the_index(path: Path, rng: np.random.Generator) -> None:
-    rows = vectors(rng, 9)
-    await filled(path, rows)
+async def test_the_log_brings_no_damaged_vector_into_the_index(path: Path, rows: np.ndarray) -> None:
     async with memstore.open(path) as store:
         await hit_ids(store, rows[2])
         with closing(sqlite3.connect(path)) as base, base:
@@ -98,9 +102,7 @@ async def test_the_log_brings_no_damaged_vector_into_the_index(path: Path, rng: 
         assert await store.check() == []
 
 
-async def test_an_unknown_checksum_is_no_damage(path: Path, rng: np.random.Generator) -> None:
-    rows = vectors(rng, 9)
-    await filled(path, rows)
+async def test_an_unknown_checksum_is_no_damage(path: Path, rows: np.ndarray) -> None:
     with closing(sqlite3.connect(path)) as base, base:
         base.execute("UPDATE memory_vector SET vector = ? WHERE memory_pk = 3", (WRONG.tobytes(),))
     async with memstore.open(path) as store:
@@ -109,9 +111,7 @@ async def test_an_unknown_checksum_is_no_damage(path: Path, rng: np.random.Gener
         assert await store.check() == []
 
 
-async def test_a_composite_is_made_without_a_damaged_member(path: Path, rng: np.random.Generator) -> None:
-    rows = vectors(rng, 9)
-    await filled(path, rows)
+async def test_a_composite_is_made_without_a_damaged_member(path: Path, rows: np.ndarray) -> None:
     damage(path, "2")
     async with memstore.open(path) as store:
         await store.assemblies.remove_members("few", ["3"])
@@ -124,9 +124,7 @@ async def test_a_composite_is_made_without_a_damaged_member(path: Path, rng: np.
         assert [finding.kind for finding in await store.check()] == ["checksum"]
 
 
-async def test_a_damaged_composite_is_named_and_mended(path: Path, rng: np.random.Generator) -> None:
-    rows = vectors(rng, 9)
-    await filled(path, rows)
+async def test_a_damaged_composite_is_named_and_mended(path: Path, rows: np.ndarray) -> None:
     damage(path, "few", noun="assembly")
     async with memstore.open(path) as store:
         assert [hit.assembly.id for hit in await store.assemblies.search(WRONG)] == ["other"]
@@ -138,16 +136,11 @@ async def test_a_damaged_composite_is_named_and_mended(path: Path, rng: np.rando
         assert len(await store.assemblies.search(WRONG)) == 2
 
 
-@pytest.mark.parametrize("part", ["sum", "length", "count", "cut"])
-async def test_a_damaged_sum_is_not_added_to(path: Path, rng: np.random.Generator, part: str) -> None:
-    rows = vectors(rng, 9)
-    await filled(path, rows)
-    change = {
-        "sum": "sum = zeroblob(length(sum))",
-        "length": "length = 1e30",
-        "count": "count = -1",
-        "cut": "sum = substr(sum, 4)",
-    }[part]
+@pytest.mark.parametrize(
+    "change", ["sum = zeroblob(length(sum))", "length = 1e30", "count = -1", "sum = substr(sum, 4)"]
+)
+@pytest.mark.usefixtures("rows")
+async def test_a_damaged_sum_is_not_added_to(path: Path, change: str) -> None:
     with closing(sqlite3.connect(path)) as base, base:
         base.execute(f"UPDATE assembly_vector SET {change} WHERE assembly_pk = 1")
     async with memstore.open(path) as store:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import memstore
-from memstore import DamagedError, ForeignFileError, Store
+from memstore import DamagedError, ForeignFileError
 from tests.reliability import cases, seeds
 from tests.reliability.fuzz_files import ROOT, Opener, make_store, run, unguarded
 
@@ -141,7 +141,9 @@ def test_a_snapshot_that_says_anything_of_itself_is_passed_over(opener: Opener, 
         assert not [line for line in answer["errors"] if line.startswith("search")], (value, answer)
 
 
-@pytest.mark.parametrize("head", [b"", b"SQLite format 3\0", b"x" * 5_000, b"SQLite format 3\0" + b"\xff" * 5_000])
+@pytest.mark.parametrize(
+    "head", [b"", b"x", b"SQLite format 3\0", b"x" * 5_000, b"SQLite format 3\0" + b"\xff" * 5_000]
+)
 async def test_what_is_no_database_is_refused_and_keeps_its_bytes(path: Path, head: bytes) -> None:
     path.write_bytes(head)
     with pytest.raises((ForeignFileError, DamagedError, memstore.InvalidError)):
@@ -175,10 +177,6 @@ async def test_a_record_that_cannot_be_read_is_named_and_keeps_no_other_from_bei
         with pytest.raises(DamagedError, match="m:5"):
             await store.memories.get("m:5")
         assert (await store.memories.get("m:6")).content == "m 6"
-        await _mended(store)
-
-
-async def _mended(store: Store) -> None:
-    await store.memories.delete("m:5")
-    assert len([m async for m in store.memories.list()]) == 397
-    assert await store.check() == []
+        await store.memories.delete("m:5")
+        assert len([m async for m in store.memories.list()]) == 397
+        assert await store.check() == []
