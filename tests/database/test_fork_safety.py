@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import traceback
 import weakref
@@ -36,8 +35,8 @@ from memstore import (
 from memstore.concurrency import ProcessLock, UncancellableFuture
 from memstore.database import fork_safety
 from memstore.testing import HashEmbedder
+from tests.support.programs import run_python
 
-ROOT = Path(__file__).parents[2]
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
@@ -398,11 +397,7 @@ def in_thread(function: Callable[[], object]) -> object:
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-W", "default", "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c", code]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [*line, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    return run_python("-W", "default", "-W", "ignore:.*multi-threaded:DeprecationWarning", "-c", code, *arguments)
 
 
 TURNS = """

@@ -39,6 +39,7 @@ from memstore.repository.sqlite_only import metadata_indexes
 from memstore.schema.ddl import create_statements
 from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE, include_object, metadata
 from memstore.schema.triggers import TRIGGERS
+from tests.support.programs import run_python
 
 CHECKOUT = Path(__file__).parents[2]
 NEXT = f"{int(HEAD) + 1:04}"
@@ -282,8 +283,7 @@ def test_every_constraint_has_a_name(store):
 
 def alembic(path, *arguments):
     file = [] if path is None else ["-x", f"file={path}"]
-    line = [sys.executable, "-m", "alembic", *file, *arguments]
-    return subprocess.run(line, cwd=CHECKOUT, capture_output=True, text=True, timeout=240)
+    return run_python("-m", "alembic", *file, *arguments)
 
 
 def test_alembic_command_upgrades_downgrades_and_upgrades_again(tmp_path):

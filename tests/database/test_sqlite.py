@@ -2,11 +2,7 @@
 
 import importlib.util
 import logging
-import os
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,10 +14,10 @@ from memstore.database import sqlite
 from memstore.database.checkpoint import write_back
 from memstore.database.sqlite import select, sqlite3
 from memstore.database.transactions import raw
+from tests.support.programs import run_python
 
-ROOT = Path(__file__).parents[2]
 OWN, NEWER = SimpleNamespace(sqlite_version_info=(3, 40, 1)), SimpleNamespace(sqlite_version_info=(3, 53, 4))
-CORE = ("database/test_sqlite", "database/test_commit", "api/test_transactions")
+CORE = ("tests/database/test_sqlite.py", "tests/database/test_commit.py", "tests/api/test_transactions.py")
 
 
 @pytest.mark.parametrize(
@@ -125,9 +121,7 @@ async def test_no_warning_for_a_fixed_sqlite_or_a_read_only_store(path, monkeypa
 
 def test_command_line_leaves_the_warning_to_doctor(path):
     code = "from memstore.database import sqlite; sqlite.BUG = True; from memstore.cli.main import run; run()"
-    line = [sys.executable, "-c", code, "add", "--file", str(path), "tea", "--embedding", "[1, 2]"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *sys.path]))}
-    process = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    process = run_python("-c", code, "add", "--file", path, "tea", "--embedding", "[1, 2]")
     assert (process.returncode, process.stderr) == (0, "")
 
 
@@ -143,9 +137,7 @@ def test_doctor_names_the_sqlite_and_its_path():
 @pytest.mark.skipif(importlib.util.find_spec("pysqlite3") is None, reason="pysqlite3 is not installed here")
 @pytest.mark.skipif(sqlite.SOURCE == "pysqlite3", reason="these tests run on it already")
 def test_core_tests_pass_on_pysqlite3():
-    files = [str(ROOT / "tests" / f"{name}.py") for name in CORE]
-    line = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *files]
-    environment = {**os.environ, "MEMSTORE_SQLITE": "pysqlite3"}
-    process = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False, env=environment)
+    options = ("-q", "-n", "0", "-p", "no:cacheprovider")
+    process = run_python("-m", "pytest", *options, *CORE, timeout=500, MEMSTORE_SQLITE="pysqlite3")
     assert process.returncode == 0, process.stdout[-5_000:]
     assert " passed" in process.stdout

@@ -1,8 +1,8 @@
 """The modules that an import and a first open load, and the time of a first open."""
 
 import json
-import subprocess
-import sys
+
+from tests.support.programs import run_python
 
 HEAVY = ("alembic", "faiss", "sqlalchemy.orm", "sqlalchemy.ext.asyncio", "aiosqlite", "typer", "rich", "wordllama")
 MODULES = 565
@@ -29,8 +29,9 @@ print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
 
 def run(code, *arguments):
     """The JSON that *code* prints in a fresh process in which memstore is imported."""
-    command = [sys.executable, "-c", "import json, sys, memstore\n" + code, *arguments]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout)
+    process = run_python("-c", "import json, sys, memstore\n" + code, *arguments)
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
 
 
 def test_import_loads_few_modules_and_nothing_that_only_an_open_store_needs():

@@ -1,7 +1,5 @@
 """The history checker accepts what was done, and finds what is lost, incomplete or invented."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +18,8 @@ from tests.support.history_checker import (
     stepped,
     verify,
 )
+from tests.support.programs import run_python
 
-ROOT = Path(__file__).parents[2]
 SEED, COUNT = 4, 25
 
 
@@ -48,30 +46,25 @@ async def test_a_store_is_found_in_the_state_that_its_history_says(path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("done", "says"),
-    [
-        ("delete", "1 missing"),
-        ("add", "1 too many"),
-        ("update", "1 different"),
-        ("members", "1 different"),
-    ],
+    ("change", "message"),
+    [("delete", "1 missing"), ("add", "1 too many"), ("update", "1 different"), ("members", "1 different")],
 )
-async def test_what_was_changed_behind_the_history_is_found(path: Path, done: str, says: str) -> None:
+async def test_what_was_changed_behind_the_history_is_found(path: Path, change: str, message: str) -> None:
     history = await run(path)
     async with memstore.open(path) as store:
         one = next(iter(history.possible()[0].memories))[1]
-        if done == "delete":
+        if change == "delete":
             await store.memories.delete(one)
-        elif done == "add":
+        elif change == "add":
             await store.memories.add("invented", id="invented")
-        elif done == "update":
+        elif change == "update":
             await store.memories.update(one, embedding=np.ones(DIMENSION))
         else:
             groups = [assembly.id async for assembly in store.assemblies.list()]
             members = {id async for id in store.assemblies.members(groups[0])}
             outsiders = {memory.id async for memory in store.memories.list()} - members
             await store.assemblies.add_members(groups[0], [min(outsiders)])
-    with pytest.raises(AssertionError, match=says):
+    with pytest.raises(AssertionError, match=message):
         await verify(path, history.possible())
 
 
@@ -124,21 +117,12 @@ def test_an_answer_that_the_model_never_gives_is_found() -> None:
     assert stepped(model, adds.steps[0]) is None, "the ids are taken"
 
 
-def test_a_workload_is_the_same_in_every_process() -> None:
+def test_workload_is_the_same_in_every_process_and_has_every_kind_of_operation() -> None:
     program = (
         f"from tests.support.history_checker import Workload; print(list(map(Workload({SEED}).operation, range(60))))"
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            env={"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
+    outputs = {run_python("-c", program, PYTHONHASHSEED=seed).stdout for seed in ("1", "2")}
     assert len(outputs) == 1
+    assert "" not in outputs
     kinds = {operation.kind for operation in map(Workload(SEED).operation, range(200))}
     assert kinds == {"write", "transaction", "load", "together", "optimize", "compact", "backup"}

@@ -1,6 +1,6 @@
-"""Programs that end in the middle: by Ctrl-C, by forgetting to close, by an error while a store is at work.
+"""Programs that end early: by Ctrl-C, without closing a store, or by an error while a store is busy.
 
-Each runs in a process of its own, with a limit of time. It ends by itself, and leaves a file that is whole.
+Each runs in a process with a limit of time. It ends by itself, and leaves an intact file.
 """
 
 # ruff: noqa: E501 - programs of one line
@@ -18,14 +18,12 @@ from typing import Any
 import pytest
 
 import memstore
-
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "memstore.cli.main"]
+from tests.support.programs import run_python
 
 # -- the end of an interpreter
 
 PROGRAM = """
-import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # what SQLite it is, is not the matter here
+import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # not what the test is about
 import asyncio, gc, os, signal, sys
 import numpy as np
 import memstore
@@ -66,17 +64,11 @@ def program(path: Path, body: str) -> str:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_program_that_ends_without_closing_ends_and_its_file_is_whole(path: Path, name: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "default", "-c", program(path, BODIES[name])],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == (3 if "error" in name else 0), done.stderr
-    assert done.stderr.count("was not closed: use `async with`") == 1
-    asyncio.run(sound(path))
+def test_program_that_does_not_close_its_store_ends_and_its_file_is_intact(path: Path, name: str) -> None:
+    process = run_python("-W", "default", "-c", program(path, BODIES[name]))
+    assert process.returncode == (3 if "error" in name else 0), process.stderr
+    assert process.stderr.count("was not closed: use `async with`") == 1
+    asyncio.run(expect_intact(path))
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -88,11 +80,11 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
         raise
 
 
-async def sound(path: Path, least: int = 3_000) -> None:
-    """The file is whole, and takes a write that a search finds."""
+async def expect_intact(path: Path, min_count: int = 3_000) -> None:
+    """The file is intact, and takes a write that a search finds."""
     async with memstore.open(path, timeout=5) as store:
         assert await store.check() == []
-        assert await store.memories.count() >= least
+        assert await store.memories.count() >= min_count
         assert "lost" not in await store.memories.get_many(["lost"])
         await store.memories.add("after", id="after", embedding=[1.0] * store.dimension)
         assert "after" in [hit.memory.id for hit in await store.memories.search([1.0] * store.dimension, 10)]
@@ -108,17 +100,17 @@ BUSY = {
 
 
 @pytest.mark.parametrize("name", BUSY)
-def test_ctrl_c_ends_a_program_at_work_and_leaves_its_file_whole(path: Path, name: str) -> None:
+def test_ctrl_c_ends_a_busy_program_and_its_file_is_intact(path: Path, name: str) -> None:
     body = "async with store:\n        " + BUSY[name].replace("\n", "\n    ")
     process = subprocess.Popen(
-        [sys.executable, "-c", program(path, body)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program(path, body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     out, err = ended(process)
     assert (process.returncode, out) == (130, "interrupted\n"), err
     assert err == ""
-    asyncio.run(sound(path))
+    asyncio.run(expect_intact(path))
 
 
 # -- Ctrl-C in the command line
@@ -151,7 +143,7 @@ def commands(path: Path, folder: Path) -> dict[str, list[Any]]:
     }
 
 
-# Python's own start, and the imports of the packages below, end as they always do: the signal comes after them.
+# The signal comes after the start of Python and the imports, which do not handle it.
 STARTED = """
 import importlib, pkgutil, sys
 import memstore.cli
@@ -172,7 +164,7 @@ SWALLOWED = re.compile(
 
 
 @pytest.mark.parametrize("name", ["add", "import", "optimize", "backup", "restore", "check", "export", "demo"])
-def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Path, name: str) -> None:
+def test_ctrl_c_stops_a_command_with_130_or_the_command_completes(path: Path, tmp_path: Path, name: str) -> None:
     filled(path, 4_000)
     shutil.copy(path, tmp_path / "good.bak")
     line = [sys.executable, "-c", STARTED, *map(str, commands(path, tmp_path)[name])]
@@ -180,7 +172,7 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
     for _ in range(3):
         for file in ("copy.db", "out.jsonl"):
             (tmp_path / file).unlink(missing_ok=True)
-        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stderr.readline() == "started\n"
         try:
             process.wait(rng.random() * 0.6)
@@ -196,21 +188,15 @@ def test_ctrl_c_stops_a_command_with_130_or_it_is_done(path: Path, tmp_path: Pat
             if (tmp_path / "out.jsonl").exists():
                 assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 4_001  # the store, and its memories
         else:
-            assert process.returncode in (0, -signal.SIGINT), err  # the signal: it came when Python had ended its own
+            assert process.returncode in (0, -signal.SIGINT), err  # the signal came when Python had removed its handler
             assert out != "" or name == "export", err
-    asyncio.run(sound_after(path))
+    asyncio.run(expect_intact(path, 4_000))
     if (tmp_path / "demo.db").exists():
-        done = subprocess.run(
-            [*COMMAND, "check", "--file", str(tmp_path / "demo.db")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode in (0, 1), done.stderr
+        process = run_python("-m", "memstore.cli.main", "check", "--file", tmp_path / "demo.db")
+        assert process.returncode in (0, 1), process.stderr
 
 
-# A copy that never ends: after its first pages it asks, over and over, whether it is to go on.
+# A copy that never ends: after its first pages it calls the progress function again and again.
 ENDLESS = r"""
 import sys, time
 from memstore.maintenance import backup as backups
@@ -218,10 +204,10 @@ from memstore.maintenance import backup as backups
 def endless(*arguments):
     *rest, step = arguments
 
-    def again(*told):
+    def again(*progress):
         sys.stderr.write("copying\n"); sys.stderr.flush()
         while True:
-            step(*told)
+            step(*progress)
             time.sleep(0.001)
 
     copy_file(*rest, again)
@@ -230,11 +216,11 @@ copy_file, backups.copy_file = backups.copy_file, endless
 """
 
 
-def test_the_first_ctrl_c_stops_a_backup_and_leaves_nothing_of_it(path: Path, tmp_path: Path) -> None:
+def test_first_ctrl_c_stops_a_backup_and_leaves_no_part_of_it(path: Path, tmp_path: Path) -> None:
     filled(path, 100)
     code = ENDLESS + STARTED
     line = [sys.executable, "-c", code, "backup", str(tmp_path / "copy.db"), "--file", str(path)]
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert [process.stderr.readline() for _ in range(2)] == ["started\n", "copying\n"]
     assert (tmp_path / "copy.db").exists()
     process.send_signal(signal.SIGINT)
@@ -242,9 +228,3 @@ def test_the_first_ctrl_c_stops_a_backup_and_leaves_nothing_of_it(path: Path, tm
     assert process.returncode == 130, err
     assert err == "memstore: interrupted. Committed changes are stored, and the store is intact.\n"
     assert not list(tmp_path.glob("copy.db*"))
-
-
-async def sound_after(path: Path) -> None:
-    async with memstore.open(path, timeout=5) as store:
-        assert await store.check() == []
-        assert await store.memories.count() >= 4_000
