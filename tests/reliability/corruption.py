@@ -425,7 +425,6 @@ class Tally:
     def __init__(self) -> None:
         self.outcomes: dict[str, Counter[str]] = defaultdict(Counter)
         self.errors: Counter[str] = Counter()
-        self.messages: Counter[str] = Counter()
         self.failures: list[str] = []
         self.slowest = (0.0, "")
 
@@ -444,7 +443,6 @@ class Tally:
             self.outcomes[target][_outcome(mutation, answers, sound)] += 1
             raised = [answers.refused] if answers.refused else [f"{name}: {text}" for _, name, text in answers.raised]
             self.errors.update({error.split(":")[0] for error in raised})
-            self.messages.update(error[:160] for error in raised)
 
     @property
     def mutations(self) -> int:

@@ -1,4 +1,4 @@
-"""Several processes in one file: they open it at once, wait for each other, and find what the others committed.
+"""Several processes use one file: they open it at once, wait for each other, and find what the others committed.
 
 `MEMSTORE_ROUNDS=100` runs the races so many times.
 """
@@ -97,7 +97,7 @@ Contents = Mapping[str, int]
 """The memories of a process in the file, with the number of the operation that wrote each."""
 
 
-class Hand:
+class Script:
     """The operations of one process, which all processes can compute."""
 
     RECORDS = 12
@@ -144,20 +144,24 @@ class Hand:
         await store.memories.upsert_many(items)
 
 
-async def found_of(store: Store, hand: Hand, query: Vector, rng: np.random.Generator) -> Contents:
+async def searched_contents(store: Store, script: Script, query: Vector, rng: np.random.Generator) -> Contents:
     """The memories of a process that a search returns; their scores are checked."""
-    by = {"tags": {str(hand.number)}} if rng.random() < 0.5 else {"where": {"metadata.by": hand.number}}
+    by = {"tags": {str(script.number)}} if rng.random() < 0.5 else {"where": {"metadata.by": script.number}}
     hits = await store.memories.search(query, limit=100, **by)
     contents = {hit.memory.id: int(hit.memory.content) for hit in hits}
     for hit in hits:
-        scored_right(hit, query, hand.embedding(hit.memory.id, contents[hit.memory.id]))
+        scored_right(hit, query, script.embedding(hit.memory.id, contents[hit.memory.id]))
     return contents
 
 
 async def takes_part(
     link: Link, number: int, barrier: Any, path: str, ledger: Path, seed: int, turns: int, index: str
 ) -> int:
-    hands, shared, rng = [Hand(seed, i) for i in range(4)], Ledger(ledger), np.random.default_rng([seed, number, 7])
+    scripts, shared, rng = (
+        [Script(seed, i) for i in range(4)],
+        Ledger(ledger),
+        np.random.default_rng([seed, number, 7]),
+    )
     searches = 0
     async with memstore.open(path, dimension=DIMENSION, index=index) as store:
         await asyncio.to_thread(barrier.wait, 60)
@@ -166,12 +170,12 @@ async def takes_part(
             if rng.random() < 0.4:
                 n += 1
                 shared.begun[number] = n
-                await hands[number].act(store, n)
+                await scripts[number].act(store, n)
                 shared.done[number] = n
                 continue
-            other = hands[rng.integers(4)]
+            other = scripts[rng.integers(4)]
             low = int(shared.done[other.number])
-            contents = await found_of(store, other, vector(int(rng.integers(99))), rng)
+            contents = await searched_contents(store, other, vector(int(rng.integers(99))), rng)
             high = int(shared.begun[other.number])
             allowed = [other.state(i) for i in range(low, high + 1)]
             assert contents in allowed, f"process {other.number} had done {low} and begun {high}; found {contents}"
@@ -179,15 +183,15 @@ async def takes_part(
             if index == "graph" and rng.random() < 0.03:
                 await store.optimize()
         await asyncio.to_thread(barrier.wait, 60)
-        for hand in hands:
-            assert await found_of(store, hand, vector(1), rng) == hand.state(turns)
+        for script in scripts:
+            assert await searched_contents(store, script, vector(1), rng) == script.state(turns)
         assert await store.check() == []
     return searches
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("index", ["exact", "graph"])
-def test_what_one_process_was_told_is_done_every_later_search_anywhere_finds(tmp_path: Path, index: str) -> None:
+def test_every_process_finds_every_acknowledged_write(tmp_path: Path, index: str) -> None:
     path, ledger = tmp_path / "store.db", tmp_path / "ledger"
     turns, seed = 10 * ROUNDS or 60, 11
     Ledger(ledger)
@@ -200,7 +204,7 @@ def test_what_one_process_was_told_is_done_every_later_search_anywhere_finds(tmp
 # -- waiting
 
 
-async def holds(link: Link, path: str) -> None:
+async def hold_writer(link: Link, path: str) -> None:
     """Hold the writer until the parent sends anything."""
     async with memstore.open(path, dimension=DIMENSION) as store, store.transaction() as tx:
         await tx.memories.add("held", id="held", embedding=vector(0))
@@ -237,12 +241,12 @@ async def is_refused(link: Link, path: str) -> None:
         assert await store.check() == []
 
 
-def test_writers_wait_for_one_another_and_no_longer_than_they_said(tmp_path: Path) -> None:
+def test_writers_wait_for_each_other_up_to_their_timeout(tmp_path: Path) -> None:
     path = str(tmp_path / "store.db")
     names = ["a", "b", "c"]
     with Child(is_refused, path) as impatient, ExitStack() as others:
         assert impatient.receive() == "open"
-        holder = others.enter_context(Child(holds, path))
+        holder = others.enter_context(Child(hold_writer, path))
         assert holder.receive() == "holding"
         waiting = [others.enter_context(Child(adds, path, name)) for name in names]
         for child in waiting:
@@ -251,7 +255,7 @@ def test_writers_wait_for_one_another_and_no_longer_than_they_said(tmp_path: Pat
             assert child.receive() == "asked"
         impatient.send("go")
         assert impatient.receive() == "refused"
-        assert not any(child._link.poll() for child in waiting), "somebody wrote while another held the lock"
+        assert not any(child._link.poll() for child in waiting), "a process wrote while another held the lock"
         holder.send("let go")
         holder.receive()
         for child in waiting:
@@ -275,7 +279,7 @@ async def brings_up_to_date(link: Link, path: str, timeout: float) -> str:
         return "busy"
 
 
-def test_a_migration_waits_for_who_writes_and_nobody_waits_for_who_reads(tmp_path: Path) -> None:
+def test_migration_waits_for_writers_but_not_for_readers(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     frozen(path, "0001")
     count = read(path, "SELECT count(*) FROM memory")
@@ -300,7 +304,7 @@ def test_a_migration_waits_for_who_writes_and_nobody_waits_for_who_reads(tmp_pat
             assert reader.execute("SELECT path FROM namespace WHERE pk = 99").fetchone() == ("late/",)
 
 
-def test_an_open_store_goes_on_when_another_process_finds_nothing_to_migrate(tmp_path: Path) -> None:
+def test_open_transaction_does_not_delay_an_open_without_migration(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     frozen(path, "0001")
 
@@ -329,9 +333,7 @@ async def writes_much(link: Link, path: str) -> None:
         await store.memories.delete("29")
 
 
-async def test_who_is_behind_the_trimmed_log_builds_its_index_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_index_behind_the_trimmed_log_is_rebuilt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "store.db"
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("first", id="first", embedding=vector(0))

@@ -1,8 +1,8 @@
-"""Whatever is done to a store, in whatever order, it holds and finds what the model does.
+"""After any sequence of operations, the store has the records and finds the hits of the model.
 
-Hypothesis makes up sequences of verbs, transactions that commit, raise or are cancelled, writes cancelled at any
-moment, a second store on the same file, raw SQL and reopening, and shortens those that fail. Graphs are built, folded,
-stored, damaged and read again even of the few vectors there are here. The default run is the same every time;
+Hypothesis draws sequences of verbs, transactions that commit, raise or are cancelled, writes cancelled at any moment,
+a second store on the same file, raw SQL and reopening, and shortens those that fail. Graphs are built, merged, stored,
+damaged and read again although there are few vectors. The default run is the same every time;
 `MEMSTORE_EXAMPLES=5000` runs that many sequences, drawn anew, each twice as long.
 """
 
@@ -66,7 +66,7 @@ BOUND = 30.0  # seconds any one step may take
 IDS = ["a", "b", "asm:1", "../x", "é🧠"]
 GROUPS = ["g", "asm:1"]
 NAMESPACES: list[Namespace] = [(), ("u",), ("u", "v")]
-OFTEN: list[Namespace] = [(), (), (), ("u",), ("u",), ("u", "v")]  # ids meet where there are few places to be
+OFTEN: list[Namespace] = [(), (), (), ("u",), ("u",), ("u", "v")]  # few namespaces, so that ids collide
 TAGS = ["red", "blue", "x y"]
 ORDERS = {
     "memories": [
@@ -102,7 +102,7 @@ FILTERS = {"memories": MEMORY_FILTERS, "assemblies": ASSEMBLY_FILTERS}
 
 
 def vectors(metric: str) -> list[npt.NDArray[np.float32]]:
-    """The few vectors a run is made of: some cancel each other out, some are equal or nearly so, some are extreme."""
+    """The vectors of a run: some cancel each other out, some are equal or nearly so, some are extreme."""
     rows = np.random.default_rng(7).standard_normal((8, DIMENSION)).astype(np.float32)
     if metric == "hyperbolic":
         rows = placed(metric, rows)
@@ -123,12 +123,12 @@ class V:
     number: int
 
 
-def settled(value: Any, pool: list[npt.NDArray[np.float32]]) -> Any:
+def with_vectors(value: Any, pool: list[npt.NDArray[np.float32]]) -> Any:
     if isinstance(value, V):
         return pool[value.number % len(pool)]
     if isinstance(value, dict):
-        return {name: settled(inner, pool) for name, inner in value.items()}
-    return [settled(inner, pool) for inner in value] if isinstance(value, list) else value
+        return {name: with_vectors(inner, pool) for name, inner in value.items()}
+    return [with_vectors(inner, pool) for inner in value] if isinstance(value, list) else value
 
 
 def calls(noun: str, **verbs: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[Command]:
@@ -229,7 +229,7 @@ options = st.fixed_dictionaries(
     },
 )
 seconds, numbers, seeds = st.booleans(), st.integers(0, 100), st.integers(0, 2**16)
-deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
+actions: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "write": (8, {"command": commands, "second": seconds}),
     "cancelled_write": (4, {"command": commands, "spins": st.integers(0, 12), "seed": seeds, "second": seconds}),
     "transaction": (
@@ -267,19 +267,19 @@ deeds: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
     "raw_expiry": (1, {"number": numbers}),
     "raw_member": (2, {"number": numbers, "which": numbers, "then": st.none() | some_ids}),
 }
-"""What may be done, and how often beside the others. Hypothesis leaves rules of its own out of most runs altogether."""
+"""The operations with their weights and arguments. Separate Hypothesis rules would be absent from most runs."""
 
 
 @dataclass(frozen=True)
-class Deed:
-    """One thing done to a store."""
+class Action:
+    """One operation on a store."""
 
     name: str
     arguments: dict[str, Any]
 
 
-deed = st.sampled_from([name for name, (weight, _) in deeds.items() for _ in range(weight)]).flatmap(
-    lambda name: st.builds(Deed, st.just(name), st.fixed_dictionaries(deeds[name][1]))
+action_draws = st.sampled_from([name for name, (weight, _) in actions.items() for _ in range(weight)]).flatmap(
+    lambda name: st.builds(Action, st.just(name), st.fixed_dictionaries(actions[name][1]))
 )
 
 
@@ -325,7 +325,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.optimize(second=False)
 
     def fill(self, namespace: Namespace, turn: int) -> None:
-        """What is never filled is empty soon: most of what else is done to it takes something away."""
+        """Store records under every id: most other operations remove some."""
         rows: list[dict[str, Any]] = [
             {
                 "id": id,
@@ -353,7 +353,7 @@ class StoreMachine(RuleBasedStateMachine):
         )
 
     def possible(self, which: int) -> dict[str, Any]:
-        """Of the options those that the metric and the engine allow."""
+        """The options that the metric and the engine allow."""
         allowed = dict(self.options)
         if self.engines[which] == "numpy" and allowed.get("index") == "graph":
             del allowed["index"]
@@ -364,31 +364,28 @@ class StoreMachine(RuleBasedStateMachine):
     def face(self, second: bool) -> Store:
         return self.other if second and self.other is not None else self.store
 
-    def settle(self, command: Command) -> Command:
-        return Command(command.noun, command.verb, command.namespace, settled(dict(command.arguments), self.pool))
+    def with_vectors(self, command: Command) -> Command:
+        return Command(command.noun, command.verb, command.namespace, with_vectors(dict(command.arguments), self.pool))
 
     async def call(self, face: Any, command: Command) -> Any:
         arguments = {k: v.where if isinstance(v, Where) else v for k, v in command.arguments.items()}
         return await getattr(getattr(at(face, command.namespace), command.noun), command.verb)(**arguments)
 
     async def both(self, face: Any, command: Command, model: Model) -> None:
-        """Do it to the store and to the model: the same result, or the same error."""
-        command, moment = self.settle(command), TimeRange()
-        expected: Any = None
-        actual: Any = None
-        wrong: tuple[type[BaseException] | None, type[BaseException] | None]
+        """Run *command* in the store and in the model: the result or the error is the same."""
+        command, moment = self.with_vectors(command), TimeRange()
+        actual, actual_error, expected, expected_error = None, None, None, None
         try:
-            actual, got = await self.call(face, command), None
+            actual = await self.call(face, command)
         except MemstoreError as error:
-            got = type(error)
+            actual_error = type(error)
         moment.end()
         try:
-            expected, error_type = model.run(command, moment), None
+            expected = model.run(command, moment)
         except MemstoreError as error:
-            error_type = type(error)
-        wrong = got, error_type
-        assert got == error_type, f"{command} ended with {wrong[0]}, not {wrong[1]}"
-        if error_type is None:
+            expected_error = type(error)
+        assert actual_error == expected_error, command
+        if expected_error is None:
             self.same_result(model, command, expected, actual)
 
     def same_result(self, model: Model, command: Command, expected: Any, actual: Any) -> None:
@@ -403,27 +400,18 @@ class StoreMachine(RuleBasedStateMachine):
                 for name in ("tags", "metadata", "created_at", "updated_at"):
                     assert memory_field(row[name], getattr(record, name)), (command, name)
 
-    @rule(deed=deed)
-    def do(self, deed: Deed) -> None:
-        getattr(self, deed.name)(**deed.arguments)
+    @rule(action=action_draws)
+    def do(self, action: Action) -> None:
+        getattr(self, action.name)(**action.arguments)
 
     def write(self, command: Command, second: bool) -> None:
         self.run(self.both(self.face(second), command, self.model))
 
     def cancelled_write(self, command: Command, spins: int, seed: int, second: bool) -> None:
-        command = self.settle(command)
+        command = self.with_vectors(command)
         after, moment = self.model.copy(), TimeRange()
 
-        async def cancel() -> None:
-            task = asyncio.create_task(self.call(self.face(second), command))
-            await passing(spins, seed)
-            task.cancel()
-            await asyncio.wait([task], timeout=BOUND / 2)
-            assert task.done(), f"{command} did not end when it was cancelled"
-            if not task.cancelled() and task.exception() is not None:
-                assert isinstance(task.exception(), MemstoreError), task.exception()
-
-        self.run(cancel())
+        self.run(cancelled(self.call(self.face(second), command), spins, seed))
         moment.end()
         try:
             after.run(command, moment)
@@ -432,15 +420,15 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(self.whole_or_absent(after))
 
     async def whole_or_absent(self, after: Model) -> None:
-        """What was cancelled is all there or not at all; the model becomes what the store is."""
-        was = self.model.copy()
+        """A cancelled write is stored completely or not at all; the model adopts the state of the store."""
+        before = self.model.copy()
         try:
             await same(after.copy(), self.store, NAMESPACES)
-        except AssertionError as there:
+        except AssertionError as complete:
             try:
-                await same(was, self.store, NAMESPACES)
+                await same(before, self.store, NAMESPACES)
             except AssertionError as absent:
-                raise AssertionError(f"half of it is there. Not whole: {there}. Not absent: {absent}") from None
+                raise AssertionError(f"a part is stored. Not complete: {complete}. Not absent: {absent}") from None
             return
         self.model.adopt(after)
 
@@ -496,7 +484,7 @@ class StoreMachine(RuleBasedStateMachine):
             working.adopt(backup)
 
     def cancelled_transaction(self, steps: list[Command], spins: int, seed: int) -> None:
-        commands = [self.settle(step) for step in steps]
+        commands = [self.with_vectors(step) for step in steps]
         after, moment = self.model.copy(), TimeRange()
 
         async def block() -> None:
@@ -507,14 +495,7 @@ class StoreMachine(RuleBasedStateMachine):
                     except MemstoreError:
                         continue
 
-        async def cancel() -> None:
-            task = asyncio.create_task(block())
-            await passing(spins, seed)
-            task.cancel()
-            await asyncio.wait([task], timeout=BOUND / 2)
-            assert task.done(), "the transaction did not end when it was cancelled"
-
-        self.run(cancel())
+        self.run(cancelled(block(), spins, seed))
         moment.end()
         for command in commands:
             try:
@@ -540,7 +521,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(ask())
 
     def query(self, query: V) -> npt.NDArray[np.float32]:
-        vector: npt.NDArray[np.float32] = settled(query, self.pool)
+        vector: npt.NDArray[np.float32] = with_vectors(query, self.pool)
         return vector
 
     async def right(self, face: Any, search: Search, query: V, model: Model, *, sweeps: bool = True) -> None:
@@ -608,7 +589,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @asynccontextmanager
     async def no_maintenance(self) -> AsyncIterator[None]:
-        """A search of assemblies mends composites only where nobody is writing, and no maintainer either."""
+        """A block without maintenance: a search of assemblies repairs composites only while nobody writes."""
         maintainers = [store._maintainer for store in (self.store, self.other) if store is not None]
         for maintainer_ in maintainers:
             await maintainer_.stop()
@@ -636,7 +617,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(maintained())
 
     def damaged_snapshot(self, number: int, how: str) -> None:
-        """Somebody damages what is stored of the graph: nothing but the graph is the worse for it."""
+        """Damage of the stored graph affects nothing but the graph."""
         with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
             chunks = connection.execute("SELECT snapshot_pk, number FROM index_chunk").fetchall()
             if not chunks:
@@ -681,7 +662,7 @@ class StoreMachine(RuleBasedStateMachine):
         return {"path": namespace_path(namespace), "id": id}
 
     async def lag(self, expected: set[Key], *, also: frozenset[str] = frozenset()) -> None:
-        """Until a search of assemblies `check` names the composites that raw SQL left behind, and nothing else."""
+        """Until a search of assemblies, `check` finds the composites that raw SQL made stale, and nothing else."""
         findings = await self.store.check()
         assert {f.kind for f in findings} - also <= {"composite"}, findings
         named = {(f.namespace, f.id) for f in findings if f.kind == "composite"}
@@ -697,7 +678,7 @@ class StoreMachine(RuleBasedStateMachine):
         key, row = pick(self.model.memories, number)
         if row["embedding"] is None:
             return
-        row["embedding"] = settled(vector, self.pool)
+        row["embedding"] = with_vectors(vector, self.pool)
         one = "(SELECT memory.pk FROM memory JOIN namespace n ON n.pk = namespace_pk WHERE path = :path AND id = :id)"
         statement = f"UPDATE memory_vector SET vector = :vector WHERE memory_pk = {one}"
         if replace:
@@ -763,7 +744,7 @@ class StoreMachine(RuleBasedStateMachine):
             "WHERE n.path = :path AND a.id = :assembly AND m.id = :id",
             self.find(*member) | {"assembly": key[1]},
         )
-        if then is not None:  # a verb meets the composite before a search has mended it
+        if then is not None:  # a verb uses the composite before a search repairs it
             self.write(Command("assemblies", "add_members", key[0], {"id": key[1], "ids": then}), second=False)
             return
         self.run(self.lag({key}))
@@ -771,7 +752,7 @@ class StoreMachine(RuleBasedStateMachine):
     # -- always
 
     async def everything(self, face: Any, model: Model, *, sweeps: bool = True) -> None:
-        """A search that leaves nothing out finds all there is, and nothing else."""
+        """A search without limits finds every record of the model, and nothing else."""
         for noun in NOUNS:
             await self.right(face, Search(noun=noun, limit=100, recursive=True), V(5), model, sweeps=sweeps)
 
@@ -820,19 +801,25 @@ def pick(rows: dict[Key, Any], number: int) -> tuple[Key, Any]:
     return list(rows.items())[number % len(rows)]
 
 
-async def passing(spins: int, seed: int) -> None:
-    """A random while: turns of the loop, then perhaps a few milliseconds."""
+async def cancelled(work: Coroutine[Any, Any, object], spins: int, seed: int) -> None:
+    """Cancel *work* after *spins* turns of the loop, and perhaps a few milliseconds more; it must end."""
+    task = asyncio.create_task(work)
     for _ in range(spins):
         await asyncio.sleep(0)
     if seed % 3:
         await asyncio.sleep(random.Random(seed).random() * 0.004)
+    task.cancel()
+    await asyncio.wait([task], timeout=BOUND / 2)
+    assert task.done(), "a cancelled call does not end"
+    if not task.cancelled() and task.exception() is not None:
+        assert isinstance(task.exception(), MemstoreError), task.exception()
 
 
 FAILURES: list[str] = []
 
 
 class Witness(logging.LoggerAdapter[logging.Logger]):
-    """A logger of which every exception is remembered."""
+    """A logger that records every exception."""
 
     def exception(self, msg: object, *args: object, **_: object) -> None:
         FAILURES.append(f"{msg}: {traceback.format_exc()}")
@@ -840,7 +827,7 @@ class Witness(logging.LoggerAdapter[logging.Logger]):
 
 @pytest.fixture
 def tiny_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs of four vectors and more, each searched through to its end, so that what they find is exact too."""
+    """Graphs from four vectors on, searched completely, so that their hits are exact too."""
     small_graphs(
         monkeypatch,
         MIN_GRAPH_VECTORS=4,
@@ -867,7 +854,7 @@ PARTS = 4  # so that all workers share the examples
 @pytest.mark.usefixtures("tiny_graphs")
 @pytest.mark.timeout(0 if EXAMPLES else 300)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_whatever_is_done_to_it_the_store_holds_and_finds_what_the_model_does(part: int) -> None:
+def test_store_equals_the_model_after_any_sequence_of_operations(part: int) -> None:
     machine = type(f"StoreMachine{part}", (StoreMachine,), {})
     run_state_machine_as_test(
         machine if EXAMPLES else seed(part)(machine),
