@@ -11,6 +11,7 @@ import threading
 import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -389,11 +390,8 @@ def test_threads_that_fork_at_once_release_only_their_gates(monkeypatch) -> None
 
 
 def in_thread(function: Callable[[], object]) -> object:
-    results: list[object] = []
-    thread = threading.Thread(target=lambda: results.append(function()))
-    thread.start()
-    thread.join(60)
-    return results[0]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result(60)
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

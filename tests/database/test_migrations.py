@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -665,7 +666,7 @@ def test_alembic_ignores_and_keeps_indexes_on_metadata(filled):
     assert shape(filled) == shape_before
 
 
-# --- who opens it, and when -----------------------------------------------------------------------------------------
+# --- several that open a file -----------------------------------------------------------------------------------------
 
 
 def test_alembic_is_imported_only_for_an_upgrade(tmp_path):
@@ -682,22 +683,15 @@ print("alembic" in sys.modules)
 
 
 @pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("a", "a", "a", "a")], ids=["four files", "one file"])
-def test_four_threads_migrating_at_once(tmp_path, names):
-    barrier, outcomes = threading.Barrier(4), []
+def test_four_threads_migrate_at_once(tmp_path, names):
+    barrier = threading.Barrier(4)
 
-    def work(path):
+    def migrate_with_others(name):
         barrier.wait()
-        try:
-            outcomes.append(migrate(path))
-        except Exception as error:
-            outcomes.append(error)
+        return migrate(str(tmp_path / name))
 
-    threads = [threading.Thread(target=work, args=(str(tmp_path / name),)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == [HEAD] * 4
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(migrate_with_others, names)) == [HEAD] * 4
     for name in names:
         assert value(tmp_path / name, "SELECT count(*) FROM store_meta") == 1
         assert len(shape(tmp_path / name)) > len(TRIGGERS)

@@ -16,7 +16,7 @@ from tests.support.index_options import with_index
 
 
 @lru_cache
-def alone(other: str, folder: Path) -> openmp.Ended:
+def alone(other: str, folder: Path) -> openmp.Outcome:
     return openmp.run(other, "the other alone", sys.executable, folder / "alone.db")
 
 
@@ -28,7 +28,7 @@ def test_faiss_stands_beside_other_runtimes_in_every_order(
     without = alone(other, tmp_path_factory.getbasetemp())
     if without.how != "well":
         pytest.skip(
-            f"{other}: {without.how} by itself ({without.said or 'python -m tests.reliability.openmp tries all'})"
+            f"{other}: {without.how} by itself ({without.message or 'python -m tests.reliability.openmp tries all'})"
         )
     ended = openmp.run(other, order, sys.executable, path)
     assert ended.how == "well", ended

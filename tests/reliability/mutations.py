@@ -21,12 +21,7 @@ _TESTS_FAILED = 1  # the exit status of pytest; any other means that the tests c
 class Mutation:
     """A change of the code that breaks a promise, and the tests that must fail then.
 
-    Attributes:
-        promise: the promise that it breaks.
-        file: the file, relative to the root, that contains *old* exactly once.
-        old: the code that is replaced.
-        new: the code that replaces it.
-        tests: the tests that must fail, as arguments of pytest.
+    *file*, relative to the root, contains *old* exactly once. *tests* are arguments of pytest.
     """
 
     promise: str

@@ -101,36 +101,30 @@ ORDERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Outcome:
     """The end of a process: a word, its last error message, and its runtimes."""
 
     how: str
-    said: str
+    message: str
     runtimes: list[str]
 
 
-def run(other: str, order: str, python: str, path: Path) -> Ended:
+def run(other: str, order: str, python: str, path: Path) -> Outcome:
     """Run one order with one *other* runtime in a new process."""
     code = "\n".join([PREAMBLE, OTHERS[other], ORDERS[order], "print(*openmp_runtimes(), sep='\\n')"])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "KMP_"))}
     environment |= {"PYTHONPATH": str(ROOT)}
     try:
-        done = subprocess.run(
-            [python, "-c", code, str(path)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        line = [python, "-c", code, str(path)]
+        process = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        return Ended("hangs", "", [])
-    if done.returncode == ABSENT:
-        return Ended("not installed", "", [])
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    errors = [line for line in done.stderr.splitlines() if "OMP: Error" in line]
-    how = "well" if done.returncode == 0 else f"signal {-done.returncode}" if done.returncode < 0 else "error"
-    return Ended(how, (errors or [last])[0] if how != "well" else "", done.stdout.split())
+        return Outcome("hangs", "", [])
+    if process.returncode == ABSENT:
+        return Outcome("not installed", "", [])
+    last = (process.stderr.strip().splitlines() or [""])[-1]
+    errors = [line for line in process.stderr.splitlines() if "OMP: Error" in line]
+    how = "well" if process.returncode == 0 else f"signal {-process.returncode}" if process.returncode < 0 else "error"
+    return Outcome(how, (errors or [last])[0] if how != "well" else "", process.stdout.split())
 
 
 def main() -> int:
@@ -145,13 +139,16 @@ def main() -> int:
         alone = "well"
         for order in ORDERS:
             file = options.work / f"{other}-{order}.db".replace(" ", "-")
-            ended = run(other, order, options.python, file)
+            outcome = run(other, order, options.python, file)
             if order == "the other alone":
-                alone = ended.how
-            bad += ended.how not in ("well", "not installed") and alone == "well"
-            names = ", ".join(Path(path).name for path in ended.runtimes)
-            print(f"| {other} | {order} | {ended.how}{': ' * bool(ended.said)}{ended.said} | {names} |", flush=True)
-    print(f"\n{bad} ended badly that did not without memstore")
+                alone = outcome.how
+            bad += outcome.how not in ("well", "not installed") and alone == "well"
+            names = ", ".join(Path(path).name for path in outcome.runtimes)
+            print(
+                f"| {other} | {order} | {outcome.how}{': ' * bool(outcome.message)}{outcome.message} | {names} |",
+                flush=True,
+            )
+    print(f"\n{bad} failed only with memstore")
     return int(bad > 0)
 
 

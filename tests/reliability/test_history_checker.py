@@ -37,7 +37,7 @@ def first(kind: str, *, steps: int = 0) -> Operation:
     return next(o for o in map(Workload(SEED).operation, range(1, 1_000)) if o.kind == kind and len(o.steps) >= steps)
 
 
-async def test_a_store_is_found_in_the_state_that_its_history_says(path: Path) -> None:
+async def test_store_is_in_the_state_of_its_history(path: Path) -> None:
     history = await run(path)
     assert len(history.possible()) == 1
     assert await verify(path, history.possible()) == 0
@@ -49,7 +49,7 @@ async def test_a_store_is_found_in_the_state_that_its_history_says(path: Path) -
     ("change", "message"),
     [("delete", "1 missing"), ("add", "1 too many"), ("update", "1 different"), ("members", "1 different")],
 )
-async def test_what_was_changed_behind_the_history_is_found(path: Path, change: str, message: str) -> None:
+async def test_change_outside_the_history_is_found(path: Path, change: str, message: str) -> None:
     history = await run(path)
     async with memstore.open(path) as store:
         one = next(iter(history.possible()[0].memories))[1]
@@ -68,7 +68,7 @@ async def test_what_was_changed_behind_the_history_is_found(path: Path, change: 
         await verify(path, history.possible())
 
 
-async def test_an_operation_that_did_not_end_is_whole_or_absent(path: Path) -> None:
+async def test_operation_that_did_not_end_is_complete_or_absent(path: Path) -> None:
     history = await run(path)
     batch = next(o for o in map(Workload(SEED).operation, range(COUNT, 1_000)) if _is_batch(o))
     history.events.append((batch.n, None))
@@ -82,7 +82,7 @@ async def test_an_operation_that_did_not_end_is_whole_or_absent(path: Path) -> N
         with pytest.raises(AssertionError, match="1 missing"):
             await hold(store, allowed)
         await space.memories.add_many(items[-1:])
-        assert await hold(store, allowed) == 0, "whole"
+        assert await hold(store, allowed) == 0, "complete"
 
 
 def _is_batch(operation: Operation) -> bool:
@@ -97,7 +97,7 @@ def test_a_load_may_end_after_any_chunk_and_writes_at_once_in_any_part() -> None
     assert len(History(SEED, [(together.n, "dufu")]).possible()) == 4
 
 
-def test_what_was_found_is_known_from_then_on(tmp_path: Path) -> None:
+def test_identified_state_limits_the_possible_states(tmp_path: Path) -> None:
     load = first("load", steps=3)
     lines = tmp_path / "ack"
     lines.write_text(f"begin 0\ndone 0 d\nbegin {load.n}\nfound 2\nbegin {load.n + 1}")
@@ -109,7 +109,7 @@ def test_what_was_found_is_known_from_then_on(tmp_path: Path) -> None:
     assert states[0].memories.keys() == all_of_them[2].memories.keys()
 
 
-def test_an_answer_that_the_model_never_gives_is_found() -> None:
+def test_impossible_acknowledgement_is_found() -> None:
     adds = Workload(SEED).operation(0)
     with pytest.raises(AssertionError, match="never does"):
         History(SEED, [(0, "r")]).possible()

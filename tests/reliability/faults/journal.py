@@ -53,14 +53,7 @@ def read(path: Path) -> list[Record]:
 
 @dataclass(frozen=True)
 class Recording:
-    """The journal of one history.
-
-    Attributes:
-        seed: of the workload.
-        disk: the folder that it had.
-        records: in order.
-        before: files that were on the disk, synced, when it began: names and contents.
-    """
+    """The journal of one history on *disk*; *before* has the synced files that were there at its start."""
 
     seed: int
     disk: Path

@@ -70,14 +70,7 @@ def _tear(content: bytearray, change: Record, sector: int, draw: random.Random) 
 
 @dataclass(frozen=True)
 class Cut:
-    """One state of the disk after a power cut.
-
-    Attributes:
-        at: how many records of the journal came before it.
-        files: names and contents.
-        told: the acknowledgements written until then.
-        how: a description of what reached the disk, for messages.
-    """
+    """One state of the disk after *at* records of the journal; *how* describes what reached the disk."""
 
     at: int
     files: dict[str, bytes]
@@ -173,11 +166,9 @@ def cuts(recording: Recording, count: int, draw: random.Random) -> Iterator[Cut]
 class Judge:
     """Compares the files after a power cut with the acknowledgements before it.
 
-    Attributes:
-        recording: the history as the disk saw it.
-        durability: `full`: nothing acknowledged is lost. `relaxed`: what is lost is the end of the history, and
-            nothing that was there when the log was last written back: when a `compact` or a close had ended.
-        lost: for each cut judged, how many operations were lost.
+    With `full` durability nothing acknowledged is lost. With `relaxed` only the end of the history is lost, and nothing
+    from before the last time that the log was written back, by a `compact` or a close. *lost* has the number of lost
+    operations for each cut.
     """
 
     recording: Recording

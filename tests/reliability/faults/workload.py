@@ -1,7 +1,7 @@
 """The process on the failing disk: it runs histories there, and checks the results.
 
-It is started with the environment of `shim.environment` and told what to do on its standard input, a line of JSON a
-round; it answers each with a line. Starting a process takes longer than a round: so one runs many.
+It is started with the environment of `shim.environment`. Each line of its standard input has a round in JSON, which it
+answers with a line. Starting a process takes longer than a round, so one process runs many.
 """
 
 import asyncio
@@ -74,19 +74,10 @@ class Breakable(Protocol):
 
 @dataclass
 class Round:
-    """One history with one fault.
+    """One history with one fault: while a store is created, recovered at its opening, in use, or being closed.
 
-    Attributes:
-        folder: an empty one on the disk.
-        lines: the file of acknowledgements, on another.
-        seed: of the workload.
-        count: operations.
-        fault: what goes wrong.
-        phase: when: while a store is made, while one is opened whose process ended without closing it, while it runs,
-            or while it is closed.
-        disk: what goes wrong, and is well again.
-        errors: the errors callers met, by name.
-        reopened: how often the store had to be opened again, because its error said so.
+    The store is in *folder* on the disk, the acknowledgements in *lines* on another. *errors* counts the errors of the
+    callers, *reopened* the stores that had to be opened again.
     """
 
     folder: Path
