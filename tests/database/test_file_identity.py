@@ -99,9 +99,9 @@ async def test_every_verb_raises_when_the_file_is_no_longer_at_its_path(
             assert os.fstat(log.fileno()).st_size == 0, "the log of the file that was opened was written to"
     assert moved.read_bytes() == content
     assert not path.parent.with_name("copy.db").exists()
-    async with memstore.open(moved) as whole:
-        assert [memory.content async for memory in whole.memories.list()] == ["the one"]
-        assert await whole.check() == []
+    async with memstore.open(moved) as moved_store:
+        assert [memory.content async for memory in moved_store.memories.list()] == ["the one"]
+        assert await moved_store.check() == []
 
 
 async def test_transaction_is_not_committed_to_a_file_that_was_moved_meanwhile(path: Path) -> None:
@@ -151,7 +151,7 @@ async def test_checkpoint_does_not_write_to_a_moved_file(path: Path) -> None:
         content = path.read_bytes()
         path.rename(away)
     assert away.read_bytes() == content
-    Path(f"{path}-wal").rename(f"{away}-wal")  # moved one after the other, and whole again
+    Path(f"{path}-wal").rename(f"{away}-wal")  # moved one after the other
     async with memstore.open(away) as moved:
         assert await moved.memories.count() == 2
         assert await moved.check() == []

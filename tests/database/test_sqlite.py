@@ -16,30 +16,30 @@ from memstore.database.sqlite import select, sqlite3
 from memstore.database.transactions import raw
 from tests.support.programs import run_python
 
-OWN, NEWER = SimpleNamespace(sqlite_version_info=(3, 40, 1)), SimpleNamespace(sqlite_version_info=(3, 53, 4))
+OLDER, NEWER = SimpleNamespace(sqlite_version_info=(3, 40, 1)), SimpleNamespace(sqlite_version_info=(3, 53, 4))
 CORE = ("tests/database/test_sqlite.py", "tests/database/test_commit.py", "tests/api/test_transactions.py")
 
 
 @pytest.mark.parametrize(
-    ("own", "extra", "wish", "used"),
+    ("python", "extra", "name", "selected"),
     [
-        (OWN, None, None, OWN),
-        (OWN, NEWER, None, NEWER),
-        (OWN, NEWER, "", NEWER),
-        (NEWER, OWN, None, NEWER),
-        (OWN, NEWER, "stdlib", OWN),
-        (NEWER, OWN, "pysqlite3", OWN),
+        (OLDER, None, None, OLDER),
+        (OLDER, NEWER, None, NEWER),
+        (OLDER, NEWER, "", NEWER),
+        (NEWER, OLDER, None, NEWER),
+        (OLDER, NEWER, "stdlib", OLDER),
+        (NEWER, OLDER, "pysqlite3", OLDER),
     ],
 )
-def test_the_newer_sqlite_is_used_unless_one_is_named(own, extra, wish, used):
-    assert select(own, extra, wish) is used
+def test_the_newer_sqlite_is_used_unless_one_is_named(python, extra, name, selected):
+    assert select(python, extra, name) is selected
 
 
 def test_sqlite_that_is_not_installed_is_refused():
     with pytest.raises(ImportError, match=r"memstore\[sqlite\]"):
-        select(OWN, None, "pysqlite3")
+        select(OLDER, None, "pysqlite3")
     with pytest.raises(ImportError, match="'stdlib' or 'pysqlite3', found 'apsw'"):
-        select(OWN, NEWER, "apsw")
+        select(OLDER, NEWER, "apsw")
 
 
 async def test_every_connection_uses_the_selected_sqlite(store):

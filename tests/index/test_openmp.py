@@ -16,7 +16,7 @@ from tests.support.index_options import with_index
 
 
 @lru_cache
-def alone(other: str, folder: Path) -> openmp.Outcome:
+def alone(other: str, folder: Path) -> openmp.EndOfProcess:
     return openmp.run(other, "the other alone", sys.executable, folder / "alone.db")
 
 

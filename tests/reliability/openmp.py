@@ -101,7 +101,7 @@ ORDERS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EndOfProcess:
     """The end of a process: a word, its last error message, and its runtimes."""
 
     how: str
@@ -109,7 +109,7 @@ class Outcome:
     runtimes: list[str]
 
 
-def run(other: str, order: str, python: str, path: Path) -> Outcome:
+def run(other: str, order: str, python: str, path: Path) -> EndOfProcess:
     """Run one order with one *other* runtime in a new process."""
     code = "\n".join([PREAMBLE, OTHERS[other], ORDERS[order], "print(*openmp_runtimes(), sep='\\n')"])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "KMP_"))}
@@ -118,13 +118,13 @@ def run(other: str, order: str, python: str, path: Path) -> Outcome:
         line = [python, "-c", code, str(path)]
         process = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired:
-        return Outcome("hangs", "", [])
+        return EndOfProcess("hangs", "", [])
     if process.returncode == ABSENT:
-        return Outcome("not installed", "", [])
+        return EndOfProcess("not installed", "", [])
     last = (process.stderr.strip().splitlines() or [""])[-1]
     errors = [line for line in process.stderr.splitlines() if "OMP: Error" in line]
     how = "well" if process.returncode == 0 else f"signal {-process.returncode}" if process.returncode < 0 else "error"
-    return Outcome(how, (errors or [last])[0] if how != "well" else "", process.stdout.split())
+    return EndOfProcess(how, (errors or [last])[0] if how != "well" else "", process.stdout.split())
 
 
 def main() -> int:

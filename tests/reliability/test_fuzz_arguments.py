@@ -231,8 +231,8 @@ async def typed(call: Callable[..., Any], *arguments: Any, **options: Any) -> An
             return await result if isinstance(result, Awaitable) else [item async for item in result]
     except MemstoreError as refusal:
         error = refusal
-    except CallersError as own:
-        return own
+    except CallersError as error:
+        return error
     assert len(str(error)) < 2_000, "an error shows only the beginning of a value"
     return error
 

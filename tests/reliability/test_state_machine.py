@@ -283,7 +283,7 @@ action_draws = st.sampled_from([name for name, (weight, _) in actions.items() fo
 )
 
 
-class UndoError(Exception):
+class IntendedError(Exception):
     """Ends a block on purpose."""
 
 
@@ -448,7 +448,7 @@ class StoreMachine(RuleBasedStateMachine):
                 await same(working, tx, NAMESPACES)
                 await same(self.model, outside, NAMESPACES)
                 if ending == "raise":
-                    raise UndoError
+                    raise IntendedError
                 if ending == "cancel":
                     task = asyncio.current_task()
                     assert task is not None
@@ -459,7 +459,7 @@ class StoreMachine(RuleBasedStateMachine):
             task = asyncio.create_task(block())
             try:
                 await task
-            except (UndoError, asyncio.CancelledError):
+            except (IntendedError, asyncio.CancelledError):
                 assert ending != "commit"
             else:
                 assert ending == "commit"
@@ -479,8 +479,8 @@ class StoreMachine(RuleBasedStateMachine):
                 for command in inner:
                     await self.both(nested, command, working)
                 if undone:
-                    raise UndoError  # noqa: TRY301 - what the block is undone by
-        except UndoError:
+                    raise IntendedError  # noqa: TRY301 - what the block is undone by
+        except IntendedError:
             working.adopt(backup)
 
     def cancelled_transaction(self, steps: list[Command], spins: int, seed: int) -> None:
@@ -773,9 +773,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.run(look())
 
     def check(self) -> None:
-        self.run(self.whole())
+        self.run(self.expect_equal())
 
-    async def whole(self) -> None:
+    async def expect_equal(self) -> None:
         for store in (self.store, self.other):
             if store is not None:
                 assert await store.check() == []
@@ -784,7 +784,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.store is not None:
-                self.run(self.whole())
+                self.run(self.expect_equal())
         finally:
             for store in (self.other, self.store):
                 if store is not None:
