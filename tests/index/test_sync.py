@@ -139,26 +139,19 @@ async def test_an_outdated_composite_is_reported_and_computed_by_the_next_search
         assert await store.check() == []
 
 
-async def test_an_assembly_whose_stored_composite_is_damaged_is_not_synced(path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["file", "index"])
+async def test_an_assembly_with_a_damaged_composite_is_not_synced_until_a_repair(path: Path, damaged: str) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await add_group(store, "a")
-    sql(path, "UPDATE assembly_vector SET checksum = checksum + 1")
+    if damaged == "file":
+        sql(path, "UPDATE assembly_vector SET checksum = checksum + 1")
     async with memstore.open(path) as store:
+        if damaged == "index":
+            await damage(store, "missing", ["g"], record_kind="assembly")
         state = await store.assemblies.sync_state("g")
         assert (state.synced, state.composite_revision, state.indexed_revision) == (False, 1, None)
         assert await boost(store) == (0.0, "stale")
         assert (await store.repair()).remaining == []
-        assert (await boost(store))[1] == "boosted"
-
-
-async def test_an_assembly_that_the_index_lacks_is_not_synced_until_a_repair(path: Path) -> None:
-    async with memstore.open(path, dimension=DIMENSION) as store:
-        await add_group(store, "a")
-        await damage(store, "missing", ["g"], record_kind="assembly")
-        state = await store.assemblies.sync_state("g")
-        assert (state.synced, state.composite_revision, state.indexed_revision) == (False, 1, None)
-        assert await boost(store) == (0.0, "stale")
-        await store.repair()
         check_synced(await store.assemblies.sync_state("g"), 1)
         assert (await boost(store))[1] == "boosted"
 
