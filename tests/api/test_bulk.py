@@ -6,6 +6,7 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -529,7 +530,7 @@ async def test_records_of_many_share_nothing_with_what_was_given(store: Store, r
 
 
 def log_top(path: Path) -> int:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         return int(connection.execute("SELECT coalesce(max(seq), 0) FROM change_log").fetchone()[0])
 
 

@@ -1,5 +1,6 @@
 """Memories: every field, every verb."""
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -548,7 +549,7 @@ async def test_tags_are_counted_renamed_merged_and_deleted(store: Store) -> None
 async def test_invalid_pin_is_damage(path: Path) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         await store.memories.add("x", id="a", pinned=True)
-        with sqlite3.connect(path) as other:
+        with closing(sqlite3.connect(path)) as other, other:
             other.execute("UPDATE memory SET pinned = 5")
         other.close()
         with pytest.raises(DamagedError, match="pin"):

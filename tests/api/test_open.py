@@ -54,7 +54,7 @@ async def test_read_only_open_of_a_file_without_a_store_raises(path: Path) -> No
 async def test_update_repairs_damaged_metadata(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", id="x")
-        with sqlite3.connect(path) as base:
+        with closing(sqlite3.connect(path)) as base, base:
             base.execute("PRAGMA ignore_check_constraints=ON")
             base.execute("UPDATE memory SET metadata = '{'")
         base.close()
@@ -205,7 +205,7 @@ async def test_compact_shrinks_the_file(path: Path) -> None:
 
 def _disable_auto_vacuum(path: Path) -> None:
     """Rewrite the file without auto-vacuum, as another tool may."""
-    with sqlite3.connect(path, isolation_level=None) as base:
+    with closing(sqlite3.connect(path, isolation_level=None)) as base, base:
         base.execute("PRAGMA journal_mode=DELETE")
         base.execute("PRAGMA auto_vacuum=0")
         base.execute("VACUUM")

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -367,7 +368,7 @@ async def test_rows_without_a_namespace_are_in_no_index(store: Store, path: Path
     await store.memories.add("kept", id="kept", embedding=rows[0])
     await store.namespace("u").memories.add("lost", embedding=rows[1])
     await store.memories.search(rows[0], recursive=True)
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         base.execute("DELETE FROM namespace WHERE path = 'u/'")
         base.execute("REPLACE INTO memory SELECT * FROM memory WHERE id = 'kept'")
     base.close()
@@ -375,7 +376,7 @@ async def test_rows_without_a_namespace_are_in_no_index(store: Store, path: Path
         assert [hit.memory.id for hit in await tx.memories.search(rows[1], recursive=True)] == ["kept"]
     assert [hit.memory.id for hit in await store.memories.search(rows[1], recursive=True)] == ["kept"]
     assert {finding.kind for finding in await store.check()} == {"foreign_key"}
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         base.execute("INSERT INTO namespace (pk, path) SELECT namespace_pk, 'u/' FROM memory WHERE content = 'lost'")
     base.close()
     assert (await store.repair()).remaining == []
@@ -386,7 +387,7 @@ async def test_very_large_and_negative_keys_are_indexed(store: Store, path: Path
     rows = vectors(rng, 3)
     await store.memories.add("near", id="near", embedding=rows[0])
     await store.memories.search(rows[0])
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         for key, row in ((10**15, rows[1]), (-7, rows[2])):
             base.execute(
                 "INSERT INTO memory SELECT ?, namespace_pk, ?, content, metadata, importance, created_at, updated_at, "
@@ -407,7 +408,7 @@ async def test_changes_by_raw_sql_are_indexed_and_composites_recomputed(
     await store.memories.add_many([{"id": str(i), "content": "x", "embedding": v} for i, v in enumerate(rows[:3])])
     await store.assemblies.add("g", members=["0", "1"])
     await store.memories.search(rows[0])
-    with sqlite3.connect(path) as base:  # foreign keys are off here, as in most tools
+    with closing(sqlite3.connect(path)) as base, base:  # foreign keys are off here, as in most tools
         base.execute("UPDATE memory_vector SET vector = ? WHERE memory_pk = 1", (rows[3].tobytes(),))
         base.execute("DELETE FROM memory WHERE id = '2'")
         base.execute("UPDATE memory SET expires_at = 1 WHERE id = '1'")

@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 from typer.testing import CliRunner
@@ -57,7 +58,7 @@ def test_it_reports_the_sqlite_build_and_the_versions_of_packages():
     by_name = facts()
     assert by_name["version"]["value"].startswith(sqlite3.sqlite_version)
     assert by_name["memstore"]["value"].startswith(memstore.__version__)
-    with sqlite3.connect(":memory:") as connection:
+    with closing(sqlite3.connect(":memory:")) as connection, connection:
         assert by_name["source id"]["value"] == connection.execute("SELECT sqlite_source_id()").fetchone()[0]
     connection.close()
     assert by_name["threads"]["value"].startswith("THREADSAFE=")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def unit(*numbers: float) -> Rows:
 
 def out_of_step(path: Path, *ids: str) -> None:
     """Raw SQL that leaves the composites of assemblies behind."""
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         for id in ids:
             base.execute("UPDATE assembly SET revision = revision + 1 WHERE id = ?", (id,))
     base.close()
@@ -281,7 +282,7 @@ async def test_max_age_excludes_older_composites(store: Store, path: Path) -> No
     for id in ("old", "young", "far"):
         await store.memories.add(id, id=id, embedding=unit(-1) if id == "far" else unit(1))
         await store.assemblies.add(id, members=[id])
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         base.execute(
             "UPDATE assembly_vector SET composed_at = composed_at - 3600000000 "
             "WHERE assembly_pk IN (SELECT pk FROM assembly WHERE id <> 'young')"

@@ -1,5 +1,6 @@
 """Why a memory ranks where it does: every figure is the one that ranked, everything that kept it out is named."""
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ async def test_every_exclusion_is_named(store: Store, path: Path) -> None:
     assert await why("there", namespace=("p",)) == ["namespace"]
     assert await why("there", namespace=("p",), recursive=True) == []
     assert await why("late") == []
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         base.execute("UPDATE memory SET expires_at = -1 WHERE id = 'late'")
     base.close()
     expired = await store.memories.explain(query, "late", tags={"a"})
@@ -150,7 +151,7 @@ async def test_every_outcome_of_an_assembly_is_explained(path: Path) -> None:
         await store.assemblies.add_many([{"id": id, "members": members} for id, members in groups.items()])
         await store.assemblies.activate({"near": 0.5})
     out_of_step(path, "behind")
-    with sqlite3.connect(path) as base:
+    with closing(sqlite3.connect(path)) as base, base:
         old = "(SELECT pk FROM assembly WHERE id = 'old')"
         base.execute(f"UPDATE assembly_vector SET composed_at = 1 WHERE assembly_pk = {old}")
     base.close()
