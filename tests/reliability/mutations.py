@@ -252,7 +252,9 @@ def is_noticed(name: str) -> bool:
     mutation = MUTATIONS[name]
     with tempfile.TemporaryDirectory() as folder:
         apply(mutation, Path(folder))
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", "-p", "no:cacheprovider", *mutation.tests]
+        # One process: with several, pytest reports a stop at the first failure as an interruption.
+        options = ("-q", "-x", "-n", "0", "--no-header", "-p", "no:cacheprovider")
+        command = [sys.executable, "-m", "pytest", *options, *mutation.tests]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     failures = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     if result.returncode == _TESTS_FAILED:
