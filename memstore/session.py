@@ -135,11 +135,11 @@ class Autocommit:
 
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
         """See `Session.search`. Composites that raw SQL or expiry made stale are updated first if nobody writes."""
+        if kind == "memory":
+            return await search_or_rebuild(self.follower, self.database, partial(self._search, function))
 
         def step(connection: Connection, view: View) -> tuple[T, bool]:
-            stale = kind == "assembly" and (
-                bool(self.follower.indexes.outdated) or records.any_expired(connection, now())
-            )
+            stale = bool(self.follower.indexes.outdated) or records.any_expired(connection, now())
             return function(connection, view), stale
 
         result, stale = await search_or_rebuild(self.follower, self.database, partial(self._search, step))

@@ -123,6 +123,11 @@ _all = partial(_chain, conjunction=True)
 _any = partial(_chain, conjunction=False)
 
 
+# SQLite uses an index on an expression only where the path is a literal. SQLAlchemy inserts it when the statement runs,
+# so that filters that differ only in their paths share one compiled form.
+_path = partial(literal, type_=Text(), literal_execute=True)
+
+
 @dataclass(frozen=True, slots=True)
 class _Json:
     """A value in a JSON document, by SQLite's path, such as `$."a"[0]`."""
@@ -132,19 +137,19 @@ class _Json:
 
     @property
     def type(self) -> ColumnElement[str]:
-        return func.json_type(self.document, self._path(), type_=Text())
+        return func.json_type(self.document, _path(self.path), type_=Text())
 
     @property
     def value(self) -> Value:
-        return func.json_extract(self.document, self._path())
+        return func.json_extract(self.document, _path(self.path))
 
     @property
     def length(self) -> ColumnElement[int]:
-        return func.json_array_length(self.document, self._path(), type_=Integer())
+        return func.json_array_length(self.document, _path(self.path), type_=Integer())
 
     @property
     def size(self) -> ColumnElement[int]:
-        rows = func.json_each(self.document, self._path()).table_valued(column("key"), name="entry")
+        rows = func.json_each(self.document, _path(self.path)).table_valued(column("key"), name="entry")
         return select(func.count()).select_from(rows).scalar_subquery()
 
     def key(self, key: str) -> "_Json":
@@ -155,18 +160,13 @@ class _Json:
 
     def contains(self, operand: Operand) -> Clause:
         """The value is a list that contains the operand."""
-        element = func.json_each(self.document, self._path()).table_valued(
+        element = func.json_each(self.document, _path(self.path)).table_valued(
             column("type", Text()), column("value"), name="element"
         )
         # json_each returns a text as itself, not as JSON, and SQLite's functions raise on a text that is no JSON.
         document = case((_equals(element.c.type, ("array", "object")), element.c.value))
         same = _is_in_json(element.c.type, element.c.value, _Json(document, "$"), (operand,))
         return and_(_has_type(self.type, "list"), exists().select_from(element).where(same))
-
-    def _path(self) -> ColumnElement[str]:
-        # SQLite uses an index on an expression only where the path is a literal. SQLAlchemy inserts it when the
-        # statement runs, so that filters that differ only in their paths share one compiled form.
-        return literal(self.path, Text(), literal_execute=True)
 
 
 class _Rows:

@@ -58,7 +58,7 @@ class ExactIndex:
         self._min_peak = np.inf  # a lower bound of the largest component of every row that is not zero
 
     def __len__(self) -> int:
-        return len(self.table)
+        return self.table.size - self.table.deleted
 
     @property
     def bytes(self) -> int:

@@ -361,7 +361,7 @@ def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> lis
                 if vector is not None:
                     vector = decode(vector, space.dimension, f"memory {columns[0]!r}", written)
                 by_key[pk] = memory_of(columns, namespace_parts(path), frozenset(tags.get(pk, ())), vector)
-    return [by_key[key] for key in keys if key in by_key]
+    return list(map(by_key.__getitem__, filter(by_key.__contains__, keys)))
 
 
 def memory_of(
