@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ import memstore
 from memstore import Hits, Memory, MemstoreError, Store
 from memstore.index import engine_selector, planner
 from memstore.repository.sqlite_only import change_log
-from memstore.sync import loader, snapshot
+from memstore.sync import snapshot
 from memstore.vectors import encoding
 from tests.support.children import Child, Link
 from tests.support.clusters import clustered, wait_until_idle
@@ -245,10 +246,22 @@ async def _drained(records: Any) -> None:
         pass
 
 
+class AnyChecksum(int):
+    """A checksum that equals every other."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
 async def examines(link: Link, path: Path, sound: Sound, trusting: bool) -> Answers:
     _small()
     if trusting:
-        loader.is_intact = encoding.is_intact = lambda data, written: True
+        encoding.zlib = SimpleNamespace(crc32=lambda data: AnyChecksum())
     answers = Answers()
     try:
         store = await memstore.open(path, index="graph", timeout=5)

@@ -230,7 +230,7 @@ def own(keys: Iterable[int]) -> list[int]:
     return [int(key) for key in keys if key < 1_000_000]
 
 
-checked = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+checked = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @checked
