@@ -135,7 +135,8 @@ def stored(value: object) -> object:
 class MultiRowInsert:
     """An INSERT of many rows a statement, at a third to a half of SQLite's cost of one statement a row.
 
-    Statements come in a few fixed lengths, because each is parsed once and cached.
+    Statements come in a few fixed lengths, because each is parsed once and cached. A column that is NULL or 0 in all
+    rows of a statement, as most optional fields are, is part of its text instead of being bound for each row.
 
     Args:
         build: makes the INSERT of one row, whose values are all parameters; called once, at the first use.
@@ -159,8 +160,10 @@ class MultiRowInsert:
         while start < count:
             rest = count - start
             size = widest if rest >= widest else _MEDIUM if rest >= _MEDIUM else min(rest, _SMALL)
-            rows = zip(*(column[start : start + size] for column in columns), strict=True)
-            base.execute(_multi_row(sql, size, len(columns)), list(chain.from_iterable(rows)))
+            values = [column[start : start + size] for column in columns]
+            literals = tuple(map(_literal, values))
+            bound = [column for column, literal in zip(values, literals, strict=True) if literal == "?"]
+            base.execute(_multi_row(sql, size, literals), list(chain.from_iterable(zip(*bound, strict=True))))
             start += size
 
 
@@ -199,12 +202,20 @@ class InListQuery:
         return self._statements[size]
 
 
+def _literal(column: Sequence[Any]) -> str:
+    """The text of *column* in an INSERT: a literal if all rows have it, else a parameter."""
+    first = column[0]
+    if first is None or (first == 0 and type(first) is int):
+        return ("NULL" if first is None else "0") if column.count(first) == len(column) else "?"
+    return "?"
+
+
 @lru_cache(512)
-def _multi_row(sql: str, size: int, width: int) -> str:
-    """*sql*, the INSERT of one row of *width* parameters, for *size* rows.
+def _multi_row(sql: str, size: int, literals: tuple[str, ...]) -> str:
+    """*sql*, the INSERT of one row, for *size* rows with *literals*.
 
     Parameters have no numbers, though SQLite would bind a repeated value once: from Python 3.14 on, sqlite3 refuses
     numbered parameters in a sequence.
     """
-    row = f"({', '.join('?' * width)})"
-    return sql.replace(row, ", ".join([row] * size), 1)
+    row = f"({', '.join('?' * len(literals))})"
+    return sql.replace(row, ", ".join([f"({', '.join(literals)})"] * size), 1)
