@@ -13,6 +13,7 @@ import signal
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import util
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ context: Any = multiprocessing.get_context(
 )
 if context.get_start_method() == "forkserver":
     context.set_forkserver_preload(IMPORTED)
+    util.get_temp_dir()  # the folder of the server's socket, before a test changes tempfile.tempdir to a long path
 
 
 class Child:
