@@ -33,6 +33,7 @@ _DIALECT = sqlite.dialect(paramstyle="qmark")
 _T = TypeVar("_T")
 
 _SMALL = 10  # rows or texts of a statement where there are not enough for the next size; each is parsed once and cached
+_NUMBERS_FROM = 500  # rows from which on binding a number for each row costs more than parsing a statement
 _MEDIUM = 50  # rows of an INSERT, likewise: as many as several writes bring that share a transaction
 _FETCH = 500  # rows fetched before other threads may run
 
@@ -136,7 +137,8 @@ class MultiRowInsert:
     """An INSERT of many rows a statement, at a third to a half of SQLite's cost of one statement a row.
 
     Statements come in a few fixed lengths, because each is parsed once and cached. A column that is NULL or 0 in all
-    rows of a statement, as most optional fields are, is part of its text instead of being bound for each row.
+    rows of a statement, as most optional fields are, is part of its text instead of being bound for each row; in a
+    bulk so is one whole number.
 
     Args:
         build: makes the INSERT of one row, whose values are all parameters; called once, at the first use.
@@ -161,7 +163,7 @@ class MultiRowInsert:
             rest = count - start
             size = widest if rest >= widest else _MEDIUM if rest >= _MEDIUM else min(rest, _SMALL)
             values = [column[start : start + size] for column in columns]
-            literals = tuple(map(_literal, values))
+            literals = tuple(_literal(column, numbers=count >= _NUMBERS_FROM) for column in values)
             bound = [column for column, literal in zip(values, literals, strict=True) if literal == "?"]
             base.execute(_multi_row(sql, size, literals), list(chain.from_iterable(zip(*bound, strict=True))))
             start += size
@@ -202,12 +204,15 @@ class InListQuery:
         return self._statements[size]
 
 
-def _literal(column: Sequence[Any]) -> str:
-    """The text of *column* in an INSERT: a literal if all rows have it, else a parameter."""
+def _literal(column: Sequence[Any], *, numbers: bool) -> str:
+    """The text of *column* in an INSERT: a literal if all rows have it, else a parameter.
+
+    With *numbers* this is so for every whole number, as the time of one call: that makes a statement of its own.
+    """
     first = column[0]
-    if first is None or (first == 0 and type(first) is int):
-        return ("NULL" if first is None else "0") if column.count(first) == len(column) else "?"
-    return "?"
+    if first is not None and not (type(first) is int and (numbers or first == 0)):
+        return "?"
+    return ("NULL" if first is None else str(first)) if column.count(first) == len(column) else "?"
 
 
 @lru_cache(512)
