@@ -1,7 +1,7 @@
 """Vectors that the open transaction wrote, handed to the follower of its COMMIT, which need not read them back.
 
-It saves 12 to 14 % of the CPU time of `add_many` of 20,000 memories, and 5 % of `upsert_many` (dimensions 64 and 384;
-medians of interleaved runs with and without it).
+It saves 12 % of the CPU time of `add_many` of 20,000 memories, and 5 % of `upsert_many` (dimension 384; medians of
+interleaved runs with and without it).
 
 Why the vectors handed over equal the stored ones:
 
