@@ -1,0 +1,1 @@
+"""The promises of the store, one test each, grouped by subject."""
