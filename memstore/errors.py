@@ -39,6 +39,8 @@ translates errors of SQLite and SQLAlchemy.
 import datetime
 import reprlib
 
+from memstore.escaping import escape_text
+
 __all__ = [
     "BusyError",
     "ClosedError",
@@ -73,7 +75,10 @@ __all__ = [
 
 
 class MemstoreError(Exception):
-    """The base of every error memstore raises."""
+    """The base of every error memstore raises. Its message is one line without control characters."""
+
+    def __str__(self) -> str:
+        return escape_text(super().__str__())
 
 
 _short = reprlib.Repr()
@@ -83,8 +88,22 @@ _short.maxstring = _short.maxother = 200
 def short_repr(value: object) -> str:
     """The `repr` of *value* for a message: only its beginning if it is long, and its type if `repr` raises."""
     try:
-        return _short.repr(value)
+        return escape_text(_short.repr(value))
     except Exception:  # noqa: BLE001 - the repr of a caller's class may raise anything
+        return f"a value of type {type(value).__name__}"
+
+
+def describe_content(value: object) -> str:
+    """What *value*, a part of a record, is, for a message that must not contain it: its type and size.
+
+    Numbers, booleans and None are shown: they say what is wrong, and no more.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return short_repr(value)
+    unit = "characters" if isinstance(value, str) else "bytes" if isinstance(value, bytes | bytearray) else "items"
+    try:
+        return f"{type(value).__name__} of {len(value):,} {unit}"  # type: ignore[arg-type]  # most values have none
+    except Exception:  # noqa: BLE001 - a value without a length, or one whose length raises
         return f"a value of type {type(value).__name__}"
 
 

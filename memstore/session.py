@@ -6,7 +6,6 @@ deletion of expired memories and ends with the update of composites, so that no 
 """
 
 import itertools
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -28,6 +27,7 @@ from memstore.database.transactions import (
 from memstore.database.writer import BatchableOperation, WriteSession
 from memstore.embedders.bound import BoundEmbedder
 from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
+from memstore.escaping import library_logger
 from memstore.index.protocol import DriftError
 from memstore.models.records import RecordKind
 from memstore.repository import history_writer, records
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 _REPAIR_WAIT = 0.1  # seconds to wait for the writer; a chunk of an index snapshot takes a few hundredths
 
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 class Session(Protocol):

@@ -28,7 +28,9 @@ def async_engine(settings: Settings) -> AsyncEngine:
         "timeout": settings.timeout,
         "check_same_thread": False,
     }
-    return create_async_engine(url, module=_async_dbapi(), poolclass=NullPool, connect_args=arguments)
+    return create_async_engine(
+        url, module=_async_dbapi(), poolclass=NullPool, connect_args=arguments, hide_parameters=True
+    )
 
 
 def _async_dbapi() -> Any:

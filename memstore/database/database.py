@@ -5,7 +5,6 @@ Between calls the writer has no open transaction, except while a user's transact
 
 import asyncio
 import atexit
-import logging
 import os
 import time
 import warnings
@@ -30,6 +29,7 @@ from memstore.database.migrate import migrate
 from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import AfterCommit, Writer, WriteSession
 from memstore.errors import ClosedError, EventLoopError, MissingFileError, OpenError, ReadOnlyError
+from memstore.escaping import library_logger
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -40,7 +40,7 @@ READERS = 2
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 _CHECKPOINT_PAUSE = 30.0  # seconds between attempts while a reader uses an old snapshot
 _WAIT_AT_CLOSE = 0.5  # seconds that `close` waits to write the log back; SQLite does it when the last process closes
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 class Database:

@@ -1,8 +1,12 @@
 """Translates errors of the SQLite driver into memstore errors. The only module that does.
 
 A path that every write or search takes catches `DRIVER_ERRORS` itself; elsewhere `translated` is shorter to write.
+
+The translated error is raised from the driver's, so both are in a traceback. Neither contains a value of a row: engines
+hide parameters (`hide_parameters`), and `translate` removes the text that Python could not decode.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +18,8 @@ from memstore.errors import BusyError, DamagedError, MemstoreError, StorageError
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _DAMAGED_CELLS = ("Could not decode to UTF-8", "malformed JSON")
 """Messages about damaged text, which have no error code of their own."""
+
+_UNDECODABLE = re.compile(r"(Could not decode to UTF-8 column '.*?') with text .*", re.DOTALL)
 
 DRIVER_ERRORS = (sqlite3.Error, UnicodeDecodeError, DBAPIError)
 """What `translate` takes: errors of SQLite, also those that SQLAlchemy wrapped, and text that Python cannot decode."""
@@ -35,7 +41,10 @@ def translate(error: Exception) -> MemstoreError:
     if isinstance(error, UnicodeDecodeError):
         return DamagedError(f"The database file is damaged (its schema is not valid UTF-8: {error}): restore a backup")
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
+        error.params = None
+        _remove_content(error)
         error = error.orig
+    _remove_content(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest only refines it
     if code in _BUSY:
         return BusyError(
@@ -45,6 +54,11 @@ def translate(error: Exception) -> MemstoreError:
         return DamagedError(f"The database file is damaged ({error}): run `memstore check`, or restore a backup")
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return StorageError(f"{_ADVICE.get(code, 'SQLite refused the statement')} ({name}: {error})")
+
+
+def _remove_content(error: Exception) -> None:
+    """Remove the text of a row from the messages of *error*, which stays in the traceback."""
+    error.args = tuple(_UNDECODABLE.sub(r"\1", part) if isinstance(part, str) else part for part in error.args)
 
 
 @contextmanager

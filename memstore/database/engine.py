@@ -27,7 +27,7 @@ def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:
     """A synchronous engine over the connections that *creator* returns."""
-    return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool)
+    return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool, hide_parameters=True)
 
 
 def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:

@@ -8,11 +8,12 @@ file first drops the locks of the other. A program whose other code opens the sa
 pysqlite3 reports only SQLite's primary error codes, so no code may depend on extended ones.
 """
 
-import logging
 import os
 import sqlite3 as stdlib
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from memstore.escaping import library_logger
 
 try:
     import pysqlite3 as installed
@@ -23,7 +24,7 @@ __all__ = ["BUG", "SOURCE", "VERSION", "sqlite3", "wal_reset_bug", "warn_of_bug"
 
 Version = tuple[int, int, int]
 
-_log = logging.getLogger("memstore.sqlite")
+_log = library_logger("memstore.sqlite")
 _warned = False
 
 

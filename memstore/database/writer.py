@@ -12,7 +12,6 @@ transaction that is `_MAX_SHARED_TIME` old takes no more requests. `MAX_SHARED` 
 
 import asyncio
 import copy
-import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
@@ -30,6 +29,7 @@ from memstore.database.connection_thread import ConnectionThread, Step
 from memstore.database.file_identity import OpenedFile
 from memstore.database.write_queue import WriteQueue, WriteRequest
 from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
+from memstore.escaping import library_logger
 
 T = TypeVar("T")
 TargetT = TypeVar("TargetT")
@@ -43,7 +43,7 @@ MAX_SHARED = 64
 _MAX_SHARED_TIME = 0.02  # seconds
 _MAX_BATCH_SIZE = 100  # sum of `BatchableOperation.size` in one call: a few milliseconds of work
 _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is logged
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 @dataclass(slots=True, eq=False)

@@ -1,9 +1,8 @@
 """The choice between NumPy and FAISS, made when the number of vectors is known."""
 
-import logging
-
 from memstore.config import EngineName, IndexSettings
 from memstore.errors import EngineError
+from memstore.escaping import library_logger
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.numpy_engine import NumpyEngine
 from memstore.index.openmp import faiss_bundles_libomp
@@ -12,7 +11,7 @@ from memstore.index.protocol import Engine
 FAISS_FROM = 5_000
 """Vectors from which on FAISS saves more time than its import costs; below, NumPy answers in 0.3 ms."""
 
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 class EngineSelector:

@@ -3,8 +3,7 @@
 Nothing is invented, and no row is deleted except those that refer to a row that does not exist.
 """
 
-import logging
-
+from memstore.escaping import library_logger
 from memstore.maintenance.check import check
 from memstore.models.reports import Finding, RepairReport
 from memstore.repository import vectors
@@ -14,7 +13,7 @@ from memstore.repository.sqlite_only import change_log, index_snapshots, integri
 from memstore.session import Autocommit
 from memstore.sync import composites
 
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 _RECOMPUTED = frozenset({"composite", "checksum", "unusable"})  # kinds of findings of an assembly
 

@@ -4,11 +4,12 @@ A SQLite column can contain a value of any type. Code that turns rows into recor
 checks the types and raises `corrupt_value`. Both name the table and the column.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from memstore.errors import DamagedError, MemstoreError, short_repr
+from memstore.errors import DamagedError, MemstoreError, describe_content, short_repr
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ _ADVICE = "Run `memstore check`, or restore a backup."
 
 def corrupt_value(place: str, expected: str, actual: object) -> DamagedError:
     """The error for a stored value that memstore never writes, in *place*: table and column."""
-    return DamagedError(f"Corrupt value in {place}: expected {expected}, found {short_repr(actual)}. {_ADVICE}")
+    return DamagedError(f"Corrupt value in {place}: expected {expected}, found {describe_content(actual)}. {_ADVICE}")
 
 
 def corrupt_column(table: str, values: Mapping[str, object], types: Mapping[str, type]) -> DamagedError:
@@ -34,8 +35,9 @@ UNREADABLE = (TypeError, ValueError, OverflowError, RecursionError, MemoryError)
 
 
 def unreadable(place: str, error: Exception) -> DamagedError:
-    """The error for *error*, one of `UNREADABLE`, in *place*: table or column."""
-    return DamagedError(f"Corrupt value in {place}: {type(error).__name__}: {error}. {_ADVICE}")
+    """The error for *error*, one of `UNREADABLE`, in *place*: table or column. Its message may contain the value."""
+    position = f" at character {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+    return DamagedError(f"Corrupt value in {place}: reading it raised {type(error).__name__}{position}. {_ADVICE}")
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def expect_stored(place: str) -> Iterator[None]:
     except MemstoreError:
         raise
     except UNREADABLE as error:
-        raise unreadable(place, error) from error
+        raise unreadable(place, error) from None  # its message may contain the value
 
 
 def only(records: Sequence[T]) -> T:

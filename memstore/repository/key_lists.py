@@ -47,6 +47,6 @@ def keys_joined(text: str | None) -> Keys:
         try:
             pieces.append(np.fromstring(text[start:end], dtype=np.int64, sep=","))
         except UNREADABLE as error:
-            raise unreadable("a key column", error) from error
+            raise unreadable("a key column", error) from None
         start = end + 1
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

@@ -375,10 +375,10 @@ def memory_of(
         value, end = _DECODER.raw_decode(metadata)  # as json.loads, which first looks for white space around it
         if end < len(metadata):
             value = json.loads(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError):
         raise DamagedError(
             f"Corrupt value in memory.metadata of memory {id!r}: expected JSON. Replace it with update()."
-        ) from error
+        ) from None
     at = from_micros(created)
     return new_record(
         id,

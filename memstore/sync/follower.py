@@ -9,7 +9,6 @@ The lock is acquired before the transaction begins. So a reader's snapshot is ne
 catching up both have the same state until the lock is released, and no index entry meets a row of another state.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
 from memstore.database.transactions import snapshot, take_cached
+from memstore.escaping import library_logger
 from memstore.index.exact import ExactIndex
 from memstore.repository import vectors as stored_vectors
 from memstore.repository.sqlite_only import change_log, vector_handoff
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _RESERVE_FROM = 1_000  # changed keys from which on capacity for all of them is reserved first
 
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 class Follower:

@@ -5,13 +5,13 @@ owners' table. If there is a snapshot of the graph, entries are placed in the or
 be attached later.
 """
 
-import logging
 from collections.abc import Sequence
 from itertools import compress
 
 import numpy as np
 from sqlalchemy import Connection
 
+from memstore.escaping import library_logger
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hybrid import HybridIndex
@@ -33,7 +33,7 @@ from memstore.vectors.metrics import valid_index_form
 _MAX_NODES_PER_VECTOR = 4  # a graph with more nodes is mostly deleted, and not worth its load
 _SPARE_CAPACITY = 16  # a loaded index gets spare capacity for one sixteenth more vectors
 
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 def load_index(connection: Connection, indexes: IndexSet, kind: RecordKind, state: State, count: int) -> None:

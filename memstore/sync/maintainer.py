@@ -8,7 +8,6 @@ replaces it under the lock. The rows that a piece of work reads are pinned, so i
 """
 
 import asyncio
-import logging
 import threading
 import time
 import weakref
@@ -22,6 +21,7 @@ from memstore.concurrency import in_thread
 from memstore.database import Database
 from memstore.database.transactions import snapshot
 from memstore.errors import MemstoreError
+from memstore.escaping import library_logger
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
 from memstore.index.hnsw import Graph, GraphConstruction, scratch_rows
@@ -39,7 +39,7 @@ Task = Callable[[], Coroutine[Any, Any, None]]
 
 _RETRY_DELAY = 60.0  # seconds after a failure before work is tried again
 
-_log = logging.getLogger("memstore")
+_log = library_logger()
 
 
 class IndexMaintainer:
