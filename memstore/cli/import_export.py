@@ -31,6 +31,7 @@ from memstore.cli.output import ProgressCallback, print_json, print_line, progre
 from memstore.cli.sources import STDIN, Format, Source
 from memstore.cli.stores import OpenStore, VectorOptions, open_or_create, open_read_only
 from memstore.cli.text import json_line, quantity
+from memstore.database.file_modes import create_file, mode_like
 from memstore.database.sqlite import sqlite3
 
 CHUNK = 500
@@ -287,17 +288,17 @@ def export(
     if target == STDIN:
         asyncio.run(_export(file, path, sys.stdout, None))
         return
-    with _new_file(Path(target)) as out, progress("exporting") as update:
+    with _new_file(Path(target), like=file) as out, progress("exporting") as update:
         memories, assemblies = asyncio.run(_export(file, path, out, update))
     print_line(f"exported {quantity(memories, 'memory')} and {quantity(assemblies, 'assembly')} to {target}")
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[TextIO]:
-    """A new file, which is deleted if the block raises."""
+def _new_file(path: Path, like: Path) -> Iterator[TextIO]:
+    """A new file with the permissions of the file *like*, which is deleted if the block raises."""
     if path.exists():
         raise InvalidError(f"{str(path)!r} exists, and export does not overwrite files. Pass another path.")
-    with path.open("x", encoding="utf-8", newline="\n") as out:
+    with open(create_file(path, mode_like(like)), "w", encoding="utf-8", newline="\n") as out:
         try:
             yield out
         except BaseException:

@@ -5,7 +5,6 @@ folder. The store that opens it switches it to a write-ahead log.
 """
 
 import os
-import stat
 import uuid
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 from memstore.database.driver_errors import translated
 from memstore.database.engine import uri
 from memstore.database.file_identity import OpenedFile
+from memstore.database.file_modes import create_file, mode_like
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import missing_folder_error
 from memstore.database.sqlite import sqlite3
@@ -68,11 +68,10 @@ def copy_file(source: str, opened: OpenedFile | None, target: str, progress: Cal
 def _create(target: str, *, like: str) -> None:
     """Create the file, empty. Of two copies to one path, one is refused here and writes nothing.
 
-    It gets the read permissions of the file *like*.
+    It gets the permissions of the file *like*, and 0600 at least.
     """
     try:
-        mode = stat.S_IMODE(Path(like).stat().st_mode) & 0o666 | 0o600
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+        os.close(create_file(target, mode_like(like)))
     except FileExistsError as error:
         raise InvalidError(f"{target!r} exists, and a backup overwrites no file: give another path") from error
     except (FileNotFoundError, NotADirectoryError) as error:

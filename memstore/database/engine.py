@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine
 
 from memstore.config import Durability, Settings
 from memstore.database.driver_errors import translate, translated
+from memstore.database.file_modes import private_template
 from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import raw
 from memstore.errors import BusyError
@@ -23,6 +24,15 @@ _SYNCHRONOUS: dict[Durability, Literal["FULL", "NORMAL"]] = {"full": "FULL", "re
 def uri(path: str, mode: Literal["ro", "rw", "rwc"]) -> str:
     """*path* as a SQLite URI."""
     return f"file:{quote(os.fsencode(Path(path).absolute()))}?mode={mode}"
+
+
+def connect_or_create(path: str, **options: Any) -> sqlite3.Connection:
+    """A connection to the file at *path*; a file that is missing is created, with mode 0600 whatever the umask."""
+    if os.path.lexists(path):  # `modeof` would also narrow an empty file that the caller made
+        return cast("sqlite3.Connection", sqlite3.connect(uri(path, "rwc"), uri=True, **options))
+    with private_template(path) as template:
+        target = f"{uri(path, 'rwc')}&modeof={quote(template)}"
+        return cast("sqlite3.Connection", sqlite3.connect(target, uri=True, **options))
 
 
 def sync_engine(creator: Callable[[], Any]) -> Engine:

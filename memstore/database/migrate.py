@@ -16,7 +16,7 @@ from memstore.concurrency import ProcessLock
 from memstore.config import path_text
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
-from memstore.database.engine import set_layout, switch_to_wal, sync_engine, uri
+from memstore.database.engine import connect_or_create, set_layout, switch_to_wal, sync_engine
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect, revision_of
 from memstore.database.sqlite import sqlite3
@@ -54,7 +54,7 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
 def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
     """A connection in one write transaction, which is committed if the block ends and rolled back if it raises."""
     exists = inspect(path) is not None  # refuses a foreign file before a pragma is set: Alembic's command calls this
-    engine = sync_engine(lambda: sqlite3.connect(uri(path, "rwc"), uri=True, isolation_level=None, timeout=timeout))
+    engine = sync_engine(lambda: connect_or_create(path, isolation_level=None, timeout=timeout))
     try:
         with translated(), engine.connect() as connection:
             if not exists:

@@ -21,7 +21,7 @@ from memstore.concurrency import StopSignal
 from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
-from memstore.database.engine import set_layout, switch_to_wal, sync_engine, uri
+from memstore.database.engine import connect_or_create, set_layout, switch_to_wal, sync_engine, uri
 from memstore.database.inspect import inspect
 from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import raw
@@ -139,7 +139,7 @@ def replace_content(path: str, copy: Connection, timeout: float, control: CopyCo
 
 def _create(path: str, size: int) -> None:
     """Create a file with SQLite's first page only, in write-ahead log mode."""
-    with translated(), closing(sqlite3.connect(uri(path, "rwc"), uri=True, isolation_level=None)) as base:
+    with translated(), closing(connect_or_create(path, isolation_level=None)) as base:
         set_layout(base)
         base.execute(f"PRAGMA page_size={size}")
         base.execute("PRAGMA journal_mode=WAL")

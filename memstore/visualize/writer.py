@@ -20,6 +20,7 @@ import numpy.typing as npt
 from memstore.api.namespace import StoreNamespace
 from memstore.api.store import Store
 from memstore.config import path_text
+from memstore.database.file_modes import create_file, mode_like
 from memstore.errors import InvalidError, MissingFileError
 from memstore.models.records import Memory, Namespace
 from memstore.timestamps import EPOCH
@@ -74,7 +75,8 @@ async def write_map(
 
     Args:
         store: an open store.
-        path: the file to write. A map at this path is replaced atomically; any other file is not replaced.
+        path: the file to write. A map at this path is replaced atomically; any other file is not replaced. A new
+            page has the permissions of the store's file.
         namespace: the namespace to show; `()` is the whole store.
         limit: the largest number of points, 1 to 1,000,000. A namespace with more memories is sampled.
         text_limit: the number of characters of each memory that the page contains, 0 to 10,000.
@@ -100,7 +102,8 @@ async def write_map(
             on_progress(count, total)
     points, vectors = sample.points_and_vectors()
     groups = await _groups(store, root, points)
-    page_title = Path((await store.stats()).path).name if title is None else title
+    file = (await store.stats()).path
+    page_title = Path(file).name if title is None else title
 
     def write_page() -> tuple[float, int]:
         if store.metric in _DIRECTIONAL:
@@ -118,7 +121,7 @@ async def write_map(
             groups=groups,
         )
         page = render_page(data)
-        _replace(target, page)
+        _replace(target, page, mode_like(file))
         return variance, len(page)
 
     variance, size = await asyncio.to_thread(write_page)
@@ -237,11 +240,11 @@ def _check_target(path: Path) -> None:
     raise InvalidError(f"{str(path)!r} exists and is not a map, so it is not replaced. Give another path.")
 
 
-def _replace(path: Path, page: bytes) -> None:
-    """Write *page* to *path*, completely or not at all."""
+def _replace(path: Path, page: bytes, mode: int) -> None:
+    """Write *page* to *path*, completely or not at all. A new file gets *mode*, another keeps its own."""
     temporary = path.with_name(f".memstore-map-{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
+        with open(create_file(temporary, mode, like=path), "wb") as file:
             file.write(page)
         temporary.replace(path)
     except BaseException:

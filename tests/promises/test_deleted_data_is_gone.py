@@ -1,11 +1,128 @@
 """Deleted data is gone from the file, and private data stays private."""
 
+import logging
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import memstore
+from memstore.visualize import write_map
+
 # Erase.
 
 # History is bounded.
 
 # File modes.
 
+
+@pytest.fixture(params=[0o022, 0o000, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    before = os.umask(request.param)
+    yield
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.usefixtures("umask")
+async def test_the_files_of_a_new_store_and_its_copies_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    async with memstore.open(tmp_path / "a.db", dimension=2) as store:
+        await store.memories.add("private", embedding=[1, 0])
+        await store.backup(tmp_path / "a.bak")
+        await write_map(store, tmp_path / "map.html")
+        await memstore.restore_backup(tmp_path / "a.bak", tmp_path / "b.db")
+        every = modes(tmp_path)
+    assert {"a.db", "a.db-wal", "a.db-shm", "a.bak", "b.db", "map.html"} <= set(every)
+    assert set(every.values()) == {0o600}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+async def test_an_export_is_private(tmp_path: Path) -> None:
+    async with memstore.open(tmp_path / "a.db", dimension=2) as store:
+        await store.memories.add("private", embedding=[1, 0])
+    command = [sys.executable, "-m", "memstore.cli", "export", "--file", tmp_path / "a.db", tmp_path / "a.jsonl"]
+    subprocess.run(command, check=True, umask=0, capture_output=True, timeout=120)
+    assert modes(tmp_path)["a.jsonl"] == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+async def test_a_copy_is_as_private_as_a_store_that_its_owner_opened_to_others(tmp_path: Path) -> None:
+    async with memstore.open(tmp_path / "a.db", dimension=2) as store:
+        (tmp_path / "a.db").chmod(0o640)
+        await store.backup(tmp_path / "a.bak")
+        await write_map(store, tmp_path / "map.html")
+    assert modes(tmp_path) == {"a.db": 0o640, "a.bak": 0o640, "map.html": 0o640}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o664], ids=oct)
+async def test_a_file_that_is_replaced_keeps_its_permissions(mode: int, tmp_path: Path) -> None:
+    async with memstore.open(tmp_path / "a.db", dimension=2) as store:
+        await write_map(store, tmp_path / "map.html")
+        (tmp_path / "map.html").chmod(mode)
+        await write_map(store, tmp_path / "map.html")
+        await store.backup(tmp_path / "a.bak")
+    (tmp_path / "b.db").touch()
+    (tmp_path / "b.db").chmod(mode | 0o600)
+    await memstore.restore_backup(tmp_path / "a.bak", tmp_path / "b.db")
+    assert modes(tmp_path)["map.html"] == mode
+    assert modes(tmp_path)["b.db"] == mode | 0o600
+
+
 # Errors and terminals show no contents.
+
+SECRET = "SECRET-diagnosis"
+
+
+async def test_an_error_of_sqlite_contains_nothing_of_the_record_in_its_message_or_traceback(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="a", embedding=[1, 0])
+    with sqlite3.connect(path) as base:
+        base.execute("CREATE TRIGGER refuse BEFORE INSERT ON memory BEGIN SELECT RAISE(ABORT, 'no'); END")
+    base.close()
+    async with memstore.open(path) as store:
+        with pytest.raises(memstore.StorageError) as refused:
+            await store.memories.add(SECRET, metadata={"a": SECRET}, tags={SECRET})
+    assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+
+async def test_an_error_about_a_damaged_value_does_not_contain_the_value(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="a", embedding=[1, 0])
+        with sqlite3.connect(path) as base:
+            base.execute("UPDATE memory SET content = CAST(? || x'ff' AS TEXT)", (SECRET,))
+        base.close()
+        with pytest.raises(memstore.DamagedError) as damaged:
+            await store.memories.get("a")
+    assert SECRET not in "".join(traceback.format_exception(damaged.value))
+
+
+async def test_messages_and_log_lines_are_one_line_without_control_characters(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = "\x1b]0;title\x07\n\u202eERROR memstore: all is well\x9b31m"
+    async with memstore.open(path, dimension=2) as store:
+        with pytest.raises(memstore.NotFoundError) as missing:
+            await store.namespace(forged).memories.get(forged)
+        await store.namespace(forged).memories.add("x", id=forged, embedding=[1, 0])
+        with sqlite3.connect(path) as base:
+            base.execute("UPDATE memory_vector SET vector = zeroblob(4)")
+        base.close()
+        with caplog.at_level(logging.INFO, "memstore"):
+            await store.repair()
+    lines = [str(missing.value), *(record.getMessage() for record in caplog.records)]
+    assert any("all is well" in line for line in lines[1:])
+    assert all(line.isprintable() for line in lines)
+
 
 # Namespaces.
