@@ -75,7 +75,9 @@ def make_workset(spec: WorksetSpec, folder: Path) -> Workset:
         "rows": spec.rows,
         "extra_rows": spec.extra_rows,
         "requested_queries": spec.queries,
-        "data": "WordNet glosses with vectors of all-MiniLM-L6-v2" if stem else "random texts with vectors in random clusters",
+        "data": "WordNet glosses with vectors of all-MiniLM-L6-v2"
+        if stem
+        else "random texts with vectors in random clusters",
     }
     if stem and spec.rows > 100_000:
         facts["data"] += "; rows beyond 100,000 are mixed from two rows and noise"

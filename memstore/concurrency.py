@@ -9,12 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from types import BuiltinFunctionType
+from typing import Any, Protocol, TypeVar
+
+from memstore.errors import EventLoopError
 
 Progress = Callable[[int, int], None]
 """Receives how much is done, and the total."""
 
 T = TypeVar("T")
+
+monotonic: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_MONOTONIC) if hasattr(time, "clock_gettime") else time.monotonic
+)
+"""Seconds of a clock that libraries which freeze the time of a test do not replace: every wait ends by it."""
 
 CHUNK_SIZE = 100
 """Rows that a thread encodes or decodes before it lets other threads run (`yield_gil`)."""
@@ -51,7 +59,11 @@ class UncancellableFuture(asyncio.Future[T]):
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Refuse, except in a forked child."""
-        return self.orphaned and super().cancel(msg)
+        return self.orphaned and self.cancel_now(msg)
+
+    def cancel_now(self, msg: Any | None = None) -> bool:
+        """Cancel it like a plain future. `asyncio.Future.cancel` may be of another class: nest_asyncio replaces it."""
+        return super().cancel(msg)
 
 
 class ProcessLock:
@@ -102,8 +114,20 @@ async def wait_to_end(future: "asyncio.Future[T]") -> T:
     return future.result()
 
 
+def running_loop() -> asyncio.AbstractEventLoop:
+    """The event loop that runs now. Raises `EventLoopError` where none of asyncio does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise EventLoopError(
+            "memstore needs an event loop of asyncio, and none is running here: start with asyncio.run(main()). "
+            "Under trio use the package trio-asyncio, or asyncio.run in a thread"
+        ) from None
+
+
 async def in_thread(function: Callable[[], T]) -> T:
     """Run *function* on a new thread, and wait for its end through any number of cancellations."""
+    running_loop()
     future: UncancellableFuture[T] = UncancellableFuture()
     threading.Thread(target=run_and_resolve(future, function), name="memstore-once", daemon=True).start()
     return await future
@@ -140,6 +164,7 @@ class _StoppableFuture(UncancellableFuture[T]):
 
 async def in_cancellable_thread(function: Callable[[StopSignal], T]) -> T:
     """Run a long *function* on a new thread. A cancellation sets its stop signal, and then waits for its end."""
+    running_loop()
     future: _StoppableFuture[T] = _StoppableFuture()
     work = run_and_resolve(future, lambda: function(future.stop))
     threading.Thread(target=work, name="memstore-once", daemon=True).start()
@@ -169,6 +194,25 @@ def call_on_loop(loop: asyncio.AbstractEventLoop, function: Callable[..., None],
     except RuntimeError:
         if not loop.is_closed():  # nobody waits on a loop that was closed
             raise
+
+
+class Timer(Protocol):
+    """A call that is scheduled, and can be cancelled."""
+
+    def cancel(self) -> None:
+        """Do not make the call."""
+        ...
+
+
+def call_later(seconds: float, function: Callable[[], None]) -> Timer:
+    """Have the running event loop call *function* after *seconds*, also where its clock is frozen."""
+    loop = asyncio.get_running_loop()
+    if isinstance(time.monotonic, BuiltinFunctionType):
+        return loop.call_later(seconds, function)
+    timer = threading.Timer(seconds, call_on_loop, (loop, function))
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def on_current_loop(function: Callable[..., None]) -> Callable[..., None]:

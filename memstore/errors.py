@@ -38,6 +38,8 @@ translates errors of SQLite and SQLAlchemy.
 
 import datetime
 import reprlib
+import typing
+from collections import abc
 
 from memstore.escaping import escape_text
 
@@ -75,10 +77,43 @@ __all__ = [
 
 
 class MemstoreError(Exception):
-    """The base of every error memstore raises. Its message is one line without control characters."""
+    """The base of every error memstore raises. Its message is one line without control characters.
+
+    Pickle and copy keep its message, attributes and notes.
+
+    Attributes:
+        item: index, from 0, of the item of a batch that caused it; None if it is not about one item.
+    """
+
+    item: int | None = None
+    detail: str
 
     def __str__(self) -> str:
         return escape_text(super().__str__())
+
+    def of_item(self, index: int, id: object = None) -> typing.Self:
+        """The same error, whose message starts with the index, from 0, and the id of the item that caused it."""
+        if self.item is None:
+            self.detail = self.args[0]
+        name = "" if id is None else f" (id {short_repr(id)})"
+        self.args = (f"Item {index}{name}, counted from 0: {self.detail}", *self.args[1:])
+        self.item = index
+        return self
+
+    def __reduce__(self) -> tuple[abc.Callable[..., typing.Any], tuple[typing.Any, ...]]:
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[MemstoreError], arguments: tuple[typing.Any, ...], attributes: dict[str, typing.Any]
+) -> MemstoreError:
+    """The error with these arguments and attributes: `__init__` of most errors takes others than the message."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    if "__notes__" in attributes:
+        error.__notes__ = list(attributes["__notes__"])
+    return error
 
 
 _short = reprlib.Repr()

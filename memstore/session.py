@@ -50,6 +50,7 @@ _log = library_logger()
 class Session(Protocol):
     """Where verbs run. The functions it is given are synchronous, and run as a whole on a thread of the database."""
 
+    database: Database
     spaces: dict[RecordKind, VectorSpace]
     embedder: BoundEmbedder | None
     half_life: float

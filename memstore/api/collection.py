@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.actor import as_actor
+from memstore.api.handle import Handle
 from memstore.api.paging import pages
 from memstore.concurrency import CHUNK_SIZE
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
@@ -26,7 +27,7 @@ from memstore.history.as_of import FormerRecords
 from memstore.history.listing import AsOfListing
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
-from memstore.models.records import Assembly, Memory, Namespace
+from memstore.models.records import Assembly, Memory
 from memstore.models.search import Hits
 from memstore.repository import history_writer, records, selection
 from memstore.repository.context import WriteContext
@@ -53,16 +54,12 @@ Queries = Sequence[Query] | np.ndarray[Any, np.dtype[Any]]
 _MAX_COUNT = 2**62
 
 
-class Collection(ABC, Generic[RecordT, HitT, PolicyT]):
+class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
     """The records of one type in one namespace, in one session."""
 
     _record_type: ClassVar[RecordType]
     _sort_fields: ClassVar[frozenset[str]]
     _policy_type: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]]
-
-    def __init__(self, session: Session, namespace: Namespace) -> None:
-        self._session = session
-        self._namespace = namespace
 
     @abstractmethod
     def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[RecordT]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from memstore.api.assemblies import Assemblies
+from memstore.api.handle import Handle
 from memstore.api.memories import Memories
 from memstore.api.tags import Tags
 from memstore.errors import LoadError
@@ -24,12 +25,11 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """Vectors in a transaction of `load`: at dimension 384, transactions of 5,000 load a fifth faster than of 1,000."""
 
 
-class SessionNamespace:
+class SessionNamespace(Handle):
     """One namespace in one session: what a store and a transaction have in common."""
 
     def __init__(self, session: Session, namespace: Namespace) -> None:
-        self._session = session
-        self._namespace = namespace
+        super().__init__(session, namespace)
         self.memories = Memories(session, namespace)
         self.assemblies = Assemblies(session, namespace)
         self.tags = Tags(session, namespace)

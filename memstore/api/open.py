@@ -2,10 +2,11 @@
 
 import asyncio
 import os
+import warnings
 from collections.abc import Generator, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from sqlalchemy import Connection
 
@@ -48,8 +49,10 @@ class Opening:
         self._settings = settings
         self._embedder = embedder
         self._store: Store | None = None
+        self._awaited = False
 
     def __await__(self) -> Generator[Any, None, Store]:
+        self._awaited = True
         return _open(self._settings, self._embedder).__await__()
 
     async def __aenter__(self) -> Store:
@@ -61,6 +64,25 @@ class Opening:
     ) -> None:
         if self._store is not None:
             await close_after(self._store, error)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"The store has no attribute {name!r} yet, because open was not awaited: {_AWAIT}")
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"A store is opened by `async with`, not by `with`: {_AWAIT}")
+
+    def __exit__(self, *_: object) -> None:
+        """Never called; without it Python names this method instead of the mistake."""
+
+    def __repr__(self) -> str:
+        return f"<memstore.open({self._settings.path!r}), not awaited: {_AWAIT}>"
+
+    def __del__(self) -> None:
+        if not self.__dict__.get("_awaited", True):
+            warnings.warn(f"memstore.open was not awaited: {_AWAIT}", RuntimeWarning, stacklevel=2)
+
+
+_AWAIT = "use `async with memstore.open(...) as store:`, or `store = await memstore.open(...)`"
 
 
 def open(

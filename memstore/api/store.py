@@ -131,9 +131,6 @@ class Store(StoreNamespace):
     ) -> None:
         await close_after(self, error)
 
-    def __repr__(self) -> str:
-        return f"<memstore.Store {self._database.settings.path!r}{' closed' if self._database.closed else ''}>"
-
 
 async def close_after(store: Store, error: BaseException | None) -> None:
     """Close *store* at the end of a block; an error of closing does not replace the *error* of the block."""

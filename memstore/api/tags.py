@@ -4,24 +4,20 @@ from collections.abc import AsyncIterator, Sequence
 
 from sqlalchemy import Connection
 
+from memstore.api.handle import Handle
 from memstore.api.paging import pages
 from memstore.errors import NotFoundError
-from memstore.models.records import Namespace, Tag
+from memstore.models.records import Tag
 from memstore.repository import history_writer, tags
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import RECORD_TYPES
-from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.text import check_text
 from memstore.validation.values import MAX_TAG_BYTES
 
 
-class Tags:
+class Tags(Handle):
     """The tags of one namespace: `store.tags`, or `tx.tags`. A tag exists while a memory or an assembly has it."""
-
-    def __init__(self, session: Session, namespace: Namespace) -> None:
-        self._session = session
-        self._namespace = namespace
 
     def list(self) -> AsyncIterator[Tag]:
         """Read every tag in use, by name in code-point order, page by page."""

@@ -6,7 +6,6 @@ Between calls the writer has no open transaction, except while a user's transact
 import asyncio
 import atexit
 import os
-import time
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import UncancellableFuture, in_thread, wait_to_end
+from memstore.concurrency import UncancellableFuture, in_thread, monotonic, wait_to_end
 from memstore.config import Settings
 from memstore.database import driver_errors, fork_safety, transactions
 from memstore.database.checkpoint import write_back
@@ -186,7 +185,7 @@ class Database:
         if self._writer is None or self._checked_count == self._writer.transaction_count:
             return  # of the writes that shared a transaction, one checks
         self._checked_count = self._writer.transaction_count
-        if self.wal_bytes() > CHECKPOINT_BYTES and time.monotonic() >= self._checkpoint_not_before:
+        if self.wal_bytes() > CHECKPOINT_BYTES and monotonic() >= self._checkpoint_not_before:
             self._checkpointing = self._upkeep.submit(self._checkpoint)
             self._checkpointing.add_done_callback(self._checkpointed)
 
@@ -195,7 +194,7 @@ class Database:
         error = future.exception()
         if error is not None or not future.result():
             # A reader uses an old snapshot. Each attempt blocks writers while it waits, so the next comes later.
-            self._checkpoint_not_before = time.monotonic() + _CHECKPOINT_PAUSE
+            self._checkpoint_not_before = monotonic() + _CHECKPOINT_PAUSE
             _log.info("the write-ahead log was not written back yet: %s", error or "a reader uses an old snapshot")
 
     def _checkpoint(self, connection: Connection, wait: float = 1.0) -> bool:

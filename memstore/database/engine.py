@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine
 
+from memstore.concurrency import monotonic
 from memstore.config import Durability, Settings
 from memstore.database.driver_errors import translate, translated
 from memstore.database.file_modes import private_template
@@ -89,7 +90,7 @@ def switch_to_wal(path: str, timeout: float) -> None:
     The switch needs an exclusive lock for an instant, for which SQLite does not wait. When several processes open a
     new file at once, it is retried until *timeout* has passed.
     """
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     while True:
         try:
             with closing(sqlite3.connect(uri(path, "rw"), uri=True, timeout=1.0)) as connection:
@@ -98,7 +99,7 @@ def switch_to_wal(path: str, timeout: float) -> None:
         except sqlite3.Error as error:
             if not isinstance(translate(error), BusyError):
                 raise translate(error) from error
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise BusyError(
                 f"Other processes used {path!r} for {timeout:g} s while it was switched to a write-ahead log: try again"
             )

@@ -10,13 +10,13 @@ be closed either. The child leaves such a connection open, and may not open its 
 
 import ctypes
 import os
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock, local
 from typing import Protocol
 
+from memstore.concurrency import monotonic
 from memstore.database.sqlite import sqlite3
 from memstore.errors import ForkedStoreError
 
@@ -74,11 +74,11 @@ def temporary_connections(path: str) -> Iterator[None]:
 
 
 def _before() -> None:
-    deadline = time.monotonic() + _MAX_WAIT
+    deadline = monotonic() + _MAX_WAIT
     _fork.gated = gated = list[InheritedConnection]()
     for reference in _registered.valuerefs():
         connection = reference()
-        if connection is not None and connection.gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if connection is not None and connection.gate.acquire(timeout=max(0.0, deadline - monotonic())):
             gated.append(connection)
 
 

@@ -9,7 +9,6 @@ write-ahead log over the new one.
 """
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import StopSignal
+from memstore.concurrency import StopSignal, monotonic
 from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
@@ -153,10 +152,10 @@ def _delete_new(path: str) -> None:
 
 
 def _overwrite(path: str, copy: sqlite3.Connection, timeout: float, control: CopyControl) -> None:
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
 
     def check_deadline() -> None:
-        if time.monotonic() >= deadline:
+        if monotonic() >= deadline:
             raise BusyError(
                 f"Other connections were writing to {path!r} for {timeout:g} s. Nothing was changed: try again"
             )

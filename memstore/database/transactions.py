@@ -8,7 +8,6 @@ state while the file shows the new one after a crash. Reading does not settle it
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
@@ -16,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from memstore.concurrency import monotonic
 from memstore.database.driver_errors import DRIVER_ERRORS, translate, translated
 from memstore.database.sqlite import sqlite3
 from memstore.errors import BusyError, CommitUnknownError, TransactionError
@@ -68,9 +68,9 @@ def snapshot(connection: Connection) -> Iterator[None]:
 def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bool] = lambda: True) -> None:
     """Take the file's write lock. Wait at most *wait* seconds, and while *is_pending*. Raises `BusyError`."""
     base = raw(connection)
-    deadline = time.monotonic() + wait
+    deadline = monotonic() + wait
     while True:
-        remaining = deadline - time.monotonic()
+        remaining = deadline - monotonic()
         try:
             base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(remaining, _POLL_INTERVAL)) * 1000)}")
             base.execute("BEGIN IMMEDIATE")

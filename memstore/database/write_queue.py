@@ -8,16 +8,14 @@ removes cancelled ones; the writer's thread claims the requests that it runs. Re
 is atomic. No thread waits for anything while it holds the queue's lock.
 """
 
-import asyncio
 import math
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, TypeVar
 
-from memstore.concurrency import UncancellableFuture, resolve
+from memstore.concurrency import Timer, UncancellableFuture, call_later, monotonic, resolve
 from memstore.errors import BusyError
 
 T = TypeVar("T")
@@ -38,7 +36,7 @@ class WriteRequest(UncancellableFuture[T]):
     def __init__(self, queue: "WriteQueue", wait: float, *, exclusive: bool) -> None:
         super().__init__()
         self.exclusive = exclusive
-        self.since = time.monotonic()
+        self.since = monotonic()
         self.deadline = self.since + wait
         self.wait = wait
         self.value: T | None = None
@@ -49,7 +47,7 @@ class WriteRequest(UncancellableFuture[T]):
         """Remove the request from the queue, if it is not claimed; else as `UncancellableFuture`."""
         if not self.orphaned and not self._queue.claim(self):
             return False
-        return asyncio.Future.cancel(self, msg)
+        return self.cancel_now(msg)
 
     def answer(self) -> None:
         """Resolve the request with its `value` or `error`; called on the event loop."""
@@ -72,7 +70,7 @@ class WriteQueue:
         self._requests: OrderedDict[WriteRequest[Any], None] = OrderedDict()
         self._lock = threading.Lock()
         self._active = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._timer_end = math.inf  # meaningful while there is a timer
 
     def enqueue(self, request: RequestT) -> RequestT:
@@ -127,11 +125,11 @@ class WriteQueue:
                 return
             self._timer.cancel()
         self._timer_end = deadline
-        self._timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._expire)
+        self._timer = call_later(deadline - monotonic(), self._expire)
 
     def _expire(self) -> None:
         """Remove the requests whose deadline has passed. The thread moves a deadline while it prepares the request."""
-        self._timer, current = None, time.monotonic()
+        self._timer, current = None, monotonic()
         with self._lock:
             requests = list(self._requests)
         for request in requests:

@@ -13,7 +13,6 @@ transaction that is `_MAX_SHARED_TIME` old takes no more requests. `MAX_SHARED` 
 import asyncio
 import copy
 import math
-import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import call_on_loop
+from memstore.concurrency import call_on_loop, monotonic
 from memstore.database import driver_errors, transactions
 from memstore.database.connection_thread import ConnectionThread, Step
 from memstore.database.file_identity import OpenedFile
@@ -99,13 +98,13 @@ class OperationRequest(WriteRequest[T]):
         before, self.before = self.before, None
         if before is None:
             return
-        start, deadline = time.monotonic(), self.deadline
+        start, deadline = monotonic(), self.deadline
         self.deadline = math.inf
         try:
             before()
         except BaseException as error:  # noqa: BLE001 - raised by `answer`
             self.error = error
-        self.deadline = deadline + time.monotonic() - start
+        self.deadline = deadline + monotonic() - start
 
     def run(self, connection: Connection) -> None:
         """Run what needs a transaction."""
@@ -284,10 +283,10 @@ class Writer:
         claimed: list[OperationRequest[Any]],
     ) -> bool:
         """Claim and run the requests of *head* that are still pending; whether there is anything to commit."""
-        start = time.monotonic()
+        start = monotonic()
         done = 0
         for group in _groups(head):
-            if done and time.monotonic() - start > _MAX_SHARED_TIME:
+            if done and monotonic() - start > _MAX_SHARED_TIME:
                 break  # the rest is still first in the queue
             requests = list(filter(self._claim, group))
             claimed += requests
@@ -310,13 +309,13 @@ class Writer:
     def _lock_file(self, connection: Connection, requests: Sequence[WriteRequest[Any]]) -> bool:
         """Take the file's write lock for *requests*; False when none of them is pending any more."""
         while pending := self._queue.pending(requests):
-            wait = min(map(attrgetter("deadline"), pending)) - time.monotonic()
+            wait = min(map(attrgetter("deadline"), pending)) - monotonic()
             try:
                 self._file.check()  # before a page of it reaches a log that may belong to another file now
                 transactions.begin_write(connection, wait, lambda: bool(self._queue.pending(pending)))
                 return True
             except BusyError as error:
-                self._fail([request for request in pending if request.deadline <= time.monotonic()], error)
+                self._fail([request for request in pending if request.deadline <= monotonic()], error)
             except BaseException as error:  # noqa: BLE001 - raised by `answer`
                 self._fail(pending, error)
         return False
@@ -329,7 +328,7 @@ class Writer:
 
     def _claim(self, request: WriteRequest[Any]) -> bool:
         """Claim *request* to run it; False if it was removed from the queue before."""
-        waited, claimed = time.monotonic() - request.since, self._queue.claim(request)
+        waited, claimed = monotonic() - request.since, self._queue.claim(request)
         if claimed and waited > _SLOW_WAIT:
             _log.info("a write waited %.1f s for the writer", waited)
         return claimed

@@ -11,6 +11,7 @@ from memstore import filters
 from memstore.errors import InvalidError, short_repr
 from memstore.filters import Where
 from memstore.models.forgetting import ForgetCandidate
+from memstore.models.record import Record
 from memstore.models.records import Namespace, RecordKind
 from memstore.validation.values import check_count, check_share
 
@@ -90,8 +91,8 @@ class AssemblyForgetPolicy:
         _check_selective(self, "assembly")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetPlan:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ForgetPlan(Record):
     """The records that a policy selects, as the store was at one time. Nothing has been changed.
 
     Attributes:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from memstore.models.record import Record
+
 HALF_LIFE = 86_400.0
 """Seconds in which an activation decays to half, unless the store is opened with another half-life: a day."""
 
@@ -19,8 +21,8 @@ def decayed(level: float, activated_at: datetime | None, at: datetime, half_life
     return level * math.exp2(-age / half_life)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncState:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SyncState(Record):
     """Whether the composite in the index is that of the assembly's current members. Compares revisions, not times.
 
     Attributes:

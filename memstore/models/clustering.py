@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from memstore.models.record import Record
+
 UnassignedReason = Literal["no_vector", "no_neighbour", "too_few"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssemblySuggestion:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AssemblySuggestion(Record):
     """A suggested assembly. Change it with `dataclasses.replace` before `create_from` creates it.
 
     Attributes:
@@ -29,8 +31,8 @@ class AssemblySuggestion:
     topics: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssemblySuggestions:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AssemblySuggestions(Record):
     """The assemblies suggested for the memories that are members of none.
 
     Attributes:
@@ -49,8 +51,8 @@ class AssemblySuggestions:
     max_size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterResult:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ClusterResult(Record):
     """The result of `create_from`.
 
     Attributes:

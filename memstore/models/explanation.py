@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from memstore.models.activation import SyncState
+from memstore.models.record import Record
 from memstore.models.records import Namespace
 from memstore.models.search import ActivatedAssembly, BoostReason, SearchPlan
 
@@ -11,8 +12,8 @@ ExclusionCause = Literal["namespace", "expired", "tags", "where", "no_embedding"
 ActivationOutcome = Literal["activated", "below_threshold", "beyond_limit", "stale", "too_old", "no_composite"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exclusion:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Exclusion(Record):
     """One reason why a memory is not among the hits.
 
     Attributes:
@@ -26,8 +27,8 @@ class Exclusion:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssemblyExplanation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AssemblyExplanation(Record):
     """What one assembly contributed to the score of a memory that is a member of it.
 
     Attributes:
@@ -53,8 +54,8 @@ class AssemblyExplanation:
     sync: SyncState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Explanation(Record):
     """Why a memory has its rank in one search.
 
     Attributes:

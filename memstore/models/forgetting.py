@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Literal, TypeVar
 
+from memstore.models.record import INTERNAL, Record
 from memstore.models.records import Assembly, Memory, Namespace
 
 RecordT = TypeVar("RecordT", bound=Memory | Assembly)
@@ -23,8 +24,8 @@ Criterion = Literal[
 """Why a plan selects a record: the name of a policy argument. `where` only if the policy has no other criterion."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetCandidate:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ForgetCandidate(Record):
     """A record that a plan selects.
 
     Attributes:
@@ -38,12 +39,12 @@ class ForgetCandidate:
     namespace: Namespace
     reasons: tuple[Criterion, ...]
     bytes: int
-    key: int = field(repr=False)
-    state: tuple[object, ...] = field(repr=False)
+    key: int = field(repr=False, metadata=INTERNAL)
+    state: tuple[object, ...] = field(repr=False, metadata=INTERNAL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrashEntry(Generic[RecordT]):
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class TrashEntry(Record, Generic[RecordT]):
     """A forgotten record in the trash.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from memstore.models.record import Record
 from memstore.models.records import Embedding, Json, Namespace
 
 ChangeKind = Literal["added", "updated", "deleted", "expired", "forgotten", "merged", "restored"]
@@ -14,8 +15,8 @@ FieldValue = str | int | float | bool | datetime | frozenset[str] | tuple[str, .
 """ChangeKind a field of a record holds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Change:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Change(Record):
     """One change of one memory or assembly.
 
     Attributes:

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from memstore.models.record import Record
 from memstore.models.records import Assembly, Namespace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Merge:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Merge(Record):
     """One merge of assemblies.
 
     Attributes:
@@ -36,8 +37,8 @@ class Merge:
     undone_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergedAssembly:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MergedAssembly(Record):
     """An assembly that was merged into another, as it was before the merge.
 
     Attributes:
@@ -51,8 +52,8 @@ class MergedAssembly:
     merge: Merge
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LineageEntry:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LineageEntry(Record):
     """An ancestor or descendant of an assembly through merges.
 
     Attributes:
@@ -67,8 +68,8 @@ class LineageEntry:
     merge: Merge
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Lineage(Record):
     """The ancestors and descendants of an assembly through merges that were not undone.
 
     Attributes:
@@ -85,8 +86,8 @@ class Lineage:
     descendants: tuple[LineageEntry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeCandidate:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MergeCandidate(Record):
     """Two assemblies whose composites are near each other.
 
     Attributes:

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from memstore.models.record import Record
+
 Embedding = npt.NDArray[np.float32]
 """A vector as memstore returns it: float32, shape (dimension,), read-only."""
 
@@ -23,7 +25,7 @@ Namespace = tuple[str, ...]
 RecordKind = Literal["memory", "assembly"]
 
 
-class _Record:
+class _Record(Record):
     """Equality by all fields (arrays by their bytes); a hash by type, namespace and id."""
 
     __slots__ = ()
@@ -41,7 +43,7 @@ class _Record:
         return hash((type(self), self.namespace, self.id))  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Memory(_Record):
     """One memory.
 
@@ -75,7 +77,7 @@ class Memory(_Record):
     pinned: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Assembly(_Record):
     """A group of memories of one namespace, with the mean of their vectors.
 
@@ -118,8 +120,8 @@ class Assembly(_Record):
     activation_count: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tag:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Tag(Record):
     """A tag of one namespace, with the number of memories and assemblies that have it."""
 
     name: str

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from memstore.models.record import Record
 from memstore.models.records import Namespace
 
 FindingKind = Literal[
@@ -23,8 +24,8 @@ FindingKind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Finding(Record):
     """One defect that `check` or `verify` found.
 
     Attributes:
@@ -53,8 +54,8 @@ class Finding:
         return f"{self.kind}: {self.record_kind} {self.id!r}{where}: {self.detail}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepairReport:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RepairReport(Record):
     """The result of `repair`.
 
     Attributes:
@@ -74,8 +75,8 @@ class RepairReport:
     orphans: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class VerifyReport(Record):
     """The result of `verify`. Counts are of the whole file, without expired memories.
 
     Attributes:
@@ -101,8 +102,8 @@ class VerifyReport:
     findings: list[Finding]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Stats(Record):
     """The contents and the state of a store. Counts are of the whole file, without expired memories.
 
     Attributes:

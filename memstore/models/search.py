@@ -1,8 +1,9 @@
 """The records of a search: hits, the plan that found them, and the boosts that assemblies added."""
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
+from memstore.models.record import Record, as_json, instance_schema
 from memstore.models.records import Assembly, Memory, Namespace
 
 HitT = TypeVar("HitT")
@@ -10,8 +11,8 @@ HitT = TypeVar("HitT")
 BoostReason = Literal["none", "no_assembly", "not_activated", "stale", "boosted"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreBoost:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ScoreBoost(Record):
     """What assemblies added to the score of one hit.
 
     Attributes:
@@ -29,8 +30,8 @@ class ScoreBoost:
     reason: BoostReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActivatedAssembly:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class ActivatedAssembly(Record):
     """An assembly that a query activated.
 
     Attributes:
@@ -48,8 +49,8 @@ class ActivatedAssembly:
     level: float
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+@dataclass(frozen=True, slots=True, repr=False)
+class Hit(Record):
     """A memory that a search found.
 
     Attributes:
@@ -83,8 +84,8 @@ class Hit:
         return "none" if self.score_boost is None else self.score_boost.reason
 
 
-@dataclass(frozen=True, slots=True)
-class AssemblyHit:
+@dataclass(frozen=True, slots=True, repr=False)
+class AssemblyHit(Record):
     """An assembly that a search found by its composite.
 
     Attributes:
@@ -96,8 +97,8 @@ class AssemblyHit:
     score: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchPlan:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SearchPlan(Record):
     """How a search was executed.
 
     Attributes:
@@ -136,3 +137,15 @@ class Hits(list[HitT], Generic[HitT]):
         super().__init__(hits)
         self.plan = plan
         self.activated = activated
+
+    def to_dict(self) -> dict[str, Any]:
+        """The hits, the plan and the activated assemblies, as of `Memory.to_dict`."""
+        return {"hits": as_json(list(self)), "plan": as_json(self.plan), "activated": as_json(self.activated)}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
+        return instance_schema(cls, cls.to_dict)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
+        return {"type": "object", "title": cls.__name__}

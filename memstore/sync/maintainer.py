@@ -9,7 +9,6 @@ replaces it under the lock. The rows that a piece of work reads are pinned, so i
 
 import asyncio
 import threading
-import time
 import weakref
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import in_thread
+from memstore.concurrency import in_thread, monotonic
 from memstore.database import Database
 from memstore.database.transactions import snapshot
 from memstore.errors import MemstoreError
@@ -71,7 +70,7 @@ class IndexMaintainer:
         return notify
 
     def _notify(self) -> None:
-        if self._stopping.is_set() or time.monotonic() < self._retry_at:
+        if self._stopping.is_set() or monotonic() < self._retry_at:
             return
         if not any(map(partial(self._next_task, thorough=False), tuple(self._indexes.by_kind))):
             return
@@ -119,7 +118,7 @@ class IndexMaintainer:
                         await task()
         except Exception:
             # Handled: searches are exact without the graph, and `optimize` raises the error.
-            self._retry_at = time.monotonic() + _RETRY_DELAY
+            self._retry_at = monotonic() + _RETRY_DELAY
             if thorough:
                 raise
             _log.exception("graph maintenance failed; the next attempt is in %.0f s at the earliest", _RETRY_DELAY)
@@ -242,7 +241,7 @@ class IndexMaintainer:
                 self._skipped.add(kind)
         except MemstoreError as error:
             self._skipped.add(kind)
-            self._retry_at = time.monotonic() + _RETRY_DELAY
+            self._retry_at = monotonic() + _RETRY_DELAY
             _log.warning("a graph snapshot could not be written: %s", error)
 
 

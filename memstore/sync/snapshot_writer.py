@@ -5,7 +5,6 @@ transaction that marks it complete.
 """
 
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.concurrency import in_thread
+from memstore.concurrency import in_thread, monotonic
 from memstore.database import Database
 from memstore.errors import BusyError
 from memstore.index import planner
@@ -126,12 +125,12 @@ class SnapshotWriter:
 
     async def _write(self, function: Callable[[Connection], T]) -> T:
         """Run *function* in a write transaction. It waits for other writers in short steps, so that closing ends it."""
-        deadline = time.monotonic() + self._database.settings.timeout
+        deadline = monotonic() + self._database.settings.timeout
         while True:
             try:
                 return await self._database.write(function, wait=_WRITE_WAIT, batch=True)
             except BusyError:
-                if self._stopping.is_set() or time.monotonic() >= deadline:
+                if self._stopping.is_set() or monotonic() >= deadline:
                     raise
 
 

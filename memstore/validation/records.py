@@ -126,7 +126,7 @@ def new_memories(
     to `new_memory`, so that one function defines what is valid.
 
     Raises:
-        InvalidError: as `new_memory`; a note gives the number of the item.
+        InvalidError: as `new_memory`; of several items, the message starts with the index and the id of that item.
     """
     make_id = id_stream(len(items)).__next__
     builder = _PlainItemBuilder(namespace, space, at, make_id)
@@ -141,9 +141,7 @@ def new_memories(
             try:
                 record = new_memory(item, namespace, space, at, make_id)
             except InvalidError as error:
-                if len(items) > 1:
-                    error.add_note(f"Invalid item {i} of {len(items)}, counted from 0. No item was stored")
-                raise
+                raise error.of_item(i, _id_of(item)) if len(items) > 1 else error from None
         yield record
 
 
@@ -250,6 +248,11 @@ def _without_defaults(item: object, kind: RecordKind) -> dict[str, object]:
     if not isinstance(item, Mapping):
         raise InvalidError(f"Invalid {kind}: expected a mapping of field names to values, found {type(item).__name__}")
     return {name: value for name, value in item.items() if value is not None or name == "embedding"}
+
+
+def _id_of(item: object) -> object:
+    """The id in *item*, for a message; None where it has none."""
+    return item.get("id") if isinstance(item, Mapping) else None
 
 
 def _refuse_unknown(item: Mapping[str, object], fields: frozenset[str], kind: RecordKind) -> None:

@@ -177,13 +177,13 @@ def test_of_many_items_the_first_that_is_wrong_is_named(items: list[Any], space:
         try:
             new_memory(item, (), space, AT)
         except InvalidError as error:
-            wrong = str(error), [f"Invalid item {i} of {len(items)}, counted from 0. No item was stored"]
+            wrong = str(error.of_item(i, item.get("id") if isinstance(item, Mapping) else None))
             break
     message = None
     try:
         list(new_memories(items, (), space, AT))
     except InvalidError as error:
-        message = str(error), error.__notes__
+        message = str(error)
     assert message == wrong
 
 
@@ -710,7 +710,7 @@ async def test_embeddings_that_cannot_be_stored_are_named_among_many(store: Stor
         items[place]["embedding"] = vector
         with pytest.raises(error) as caught:
             await store.memories.add_many(items)
-        assert caught.value.__notes__ == [f"Invalid item {place} of 205, counted from 0. No item was stored"]
+        assert str(caught.value).startswith(f"Item {place}, counted from 0: ")
     assert await store.memories.count() == 0
 
 

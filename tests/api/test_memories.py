@@ -113,8 +113,9 @@ async def test_ordinary_memories_need_no_slow_check(
 
 async def test_invalid_item_is_named_and_nothing_is_stored(store: Store) -> None:
     with pytest.raises(InvalidError) as caught:
-        await store.memories.add_many([{"content": "good"}, {"content": "bad", "importance": 2}])
-    assert "item 1 of 2" in caught.value.__notes__[0]
+        await store.memories.add_many([{"content": "good"}, {"content": "bad", "importance": 2, "id": "b"}])
+    assert str(caught.value).startswith("Item 1 (id 'b'), counted from 0: Invalid importance")
+    assert caught.value.item == 1
     assert await store.memories.count() == 0
     with pytest.raises(InvalidError, match="Unknown memory field 'tag'"):
         await store.memories.add_many([{"content": "x", "tag": "y"}])

@@ -1,8 +1,145 @@
 """The store works inside other programs and with hostile files."""
 
+import asyncio
+import copy
+import json
+import multiprocessing
+import pickle
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import memstore
+from memstore import Store
+from tests.support.host_programs import errors, records
+
 # Pickle and copy.
 
+COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+
+
+@pytest.mark.parametrize("duplicate", COPIES, ids=["copy", "deepcopy", "pickle"])
+async def test_a_copied_record_equals_the_record_and_its_vectors_stay_read_only(
+    store: Store, duplicate: Callable[[Any], Any]
+) -> None:
+    for record in await records(store):
+        twin = duplicate(record)
+        assert twin == record
+        assert repr(twin) == repr(record)
+        for vector in (getattr(twin, "embedding", None), *getattr(twin, "new", {}).values()):
+            if isinstance(vector, np.ndarray):
+                with pytest.raises(ValueError, match="read-only"):
+                    vector[0] = 1
+
+
+@pytest.mark.parametrize("duplicate", COPIES, ids=["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize("error", errors(), ids=lambda error: type(error).__name__)
+def test_a_copied_error_has_the_message_the_attributes_and_the_notes(
+    error: memstore.MemstoreError, duplicate: Callable[[Any], Any]
+) -> None:
+    error.add_note("a note")
+    twin = duplicate(error)
+    assert type(twin) is type(error)
+    assert (str(twin), twin.args, vars(twin)) == (str(error), error.args, vars(error))
+
+
+def missing_memory(path: Path) -> None:
+    async def main() -> None:
+        async with memstore.open(path) as store:
+            await store.memories.get("missing")
+
+    asyncio.run(main())
+
+
+async def test_an_error_in_a_process_of_a_pool_reaches_the_parent(path: Path) -> None:
+    async with memstore.open(path, dimension=2):
+        pass
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        result = pool.apply_async(missing_memory, (path,))
+        with pytest.raises(memstore.NotFoundError, match="no memory 'missing'"):
+            await asyncio.to_thread(result.get, 120)
+
+
+async def test_a_store_cannot_be_pickled_and_the_error_says_what_to_pass(store: Store) -> None:
+    for handle in (store, store.memories, store.assemblies, store.tags, store.namespace("a")):
+        with pytest.raises(TypeError, match="pass the path, and open the store in the other process"):
+            pickle.dumps(handle)
+
+
 # FastAPI, Alembic, SQLAlchemy, pydantic, pandas, torch, type checkers.
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+def test_a_dependency_with_yield_records_its_actor_in_the_request(path: Path, kind: str) -> None:
+    fastapi = pytest.importorskip("fastapi")
+    testclient = pytest.importorskip("fastapi.testclient", exc_type=ImportError)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with memstore.open(path, dimension=2) as store:
+            app.state.store = store
+            yield
+
+    def plain() -> Iterator[None]:
+        with memstore.as_actor("ada"):
+            yield
+
+    async def asynchronous() -> AsyncIterator[None]:
+        with memstore.as_actor("ada"):
+            yield
+
+    app = fastapi.FastAPI(lifespan=lifespan)
+
+    @app.get("/", dependencies=[fastapi.Depends({"plain": plain, "asynchronous": asynchronous}[kind])])
+    async def add() -> str | None:
+        memory = await app.state.store.memories.add("x", embedding=[1, 0])
+        return (await app.state.store.memories.history(memory.id))[0].actor
+
+    @app.get("/without")
+    async def add_without() -> str | None:
+        memory = await app.state.store.memories.add("x", embedding=[1, 0])
+        return (await app.state.store.memories.history(memory.id))[0].actor
+
+    with testclient.TestClient(app) as client:
+        assert client.get("/").json() == "ada"
+        assert client.get("/without").json() is None
+
+
+async def test_a_block_that_ends_in_another_context_raises_nothing() -> None:
+    async def dependency() -> AsyncIterator[None]:
+        with memstore.as_actor("ada"):
+            yield
+
+    iterator = dependency()
+    await asyncio.create_task(anext(iterator))
+    assert await asyncio.create_task(anext(iterator, "the end")) == "the end"
+
+
+async def test_a_record_is_json_by_one_method(store: Store) -> None:
+    for record in await records(store):
+        json.dumps(record.to_dict(), allow_nan=False)
+    memory = await store.memories.add("x", id="j", embedding=range(1, 9), tags={"b", "a"}, metadata={"a": [1]})
+    fields = memory.to_dict()
+    assert (fields["id"], fields["embedding"], fields["tags"]) == ("j", [1, 2, 3, 4, 5, 6, 7, 8], ["a", "b"])
+    assert fields["created_at"] == memory.created_at.isoformat()
+
+
+@pytest.mark.parametrize("config", [{}, {"arbitrary_types_allowed": True}], ids=["strict", "arbitrary"])
+async def test_a_pydantic_model_holds_records(store: Store, config: dict[str, bool]) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    for record in await records(store):
+        model = pydantic.create_model("Model", __config__=config or None, field=(type(record), ...))
+        instance = model(field=record)
+        assert instance.field is record
+        assert json.loads(instance.model_dump_json()) == {"field": json.loads(json.dumps(record.to_dict()))}
+        assert model.model_json_schema(mode="serialization")["properties"]["field"]["type"] == "object"
+        with pytest.raises(pydantic.ValidationError):
+            model(field="not a record")
+
 
 # Folders that cannot be written.
 
