@@ -9,6 +9,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -54,6 +55,8 @@ class Session(Protocol):
     spaces: dict[RecordKind, VectorSpace]
     embedder: BoundEmbedder | None
     half_life: float
+    clock: Callable[[], datetime]
+    """The time of a read: what has expired by then is invisible to it."""
 
     def check_usable(self) -> None:
         """Raise where the session cannot be used."""
@@ -120,6 +123,7 @@ class Autocommit:
         self.spaces = spaces
         self.embedder = embedder
         self.half_life = database.settings.half_life
+        self.clock = now
 
     def check_usable(self) -> None:
         """See `Session.check_usable`."""
@@ -235,6 +239,7 @@ class OpenTransaction:
         self.spaces = owner.spaces
         self.embedder = owner.embedder
         self.half_life = owner.half_life
+        self.clock = now
         self.ended = False
         self._owner = owner
         self._session = session

@@ -3,12 +3,13 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, Unpack, overload
 
 from sqlalchemy import Connection
 
 from memstore.actor import as_actor
-from memstore.api.collection import Collection
+from memstore.api.collection import Collection, OnDuplicate, check_changes, check_on_duplicate
 from memstore.api.paging import pages
 from memstore.assemblies import candidates, cluster, membership
 from memstore.assemblies import lineage as merge_lineage
@@ -22,9 +23,10 @@ from memstore.models.activation import SyncState
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
 from memstore.models.fields import orders
 from memstore.models.merging import Lineage, Merge, MergeCandidate, MergedAssembly
-from memstore.models.records import Assembly, Json
+from memstore.models.records import Address, Assembly, Json, address_of
+from memstore.models.results import AddOutcome, AddResult
 from memstore.models.search import AssemblyHit
-from memstore.repository import assemblies, assembly_activation, history_writer, memberships, records
+from memstore.repository import assemblies, assembly_activation, memberships, records, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
@@ -33,11 +35,14 @@ from memstore.search.assembly_boost import read_sync_state
 from memstore.sync.view import View
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
+from memstore.validation.items import AssemblyChanges, AssemblyFields
+from memstore.validation.merge_patch import Patch, pop_patch, split_patches
 from memstore.validation.records import Draft, assembly_changes, new_assembly
 from memstore.validation.text import check_text
 from memstore.validation.values import (
     MAX_LIMIT,
     check_count,
+    check_flag,
     check_id,
     check_ids,
     check_number,
@@ -53,76 +58,17 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
     _policy_type: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = AssemblyForgetPolicy
     _sort_fields: ClassVar[frozenset[str]] = orders("assembly")
 
+    @overload
     async def add(
-        self,
-        id: str,
-        *,
-        name: str = "",
-        description: str = "",
-        members: Iterable[str] = (),
-        tags: Iterable[str] = (),
-        topics: Iterable[str] = (),
-        metadata: Mapping[str, Json] | None = None,
-        created_at: datetime | None = None,
-        updated_at: datetime | None = None,
-        activation_level: float | None = None,
-        activated_at: datetime | None = None,
-        activation_count: int | None = None,
-    ) -> Assembly:
-        """Store an assembly with its members and its composite. Takes the writer lock.
+        self, id: str, *, on_duplicate: Literal["raise"] = "raise", **fields: Unpack[AssemblyFields]
+    ) -> Assembly: ...
 
-        Args:
-            id: any text, 1 to 65,536 bytes of UTF-8.
-            name: a title.
-            description: a text.
-            members: ids of memories of this namespace.
-            tags: its tags.
-            topics: words in order.
-            metadata: a JSON object.
-            created_at: a time-zone-aware time; None is now.
-            updated_at: a time-zone-aware time; None is now.
-            activation_level: its activation at `activated_at`, 0 to 1; None is 0.
-            activated_at: a time-zone-aware time; None is now if a level is given, else never.
-            activation_count: how often it was activated; None is 0.
+    @overload
+    async def add(
+        self, id: str, *, on_duplicate: Literal["skip", "replace"], **fields: Unpack[AssemblyFields]
+    ) -> AddResult[Assembly]: ...
 
-        Returns:
-            The record as stored.
-
-        Raises:
-            DuplicateError: another assembly of the namespace has the id.
-            NotFoundError: a member does not exist.
-            InvalidError: an argument cannot be stored.
-            BusyError: another writer held the lock for longer than the store's timeout.
-        """
-        return (await self.add_many([as_item(locals())]))[0]
-
-    async def add_many(self, items: Iterable[Mapping[str, Any]]) -> list[Assembly]:
-        """Store several assemblies in one transaction, all or none. Takes the writer lock once.
-
-        Args:
-            items: mappings with the argument names of `add`.
-
-        Returns:
-            The records as stored, in order.
-
-        Raises:
-            DuplicateError: an id is taken, or occurs twice in *items*.
-            Everything that `add` raises.
-        """
-        prepared = _item_list(items)
-
-        def step(context: WriteContext) -> list[Assembly]:
-            drafts = self._drafts(prepared)
-            ids: set[str] = set()
-            for draft, _ in drafts:
-                if draft.record.id in ids:
-                    raise DuplicateError("assembly", draft.record.id, given_twice=True)
-                ids.add(draft.record.id)
-            return self._read(context.connection, membership.add(context, self._namespace, drafts), context.now)
-
-        return await self._session.write(step)
-
-    async def upsert(
+    async def add(
         self,
         id: str,
         *,
@@ -137,11 +83,129 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         activation_level: float | None = None,
         activated_at: datetime | None = None,
         activation_count: int | None = None,
+        on_duplicate: OnDuplicate = "raise",
+    ) -> Assembly | AddResult[Assembly]:
+        """Store an assembly with its members and its composite. Takes the writer lock.
+
+        Args:
+            id: any text, 1 to 65,536 bytes of UTF-8.
+            name: a title.
+            description: a text.
+            members: ids of memories of its namespace; None for none.
+            tags: its tags.
+            topics: words in order.
+            metadata: a JSON object.
+            created_at: a time-zone-aware time; None is now.
+            updated_at: a time-zone-aware time; None is now.
+            activation_level: its activation at `activated_at`, 0 to 1; None is 0.
+            activated_at: a time-zone-aware time; None is now if a level is given, else never.
+            activation_count: how often it was activated; None is 0.
+            on_duplicate: if another assembly of the namespace has the id, `"raise"` raises `DuplicateError`, `"skip"`
+                changes nothing, and `"replace"` replaces that assembly as `upsert` does.
+
+        Returns:
+            The record as stored; with another *on_duplicate* than `"raise"` an `AddResult` that says what was done.
+
+        Raises:
+            DuplicateError: another assembly of the namespace has the id.
+            NotFoundError: a member does not exist.
+            InvalidError: an argument cannot be stored.
+            BusyError: another writer held the lock for longer than the store's timeout.
+        """
+        item = as_item(locals())
+        del item["on_duplicate"]
+        if on_duplicate == "raise":
+            return (await self.add_many([item]))[0]
+        return (await self.add_many([item], on_duplicate=on_duplicate))[0]
+
+    @overload
+    async def add_many(
+        self, items: Iterable[Mapping[str, Any]], *, on_duplicate: Literal["raise"] = "raise"
+    ) -> list[Assembly]: ...
+
+    @overload
+    async def add_many(
+        self, items: Iterable[Mapping[str, Any]], *, on_duplicate: Literal["skip", "replace"]
+    ) -> list[AddResult[Assembly]]: ...
+
+    async def add_many(
+        self, items: Iterable[Mapping[str, Any]], *, on_duplicate: OnDuplicate = "raise"
+    ) -> list[Assembly] | list[AddResult[Assembly]]:
+        """Store several assemblies in one transaction, all or none. Takes the writer lock once.
+
+        Args:
+            items: mappings with the argument names of `add`, and `namespace`: the namespace of the assembly and of its
+                members, which is this one or one below it; this one if it is left out.
+            on_duplicate: as of `add`, for each item. If an id occurs twice in *items*, `"skip"` stores the first item
+                and `"replace"` the last.
+
+        Returns:
+            The records as stored, in order; with another *on_duplicate* than `"raise"` an `AddResult` for each.
+
+        Raises:
+            DuplicateError: an id is taken, or occurs twice in *items*.
+            Everything that `add` raises.
+        """
+        prepared = _item_list(items)
+        if check_on_duplicate(on_duplicate) != "raise":
+            return await self._session.write(
+                lambda context: self._add_or_keep(context, prepared, replace=on_duplicate == "replace")
+            )
+
+        def step(context: WriteContext) -> list[Assembly]:
+            drafts = self._drafts(prepared)
+            addresses: set[Address] = set()
+            for draft, _ in drafts:
+                if address_of(draft.record) in addresses:
+                    raise DuplicateError("assembly", draft.record.id, given_twice=True)
+                addresses.add(address_of(draft.record))
+            return self._read(context.connection, membership.add(context, drafts), context.now)
+
+        return await self._session.write(step)
+
+    def _add_or_keep(
+        self, context: WriteContext, items: Sequence[Mapping[str, Any]], *, replace: bool
+    ) -> list[AddResult[Assembly]]:
+        """Store the assemblies of *items*; those whose ids exist are replaced, or else skipped."""
+        drafts = self._drafts(items)
+        existing = membership.existing(context, drafts)
+        if replace:
+            keys = membership.upsert(context, drafts)
+        else:
+            new = {address_of(draft.record): (draft, ids) for draft, ids in reversed(drafts)}  # of equal ids the first
+            new = {address: new[address] for address in reversed(new) if address not in existing}
+            keys = existing | dict(zip(new, membership.add(context, list(new.values())), strict=True))
+        records = dict(zip(keys, self._read(context.connection, [*keys.values()], context.now), strict=True))
+        results: list[AddResult[Assembly]] = []
+        stored = set(existing)
+        for draft, _ in drafts:
+            address = address_of(draft.record)
+            outcome: AddOutcome = "added" if address not in stored else "replaced" if replace else "skipped"
+            results.append(AddResult(records[address], outcome))
+            stored.add(address)
+        return results
+
+    async def upsert(
+        self,
+        id: str,
+        *,
+        name: str = "",
+        description: str = "",
+        members: Iterable[str] | None = None,
+        tags: Iterable[str] = (),
+        topics: Iterable[str] = (),
+        metadata: Mapping[str, Json] | None = None,
+        metadata_patch: Mapping[str, Json] | None = None,
+        created_at: datetime | None = None,
+        updated_at: datetime | None = None,
+        activation_level: float | None = None,
+        activated_at: datetime | None = None,
+        activation_count: int | None = None,
     ) -> Assembly:
         """Store an assembly, or replace the one that has the id; arguments and errors as of `add`.
 
-        A replaced assembly keeps `created_at`, its activation and its members unless they are given. Takes the writer
-        lock.
+        A replaced assembly keeps `created_at`, its activation and its members unless they are given. With
+        `metadata_patch`, as of `Memories.update`, it keeps the rest of its metadata. Takes the writer lock.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
@@ -149,7 +213,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         """Upsert several assemblies in one transaction, all or none. Takes the writer lock once.
 
         Args:
-            items: mappings with the argument names of `upsert`. If an id occurs twice, the last item wins.
+            items: mappings with the argument names of `upsert`, and `namespace` as of `add_many`. If an id occurs
+                twice, the last item wins.
 
         Returns:
             The record of each item as stored, in order.
@@ -157,10 +222,12 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         prepared = _item_list(items)
 
         def step(context: WriteContext) -> list[Assembly]:
-            drafts = self._drafts(prepared)
-            keys = membership.upsert(context, self._namespace, drafts)
-            stored = {record.id: record for record in self._read(context.connection, [*keys.values()], context.now)}
-            return [stored[draft.record.id] for draft, _ in drafts]
+            drafts = self._drafts(*split_patches(prepared))
+            keys = membership.upsert(context, drafts)
+            stored = {
+                address_of(record): record for record in self._read(context.connection, [*keys.values()], context.now)
+            }
+            return [stored[address_of(draft.record)] for draft, _ in drafts]
 
         return await self._session.write(step)
 
@@ -173,13 +240,14 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         tags: Iterable[str] | Unset = UNSET,
         topics: Iterable[str] | Unset = UNSET,
         metadata: Mapping[str, Json] | Unset = UNSET,
+        metadata_patch: Mapping[str, Json] | Unset = UNSET,
         created_at: datetime | Unset = UNSET,
         updated_at: datetime | Unset = UNSET,
     ) -> Assembly:
         """Change the given fields of an assembly, and no others. Takes the writer lock.
 
-        A given value replaces the stored one; metadata is replaced as a whole. `add_members` and `remove_members`
-        change the members.
+        A given value replaces the stored one; `metadata` is replaced as a whole, and `metadata_patch` changes a part
+        of it, as of `Memories.update`. `add_members` and `remove_members` change the members.
 
         Returns:
             The assembly after the change.
@@ -189,17 +257,26 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             InvalidError: a value cannot be stored.
         """
         check_id(id)
-        changes = without_unset({name: value for name, value in locals().items() if name not in ("self", "id")})
+        arguments = without_unset({name: value for name, value in locals().items() if name not in ("self", "id")})
+        changes, patch = pop_patch(arguments)
 
         def step(context: WriteContext) -> Assembly:
-            fields = assembly_changes(changes)
-            fields.setdefault("updated_at", context.now)
             key = self._key(context.connection, id, context.now)
-            with history_writer.record_update(context, ASSEMBLY, [key]):
-                assemblies.change(context.connection, self._namespace, key, fields)
+            updates.update(context, ASSEMBLY, self._namespace, [key], assembly_changes(changes), patch)
             return only(self._read(context.connection, [key], context.now))
 
         return await self._session.write(step)
+
+    async def update_many(
+        self, *, ids: Iterable[str] | None = None, where: Where | None = None, **changes: Unpack[AssemblyChanges]
+    ) -> int:
+        """Change the given fields of the assemblies *ids*, or of those that match *where*, as `update` does.
+
+        Takes the writer lock; one transaction, all or nothing. Arguments, result and errors are as of
+        `Memories.update_many`.
+        """
+        fields, patch = pop_patch(check_changes(changes))
+        return await self._update_many(ids, where, lambda context: (assembly_changes(fields), patch))  # noqa: ARG005
 
     async def add_members(self, id: str, ids: Iterable[str]) -> Assembly:
         """Make memories members of an assembly; existing members stay members. Takes the writer lock.
@@ -251,27 +328,33 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         check_id(id)
 
         def read_page(connection: Connection, position: int | None, size: int) -> tuple[Sequence[str], int | None]:
-            at = now()
+            at = self._session.clock()
             key = self._key(connection, id, at)
             rows = memberships.page(connection, key, at, -1 if position is None else position, size)
             return [member for _, member in rows], rows[-1][0] if len(rows) == size else None
 
         return pages(self._session, read_page)
 
-    async def containing(self, memory_id: str) -> list[Assembly]:
+    async def containing(self, memory_id: str, *, embeddings: bool = True) -> list[Assembly]:
         """Read the assemblies that a memory is a member of, in order of creation.
+
+        Args:
+            memory_id: id of a memory of this namespace.
+            embeddings: False leaves the composites out, as of `get`.
 
         Raises:
             NotFoundError: there is no such memory.
         """
         check_id(memory_id)
+        check_flag("embeddings", embeddings)
 
         def step(connection: Connection) -> list[Assembly]:
-            at = now()
+            at = self._session.clock()
             key = records.key_of(connection, MEMORY, self._namespace, memory_id, at)
             if key is None:
                 raise NotFoundError("memory", memory_id, self._namespace)
-            return self._read(connection, memberships.assemblies_of(connection, [key]).get(key, []), at)
+            keys = memberships.assemblies_of(connection, [key]).get(key, [])
+            return self._read(connection, keys, at, embeddings=embeddings)
 
         return await self._session.read(step)
 
@@ -321,7 +404,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         check_id(id)
 
         def step(connection: Connection, view: View) -> SyncState:
-            return read_sync_state(connection, view, self._space, self._key(connection, id, now()))
+            at = self._session.clock()
+            return read_sync_state(connection, view, self._space, self._key(connection, id, at), at)
 
         return await self._session.search(step)
 
@@ -494,7 +578,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         self._session.check_usable()
         return await cluster.suggest(
             self._session,
-            lambda: memories(now=now()),
+            lambda: memories(now=self._session.clock()),
             cluster.ClusterOptions(min_score, smallest, largest),
             on_progress,
         )
@@ -538,19 +622,24 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
                 lambda context: cluster.create_from(context, self._namespace, groups), batch=True
             )
 
-    def _drafts(self, items: Sequence[Mapping[str, Any]]) -> list[AssemblyDraft]:
-        """The items, checked; `members` counts as named unless it is None."""
+    def _drafts(
+        self, items: Sequence[Mapping[str, Any]], patches: Mapping[int, Patch] = MappingProxyType({})
+    ) -> list[AssemblyDraft]:
+        """The items, checked, with the *patches* of their metadata; `members` counts as named unless it is None."""
         at = now()
-        drafts = []
-        for item in items:
+        drafts: list[AssemblyDraft] = []
+        for i, item in enumerate(items):
             draft = new_assembly(item, self._namespace, at)
             members = item.get("members")
             named = draft.named if members is None else draft.named | {"members"}
-            drafts.append((Draft(draft.record, named), check_ids(() if members is None else members, "members")))
+            draft = Draft(draft.record, named, (patches[i],) if i in patches else ())
+            drafts.append((draft, check_ids(() if members is None else members, "members")))
         return drafts
 
-    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Assembly]:
-        return assemblies.read(connection, self._space, keys, at, self._session.half_life)
+    def _read(
+        self, connection: Connection, keys: Sequence[int], at: datetime, *, embeddings: bool = True
+    ) -> list[Assembly]:
+        return assemblies.read(connection, self._space, keys, at, self._session.half_life, embeddings=embeddings)
 
 
 def _item_list(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -5,17 +5,19 @@ A verb checks its arguments and runs one function of a capability in its session
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.actor import as_actor
+from memstore.api.cursors import Cursors
 from memstore.api.handle import Handle
+from memstore.api.listing import CurrentListing, Listing, PastListing
 from memstore.api.paging import pages
 from memstore.concurrency import CHUNK_SIZE
 from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
@@ -24,12 +26,12 @@ from memstore.forgetting import apply, planner, trash
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, check_duration
 from memstore.history import changes
 from memstore.history.as_of import FormerRecords
-from memstore.history.listing import AsOfListing
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
-from memstore.models.records import Assembly, Memory
+from memstore.models.records import Address, Assembly, Memory
+from memstore.models.results import Page
 from memstore.models.search import Hits
-from memstore.repository import history_writer, records, selection
+from memstore.repository import history_writer, records, selection, store_meta, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import RecordType
@@ -39,19 +41,44 @@ from memstore.repository.vectors import VectorSpace
 from memstore.search import query as plain_search
 from memstore.search.query import SearchRequest
 from memstore.session import Session
-from memstore.timestamps import now
 from memstore.validation.arguments import as_list, id_list
-from memstore.validation.values import MAX_LIMIT, check_count, check_id, check_ids, check_number, check_tags, check_time
+from memstore.validation.merge_patch import Patch
+from memstore.validation.values import (
+    MAX_LIMIT,
+    check_address,
+    check_count,
+    check_flag,
+    check_id,
+    check_ids,
+    check_number,
+    check_tags,
+    check_time,
+)
 from memstore.vectors.encoding import EmbeddingLike
 
 RecordT = TypeVar("RecordT", bound=Memory | Assembly)
 HitT = TypeVar("HitT")
 PolicyT = TypeVar("PolicyT", bound=ForgetPolicy | AssemblyForgetPolicy)
 
+OnDuplicate = Literal["raise", "skip", "replace"]
+Changes = Callable[[WriteContext], tuple[Mapping[str, object], Patch | None]]
+"""Checks the fields of an update, and gives them with the patch of the metadata."""
+
 Query = str | EmbeddingLike
 Queries = Sequence[Query] | np.ndarray[Any, np.dtype[Any]]
 
 _MAX_COUNT = 2**62
+
+
+class SearchOptions(NamedTuple):
+    """The optional arguments of a search, unchecked."""
+
+    tags: Iterable[str]
+    where: Where | None
+    min_score: float | None
+    recursive: bool
+    offset: int = 0
+    embeddings: bool = True
 
 
 class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
@@ -62,52 +89,76 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
     _policy_type: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]]
 
     @abstractmethod
-    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[RecordT]:
+    def _read(
+        self, connection: Connection, keys: Sequence[int], at: datetime, *, embeddings: bool = True
+    ) -> list[RecordT]:
         """The records of *keys*, in their order; those that do not exist are left out."""
 
     @property
     def _space(self) -> VectorSpace:
         return self._session.spaces[self._record_type.kind]
 
-    async def get(self, id: str, *, as_of: datetime | None = None) -> RecordT:
+    async def get(self, id: str, *, as_of: datetime | None = None, embeddings: bool = True) -> RecordT:
         """Read the record *id* of this namespace.
 
         Args:
             id: id of the record.
             as_of: a time-zone-aware time; returns the record as it was then, with every change committed by then.
                 `access_count`, `accessed_at` and activation are not part of the history.
+            embeddings: False leaves the vector out, which is not read then: `embedding` (of an assembly `composite`) is
+                None.
 
         Raises:
             NotFoundError: there is no such record, or there was none at *as_of*.
             HistoryError: the history of the file does not reach back to *as_of*.
         """
         check_id(id)
+        check_flag("embeddings", embeddings)
         if as_of is None:
-            return await self._session.read(partial(self._get, id=id))
+            return await self._session.read(partial(self._get, id=id, embeddings=embeddings))
         time = check_time("as_of", as_of)
         return await self._session.read(
-            lambda connection: cast("RecordT", self._former(connection).get(self._namespace, id, time))
+            lambda connection: cast("RecordT", self._former(connection, embeddings).get(self._namespace, id, time))
         )
 
-    def _former(self, connection: Connection) -> FormerRecords:
-        return FormerRecords(connection, self._session.spaces, self._record_type)
+    def _former(self, connection: Connection, embeddings: bool = True) -> FormerRecords:
+        return FormerRecords(connection, self._session.spaces, self._record_type, embeddings)
 
-    def _get(self, connection: Connection, id: str) -> RecordT:
-        at = now()
-        return only(self._read(connection, [self._key(connection, id, at)], at))
+    def _get(self, connection: Connection, id: str, embeddings: bool) -> RecordT:
+        at = self._session.clock()
+        return only(self._read(connection, [self._key(connection, id, at)], at, embeddings=embeddings))
 
-    async def get_many(self, ids: Iterable[str]) -> dict[str, RecordT]:
+    @overload
+    async def get_many(self, ids: Iterable[str], *, embeddings: bool = True) -> dict[str, RecordT]: ...
+
+    @overload
+    async def get_many(self, ids: Iterable[Address], *, embeddings: bool = True) -> dict[Address, RecordT]: ...
+
+    async def get_many(
+        self, ids: Iterable[str] | Iterable[Address], *, embeddings: bool = True
+    ) -> dict[str, RecordT] | dict[Address, RecordT]:
         """Read the records *ids*.
 
+        Args:
+            ids: ids of records of this namespace; or pairs of a namespace, which is this one or one below it, and an
+                id. Namespaces are written as in `Memory.namespace`, from the root.
+            embeddings: False leaves the vectors out, as of `get`.
+
         Returns:
-            The records by id, in the order of *ids*; ids without a record are left out.
+            The records by id, or by pair, in the order of *ids*; those that do not exist are left out.
         """
         unchecked = id_list(ids)
+        check_flag("embeddings", embeddings)
 
-        def step(connection: Connection) -> dict[str, RecordT]:
-            at = now()
-            keys = records.keys_of(connection, self._record_type, self._namespace, check_ids(unchecked), at)
-            return dict(zip(keys, self._read(connection, list(keys.values()), at), strict=True))
+        def step(connection: Connection) -> dict[Any, RecordT]:
+            at = self._session.clock()
+            keys: dict[Any, int]
+            if unchecked and isinstance(unchecked[0], tuple | builtins.list):
+                pairs = dict.fromkeys(check_address(value, self._namespace) for value in unchecked)
+                keys = records.keys_of_addresses(connection, self._record_type, builtins.list(pairs), at)
+            else:
+                keys = records.keys_of(connection, self._record_type, self._namespace, check_ids(unchecked), at)
+            return dict(zip(keys, self._read(connection, [*keys.values()], at, embeddings=embeddings), strict=True))
 
         return await self._session.read(step)
 
@@ -127,24 +178,48 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             InvalidError: none or both of the arguments are given.
             FilterError: *where* is not a valid filter, or it is empty and would match everything.
         """
-        if (ids is None) == (where is None):
-            raise InvalidError("Invalid call: delete_many takes exactly one of ids= and where=")
-        unchecked = None if ids is None else id_list(ids)
-        node = None if where is None else filters.parse(where, self._record_type.kind)
-        if node == filters.EVERYTHING:
+        if where is not None and filters.parse(where, self._record_type.kind) == filters.EVERYTHING:
             raise FilterError("An empty filter would delete every record of the namespace: use clear() for that")
+        targets, batch = self._targets("delete_many", ids, where)
 
         def step(context: WriteContext) -> int:
-            connection = context.connection
-            if unchecked is None:
-                keys = selection.selected(connection, self._selection(context.now, where=node))
-            else:
-                ids = check_ids(unchecked)
-                keys = list(records.keys_of(connection, self._record_type, self._namespace, ids, context.now).values())
+            keys = targets(context)
             history_writer.delete_records(context, self._record_type, keys)
             return len(keys)
 
-        return await self._session.write(step, batch=unchecked is None or len(unchecked) > CHUNK_SIZE)
+        return await self._session.write(step, batch=batch)
+
+    def _targets(
+        self, verb: str, ids: Iterable[str] | None, where: Where | None
+    ) -> tuple[Callable[[WriteContext], builtins.list[int]], bool]:
+        """The keys of the records that *verb* means by `ids=` or `where=`, and whether they can be many."""
+        if (ids is None) == (where is None):
+            raise InvalidError(f"Invalid call: {verb} takes exactly one of ids= and where=")
+        if where is not None:
+            node = self._node(where)
+            return lambda context: selection.selected(
+                context.connection, self._selection(context.now, where=node)
+            ), True
+        unchecked = id_list(ids)
+
+        def keys_of_ids(context: WriteContext) -> builtins.list[int]:
+            keys = records.keys_of(
+                context.connection, self._record_type, self._namespace, check_ids(unchecked), context.now
+            )
+            return builtins.list(keys.values())
+
+        return keys_of_ids, len(unchecked) > CHUNK_SIZE
+
+    async def _update_many(self, ids: Iterable[str] | None, where: Where | None, change: Changes) -> int:
+        """Change the fields that *change* checks in the records of `ids=` or `where=`; how many they are."""
+        targets, batch = self._targets("update_many", ids, where)
+
+        def step(context: WriteContext) -> int:
+            keys = targets(context)
+            updates.update(context, self._record_type, self._namespace, keys, *change(context))
+            return len(keys)
+
+        return await self._session.write(step, batch=batch)
 
     def list(
         self,
@@ -154,7 +229,9 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         order: str = "created_at",
         recursive: bool = False,
         limit: int | None = None,
+        offset: int = 0,
         as_of: datetime | None = None,
+        embeddings: bool = True,
     ) -> AsyncIterator[RecordT]:
         """Read every record that matches, page by page. No lock is held between pages.
 
@@ -168,45 +245,103 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             order: the field to sort by, descending with a `-` in front. Missing values sort first.
             recursive: also records of all namespaces below this one.
             limit: at most so many records; None for all.
+            offset: how many records to skip first. They are not read, but counted one by one: `page` continues a list
+                without that.
             as_of: a time-zone-aware time; lists the records as they were then, whatever changes meanwhile. Needs about
                 200 bytes of memory for each record that has changed since, or for each assembly.
+            embeddings: False leaves the vectors out, as of `get`.
 
         Raises:
             FilterError: *where* is not a valid filter.
             InvalidError: *order* is not a field to sort by, or another argument is invalid.
             HistoryError: the history of the file does not reach back to *as_of*.
         """
-        criteria = {"where": self._node(where), "tags": check_tags(tags), "recursive": recursive}
-        sort = self._order(order)
+        listing, _ = self._listing(where, tags, order, recursive, as_of, embeddings)
         maximum = None if limit is None else check_count("limit", limit, 1, _MAX_COUNT)
-        if as_of is None:
-            return pages(self._session, partial(self._page, sort=sort, criteria=criteria), maximum)
-        selected = self._selection(check_time("as_of", as_of), **criteria)  # type: ignore[arg-type]
-        listing: AsOfListing[Any] = AsOfListing(self._session.spaces, selected, sort)
+        skipped = check_count("offset", offset, 0, _MAX_COUNT)
 
         def read_page(
-            connection: Connection, _position: bool | None, size: int
-        ) -> tuple[Sequence[RecordT], bool | None]:
-            page = listing.page(connection, size)
-            return page, True if len(page) == size else None
+            connection: Connection, position: Position | None, size: int
+        ) -> tuple[Sequence[RecordT], Position | None]:
+            return listing.page(connection, position, size, 0 if position else skipped)
 
         return pages(self._session, read_page, maximum)
 
-    def _page(
-        self, connection: Connection, position: Position | None, size: int, *, sort: SortOrder, criteria: dict[str, Any]
-    ) -> tuple[Sequence[RecordT], Position | None]:
-        at = now()
-        positions, end = records.page(connection, self._selection(at, **criteria), sort, position, size)
-        return self._read(connection, [row.pk for row in positions], at), end
+    async def page(
+        self,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        where: Where | None = None,
+        tags: Iterable[str] = (),
+        order: str = "created_at",
+        recursive: bool = False,
+        as_of: datetime | None = None,
+        embeddings: bool = True,
+    ) -> Page[RecordT]:
+        """Read one page of the list that `list` reads, in one state of the store.
+
+        The next page starts after the last record of this one, by its place in the order: whatever is written between
+        two pages, no record that stays is left out or occurs twice. A record whose sort value changes can move into the
+        part that is read already, or out of it.
+
+        Args:
+            limit: at most so many records, 1 to 10,000.
+            after: `Page.next` of the page before; None for the first page. It contains the sort value of the last
+                record, is valid in any process, and is not secret.
+            where: this and the following arguments are as of `list`, and equal for all pages of one list.
+            tags: only records that have all of these.
+            order: the field to sort by, descending with a `-` in front.
+            recursive: also records of all namespaces below this one.
+            as_of: a time-zone-aware time, as of `list`.
+            embeddings: False leaves the vectors out, as of `get`. May differ from page to page.
+
+        Returns:
+            The records, and `next`: None if there are no more.
+
+        Raises:
+            InvalidError: *after* is not a cursor, or is one of another list, order or store; or as of `list`.
+            FilterError: *where* is not a valid filter.
+            HistoryError: the history of the file does not reach back to *as_of*.
+        """
+        listing, arguments = self._listing(where, tags, order, recursive, as_of, embeddings)
+        size = check_count("limit", limit, 1, MAX_LIMIT)
+
+        def step(connection: Connection) -> Page[RecordT]:
+            cursors = Cursors(store_meta.epoch(connection), order, arguments)
+            items, end = listing.page(connection, None if after is None else cursors.decode(after), size)
+            return Page(builtins.list(items), None if end is None else cursors.encode(end))
+
+        return await self._session.read(step)
+
+    def _listing(
+        self,
+        where: Where | None,
+        tags: Iterable[str],
+        order: str,
+        recursive: bool,
+        as_of: datetime | None,
+        embeddings: bool,
+    ) -> tuple[Listing[RecordT], Sequence[object]]:
+        """The list with these arguments, checked; and those that decide which records it has."""
+        node, checked_tags, sort = self._node(where), check_tags(tags), self._order(order)
+        select = partial(self._selection, where=node, tags=checked_tags, recursive=recursive)
+        check_flag("embeddings", embeddings)
+        time = None if as_of is None else check_time("as_of", as_of)
+        arguments = self._record_type.kind, self._namespace, recursive, checked_tags, node, time
+        if time is not None:
+            return PastListing(self._session.spaces, select(time), sort, embeddings=embeddings), arguments
+
+        def read(connection: Connection, keys: Sequence[int], selected: Selection) -> builtins.list[RecordT]:
+            return self._read(connection, keys, selected.now, embeddings=embeddings)
+
+        return CurrentListing(lambda: select(self._session.clock()), sort, read), arguments
 
     async def count(self, *, where: Where | None = None, tags: Iterable[str] = (), recursive: bool = False) -> int:
         """How many records match; arguments and errors as of `list`."""
         node, checked_tags = self._node(where), check_tags(tags)
-        return await self._session.read(
-            lambda connection: selection.count(
-                connection, self._selection(now(), where=node, tags=checked_tags, recursive=recursive)
-            )
-        )
+        select = partial(self._selection, where=node, tags=checked_tags, recursive=recursive)
+        return await self._session.read(lambda connection: selection.count(connection, select(self._session.clock())))
 
     async def history(self, id: str, *, limit: int | None = None) -> builtins.list[Change]:
         """Read the changes of the record *id*, and of earlier records with that id, latest first.
@@ -233,10 +368,12 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         where: Where | None = None,
         min_score: float | None = None,
         recursive: bool = False,
+        offset: int = 0,
+        embeddings: bool = True,
     ) -> Hits[HitT]:
         """Find the records nearest to *query*; arguments, hits and errors as of `Memories.search` without `boost`."""
-        options: dict[str, Any] = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
-        return (await self.search_many([query], limit, **options))[0]
+        options = SearchOptions(tags, where, min_score, recursive, offset, embeddings)
+        return (await self._search_many([query], limit, options))[0]
 
     async def search_many(
         self,
@@ -247,13 +384,19 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         where: Where | None = None,
         min_score: float | None = None,
         recursive: bool = False,
+        offset: int = 0,
+        embeddings: bool = True,
     ) -> builtins.list[Hits[HitT]]:
         """Search for several queries in one state of the store; arguments and errors as of `search`.
 
         Returns:
             One `Hits` for each query, in order.
         """
-        request = self._request(limit, tags, where, min_score, recursive=recursive)
+        options = SearchOptions(tags, where, min_score, recursive, offset, embeddings)
+        return await self._search_many(queries, limit, options)
+
+    async def _search_many(self, queries: Queries, limit: int, options: SearchOptions) -> builtins.list[Hits[HitT]]:
+        request = self._request(limit, options)
         vectors = await self._query_vectors(queries)
         if not vectors:
             return []
@@ -371,26 +514,23 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             batch=True,
         )
 
-    def _request(
-        self,
-        limit: int,
-        tags: Iterable[str],
-        where: Where | None,
-        min_score: float | None,
-        *,
-        recursive: bool,
-    ) -> SearchRequest:
+    def _request(self, limit: int, options: SearchOptions) -> SearchRequest:
         """The arguments of a search, checked."""
-        node, checked_tags = self._node(where), check_tags(tags)
+        node, checked_tags = self._node(options.where), check_tags(options.tags)
+        count = check_count("limit", limit, 1, MAX_LIMIT)
+        offset = options.offset and check_count("offset", options.offset, 0, MAX_LIMIT - count)
         return SearchRequest(
             record_type=self._record_type,
             namespace=self._namespace,
-            recursive=recursive,
+            recursive=options.recursive,
             tags=checked_tags,
             where=node,
-            limit=check_count("limit", limit, 1, MAX_LIMIT),
-            min_score=None if min_score is None else check_number("min_score", min_score),
+            limit=count + offset,
+            offset=offset,
+            min_score=None if options.min_score is None else check_number("min_score", options.min_score),
             half_life=self._session.half_life,
+            embeddings=options.embeddings is True or check_flag("embeddings", options.embeddings),
+            clock=self._session.clock,
         )
 
     async def _query_vectors(self, queries: Queries) -> builtins.list[object]:
@@ -441,6 +581,20 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         if key is None:
             raise NotFoundError(self._record_type.kind, id, self._namespace)
         return key
+
+
+def check_changes(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The *arguments* of update_many, of which there is one at least, else `InvalidError`."""
+    if not arguments:
+        raise InvalidError("Invalid call: update_many takes at least one field to change, such as importance=")
+    return arguments
+
+
+def check_on_duplicate(value: object) -> OnDuplicate:
+    """*value* as what happens to an item whose id exists, else `InvalidError`."""
+    if value != "raise" and value != "skip" and value != "replace":
+        raise InvalidError(f"Invalid on_duplicate: expected 'raise', 'skip' or 'replace', found {short_repr(value)}")
+    return value
 
 
 async def embed(session: Session, texts: builtins.list[str]) -> Sequence[object]:

@@ -1,15 +1,25 @@
 """`Memories`: the verbs on memories."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, Unpack, cast, overload
 
 from sqlalchemy import Connection
 
-from memstore.api.collection import Collection, Queries, Query, embed
+from memstore.api.collection import (
+    Changes,
+    Collection,
+    OnDuplicate,
+    Queries,
+    Query,
+    SearchOptions,
+    check_changes,
+    check_on_duplicate,
+    embed,
+)
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
 from memstore.errors import DuplicateError, InvalidError
@@ -17,9 +27,10 @@ from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.explanation import Explanation
 from memstore.models.fields import orders
-from memstore.models.records import Json, Memory, Namespace
+from memstore.models.records import Address, Json, Memory, Namespace, address_of
+from memstore.models.results import AddResult
 from memstore.models.search import Hit, Hits
-from memstore.repository import assembly_activation, history_writer, memories, records
+from memstore.repository import additions, assembly_activation, memories, records, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
@@ -29,11 +40,14 @@ from memstore.search.assembly_boost import search_boosted, strengths
 from memstore.search.explain import explain
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
+from memstore.validation.items import MemoryChanges, MemoryFields
+from memstore.validation.merge_patch import pop_patch, split_patches
 from memstore.validation.records import Draft, memory_changes, new_memories
 from memstore.validation.text import check_text
-from memstore.validation.values import check_id, check_ids, check_namespace
+from memstore.validation.values import check_id, check_ids, check_namespace, check_namespace_within
 from memstore.vectors.encoding import EmbeddingLike
 
+_ITEMS = "mappings, one for each memory"
 _KEPT_BY_UPSERT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
 
 
@@ -43,6 +57,16 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
     _record_type: ClassVar[RecordType] = MEMORY
     _policy_type: ClassVar[type[ForgetPolicy | AssemblyForgetPolicy]] = ForgetPolicy
     _sort_fields: ClassVar[frozenset[str]] = orders("memory")
+
+    @overload
+    async def add(
+        self, content: str, *, on_duplicate: Literal["raise"] = "raise", **fields: Unpack[MemoryFields]
+    ) -> Memory: ...
+
+    @overload
+    async def add(
+        self, content: str, *, on_duplicate: Literal["skip", "replace"], **fields: Unpack[MemoryFields]
+    ) -> AddResult[Memory]: ...
 
     async def add(
         self,
@@ -58,9 +82,10 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         expires_at: datetime | None = None,
         ttl: float | timedelta | None = None,
         accessed_at: datetime | None = None,
-        access_count: int = 0,
-        pinned: bool = False,
-    ) -> Memory:
+        access_count: int | None = None,
+        pinned: bool | None = None,
+        on_duplicate: OnDuplicate = "raise",
+    ) -> Memory | AddResult[Memory]:
         """Store a memory. When this returns, its row, tags and vector are durable, and searches find it.
 
         Takes the writer lock.
@@ -78,11 +103,13 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             expires_at: a time-zone-aware time. Expired memories are invisible to every read.
             ttl: time until it expires: seconds, or a timedelta. Not together with `expires_at`.
             accessed_at: a time-zone-aware time; None is never.
-            access_count: how often it was accessed.
-            pinned: whether policies never forget it.
+            access_count: how often it was accessed; None is 0.
+            pinned: whether policies never forget it; None is False.
+            on_duplicate: if another memory of the namespace has the id, `"raise"` raises `DuplicateError`, `"skip"`
+                changes nothing, and `"replace"` replaces that memory as `upsert` does.
 
         Returns:
-            The record as stored.
+            The record as stored; with another *on_duplicate* than `"raise"` an `AddResult` that says what was done.
 
         Raises:
             DuplicateError: another memory of the namespace has the id.
@@ -90,48 +117,102 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             InvalidError: another argument cannot be stored.
             BusyError: another writer held the lock for longer than the store's timeout.
         """
-        return (await self.add_many([as_item(locals())]))[0]
+        item = as_item(locals())
+        del item["on_duplicate"]
+        if on_duplicate == "raise":
+            return (await self.add_many([item]))[0]
+        return (await self.add_many([item], on_duplicate=on_duplicate))[0]
 
-    async def add_many(self, items: Iterable[Mapping[str, Any]]) -> list[Memory]:
+    @overload
+    async def add_many(
+        self, items: Iterable[Mapping[str, Any]], *, on_duplicate: Literal["raise"] = "raise"
+    ) -> list[Memory]: ...
+
+    @overload
+    async def add_many(
+        self, items: Iterable[Mapping[str, Any]], *, on_duplicate: Literal["skip", "replace"]
+    ) -> list[AddResult[Memory]]: ...
+
+    async def add_many(
+        self, items: Iterable[Mapping[str, Any]], *, on_duplicate: OnDuplicate = "raise"
+    ) -> list[Memory] | list[AddResult[Memory]]:
         """Store several memories in one transaction, all or none. Takes the writer lock once.
 
         Args:
-            items: mappings with the argument names of `add`.
+            items: mappings with the argument names of `add`, and `namespace`: the namespace of the memory, which is
+                this one or one below it; this one if it is left out.
+            on_duplicate: as of `add`, for each item. If an id occurs twice in *items*, `"skip"` stores the first item
+                and `"replace"` the last. With `"skip"` the embedder gets no text of an item whose id exists.
 
         Returns:
-            The records as stored, in order.
+            The records as stored, in order; with another *on_duplicate* than `"raise"` an `AddResult` for each.
 
         Raises:
             DuplicateError: an id is taken, or occurs twice in *items*.
             Everything that `add` raises.
         """
+        if on_duplicate != "raise":
+            if check_on_duplicate(on_duplicate) == "skip":
+                return await self._add_missing(as_list(items, "items", _ITEMS))
+            stored = await self._upsert(await self._with_embeddings(items))
+            return [AddResult(memory, "replaced" if existed else "added") for memory, existed in stored]
         prepared = await self._with_embeddings(items)
         large = len(prepared) > CHUNK_SIZE
-        new: dict[str, Memory] = {}
+        new: dict[Address, Memory] = {}
         batches: list[Batch] = []
 
         def prepare() -> None:
             for memory in new_memories(prepared, self._namespace, self._space, now()):
-                if memory.id in new:
+                address = memory.namespace, memory.id
+                if address in new:
                     raise DuplicateError("memory", memory.id, given_twice=True)
-                new[memory.id] = memory
+                new[address] = memory
             if large:  # small writes are encoded together with those that share their transaction
                 batches.extend(memories.batches(new.values()))
 
-        operation = BatchableOperation(("add", self._namespace), self._insert, (new, batches), len(prepared))
+        operation = BatchableOperation("add", _insert, (new, batches), len(prepared))
         return await self._session.write(operation, before=prepare, batch=large)
 
-    def _insert(
-        self, context: WriteContext, calls: Sequence[tuple[dict[str, Memory], list[Batch]]]
-    ) -> list[list[Memory]]:
-        """Store the memories of one or several calls of `add_many`; the result of each call."""
-        results: list[list[Memory]] = []
-        for new, _ in calls:
-            results.append(list(new.values()))
-        batches = calls[0][1] or memories.batches(chain.from_iterable(results))
-        if batches:
-            memories.insert_new(context, self._namespace, batches)
-        return results
+    async def _existing(self, items: Sequence[object]) -> frozenset[int]:
+        """The positions of the *items* whose ids exist."""
+        addresses = {
+            i: (check_namespace_within(item.get("namespace") or self._namespace, self._namespace), check_id(item["id"]))
+            for i, item in enumerate(items)
+            if isinstance(item, Mapping) and item.get("id") is not None
+        }
+        unique = list(dict.fromkeys(addresses.values()))
+        keys = await self._session.read(
+            lambda connection: records.keys_of_addresses(connection, MEMORY, unique, self._session.clock())
+        )
+        return frozenset(i for i, address in addresses.items() if address in keys)
+
+    async def _add_missing(self, items: list[Mapping[str, Any]]) -> list[AddResult[Memory]]:
+        """`add_many` with `on_duplicate="skip"`. Items whose id exists are not embedded."""
+        existing = frozenset() if self._session.embedder is None else await self._existing(items)
+        while True:
+            prepared = await self._with_embeddings(items, existing)
+            new: list[Memory] = []
+            batches: list[Batch] = []
+
+            def prepare(
+                items: Sequence[Any] = prepared, new: list[Memory] = new, batches: list[Batch] = batches
+            ) -> None:
+                new.extend(new_memories(items, self._namespace, self._space, now()))
+                first = {address_of(memory): memory for memory in reversed(new)}
+                batches.extend(memories.batches(reversed(first.values())))
+
+            def step(
+                context: WriteContext,
+                new: list[Memory] = new,
+                batches: list[Batch] = batches,
+                existing: frozenset[int] = existing,
+            ) -> list[AddResult[Memory]] | None:
+                return additions.add_missing(context, new, batches, unembedded={address_of(new[i]) for i in existing})
+
+            results = await self._session.write(step, before=prepare, batch=len(prepared) > CHUNK_SIZE)
+            if results is not None:
+                return results
+            existing = frozenset()  # one of them was deleted in the meantime, so all are embedded
 
     async def upsert(
         self,
@@ -141,6 +222,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] = (),
         metadata: Mapping[str, Json] | None = None,
+        metadata_patch: Mapping[str, Json] | None = None,
         importance: float = 0.5,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
@@ -153,7 +235,8 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         """Store a memory, or replace the one that has the id; arguments and errors as of `add`.
 
         A replaced memory gets every field that `add` would give it. It keeps its memberships, and `created_at`,
-        `accessed_at`, `access_count` and `pinned` unless they are given. Takes the writer lock.
+        `accessed_at`, `access_count` and `pinned` unless they are given. With `metadata_patch`, a JSON merge patch as
+        of `update`, it keeps the rest of its metadata. Takes the writer lock.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
@@ -161,32 +244,38 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         """Upsert several memories in one transaction, all or none. Takes the writer lock once.
 
         Args:
-            items: mappings with the argument names of `upsert`. If an id occurs twice, the last item wins.
+            items: mappings with the argument names of `upsert`, and `namespace` as of `add_many`. If an id occurs
+                twice, the last item wins; its `metadata_patch` is applied to what the one before it stores.
 
         Returns:
             The record of each item as stored, in order.
         """
-        prepared = await self._with_embeddings(items)
-        drafts: dict[str, Draft[Memory]] = {}
-        ids: list[str] = []
+        return [memory for memory, _ in await self._upsert(await self._with_embeddings(items))]
+
+    async def _upsert(self, prepared: list[Mapping[str, Any]]) -> list[tuple[Memory, bool]]:
+        """Upsert the items; the memory of each, and whether it replaced another."""
+        drafts: dict[Address, Draft[Memory]] = {}
+        addresses: list[Address] = []
         batches: list[Batch] = []
 
         def prepare() -> None:
-            new = new_memories(prepared, self._namespace, self._space, now())
-            for item, memory in zip(prepared, new, strict=True):
-                ids.append(memory.id)
+            items, patches = split_patches(prepared)
+            new = new_memories(items, self._namespace, self._space, now())
+            for i, (item, memory) in enumerate(zip(items, new, strict=True)):
+                address = memory.namespace, memory.id
+                addresses.append(address)
                 named = (
                     () if _KEPT_BY_UPSERT.isdisjoint(item) else [n for n in _KEPT_BY_UPSERT if item.get(n) is not None]
                 )
-                drafts[memory.id] = Draft(memory, frozenset(named))
+                draft = Draft(memory, frozenset(named), (patches[i],) if i in patches else ())
+                drafts[address] = additions.after(drafts.get(address), draft) if draft.patches else draft
             batches.extend(memories.batches(draft.record for draft in drafts.values()))
 
-        def step(context: WriteContext) -> list[Memory]:
-            for batch in batches:
-                memories.upsert(context, self._namespace, batch, drafts)
-            return [drafts[id].record for id in ids]
-
-        return await self._session.write(step, before=prepare, batch=len(prepared) > CHUNK_SIZE)
+        return await self._session.write(
+            lambda context: additions.upsert(context, addresses, drafts, batches),
+            before=prepare,
+            batch=len(prepared) > CHUNK_SIZE,
+        )
 
     async def update(
         self,
@@ -196,6 +285,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] | Unset = UNSET,
         metadata: Mapping[str, Json] | Unset = UNSET,
+        metadata_patch: Mapping[str, Json] | Unset = UNSET,
         importance: float | Unset = UNSET,
         created_at: datetime | Unset = UNSET,
         updated_at: datetime | Unset = UNSET,
@@ -207,8 +297,26 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
     ) -> Memory:
         """Change the given fields of a memory, and no others. Takes the writer lock.
 
-        A given value replaces the stored one; metadata is replaced as a whole. New content needs a new embedding: the
-        embedder of the store makes it, or the caller passes it, or None to remove the old one.
+        A given value replaces the stored one; `metadata` is replaced as a whole, and `metadata_patch` changes a part
+        of it. New content needs a new embedding: the embedder of the store makes it, or the caller passes it, or None
+        to remove the old one.
+
+        Args:
+            id: id of the memory.
+            content: its text.
+            embedding: as of `add`; None removes it.
+            tags: its tags.
+            metadata: a JSON object.
+            metadata_patch: a JSON merge patch (RFC 7396) of the metadata: its values replace those of the same keys,
+                objects are merged key by key, None removes a key. Not together with `metadata`.
+            importance: 0 to 1.
+            created_at: a time-zone-aware time.
+            updated_at: a time-zone-aware time; by default now.
+            expires_at: a time-zone-aware time; None is never.
+            ttl: as of `add`.
+            accessed_at: a time-zone-aware time; None is never.
+            access_count: how often it was accessed.
+            pinned: whether policies never forget it.
 
         Returns:
             The memory after the change.
@@ -218,7 +326,40 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             InvalidError: new content without an embedding in a store without embedder; or as of `add`.
         """
         check_id(id)
-        changes = without_unset({name: value for name, value in locals().items() if name not in ("self", "id")})
+        arguments = without_unset({name: value for name, value in locals().items() if name not in ("self", "id")})
+        change = await self._checked_changes(arguments)
+
+        def step(context: WriteContext) -> Memory:
+            key = self._key(context.connection, id, context.now)
+            updates.update(context, MEMORY, self._namespace, [key], *change(context))
+            return only(memories.read(context.connection, self._space, [key]))
+
+        return await self._session.write(step)
+
+    async def update_many(
+        self, *, ids: Iterable[str] | None = None, where: Where | None = None, **changes: Unpack[MemoryChanges]
+    ) -> int:
+        """Change the given fields of the memories *ids*, or of those that match *where*, as `update` does.
+
+        Takes the writer lock; one transaction, all or nothing. All get the same values.
+
+        Args:
+            ids: ids of memories; those that do not exist are ignored.
+            where: a filter; `{}` matches every memory of the namespace.
+            **changes: the fields, one at least, with the names and values of `update`.
+
+        Returns:
+            How many memories were updated.
+
+        Raises:
+            InvalidError: none or both of *ids* and *where* are given, or no field; or as of `update`.
+            FilterError: *where* is not a valid filter.
+        """
+        return await self._update_many(ids, where, await self._checked_changes(check_changes(changes)))
+
+    async def _checked_changes(self, arguments: Mapping[str, Any]) -> Changes:
+        """The *arguments* of an update, with an embedding of new content; `Changes` checks them."""
+        changes, patch = pop_patch(arguments)
         if "content" in changes and "embedding" not in changes:
             check_text("content", changes["content"])
             if self._session.embedder is None:
@@ -226,32 +367,45 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
                     "New content needs a new embedding, because the old one belongs to the old content: pass "
                     "embedding=, or embedding=None to remove the old one"
                 )
-            changes["embedding"] = (await embed(self._session, [cast("str", changes["content"])]))[0]
+            changes["embedding"] = (await embed(self._session, [changes["content"]]))[0]
+        return lambda context: (memory_changes(changes, self._space, context.now), patch)
 
-        def step(context: WriteContext) -> Memory:
-            connection = context.connection
-            fields = memory_changes(changes, self._space, context.now)
-            fields.setdefault("updated_at", context.now)
-            key = self._key(connection, id, context.now)
-            with history_writer.record_update(context, MEMORY, [key]):
-                memories.change(connection, self._space, self._namespace, key, fields)
-            return only(memories.read(connection, self._space, [key]))
-
-        return await self._session.write(step)
-
-    async def touch(self, ids: Iterable[str]) -> int:
+    async def touch(
+        self,
+        ids: Iterable[str],
+        *,
+        ttl: float | timedelta | Unset | None = UNSET,
+        expires_at: datetime | Unset | None = UNSET,
+    ) -> int:
         """Record an access: sets `accessed_at` to now and adds one to `access_count`. Takes the writer lock.
 
-        Reads and searches do not record accesses.
+        Reads and searches do not record accesses. An access is not a change of the memory: `updated_at` stays, and the
+        history gets no entry, also of a new expiry.
+
+        Args:
+            ids: ids of memories; those that do not exist are ignored.
+            ttl: time from now until they expire: seconds, or a timedelta; None for never.
+            expires_at: a time-zone-aware time at which they expire; None for never. Not together with `ttl`.
 
         Returns:
             How many of *ids* exist.
+
+        Raises:
+            InvalidError: an argument is invalid, or both of `ttl` and `expires_at` are given.
         """
         unchecked = id_list(ids)
+        expiry = without_unset({"ttl": ttl, "expires_at": expires_at})
+        if len(expiry) > 1:
+            raise InvalidError("Conflicting arguments ttl and expires_at: both set the expiry. Pass one of them")
 
         def step(context: WriteContext) -> int:
             keys = records.keys_of(context.connection, MEMORY, self._namespace, check_ids(unchecked), context.now)
+            new = memory_changes(expiry, self._space, context.now)
             memories.touch(context.connection, sorted(keys.values()), context.now)
+            if new:
+                memories.set_expiry(
+                    context.connection, sorted(keys.values()), cast("datetime | None", new["expires_at"])
+                )
             return len(keys)
 
         return await self._session.write(step)
@@ -265,6 +419,8 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         where: Where | None = None,
         min_score: float | None = None,
         recursive: bool = False,
+        offset: int = 0,
+        embeddings: bool = True,
         boost: AssemblyBoost | None = None,
     ) -> Hits[Hit]:
         """Find the memories nearest to *query*; with *boost*, members of assemblies near the query rank higher.
@@ -276,6 +432,9 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             where: only memories that match this filter.
             min_score: only memories with this base score or more, whatever an assembly adds.
             recursive: also memories of all namespaces below this one.
+            offset: how many of the best hits to leave out; they are ranked, but their rows are not read. *offset* and
+                *limit* together are at most 10,000.
+            embeddings: False leaves the vectors out of the hits, as of `get`.
             boost: assemblies whose composite is near *query* boost the scores of their members, also of members that a
                 search without boost would rank lower: `score = base_score + boost`. `memstore.search.activation` has
                 the formulas. Each hit has its boost and the reason, `hits.activated` the assemblies.
@@ -291,8 +450,10 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             FilterError: *where* is not a valid filter.
             BusyError: with `boost.record`, another writer held the lock for longer than the store's timeout.
         """
-        options: dict[str, Any] = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
-        return (await self.search_many([query], limit, boost=boost, **options))[0]
+        options = SearchOptions(tags, where, min_score, recursive, offset, embeddings)
+        if boost is None:
+            return (await self._search_many([query], limit, options))[0]
+        return (await self._search_boosted([query], limit, options, boost))[0]
 
     async def search_many(
         self,
@@ -303,6 +464,8 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         where: Where | None = None,
         min_score: float | None = None,
         recursive: bool = False,
+        offset: int = 0,
+        embeddings: bool = True,
         boost: AssemblyBoost | None = None,
     ) -> list[Hits[Hit]]:
         """Search for several queries in one state of the store; arguments and errors as of `search`.
@@ -310,19 +473,22 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         Returns:
             One `Hits` for each query, in order.
         """
-        checked_boost = check_boost(boost)
-        if checked_boost is None:
-            options: dict[str, Any] = {"tags": tags, "where": where, "min_score": min_score, "recursive": recursive}
-            return await super().search_many(queries, limit, **options)
-        request = self._request(limit, tags, where, min_score, recursive=recursive)
+        options = SearchOptions(tags, where, min_score, recursive, offset, embeddings)
+        if boost is None:
+            return await self._search_many(queries, limit, options)
+        return await self._search_boosted(queries, limit, options, boost)
+
+    async def _search_boosted(
+        self, queries: Queries, limit: int, options: SearchOptions, boost: AssemblyBoost
+    ) -> list[Hits[Hit]]:
+        check_boost(boost)
+        request = self._request(limit, options)
         vectors = await self._query_vectors(queries)
         if not vectors:
             return []
-        run = partial(
-            search_boosted, spaces=self._session.spaces, request=request, queries=vectors, boost=checked_boost
-        )
+        run = partial(search_boosted, spaces=self._session.spaces, request=request, queries=vectors, boost=boost)
         boosted = await self._session.search(run, "assembly")
-        levels = strengths(boosted) if checked_boost.record else {}
+        levels = strengths(boosted) if boost.record else {}
         if levels:
             await self._session.write(
                 lambda context: assembly_activation.activate(context.connection, levels, context.now)
@@ -354,7 +520,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         """
         check_id(id)
         path = self._namespace if namespace is None else check_namespace(namespace)
-        request = self._request(limit, tags, where, min_score, recursive=recursive)
+        request = self._request(limit, SearchOptions(tags, where, min_score, recursive))
         check_boost(boost)
         (vector,) = await self._query_vectors([query])
         run = partial(
@@ -368,15 +534,26 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         )
         return await self._session.search(run, "memory" if boost is None else "assembly")
 
-    def _read(self, connection: Connection, keys: Sequence[int], at: datetime) -> list[Memory]:  # noqa: ARG002
-        return memories.read(connection, self._space, keys)
+    def _read(
+        self,
+        connection: Connection,
+        keys: Sequence[int],
+        at: datetime,  # noqa: ARG002 - a memory does not change with time
+        *,
+        embeddings: bool = True,
+    ) -> list[Memory]:
+        return memories.read(connection, self._space, keys, embeddings=embeddings)
 
-    async def _with_embeddings(self, items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The items as a list. Those without an embedding get one, if the store has an embedder."""
-        prepared: list[Mapping[str, Any]] = as_list(items, "items", "mappings, one for each memory")
+    async def _with_embeddings(
+        self, items: Iterable[Mapping[str, Any]], without: Container[int] = ()
+    ) -> list[Mapping[str, Any]]:
+        """The items as a list. Those without an embedding, but for those at *without*, get one from the embedder."""
+        prepared: list[Mapping[str, Any]] = as_list(items, "items", _ITEMS)
         if self._session.embedder is None:
             return prepared
         places = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
+        if without:
+            places = [i for i in places if i not in without]
         texts: list[str] = []
         for i in places:
             texts.append(check_text("content", prepared[i].get("content")))
@@ -386,3 +563,14 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             for i, vector in zip(places, await embed(self._session, texts), strict=True):
                 prepared[i] = {**prepared[i], "embedding": vector}
         return prepared
+
+
+def _insert(context: WriteContext, calls: Sequence[tuple[dict[Address, Memory], list[Batch]]]) -> list[list[Memory]]:
+    """Store the memories of one or several calls of `add_many`; the result of each call."""
+    results: list[list[Memory]] = []
+    for new, _ in calls:
+        results.append(list(new.values()))
+    batches = calls[0][1] or memories.batches(chain.from_iterable(results))
+    if batches:
+        memories.insert_new(context, batches)
+    return results

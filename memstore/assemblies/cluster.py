@@ -213,7 +213,7 @@ def create_from(context: WriteContext, path: Namespace, suggestions: Sequence[As
         fields = assembly_changes({"id": suggestion.id or new_id(), **values})
         new.append(Assembly(namespace=path, created_at=at, updated_at=at, **fields))  # type: ignore[arg-type]
         new_members.append(members)
-    new_keys = assemblies.insert_new(connection, path, new) if new else []
+    new_keys = assemblies.insert_new(connection, new) if new else []
     for i, (key, members) in enumerate(zip(new_keys, new_members, strict=True)):
         if i % CHUNK_SIZE == 0:
             yield_gil()

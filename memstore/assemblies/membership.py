@@ -3,15 +3,16 @@
 Every change of members updates the composite in the same write, so that what these functions store can be read back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memstore.errors import NotFoundError
-from memstore.models.records import Assembly, Namespace
-from memstore.repository import assemblies, history_writer, memberships, namespaces, records
+from memstore.models.records import Address, Assembly, Namespace, address_of
+from memstore.repository import assemblies, history_writer, memberships, metadata, namespaces, records
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.sync import composites
+from memstore.validation.merge_patch import patched
 from memstore.validation.records import Draft
 
 AssemblyDraft = tuple[Draft[Assembly], list[str]]
@@ -21,35 +22,42 @@ _REPLACED = ("name", "description", "tags", "topics", "metadata", "updated_at")
 _KEPT_BY_UPSERT = frozenset({"created_at", "activation_level", "activated_at", "activation_count"})
 
 
-def add(context: WriteContext, namespace: Namespace, drafts: Sequence[AssemblyDraft]) -> list[int]:
+def add(context: WriteContext, drafts: Sequence[AssemblyDraft]) -> list[int]:
     """Store new assemblies with their members; their keys. Raises `DuplicateError`, `NotFoundError` for a member."""
     if not drafts:
         return []
-    keys = assemblies.insert_new(context.connection, namespace, [draft.record for draft, _ in drafts])
-    for key, (_, members) in zip(keys, drafts, strict=True):
-        _extend(context, namespace, key, members)
-    history_writer.record_addition(context, ASSEMBLY, namespaces.ensure_key(context.connection, namespace), keys)
+    keys = assemblies.insert_new(context.connection, [draft.record for draft, _ in drafts])
+    for key, (draft, members) in zip(keys, drafts, strict=True):
+        _extend(context, draft.record.namespace, key, members)
+    owners = namespaces.keys(context.connection, [draft.record.namespace for draft, _ in drafts])
+    history_writer.record_addition(context, ASSEMBLY, [owners[draft.record.namespace] for draft, _ in drafts], keys)
     return keys
 
 
-def upsert(context: WriteContext, namespace: Namespace, drafts: Sequence[AssemblyDraft]) -> dict[str, int]:
-    """Store assemblies, or replace those that have their ids; their keys by id. Of equal ids the last wins.
+def existing(context: WriteContext, drafts: Iterable[AssemblyDraft]) -> dict[Address, int]:
+    """The keys of those assemblies that exist."""
+    addresses = [address_of(draft.record) for draft, _ in drafts]
+    return records.keys_of_addresses(context.connection, ASSEMBLY, addresses, context.now)
+
+
+def upsert(context: WriteContext, drafts: Sequence[AssemblyDraft]) -> dict[Address, int]:
+    """Store assemblies, or replace those that have their ids; their keys. Of equal ids the last wins.
 
     A replaced assembly keeps its members, `created_at` and its activation unless the draft names them.
     """
     connection = context.connection
-    by_id = {draft.record.id: (draft, members) for draft, members in drafts}
-    existing = records.keys_of(connection, ASSEMBLY, namespace, list(by_id), context.now)
-    new = [pair for id, pair in by_id.items() if id not in existing]
-    new_keys = add(context, namespace, new)
-    for id, key in existing.items():
-        draft, members = by_id[id]
+    last = {address_of(draft.record): (draft, members) for draft, members in drafts}
+    present = existing(context, last.values())
+    new = {address: pair for address, pair in last.items() if address not in present}
+    new_keys = add(context, list(new.values()))
+    for address, key in present.items():
+        draft, members = last[address]
         with history_writer.record_update(context, ASSEMBLY, [key]) as changes:
-            assemblies.change(connection, namespace, key, _replacement(draft))
+            assemblies.change(connection, address[0], key, _replacement(context, draft, key))
             if "members" in draft.named:
                 removed = memberships.remove_all_members(connection, key)
-                changes.note(key, added=_extend(context, namespace, key, members), removed=removed)
-    return existing | {draft.record.id: key for (draft, _), key in zip(new, new_keys, strict=True)}
+                changes.note(key, added=_extend(context, address[0], key, members), removed=removed)
+    return present | dict(zip(new, new_keys, strict=True))
 
 
 def add_members(context: WriteContext, namespace: Namespace, key: int, ids: Sequence[str]) -> None:
@@ -80,6 +88,9 @@ def _extend(context: WriteContext, namespace: Namespace, key: int, ids: Sequence
     return composites.extend(context, key, sorted(keys.values()))
 
 
-def _replacement(draft: Draft[Assembly]) -> dict[str, Any]:
+def _replacement(context: WriteContext, draft: Draft[Assembly], key: int) -> dict[str, Any]:
     names = [*_REPLACED, *sorted(_KEPT_BY_UPSERT & draft.named)]
-    return {name: getattr(draft.record, name) for name in names}
+    values = {name: getattr(draft.record, name) for name in names}
+    if draft.patches:
+        values["metadata"] = patched(metadata.read(context.connection, ASSEMBLY, [key])[key], draft.patches)
+    return values

@@ -111,7 +111,7 @@ def _store_target(
     """Store the target as it is *after* the merge; its key. Composites are updated at the end of the write."""
     connection = context.connection
     if target is None:
-        (key,) = assemblies.insert_new(connection, path, [after])
+        (key,) = assemblies.insert_new(connection, [after])
         memberships.add_members(connection, key, new_members)
         history_writer.record_addition(context, ASSEMBLY, namespaces.ensure_key(connection, path), [key])
         return key

@@ -40,11 +40,12 @@ def keys_of_id(connection: Connection, record_type: RecordType, namespace: Names
 
 @dataclass(frozen=True, slots=True)
 class FormerRecords:
-    """The records of one kind as they were earlier, read in one transaction."""
+    """The records of one kind as they were earlier, read in one transaction; without *embeddings*, without vectors."""
 
     connection: Connection
     spaces: Spaces
     record_type: RecordType
+    embeddings: bool = True
 
     def get(self, namespace: Namespace, id: str, at: datetime) -> Any:
         """The record, a `Memory` or an `Assembly`, that had an id *at* a time.
@@ -112,7 +113,7 @@ class FormerRecords:
             )
 
     def _embedding(self, version: RowVersion) -> Embedding | None:
-        if version.vector is None:
+        if version.vector is None or not self.embeddings:
             return None
         owner = f"the former memory {version.columns.get('id')!r}"
         return decode(version.vector, self.spaces["memory"].dimension, owner, version.checksum)

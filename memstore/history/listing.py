@@ -48,10 +48,21 @@ class AsOfListing(Generic[RecordT]):
         spaces: the vector space of each kind of record.
         matching: which records; its `now` is the time.
         order: of the list.
+        after: where the list starts; None for its beginning.
+        embeddings: whether the records have their vectors.
     """
 
-    def __init__(self, spaces: Spaces, matching: Selection, order: SortOrder) -> None:
+    def __init__(
+        self,
+        spaces: Spaces,
+        matching: Selection,
+        order: SortOrder,
+        *,
+        after: Position | None = None,
+        embeddings: bool = True,
+    ) -> None:
         self._spaces = spaces
+        self._embeddings = embeddings
         self._selection = matching
         self._order = order
         self._first_change: int | None = None  # the first change after the time; None before the first page
@@ -59,23 +70,33 @@ class AsOfListing(Generic[RecordT]):
         self._changed: set[int] = set()
         self._changed_keys: list[_RankedKey] = []  # a heap
         self._unchanged: deque[_RankedKey] = deque()
-        self._table_position: Position | None = None  # up to which the table is read
+        self._table_position = after  # up to which the table is read
         self._table_ended = False
-        self._last: _RankedKey | None = None  # of the record that was returned last
+        self._last = None if after is None else _RankedKey(after.value, after.pk, order.descending)
+        """Of the record that was returned last; None before the first."""
 
-    def page(self, connection: Connection, size: int) -> list[RecordT]:
-        """The next *size* records; fewer only at the end. Raises `HistoryError`."""
+    def page(self, connection: Connection, size: int, offset: int = 0) -> tuple[list[RecordT], Position | None]:
+        """The next *size* records after *offset* others, and the end of the page; None if there are no more.
+
+        Raises:
+            HistoryError: the history is not complete since the time of the list.
+        """
         record_type, at = self._selection.record_type, self._selection.now
         if self._first_change is None:
             self._start(connection)
         history_reader.check_complete(connection, to_micros(at))  # older rows are deleted from time to time
         self._read_new_changes(connection)
+        for _ in range(offset):
+            if self._take_next(connection, size) is None:
+                return [], None
         keys: list[int] = []
-        while len(keys) < size and (key := self._next_key(connection, size)) is not None:
+        while len(keys) < size and (key := self._take_next(connection, size)) is not None:
             keys.append(key)
         number = cast("int", self._first_change)
-        page = FormerRecords(connection, self._spaces, record_type).before(keys, number, at)
-        return [cast("RecordT", page[key]) for key in keys if key in page]
+        page = FormerRecords(connection, self._spaces, record_type, self._embeddings).before(keys, number, at)
+        more = self._last is not None and self._next(connection, size) is not None
+        end = Position(self._last.value, self._last.key) if self._last is not None and more else None
+        return [cast("RecordT", page[key]) for key in keys if key in page], end
 
     def _start(self, connection: Connection) -> None:
         self._first_change = history_reader.first_after(connection, to_micros(self._selection.now))
@@ -86,17 +107,25 @@ class AsOfListing(Generic[RecordT]):
             self._add_changed(connection, selection.selected(connection, everything))
             self._table_ended = True
 
-    def _next_key(self, connection: Connection, size: int) -> int | None:
-        """The key of the next record; None at the end."""
+    def _next(self, connection: Connection, size: int) -> _RankedKey | None:
+        """The next record; None at the end."""
         self._fill_unchanged(connection, size)
         first = self._unchanged[0] if self._unchanged else None
         if self._changed_keys and (first is None or self._changed_keys[0] < first):
-            self._last = heappop(self._changed_keys)
-        elif first is not None:
-            self._last = self._unchanged.popleft()
-        else:
+            return self._changed_keys[0]
+        return first
+
+    def _take_next(self, connection: Connection, size: int) -> int | None:
+        """Go on to the next record; its key, None at the end."""
+        following = self._next(connection, size)
+        if following is None:
             return None
-        return self._last.key
+        if self._unchanged and self._unchanged[0] is following:
+            self._unchanged.popleft()
+        else:
+            heappop(self._changed_keys)
+        self._last = following
+        return following.key
 
     def _fill_unchanged(self, connection: Connection, size: int) -> None:
         """Read the table until the next unchanged record is at the front of the queue, or the table ends."""

@@ -12,10 +12,13 @@ from memstore.models.history import Change
 from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
 from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace, Tag
 from memstore.models.reports import Finding, RepairReport, Stats, VerifyReport
+from memstore.models.results import AddOutcome, AddResult, Page
 from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
 
 __all__ = [
     "ActivatedAssembly",
+    "AddOutcome",
+    "AddResult",
     "Assembly",
     "AssemblyExplanation",
     "AssemblyHit",
@@ -39,6 +42,7 @@ __all__ = [
     "MergeCandidate",
     "MergedAssembly",
     "Namespace",
+    "Page",
     "RepairReport",
     "ScoreBoost",
     "SearchPlan",

@@ -22,6 +22,9 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Namespace = tuple[str, ...]
 """The path of a namespace; `()` is the root."""
 
+Address = tuple[Namespace, str]
+"""The namespace and the id of a record, which name it in the file."""
+
 RecordKind = Literal["memory", "assembly"]
 
 
@@ -129,6 +132,11 @@ class Tag(Record):
     assembly_count: int
 
 
+def address_of(record: Memory | Assembly) -> Address:
+    """The namespace and the id of *record*."""
+    return record.namespace, record.id
+
+
 def memory(
     id: str,
     namespace: Namespace,
@@ -173,6 +181,11 @@ def set_kept_fields(
     _set_accessed_at(record, accessed_at)
     _set_access_count(record, access_count)
     _set_pinned(record, pinned)
+
+
+def set_metadata(record: Memory, metadata: dict[str, Json]) -> None:
+    """Set in place the metadata that an upsert patched; as `set_kept_fields`."""
+    _set_metadata(record, metadata)
 
 
 _new = object.__new__

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, Select, bindparam, func, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, LargeBinary, Select, bindparam, func, null, select, type_coerce
 
 from memstore.concurrency import chunks
 from memstore.database.sqlite import sqlite3
@@ -52,30 +52,28 @@ class Composite:
     revision: int
 
 
-def _read() -> Select[Any]:
+def _read(*vector: ColumnElement[Any]) -> Select[Any]:
     member_count = (
         select(func.count())
         .select_from(assembly_member.join(memory, memory.c.pk == assembly_member.c.memory_pk))
         .where(assembly_member.c.assembly_pk == assembly.c.pk, live(bindparam("now")))
         .scalar_subquery()
     )
-    return (
-        select(
-            assembly.c.pk,
-            namespace.c.path,
-            member_count,
+    rows = select(assembly.c.pk, namespace.c.path, member_count, *vector, *(assembly.c[name] for name in _ROW))
+    rows = rows.join(namespace, namespace.c.pk == assembly.c.namespace_pk)
+    return rows.where(assembly.c.pk.in_(listed_keys()))
+
+
+_READ = {
+    True: Prepared(
+        lambda: _read(
             type_coerce(assembly_vector.c.vector, LargeBinary),
             assembly_vector.c.checksum,
             assembly_vector.c.assembly_pk.label("owner"),
-            *(assembly.c[name] for name in _ROW),
-        )
-        .join(namespace, namespace.c.pk == assembly.c.namespace_pk)
-        .outerjoin(assembly_vector, records.joins_vector(ASSEMBLY))
-        .where(assembly.c.pk.in_(listed_keys()))
-    )
-
-
-_READ = Prepared(_read)
+        ).outerjoin(assembly_vector, records.joins_vector(ASSEMBLY))
+    ),
+    False: Prepared(lambda: _read(null(), null(), null())),
+}
 _REVISION = Prepared(lambda: select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
 _COMPOSITE = Prepared(
     lambda: select(*(assembly_vector.c[field.name] for field in fields(Composite))).where(
@@ -85,24 +83,31 @@ _COMPOSITE = Prepared(
 _PUT_COMPOSITE = Prepared(lambda: put_statement(assembly_vector))
 
 
-def insert_new(connection: Connection, path: Namespace, assemblies: Sequence[Assembly]) -> list[int]:
+def insert_new(connection: Connection, assemblies: Sequence[Assembly]) -> list[int]:
     """Store assemblies, without members, whose ids do not exist; their keys. Raises `DuplicateError`."""
-    owner = namespaces.ensure_key(connection, path)
+    owner_of = namespaces.ensure_keys(connection, [record.namespace for record in assemblies])
+    owners = [owner_of[record.namespace] for record in assemblies]
     first = records.next_key(connection, ASSEMBLY)
     rows = [
         (pk, owner, *(stored(getattr(record, name)) for name, _ in _GIVEN))
-        for pk, record in enumerate(assemblies, first)
+        for pk, (owner, record) in enumerate(zip(owners, assemblies, strict=True), first)
     ]
     insert = row_restore.insert_statement("assembly", ("pk", "namespace_pk", *(column for _, column in _GIVEN)))
     try:
         for chunk in chunks(rows):
             insert.many(connection, chunk)
     except sqlite3.IntegrityError as error:
-        ids = [record.id for record in assemblies]
-        raise records.duplicate_error(connection, ASSEMBLY, path, ids, first) or error from error
+        addresses = [(record.namespace, record.id) for record in assemblies]
+        raise records.duplicate_error(connection, ASSEMBLY, addresses, first) or error from error
     keys = list(range(first, first + len(assemblies)))
-    record_tags.add_tags(connection, ASSEMBLY, owner, keys, [record.tags for record in assemblies])
+    record_tags.add_tags(connection, ASSEMBLY, owners, keys, [record.tags for record in assemblies])
     return keys
+
+
+def change_many(connection: Connection, path: Namespace, keys: Sequence[int], changes: Mapping[str, Any]) -> None:
+    """Give assemblies of one namespace new values of the fields named; the others stay as they are."""
+    for key in keys:
+        change(connection, path, key, changes)
 
 
 def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
@@ -115,18 +120,25 @@ def change(connection: Connection, path: Namespace, pk: int, changes: Mapping[st
 
 
 def read(
-    connection: Connection, space: VectorSpace, keys: Sequence[int], now: datetime, half_life: float = HALF_LIFE
+    connection: Connection,
+    space: VectorSpace,
+    keys: Sequence[int],
+    now: datetime,
+    half_life: float = HALF_LIFE,
+    *,
+    embeddings: bool = True,
 ) -> list[Assembly]:
     """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`.
 
-    Their activation is decayed to *now*, with a *half_life* in seconds.
+    Their activation is decayed to *now*, with a *half_life* in seconds. Without *embeddings*, no composite is read.
     """
+    statement = _READ[embeddings]
     by_key: dict[int, Assembly] = {}
     for chunk in chunks(keys):
         parameter = keys_json(chunk)
         tags = record_tags.tags_of(connection, ASSEMBLY, parameter)
         with expect_stored("assembly"):
-            for row in _READ.run(connection, keys=parameter, space=space.pk, now=now):
+            for row in statement.run(connection, keys=parameter, space=space.pk, now=now):
                 pk, path, count, vector, checksum, owner, *values = row
                 columns = dict(zip(_ROW, values, strict=True))
                 if owner not in (None, pk):

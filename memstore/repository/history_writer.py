@@ -94,14 +94,32 @@ class _HistoryRow(NamedTuple):
     checksum: int | None = None
 
 
-def record_addition(context: WriteContext, record_type: RecordType, namespace_pk: int, keys: Sequence[int]) -> None:
-    """Record that records were added, whose keys are *keys*: consecutive numbers."""
+def record_addition(
+    context: WriteContext, record_type: RecordType, owners: int | Sequence[int], keys: Sequence[int]
+) -> None:
+    """Record that records were added, whose keys are *keys*: consecutive numbers.
+
+    *owners* is the key of their namespace, or one for each.
+    """
     if not keys or not context.keeps_history():
         return
-    at, actor = context.transaction.at, context.actor
-    values = (record_type.kind, namespace_pk, keys[0], keys[-1], None, "added", at, *actor, None, None, None, None)
-    _INSERT.insert(context.connection, list(zip(values, strict=True)))
-    context.transaction.row_count += 1
+    kind, at = record_type.kind, context.transaction.at
+    values = (None, "added", at, *context.actor, None, None, None, None)
+    if isinstance(owners, int):
+        rows = [(kind, owners, keys[0], keys[-1], *values)]
+    else:
+        rows = [(kind, *run, *values) for run in _runs(owners, keys)]
+    _INSERT.insert(context.connection, list(zip(*rows, strict=True)))
+    context.transaction.row_count += len(rows)
+
+
+def _runs(owners: Sequence[int], keys: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Each run of *keys* in one namespace: the key of the namespace, the first and the last key."""
+    start = 0
+    for end in range(1, len(keys) + 1):
+        if end == len(keys) or owners[end] != owners[start]:
+            yield owners[start], keys[start], keys[end - 1]
+            start = end
 
 
 def delete_records(

@@ -8,19 +8,23 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import compress, islice
+from itertools import chain, compress, islice
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Insert,
+    Integer,
     LargeBinary,
     Select,
+    and_,
     bindparam,
     delete,
     insert,
     literal_column,
+    null,
     select,
     type_coerce,
     update,
@@ -32,20 +36,21 @@ from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError
 from memstore.models.fields import RECORD_FIELDS
-from memstore.models.records import Embedding, Json, Memory, Namespace, set_kept_fields
+from memstore.models.records import Embedding, Json, Memory, Namespace, set_kept_fields, set_metadata
 from memstore.models.records import memory as new_record
-from memstore.repository import history_writer, namespaces, record_tags, records
+from memstore.repository import history_writer, metadata, namespaces, record_tags, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import MEMORY
 from memstore.repository.sqlite_only import change_log, vector_handoff
-from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared, stored
+from memstore.repository.statements import PAIR, InListQuery, MultiRowInsert, PairListQuery, Prepared, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import memory, memory_vector, namespace
 from memstore.schema.types import json_text
 from memstore.timestamps import from_micros, to_micros
+from memstore.validation.merge_patch import patched
 from memstore.validation.records import Draft
 from memstore.vectors.encoding import checksum, decode, encode
 
@@ -79,20 +84,20 @@ def _put_vector() -> Insert:
     )
 
 
-def _read() -> Select[Any]:
-    return (
-        select(
-            memory.c.pk,
-            namespace.c.path,
-            *(memory.c[name] for name in _COLUMNS),
-            type_coerce(memory_vector.c.vector, LargeBinary),
-            memory_vector.c.checksum,
-            memory_vector.c.memory_pk.label("owner"),
-        )
-        .join(namespace, namespace.c.pk == memory.c.namespace_pk)
-        .outerjoin(memory_vector, records.joins_vector(MEMORY))
-        .where(memory.c.pk.in_(listed_keys()))
-    )
+def _read(*vector: ColumnElement[Any]) -> Select[Any]:
+    rows = select(memory.c.pk, namespace.c.path, *(memory.c[name] for name in _COLUMNS), *vector)
+    rows = rows.join(namespace, namespace.c.pk == memory.c.namespace_pk)
+    return rows.where(memory.c.pk.in_(listed_keys()))
+
+
+def _read_with_vector() -> Select[Any]:
+    c = memory_vector.c
+    rows = _read(type_coerce(c.vector, LargeBinary), c.checksum, c.memory_pk.label("owner"))
+    return rows.outerjoin(memory_vector, records.joins_vector(MEMORY))
+
+
+def _read_without_vector() -> Select[Any]:
+    return _read(null(), null(), null())
 
 
 _INSERT = MultiRowInsert(_insert, _WIDTH)
@@ -105,22 +110,38 @@ _TOUCH = Prepared(
         .values(accessed_at=bindparam("now"), access_count=memory.c.access_count + literal_column("1"))
     )
 )
+_SET_EXPIRY = Prepared(
+    # Equal values are not written: the index would read the row again.
+    lambda: (
+        update(memory)
+        .where(
+            memory.c.pk.in_(listed_keys()), memory.c.expires_at.is_distinct_from(bindparam("expires", type_=Integer))
+        )
+        .values(expires_at=bindparam("expires", type_=Integer))
+    )
+)
 _EXISTING = InListQuery(
     lambda ids: select(memory.c.id, memory.c.pk, *(memory.c[name] for name in _COMPARED)).where(
         memory.c.namespace_pk == bindparam("namespace"), memory.c.id.in_(ids)
     )
 )
-_READ = Prepared(_read)
+_EXISTING_IN_MANY = PairListQuery(
+    lambda: select(PAIR.c.key, PAIR.c.text, memory.c.pk, *(memory.c[name] for name in _COMPARED)).join_from(
+        PAIR, memory, and_(memory.c.namespace_pk == PAIR.c.key, memory.c.id == PAIR.c.text)
+    )
+)
+_READ = {True: Prepared(_read_with_vector), False: Prepared(_read_without_vector)}
 
 
 class Batch:
-    """Memories as columns, in the order of their fields' columns, then vectors and tags."""
+    """Memories as columns, in the order of their fields' columns, then namespaces, vectors and tags."""
 
     SIZE = 1_000
     """Memories that are stored table by table: with more, the rows leave the page cache before their vectors follow."""
 
     def __init__(self) -> None:
         self.columns: dict[str, list[Any]] = {}
+        self.namespaces: list[Namespace] = []
         self.vectors: list[bytes | None] = []
         self.tags: list[frozenset[str]] = []
 
@@ -139,6 +160,7 @@ class Batch:
             if encode_all is not None and values.count(None) < len(values):
                 values = encode_all(values)
             self.columns.setdefault(name, []).extend(values)
+        self.namespaces += map(_NAMESPACE, memories)
         self.vectors += [None if m.embedding is None else encode(m.embedding) for m in memories]
         self.tags += map(_TAGS, memories)
 
@@ -146,6 +168,7 @@ class Batch:
         """The memories at *places*, as a batch of their own."""
         part, indexes = Batch(), list(places)
         part.columns = {name: [column[i] for i in indexes] for name, column in self.columns.items()}
+        part.namespaces = [self.namespaces[i] for i in indexes]
         part.vectors = [self.vectors[i] for i in indexes]
         part.tags = [self.tags[i] for i in indexes]
         return part
@@ -183,7 +206,7 @@ def _micros(times: list[datetime | None]) -> list[int | None]:
 
 
 _BY_KIND: dict[str, Callable[[list[Any]], list[Any]]] = {"json": _json_texts, "time": _micros}
-_TAGS = attrgetter("tags")
+_NAMESPACE, _TAGS, _NAMESPACES = attrgetter("namespace"), attrgetter("tags"), attrgetter("namespaces")
 _ENCODERS = [
     (field.column, attrgetter(field.name), _BY_KIND.get(field.kind))
     for field in RECORD_FIELDS["memory"]
@@ -191,25 +214,36 @@ _ENCODERS = [
 ]
 
 
-def insert_new(context: WriteContext, path: Namespace, new: Sequence[Batch]) -> None:
+def insert_new(context: WriteContext, new: Sequence[Batch]) -> None:
     """Store memories whose ids do not exist. Raises `DuplicateError` naming the first that does."""
     connection, space = context.connection, context.spaces["memory"]
-    owner = namespaces.ensure_key(connection, path)
+    owners = _owners(connection, new)
+    single = owners[0] if len(set(owners)) == 1 else None
     first = pk = records.next_key(connection, MEMORY)
     logged = change_log.top(connection)
     try:
         for batch in new:
-            keys = range(pk, pk + len(batch))
-            _INSERT.insert(connection, [keys, [owner] * len(keys), *batch.columns.values()])
+            keys = range(pk, pk + len(batch.tags))
+            batch_owners = owners[keys.start - first : keys.stop - first]
+            _INSERT.insert(connection, [keys, batch_owners, *batch.columns.values()])
             vector_keys, blobs = _with_vectors(keys, batch.vectors)
             _put_vectors(connection, space, vector_keys, blobs)
-            logged = vector_handoff.hand_over_new(connection, space, logged, vector_keys, blobs, owner)
-            record_tags.add_tags(connection, MEMORY, owner, keys, batch.tags)
-            pk += len(keys)
-        history_writer.record_addition(context, MEMORY, owner, range(first, pk))
+            logged = vector_handoff.hand_over_new(connection, space, logged, vector_keys, blobs, owners[0])
+            record_tags.add_tags(connection, MEMORY, single or batch_owners, keys, batch.tags)
+            pk = keys.stop
+        history_writer.record_addition(context, MEMORY, single or owners, range(first, pk))
     except sqlite3.IntegrityError as error:
-        ids = [id for batch in new for id in batch.ids]
-        raise records.duplicate_error(connection, MEMORY, path, ids, first) or error from error
+        addresses = [address for batch in new for address in zip(batch.namespaces, batch.ids, strict=True)]
+        raise records.duplicate_error(connection, MEMORY, addresses, first) or error from error
+
+
+def _owners(connection: Connection, batches: Sequence[Batch]) -> list[int]:
+    """The key of the namespace of each memory of *batches*; missing namespaces are added."""
+    paths = list(chain.from_iterable(map(_NAMESPACES, batches)))
+    unique = dict.fromkeys(paths)
+    if len(unique) == 1:
+        return [namespaces.ensure_key(connection, paths[0])] * len(paths)
+    return list(map(namespaces.ensure_keys(connection, unique).__getitem__, paths))
 
 
 def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple[Sequence[int], Sequence[bytes]]:
@@ -247,26 +281,34 @@ class ExistingMemory(NamedTuple):
     pinned: int
 
 
-def existing(connection: Connection, path: Namespace, ids: Sequence[str]) -> dict[str, ExistingMemory]:
-    """Those of *ids* that exist, by id. Raises `DamagedError`."""
-    owner = namespaces.key(connection, path)
-    if owner is None:
-        return {}
-    rows = {row[0]: ExistingMemory(*row[1:]) for row in _EXISTING.rows(connection, ids, namespace=owner)}
-    if not rows.keys() <= set(ids):
-        raise DamagedError(
-            "Corrupt index of memory.id: it leads to records with other ids. Run `memstore repair` to rebuild it."
-        )
-    return rows
+def existing(connection: Connection, batch: Batch) -> list[ExistingMemory | None]:
+    """For each memory of *batch* the existing one with its namespace and id. Raises `DamagedError`."""
+    owners = namespaces.keys(connection, batch.namespaces)
+    rows: dict[tuple[int, str], ExistingMemory] = {}
+    if len(owners) == 1:
+        ((path, owner),) = owners.items()
+        ids = [id for id, other in zip(batch.ids, batch.namespaces, strict=True) if other == path]
+        for id, *columns in _EXISTING.rows(connection, ids, namespace=owner):
+            rows[owner, id] = ExistingMemory(*columns)
+        if len(rows) > len(rows.keys() & {(owner, id) for id in ids}):
+            raise DamagedError(
+                "Corrupt index of memory.id: it leads to records with other ids. Run `memstore repair` to rebuild it."
+            )
+    elif owners:
+        addresses = zip(batch.namespaces, batch.ids, strict=True)
+        pairs = [(owners[path], id) for path, id in addresses if path in owners]
+        for owner, id, *columns in _EXISTING_IN_MANY.rows(connection, pairs):
+            rows[owner, id] = ExistingMemory(*columns)
+    return [rows.get((owners.get(path, 0), id)) for path, id in zip(batch.namespaces, batch.ids, strict=True)]
 
 
-def keep_history(batch: Batch, drafts: Sequence[Draft[Memory]], rows: Mapping[str, ExistingMemory]) -> None:
+def keep_history(batch: Batch, drafts: Sequence[Draft[Memory]], rows: Sequence[ExistingMemory]) -> None:
     """Copy what an upsert keeps from existing *rows* into *drafts* and into *batch*, which encodes them."""
     columns = batch.columns
-    for i, draft in enumerate(drafts):
+    for i, (draft, old) in enumerate(zip(drafts, rows, strict=True)):
         if i and i % CHUNK_SIZE == 0:
             yield_gil()
-        new, old, named = draft.record, rows[draft.record.id], draft.named
+        new, named = draft.record, draft.named
         created, accessed, count, pinned = new.created_at, new.accessed_at, new.access_count, new.pinned
         if "created_at" not in named:
             columns["created_at"][i], created = old.created_at, from_micros(old.created_at)
@@ -280,15 +322,14 @@ def keep_history(batch: Batch, drafts: Sequence[Draft[Memory]], rows: Mapping[st
         set_kept_fields(new, created, accessed, count, pinned)
 
 
-def replace(context: WriteContext, path: Namespace, batch: Batch, rows: Mapping[str, ExistingMemory]) -> None:
+def replace(context: WriteContext, batch: Batch, rows: Sequence[ExistingMemory]) -> None:
     """Give memories, whose existing *rows* are given, every field that *batch* has."""
     connection, space = context.connection, context.spaces["memory"]
-    old_rows = [rows[id] for id in batch.ids]
-    keys = [row.pk for row in old_rows]
+    keys = [row.pk for row in rows]
     history_writer.record_replacement(context, keys, batch.columns, batch.tags, batch.vectors)
     differing: dict[str, list[bool]] = {}
     for name, column in ((name, batch.columns[name]) for name in _COMPARED):
-        old = [getattr(row, name) for row in old_rows]
+        old = [getattr(row, name) for row in rows]
         if old != column:
             differing[name] = [before != after for before, after in zip(old, column, strict=True)]
     by_names: dict[tuple[str, ...], list[int]] = {}
@@ -301,39 +342,66 @@ def replace(context: WriteContext, path: Namespace, batch: Batch, rows: Mapping[
     for names, places in by_names.items():
         columns = [[batch.columns[name][i] for i in places] for name in names]
         _update(names).many(connection, list(zip(*columns, [keys[i] for i in places], strict=True)))
-    owner = namespaces.ensure_key(connection, path)
+    owners = _owners(connection, [batch])
     before = change_log.top(connection)
     vector_keys, blobs = _with_vectors(keys, batch.vectors)
     _put_vectors(connection, space, vector_keys, blobs)
-    expiring = {key: when for key, when in zip(keys, batch.columns["expires_at"], strict=True) if when is not None}
-    vector_handoff.hand_over_changed(connection, space, before, vector_keys, blobs, owner, expiring)
+    scopes = zip(keys, owners, batch.columns["expires_at"], strict=True)
+    exceptions = [scope for scope in scopes if scope[1] != owners[0] or scope[2] is not None]
+    vector_handoff.hand_over_changed(connection, space, before, vector_keys, blobs, owners[0], exceptions)
     _delete_vectors(connection, keys, batch.vectors)
-    record_tags.replace_tags(connection, MEMORY, owner, dict(zip(keys, batch.tags, strict=True)))
+    record_tags.replace_tags(connection, MEMORY, owners, dict(zip(keys, batch.tags, strict=True)))
 
 
-def upsert(context: WriteContext, path: Namespace, batch: Batch, drafts: Mapping[str, Draft[Memory]]) -> None:
-    """Store the memories of *batch*, which are those of *drafts* by id; existing ones keep what an upsert keeps."""
-    rows = existing(context.connection, path, batch.ids)
-    if len(rows) < len(batch):
-        insert_new(context, path, [batch.only(i for i, id in enumerate(batch.ids) if id not in rows)])
-        batch = batch.only(i for i, id in enumerate(batch.ids) if id in rows)
-    if rows:
-        keep_history(batch, [drafts[id] for id in batch.ids], rows)
-        replace(context, path, batch, rows)
+def upsert(context: WriteContext, batch: Batch, drafts: Sequence[Draft[Memory]]) -> list[bool]:
+    """Store the memories of *batch*, which are those of *drafts*; existing ones keep what an upsert keeps.
+
+    Returns:
+        For each whether it existed.
+    """
+    rows = existing(context.connection, batch)
+    _apply_patches(context.connection, batch, drafts, rows)
+    present = [row is not None for row in rows]
+    if not all(present):
+        insert_new(context, [batch.only(i for i, exists in enumerate(present) if not exists)])
+        batch, drafts = batch.only(i for i, exists in enumerate(present) if exists), list(compress(drafts, present))
+    kept_rows = [row for row in rows if row is not None]
+    if kept_rows:
+        keep_history(batch, drafts, kept_rows)
+        replace(context, batch, kept_rows)
+    return present
 
 
-def change(connection: Connection, space: VectorSpace, path: Namespace, pk: int, changes: Mapping[str, Any]) -> None:
-    """Give a memory new values of the fields named; the others stay as they are."""
+def _apply_patches(
+    connection: Connection, batch: Batch, drafts: Sequence[Draft[Memory]], rows: Sequence[ExistingMemory | None]
+) -> None:
+    """Replace the metadata of the drafts that patch it by the patched metadata of the existing memory."""
+    places = [i for i, draft in enumerate(drafts) if draft.patches and rows[i] is not None]
+    if not places:
+        return
+    stored_metadata = metadata.read(connection, MEMORY, [cast("ExistingMemory", rows[i]).pk for i in places])
+    for i in places:
+        draft = drafts[i]
+        document = patched(stored_metadata[cast("ExistingMemory", rows[i]).pk], draft.patches)
+        set_metadata(draft.record, document)
+        batch.columns["metadata"][i] = json_text(document)
+
+
+def change(
+    connection: Connection, space: VectorSpace, path: Namespace, keys: Sequence[int], changes: Mapping[str, Any]
+) -> None:
+    """Give memories of one namespace new values of the fields named; the others stay as they are."""
     names = tuple(name for name in _COLUMNS if name in changes)
     if names:
-        _update(names).many(connection, [(*(stored(changes[name]) for name in names), pk)])
+        values = tuple(stored(changes[name]) for name in names)
+        _update(names).many(connection, [(*values, key) for key in keys])
     if "embedding" in changes:
-        vectors = [None if changes["embedding"] is None else encode(changes["embedding"])]
-        _put_vectors(connection, space, *_with_vectors([pk], vectors))
-        _delete_vectors(connection, [pk], vectors)
+        vectors = [None if changes["embedding"] is None else encode(changes["embedding"])] * len(keys)
+        _put_vectors(connection, space, *_with_vectors(keys, vectors))
+        _delete_vectors(connection, keys, vectors)
     if "tags" in changes:
         owner = namespaces.ensure_key(connection, path)
-        record_tags.replace_tags(connection, MEMORY, owner, {pk: changes["tags"]})
+        record_tags.replace_tags(connection, MEMORY, owner, dict.fromkeys(keys, changes["tags"]))
 
 
 @lru_cache(256)
@@ -348,14 +416,23 @@ def touch(connection: Connection, keys: Sequence[int], now: datetime) -> None:
     _TOUCH.run(connection, keys=keys_json(keys), now=now)
 
 
-def read(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> list[Memory]:
-    """The memories of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`."""
+def set_expiry(connection: Connection, keys: Sequence[int], expires_at: datetime | None) -> None:
+    """Give memories another expiry, None for none."""
+    _SET_EXPIRY.run(connection, keys=keys_json(keys), expires=None if expires_at is None else to_micros(expires_at))
+
+
+def read(connection: Connection, space: VectorSpace, keys: Sequence[int], *, embeddings: bool = True) -> list[Memory]:
+    """The memories of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`.
+
+    Without *embeddings*, no vector is read.
+    """
+    statement = _READ[embeddings]
     by_key: dict[int, Memory] = {}
     for chunk in chunks(keys):
         parameter = keys_json(chunk)
         tags = record_tags.tags_of(connection, MEMORY, parameter)
         with expect_stored("memory"):
-            for pk, path, *columns, vector, written, owner in _READ.run(connection, keys=parameter, space=space.pk):
+            for pk, path, *columns, vector, written, owner in statement.run(connection, keys=parameter, space=space.pk):
                 if owner is not None and owner != pk:
                     raise wrong_vector("memory", columns[0])
                 if vector is not None:

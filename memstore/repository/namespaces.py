@@ -1,5 +1,6 @@
 """Namespaces: a path and a key."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import (
@@ -20,13 +21,15 @@ from sqlalchemy import (
 
 from memstore.models.records import Namespace
 from memstore.repository.corruption import corrupt_value, expect_stored
-from memstore.repository.statements import Prepared
+from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared
 from memstore.schema.namespace_path import below_end, namespace_parts, namespace_path
 from memstore.schema.tables import assembly, live, memory, namespace
 
 _FIND = Prepared(lambda: select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
 _PATH = Prepared(lambda: select(namespace.c.path).where(namespace.c.pk == bindparam("pk")))
 _ADD = Prepared(lambda: insert(namespace).values(path=bindparam("path")))
+_FIND_MANY = InListQuery(lambda paths: select(namespace.c.path, namespace.c.pk).where(namespace.c.path.in_(paths)))
+_ADD_MANY = MultiRowInsert(lambda: insert(namespace).values(path=bindparam("path")), 100)
 _BELOW = Prepared(
     lambda: select(namespace.c.pk).where(namespace.c.path >= bindparam("start"), namespace.c.path < bindparam("end"))
 )
@@ -78,6 +81,23 @@ def ensure_key(connection: Connection, path: Namespace) -> int:
     if pk is None:
         raise RuntimeError("SQLite returned no key for a new namespace")
     return pk
+
+
+def keys(connection: Connection, paths: Iterable[Namespace]) -> dict[Namespace, int]:
+    """The keys of those namespaces in which something was ever stored."""
+    by_text = {namespace_path(path): path for path in dict.fromkeys(paths)}
+    return {by_text[text]: int(pk) for text, pk in _FIND_MANY.rows(connection, list(by_text)) if text in by_text}
+
+
+def ensure_keys(connection: Connection, paths: Iterable[Namespace]) -> dict[Namespace, int]:
+    """The keys of namespaces; missing ones are added."""
+    unique = list(dict.fromkeys(paths))
+    present = keys(connection, unique)
+    missing = [path for path in unique if path not in present]
+    if missing:
+        _ADD_MANY.insert(connection, [list(map(namespace_path, missing))])
+        present |= keys(connection, missing)
+    return present
 
 
 def within(path: Namespace, *, recursive: bool) -> ColumnElement[bool]:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     Select,
+    and_,
     bindparam,
     delete,
     func,
@@ -28,13 +29,14 @@ from sqlalchemy import (
 from sqlalchemy.types import NullType
 
 from memstore.errors import DuplicateError
-from memstore.models.records import Namespace
+from memstore.models.records import Address, Namespace
+from memstore.repository import namespaces
 from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import key_lists, keys_json, listed_keys
 from memstore.repository.record_types import RECORD_TYPES, RecordType
 from memstore.repository.selection import Selection, condition
 from memstore.repository.sqlite_only.change_log import sqlite_sequence
-from memstore.repository.statements import InListQuery, Prepared, prepared_by_kind
+from memstore.repository.statements import PAIR, InListQuery, PairListQuery, Prepared, prepared_by_kind
 from memstore.schema import tables
 from memstore.schema.namespace_path import namespace_path
 from memstore.timestamps import EPOCH, to_micros
@@ -68,7 +70,15 @@ def _matching_ids(record_type: RecordType, ids: list[BindParameter[str]]) -> Sel
     return matching.where(tables.live(bindparam("now", type_=Integer))) if record_type.expires else matching
 
 
+def _addressed(record_type: RecordType) -> Select[tuple[int, str, int]]:
+    c = record_type.table.c
+    rows = select(PAIR.c.key, PAIR.c.text, c.pk)
+    rows = rows.join_from(PAIR, record_type.table, and_(c.namespace_pk == PAIR.c.key, c.id == PAIR.c.text))
+    return rows.where(tables.live(bindparam("now", type_=Integer))) if record_type.expires else rows
+
+
 _KEYS_OF = {record_type.kind: InListQuery(partial(_matching_ids, record_type)) for record_type in RECORD_TYPES}
+_ADDRESSED = {record_type.kind: PairListQuery(partial(_addressed, record_type)) for record_type in RECORD_TYPES}
 _DELETE = prepared_by_kind(lambda t: delete(t.table).where(t.table.c.pk.in_(listed_keys())))
 _EXPIRED = Prepared(lambda: select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now")))
 _ANY_EXPIRED = Prepared(
@@ -98,13 +108,30 @@ def key_of(connection: Connection, record_type: RecordType, namespace: Namespace
     return keys_of(connection, record_type, namespace, [id], now).get(id)
 
 
+def keys_of_addresses(
+    connection: Connection, record_type: RecordType, addresses: Sequence[Address], now: datetime
+) -> dict[Address, int]:
+    """Keys of those *addresses* whose records exist and have not expired at *now*, in the order of *addresses*."""
+    owners = namespaces.keys(connection, (namespace for namespace, _ in addresses))
+    pairs = [(owners[namespace], id) for namespace, id in addresses if namespace in owners]
+    rows = _ADDRESSED[record_type.kind].rows(connection, pairs, now=to_micros(now))
+    keys = {(owner, id): key for owner, id, key in rows}
+    present = ((address, keys.get((owners.get(address[0], 0), address[1]))) for address in addresses)
+    return {address: key for address, key in present if key is not None}
+
+
 def page(
-    connection: Connection, selection: Selection, order: SortOrder, after: Position | None, limit: int
+    connection: Connection, selection: Selection, order: SortOrder, after: Position | None, limit: int, offset: int = 0
 ) -> tuple[list[Position], Position | None]:
-    """The next *limit* rows of a list after a position, and the last of them; None when there are no more."""
+    """The next *limit* rows of a list after a position, and the last of them; None when there are no more.
+
+    *offset* rows are skipped first.
+    """
     table = selection.record_type.table
     value = _sort_value(table.c[order.column])
     rows = select(table.c.pk, value).where(condition(connection, selection)).limit(limit)
+    if offset:
+        rows = rows.offset(offset)
     if after is not None:
         row, last = tuple_(value, table.c.pk), tuple_(literal(after.value), literal(after.pk))
         rows = rows.where(row < last if order.descending else row > last)
@@ -126,11 +153,11 @@ def delete_keys(connection: Connection, record_type: RecordType, keys: Sequence[
 
 
 def duplicate_error(
-    connection: Connection, record_type: RecordType, namespace: Namespace, ids: Sequence[str], first: int
+    connection: Connection, record_type: RecordType, addresses: Sequence[Address], first: int
 ) -> DuplicateError | None:
-    """The error for the first of *ids* that existed before key *first* was handed out; None where none did."""
-    keys = keys_of(connection, record_type, namespace, ids, EPOCH)  # expired ones are deleted before a write
-    return next((DuplicateError(record_type.kind, id) for id, key in keys.items() if key < first), None)
+    """The error for the first of *addresses* that existed before key *first* was handed out; None where none did."""
+    keys = keys_of_addresses(connection, record_type, addresses, EPOCH)  # expired ones are deleted before a write
+    return next((DuplicateError(record_type.kind, id) for (_, id), key in keys.items() if key < first), None)
 
 
 def expired(connection: Connection, now: datetime) -> list[int]:

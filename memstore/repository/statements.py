@@ -17,7 +17,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Connection, bindparam
+from sqlalchemy import BindParameter, ClauseElement, Connection, Integer, Text, bindparam, column, table
 from sqlalchemy.dialects import sqlite
 
 from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
@@ -202,6 +202,42 @@ class InListQuery:
         first = statement.names.index(texts[0])
         self._statements[size] = statement.sql, statement.names[:first], statement.names[first + size :]
         return self._statements[size]
+
+
+PAIR = table("pair", column("key", Integer), column("text", Text))
+"""The pairs of a `PairListQuery`, as a table."""
+
+
+class PairListQuery:
+    """A SELECT of the rows that belong to one of many pairs of a key and a text, such as a namespace and an id.
+
+    SQLite looks every pair up in an index, in their order: one statement for many namespaces.
+
+    Args:
+        build: makes the statement, a SELECT from `PAIR` joined with the table that has the rows.
+    """
+
+    __slots__ = ("_parts", "_statement")
+
+    def __init__(self, build: Callable[[], ClauseElement]) -> None:
+        self._statement = Prepared(build)
+        self._parts: dict[int, str] = {}
+
+    def rows(
+        self, connection: Connection, pairs: Sequence[tuple[int, str]], **others: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of *pairs*, in no order; *others* are the statement's other parameters, as stored."""
+        base, after = raw(connection), list(map(others.__getitem__, self._statement.names))
+        for chunk in chunks(pairs):
+            size = len(chunk) if len(chunk) <= _SMALL else CHUNK_SIZE
+            bound = [*chain.from_iterable(chunk), *chunk[-1] * (size - len(chunk)), *after]
+            yield from base.execute(self._parts.get(size) or self._compile(size), bound).fetchall()
+
+    def _compile(self, size: int) -> str:
+        # CROSS JOIN keeps the order of the tables: SQLite does not know that the pairs are few.
+        select = self._statement.sql.replace(" JOIN ", " CROSS JOIN ", 1)
+        self._parts[size] = f"WITH pair(key, text) AS (VALUES {', '.join(['(?, ?)'] * size)}) {select}"
+        return self._parts[size]
 
 
 def _literal(column: Sequence[Any], *, numbers: bool) -> str:

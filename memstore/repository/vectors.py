@@ -1,6 +1,6 @@
 """Stored vectors: rows of memory_vector and assembly_vector."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -97,6 +97,17 @@ _EXPIRING = Prepared(lambda: select(memory.c.pk, memory.c.expires_at).where(memo
 _COUNT = prepared_by_kind(
     lambda t: select(func.count()).select_from(t.vectors).where(t.vectors.c.space_pk == bindparam("space"))
 )
+_COUNT_OF = prepared_by_kind(
+    lambda t: (
+        select(func.count())
+        .select_from(t.vectors)
+        .where(
+            t.vector_owner.in_(listed_keys()),
+            t.vectors.c.space_pk == bindparam("space"),
+            t.vectors.c.vector.is_not(None),
+        )
+    )
+)
 _COUNT_MEMORIES = Prepared(lambda: select(func.count()).select_from(memory))
 _LAGGING = Prepared(_lagging)
 _LAGGING_OF = Prepared(lambda: _lagging().where(assembly.c.pk.in_(listed_keys())))
@@ -174,6 +185,11 @@ def _positions(ascending: Keys, keys: Keys) -> tuple[npt.NDArray[np.bool_], Keys
 def count_vectors(connection: Connection, space: VectorSpace) -> int:
     """How many vectors of a space are stored, an index scan: how much memory an index of them needs."""
     return int(_COUNT[space.kind].value(connection, space=space.pk))
+
+
+def count_of(connection: Connection, space: VectorSpace, keys: Sequence[int]) -> int:
+    """How many of the records *keys* have a vector."""
+    return int(_COUNT_OF[space.kind].value(connection, space=space.pk, keys=keys_json(keys)))
 
 
 def lagging(connection: Connection, keys: list[int] | None = None) -> list[int]:

@@ -25,7 +25,7 @@ from memstore.repository.vectors import Spaces, VectorSpace
 from memstore.search.activation import AssemblyBoost
 from memstore.search.query import Search, SearchRequest
 from memstore.sync.view import View
-from memstore.timestamps import now, to_micros
+from memstore.timestamps import to_micros
 from memstore.vectors.arrays import Doubles, Keys, Rows
 
 
@@ -42,9 +42,9 @@ def sync_state(assembly: ActivationState, view: View, at: datetime) -> SyncState
     )
 
 
-def read_sync_state(connection: Connection, view: View, space: VectorSpace, key: int) -> SyncState:
-    """The sync state of the assembly *key*, which exists."""
-    return sync_state(assembly_activation.states(connection, space, [key])[key], view, now())
+def read_sync_state(connection: Connection, view: View, space: VectorSpace, key: int, at: datetime) -> SyncState:
+    """The sync state *at* a time of the assembly *key*, which exists."""
+    return sync_state(assembly_activation.states(connection, space, [key])[key], view, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ class AssemblyBooster:
             activations.append(activation)
         boosted = []
         for hits, boosts, activation in zip(search.hits(results), score_boosts, activations, strict=True):
+            boosts = boosts[search.request.offset :]
             with_boosts = [Hit(hit.memory, hit.score, boost) for hit, boost in zip(hits, boosts, strict=True)]
             activated = tuple(group.assembly for group in activation.groups)
             boosted.append(BoostedHits(Hits(with_boosts, hits.plan, activated), activation))

@@ -4,7 +4,7 @@ A search runs in one read transaction whose state the index equals. Namespaces, 
 a `SearchScope` before the index is asked, so a search returns fewer hits than its limit only if fewer records match.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,7 +17,7 @@ from memstore import filters
 from memstore.index.protocol import DriftError, SearchResult, SearchScope
 from memstore.models.records import Assembly, Memory, Namespace
 from memstore.models.search import AssemblyHit, Hit, Hits, SearchPlan
-from memstore.repository import assemblies, memories, namespaces, selection
+from memstore.repository import assemblies, memories, namespaces, selection, vectors
 from memstore.repository.record_types import RecordType
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import Spaces, VectorSpace
@@ -32,7 +32,15 @@ Results = list[tuple[SearchResult, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """The checked arguments of `Memories.search` without its query; the half-life of activation is in seconds."""
+    """The checked arguments of `Memories.search` without its query.
+
+    Attributes:
+        limit: how many hits are ranked: those that are left out at the beginning, and those that are returned.
+        offset: how many are left out.
+        half_life: of activation, in seconds.
+        embeddings: whether the hits have their vectors.
+        clock: the time of the search.
+    """
 
     record_type: RecordType
     namespace: Namespace
@@ -42,6 +50,9 @@ class SearchRequest:
     limit: int
     min_score: float | None
     half_life: float
+    offset: int = 0
+    embeddings: bool = True
+    clock: Callable[[], datetime] = now
 
 
 class Search:
@@ -67,7 +78,7 @@ class Search:
         self.view = view
         self.spaces = spaces
         self.request = request
-        self.now = now()
+        self.now = request.clock()
         self.queries = _checked_queries(queries, spaces[request.record_type.kind])
         self.scope = _scope(connection, request, self.now)
 
@@ -83,12 +94,18 @@ class Search:
         return self.hits(results)
 
     def hits(self, results: Results) -> list[Hits[Any]]:
-        """*results* as hits. Records are read together, each once.
+        """*results*, but for those that the request leaves out, as hits. Records are read together, each once.
 
         Raises:
             DriftError: the index names a record that does not exist or has no vector.
         """
         kind, space = self.request.record_type.kind, self.spaces[self.request.record_type.kind]
+        offset, embeddings = self.request.offset, self.request.embeddings
+        if offset:
+            results = [
+                (result._replace(keys=result.keys[offset:], scores=result.scores[offset:]), uncommitted)
+                for result, uncommitted in results
+            ]
         keys: list[int] = []
         for result, _ in results:
             keys += result.keys.tolist()
@@ -96,12 +113,15 @@ class Search:
         hit: type[Hit | AssemblyHit]
         records: Sequence[Memory] | Sequence[Assembly]
         if kind == "memory":
-            hit, records = Hit, memories.read(self.connection, space, keys)
+            hit, records = Hit, memories.read(self.connection, space, keys, embeddings=embeddings)
             complete = not [memory for memory in records if memory.embedding is None]
         else:
             hit = AssemblyHit
-            records = assemblies.read(self.connection, space, keys, self.now, self.request.half_life)
+            half_life = self.request.half_life
+            records = assemblies.read(self.connection, space, keys, self.now, half_life, embeddings=embeddings)
             complete = not [assembly for assembly in records if assembly.composite is None]
+        if not embeddings:
+            complete = vectors.count_of(self.connection, space, keys) == len(keys)
         if len(records) < len(keys) or not complete:
             raise DriftError
         by_key = dict(zip(keys, cast("Sequence[Any]", records), strict=True))

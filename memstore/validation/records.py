@@ -14,12 +14,14 @@ from memstore.errors import InvalidError, short_repr
 from memstore.models.fields import RECORD_FIELDS, RecordField
 from memstore.models.ids import id_stream, new_id
 from memstore.models.records import Assembly, Memory, Namespace, RecordKind, memory
+from memstore.validation.merge_patch import Patch
 from memstore.validation.text import MAX_TEXT_BYTES, check_metadata, check_text, copy_plain
 from memstore.validation.values import (
     MAX_TAGS,
     check_count,
     check_flag,
     check_id,
+    check_namespace_within,
     check_share,
     check_tags,
     check_time,
@@ -37,10 +39,17 @@ MAX_COUNT = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Draft(Generic[RecordT]):
-    """A record before it is stored, and the names of the fields that the caller passed."""
+    """A record before it is stored.
+
+    Attributes:
+        record: the record, as it is stored if its id does not exist.
+        named: the names of the fields that the caller passed.
+        patches: merge patches of the metadata of the record that it replaces.
+    """
 
     record: RecordT
     named: frozenset[str]
+    patches: tuple[Patch, ...] = ()
 
 
 def _check_of(field: RecordField) -> Callable[[object], object]:
@@ -106,8 +115,14 @@ def new_memory(
     at: datetime,
     make_id: Callable[[], str] = new_id,
 ) -> Memory:
-    """The memory that *item*, a mapping with the keyword names of `memories.add`, describes. Raises `InvalidError`."""
-    fields = memory_changes(_without_defaults(item, "memory"), space, at)
+    """The memory that *item*, a mapping with the keyword names of `memories.add`, describes. Raises `InvalidError`.
+
+    `namespace` in *item* is that of the memory: *namespace* or one below it.
+    """
+    values = _without_defaults(item, "memory")
+    if "namespace" in values:
+        namespace = check_namespace_within(values.pop("namespace"), namespace)
+    fields = memory_changes(values, space, at)
     if "content" not in fields:
         raise InvalidError("Missing content: expected a text for every memory")
     fields.setdefault("created_at", at)
@@ -176,13 +191,16 @@ class _PlainItemBuilder:
             return None
         if vector is not None:
             vector = as_embedding(vector, self._dimension, allow_zero=self._allow_zero, max_norm=self._max_norm)
+        namespace = self._namespace
+        if "namespace" in item and item["namespace"] is not None:
+            namespace = check_namespace_within(item["namespace"], namespace)
         id, importance, count = get("id"), get("importance"), get("access_count")
         created, updated = get("created_at"), get("updated_at")
         expires, accessed, pinned = get("expires_at"), get("accessed_at"), get("pinned")
         created = at if created is None else check_time("created_at", created)
         return memory(
             self._make_id() if id is None else check_id(id),
-            self._namespace,
+            namespace,
             content,
             vector,
             tags,
@@ -218,7 +236,7 @@ class _PlainItemBuilder:
         return tags
 
 
-_PLAIN_FIELDS = MEMORY_FIELDS - {"ttl"}
+_PLAIN_FIELDS = MEMORY_FIELDS - {"ttl"} | {"namespace"}
 _COLLECTIONS = frozenset({list, tuple, set, frozenset})
 _NO_TAGS: frozenset[str] = frozenset()
 _TAG_SETS = 1_000  # most loads use few sets of tags, and every further set costs time in the garbage collector
@@ -231,8 +249,11 @@ def assembly_changes(item: Mapping[str, object]) -> dict[str, object]:
 
 
 def new_assembly(item: Mapping[str, object], namespace: Namespace, at: datetime) -> Draft[Assembly]:
-    """The assembly, without members, that *item* describes. Raises `InvalidError`."""
-    fields = assembly_changes(_without_defaults(item, "assembly"))
+    """The assembly, without members, that *item* describes; `namespace` as in `new_memory`. Raises `InvalidError`."""
+    values = _without_defaults(item, "assembly")
+    if "namespace" in values:
+        namespace = check_namespace_within(values.pop("namespace"), namespace)
+    fields = assembly_changes(values)
     if "id" not in fields:
         raise InvalidError("Missing id: expected a text for every assembly")
     named = frozenset(fields)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import SupportsIndex
 
 from memstore.errors import InvalidError, short_repr
-from memstore.models.records import Namespace
+from memstore.models.records import Address, Namespace
 from memstore.timestamps import from_micros, to_micros
 from memstore.validation.arguments import as_list
 from memstore.validation.text import check_json_text, check_text
@@ -43,6 +43,24 @@ def check_namespace(value: object) -> Namespace:
             f"Invalid namespace: expected at most {MAX_NAMESPACE_BYTES:,} bytes of UTF-8, found {size:,}"
         )
     return value
+
+
+def check_namespace_within(value: object, owner: Namespace) -> Namespace:
+    """*value*, a tuple or a list, as a namespace that is *owner* or below it, else `InvalidError`."""
+    namespace = check_namespace(tuple(value) if isinstance(value, list) else value)
+    if namespace[: len(owner)] != owner:
+        raise InvalidError(
+            f"Invalid namespace: expected {owner!r} or one below it, found {short_repr(namespace)}. "
+            "Use a handle of that namespace, or of one above it"
+        )
+    return namespace
+
+
+def check_address(value: object, owner: Namespace) -> Address:
+    """*value* as a pair of a namespace, which is *owner* or below it, and an id, else `InvalidError`."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InvalidError(f"Invalid address: expected a pair of a namespace and an id, found {short_repr(value)}")
+    return check_namespace_within(value[0], owner), check_id(value[1])
 
 
 def check_words(name: str, value: object) -> list[str]:

@@ -73,6 +73,7 @@ MORE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "delete_many": {"ids": ()},
     "merge": {"ids": ["g", "h"]},
     "update": {"tags": {"t"}},
+    "update_many": {"ids": (), "metadata_patch": {}},
 }
 
 
@@ -84,7 +85,8 @@ def verbs(owner: Any) -> Calls:
             continue
         verb, arguments = getattr(owner, name), MORE_ARGUMENTS.get(name, {})
         for parameter in inspect.signature(verb).parameters.values():
-            if parameter.default is parameter.empty and parameter.name not in arguments:
+            required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+            if required and parameter.name not in arguments:
                 arguments = {parameter.name: argument(owner, parameter.name), **arguments}
         calls[name] = partial(verb, **arguments)
     return calls

@@ -7,6 +7,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ async def test_vectors_of_a_verb_that_raises_do_not_reach_the_index(loaded: Stor
     other_memories = await loaded.namespace("other").memories.add_many(items(rng, 3))
 
     def inserts_and_fails(context: WriteContext) -> None:
-        memories.insert_new(context, ("failed",), list(batches(iter(other_memories))))
+        memories.insert_new(context, batches(replace(memory, namespace=("failed",)) for memory in other_memories))
         raise ZeroDivisionError
 
     with busy_thread(loaded):

@@ -13,7 +13,7 @@ Why the vectors handed over equal the stored ones:
   (`database.transactions.cache_item`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, or_, select
@@ -71,20 +71,19 @@ def hand_over_changed(
     keys: Sequence[int],
     blobs: Sequence[bytes],
     owner: int,
-    expiring: Mapping[int, int],
+    exceptions: Sequence[tuple[int, int, int | None]],
 ) -> None:
     """Hand over the new vectors of existing memories; the arguments are those of `hand_over_new`.
 
     Nothing is handed over where the log has fewer numbers, because a memory had that vector already, nor where a
-    trigger of the host application could have written more. *expiring* has the stored expiries of those that expire:
-    where this transaction changed one, the log has an earlier number for it.
+    trigger of the host application could have written more. *exceptions* are those of `VectorHandoff`, as stored: where
+    this transaction changed an expiry, the log has an earlier number for it.
     """
     if not len(keys) or cached_by_schema(connection, _has_foreign_triggers):
         return
     upto = change_log.top(connection)
     if upto - after != len(keys):
         return
-    exceptions = [(key, owner, when) for key, when in expiring.items()]
     _cache(connection, VectorHandoff(space, after, upto, keys, blobs, owner, exceptions))
 
 
