@@ -26,9 +26,11 @@ from memstore.forgetting import apply, planner, trash
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, check_duration
 from memstore.history import changes
 from memstore.history.as_of import FormerRecords
+from memstore.history.erase import erase_ids, erase_matching
 from memstore.models.forgetting import TrashEntry
 from memstore.models.history import Change
 from memstore.models.records import Address, Assembly, Memory
+from memstore.models.reports import EraseReport
 from memstore.models.results import Page
 from memstore.models.search import Hits
 from memstore.repository import history_writer, records, selection, store_meta, updates
@@ -221,6 +223,47 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
 
         return await self._session.write(step, batch=batch)
 
+    async def erase(
+        self, *, ids: Iterable[str] | None = None, where: Where | None = None, recursive: bool = False
+    ) -> EraseReport:
+        """Erase records for good: rows, vectors, trash, history, merges and unused tags. Takes the writer lock.
+
+        Nothing can bring an erased record back: it is in no search, list, trash, history and read as of an earlier
+        time. Composites and the history of assemblies no longer contain an erased member. An erased assembly takes
+        the assemblies with it that were merged into it. One transaction, all or nothing. `Store.compact(secure=True)`
+        then removes the last bytes from the file and its log; backups keep what they contain.
+
+        Args:
+            ids: erase every record that has or had one of these ids: live ones, those in the trash, those that a merge
+                archived, and deleted ones of which the history has changes.
+            where: erase the records that match this filter: live ones as they are, archived and deleted ones as they
+                were at the end. Earlier versions of a live record are not compared.
+            recursive: also in all namespaces below this one; only with *where*.
+
+        Returns:
+            What was erased, what was not found, and what could not be read.
+
+        Raises:
+            InvalidError: none or both of *ids* and *where* are given, or *recursive* with *ids*.
+            FilterError: *where* is not a valid filter, or it is empty and would match everything.
+        """
+        if (ids is None) == (where is None):
+            raise InvalidError("Invalid call: erase takes exactly one of ids= and where=")
+        if where is None:
+            if recursive:
+                raise InvalidError("Invalid call: recursive=True needs where=, because an id belongs to one namespace")
+            unchecked = id_list(ids if ids is not None else ())
+            return await self._session.write(
+                lambda context: erase_ids(context, self._record_type, self._namespace, check_ids(unchecked)), batch=True
+            )
+        node = filters.parse(where, self._record_type.kind)
+        if node == filters.EVERYTHING:
+            raise FilterError("An empty filter would erase every record: use erase() of the namespace for that")
+        return await self._session.write(
+            lambda context: erase_matching(context, self._selection(context.now, where=node, recursive=recursive)),
+            batch=True,
+        )
+
     def list(
         self,
         *,
@@ -343,20 +386,28 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         select = partial(self._selection, where=node, tags=checked_tags, recursive=recursive)
         return await self._session.read(lambda connection: selection.count(connection, select(self._session.clock())))
 
-    async def history(self, id: str, *, limit: int | None = None) -> builtins.list[Change]:
+    async def history(
+        self, id: str, *, limit: int | None = None, before: Change | int | None = None
+    ) -> builtins.list[Change]:
         """Read the changes of the record *id*, and of earlier records with that id, latest first.
+
+        A change that is damaged has a `damage` text, and leaves out what cannot be read.
 
         Args:
             id: id of a record, which may be deleted.
             limit: at most so many changes; None for all that the file keeps, each with the vectors that it changed.
+            before: only changes before this one, or before this number: for the next page, the last change of the
+                previous one.
 
         Raises:
             NotFoundError: there is no such record, and no change of one.
         """
         check_id(id)
         maximum = None if limit is None else check_count("limit", limit, 1, _MAX_COUNT)
+        number = before.number if isinstance(before, Change) else before
+        end = None if number is None else check_count("before", number, 1, _MAX_COUNT)
         return await self._session.read(
-            lambda connection: changes.history(self._former(connection), self._namespace, id, maximum)
+            lambda connection: changes.history(self._former(connection), self._namespace, id, maximum, end)
         )
 
     async def search(
@@ -497,9 +548,10 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             return await self._session.write(step, batch=len(unchecked) > CHUNK_SIZE)
 
     async def purge(self, *, older_than: timedelta | float, recursive: bool = False) -> int:
-        """Delete records that have been in the trash for longer than *older_than*. Takes the writer lock.
+        """Erase records that have been in the trash for longer than *older_than*. Takes the writer lock.
 
-        Purged records cannot be recovered. `Store.compact` then returns their space to the disk.
+        As `erase`: nothing of a purged record is left in the history or in merges. `Store.compact` then returns the
+        space to the disk.
 
         Args:
             older_than: a timedelta, or seconds; 0 deletes all of them.

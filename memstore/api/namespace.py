@@ -11,10 +11,11 @@ from memstore.api.handle import Handle
 from memstore.api.memories import Memories
 from memstore.api.tags import Tags
 from memstore.errors import LoadError
-from memstore.forgetting.clear import clear
+from memstore.forgetting.clear import clear, erase_namespace
 from memstore.history import undo as undoing
 from memstore.models.history import Change
 from memstore.models.records import Namespace
+from memstore.models.reports import EraseReport
 from memstore.repository import namespaces
 from memstore.session import Autocommit, OpenTransaction, Session
 from memstore.timestamps import now
@@ -35,9 +36,7 @@ class SessionNamespace(Handle):
         self.tags = Tags(session, namespace)
 
     async def clear(self, *, recursive: bool = False) -> int:
-        """Delete every memory and assembly of this namespace and empty its trash. Takes the writer lock.
-
-        All or nothing.
+        """Delete everything of this namespace for good, as `erase` does. Takes the writer lock; all or nothing.
 
         Args:
             recursive: also in all namespaces below this one.
@@ -46,6 +45,23 @@ class SessionNamespace(Handle):
             How many records were deleted; the trash is not counted.
         """
         return await self._session.write(partial(clear, namespace=self._namespace, recursive=recursive), batch=True)
+
+    async def erase(self, *, recursive: bool = False) -> EraseReport:
+        """Erase everything of this namespace: records, trash, history, merges, tags, and the namespace's own path.
+
+        Takes the writer lock; one transaction, all or nothing. Nothing can bring it back, and reads as of an earlier
+        time no longer contain it. `Store.compact(secure=True)` then removes the last bytes from the file and its log;
+        backups keep what they contain.
+
+        Args:
+            recursive: also of all namespaces below this one.
+
+        Returns:
+            What was erased; `namespaces` names the namespaces.
+        """
+        return await self._session.write(
+            partial(erase_namespace, namespace=self._namespace, recursive=recursive), batch=True
+        )
 
     async def undo(self, change: Change) -> Change:
         """Undo a change of a record, if nothing later depends on it. Takes the writer lock.

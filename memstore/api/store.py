@@ -15,6 +15,7 @@ from memstore.maintenance.stats import read_stats
 from memstore.models.reports import Finding, RepairReport, Stats
 from memstore.session import Autocommit
 from memstore.sync.maintainer import IndexMaintainer
+from memstore.validation.values import check_flag
 from memstore.vectors.space import Metric
 
 
@@ -76,15 +77,24 @@ class Store(StoreNamespace):
         await self._session.search(lambda connection, view: None)  # noqa: ARG005 - loads the index
         await self._maintainer.optimize()
 
-    async def compact(self) -> int:
+    async def compact(self, *, secure: bool = False) -> int:
         """Return the space of deleted records to the disk. Takes the writer lock.
 
-        Also deletes expired memories, unused tags, and the older part of the change log.
+        Also deletes expired memories, unused tags, history older than is kept, and the older part of the change log.
+
+        Args:
+            secure: write the whole file anew and empty its log, so that neither contains a byte of data that was
+                erased, purged, cleared, or deleted and no longer in the history. Takes the writer lock for the time
+                that writing the file takes, and as much free disk space as the file. Stored search graphs are deleted
+                and built again.
 
         Returns:
             By how many bytes the file is smaller; 0 if it is not.
+
+        Raises:
+            BusyError: with *secure*, another connection used the log for longer than the store's timeout.
         """
-        return await compact(self._session)
+        return await compact(self._session, secure=check_flag("secure", secure))
 
     async def backup(
         self, path: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None

@@ -185,6 +185,8 @@ def unmerge(context: WriteContext, path: Namespace, which: int | str) -> Merge:
     if stored is None:
         raise NotFoundError("merge", str(which), path)
     _check_last(connection, stored)
+    if not stored.added:
+        raise _conflict(stored, "one of its sources was erased")
     source_tombstones = tombstones.newest_merged(connection, stored.sources)
     named = zip(stored.sources, stored.merge.sources, strict=True)
     purged = [id for key, id in named if key not in source_tombstones]

@@ -1,20 +1,23 @@
-"""Deleting everything of a namespace, its trash included."""
+"""Erasing everything of a namespace: records, trash, history, merges, tags and the path of the namespace itself."""
+
+from dataclasses import asdict
 
 from memstore.models.records import Namespace
-from memstore.repository import history_writer, selection, tombstones
+from memstore.models.reports import EraseReport
+from memstore.repository import erasure, namespaces
 from memstore.repository.context import WriteContext
-from memstore.repository.record_types import RECORD_TYPES
-from memstore.repository.selection import Selection
+
+
+def erase_namespace(context: WriteContext, namespace: Namespace, *, recursive: bool) -> EraseReport:
+    """Erase everything of *namespace* and, with *recursive*, of all below it."""
+    connection = context.connection
+    namespace_pks = namespaces.keys_at(connection, namespace, recursive=recursive)
+    paths = tuple(sorted(namespaces.path(connection, pk) for pk in namespace_pks))
+    rows = erasure.erase_namespaces(connection, namespace_pks)
+    return EraseReport(namespaces=paths, **asdict(rows))
 
 
 def clear(context: WriteContext, namespace: Namespace, *, recursive: bool) -> int:
-    """Delete every memory and assembly of *namespace*, and all archived records; how many, without the archived."""
-    count = 0
-    for record_type in RECORD_TYPES:
-        every = Selection(record_type=record_type, namespace=namespace, now=context.now, recursive=recursive)
-        keys = selection.selected(context.connection, every)
-        history_writer.delete_records(context, record_type, keys)
-        count += len(keys)
-    for cause in tombstones.CAUSES:
-        tombstones.purge(context.connection, None, cause, namespace, recursive=recursive)
-    return count
+    """As `erase_namespace`; how many memories and assemblies there were, without the archived ones."""
+    report = erase_namespace(context, namespace, recursive=recursive)
+    return report.memories + report.assemblies

@@ -11,7 +11,7 @@ from memstore.errors import InvalidError, NotFoundError
 from memstore.forgetting import planner
 from memstore.models.forgetting import TrashEntry
 from memstore.models.records import Namespace
-from memstore.repository import tombstones
+from memstore.repository import erasure, namespaces, tombstones
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, RecordType
 from memstore.repository.vectors import VectorSpace
@@ -70,8 +70,11 @@ def recover(context: WriteContext, record_type: RecordType, namespace: Namespace
 def purge(
     context: WriteContext, record_type: RecordType, namespace: Namespace, older_than: timedelta, *, recursive: bool
 ) -> int:
-    """Delete what has been in the trash for longer than *older_than*, or all of it where that is 0; how many."""
+    """Erase what has been in the trash for longer than *older_than*, or all of it where that is 0; how many."""
+    connection = context.connection
     before = planner.ago(context.now, older_than) if older_than else None
-    return tombstones.purge(
-        context.connection, before, "forgotten", namespace, recursive=recursive, record_types=(record_type,)
-    )
+    keys = tombstones.forgotten_before(connection, record_type, namespace, before, context.now, recursive=recursive)
+    if keys:
+        namespace_pks = namespaces.keys_at(connection, namespace, recursive=recursive)
+        erasure.erase(connection, record_type, keys, namespace_pks)
+    return len(keys)

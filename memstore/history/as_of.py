@@ -5,7 +5,7 @@ activation) and `revision` have the values they had at the record's next change,
 composite of an assembly are computed from its members as they were, which reads all of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.concurrency import chunks
-from memstore.errors import NotFoundError
+from memstore.errors import DamagedError, NotFoundError, short_repr
 from memstore.models.history import FieldValue
 from memstore.models.records import Embedding, Namespace
 from memstore.repository import history_reader, namespaces, records, stored_fields
@@ -24,7 +24,7 @@ from memstore.repository.record_types import MEMORY, RecordType
 from memstore.repository.vectors import Spaces
 from memstore.sync import composites
 from memstore.timestamps import EPOCH, to_micros
-from memstore.vectors.encoding import decode
+from memstore.vectors.encoding import decode, is_intact
 from memstore.vectors.mean import Mean
 
 
@@ -90,16 +90,19 @@ class FormerRecords:
         """Raise `DamagedError` where a version cannot be that of a record."""
         self._record(version, (), self._embedding(version))
 
-    def fields(self, version: RowVersion, names: Iterable[str]) -> dict[str, FieldValue]:
-        """The fields *names* of a version, as a record has them. Raises `DamagedError`."""
-        field_names = set(names)
-        with expect_stored(f"journal.old of a {self.record_type.kind}"):
-            values = stored_fields.decode_fields(self.record_type, version.columns, field_names)
-            if "tags" in field_names:
-                values["tags"] = version.tags
-            if "embedding" in field_names and self.record_type is MEMORY:
-                values["embedding"] = self._embedding(version)
-        return values
+    def field(self, name: str, stored: Any, id: str) -> dict[str, FieldValue]:
+        """One field of an earlier version of the record *id*, by its name; none if a record has no such field.
+
+        *stored* is the column's value, the tags, or the bytes of the embedding and their checksum. Raises
+        `DamagedError`.
+        """
+        if name == "tags":
+            return {name: stored}
+        if name == "embedding":
+            vector, crc = stored
+            return {name: self._decode(vector, id, crc)} if self.record_type is MEMORY else {}
+        with expect_stored(f"journal.old of {self.record_type.kind} {id!r}"):
+            return dict(stored_fields.decode_fields(self.record_type, {name: stored}, [name]))
 
     def _record(self, version: RowVersion, path: Namespace, vector: Embedding | None, member_count: int = 0) -> Any:
         with expect_stored(f"journal.old of a {self.record_type.kind}"):
@@ -113,10 +116,22 @@ class FormerRecords:
             )
 
     def _embedding(self, version: RowVersion) -> Embedding | None:
-        if version.vector is None or not self.embeddings:
+        if not self.embeddings:
             return None
-        owner = f"the former memory {version.columns.get('id')!r}"
-        return decode(version.vector, self.spaces["memory"].dimension, owner, version.checksum)
+        return self._decode(version.vector, version.columns.get("id"), version.checksum)
+
+    def _decode(self, vector: bytes | None, id: object, crc: int | None) -> Embedding | None:
+        """The stored bytes of an earlier embedding as a vector. Raises `DamagedError`."""
+        if vector is None:
+            return None
+        space = self.spaces["memory"]
+        if not is_intact(vector, crc) or len(vector) != 4 * space.dimension:
+            raise DamagedError(
+                f"An earlier embedding of memory {short_repr(id)} is damaged in the history. The record as it is now, "
+                "and its other changes, are not affected: history() shows them, `memstore check` names the damaged "
+                "change. Read the record as of a later time, or restore a backup."
+            )
+        return decode(vector, space.dimension, f"the former memory {id!r}", crc)
 
     def _members(self, key: int, number: int, at: datetime) -> tuple[int, Embedding | None]:
         """How many members an assembly had before change *number*, and the mean of their vectors."""

@@ -128,7 +128,7 @@ def _undo_deletion(context: WriteContext, record_type: RecordType, entry: Histor
     _check_restorable(context, record_type, entry, change)
     version = history_reader.version_before(entry, None)
     if version is None:
-        raise ConflictError(f"Change {entry.number} cannot be undone: it stores no version of the record.")
+        raise _conflict(change, "the memory has expired, and the history has nothing of it. Add it again instead")
     expires_at = version.columns.get("expires_at")
     if expires_at is not None and expires_at <= to_micros(context.now):
         raise _conflict(change, "the memory has expired, and would be deleted at once. Add it again instead")

@@ -11,7 +11,7 @@ from memstore.models.forgetting import Criterion, ForgetCandidate, TrashEntry
 from memstore.models.history import Change
 from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
 from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace, Tag
-from memstore.models.reports import Finding, RepairReport, Stats, VerifyReport
+from memstore.models.reports import EraseReport, Finding, RepairReport, Stats, VerifyReport
 from memstore.models.results import AddOutcome, AddResult, Page
 from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
 
@@ -28,6 +28,7 @@ __all__ = [
     "ClusterResult",
     "Criterion",
     "Embedding",
+    "EraseReport",
     "Exclusion",
     "Explanation",
     "Finding",

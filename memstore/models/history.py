@@ -10,7 +10,7 @@ import numpy as np
 from memstore.models.record import Record
 from memstore.models.records import Embedding, Json, Namespace
 
-ChangeKind = Literal["added", "updated", "deleted", "expired", "forgotten", "merged", "restored"]
+ChangeKind = Literal["added", "updated", "deleted", "expired", "forgotten", "merged", "restored", "damaged"]
 FieldValue = str | int | float | bool | datetime | frozenset[str] | tuple[str, ...] | dict[str, Json] | Embedding | None
 """ChangeKind a field of a record holds."""
 
@@ -26,9 +26,11 @@ class Change(Record):
         id: id of the record.
         namespace: namespace of the record.
         kind: `added`; `updated`; `deleted`; `expired` (deleted because it expired); `forgotten` (moved to the trash);
-            `merged` (merged into another assembly); `restored` (back, with all its fields).
-        at: time of the change, UTC; never before the change with the number below. All changes of one transaction
-            have the same time.
+            `merged` (merged into another assembly); `restored` (back, with all its fields); `damaged` (the change
+            cannot be read).
+        at: time of the change, UTC, by the clock of that moment. A clock that was set back can give a change an
+            earlier time than the one before it; the numbers are in the order of the commits. All changes of one
+            transaction have the same time.
         actor: who made the change; None if unknown.
         reason: why; None if unknown.
         undoes: number of the change that this change undid; None for any other change.
@@ -36,6 +38,7 @@ class Change(Record):
         new: the changed fields after the change: all fields if the record was added, none if it was removed.
         members_added: ids of the memories that became members of the assembly.
         members_removed: ids of the memories whose membership ended.
+        damage: what of the change cannot be read; None for a sound one. `old` and `new` leave such fields out.
     """
 
     number: int
@@ -51,6 +54,7 @@ class Change(Record):
     new: Mapping[str, FieldValue]
     members_added: tuple[str, ...]
     members_removed: tuple[str, ...]
+    damage: str | None = None
 
     def _values(self) -> tuple[object, ...]:
         """Every field but the actor, the reason and the undone change, with arrays as bytes."""

@@ -76,6 +76,37 @@ class RepairReport(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class EraseReport(Record):
+    """What `erase` removed. `compact(secure=True)` then removes the bytes from the file and its log.
+
+    Attributes:
+        ids: ids of the erased records, sorted; live ones, archived ones, and deleted ones that the history had. Empty
+            for `namespace.erase`, which erases all.
+        namespaces: the erased namespaces, sorted; empty for `memories.erase` and `assemblies.erase`.
+        memories: number of live memories deleted.
+        assemblies: number of live assemblies deleted.
+        archived: number of records deleted from the trash and from the archives of merges.
+        changes: number of changes of the history that were deleted, or that name an erased record no more.
+        merges: number of merges that were deleted, or that name an erased assembly no more.
+        tags: number of tags deleted because no record has them any more.
+        missing: those of the given ids of which the file had nothing.
+        unreadable: ids of archived or deleted records that `where` could not be compared with, because they are
+            damaged; they were not erased.
+    """
+
+    ids: tuple[str, ...] = ()
+    namespaces: tuple[Namespace, ...] = ()
+    memories: int = 0
+    assemblies: int = 0
+    archived: int = 0
+    changes: int = 0
+    merges: int = 0
+    tags: int = 0
+    missing: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class VerifyReport(Record):
     """The result of `verify`. Counts are of the whole file, without expired memories.
 

@@ -30,6 +30,7 @@ DELETIONS = frozenset({"deleted", "expired", "forgotten", "merged"})
 """The changes after which a record does not exist; their rows hold all of it."""
 
 _CHANGE_KINDS = DELETIONS | {"added", "updated", "restored"}
+LAST_NUMBER = 2**63 - 1
 _FETCH = 1_000  # rows that are read before other threads may run
 
 _is_addition, _is_other = text("what = 'added'"), text("what <> 'added'")  # as in the partial indexes
@@ -53,6 +54,14 @@ _ENTRIES = Prepared(
         .order_by(journal.c.pk.desc())
     )
 )
+_NEWEST = Prepared(
+    lambda: (
+        select(journal.c.last_pk, func.max(journal.c.pk))
+        .with_hint(journal, "INDEXED BY ix_journal_changed", "sqlite")
+        .where(_of_kind, _is_other, journal.c.last_pk.in_(listed_keys()), journal.c.pk < bindparam("before"))
+        .group_by(journal.c.last_pk)
+    )
+)
 _ADDITION = Prepared(
     lambda: (
         select(journal.c.pk, journal.c.first_pk, journal.c.last_pk)
@@ -68,6 +77,15 @@ _KEYS_OF_ID = Prepared(
         .distinct()
         .with_hint(journal, "INDEXED BY ix_journal_id", "sqlite")
         .where(journal.c.namespace_pk == bindparam("namespace"), _of_kind, journal.c.id == bindparam("id"))
+    )
+)
+_DELETIONS = Prepared(
+    lambda: (
+        select(func.max(journal.c.pk), journal.c.last_pk, journal.c.id)
+        .with_hint(journal, "INDEXED BY ix_journal_id", "sqlite")
+        .where(journal.c.namespace_pk.in_(listed_keys()), _of_kind, text("id IS NOT NULL"))
+        .where(journal.c.what.in_(literal_column(f"'{what}'") for what in sorted(DELETIONS)))
+        .group_by(journal.c.last_pk)
     )
 )
 _CHANGED = Prepared(
@@ -136,6 +154,14 @@ class HistoryEntry:
         return _ids_by_key(self.old_values().get(name, []))
 
 
+class DamagedEntry(NamedTuple):
+    """A row of the history that cannot be read: its number, what stands for its time, and why."""
+
+    number: int
+    at: object
+    error: DamagedError
+
+
 class Addition(NamedTuple):
     """A change that added records: its number, and the first and the last of their keys."""
 
@@ -184,6 +210,14 @@ def decode_time(micros: object) -> datetime:
         return from_micros(_integer(micros))
 
 
+def readable_time(micros: object) -> datetime | None:
+    """A stored time as a datetime; None where it is none."""
+    try:
+        return decode_time(micros)
+    except DamagedError:
+        return None
+
+
 def read_entry(connection: Connection, number: int) -> HistoryEntry | None:
     """One change; None where the history does not have it."""
     with translated():
@@ -194,10 +228,46 @@ def read_entry(connection: Connection, number: int) -> HistoryEntry | None:
 def entries_of(
     connection: Connection, record_type: RecordType, keys: Sequence[int], number: int = 0
 ) -> Iterator[HistoryEntry]:
-    """The changes of the records *keys* from *number* on, the latest first; without additions."""
+    """The changes of the records *keys* from *number* on, the latest first; without additions. Raises `DamagedError`.
+
+    A change whose values are damaged raises when they are read.
+    """
+    for entry in rows_of(connection, record_type, keys, number):
+        if isinstance(entry, DamagedEntry):
+            raise entry.error
+        yield entry
+
+
+def rows_of(
+    connection: Connection, record_type: RecordType, keys: Sequence[int], number: int = 0
+) -> Iterator["HistoryEntry | DamagedEntry"]:
+    """As `entries_of`, with rows that cannot be read as `DamagedEntry`."""
     with translated():
         for row in _ENTRIES.run(connection, kind=record_type.kind, keys=keys_json(keys), number=number):
-            yield _entry_of(row)
+            yield read_row(row)
+
+
+def read_row(row: Sequence[Any]) -> "HistoryEntry | DamagedEntry":
+    """The entry in a row of the table."""
+    try:
+        return _entry_of(row)
+    except DamagedError as error:
+        return DamagedEntry(row[0], row[7], error)
+
+
+def newest_changes(
+    connection: Connection, record_type: RecordType, keys: Iterable[int], before: int | None
+) -> dict[int, int]:
+    """The number of the last change of each of the records *keys*, of those below *before*; by key."""
+    ordered = sorted(keys)
+    limit = LAST_NUMBER if before is None else before
+    newest = dict(_NEWEST.of_keys(connection, ordered, kind=record_type.kind, before=limit))
+    for key in ordered:
+        if key not in newest:
+            addition = addition_of(connection, record_type, key)
+            if addition is not None and addition.number < limit:
+                newest[key] = addition.number
+    return newest
 
 
 def addition_of(connection: Connection, record_type: RecordType, key: int) -> Addition | None:
@@ -224,6 +294,13 @@ def added_since(connection: Connection, record_type: RecordType, keys: Iterable[
 def keys_of_id(connection: Connection, record_type: RecordType, namespace_pk: int, id: str) -> set[int]:
     """Keys of the deleted records that had an id, as far as the history has them."""
     return set(map(_integer, _KEYS_OF_ID.column(connection, namespace=namespace_pk, kind=record_type.kind, id=id)))
+
+
+def deletions(
+    connection: Connection, record_type: RecordType, namespace_pks: Sequence[int]
+) -> list[tuple[int, int, str]]:
+    """Number, key and id of the last deletion of every record that was deleted from one of the namespaces."""
+    return _DELETIONS.run(connection, kind=record_type.kind, keys=keys_json(namespace_pks)).fetchall()
 
 
 def changed_keys(connection: Connection, record_type: RecordType, number: int, upto: int) -> Iterator[tuple[int, int]]:
@@ -254,6 +331,8 @@ def version_before(entry: HistoryEntry, after: RowVersion | None) -> RowVersion 
     old = entry.old_values()
     with expect_stored(f"journal.old of row {entry.number}"):
         if entry.change_kind in DELETIONS:
+            if not old:  # it expired
+                return None
             columns = {name: old[name] for name in COLUMNS[entry.kind] if name in old}
             tags = frozenset(cast("Any", old.get("tags")))
             return RowVersion(entry.key, entry.namespace_pk, columns, tags, entry.vector, entry.checksum)

@@ -7,6 +7,7 @@
 * Times never decrease from one row to the next, and all rows of a transaction share one. So a time is found by binary
   search, and never falls inside a transaction.
 * A record that cannot be read can still be changed and deleted; `old` is NULL then.
+* Of a memory that expired nothing is kept but its id, the time, and when it was added: its earlier changes are deleted.
 * A file with history `off` gets no rows, and nothing is read for them.
 """
 
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, LargeBinary, Select, bindparam, insert, select, type_coerce
+from sqlalchemy import Connection, LargeBinary, Select, bindparam, delete, insert, select, text, type_coerce
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import chunks
@@ -54,6 +55,15 @@ def _read(t: RecordType) -> Select[Any]:
 
 _INSERT = MultiRowInsert(
     lambda: insert(journal).values({name: bindparam(name, type_=NullType()) for name in _COLUMN_NAMES}), _WIDTH
+)
+_DELETE_CHANGES = Prepared(
+    lambda: delete(journal).where(
+        journal.c.pk.in_(
+            select(journal.c.pk)
+            .with_hint(journal, "INDEXED BY ix_journal_changed", "sqlite")
+            .where(journal.c.kind == bindparam("kind"), text("what <> 'added'"), journal.c.last_pk.in_(listed_keys()))
+        )
+    )
 )
 _READ = prepared_by_kind(_read)
 _NAMESPACES = prepared_by_kind(
@@ -155,6 +165,9 @@ def record_deletion(
     connection = context.connection
     if record_type is MEMORY:
         _record_membership_loss(context, keys)
+    if change_kind == "expired":
+        _record_expiry(context, record_type, keys)
+        return
     partners_name = "assemblies" if record_type is MEMORY else "members"
     for chunk in chunks(keys):
         versions = readable_versions(connection, record_type, chunk)
@@ -171,6 +184,27 @@ def record_deletion(
                 _HistoryRow(record_type.kind, namespace_pk, key, id, change_kind, old, version.vector, version.checksum)
             )
         _insert(context, rows, undoes)
+
+
+def _record_expiry(context: WriteContext, record_type: RecordType, keys: Sequence[int]) -> None:
+    """Delete what the history has of the values of expired records; their ids and the time are kept."""
+    connection, kind = context.connection, record_type.kind
+    delete_changes(connection, record_type, keys)
+    for chunk in chunks(keys):
+        ids = record_keys.ids(connection, record_type, chunk)
+        rows = [
+            _HistoryRow(kind, namespace_pk, key, ids[key] if isinstance(ids.get(key), str) else None, "expired", "{}")
+            for key, namespace_pk in _NAMESPACES[kind].run(connection, keys=keys_json(chunk))
+        ]
+        _insert(context, rows)
+
+
+def delete_changes(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> int:
+    """Delete every change of the records *keys* but their additions, which hold no values; how many there were."""
+    return sum(
+        _DELETE_CHANGES.run(connection, kind=record_type.kind, keys=keys_json(part)).rowcount
+        for part in key_lists(keys)
+    )
 
 
 def record_restoration(

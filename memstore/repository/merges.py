@@ -10,7 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Insert, Table, bindparam, func, insert, select, type_coerce, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.types import NullType
 
 from memstore.models.merging import Merge
@@ -18,13 +32,16 @@ from memstore.models.records import Namespace
 from memstore.repository import namespaces
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only
-from memstore.repository.key_lists import listed_keys
+from memstore.repository.key_lists import key_lists, keys_json, listed_keys
 from memstore.repository.statements import Prepared, stored
 from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import assembly_merge, assembly_merge_source, namespace
 from memstore.timestamps import from_micros, to_micros
 
 _COLUMNS = ("target_pk", "target_id", "at", "similarity", "threshold", "actor", "reason", "brought", "undone_at")
+NOTHING = "{}"
+"""What a merge with an erased source has as added to its target: it cannot be undone."""
+
 _merge, _source = assembly_merge.c, assembly_merge_source.c
 
 
@@ -77,6 +94,33 @@ _LAST_SOURCE = Prepared(
         .where(_of_namespace(), _source.source_id == bindparam("id"))
     )
 )
+_KEYS_OF_ID = Prepared(
+    lambda: (
+        select(_merge.target_pk)
+        .where(_of_namespace(), _merge.target_id == bindparam("id"))
+        .union(
+            select(_source.source_pk)
+            .join(assembly_merge, _merge.pk == _source.merge_pk)
+            .where(_of_namespace(), _source.source_id == bindparam("id"))
+        )
+    )
+)
+_DELETE_INTO = Prepared(lambda: delete(assembly_merge).where(_merge.target_pk.in_(listed_keys())))
+_WITH_SOURCES = Prepared(lambda: select(_source.merge_pk).where(_source.source_pk.in_(listed_keys())).distinct())
+_DELETE_SOURCES = Prepared(lambda: delete(assembly_merge_source).where(_source.source_pk.in_(listed_keys())))
+_DELETE_WITHOUT_SOURCES = Prepared(
+    lambda: delete(assembly_merge).where(
+        _merge.pk.in_(listed_keys()), _merge.pk.not_in(select(_source.merge_pk).where(_source.merge_pk == _merge.pk))
+    )
+)
+_CLEAR = Prepared(
+    lambda: (
+        update(assembly_merge)
+        .where(_merge.pk.in_(listed_keys()))
+        .values(brought=literal_column(f"'{NOTHING}'"), reason=null(), undone_reason=null())
+    )
+)
+_DELETE_NAMESPACES = Prepared(lambda: delete(assembly_merge).where(_merge.namespace_pk.in_(listed_keys())))
 _MARK_UNDONE = Prepared(
     lambda: (
         update(assembly_merge)
@@ -196,3 +240,30 @@ def last_key_of_id(connection: Connection, path: Namespace, id: str) -> int | No
     namespace_pk = namespaces.key(connection, path)
     keys = [query.value(connection, namespace=namespace_pk, id=id) for query in (_LAST_TARGET, _LAST_SOURCE)]
     return max((key for key in keys if key is not None), default=None)
+
+
+def keys_of_id(connection: Connection, namespace_pk: int, id: str) -> set[int]:
+    """Keys of the assemblies with the id *id* that are the target or a source of a merge, undone ones included."""
+    return set(_KEYS_OF_ID.column(connection, namespace=namespace_pk, id=id))
+
+
+def erase(connection: Connection, keys: Sequence[int]) -> int:
+    """Remove the assemblies *keys* from all merges; how many merges were deleted or changed.
+
+    A merge into one of them is deleted, and one without a source left. A merge with other sources stays, without the
+    erased ones, what it added and its reasons: it cannot be undone.
+    """
+    count = 0
+    for part in key_lists(keys):
+        key_list = keys_json(part)
+        count += _DELETE_INTO.run(connection, keys=key_list).rowcount
+        numbers = keys_json(_WITH_SOURCES.column(connection, keys=key_list))
+        _DELETE_SOURCES.run(connection, keys=key_list)
+        count += _DELETE_WITHOUT_SOURCES.run(connection, keys=numbers).rowcount
+        count += _CLEAR.run(connection, keys=numbers).rowcount
+    return count
+
+
+def erase_namespaces(connection: Connection, namespace_pks: Sequence[int]) -> int:
+    """Delete every merge of the namespaces *namespace_pks*; how many there were."""
+    return _DELETE_NAMESPACES.run(connection, keys=keys_json(namespace_pks)).rowcount

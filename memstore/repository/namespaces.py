@@ -33,6 +33,7 @@ _ADD_MANY = MultiRowInsert(lambda: insert(namespace).values(path=bindparam("path
 _BELOW = Prepared(
     lambda: select(namespace.c.pk).where(namespace.c.path >= bindparam("start"), namespace.c.path < bindparam("end"))
 )
+_FROM = Prepared(lambda: select(namespace.c.pk).where(namespace.c.path >= bindparam("start")))
 _FIRST = Prepared(lambda: select(namespace.c.pk).limit(bindparam("most", type_=Integer)))
 _KEY_AND_COUNT = Prepared(
     lambda: select(
@@ -63,6 +64,16 @@ def key(connection: Connection, path: Namespace) -> int | None:
     """The key of a namespace; None while nothing was ever stored in it."""
     row = _FIND.run(connection, path=namespace_path(path)).fetchone()
     return None if row is None else int(row[0])
+
+
+def keys_at(connection: Connection, path: Namespace, *, recursive: bool) -> list[int]:
+    """The keys of a namespace and, with *recursive*, of all below it; none where nothing was ever stored there."""
+    if not recursive:
+        pk = key(connection, path)
+        return [] if pk is None else [pk]
+    start = namespace_path(path)
+    end = below_end(start)
+    return _FROM.column(connection, start=start) if end is None else _BELOW.column(connection, start=start, end=end)
 
 
 def path(connection: Connection, key: int) -> Namespace:

@@ -18,14 +18,19 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Integer,
     Select,
+    Text,
     and_,
     bindparam,
     delete,
     func,
     insert,
+    literal_column,
+    null,
     select,
     true,
+    type_coerce,
     update,
 )
 from sqlalchemy.types import NullType
@@ -43,6 +48,7 @@ from memstore.repository import (
     row_restore,
     stored_fields,
 )
+from memstore.repository.commit_times import LATEST, effective_times
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only, wrong_vector
 from memstore.repository.history_writer import RowVersion
@@ -257,6 +263,68 @@ def exists(connection: Connection, record_type: RecordType, key: int) -> bool:
     return bool(_OF_RECORD.column(connection, kind=record_type.kind, record_pk=key))
 
 
+def erase(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> int:
+    """Delete the tombstones of the records *keys*, and their part in those of other records; how many were deleted.
+
+    The archived composite of an assembly with an erased member is deleted: it could be the member's vector. Recovery
+    computes it from the other members.
+    """
+    count = 0
+    for part in key_lists(keys):
+        count += _DELETE_OF_RECORDS.run(connection, kind=record_type.kind, keys=keys_json(part)).rowcount
+    partner, erased = partner_type(record_type), frozenset(keys)
+    name = PARTNERS[partner.kind]
+    # Collected first: the statement that reads the rows must not meet those that change.
+    changed = [
+        (pk, {**record, name: remaining})
+        for pk, record in _records_with_partners(connection, partner)
+        if (remaining := [pair for pair in record[name] if pair[0] not in erased]) != record[name]
+    ]
+    statement = _SET_MEMBERS if partner is ASSEMBLY else _SET_RECORD
+    for pk, record in changed:
+        statement.run(connection, row=pk, record=stored(record))
+    return count
+
+
+def _records_with_partners(connection: Connection, record_type: RecordType) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Key and record of the tombstones that hold memberships; those that cannot be read are left out."""
+    name = PARTNERS[record_type.kind]
+    for rows in _WITH_PARTNERS.fetch(connection, kind=record_type.kind, name=f'"{name}":[['):
+        for pk, text in rows:
+            try:
+                record = json.loads(text)
+                if all(type(key) is int for key, _ in record[name]):
+                    yield pk, record
+            except (TypeError, ValueError, KeyError, RecursionError):
+                continue  # `check` names it
+
+
+def erase_namespaces(connection: Connection, namespace_pks: Sequence[int]) -> int:
+    """Delete every tombstone of the namespaces *namespace_pks*; how many there were."""
+    return _DELETE_NAMESPACES.run(connection, keys=keys_json(namespace_pks)).rowcount
+
+
+def keys_of_id(connection: Connection, record_type: RecordType, namespace_pk: int, id: str) -> set[int]:
+    """Keys of the archived records that had an id."""
+    return set(_KEYS_OF_ID.column(connection, kind=record_type.kind, namespace=namespace_pk, id=id))
+
+
+def within(
+    connection: Connection, record_type: RecordType, path: Namespace, *, recursive: bool
+) -> list[tuple[int, int, str]]:
+    """Key, key of the record, and id of every tombstone of a namespace, in the order of archiving."""
+    condition = _condition(record_type, path, None, recursive=recursive)
+    columns = tombstone.c.pk, tombstone.c.record_pk, tombstone.c.id
+    return [
+        (pk, key, id) for pk, key, id in connection.execute(select(*columns).where(condition).order_by(*columns[:1]))
+    ]
+
+
+def archived_keys(connection: Connection, record_type: RecordType, keys: Sequence[int], cause: Cause) -> list[int]:
+    """Those of the records *keys* that a tombstone of *cause* holds."""
+    return [key for (key,) in _ARCHIVED.of_keys(connection, keys, kind=record_type.kind, cause=cause)]
+
+
 def page(
     connection: Connection,
     record_type: RecordType,
@@ -281,26 +349,27 @@ def count(connection: Connection, record_type: RecordType, cause: Cause) -> int:
     return int(_COUNT.value(connection, kind=record_type.kind, cause=cause))
 
 
-def purge(
+def forgotten_before(
     connection: Connection,
+    record_type: RecordType,
+    path: Namespace,
     before: datetime | None,
-    cause: Cause,
-    path: Namespace = (),
+    now: datetime,
     *,
-    recursive: bool = True,
-    record_types: Sequence[RecordType] = RECORD_TYPES,
-) -> int:
-    """Delete the tombstones of one *cause* that are older than *before*, or all; how many there were.
+    recursive: bool,
+) -> list[int]:
+    """Keys of the records in the trash that were forgotten before a time, or of all; in the order of forgetting.
 
-    A merge whose tombstones are purged cannot be undone any more.
+    A clock that was ahead or behind when a record was forgotten makes it no older than it can be.
     """
-    deleted = 0
-    for record_type in record_types:
-        condition = _condition(record_type, path, cause, recursive=recursive)
-        if before is not None:
-            condition = and_(condition, tombstone.c.at < before)
-        deleted += connection.execute(delete(tombstone).where(condition)).rowcount
-    return deleted
+    condition = _condition(record_type, path, "forgotten", recursive=recursive)
+    statement = select(tombstone.c.record_pk, type_coerce(tombstone.c.at, Integer)).where(condition)
+    rows = connection.execute(statement.order_by(tombstone.c.pk)).all()
+    if before is None:
+        return [key for key, _ in rows]
+    present, limit = to_micros(now), to_micros(before)
+    times = effective_times([at if type(at) is int else LATEST for _, at in rows], present)
+    return [key for (key, _), time in zip(rows, times, strict=True) if time < limit]
 
 
 def _condition(
@@ -387,6 +456,42 @@ _SET_RECORD = Prepared(
     )
 )
 _DELETE = Prepared(lambda: delete(tombstone).where(tombstone.c.pk.in_(listed_keys())))
+_DELETE_OF_RECORDS = Prepared(
+    lambda: delete(tombstone).where(tombstone.c.kind == bindparam("kind"), tombstone.c.record_pk.in_(listed_keys()))
+)
+_DELETE_NAMESPACES = Prepared(lambda: delete(tombstone).where(tombstone.c.namespace_pk.in_(listed_keys())))
+_SET_MEMBERS = Prepared(
+    lambda: (
+        update(tombstone)
+        .where(tombstone.c.pk == bindparam("row"))
+        .values(record=bindparam("record", type_=NullType()), vector=null(), checksum=null())
+    )
+)
+_WITH_PARTNERS = Prepared(
+    lambda: (
+        select(tombstone.c.pk, type_coerce(tombstone.c.record, Text))
+        .where(tombstone.c.kind == bindparam("kind"))
+        .where(func.instr(tombstone.c.record, bindparam("name", type_=Text)) > literal_column("0"))
+    )
+)
+_KEYS_OF_ID = Prepared(
+    lambda: (
+        select(tombstone.c.record_pk)
+        .distinct()
+        .where(
+            tombstone.c.namespace_pk == bindparam("namespace"),
+            tombstone.c.kind == bindparam("kind"),
+            tombstone.c.id == bindparam("id"),
+        )
+    )
+)
+_ARCHIVED = Prepared(
+    lambda: select(tombstone.c.record_pk).where(
+        tombstone.c.kind == bindparam("kind"),
+        tombstone.c.record_pk.in_(listed_keys()),
+        tombstone.c.cause == bindparam("cause"),
+    )
+)
 _OF_RECORD = Prepared(
     lambda: select(tombstone.c.pk).where(
         tombstone.c.kind == bindparam("kind"), tombstone.c.record_pk == bindparam("record_pk")

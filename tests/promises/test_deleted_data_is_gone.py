@@ -1,5 +1,6 @@
 """Deleted data is gone from the file, and private data stays private."""
 
+import asyncio
 import logging
 import os
 import sqlite3
@@ -8,14 +9,97 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import memstore
 from memstore.visualize import write_map
+from tests.support.residue import traces
 
 # Erase.
+
+WORD = "a-person"
+
+
+async def test_an_erased_memory_is_in_no_read_no_trash_no_history_and_no_file(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add(WORD, id=WORD, embedding=[1, 0], tags={WORD}, metadata={"who": WORD})
+        before = datetime.now(UTC)
+        await store.memories.update(WORD, content=f"{WORD} again", embedding=[0, 1])
+        report = await store.memories.erase(ids=[WORD])
+        assert (report.ids, report.memories, report.changes, report.tags) == ((WORD,), 1, 2, 1)
+        assert await store.memories.search([0, 1]) == []
+        assert [memory async for memory in store.memories.list(as_of=before)] == []
+        with pytest.raises(memstore.NotFoundError):
+            await store.memories.history(WORD)
+        await store.compact(secure=True)
+    assert traces(path, WORD) == {}
+
+
+async def test_erase_reaches_what_is_only_in_the_trash_or_only_in_the_history(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        for id in ("live", "forgotten", "deleted"):
+            await store.memories.add(WORD, id=id, embedding=[1, 0], metadata={"who": WORD})
+        await store.memories.forget(await store.memories.plan_forget(memstore.ForgetPolicy(where={"id": "forgotten"})))
+        await store.memories.delete("deleted")
+        report = await store.memories.erase(where={"metadata.who": WORD})
+        assert report.ids == ("deleted", "forgotten", "live")
+        await store.compact(secure=True)
+    assert traces(path, WORD) == {}
+
+
+async def test_purge_leaves_nothing_of_a_forgotten_record(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add(WORD, id="m", embedding=[1, 0])
+        await store.memories.forget(await store.memories.plan_forget(memstore.ForgetPolicy(where={"id": "m"})))
+        assert await store.memories.purge(older_than=0) == 1
+        with pytest.raises(memstore.NotFoundError):
+            await store.memories.history("m")
+        await store.compact(secure=True)
+    assert traces(path, WORD) == {}
+
+
+@pytest.mark.parametrize("verb", ["clear", "erase"])
+async def test_an_emptied_namespace_leaves_no_record_no_merge_and_not_its_path(path: Path, verb: str) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        person = store.namespace("users", WORD)
+        await person.memories.add(WORD, id="m", embedding=[1, 0])
+        for id in ("a", "b"):
+            await person.assemblies.add(id, name=WORD, members=["m"])
+        await person.assemblies.merge(["a", "b"], into="a", reason=WORD)
+        await person.memories.delete("m")
+        await getattr(person, verb)()
+        await store.compact(secure=True)
+    assert traces(path, WORD) == {}
+
+
+async def test_an_expired_memory_leaves_no_text_in_the_history(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add(f"code {WORD}", id="code", embedding=[1, 0], ttl=0.05)
+        await asyncio.sleep(0.1)
+        await store.memories.add("later")
+        expired = (await store.memories.history("code"))[0]
+        assert (expired.kind, expired.old, expired.new) == ("expired", {}, {})
+        await store.compact(secure=True)
+    assert traces(path, WORD) == {}
+
+
+async def test_nothing_of_an_erased_member_is_left_in_an_assembly_and_its_history(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id=WORD, embedding=[1, 0])
+        await store.memories.add("y", id="y", embedding=[0, 1])
+        await store.assemblies.add("group", members=[WORD, "y"])
+        before = datetime.now(UTC)
+        await store.memories.erase(ids=[WORD])
+        for group in (await store.assemblies.get("group"), await store.assemblies.get("group", as_of=before)):
+            assert group.member_count == 1
+            assert group.composite is not None
+            assert group.composite.tolist() == [0, 1]
+        await store.compact(secure=True)
+    assert traces(path, WORD) == {}
+
 
 # History is bounded.
 

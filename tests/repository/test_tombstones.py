@@ -14,6 +14,7 @@ import memstore
 from memstore import DamagedError, DuplicateError, NotFoundError, Store
 from memstore.models.records import Namespace, RecordKind
 from memstore.repository import records, tombstones
+from memstore.repository.commit_times import effective_times
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import BY_KIND, MEMORY
 from memstore.repository.tombstones import Cause, Tombstone
@@ -197,16 +198,40 @@ async def test_tombstones_are_read_page_by_page_of_one_cause_and_one_namespace(s
     assert other == []
 
 
-async def test_a_purge_deletes_tombstones_before_a_time_and_of_one_cause(store: Store) -> None:
+async def test_the_trash_of_before_a_time_is_of_one_cause_and_in_order(store: Store) -> None:
     for i in range(4):
         await store.memories.add("x", id=f"m{i}")
         at = AT + timedelta(days=i)
         await archive(store, "memory", [f"m{i}"], "merged" if i == 0 else "forgotten", at=at)
-    until = AT + timedelta(days=2)
-    assert await store._session.write(lambda context: tombstones.purge(context.connection, until, "forgotten")) == 1
-    assert [t.id for t in await tombstones_of(store, "memory")] == ["m3", "m2", "m0"]
-    assert await store._session.write(lambda context: tombstones.purge(context.connection, None, "forgotten")) == 2
-    assert [t.id for t in await tombstones_of(store, "memory")] == ["m0"]
+
+    async def forgotten(before: datetime | None, now: datetime = AT + timedelta(days=9)) -> list[int]:
+        return await store._session.read(
+            lambda connection: tombstones.forgotten_before(connection, MEMORY, (), before, now, recursive=False)
+        )
+
+    rows = {t.id: t.record_pk for t in await tombstones_of(store, "memory")}
+    assert await forgotten(AT + timedelta(days=2)) == [rows["m1"]]
+    assert await forgotten(None) == [rows["m1"], rows["m2"], rows["m3"]]
+    # m2 and m3 have times that have not come yet, so they can be as young as the present
+    assert await forgotten(AT + timedelta(days=9), AT + timedelta(days=1)) == [rows["m1"], rows["m2"], rows["m3"]]
+    assert await forgotten(AT + timedelta(days=1), AT + timedelta(days=1)) == []
+
+
+def test_a_row_written_under_a_wrong_clock_is_no_older_than_its_neighbours_say() -> None:
+    day, year = 86_400_000_000, 365 * 86_400_000_000
+    now = 60 * year
+    assert effective_times([now - 9 * day, now + 9 * year, now - 5 * day], now).tolist() == [
+        now - 9 * day,
+        now - 5 * day,
+        now - 5 * day,
+    ]
+    assert effective_times([now + year], now).tolist() == [now]
+    assert effective_times([now - 9 * day, 0, now - 5 * day], now).tolist() == [
+        now - 9 * day,
+        now - 9 * day,
+        now - 5 * day,
+    ]
+    assert effective_times([now, now - day], now).tolist() == [now, now - day]
 
 
 async def test_a_namespace_with_nothing_but_tombstones_survives_compact(path: Path) -> None:
