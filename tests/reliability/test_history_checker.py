@@ -18,6 +18,7 @@ from tests.support.history_checker import (
     stepped,
     verify,
 )
+from tests.support.model import at
 from tests.support.programs import run_python
 
 SEED, COUNT = 4, 25
@@ -60,10 +61,9 @@ async def test_change_outside_the_history_is_found(path: Path, change: str, mess
         elif change == "update":
             await store.memories.update(one, embedding=np.ones(DIMENSION))
         else:
-            groups = [assembly.id async for assembly in store.assemblies.list()]
-            members = {id async for id in store.assemblies.members(groups[0])}
-            outsiders = {memory.id async for memory in store.memories.list()} - members
-            await store.assemblies.add_members(groups[0], [min(outsiders)])
+            (namespace, group), row = next(iter(history.possible()[0].assemblies.items()))
+            outsiders = {id for place, id in history.possible()[0].memories if place == namespace} - row["members"]
+            await at(store, namespace).assemblies.add_members(group, [min(outsiders)])
     with pytest.raises(AssertionError, match=message):
         await verify(path, history.possible())
 

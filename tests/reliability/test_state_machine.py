@@ -33,7 +33,7 @@ from hypothesis.stateful import (
 )
 
 import memstore
-from memstore import GraphOptions, MemstoreError, Metric, Store
+from memstore import GraphOptions, MemstoreError, Metric, NotFoundError, Store
 from memstore.index import hnsw, planner
 from memstore.repository.sqlite_only import change_log
 from memstore.schema.namespace_path import namespace_path
@@ -53,6 +53,8 @@ from tests.support.model import (
     Where,
     at,
     by,
+    call,
+    is_past,
     right_hits,
     same,
 )
@@ -166,6 +168,9 @@ topics = st.lists(st.sampled_from(["t1", "t2", "t3"]), unique=True, max_size=3)
 described = {"name": st.sampled_from(["", "x", "xy", "z"]), "tags": words, "topics": topics, "metadata": metadata}
 bundles = st.fixed_dictionaries({"id": groups}, optional={**described, "members": some_ids})
 members = st.fixed_dictionaries({"id": groups, "ids": some_ids})
+merges = st.fixed_dictionaries(
+    {"ids": st.lists(groups, min_size=1, max_size=3, unique=True), "into": st.sampled_from([*GROUPS, "merged"])}
+)
 by_filter = st.fixed_dictionaries({"where": st.sampled_from(MEMORY_FILTERS)})
 
 putting = calls(
@@ -196,9 +201,35 @@ commands = st.one_of(
         delete_many=st.fixed_dictionaries({"where": st.sampled_from(ASSEMBLY_FILTERS)}),
     ),
     calls(
+        "memories",
+        forget=by_filter,
+        recover=st.fixed_dictionaries({"ids": st.tuples(ids).map(list)}),
+        purge=st.just({"older_than": 0}),
+        update_and_undo=st.fixed_dictionaries({"id": ids, "metadata": st.just({"k": 7})}),
+    ),
+    calls(
+        "assemblies",
+        forget=st.fixed_dictionaries({"where": st.sampled_from(ASSEMBLY_FILTERS)}),
+        recover=st.fixed_dictionaries({"ids": st.tuples(groups).map(list)}),
+        merge=merges,
+        purge=st.just({"older_than": 0}),
+    ),
+    calls(
         "tags",
         rename=st.fixed_dictionaries({"old": st.sampled_from(TAGS), "new": st.sampled_from(TAGS)}),
         delete=st.fixed_dictionaries({"tag": st.sampled_from(TAGS)}),
+    ),
+)
+undoable = st.one_of(
+    calls("memories", add=items, upsert=items, update=changes, delete=st.fixed_dictionaries({"id": ids})),
+    calls(
+        "assemblies",
+        add=bundles,
+        upsert=bundles,
+        update=st.fixed_dictionaries({"id": groups}, optional=described),
+        add_members=members,
+        remove_members=members,
+        delete=st.fixed_dictionaries({"id": groups}),
     ),
 )
 steps = st.lists(
@@ -246,6 +277,9 @@ actions: dict[str, tuple[int, dict[str, st.SearchStrategy[Any]]]] = {
         3,
         {"steps": st.lists(commands, min_size=1, max_size=3), "spins": st.integers(0, 40), "seed": seeds},
     ),
+    "undo": (3, {"command": undoable, "twice": st.booleans(), "second": seconds}),
+    "merge_and_unmerge": (2, {"namespace": st.sampled_from(OFTEN), "merge": merges, "second": seconds}),
+    "restore_a_backup": (1, {"commands": st.lists(commands, max_size=2), "second": seconds}),
     "search": (4, {"search": searches, "query": embeddings, "second": seconds}),
     "search_many": (
         1,
@@ -367,16 +401,12 @@ class StoreMachine(RuleBasedStateMachine):
     def with_vectors(self, command: Command) -> Command:
         return Command(command.noun, command.verb, command.namespace, with_vectors(dict(command.arguments), self.pool))
 
-    async def call(self, face: Any, command: Command) -> Any:
-        arguments = {k: v.where if isinstance(v, Where) else v for k, v in command.arguments.items()}
-        return await getattr(getattr(at(face, command.namespace), command.noun), command.verb)(**arguments)
-
     async def both(self, face: Any, command: Command, model: Model) -> None:
         """Run *command* in the store and in the model: the result or the error is the same."""
         command, moment = self.with_vectors(command), TimeRange()
         actual, actual_error, expected, expected_error = None, None, None, None
         try:
-            actual = await self.call(face, command)
+            actual = await call(face, command)
         except MemstoreError as error:
             actual_error = type(error)
         moment.end()
@@ -389,6 +419,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.same_result(model, command, expected, actual)
 
     def same_result(self, model: Model, command: Command, expected: Any, actual: Any) -> None:
+        if expected is None:
+            return
         if isinstance(expected, int):
             assert actual == expected, f"{command} gave {actual}, not {expected}"
             return
@@ -411,7 +443,7 @@ class StoreMachine(RuleBasedStateMachine):
         command = self.with_vectors(command)
         after, moment = self.model.copy(), TimeRange()
 
-        self.run(cancelled(self.call(self.face(second), command), spins, seed))
+        self.run(cancelled(call(self.face(second), command), spins, seed))
         moment.end()
         try:
             after.run(command, moment)
@@ -491,7 +523,7 @@ class StoreMachine(RuleBasedStateMachine):
             async with self.store.transaction() as tx:
                 for command in commands:
                     try:
-                        await self.call(tx, command)
+                        await call(tx, command)
                     except MemstoreError:
                         continue
 
@@ -503,6 +535,67 @@ class StoreMachine(RuleBasedStateMachine):
             except MemstoreError:
                 continue
         self.run(self.whole_or_absent(after))
+
+    def undo(self, command: Command, twice: bool, second: bool) -> None:
+        """The undo of a change restores the state before it, and the undo of the undo the state after it."""
+        face, before = self.face(second), self.model.copy()
+        verbs = getattr(at(face, command.namespace), command.noun)
+        before.purge()
+
+        async def last_change() -> Any:
+            try:
+                return (await verbs.history(command.arguments["id"], limit=1))[0]
+            except (NotFoundError, IndexError):  # the id was never used, or its history is empty
+                return None
+
+        async def undone() -> None:
+            earlier = await last_change()
+            await self.both(face, command, self.model)
+            change = await last_change()
+            after, key = self.model.copy(), (command.namespace, command.arguments["id"])
+            row = getattr(after, command.noun).get(key, {})
+            if change is None or (earlier is not None and change.number == earlier.number):
+                return
+            if is_past(row.get("expires_at")):
+                return
+            undo = await face.undo(change)
+            self.model.adopt(before)
+            if twice:
+                await same(self.model, face, NAMESPACES)
+                await face.undo(undo)
+                self.model.adopt(after)
+
+        self.run(undone())
+
+    def merge_and_unmerge(self, namespace: Namespace, merge: dict[str, Any], second: bool) -> None:
+        before, face, moment = self.model.copy(), self.face(second), TimeRange()
+        before.purge()
+
+        async def unmerged() -> None:
+            verbs = at(face, namespace).assemblies
+            try:
+                done = await verbs.merge(**merge)
+            except MemstoreError:
+                self.model.purge()
+                return
+            await verbs.unmerge(done)
+            self.model.adopt(before)
+            target = self.model.assemblies.get((namespace, merge["into"]))
+            if target is not None and merge["into"] not in done.sources:
+                target["updated_at"] = moment
+
+        self.run(unmerged())
+        moment.end()
+
+    def restore_a_backup(self, commands: list[Command], second: bool) -> None:
+        """A restored backup has the state of its time, whatever was written later; open stores see it."""
+        backup, state = self.path.with_name("backup.db"), self.model.copy()
+        self.run(self.face(second).backup(backup))
+        for command in commands:
+            self.write(command, second)
+        self.run(memstore.restore_backup(backup, self.path))
+        backup.unlink()
+        self.model.adopt(state)
 
     def search(self, search: Search, query: V, second: bool) -> None:
         self.run(self.right(self.face(second), search, query, self.model))

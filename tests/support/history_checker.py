@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 import memstore
 from memstore import CommitUnknownError, DuplicateError, LoadError, MemstoreError, NotFoundError, Store
-from tests.support.model import Command, Model, Namespace, Search, TimeRange, Where, at, right_hits, same
+from tests.support.model import NOUNS, Command, Model, Namespace, Search, TimeRange, Where, at, call, right_hits, same
 
 DIMENSION = 8
 NAMESPACES: tuple[Namespace, ...] = ((), ("a",), ("a", "b"))
@@ -133,6 +133,9 @@ class Workload:
         id, group = f"m{rng.integers(12)}", f"g{rng.integers(3)}"
         ids = [f"m{k}" for k in rng.integers(12, size=2)]
         tag = str(rng.choice(TAGS))
+        this = {"where": Where({"id": id}, lambda key, _: key[1] == id)}
+        this_group = {"where": Where({"id": group}, lambda key, _: key[1] == group)}
+        groups = [f"g{k}" for k in rng.permutation(3)]
         choices: list[tuple[float, str, str, dict[str, Any]]] = [
             (6, "memories", "upsert", self._item(rng, n, id)),
             (2, "memories", "upsert_many", {"items": [self._item(rng, n, some_id) for some_id in dict.fromkeys(ids)]}),
@@ -145,6 +148,13 @@ class Workload:
             (5, "assemblies", "add_members", {"id": group, "ids": [id]}),
             (2, "assemblies", "remove_members", {"id": group, "ids": [id]}),
             (1, "assemblies", "delete", {"id": group}),
+            (2, "memories", "forget", this),
+            (2, "memories", "recover", {"ids": [id]}),
+            (0.5, "memories", "purge", {"older_than": 0}),
+            (1, "memories", "update_and_undo", {"id": id, "metadata": {"op": -n}}),
+            (0.5, "assemblies", "forget", this_group),
+            (2, "assemblies", "recover", {"ids": [group]}),
+            (1, "assemblies", "merge", {"ids": groups[:2], "into": groups[0]}),
             (1, "tags", "rename", {"old": tag, "new": str(rng.choice(TAGS))}),
             (1, "tags", "delete", {"tag": tag}),
         ]
@@ -244,11 +254,11 @@ async def _errors(verb: Awaitable[object]) -> list[MemstoreError]:
 async def _step(store: Store, step: Step) -> tuple[str, MemstoreError | None]:
     try:
         if len(step) == 1:
-            await _called(store, step[0])
+            await call(store, step[0])
         else:
             async with store.transaction() as tx:
                 for command in step:
-                    await _called(tx, command)
+                    await call(tx, command)
     except (NotFoundError, DuplicateError):
         return "r", None
     except CommitUnknownError as error:
@@ -256,14 +266,6 @@ async def _step(store: Store, step: Step) -> tuple[str, MemstoreError | None]:
     except MemstoreError as error:
         return "f", error
     return "d", None
-
-
-async def _called(face: Any, command: Command) -> None:
-    arguments = dict(command.arguments)
-    if "where" in arguments:
-        arguments["where"] = arguments["where"].where
-    verb = getattr(getattr(at(face, command.namespace), command.noun), command.verb)
-    await verb(**arguments)
 
 
 async def _loaded(store: Store, operation: Operation) -> tuple[str, list[MemstoreError]]:
@@ -404,11 +406,14 @@ def _different(models: list[Model]) -> list[Model]:
 
 def _model_state(model: Model) -> State:
     """Everything that distinguishes two states, without the times that the store set."""
-    return {
+    state: State = {
         (noun, *key): _record_state(row)
         for noun, rows in (("memory", model.memories), ("assembly", model.assemblies))
         for key, row in rows.items()
     }
+    for place, entry in enumerate(entry for entry in model.archived if entry.cause == "forgotten"):
+        state[f"{entry.noun} in the trash {place}", *entry.key] = _record_state(entry.row | {"members": ()})
+    return state
 
 
 def _record_state(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -432,6 +437,15 @@ async def store_state(store: Store) -> State:
         fields = {name: getattr(assembly, name) for name in ("name", "tags", "metadata", "topics")}
         fields["members"] = {id async for id in at(store, assembly.namespace).assemblies.members(assembly.id)}
         state["assembly", assembly.namespace, assembly.id] = _record_state(fields)
+    entries = [
+        (entry.at, noun, entry.record)
+        for namespace in NAMESPACES
+        for noun in NOUNS
+        async for entry in getattr(at(store, namespace), noun).trash()
+    ]
+    for place, (_, noun, record) in enumerate(sorted(entries, key=lambda entry: entry[0])):
+        fields = {name: getattr(record, name, None) for name in (*MEMORY_FIELDS, "name", "topics")}
+        state[f"{noun} in the trash {place}", record.namespace, record.id] = _record_state(fields)
     return state
 
 

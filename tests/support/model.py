@@ -6,15 +6,25 @@ read; from then on it is exact.
 """
 
 import copy
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from memstore import Assembly, DuplicateError, InvalidError, Memory, MemstoreError, NotFoundError
+from memstore import (
+    Assembly,
+    AssemblyForgetPolicy,
+    DuplicateError,
+    ForgetPolicy,
+    InvalidError,
+    Memory,
+    MemstoreError,
+    NotFoundError,
+)
 from tests.support.spaces import mean, score
 
 Namespace = tuple[str, ...]
@@ -99,6 +109,21 @@ class Where:
         return repr(self.where)
 
 
+@dataclass(frozen=True, eq=False)
+class Archived:
+    """A record in the trash, or a source of a merge.
+
+    Attributes:
+        partners: the uids of the other ends of its memberships.
+    """
+
+    noun: str
+    key: Key
+    row: Row
+    partners: frozenset[int]
+    cause: str
+
+
 def tolerance(metric: str, query: Wide, vectors: Iterable[Wide]) -> float:
     """The largest error of a score that float32 rounding explains."""
     longest = max((float(np.linalg.norm(v)) for v in vectors), default=0.0)
@@ -110,12 +135,14 @@ def tolerance(metric: str, query: Wide, vectors: Iterable[Wide]) -> float:
 
 
 class Model:
-    """The contents of a store, and its verbs."""
+    """The contents of a store, and its verbs. Every row has a `uid` for its whole life; later rows have higher ones."""
 
     def __init__(self, metric: str) -> None:
         self.metric = metric
         self.memories: dict[Key, Row] = {}
         self.assemblies: dict[Key, Row] = {}
+        self.archived: list[Archived] = []  # the oldest first
+        self.uids = itertools.count()
 
     def copy(self) -> "Model":
         other = Model(self.metric)
@@ -125,6 +152,8 @@ class Model:
     def adopt(self, other: "Model") -> None:
         self.memories = {key: dict(row) for key, row in other.memories.items()}
         self.assemblies = {key: dict(row) for key, row in other.assemblies.items()}
+        self.archived = list(other.archived)
+        self.uids = other.uids
 
     # -- reads
 
@@ -163,6 +192,11 @@ class Model:
     def of(self, memory: Key) -> list[Key]:
         """The assemblies a memory is a member of."""
         return [k for k, row in self.assemblies.items() if k[0] == memory[0] and memory[1] in row["members"]]
+
+    def trash(self, noun: str, namespace: Namespace) -> list[str]:
+        """The ids in the trash, the latest first."""
+        ids = [e.key[1] for e in self.archived if (e.cause, e.noun, e.key[0]) == ("forgotten", noun, namespace)]
+        return ids[::-1]
 
     def tag_counts(self, namespace: Namespace) -> dict[str, tuple[int, int]]:
         counts: dict[str, list[int]] = {}
@@ -217,7 +251,7 @@ class Model:
         fields = self._fields(values, moment)
         created = fields.setdefault("created_at", moment)
         fields["updated_at"] = created if isinstance(created, datetime) and created > clock() else moment
-        return copy.deepcopy(defaults) | fields
+        return copy.deepcopy(defaults) | fields | {"uid": next(self.uids)}
 
     def memories_add(self, namespace: Namespace, moment: TimeRange, **item: Any) -> list[Key]:
         return self.memories_add_many(namespace, moment, [item])
@@ -238,7 +272,7 @@ class Model:
             row = self._new_row(MEMORY_DEFAULTS, item, moment)
             old = self.memories.get((namespace, id))
             if old is not None:
-                unchanged = {"created_at", "accessed_at", "access_count", "pinned"} - item.keys()
+                unchanged = {"created_at", "accessed_at", "access_count", "pinned", "uid"} - item.keys()
                 row |= {name: old[name] for name in unchanged}
             self.memories[namespace, id] = row
         return [(namespace, item["id"]) for item in items]
@@ -249,6 +283,11 @@ class Model:
         row = self.need("memories", (namespace, id))
         row.update({"updated_at": moment} | self._fields(changes, moment))
         return [(namespace, id)]
+
+    def memories_update_and_undo(self, namespace: Namespace, moment: TimeRange, id: str, **changes: Any) -> None:
+        before = dict(self.need("memories", (namespace, id)))
+        self.memories_update(namespace, moment, id, **changes)
+        self.memories[namespace, id] = before
 
     def memories_delete(self, namespace: Namespace, moment: TimeRange, id: str) -> int:
         return self.memories_delete_many(namespace, moment, ids=[id])
@@ -286,7 +325,7 @@ class Model:
         old = self.assemblies.get(key)
         row["members"] = set(item.get("members", old["members"] if old is not None else ()))
         if old is not None:
-            row |= {name: old[name] for name in ("seen",) if name in old}
+            row |= {name: old[name] for name in ("seen", "uid") if name in old}
             if "created_at" not in item:
                 row["created_at"] = old["created_at"]
         self.assemblies[key] = row
@@ -322,6 +361,99 @@ class Model:
         for id in members:
             self.need("memories", (namespace, id))
 
+    # -- trash and merges
+
+    def memories_forget(self, namespace: Namespace, moment: TimeRange, where: Where) -> int:
+        return self._forget("memories", namespace, where)
+
+    def assemblies_forget(self, namespace: Namespace, moment: TimeRange, where: Where) -> int:
+        return self._forget("assemblies", namespace, where)
+
+    def _forget(self, noun: str, namespace: Namespace, where: Where) -> int:
+        keys = self.selected(noun, namespace, recursive=False, tags=(), where=where)
+        keys = [key for key in keys if not self.rows(noun)[key].get("pinned")]
+        for key in keys:
+            self._archive(noun, key, "forgotten")
+        return len(keys)
+
+    def _archive(self, noun: str, key: Key, cause: str) -> None:
+        if noun == "memories":
+            row, partners = self.memories[key], [self.assemblies[owner]["uid"] for owner in self.of(key)]
+            self.drop_memory(key)
+        else:
+            row = self.assemblies.pop(key)
+            partners = [self.memories[key[0], id]["uid"] for id in row["members"]]
+        self.archived.append(Archived(noun, key, row, frozenset(partners), cause))
+
+    def memories_recover(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> list[Key]:
+        return self._recover("memories", namespace, ids)
+
+    def assemblies_recover(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> list[Key]:
+        return self._recover("assemblies", namespace, ids)
+
+    def _recover(self, noun: str, namespace: Namespace, ids: list[str]) -> list[Key]:
+        (id,) = ids
+        trash = [entry for entry in self.archived if entry.cause == "forgotten" and entry.noun == noun]
+        entry = next((entry for entry in reversed(trash) if entry.key == (namespace, id)), None)
+        if entry is None:
+            raise NotFoundError(noun, id, namespace)
+        if is_past(entry.row.get("expires_at")):
+            raise InvalidError("expired in the trash")
+        rows, partner_noun = getattr(self, noun), NOUNS[noun == "memories"]
+        if entry.key in rows:
+            raise DuplicateError(noun, id)
+        self.archived.remove(entry)
+        row = dict(entry.row) | ({} if noun == "memories" else {"members": set()})
+        rows[entry.key] = row
+        setattr(self, noun, dict(sorted(rows.items(), key=lambda item: item[1]["uid"])))
+        partners = {partner["uid"]: key for key, partner in getattr(self, partner_noun).items()}
+        for uid in entry.partners:
+            if uid in partners:
+                memory, owner = (entry.key, partners[uid]) if noun == "memories" else (partners[uid], entry.key)
+                self.assemblies[owner]["members"] = self.assemblies[owner]["members"] | {memory[1]}
+            else:  # the membership moves to the end that is still archived
+                self.archived = [
+                    replace(other, partners=other.partners | {row["uid"]}) if other.row["uid"] == uid else other
+                    for other in self.archived
+                ]
+        return [entry.key]
+
+    def memories_purge(self, namespace: Namespace, moment: TimeRange, older_than: int) -> int:
+        return self._purge("memories", namespace)
+
+    def assemblies_purge(self, namespace: Namespace, moment: TimeRange, older_than: int) -> int:
+        return self._purge("assemblies", namespace)
+
+    def _purge(self, noun: str, namespace: Namespace) -> int:
+        before = len(self.archived)
+        purged = "forgotten", noun, namespace
+        self.archived = [entry for entry in self.archived if (entry.cause, entry.noun, entry.key[0]) != purged]
+        return before - len(self.archived)
+
+    def assemblies_merge(self, namespace: Namespace, moment: TimeRange, ids: list[str], into: str) -> None:
+        if len(set(ids)) < len(ids):
+            raise InvalidError("an id is given twice")
+        for id in ids:
+            self.need("assemblies", (namespace, id))
+        target, sources = (namespace, into), [(namespace, id) for id in ids if id != into]
+        if len(sources) + (target in self.assemblies) < 2:
+            raise InvalidError("too few assemblies")
+        old = self.assemblies.get(target)
+        rows = ([] if old is None else [old]) + [self.assemblies[key] for key in sources]
+        merged: Row = {
+            "name": next((row["name"] for row in rows if row["name"]), ""),
+            "tags": frozenset().union(*(row["tags"] for row in rows)),
+            "topics": tuple(dict.fromkeys(topic for row in rows for topic in row["topics"])),
+            "metadata": {name: value for row in reversed(rows) for name, value in row["metadata"].items()},
+            "members": set().union(*(row["members"] for row in rows)),
+        }
+        for key in sources:
+            self._archive("assemblies", key, "merged")
+        if old is None:
+            self.assemblies[target] = self._new_row(ASSEMBLY_DEFAULTS, {}, moment) | merged
+        else:
+            old.update(merged, updated_at=moment)
+
     def tags_rename(self, namespace: Namespace, moment: TimeRange, old: str, new: str) -> int:
         carriers = self._carriers(namespace, old)
         if not carriers:
@@ -348,6 +480,12 @@ class Model:
             self.drop_memory(key)
         for key in deleted["assemblies"]:
             del self.assemblies[key]
+        depth = len(namespace)
+        self.archived = [
+            entry
+            for entry in self.archived
+            if not (entry.key[0] == namespace or (recursive and entry.key[0][:depth] == namespace))
+        ]
         return sum(map(len, deleted.values()))
 
 
@@ -398,7 +536,7 @@ def is_close(expected: Wide | None, actual: npt.NDArray[np.float32] | None) -> b
 
 
 async def same(model: Model, face: Any, namespaces: Collection[Namespace]) -> None:
-    """Compare all records of *face* with the model, and the members and tags of *namespaces*."""
+    """Compare all records of *face* with the model, and the members, tags and trash of *namespaces*."""
     memories = [record async for record in face.memories.list(recursive=True)]
     assert len({(m.namespace, m.id) for m in memories}) == len(memories)
     assert {(m.namespace, m.id) for m in memories} == model.rows("memories").keys()
@@ -416,6 +554,25 @@ async def same(model: Model, face: Any, namespaces: Collection[Namespace]) -> No
     for namespace in namespaces:
         tags = [tag async for tag in at(face, namespace).tags.list()]
         assert {t.name: (t.memory_count, t.assembly_count) for t in tags} == model.tag_counts(namespace)
+        for noun in NOUNS:
+            trash = [entry.record.id async for entry in getattr(at(face, namespace), noun).trash()]
+            assert trash == model.trash(noun, namespace)
+
+
+async def call(face: Any, command: Command) -> Any:
+    """Run *command*, with its vectors, on a store or an open transaction."""
+    arguments = {name: v.where if isinstance(v, Where) else v for name, v in command.arguments.items()}
+    verbs = getattr(at(face, command.namespace), command.noun)
+    if command.verb == "forget":
+        policy = ForgetPolicy if command.noun == "memories" else AssemblyForgetPolicy
+        return await verbs.forget(await verbs.plan_forget(policy(**arguments)))
+    if command.verb == "update_and_undo":
+        async with face.transaction() as tx:
+            verbs = getattr(at(tx, command.namespace), command.noun)
+            await verbs.update(**arguments)
+            await tx.undo((await verbs.history(command.arguments["id"], limit=1))[0])
+        return None
+    return await getattr(verbs, command.verb)(**arguments)
 
 
 def at(face: Any, namespace: Namespace) -> Any:
