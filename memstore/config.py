@@ -6,11 +6,14 @@ each `open` may change them by `IndexOptions`.
 """
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from memstore.errors import InvalidError, short_repr
+from memstore.vectors.scalars import plain_scalar
 from memstore.vectors.space import ANGULAR_METRICS, MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 
 Durability = Literal["full", "relaxed"]
@@ -39,6 +42,7 @@ class GraphOptions:
     ef_search: int | None = None
 
     def __post_init__(self) -> None:
+        _set_plain(self)
         _check_whole("m", self.m, 4, 128)
         _check_whole("ef_construction", self.ef_construction, 8, 4_096)
         if self.ef_search is not None:
@@ -67,6 +71,7 @@ class IndexOptions:
     graph: GraphOptions | None = None
 
     def __post_init__(self) -> None:
+        _set_plain(self)
         _check_one_of("kind", self.kind, (*get_args(IndexKind), None))
         _check_one_of("engine", self.engine, get_args(EngineName))
         _check_one_of("vector_type", self.vector_type, (*get_args(VectorType), None))
@@ -143,6 +148,7 @@ class Settings:
     half_life: float = 86_400.0
 
     def __post_init__(self) -> None:
+        _set_plain(self)
         _check_one_of("metric", self.metric, (*get_args(Metric), None))
         _check_one_of("durability", self.durability, get_args(Durability))
         if self.dimension is not None:
@@ -180,12 +186,14 @@ def check_index(index: object) -> IndexOptions:
     """*index*, a kind or `IndexOptions` or None, as `IndexOptions`, else `InvalidError`."""
     if isinstance(index, IndexOptions):
         return index
+    index = plain_scalar(index)
     _check_one_of("index", index, (*get_args(IndexKind), None))
     return IndexOptions(kind=index)  # type: ignore[arg-type]
 
 
 def check_keep(history: object) -> Keep | None:
     """*history* as the history that a file keeps, else `InvalidError`."""
+    history = plain_scalar(history)
     if history is None or (isinstance(history, str) and history in ("full", "off")):
         return history  # type: ignore[return-value]
     if isinstance(history, timedelta) and history >= timedelta(seconds=1):
@@ -202,6 +210,7 @@ def check_dimension(dimension: object) -> int:
 
 def check_curvature(curvature: object, metric: Metric | None) -> float:
     """*curvature* as the magnitude of a curvature, else `InvalidError`; also if *metric* has no curvature."""
+    curvature = plain_scalar(curvature)
     is_number = isinstance(curvature, int | float) and not isinstance(curvature, bool)
     if not is_number or not MIN_CURVATURE <= curvature <= MAX_CURVATURE:  # type: ignore[operator]
         raise InvalidError(
@@ -215,6 +224,7 @@ def check_curvature(curvature: object, metric: Metric | None) -> float:
 
 def check_timeout(timeout: object) -> float:
     """*timeout* as seconds to wait, else `InvalidError`."""
+    timeout = plain_scalar(timeout)
     if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not 0 <= timeout < 1e6:
         raise InvalidError(f"Invalid timeout: expected seconds from 0 to 1,000,000, found {short_repr(timeout)}")
     return timeout
@@ -244,7 +254,16 @@ def path_text(path: str | os.PathLike[str]) -> str:
         ) from error
 
 
+def _set_plain(options: object) -> None:
+    """Replace NumPy's scalars among the attributes of a frozen dataclass by the Python values they equal."""
+    for attribute in fields(options):  # type: ignore[arg-type]  # of a dataclass
+        value = getattr(options, attribute.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(options, attribute.name, plain_scalar(value))
+
+
 def _check_whole(name: str, value: object, minimum: int, maximum: int) -> int:
+    value = plain_scalar(value)
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
         raise InvalidError(
             f"Invalid {name}: expected a whole number from {minimum:,} to {maximum:,}, found {short_repr(value)}"

@@ -16,7 +16,7 @@ from memstore.assemblies import lineage as merge_lineage
 from memstore.assemblies import merge as merging
 from memstore.assemblies.membership import AssemblyDraft
 from memstore.concurrency import Progress
-from memstore.errors import DuplicateError, InvalidError, NotFoundError, short_repr
+from memstore.errors import DuplicateError, InvalidError, NotFoundError
 from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.activation import SyncState
@@ -616,7 +616,9 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             )
         for group in groups:
             if not isinstance(group, AssemblySuggestion):
-                raise InvalidError(f"Invalid suggestion: expected one that suggest returned, found {short_repr(group)}")
+                raise InvalidError(
+                    f"Invalid suggestion: expected one that suggest returned, found {type(group).__name__}"
+                )
         with as_actor(actor, reason=reason):
             return await self._session.write(
                 lambda context: cluster.create_from(context, self._namespace, groups), batch=True

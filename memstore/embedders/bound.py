@@ -62,9 +62,8 @@ class BoundEmbedder:
             raise InvalidError(
                 "Invalid embedder: expected a name (text), a dimension and a method embed(texts). See memstore.Embedder"
             )
-        check_dimension(getattr(embedder, "dimension", None))
-        self.name = name
-        self.dimension = embedder.dimension
+        self.dimension = check_dimension(getattr(embedder, "dimension", None))
+        self.name = str.__str__(name)
         self._embedder = embedder
         self._thread: ThreadPoolExecutor | None = None
         self._closed = False
@@ -89,16 +88,15 @@ class BoundEmbedder:
             raise EmbedderError(
                 f"Invalid result of embedder {self.name!r}: expected {len(texts)} vectors, found {result}"
             )
-        return [self._check(vector, text, space) for vector, text in zip(vectors, texts, strict=True)]
+        return [self._check(vector, number, space) for number, vector in enumerate(vectors)]
 
-    def _check(self, vector: object, text: str, space: Space) -> Embedding:
+    def _check(self, vector: object, number: int, space: Space) -> Embedding:
         try:
             return as_embedding(vector, self.dimension, allow_zero=space.allow_zero, max_norm=space.max_norm)
         except (EmbeddingError, DimensionError) as error:
-            excerpt = text if len(text) <= 40 else text[:37] + "..."
             raise EmbedderError(
-                f"Invalid vector of embedder {self.name!r} for the text {excerpt!r} ({error}). Pass another embedding "
-                "for this text, or embedding=None to store it without one"
+                f"Invalid vector of embedder {self.name!r} for text {number} of the batch, counted from 0 ({error}). "
+                "Pass another embedding for this text, or embedding=None to store it without one"
             ) from error
 
     async def _call(self, texts: list[str]) -> Embedded:

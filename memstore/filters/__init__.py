@@ -45,15 +45,19 @@ Truth is two-valued, as in Python:
   `composite`) is null. A path in metadata exists where every step is a key of an object.
 * None equals null only. Booleans equal booleans only (True is not 1), numbers equal numbers of the same value
   (1 is 1.0), texts equal texts of the same code points, times equal the same instant.
-* An order or `$contains` over a value of another type matches nothing and is no error. Texts are in the order of
-  their code points.
-* Lists are equal item by item, objects key by key in any order. A tuple is a list. JSON has no times, so a time
-  equals no value in metadata.
+* An order or `$contains` over a value of another type in metadata matches nothing and is no error. Texts are in the
+  order of their code points.
+* Lists are equal item by item, objects key by key in any order. A tuple is a list.
+* A time is an aware datetime, or ISO 8601 text with an offset. A numeric scalar of NumPy is the number it equals.
 * `tags` is a set: `$eq` and `$ne` take a collection of texts, `$in` and `$nin` a list of collections, `$contains` one
   text. No other operator but `$exists` and `$not` works on it.
 
-Each of these raises `FilterError`: an unknown field or operator, a naive time, NaN and infinity, an integer beyond 64
-bits, half of a surrogate pair, and a metadata key that contains `"`, `\` or a control character (U+0000 to U+001F),
+What can never match raises `FilterError`: an operand of a type that the field never has (a text for a number, None for
+a field that is never None, a time in metadata, because JSON has none), an operator that the field has no use for, an
+operator without its `$`, and an object for the whole of `metadata` without `$eq`.
+
+Each of these raises `FilterError` too: an unknown field or operator, a naive time, NaN and infinity, an integer beyond
+64 bits, half of a surrogate pair, and a metadata key that contains `"`, `\` or a control character (U+0000 to U+001F),
 which SQLite's JSON paths cannot name.
 
 A filter has at most 20 levels and 1,000 operands. `where` itself is the first level; each `$and`, `$or` and `$not`, and

@@ -25,10 +25,12 @@ from memstore.filters.nodes import (
     Order,
     Scalar,
     StartsWith,
+    kind_of,
 )
-from memstore.models.fields import FieldKind
+from memstore.models.fields import RECORD_FIELDS, FieldKind
 from memstore.models.records import RecordKind
 from memstore.validation.values import check_time
+from memstore.vectors.scalars import plain_scalar
 
 MAX_LEVELS = 20
 MAX_OPERANDS = 1_000
@@ -38,9 +40,26 @@ Where = Mapping[str, object]
 
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *ORDERS, "$exists", "$contains", "$startswith", "$not")
 _JOINS = ("$and", "$or", "$not")
-_ALLOWED: dict[FieldKind, frozenset[str]] = {
-    "tags": frozenset({"$eq", "$ne", "$in", "$nin", "$contains", "$exists", "$not"}),
-    "vector": frozenset({"$eq", "$ne", "$in", "$nin", "$exists", "$not"}),
+_EQUALITY = frozenset({"$eq", "$ne", "$in", "$nin", "$exists", "$not"})
+_ALLOWED: dict[str, frozenset[str]] = {
+    "number": _EQUALITY | ORDERS.keys(),
+    "boolean": _EQUALITY | ORDERS.keys(),
+    "time": _EQUALITY | ORDERS.keys(),
+    "tags": _EQUALITY | {"$contains"},
+    "topics": _EQUALITY | {"$contains"},
+    "metadata": _EQUALITY,
+    "vector": _EQUALITY,
+}
+"""The operators that can match, by the kind of a field or the name of a JSON field; others allow every operator."""
+
+_EXPECTED: dict[FieldKind, str] = {
+    "text": "text (str)",
+    "number": "a number",
+    "boolean": "True or False",
+    "time": "an aware datetime, or ISO 8601 text with an offset such as '2026-01-31T12:00:00+00:00'",
+}
+_OPTIONAL = {
+    kind: frozenset(field.name for field in fields if field.optional) for kind, fields in RECORD_FIELDS.items()
 }
 _INT64 = range(-(2**63), 2**63)
 
@@ -111,6 +130,7 @@ class _Parser:
                     'compare with a whole object, write {"$eq": {…}}. To test a value inside it, write the path: '
                     "metadata.a.b"
                 )
+            _check_object(field, value)
         return IsIn(field, (self._value(field, value, level),))
 
     def _operators(self, field: Field, tests: Mapping[str, object], level: int) -> Node:
@@ -136,7 +156,7 @@ class _Parser:
             case "$not":
                 test = self._not(field, operand, level + 1)
             case _:
-                test = Compare(field, cast("Order", name), self._scalar(name, operand, level))
+                test = Compare(field, cast("Order", name), self._scalar(field, name, operand, level))
         return _negated(test) if name in ("$ne", "$nin") else test
 
     def _not(self, field: Field, operand: object, level: int) -> Node:
@@ -169,6 +189,25 @@ class _Parser:
                 f"Invalid operand of {field.name}: expected None, found {short_repr(value)}. To search by a "
                 "vector, use search()"
             )
+        if field.kind == "json" and not field.keys:
+            _check_whole(field, value)
+        if field.kind in _EXPECTED:
+            return self._plain(field, value, level)
+        return self._operand(value, level)
+
+    def _plain(self, field: Field, value: object, level: int) -> Operand:
+        """An operand of a field whose values are all of one kind, which can equal one of them."""
+        value = plain_scalar(value)
+        if value is None and field.name in _OPTIONAL[self._kind]:
+            return self._operand(value, level)
+        if field.kind == "time":
+            self._count()
+            return _utc(field.name, value)
+        if kind_of(value) != field.kind:
+            raise FilterError(
+                f"Invalid operand of {field.name}: expected {_EXPECTED[field.kind]}, found {short_repr(value)}, which "
+                "the field never has"
+            )
         return self._operand(value, level)
 
     def _tags(self, value: object) -> frozenset[str]:
@@ -183,7 +222,7 @@ class _Parser:
         return frozenset(self._text("item of tags", tag) for tag in value)
 
     def _item(self, field: Field, value: object, level: int) -> Operand:
-        if field.kind in ("tags", "text"):
+        if field.kind in ("tags", "text") or field.name == "topics":
             return self._text(f"$contains on {field.name}", value)
         return self._operand(value, level)
 
@@ -193,7 +232,10 @@ class _Parser:
         self._count()
         return plain_text(value)
 
-    def _scalar(self, name: str, value: object, level: int) -> Scalar:
+    def _scalar(self, field: Field, name: str, value: object, level: int) -> Scalar:
+        value = plain_scalar(value)
+        if field.kind in _EXPECTED and value is not None:
+            return cast("Scalar", self._plain(field, value, level))
         if not isinstance(value, bool | int | float | str | datetime):
             raise FilterError(
                 f"Invalid {name}: expected a number, a text, a boolean or a time, found {short_repr(value)}"
@@ -201,7 +243,9 @@ class _Parser:
         return cast("Scalar", self._operand(value, level))
 
     def _operand(self, value: object, level: int) -> Operand:
+        """A value of JSON, as metadata can have it."""
         self._count()
+        value = plain_scalar(value)
         match value:
             case None | bool():
                 return value
@@ -223,7 +267,10 @@ class _Parser:
             case str():
                 return plain_text(value)
             case datetime():
-                return _utc(value)
+                raise FilterError(
+                    f"Invalid operand: found the time {short_repr(value)}, but metadata has no times, because JSON has "
+                    "none. Compare with the text or the number that you stored, such as time.isoformat()"
+                )
             case list() | tuple():
                 self._check_level(level + 1)
                 return [self._operand(item, level + 1) for item in value]
@@ -232,8 +279,8 @@ class _Parser:
                 return {checked_key(key): self._operand(item, level + 1) for key, item in value.items()}
             case _:
                 raise FilterError(
-                    "Invalid operand: expected None, a boolean, a number, a text, an aware datetime, or a list or an "
-                    f"object of these, found {type(value).__name__}"
+                    "Invalid operand: expected None, a boolean, a number, a text, or a list or an object of these, "
+                    f"found {type(value).__name__}"
                 )
 
     def _field(self, name: str) -> Field:
@@ -275,12 +322,64 @@ def _check_operator(field: Field, name: str) -> None:
         raise FilterError(f"Invalid test: {name} joins whole filters. Write {{{name!r}: [{{{field.name!r}: …}}, …]}}")
     if name not in _OPERATORS:
         raise FilterError(f"Unknown operator {short(name)} in a filter. {_nearest(name, _OPERATORS)}")
-    allowed = _ALLOWED.get(field.kind)
+    allowed = None if field.keys else _ALLOWED.get(field.name if field.kind == "json" else field.kind)
     if allowed is not None and name not in allowed:
-        raise FilterError(f"Invalid operator {name} of {field.name}: expected one of {', '.join(sorted(allowed))}")
+        hint = " To test one value in it, write the path: metadata.a.b" if field.name == "metadata" else ""
+        raise FilterError(
+            f"Invalid operator {name} of {field.name}: expected one of {', '.join(sorted(allowed))}, found one that "
+            f"never matches.{hint}"
+        )
 
 
-def _utc(value: datetime) -> datetime:
+def _check_object(field: Field, value: Mapping[object, object]) -> None:
+    """Raise where *value*, an object without operators as the test of a field, is not what its author means."""
+    if all(isinstance(key, str) and f"${key}" in _OPERATORS for key in value):
+        name = next(iter(value))
+        raise FilterError(
+            f"Invalid test of {field.name}: operators begin with $. Write {{'${name}': …}}; to compare with a whole "
+            f"object, write {{'$eq': {{'{name}': …}}}}"
+        )
+    if field.name == "metadata" and not field.keys:
+        key = short(str(next(iter(value))))
+        raise FilterError(
+            "Invalid test of metadata: it would compare the whole object, and match only records with exactly these "
+            f"keys. To test one value, write its path: {{'metadata.key': …}} for the key {key}. To compare the whole "
+            "object, write {'metadata': {'$eq': {…}}}"
+        )
+
+
+def _check_whole(field: Field, value: object) -> None:
+    """Raise where *value* cannot equal a whole JSON field."""
+    if field.name == "metadata" and not isinstance(value, Mapping):
+        raise FilterError(
+            f"Invalid operand of metadata: expected an object, found {short_repr(value)}, which metadata never is. To "
+            "test one value in it, write the path: metadata.a.b"
+        )
+    if field.name == "topics" and not isinstance(value, list | tuple):
+        raise FilterError(
+            f"Invalid operand of topics: expected a list of texts, to compare with all topics, found "
+            f"{short_repr(value)}. To test for one topic, write {{'topics': {{'$contains': 'a'}}}}"
+        )
+
+
+def _utc(name: str, value: object) -> datetime:
+    """*value*, an operand of the time field *name*, as a datetime in UTC."""
+    if isinstance(value, str):
+        try:
+            time = datetime.fromisoformat(value.strip())
+        except ValueError:
+            time = None
+        if time is not None and time.utcoffset() is None:
+            raise FilterError(
+                f"Invalid operand of {name}: the text {short_repr(value)} has no offset from UTC. Append one, such as "
+                "Z or +01:00"
+            )
+        value = value if time is None else time
+    if not isinstance(value, datetime):
+        raise FilterError(
+            f"Invalid operand of {name}: expected {_EXPECTED['time']}, found {short_repr(value)}, which the field "
+            "never has"
+        )
     try:
         return check_time("time in a filter", value)
     except InvalidError as error:

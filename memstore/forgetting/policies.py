@@ -14,6 +14,7 @@ from memstore.models.forgetting import ForgetCandidate
 from memstore.models.record import Record
 from memstore.models.records import Namespace, RecordKind
 from memstore.validation.values import check_count, check_share
+from memstore.vectors.scalars import plain_scalar
 
 Match = Literal["all", "any"]
 
@@ -123,9 +124,10 @@ class ForgetPlan(Record):
 
 def check_duration(name: str, value: object) -> timedelta:
     """*value*, seconds or a timedelta, as a timedelta of 0 or longer; else `InvalidError`."""
+    plain = plain_scalar(value)
     try:
-        if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
-            duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
+        if isinstance(plain, int | float | timedelta) and not isinstance(plain, bool):
+            duration = plain if isinstance(plain, timedelta) else timedelta(seconds=plain)
             if duration >= timedelta(0):
                 return duration
     except (OverflowError, ValueError):
@@ -144,7 +146,7 @@ def _convert_durations(policy: ForgetPolicy | AssemblyForgetPolicy, *names: str)
 def _check_counts(policy: ForgetPolicy | AssemblyForgetPolicy, least: int, *names: str) -> None:
     for name in names:
         if getattr(policy, name) is not None:
-            check_count(name, getattr(policy, name), least, _MAX_COUNT)
+            object.__setattr__(policy, name, check_count(name, getattr(policy, name), least, _MAX_COUNT))
 
 
 def _check_selective(policy: ForgetPolicy | AssemblyForgetPolicy, kind: RecordKind) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection
 
-from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError, short_repr
+from memstore.errors import ConflictError, HistoryError, InvalidError, NotFoundError
 from memstore.history import as_of, changes
 from memstore.history.as_of import FormerRecords
 from memstore.models.history import Change
@@ -38,7 +38,7 @@ def undo(context: WriteContext, namespace: Namespace, change: object) -> Change:
         HistoryError: the history does not have the change.
     """
     if not isinstance(change, Change):
-        raise InvalidError(f"Invalid change: expected a Change that history() returned, found {short_repr(change)}")
+        raise InvalidError(f"Invalid change: expected a Change that history() returned, found {type(change).__name__}")
     if change.namespace[: len(namespace)] != namespace:
         raise NotFoundError(change.record_kind, change.id, namespace)
     connection, record_type = context.connection, BY_KIND[change.record_kind]

@@ -7,8 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from memstore.errors import InvalidError, short_repr
+import numpy as np
+
+from memstore.errors import InvalidError, describe_content
 from memstore.models.records import Json
+from memstore.vectors.scalars import plain_scalar
 
 MAX_TEXT_BYTES = 100_000_000
 MAX_METADATA_DEPTH = 100
@@ -21,7 +24,9 @@ _FEW = 16  # texts: so few cannot exceed the memory of a process, whatever their
 def check_text(name: str, value: object, *, most: int = MAX_TEXT_BYTES, least: int = 0) -> str:
     """*value* as text of *least* to *most* bytes of UTF-8, else `InvalidError`."""
     if type(value) is not str:
-        raise InvalidError(f"Invalid {name}: expected text (str), found {type(value).__name__}")
+        value = plain_scalar(value)
+        if type(value) is not str:
+            raise InvalidError(f"Invalid {name}: expected text (str), found {type(value).__name__}")
     try:
         size = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError as error:
@@ -120,6 +125,8 @@ def _fits_utf8(text: str) -> bool:
 
 
 def _json(value: object, place: str, depth: int, budget: _Budget) -> Json:
+    if isinstance(value, np.generic):
+        value = plain_scalar(value)
     kind = type(value)
     budget.spend(len(value) if kind is str else 0)  # type: ignore[arg-type]
     if kind is str:
@@ -152,10 +159,12 @@ def _json(value: object, place: str, depth: int, budget: _Budget) -> Json:
 
 def _json_key(key: object, place: str, budget: _Budget) -> str:
     if type(key) is not str:
-        raise InvalidError(
-            f"Invalid key in {place}: expected text (str), because JSON converts other keys to text, "
-            f"found {short_repr(key)}"
-        )
+        key = plain_scalar(key)
+        if type(key) is not str:
+            raise InvalidError(
+                f"Invalid key in {place}: expected text (str), because JSON converts other keys to text, "
+                f"found {describe_content(key)}"
+            )
     budget.spend(len(key))
     return check_json_text(key, f"key in {place}")
 

@@ -7,11 +7,12 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from typing import SupportsIndex
 
-from memstore.errors import InvalidError, short_repr
+from memstore.errors import InvalidError, describe_content, short_repr
 from memstore.models.records import Address, Namespace
 from memstore.timestamps import from_micros, to_micros
 from memstore.validation.arguments import as_list
 from memstore.validation.text import check_json_text, check_text
+from memstore.vectors.scalars import plain_scalar
 
 MAX_ID_BYTES = 65_536
 MAX_TAG_BYTES = 1_024
@@ -37,12 +38,13 @@ def check_namespace(value: object) -> Namespace:
         raise InvalidError(
             f"Invalid namespace: expected a tuple of at most {MAX_NAMESPACE_PARTS} texts, found {short_repr(value)}"
         )
-    size = sum(len(check_text("namespace part", part, most=MAX_NAMESPACE_BYTES).encode()) for part in value)
+    parts = tuple(check_text("namespace part", part, most=MAX_NAMESPACE_BYTES) for part in value)
+    size = sum(len(part.encode()) for part in parts)
     if size > MAX_NAMESPACE_BYTES:
         raise InvalidError(
             f"Invalid namespace: expected at most {MAX_NAMESPACE_BYTES:,} bytes of UTF-8, found {size:,}"
         )
-    return value
+    return parts
 
 
 def check_namespace_within(value: object, owner: Namespace) -> Namespace:
@@ -67,7 +69,7 @@ def check_words(name: str, value: object) -> list[str]:
     """*value* as tags or topics in order, without duplicates, else `InvalidError`."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise InvalidError(
-            f"Invalid {name}: expected a collection of texts, such as {{'a', 'b'}}, found {short_repr(value)}"
+            f"Invalid {name}: expected a collection of texts, such as {{'a', 'b'}}, found {describe_content(value)}"
         )
     words: dict[str, None] = {}
     for word in value:
@@ -99,8 +101,9 @@ def check_share(name: str, value: object) -> float:
 
 def check_number(name: str, value: object) -> float:
     """*value* as a number or an infinity, else `InvalidError`."""
+    plain = plain_scalar(value)
     try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+        number = math.nan if isinstance(plain, bool) or not isinstance(plain, int | float) else float(plain)
     except OverflowError:
         number = math.nan
     if math.isnan(number):
@@ -126,6 +129,7 @@ def check_time(name: str, value: object) -> datetime:
 
 def check_ttl(value: object, since: datetime) -> datetime:
     """The time at which a time to live of *value* (seconds or a timedelta) from *since* ends, else `InvalidError`."""
+    value = plain_scalar(value)
     if not isinstance(value, int | float | timedelta) or isinstance(value, bool):
         raise InvalidError(f"Invalid ttl: expected seconds or a timedelta, found {short_repr(value)}")
     try:
@@ -152,6 +156,7 @@ def check_count(name: str, value: object, least: int, most: int) -> int:
 
 def check_flag(name: str, value: object) -> bool:
     """*value* as True or False, else `InvalidError`."""
+    value = plain_scalar(value)
     if not isinstance(value, bool):
         raise InvalidError(f"Invalid {name}: expected True or False, found {short_repr(value)}")
     return value

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from memstore.errors import InvalidError, short_repr
 from memstore.vectors.arrays import Doubles, Floats, Rows, row_norms
+from memstore.vectors.scalars import plain_scalar
 from memstore.vectors.space import EDGE, Ball
 
 CLAMPED_RADIUS = 1.0 - 1.1 * EDGE
@@ -95,7 +96,8 @@ def checked_points(vectors: npt.ArrayLike, curvature: float) -> tuple[Ball, Doub
     Raises:
         InvalidError: *vectors* are not finite numbers in one or two dimensions, or *curvature* is not positive.
     """
-    if not 0 < curvature < np.inf:
+    curvature = plain_scalar(curvature)  # type: ignore[assignment]
+    if not isinstance(curvature, int | float) or not 0 < curvature < np.inf:
         raise InvalidError(
             "Invalid curvature: expected the magnitude c > 0 of the ball (its curvature is -c), "
             f"found {short_repr(curvature)}"

@@ -32,6 +32,7 @@ from memstore.errors import DimensionError, InvalidError, short_repr
 from memstore.models.records import Embedding
 from memstore.vectors.arrays import Doubles, Floats, Rows, row_norms
 from memstore.vectors.hyperbolic import boundary_gaps, checked_points, into_ball
+from memstore.vectors.scalars import plain_scalar
 from memstore.vectors.space import ANGULAR_METRICS, Ball, Measure
 
 DistanceMetric = Literal["l2", "spherical"] | Ball
@@ -169,7 +170,9 @@ def check_weights(weights: Mapping[str, float]) -> None:
     valid = (
         isinstance(weights, Mapping)
         and set(weights) <= {"l2", "spherical", "hyperbolic"}
-        and all(isinstance(weight, int | float) and 0 <= weight < np.inf for weight in weights.values())
+        and all(
+            isinstance(weight, int | float) and 0 <= weight < np.inf for weight in map(plain_scalar, weights.values())
+        )
     )
     if not valid or not any(weights.values()):
         raise InvalidError(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from memstore.filters import Node, condition, matches, parse
+from memstore.filters.nodes import FIELDS
 from memstore.models.records import Assembly, Memory, RecordKind
 from memstore.repository import records as record_rows
 from memstore.repository import selection
@@ -106,31 +107,34 @@ def _moved(when: datetime) -> st.SearchStrategy[datetime]:
     return zones.map(when.astimezone)
 
 
-operands = json_values(KEYS) | field_texts | times.flatmap(_moved)
-orderable = st.sampled_from([True, False, 0, 1]) | st.sampled_from(NUMBERS) | field_texts | times.flatmap(_moved)
+operands = json_values(KEYS) | field_texts
+orderable = st.sampled_from([True, False, 0, 1]) | st.sampled_from(NUMBERS) | field_texts
+numbers = st.sampled_from([0, 1]) | st.sampled_from(NUMBERS) | st.sampled_from([np.int64(1), np.float32(0.5)])
+instants = times.flatmap(_moved) | times.flatmap(_moved).map(datetime.isoformat)
+OF_KIND = {"text": field_texts, "number": numbers, "boolean": st.booleans(), "time": instants}
+EQUALITY = ("$eq", "$ne", "$in", "$nin", "$exists")
+ORDERS = ("$gt", "$gte", "$lt", "$lte")
 
 
 def operators_of(field: str, noun: RecordKind) -> st.SearchStrategy[dict[str, object]]:
     """One or two operators that the field takes, or one of them negated."""
     collections = words.map(list) | words | st.sampled_from([[], ["a"], ["b"]])
-    if field == "tags":
-        values, members = collections, st.sampled_from(["a", "b", "c", "a\0", "d"])
-    elif field in ("embedding", "composite"):
-        values, members = st.none(), None
-    else:
-        text = field in ("id", "content", "name", "description")
-        values, members = operands, field_texts if text else operands
-    options = {
-        "$eq": values,
-        "$ne": values,
-        "$in": st.lists(values, max_size=4),
-        "$nin": st.lists(values, max_size=4),
-        "$exists": st.booleans(),
-    }
+    kind = "path" if field.startswith("metadata") else FIELDS[noun][field]
+    members = {"path": operands, "text": field_texts}.get(kind)
+    orders = {"path": orderable, **OF_KIND}.get(kind)
+    values = {"path": operands, "vector": st.none(), **OF_KIND}.get(kind, collections)
+    if kind == "tags" or field == "topics":
+        values, members = (words.map(list) if field == "topics" else collections), st.sampled_from(["a", "b", "c", "d"])
+    if field in ("expires_at", "accessed_at"):
+        values |= st.none()
+    options = dict.fromkeys(EQUALITY[:2], values) | dict.fromkeys(EQUALITY[2:4], st.lists(values, max_size=4))
+    options["$exists"] = st.booleans()
     if members is not None:
         options["$contains"] = members
-    if field not in ("tags", "embedding", "composite"):
-        options |= dict.fromkeys(("$gt", "$gte", "$lt", "$lte"), orderable) | {"$startswith": field_texts}
+    if orders is not None:
+        options |= dict.fromkeys(ORDERS, orders)
+    if kind in ("path", "text"):
+        options["$startswith"] = field_texts
     one = st.sampled_from(sorted(options)).flatmap(lambda name: options[name].map(lambda value: {name: value}))
     return st.one_of(one, st.tuples(one, one).map(lambda two: two[0] | two[1]), one.map(lambda test: {"$not": test}))
 
