@@ -122,7 +122,8 @@ class Settings:
 
     Attributes:
         path: the database file.
-        dimension: components per vector; None means as stored, or the embedder's.
+        dimension: components per vector; None means as stored, and for a new file as its first vector.
+        embedder_dimension: the dimension that the embedder states: expected of vectors, stored with the first one.
         metric: None means as stored, and `"cosine"` for a new file.
         curvature: magnitude c > 0 of the curvature -c of the Poincaré ball, for `"hyperbolic"`; None means as stored,
             and 1.0 for a new file.
@@ -137,6 +138,7 @@ class Settings:
 
     path: str
     dimension: int | None = None
+    embedder_dimension: int | None = None
     metric: Metric | None = None
     curvature: float | None = None
     timeout: float = 30.0
@@ -157,13 +159,15 @@ class Settings:
             check_curvature(self.curvature, self.metric)
         check_timeout(self.timeout)
 
-    def new_space(self, dimension: int) -> Space:
+    def new_space(self) -> Space:
         """The space of a new file. Raises `InvalidError` for a curvature under a metric that has none."""
         metric = self.metric or "cosine"
         if self.curvature is not None:
             check_curvature(self.curvature, metric)
         curvature = 1.0 if self.curvature is None else float(self.curvature)
-        return Space(dimension=dimension, metric=metric, curvature=curvature if metric == "hyperbolic" else None)
+        return Space(
+            dimension=self.dimension or 0, metric=metric, curvature=curvature if metric == "hyperbolic" else None
+        )
 
     def index_settings(self, stored: IndexSettings, metric: Metric) -> IndexSettings:
         """The options asked for, and the *stored* ones for the rest.

@@ -83,9 +83,11 @@ class MemstoreError(Exception):
 
     Attributes:
         item: index, from 0, of the item of a batch that caused it; None if it is not about one item.
+        item_id: the id of that item; None if it has none.
     """
 
     item: int | None = None
+    item_id: object = None
     detail: str
 
     def __str__(self) -> str:
@@ -97,7 +99,7 @@ class MemstoreError(Exception):
             self.detail = self.args[0]
         name = "" if id is None else f" (id {short_repr(id)})"
         self.args = (f"Item {index}{name}, counted from 0: {self.detail}", *self.args[1:])
-        self.item = index
+        self.item, self.item_id = index, id
         return self
 
     def __reduce__(self) -> tuple[abc.Callable[..., typing.Any], tuple[typing.Any, ...]]:
@@ -176,13 +178,23 @@ class SettingsMismatchError(OpenError, ValueError):
     """
 
     def __init__(self, setting: str, *, expected: object, got: object, restored: bool = False) -> None:
-        super().__init__(
-            f"The content of the file was replaced while this store was open: expected {setting} {got!r}, found "
-            f"{expected!r}. Close the store and open it again"
-            if restored
-            else f"This file has {setting} {expected!r}, but {got!r} was requested: "
-            f"leave {setting} out to use the stored value, or open another file"
-        )
+        if restored:
+            message = (
+                f"The content of the file was replaced while this store was open: expected {setting} {got!r}, found "
+                f"{expected!r}. Close the store and open it again"
+            )
+        elif setting == "embedder":
+            message = (
+                f"The vectors of this file are from embedder {expected!r}; those of {got!r} cannot be compared with "
+                f"them. If it is the same model under another name, give the embedder the name {expected!r}; for "
+                "another model, open the file without an embedder, and copy it with memstore.importers.reembed"
+            )
+        else:
+            message = (
+                f"This file has {setting} {expected!r}, but {got!r} was requested: "
+                f"leave {setting} out to use the stored value, or open another file"
+            )
+        super().__init__(message)
         self.setting = setting
         self.expected = expected
         self.got = got

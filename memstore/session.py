@@ -9,6 +9,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -97,10 +98,15 @@ def _run_write(
     """
     connection = context.connection
     state = change_log.state(connection)
-    follower.guard.check(connection, state.epoch)
+    guard = follower.guard
+    guard.check(connection, state.epoch)
     start = state.top
+    if not guard.is_settled:
+        context = replace(context, spaces=guard.spaces_of(connection))
     history_writer.delete_expired(context)
     result = function(context, *arguments)
+    if not guard.is_settled:
+        context = replace(context, spaces=guard.settle(connection, start))
     history_writer.trim(context)
     end = composites.follow(context, start)
     if end // change_log.KEEP != start // change_log.KEEP:
@@ -236,7 +242,7 @@ class OpenTransaction:
 
     def __init__(self, owner: Autocommit, session: WriteSession, base: State, time: TransactionTime) -> None:
         self.database = owner.database
-        self.spaces = owner.spaces
+        self.spaces = dict(owner.spaces)
         self.embedder = owner.embedder
         self.half_life = owner.half_life
         self.clock = now
@@ -328,6 +334,8 @@ class OpenTransaction:
         def step(connection: Connection) -> T:
             if not in_write(connection):
                 raise TransactionError(ROLLED_BACK)
+            if not self._owner.follower.guard.is_settled:
+                self.spaces.update(self._owner.follower.guard.spaces_of(connection))
             return function(connection)
 
         self._busy = True

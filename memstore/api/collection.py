@@ -653,7 +653,18 @@ async def embed(session: Session, texts: builtins.list[str]) -> Sequence[object]
     """The vectors of *texts* by the embedder of *session*. Raises `EmbedderError` if it has none."""
     session.check_usable()  # before the thread of the embedder is used, which a forked child does not have
     if session.embedder is None:
-        raise EmbedderError(
+        raise missing_embedder(session.spaces["memory"].embedder)
+    return await session.embedder.embed(texts, session.spaces["memory"])
+
+
+def missing_embedder(name: str | None) -> EmbedderError:
+    """The error for a text without a vector in a store without an embedder, whose file names *name*."""
+    if name is None:
+        return EmbedderError(
             "This store has no embedder to turn text into a vector: open it with embedder=, or pass a vector"
         )
-    return await session.embedder.embed(texts, session.spaces["memory"])
+    return EmbedderError(
+        f"This store was opened without embedder {name!r}, which made the vectors of the file, and a text without a "
+        "vector is found by no search: open it with embedder=, or pass embedding=, or embedding=None to store the text "
+        "without a vector"
+    )

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain
-from typing import Any, ClassVar, Literal, Unpack, cast, overload
+from itertools import chain, repeat
+from operator import contains
+from typing import Any, ClassVar, Literal, TypeVar, Unpack, cast, overload
 
 from sqlalchemy import Connection
 
@@ -19,10 +20,11 @@ from memstore.api.collection import (
     check_changes,
     check_on_duplicate,
     embed,
+    missing_embedder,
 )
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
-from memstore.errors import DuplicateError, InvalidError
+from memstore.errors import DuplicateError, InvalidError, MemstoreError
 from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.explanation import Explanation
@@ -30,7 +32,7 @@ from memstore.models.fields import orders
 from memstore.models.records import Address, Json, Memory, Namespace, address_of
 from memstore.models.results import AddResult
 from memstore.models.search import Hit, Hits
-from memstore.repository import additions, assembly_activation, memories, records, updates
+from memstore.repository import additions, assembly_activation, memories, records, store_meta, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
@@ -38,6 +40,7 @@ from memstore.repository.record_types import MEMORY, RecordType
 from memstore.search.activation import AssemblyBoost, check_boost
 from memstore.search.assembly_boost import search_boosted, strengths
 from memstore.search.explain import explain
+from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
 from memstore.validation.items import MemoryChanges, MemoryFields
@@ -46,6 +49,8 @@ from memstore.validation.records import Draft, memory_changes, new_memories
 from memstore.validation.text import check_text
 from memstore.validation.values import check_id, check_ids, check_namespace, check_namespace_within
 from memstore.vectors.encoding import EmbeddingLike
+
+ErrorT = TypeVar("ErrorT", bound=MemstoreError)
 
 _ITEMS = "mappings, one for each memory"
 _KEPT_BY_UPSERT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
@@ -162,10 +167,10 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         batches: list[Batch] = []
 
         def prepare() -> None:
-            for memory in new_memories(prepared, self._namespace, self._space, now()):
+            for i, memory in enumerate(new_memories(prepared, self._namespace, self._space, now())):
                 address = memory.namespace, memory.id
                 if address in new:
-                    raise DuplicateError("memory", memory.id, given_twice=True)
+                    raise _of_item(DuplicateError("memory", memory.id, given_twice=True), prepared, i)
                 new[address] = memory
             if large:  # small writes are encoded together with those that share their transaction
                 batches.extend(memories.batches(new.values()))
@@ -362,13 +367,13 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         changes, patch = pop_patch(arguments)
         if "content" in changes and "embedding" not in changes:
             check_text("content", changes["content"])
-            if self._session.embedder is None:
+            if self._session.embedder is None and self._space.embedder is None:
                 raise InvalidError(
                     "New content needs a new embedding, because the old one belongs to the old content: pass "
                     "embedding=, or embedding=None to remove the old one"
                 )
             changes["embedding"] = (await embed(self._session, [changes["content"]]))[0]
-        return lambda context: (memory_changes(changes, self._space, context.now), patch)
+        return lambda context: (memory_changes(changes, context.spaces["memory"], context.now), patch)
 
     async def touch(
         self,
@@ -547,22 +552,60 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
     async def _with_embeddings(
         self, items: Iterable[Mapping[str, Any]], without: Container[int] = ()
     ) -> list[Mapping[str, Any]]:
-        """The items as a list. Those without an embedding, but for those at *without*, get one from the embedder."""
+        """The items as a list. Those without an embedding, but for those at *without*, get one from the embedder.
+
+        Raises:
+            EmbedderError: the store has no embedder, the file names one, and an item has no embedding.
+        """
         prepared: list[Mapping[str, Any]] = as_list(items, "items", _ITEMS)
-        if self._session.embedder is None:
-            return prepared
-        places = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
-        if without:
-            places = [i for i in places if i not in without]
-        texts: list[str] = []
-        for i in places:
-            texts.append(check_text("content", prepared[i].get("content")))
-            if len(texts) % CHUNK_SIZE == 0:
-                await asyncio.sleep(0)  # other tasks of the event loop may run
-        if texts:
-            for i, vector in zip(places, await embed(self._session, texts), strict=True):
-                prepared[i] = {**prepared[i], "embedding": vector}
+        if self._session.embedder is None and self._session.spaces["memory"].embedder is None:
+            try:
+                if all(map(contains, prepared, repeat("embedding"))):
+                    return prepared
+            except TypeError:  # not a mapping, which the checks of the items report
+                return prepared
+        prepared, error = await embed_items(self._session, prepared, without)
+        if error is not None:
+            raise error
         return prepared
+
+
+async def embed_items(
+    session: Session, items: Iterable[Mapping[str, Any]], without: Container[int] = ()
+) -> tuple[list[Mapping[str, Any]], Exception | None]:
+    """The items that `load` can store: all, or those before the batch of texts that failed, and its error."""
+    prepared: list[Mapping[str, Any]] = as_list(items, "items", _ITEMS)
+    space = session.spaces["memory"]
+    places = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
+    if without:
+        places = [i for i in places if i not in without]
+    if not places:
+        return prepared, None
+    session.check_usable()  # before the threads of the embedder are used, which a forked child does not have
+    embedder = session.embedder
+    if embedder is None:
+        # Another process may have stored the name since this one opened the file.
+        name = space.embedder or (await session.read(store_meta.spaces))["memory"].embedder
+        if name is None:
+            return prepared, None
+        return prepared[: places[0]], _of_item(missing_embedder(name), prepared, places[0])
+    texts: list[str] = []
+    for i in places:
+        try:
+            texts.append(check_text("content", prepared[i].get("content")))
+        except InvalidError as error:
+            raise _of_item(error, prepared, i) from None
+        if len(texts) % CHUNK_SIZE == 0:
+            await asyncio.sleep(0)  # other tasks of the event loop may run
+    vectors, failure = await embedder.embed_first(texts, space)
+    for i, vector in zip(places, vectors, strict=False):
+        prepared[i] = {**prepared[i], "embedding": vector}
+    return (prepared, None) if failure is None else (prepared[: places[len(vectors)]], failure)
+
+
+def _of_item(error: ErrorT, items: Sequence[Mapping[str, Any]], place: int) -> ErrorT:
+    """*error*, with the item of *items* that caused it if there are several."""
+    return error.of_item(place, items[place].get("id")) if len(items) > 1 else error
 
 
 def _insert(context: WriteContext, calls: Sequence[tuple[dict[Address, Memory], list[Batch]]]) -> list[list[Memory]]:

@@ -8,9 +8,9 @@ from typing import Any
 
 from memstore.api.assemblies import Assemblies
 from memstore.api.handle import Handle
-from memstore.api.memories import Memories
+from memstore.api.memories import Memories, embed_items
 from memstore.api.tags import Tags
-from memstore.errors import LoadError
+from memstore.errors import LoadError, MemstoreError
 from memstore.forgetting.clear import clear, erase_namespace
 from memstore.history import undo as undoing
 from memstore.models.history import Change
@@ -20,6 +20,7 @@ from memstore.repository import namespaces
 from memstore.session import Autocommit, OpenTransaction, Session
 from memstore.timestamps import now
 from memstore.validation.values import check_count, check_namespace
+from memstore.vectors.space import MAX_DIMENSION
 
 MAX_CHUNK = 100_000
 CHUNK_BYTES = 8 * 1024 * 1024
@@ -161,26 +162,40 @@ class StoreNamespace(SessionNamespace):
             How many memories were stored.
 
         Raises:
-            LoadError: it stopped early. `stored` is the number of memories stored, the cause is the error.
+            LoadError: it stopped early. `stored` is the number of memories stored, which are the first of *items*; the
+                cause is the error. If the embedder failed, everything before its failing batch is stored, and the
+                vectors that were computed for later items are kept for the next call.
         """
         if chunk is None:
-            chunk = max(1_000, min(5_000, CHUNK_BYTES // (4 * self._session.spaces["memory"].dimension)))
+            dimension = self._session.spaces["memory"].dimension or MAX_DIMENSION
+            chunk = max(1_000, min(5_000, CHUNK_BYTES // (4 * dimension)))
         check_count("chunk", chunk, 1, MAX_CHUNK)
         self._session.check_usable()  # before the first item is taken
         write = self.memories.upsert_many if upsert else self.memories.add_many
-        stored = 0
+        stored = start = 0
         try:
             async with aclosing(_chunks(items, chunk)) as parts:
                 async for part in parts:
-                    await write(part)
-                    stored += len(part)
-                    if on_progress is not None:
-                        on_progress(stored)
+                    start = stored
+                    ready, failure = await embed_items(self._session, part)
+                    if ready:
+                        await write(ready)
+                        stored += len(ready)
+                        if on_progress is not None:
+                            on_progress(stored)
+                    _raise_if(failure)
         except Exception as error:
+            if isinstance(error, MemstoreError) and error.item is not None:
+                error.of_item(start + error.item, error.item_id)
             raise LoadError(
                 f"The load stopped after {stored:,} memories were stored: {error}", stored=stored
             ) from error
         return stored
+
+
+def _raise_if(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 async def _chunks(

@@ -4,6 +4,7 @@ import asyncio
 import os
 import warnings
 from collections.abc import Generator, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, NoReturn
@@ -21,10 +22,10 @@ from memstore.config import (
     Settings,
     check_index,
     check_keep,
+    check_timeout,
     path_text,
 )
 from memstore.database import Database
-from memstore.database.inspect import missing_dimension_error
 from memstore.embedders.bound import BoundEmbedder, Embedder
 from memstore.errors import InvalidError, MissingFileError, SettingsMismatchError
 from memstore.index.engine_selector import EngineSelector
@@ -106,13 +107,15 @@ def open(
 
     Args:
         path: the database file; its folder must exist.
-        dimension: numbers per embedding. A new file needs it, or an embedder; None means as stored.
+        dimension: numbers per embedding. None means as stored; in a new file the first vector fixes it.
         metric: `"cosine"` (score -1 to 1), `"inner_product"`, `"l2"` (score 1/(1+distance)), `"spherical"` (score
             1 - angle/π) or `"hyperbolic"` (score 1/(1+distance)). None means as stored, and cosine for a new file.
         curvature: curvature magnitude c > 0 of the Poincaré ball of `"hyperbolic"` (the curvature is -c), 1e-6 to 1e6.
             None means as stored, and 1.0 for a new file; other metrics have none.
-        embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored in the file.
-        timeout: seconds a write waits for other writers before it raises `BusyError`.
+        embedder: turns texts into embeddings; see `memstore.Embedder`. Its name is stored with the first vector that
+            this store adds; reading stores no name.
+        timeout: seconds a write waits for other writers before it raises `BusyError`, and seconds a call of the
+            embedder may take.
         durability: `"full"`: committed data survives a power failure. `"relaxed"`: the last commits may be lost, the
             file stays intact.
         read_only: every write raises `ReadOnlyError`; the file must exist.
@@ -137,14 +140,15 @@ def open(
         SettingsMismatchError: the file has another dimension, metric, curvature or embedder.
         BusyError: other processes held the lock for longer than *timeout*.
     """
-    bound = None if embedder is None else BoundEmbedder(embedder)
-    if bound is not None and dimension is not None and dimension != bound.dimension:
+    bound = None if embedder is None else BoundEmbedder(embedder, check_timeout(timeout))
+    if bound is not None and dimension is not None and bound.dimension not in (None, dimension):
         raise InvalidError(
             f"embedder {bound.name!r} makes vectors of dimension {bound.dimension}; dimension={dimension}"
         )
     settings = Settings(
         path=path_text(path),
-        dimension=bound.dimension if bound is not None else dimension,
+        dimension=dimension,
+        embedder_dimension=None if bound is None else bound.dimension,
         metric=metric,
         curvature=curvature,
         timeout=timeout,
@@ -161,9 +165,11 @@ def open(
 async def _open(settings: Settings, embedder: BoundEmbedder | None) -> Store:
     database = await Database.open(settings)
     try:
-        spaces = await _open_spaces(database, settings)
-        spaces = await _check_spaces(database, spaces, settings, embedder)
-        guard = SpaceGuard(spaces, None if embedder is None else embedder.name)
+        stored = await _open_spaces(database, settings)
+        name = None if embedder is None else embedder.name
+        spaces = _expected_spaces(stored, settings, name)
+        is_settled = stored["memory"].dimension > 0 and (name is None or stored["memory"].embedder is not None)
+        guard = SpaceGuard(spaces, name, is_settled=is_settled)
         await database.read(guard.check)
         index_settings = await _apply_index_settings(database, settings, spaces)
         engines = EngineSelector(settings.index.engine, index_settings)
@@ -193,37 +199,27 @@ async def _open_spaces(database: Database, settings: Settings) -> dict[RecordKin
 
 def _add_spaces(connection: Connection, settings: Settings) -> dict[RecordKind, VectorSpace]:
     if not store_meta.spaces(connection):  # another process may have added them in the meantime
-        if settings.dimension is None:
-            raise missing_dimension_error(settings.path)
-        store_meta.add_spaces(connection, settings.new_space(settings.dimension))
+        store_meta.add_spaces(connection, settings.new_space())
         history_retention.set_keep(connection, settings.history or "full")
     return store_meta.spaces(connection)
 
 
-async def _check_spaces(
-    database: Database, spaces: dict[RecordKind, VectorSpace], settings: Settings, embedder: BoundEmbedder | None
+def _expected_spaces(
+    stored: dict[RecordKind, VectorSpace], settings: Settings, embedder: str | None
 ) -> dict[RecordKind, VectorSpace]:
-    """The spaces of the file if they agree with *settings*. The name of the first embedder is stored."""
-    stored = spaces["memory"]
-    requested = {
-        "dimension": settings.dimension,
-        "metric": settings.metric,
-        "curvature": settings.curvature,
-        "embedder": embedder and embedder.name,
-    }
-    for setting, got in requested.items():
-        expected = getattr(stored, setting)
-        no_embedder_yet = expected is None and setting == "embedder"
-        if got is not None and not no_embedder_yet and got != expected:
+    """The *stored* spaces, with the dimension of *settings* while the file has none. Raises if they do not agree."""
+    space = stored["memory"]
+    dimension = settings.dimension or settings.embedder_dimension
+    requested = {"dimension": dimension, "metric": settings.metric, "curvature": settings.curvature}
+    for setting, got in {"embedder": embedder, **requested}.items():
+        expected = getattr(space, setting)
+        is_open = not expected and setting in ("dimension", "embedder")
+        if got is not None and not is_open and got != expected:
             raise SettingsMismatchError(setting, expected=expected, got=got)
-    if embedder is None or stored.embedder is not None or settings.read_only:
-        return spaces
-
-    def name_embedder(connection: Connection) -> dict[RecordKind, VectorSpace]:
-        store_meta.name_embedder(connection, embedder.name)
-        return store_meta.spaces(connection)
-
-    return await _check_spaces(database, await database.write(name_embedder), settings, embedder)
+    return {
+        kind: replace(stored_space, dimension=stored_space.dimension or dimension or 0)
+        for kind, stored_space in stored.items()
+    }
 
 
 async def _apply_index_settings(

@@ -29,9 +29,9 @@ class Store(StoreNamespace):
         self._maintainer = maintainer
 
     @property
-    def dimension(self) -> int:
-        """Numbers per embedding."""
-        return self._session.spaces["memory"].dimension
+    def dimension(self) -> int | None:
+        """Numbers per embedding; None while this store has met no vector that fixes it."""
+        return self._session.spaces["memory"].dimension or None
 
     @property
     def metric(self) -> Metric:

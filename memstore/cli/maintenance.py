@@ -97,7 +97,7 @@ async def _load_index(store: Store) -> None:
 
     No score reaches infinity, so the search reads no record: a damaged one must not raise before `check` names it.
     """
-    await store.memories.search(np.ones(store.dimension, dtype=np.float32), limit=1, min_score=math.inf)
+    await store.memories.search(np.ones(store.dimension or 1, dtype=np.float32), limit=1, min_score=math.inf)
 
 
 async def repair(file: options.File, json: options.Json = False) -> None:

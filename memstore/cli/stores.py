@@ -14,7 +14,7 @@ from typing import NoReturn, cast
 import typer
 
 import memstore
-from memstore import Embedder, EmbedderError, InvalidError, Metric, MissingFileError, Store, StoreNamespace
+from memstore import Embedder, EmbedderError, Metric, MissingFileError, Store, StoreNamespace
 from memstore.cli.options import EmbedderChoice, MetricChoice, parse_embedding, parse_namespace, refuse
 from memstore.embedders.wordllama import NAME, WordLlamaEmbedder
 
@@ -89,8 +89,8 @@ async def open_read_only(file: Path) -> AsyncIterator[Store]:
     try:
         store = await memstore.open(file, read_only=True)
     except MissingFileError as error:
-        # The tables exist without a dimension: the process that created the file was stopped in between.
-        raise MissingFileError(f"No complete store at {str(file)!r}: it has no dimension yet. {_CREATE}") from error
+        # Tables without settings: the process that created the file was stopped in between.
+        raise MissingFileError(f"No complete store at {str(file)!r}: it has no settings yet. {_CREATE}") from error
     async with store:
         yield store
 
@@ -144,17 +144,25 @@ async def open_or_create(
     embedder: Embedder | None
     dimension, curvature = options.dimension, options.curvature
     metric = cast("Metric | None", options.metric and options.metric.value)
-    if await is_new(file):
+    name, has_vectors = await _stored_space(file)
+    if not has_vectors:
         embedder, embedder_error, dimension = _new_embedder(options, header or {})
         if metric is None and header is not None:
             metric = cast("Metric", header.get("metric"))  # open checks it
             curvature = cast("float | None", header.get("curvature")) if curvature is None else curvature
     else:
-        async with open_read_only(file) as store:
-            name = (await store.stats()).embedder
         embedder, embedder_error = _existing_embedder(name, options.embedder)
     async with memstore.open(file, embedder=embedder, dimension=dimension, metric=metric, curvature=curvature) as store:
         yield OpenStore(store=store, embedder_error=embedder_error)
+
+
+async def _stored_space(file: Path) -> tuple[str | None, bool]:
+    """The embedder that *file* names, and whether its dimension is fixed; None and False for a new file."""
+    if await is_new(file):
+        return None, False
+    async with open_read_only(file) as store:
+        stats = await store.stats()
+    return stats.embedder, stats.dimension is not None
 
 
 async def is_new(file: Path) -> bool:
@@ -187,8 +195,6 @@ def _new_embedder(options: VectorOptions, header: dict[str, object]) -> tuple[Em
     stored, name = header.get("dimension"), header.get("embedder")
     dimension = options.dimension or options.input_size or (stored if isinstance(stored, int) else None)
     if options.embedder is EmbedderChoice.NONE:
-        if dimension is None:
-            raise InvalidError("A new file without an embedder needs a dimension; pass --dimension.")
         return None, None, dimension
     if options.embedder is None and dimension is not None and name != NAME and (options.input_size or header):
         if isinstance(name, str):

@@ -51,7 +51,8 @@ def second_text(time: datetime | None) -> str | None:
 def space_text(dimension: int | None, metric: str | None, curvature: float | None) -> str:
     """The vector space of a store."""
     curved = "" if curvature is None else f", curvature -{curvature:g}"
-    return f"dimension {dimension}, metric {metric}{curved}"
+    size = f"dimension {dimension}" if dimension else "no dimension until the first vector"
+    return f"{size}, metric {metric}{curved}"
 
 
 def vector_text(vector: Embedding | None) -> str:

@@ -23,7 +23,7 @@ from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import ConnectionThread, LocalEngine, Step
 from memstore.database.engine import configure, sync_engine
 from memstore.database.file_identity import OpenedFile
-from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect, missing_dimension_error
+from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.migrate import migrate
 from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import AfterCommit, Writer, WriteSession
@@ -273,10 +273,8 @@ def _prepare(settings: Settings) -> OpenedFile:
             f"{sqlite3.sqlite_version}. pip install 'memstore[sqlite]', or use a newer Python"
         )
     if not settings.read_only:
-        if (settings.dimension is None or settings.curvature is not None) and inspect(settings.path) is None:
-            if settings.dimension is None:
-                raise missing_dimension_error(settings.path)
-            settings.new_space(settings.dimension)  # raises before there is a file
+        if settings.curvature is not None and inspect(settings.path) is None:
+            settings.new_space()  # raises before there is a file
         migrate(settings.path, timeout=settings.timeout)
         warn_of_bug()
         return OpenedFile(settings.path)

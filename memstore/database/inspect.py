@@ -17,7 +17,6 @@ from memstore.database.sqlite import sqlite3
 from memstore.errors import (
     DamagedError,
     ForeignFileError,
-    InvalidError,
     MissingFileError,
     NewerFileError,
     OpenError,
@@ -133,11 +132,6 @@ def missing_folder_error(file: Path) -> MissingFileError:
     return MissingFileError(
         f"There is no folder {str(file.absolute().parent)!r}: create it first, memstore creates only files"
     )
-
-
-def missing_dimension_error(path: str) -> InvalidError:
-    """The error for a new file without a dimension."""
-    return InvalidError(f"{path!r} is new: give dimension=, the number of components of an embedding, or an embedder")
 
 
 def revision_of(connection: sqlite3.Connection, path: str) -> str | None:

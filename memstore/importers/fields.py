@@ -150,7 +150,7 @@ def memory_of(
     Args:
         values: the JSON of the memory.
         id: the id under which it is stored.
-        dimension: the dimension of the store.
+        dimension: the dimension of the store; 0 while it has none.
         at: the time of creation where the record has none.
         remarks: collects the remarks.
 
@@ -263,7 +263,7 @@ def _vector(value: object, dimension: int, remarks: Remarks) -> list[float] | No
     problem = ""
     if not isinstance(value, list) or not all(type(x) in (int, float) for x in value):
         problem = f"Invalid embedding: expected a list of numbers, found {short_repr(value)}"
-    elif len(value) != dimension:
+    elif dimension and len(value) != dimension:
         problem = f"Invalid embedding: expected {dimension:,} numbers, found {len(value):,}"
     elif not _finite(value):
         problem = "Invalid embedding: expected finite numbers, found NaN or infinity"

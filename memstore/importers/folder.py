@@ -92,7 +92,7 @@ class _Import:
     """The state of one import."""
 
     def __init__(self, store: Store, place: StoreNamespace, folder: Folder, *, upsert: bool) -> None:
-        self._dimension = store.dimension
+        self._dimension = store.dimension or 0
         self._place = place
         self._folder = folder
         self._upsert = upsert
@@ -117,6 +117,7 @@ class _Import:
             return None
         try:
             item = memory_of(source.values, id, self._dimension, at, source.remarks)
+            self._dimension = self._dimension or len(item["embedding"] or ())  # the first vector fixes it
         except InvalidError as error:
             source.remarks.add("left_out", "memory", str(error))
             return None

@@ -107,7 +107,7 @@ def wants_graph(kind: IndexKind, vectors: int, dimension: int, *, has_graph: boo
 
 def graph_threshold(dimension: int) -> int:
     """Vectors of a dimension from which on a graph pays."""
-    return max(MIN_GRAPH_VECTORS, -(-MIN_GRAPH_NUMBERS // dimension))
+    return max(MIN_GRAPH_VECTORS, -(-MIN_GRAPH_NUMBERS // max(1, dimension)))
 
 
 def next_task(

@@ -29,7 +29,7 @@ def read_stats(connection: Connection, session: Autocommit) -> Stats:
     }
     return Stats(
         path=settings.path,
-        dimension=space.dimension,
+        dimension=space.dimension or None,
         metric=space.metric,
         curvature=space.curvature,
         embedder=space.embedder,

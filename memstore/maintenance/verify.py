@@ -94,7 +94,7 @@ def examine(connection: Connection, path: str, revision: str) -> VerifyReport:
             path=path,
             file_bytes=Path(path).stat().st_size,
             revision=revision,
-            dimension=space.dimension,
+            dimension=space.dimension or None,
             metric=space.metric,
             curvature=space.curvature,
             embedder=space.embedder,

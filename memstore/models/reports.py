@@ -138,6 +138,7 @@ class Stats(Record):
     """The contents and the state of a store. Counts are of the whole file, without expired memories.
 
     Attributes:
+        dimension: numbers per vector; None while no vector has fixed it.
         curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None under other metrics.
         embedder: name of the embedder of the file; None if none is stored.
         durability: `"full"` or `"relaxed"`.
@@ -170,7 +171,7 @@ class Stats(Record):
     """
 
     path: str
-    dimension: int
+    dimension: int | None
     metric: str
     curvature: float | None
     embedder: str | None

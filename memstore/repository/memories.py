@@ -34,7 +34,7 @@ from sqlalchemy.types import NullType
 
 from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database.sqlite import sqlite3
-from memstore.errors import DamagedError
+from memstore.errors import DamagedError, DimensionError
 from memstore.models.fields import RECORD_FIELDS
 from memstore.models.records import Embedding, Json, Memory, Namespace, set_kept_fields, set_metadata
 from memstore.models.records import memory as new_record
@@ -257,7 +257,11 @@ def _with_vectors(keys: Sequence[int], vectors: Sequence[bytes | None]) -> tuple
 def _put_vectors(connection: Connection, space: VectorSpace, keys: Sequence[int], vectors: Sequence[bytes]) -> None:
     """Store vectors, in place of existing ones."""
     if keys:
-        most = max(1, _WIDE_BYTES // (4 * space.dimension))
+        size = len(vectors[0])
+        wrong = {size, *map(len, vectors)} - {4 * space.dimension} if space.dimension else set()
+        if wrong:  # checked before another process, or another write of the transaction, fixed the dimension
+            raise DimensionError(expected=space.dimension, got=wrong.pop() // 4)
+        most = max(1, _WIDE_BYTES // size)
         checksums = list(map(checksum, vectors))
         _PUT_VECTOR.insert(connection, [keys, [space.pk] * len(keys), vectors, checksums], most)
 

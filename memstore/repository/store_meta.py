@@ -1,7 +1,7 @@
 """Facts about the file: vector spaces, index options, epoch."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, get_args
 
 from sqlalchemy import Connection, Text, bindparam, insert, literal_column, select, type_coerce, update
@@ -17,6 +17,7 @@ from memstore.schema.tables import store_meta, vector_space
 from memstore.vectors.space import MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
 
 _SPACE = ("dimension", "metric", "embedder", "curvature")
+_NO_DIMENSION = 2**31 - 1  # stored while no vector has fixed the dimension: the column takes neither NULL nor 0
 
 _EPOCH = Prepared(lambda: select(store_meta.c.epoch))
 _SPACES = Prepared(
@@ -27,6 +28,7 @@ _SPACES = Prepared(
 _ADD_SPACE = Prepared(lambda: insert(vector_space).values({name: bindparam(name) for name in ("kind", *_SPACE)}))
 _INDEX_OPTIONS = Prepared(lambda: select(type_coerce(store_meta.c.index_options, Text)))
 _SET_INDEX_OPTIONS = Prepared(lambda: update(store_meta).values(index_options=bindparam("options")))
+_SET_DIMENSION = Prepared(lambda: update(vector_space).values(dimension=bindparam("dimension")))
 _NAME_EMBEDDER = Prepared(
     lambda: update(vector_space).where(vector_space.c.embedder.is_(None)).values(embedder=bindparam("name"))
 )
@@ -46,7 +48,9 @@ def spaces(connection: Connection) -> dict[RecordKind, VectorSpace]:
     for pk, kind, dimension, metric, embedder, curvature in _SPACES.run(connection).fetchall():
         if kind not in BY_KIND:
             raise corrupt_value("vector_space.kind", " or ".join(map(repr, BY_KIND)), kind)
-        if type(dimension) is not int or not 0 < dimension <= MAX_DIMENSION:
+        if dimension == _NO_DIMENSION and type(dimension) is int:
+            dimension = 0
+        elif type(dimension) is not int or not 0 < dimension <= MAX_DIMENSION:
             raise corrupt_value("vector_space.dimension", f"int from 1 to {MAX_DIMENSION}", dimension)
         if metric not in get_args(Metric):
             raise corrupt_value("vector_space.metric", f"one of {', '.join(get_args(Metric))}", metric)
@@ -73,7 +77,8 @@ def _check_curvature(metric: str, curvature: object) -> None:
 def add_spaces(connection: Connection, space: Space) -> None:
     """Store, once, the settings of the file's vectors."""
     for record_type in RECORD_TYPES:
-        _ADD_SPACE.run(connection, kind=record_type.kind, **asdict(space))
+        values = {name: getattr(space, name) for name in _SPACE}
+        _ADD_SPACE.run(connection, kind=record_type.kind, **{**values, "dimension": space.dimension or _NO_DIMENSION})
 
 
 def index_options(connection: Connection) -> dict[str, Any] | None:
@@ -91,6 +96,11 @@ def remember_index(connection: Connection, options: dict[str, Any], *, graph: bo
     _SET_INDEX_OPTIONS.run(connection, options=stored(options))
     if not graph:
         index_snapshots.drop_older(connection, top(connection) + 1)
+
+
+def set_dimension(connection: Connection, dimension: int) -> None:
+    """Store the dimension of the vectors in a file that has none yet."""
+    _SET_DIMENSION.run(connection, dimension=dimension)
 
 
 def name_embedder(connection: Connection, name: str) -> None:

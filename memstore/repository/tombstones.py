@@ -113,7 +113,7 @@ def archive(context: WriteContext, record_type: RecordType, keys: Iterable[int],
     """
     connection, space = context.connection, context.spaces[record_type.kind]
     unique_keys = sorted(set(keys))
-    width = max(1, min(_WIDTH, _VECTOR_BYTES // (4 * space.dimension)))
+    width = max(1, min(_WIDTH, _VECTOR_BYTES // (4 * space.dimension or 4)))
     for chunk in chunks(unique_keys):
         rows = list(_encoded(connection, record_type, space, chunk))
         if len(rows) < len(chunk):

@@ -161,8 +161,11 @@ def search(
 
 
 def _checked_queries(queries: Sequence[object], space: VectorSpace) -> Rows:
-    as_vector = partial(as_embedding, dimension=space.dimension, allow_zero=space.allow_zero, max_norm=space.max_norm)
-    return np.stack(list(map(as_vector, queries)))
+    as_vector = partial(as_embedding, allow_zero=space.allow_zero, max_norm=space.max_norm)
+    vectors = [as_vector(queries[0], space.dimension)]
+    dimension = space.dimension or len(vectors[0])  # of a file without a vector, any dimension
+    vectors += map(partial(as_vector, dimension=dimension), queries[1:])
+    return np.stack(vectors)
 
 
 def _scope(connection: Connection, request: SearchRequest, at: datetime) -> SearchScope:

@@ -72,6 +72,9 @@ class Follower:
         search rebuilds them from the rows.
         """
         handed_over: list[VectorHandoff] = take_cached(connection)
+        if not self.guard.is_settled:
+            with snapshot(connection):
+                self.guard.adopt(connection)
         if self.indexes.applied is None:
             return
         try:
@@ -97,7 +100,7 @@ class Follower:
             changed = change_log.changed(connection, base.top, change_log.top(connection))
             overlays = {
                 space.kind: (changed[space.pk], _overlay(connection, space, changed[space.pk]))
-                for space in indexes.spaces.values()
+                for space in self.guard.spaces_of(connection).values()
                 if space.pk in changed
             }
             return function(connection, View(indexes, connection, overlays))
@@ -111,6 +114,8 @@ class Follower:
         """
         indexes = self.indexes
         state = change_log.state(connection)
+        if not self.guard.is_settled:
+            self.guard.adopt(connection)
         if indexes.is_current(state):
             return
         if indexes.applied is None or not indexes.can_catch_up(state):
@@ -189,6 +194,7 @@ class Follower:
         indexes.outdated = set(stored_vectors.lagging(connection))
         indexes.revisions = stored_vectors.composed(connection, indexes.spaces["assembly"])
         indexes.applied, indexes.epoch = state.top, state.epoch
+        indexes.dimension = indexes.spaces["memory"].dimension
 
     def _select_engine(self, vectors: int) -> None:
         if self.indexes.engines.select(vectors):

@@ -29,6 +29,7 @@ class IndexSet:
         pending_snapshots: snapshots of the graphs that loaded indexes are laid out for and do not have yet.
         applied: the change-log sequence number up to which the indexes are current; None while they are not loaded.
         epoch: the epoch of the file to which `applied` refers.
+        dimension: the dimension with which the indexes were loaded.
         outdated: keys of assemblies whose stored composite was not current when it was read.
         revisions: revision of the assembly at which each composite was computed, by key of the assembly.
     """
@@ -42,6 +43,7 @@ class IndexSet:
         self.pending_snapshots: dict[RecordKind, Header] = {}
         self.applied: int | None = None
         self.epoch = ""
+        self.dimension = 0
         self.outdated: set[int] = set()
         self.revisions: dict[int, int] = {}
 
@@ -60,7 +62,9 @@ class IndexSet:
 
     def can_catch_up(self, state: State) -> bool:
         """Whether the log still holds every change between the indexes and *state*."""
-        return self.applied is not None and self.epoch == state.epoch and state.floor <= self.applied <= state.top
+        if self.applied is None or self.epoch != state.epoch or self.dimension != self.spaces["memory"].dimension:
+            return False
+        return state.floor <= self.applied <= state.top
 
     def clear(self) -> None:
         """Remove the indexes; the next search loads them. Needs exclusive access."""
@@ -82,7 +86,11 @@ class IndexSet:
 
         def allocate(capacity: int, present: VectorStorage | None = None) -> VectorStorage:
             engine = self.engines.engine
-            if isinstance(engine, FaissEngine) and (self.options.kind != "exact" or vector_type == "float16"):
+            if (
+                isinstance(engine, FaissEngine)
+                and dimension
+                and (self.options.kind != "exact" or vector_type == "float16")
+            ):
                 return engine.graphs.allocate(metric, dimension, vector_type, capacity)
             return allocate_numpy(vector_type, dimension, capacity, present)
 

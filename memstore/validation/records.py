@@ -4,7 +4,7 @@ An accepted value is stored exactly and read back equal. No value is changed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
@@ -157,6 +157,9 @@ def new_memories(
                 record = new_memory(item, namespace, space, at, make_id)
             except InvalidError as error:
                 raise error.of_item(i, _id_of(item)) if len(items) > 1 else error from None
+        if not space.dimension and record.embedding is not None:  # the first vector fixes it
+            space = replace(space, dimension=len(record.embedding))
+            builder.dimension = space.dimension
         yield record
 
 
@@ -165,7 +168,7 @@ class _PlainItemBuilder:
 
     def __init__(self, namespace: Namespace, space: Space, at: datetime, make_id: Callable[[], str]) -> None:
         self._namespace = namespace
-        self._dimension = space.dimension
+        self.dimension = space.dimension
         self._allow_zero, self._max_norm = space.allow_zero, space.max_norm
         self._at = at
         self._make_id = make_id
@@ -190,7 +193,7 @@ class _PlainItemBuilder:
         if tags is None:
             return None
         if vector is not None:
-            vector = as_embedding(vector, self._dimension, allow_zero=self._allow_zero, max_norm=self._max_norm)
+            vector = as_embedding(vector, self.dimension, allow_zero=self._allow_zero, max_norm=self._max_norm)
         namespace = self._namespace
         if "namespace" in item and item["namespace"] is not None:
             namespace = check_namespace_within(item["namespace"], namespace)

@@ -34,7 +34,7 @@ def as_embedding(value: object, dimension: int, *, allow_zero: bool, max_norm: f
 
     Args:
         value: a sequence of real numbers; they are rounded to float32.
-        dimension: the expected length.
+        dimension: the expected length; 0 for any.
         allow_zero: False under cosine and spherical, where a zero vector has no direction.
         max_norm: largest Euclidean norm; None for no limit.
 
@@ -44,7 +44,7 @@ def as_embedding(value: object, dimension: int, *, allow_zero: bool, max_norm: f
             zero after rounding and *allow_zero* is False; or the norm exceeds *max_norm*.
     """
     array = value if type(value) is np.ndarray and value.dtype is _FLOAT32 else _rounded(value, dimension)
-    if array.shape != (dimension,):
+    if array.shape != (dimension,) and (dimension or array.ndim != 1 or not 0 < array.size <= MAX_DIMENSION):
         raise _shape_error(dimension, array.shape)
     data = array.tobytes()  # a copy, contiguous whatever the strides
     vector: Embedding = np.frombuffer(data, _FLOAT32)  # read-only for good, because bytes are
@@ -142,7 +142,7 @@ def decode(data: bytes, dimension: int, owner: str, crc: int | None) -> Embeddin
 
     Args:
         data: as stored.
-        dimension: the expected length.
+        dimension: the expected length; 0 for any.
         owner: what the vector belongs to, for the error message.
         crc: the stored checksum; None where it is unknown.
 
@@ -151,7 +151,7 @@ def decode(data: bytes, dimension: int, owner: str, crc: int | None) -> Embeddin
     """
     if type(data) is not bytes:
         raise DamagedError(f"Corrupt stored vector of {owner}: expected bytes, found {type(data).__name__}. {_REMEDY}")
-    if len(data) != dimension * 4:
+    if len(data) != dimension * 4 and (dimension or len(data) % 4):
         raise DamagedError(
             f"Corrupt stored vector of {owner}: dimension {dimension} needs {dimension * 4} bytes, found {len(data)}. "
             f"{_REMEDY}"

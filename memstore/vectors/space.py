@@ -46,7 +46,7 @@ class Space:
     """What the vectors of a file are.
 
     Attributes:
-        dimension: numbers per vector.
+        dimension: numbers per vector; 0 while no vector has fixed it.
         metric: how they are compared.
         embedder: name of the embedder that computed them; None while none is recorded.
         curvature: curvature magnitude c > 0 of the Poincaré ball (the curvature is -c); None for other metrics.

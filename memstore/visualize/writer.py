@@ -92,7 +92,7 @@ async def write_map(
     check_count("text_limit", text_limit, 0, _LARGEST_TEXT_LIMIT)
     await asyncio.to_thread(_check_target, target)
     root = store.namespace(*namespace)
-    sample = _Sample(limit, text_limit, store.dimension)
+    sample = _Sample(limit, text_limit, store.dimension or 0)
     total = await root.memories.count(recursive=True)
     count = 0
     async for memory in root.memories.list(recursive=True):

@@ -322,7 +322,7 @@ def test_every_json_output_is_lines_of_json(arguments, small, monkeypatch):
 
 def test_a_store_without_a_dimension_is_treated_as_missing_and_can_be_created(path):
     memstore.migrate(str(path))
-    assert "no dimension yet" in fails("list", "-f", path)
+    assert "no settings yet" in fails("list", "-f", path)
     ok("add", "x", "-e", "[1, 2]", "-f", path)
     assert lines("stats", "--json", "-f", path)[0]["dimension"] == 2
 

@@ -1,12 +1,18 @@
 """No answer is wrong without an error."""
 
+import dataclasses
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 import memstore
+from memstore import EmbedderError
+from memstore.importers import reembed
+from memstore.testing import HashEmbedder
 
 # The graph finds rare, duplicated and long vectors.
 
@@ -77,6 +83,98 @@ async def test_a_scalar_of_numpy_is_taken_wherever_a_number_or_a_text_is(path: P
 
 
 # The embedder that the file names.
+
+
+@pytest_asyncio.fixture
+async def named_path(path: Path) -> Path:
+    """A file whose vectors are from `HashEmbedder()`."""
+    async with memstore.open(path, embedder=HashEmbedder()) as store:
+        await store.memories.add("green tea", id="tea")
+    return path
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda memories: memories.add("peanuts"),
+        lambda memories: memories.upsert("peanuts", id="tea"),
+        lambda memories: memories.update("tea", content="peanuts"),
+        lambda memories: memories.add_many([{"content": "a", "embedding": None}, {"content": "b", "id": "b"}]),
+        lambda memories: memories.upsert_many([{"content": "a", "id": "a"}]),
+    ],
+    ids=["add", "upsert", "update", "add_many", "upsert_many"],
+)
+async def test_without_the_embedder_of_the_file_no_text_is_stored_that_no_search_can_find(
+    named_path: Path, write: Callable[[memstore.Memories], Awaitable[object]]
+) -> None:
+    async with memstore.open(named_path) as store:
+        with pytest.raises(EmbedderError, match=r"without embedder 'hash-64-0'.*embedding=None"):
+            await write(store.memories)
+        assert [memory.content async for memory in store.memories.list()] == ["green tea"]
+        assert (await store.memories.add("no vector", embedding=None)).embedding is None
+        await store.memories.update("tea", tags={"drink"})
+
+
+async def test_a_load_without_the_embedder_of_the_file_stores_the_items_before_the_text(named_path: Path) -> None:
+    async with memstore.open(named_path) as store:
+        with pytest.raises(memstore.LoadError, match=r"Item 1 \(id 'b'\).*without embedder") as caught:
+            await store.load([{"content": "a", "embedding": None}, {"content": "b", "id": "b"}])
+        assert (caught.value.stored, await store.memories.count()) == (1, 2)
+
+
+async def test_a_text_is_refused_after_another_store_has_named_the_embedder(path: Path) -> None:
+    async with memstore.open(path, dimension=64) as first, memstore.open(path, embedder=HashEmbedder()) as second:
+        await first.memories.add("before, without a vector")
+        await second.memories.add("tea")
+        with pytest.raises(EmbedderError, match="without embedder 'hash-64-0'"):
+            await first.memories.add("after")
+
+
+async def test_reading_with_a_wrong_embedder_does_not_name_it(path: Path) -> None:
+    async with memstore.open(path, dimension=64) as store:
+        await store.memories.add("made elsewhere", id="x", embedding=np.ones(64))
+    async with memstore.open(path, embedder=HashEmbedder(seed=1)) as store:
+        assert await store.memories.count() == 1
+        assert len(await store.memories.search("text")) == 1
+        await store.memories.update("x", tags={"t"})
+        await store.assemblies.add("group", members=["x"])
+    async with memstore.open(path, embedder=HashEmbedder(seed=2)) as store:
+        assert (await store.stats()).embedder is None
+        await store.memories.add("text")
+        assert (await store.stats()).embedder == "hash-64-2"
+
+
+async def test_a_wrong_embedder_cannot_write_beside_the_one_that_was_named_meanwhile(path: Path) -> None:
+    async with (
+        memstore.open(path, embedder=HashEmbedder(seed=1)) as first,
+        memstore.open(path, embedder=HashEmbedder(seed=2)) as second,
+    ):
+        await first.memories.add("text")
+        with pytest.raises(memstore.SettingsMismatchError, match="cannot be compared"):
+            await second.memories.add("text")
+        with pytest.raises(memstore.SettingsMismatchError, match="cannot be compared"):
+            await second.memories.search("text")
+
+
+async def test_the_error_on_another_embedder_gives_the_way_out(named_path: Path, tmp_path: Path) -> None:
+    other = HashEmbedder(32)
+    with pytest.raises(
+        memstore.SettingsMismatchError, match=r"give the embedder the name 'hash-64-0'.*importers.reembed"
+    ):
+        await memstore.open(named_path, embedder=other)
+    async with memstore.open(named_path) as store:
+        await store.namespace("a", "b").memories.add("black coffee", embedding=None, id="c", tags={"t"})
+        await store.assemblies.add("drinks", members=["tea"], topics=["x"])
+        assert await reembed(store, tmp_path / "new.db", other) == 2
+        old = await store.memories.get("tea")
+    async with memstore.open(tmp_path / "new.db", embedder=other) as new:
+        tea = await new.memories.get("tea")
+        assert tea == dataclasses.replace(old, embedding=other.embed(["green tea"])[0])
+        assert (await new.memories.search("green tea"))[0].memory.id == "tea"
+        assert (await new.namespace("a", "b").memories.get("c")).embedding is None
+        assert [member async for member in new.assemblies.members("drinks")] == ["tea"]
+        assert (await new.assemblies.get("drinks")).topics == ("x",)
+
 
 # Exact means exact.
 

@@ -1,5 +1,6 @@
 """The API does what a caller expects."""
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import pytest
 
 import memstore
 from memstore import DuplicateError, InvalidError, Store
+from memstore.testing import HashEmbedder
 from tests.support.host_programs import records
 
 VECTOR = [1.0, 0, 0, 0, 0, 0, 0, 0]
@@ -105,5 +107,107 @@ async def test_items_of_many_namespaces_are_one_transaction(store: memstore.Stor
 
 
 # A store without a dimension.
+
+
+async def test_the_first_vector_fixes_the_dimension(path: Path) -> None:
+    async with memstore.open(path) as store:
+        assert store.dimension is None
+        await store.memories.add("without a vector")
+        await store.memories.add("first", embedding=[1, 2, 3])
+        assert store.dimension == 3
+        with pytest.raises(memstore.DimensionError, match="expected 3, found 2"):
+            await store.memories.add("second", embedding=[1, 2])
+    async with memstore.open(path) as store:
+        assert store.dimension == 3
+        assert len(await store.memories.search([1, 2, 3])) == 1
+    with pytest.raises(memstore.SettingsMismatchError, match="dimension 3"):
+        await memstore.open(path, dimension=4)
+
+
+async def test_everything_but_a_vector_works_before_the_dimension_is_known(path: Path, tmp_path: Path) -> None:
+    async with memstore.open(path, metric="l2") as store:
+        await store.memories.add("text", id="x")
+        await store.assemblies.add("group", members=["x"])
+        assert await store.memories.search([1, 2]) == []
+        assert await store.memories.search_many([[1, 2], [3, 4]]) == [[], []]
+        assert await store.memories.search([1, 2], boost=memstore.AssemblyBoost()) == []
+        assert await store.assemblies.search([1, 2]) == []
+        assert await store.assemblies.merge_candidates(0.5) == []
+        assert (await store.assemblies.suggest(0.5)).groups == ()
+        assert (await store.memories.explain([1, 2], "x")).exclusions[0].cause == "no_embedding"
+        assert await store.memories.count() == 1
+        assert (await store.stats()).dimension is None
+        await store.optimize()
+        await store.compact()
+        assert (await store.repair()).remaining == []
+        await store.backup(tmp_path / "backup.db")
+    assert (await memstore.verify(tmp_path / "backup.db")).dimension is None
+    await memstore.restore_backup(tmp_path / "backup.db", tmp_path / "restored.db")
+    async with memstore.open(tmp_path / "restored.db", read_only=True) as store:
+        assert (store.dimension, store.metric) == (None, "l2")
+
+
+async def test_a_transaction_that_is_rolled_back_fixes_nothing(path: Path) -> None:
+    async with memstore.open(path) as store:
+        with pytest.raises(KeyError):
+            async with store.transaction() as tx:
+                await tx.memories.add("three", id="x", embedding=[1, 2, 3])
+                assert [hit.memory.id for hit in await tx.memories.search([1, 2, 3])] == ["x"]
+                assert (await tx.memories.get("x")).embedding.tolist() == [1, 2, 3]
+                assert (await tx.assemblies.add("a", members=["x"])).composite.size == 3
+                with pytest.raises(memstore.DimensionError):
+                    await tx.memories.add("two", embedding=[1, 2])
+                raise KeyError
+        assert store.dimension is None
+        with pytest.raises(memstore.DimensionError, match=r"Item 1, counted from 0.*expected 3, found 2"):
+            await store.memories.add_many(
+                [{"content": "x", "embedding": [1, 2, 3]}, {"content": "y", "embedding": [1, 2]}]
+            )
+        await store.memories.add("two", embedding=[1, 2])
+        assert store.dimension == 2
+        assert await store.check() == []
+
+
+async def test_of_vectors_that_are_written_at_once_the_first_fixes_the_dimension(path: Path) -> None:
+    async with memstore.open(path) as store:
+        results = await asyncio.gather(
+            *(store.memories.add("x", embedding=[1.0] * (2 + i % 2)) for i in range(10)), return_exceptions=True
+        )
+        assert store.dimension == 2
+        assert [isinstance(result, memstore.DimensionError) for result in results] == [False, True] * 5
+        assert len(await store.memories.search([1, 1])) == 5
+        assert await store.check() == []
+
+
+async def test_a_vector_of_another_process_fixes_the_dimension_here_too(path: Path) -> None:
+    async with memstore.open(path) as store, memstore.open(path) as other:
+        await store.memories.add("member", id="m")
+        await store.assemblies.add("group", members=["m"])
+        assert await other.memories.search([1, 2]) == []  # its index is loaded, and empty
+        await store.memories.update("m", embedding=[1, 2, 3])
+        with pytest.raises(memstore.DimensionError, match="expected 3, found 2"):
+            await other.memories.add("two", embedding=[1, 2])
+        assert len(await other.memories.search([1, 2, 3])) == 1
+        assert len(await other.assemblies.search([1, 2, 3])) == 1
+        assert other.dimension == 3
+        assert await other.check() == []
+
+
+async def test_an_embedder_may_state_its_dimension_or_show_it_by_its_first_vector(path: Path, tmp_path: Path) -> None:
+    class Silent:
+        name = "silent"
+
+        def embed(self, texts: list[str]) -> list[list[float]]:
+            return [[1.0, 2.0, float(len(text))] for text in texts]
+
+    async with memstore.open(path, embedder=Silent()) as store:
+        assert await store.memories.search("tea") == []
+        await store.memories.add("tea")
+        assert store.dimension == 3
+    async with memstore.open(tmp_path / "stated.db", embedder=HashEmbedder(16)) as store:
+        assert store.dimension == 16
+        with pytest.raises(memstore.DimensionError, match="expected 16, found 2"):
+            await store.memories.add("x", embedding=[1, 2])
+
 
 # Command line.

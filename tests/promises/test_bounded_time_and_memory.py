@@ -1,15 +1,157 @@
 """Nothing hangs, blocks other calls, or grows without limit."""
 
+import asyncio
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import memstore
+from memstore.testing import HashEmbedder
 from tests.support.programs import run_python
 
 # Reads.
 
 # Embedders.
+
+
+class SlowEmbedder(HashEmbedder):
+    """Waits in `embed`, for ever or for a time, for texts that contain "slow"."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        super().__init__(8)
+        self.seconds = seconds
+        self.calls: list[list[str]] = []
+        self.running = self.most = 0
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls.append(list(texts))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if "boom" in texts:
+                raise ConnectionError("429")
+            if any("slow" in text for text in texts):
+                threading.Event().wait(self.seconds)
+            return super().embed(texts)
+        finally:
+            self.running -= 1
+
+
+async def test_an_embedder_that_never_returns_blocks_only_its_own_call(path: Path) -> None:
+    async with memstore.open(path, embedder=SlowEmbedder(), timeout=4.0) as store:
+        slow = asyncio.create_task(store.memories.add("slow"))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await store.memories.add("quick")
+            assert len(await store.memories.search("quick")) == 1
+        assert not slow.done()
+        with pytest.raises(TimeoutError, match=r"did not return in 4 s for 1 texts") as caught:
+            await slow
+        assert isinstance(caught.value, memstore.EmbedderError)
+
+
+async def test_an_asynchronous_embedder_that_refuses_to_end_obeys_the_timeout(path: Path) -> None:
+    class Refusing(HashEmbedder):
+        async def embed(self, texts: Sequence[str]) -> np.ndarray:
+            while "slow" in texts:
+                with suppress(asyncio.CancelledError):
+                    await released.wait()
+                    break
+            return super().embed(texts)
+
+    released = asyncio.Event()
+    async with memstore.open(path, embedder=Refusing(), timeout=1.0) as store:
+        with pytest.raises(TimeoutError):
+            await store.memories.add("slow")
+        await store.memories.add("quick")
+    released.set()
+
+
+def test_an_embedder_that_never_returns_does_not_keep_the_process_alive(path: Path) -> None:
+    program = """
+import asyncio, sys, threading
+import memstore
+
+class Hanging:
+    name = "hanging"
+    def embed(self, texts):
+        threading.Event().wait()
+
+async def main():
+    async with memstore.open(sys.argv[1], embedder=Hanging(), timeout=0.2) as store:
+        try:
+            await store.memories.add("x")
+        except TimeoutError:
+            print("ended")
+asyncio.run(main())
+"""
+    assert run_python("-c", program, path, timeout=60).stdout == "ended\n"
+
+
+async def test_calls_that_never_return_do_not_add_up(path: Path) -> None:
+    embedder = SlowEmbedder()
+    async with memstore.open(path, embedder=embedder) as store:
+        for _ in range(30):
+            with suppress(TimeoutError, memstore.EmbedderError):
+                async with asyncio.timeout(0.01):
+                    await store.memories.add("slow")
+        assert embedder.running <= 16
+        with pytest.raises(memstore.EmbedderError, match="16 calls of the embedder have not returned"):
+            await store.memories.add("quick")
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(None, 1), (3, 3)])
+async def test_batches_run_at_the_same_time_up_to_the_number_of_the_embedder(
+    path: Path, concurrency: int | None, most: int
+) -> None:
+    embedder = SlowEmbedder(0.05)
+    if concurrency is not None:
+        embedder.concurrency = concurrency
+    async with memstore.open(path, embedder=embedder) as store:
+        await store.load({"content": f"slow {i}"} for i in range(2_000))
+        assert embedder.most == most
+        assert (await store.memories.search("slow 7"))[0].score == pytest.approx(1)
+
+
+async def test_batches_of_an_asynchronous_embedder_run_four_at_a_time(path: Path) -> None:
+    class Counting(HashEmbedder):
+        running = most = 0
+
+        async def embed(self, texts: Sequence[str]) -> np.ndarray:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0.01)
+            self.running -= 1
+            return super().embed(texts)
+
+    embedder = Counting(8)
+    async with memstore.open(path, embedder=embedder) as store:
+        await store.memories.add_many([{"content": f"text {i}", "id": f"{i}"} for i in range(2_000)])
+        assert embedder.most == 4
+        hits = await store.memories.search("text 1234")
+        assert "1234" in {hit.memory.id for hit in hits}
+
+
+async def test_a_failing_batch_of_a_load_keeps_the_vectors_of_the_others(path: Path) -> None:
+    embedder = SlowEmbedder()
+    items = [{"content": f"text {i}", "id": f"{i}"} for i in range(1_000)]
+    items[700] = {"content": "boom", "id": "700"}
+    embedder.concurrency = 4
+    async with memstore.open(path, embedder=embedder) as store:
+        with pytest.raises(memstore.LoadError, match="429") as caught:
+            await store.load(items)
+        assert caught.value.stored == await store.memories.count() == 512
+        items[700] = {"content": "text", "id": "700"}
+        before = len(embedder.calls)
+        assert await store.load(items[caught.value.stored :]) == 488
+        texts = [text for call in embedder.calls[before:] for text in call]
+        assert len(texts) == 256  # those of the batch that failed; the vectors of the last batch were kept
+        assert await store.memories.count() == 1_000
+
 
 # Compact, members, expiry.
 
