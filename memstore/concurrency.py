@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import BuiltinFunctionType
 from typing import Any, Protocol, TypeVar
@@ -37,8 +38,9 @@ def chunks(values: Sequence[T], size: int = CHUNK_SIZE) -> Iterator[Sequence[T]]
 
 
 def yield_gil() -> None:
-    """Release the GIL for a moment. Called between slices of pure Python work on a thread."""
+    """Release the GIL for a moment. Called between slices of pure Python work on a thread. Then as `check_stop`."""
     time.sleep(0)
+    check_stop()
 
 
 class UncancellableFuture(asyncio.Future[T]):
@@ -138,15 +140,58 @@ class StoppedError(Exception):
 
 
 class StopSignal:
-    """Tells work on a thread that its caller was cancelled."""
+    """Tells work on a thread that its caller was cancelled.
+
+    Attributes:
+        requested: whether the caller was cancelled.
+        suspended: whether the work must not be stopped now; see `unstoppable`.
+        lock: held to change either, and by whoever stops the work.
+    """
 
     def __init__(self) -> None:
         self.requested = False
+        self.suspended = False
+        self.lock = threading.Lock()
 
     def check(self) -> None:
         """Raise `StoppedError` if the work must end."""
         if self.requested:
             raise StoppedError
+
+
+_work = threading.local()  # `stop`: the signal of the work that this thread does
+
+
+def run_stoppable(stop: StopSignal, function: Callable[..., T], *arguments: object) -> T:
+    """Call *function*; `check_stop` in it checks *stop*."""
+    _work.stop = stop
+    try:
+        return function(*arguments)
+    finally:
+        _work.stop = None
+
+
+@contextmanager
+def unstoppable() -> Iterator[None]:
+    """Work that others need too, and that would be lost: it is not stopped inside the block, but at its end."""
+    stop: StopSignal | None = getattr(_work, "stop", None)
+    if stop is None or stop.suspended:
+        yield
+        return
+    with stop.lock:
+        stop.suspended = True
+    try:
+        yield
+    finally:
+        with stop.lock:
+            stop.suspended = False
+
+
+def check_stop() -> None:
+    """Raise `StoppedError` if the caller of this thread's work was cancelled. Long work calls it often."""
+    stop: StopSignal | None = getattr(_work, "stop", None)
+    if stop is not None and stop.requested and not stop.suspended:
+        raise StoppedError
 
 
 class _StoppableFuture(UncancellableFuture[T]):

@@ -121,7 +121,8 @@ class Settings:
     """How a store is opened.
 
     Attributes:
-        path: the database file.
+        path: the database file, without symbolic links.
+        link: the path that the caller gave, if symbolic links are in it.
         dimension: components per vector; None means as stored, and for a new file as its first vector.
         embedder_dimension: the dimension that the embedder states: expected of vectors, stored with the first one.
         metric: None means as stored, and `"cosine"` for a new file.
@@ -148,6 +149,7 @@ class Settings:
     history: Keep | None = None
     indexed_metadata: tuple[tuple[str, ...], ...] = ()
     half_life: float = 86_400.0
+    link: str | None = None
 
     def __post_init__(self) -> None:
         _set_plain(self)
@@ -256,6 +258,12 @@ def path_text(path: str | os.PathLike[str]) -> str:
         raise InvalidError(
             f"Cannot read path {short_repr(path)} ({error.strerror}): check the permissions of its folders"
         ) from error
+
+
+def linked_path(path: str | os.PathLike[str]) -> str | None:
+    """*path*, absolute, if symbolic links are in it; else None."""
+    absolute = os.path.abspath(path)
+    return None if absolute == path_text(path) else absolute
 
 
 def _set_plain(options: object) -> None:

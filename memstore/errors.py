@@ -28,9 +28,9 @@
     ├── EngineError                 the requested search engine cannot be used safely in this process
     ├── LoadError                   a load stopped partway; gives the number of stored items
     └── StorageError                (OSError) SQLite or the disk failed
-        ├── CommitUnknownError      whether the last write was stored is known only after a reopen
+        ├── CommitUnknownError      whether the write was stored is known only after the next write that succeeds
         ├── DamagedError            the file contains values that memstore did not write
-        └── StoreReplacedError      the file was moved, deleted or replaced while it was open
+        └── StoreReplacedError      the file or its log was moved, deleted or replaced while it was open
 
 An error has its data as attributes, and its message says what to do next. Only `memstore.database`
 translates errors of SQLite and SQLAlchemy.
@@ -361,7 +361,7 @@ class StorageError(MemstoreError, OSError):
 
 
 class CommitUnknownError(StorageError):
-    """Whether the last write was stored is known only after a reopen; the store accepts no more writes."""
+    """Whether the write was stored is known only after the next write that succeeds, or after a reopen."""
 
 
 class DamagedError(StorageError):
@@ -369,4 +369,4 @@ class DamagedError(StorageError):
 
 
 class StoreReplacedError(StorageError):
-    """The file at the store's path is missing or not the opened one; nothing was written."""
+    """The file at the store's path, or its log, is missing or not the opened one; nothing was written."""

@@ -23,6 +23,7 @@ from memstore.config import (
     check_index,
     check_keep,
     check_timeout,
+    linked_path,
     path_text,
 )
 from memstore.database import Database
@@ -147,6 +148,7 @@ def open(
         )
     settings = Settings(
         path=path_text(path),
+        link=linked_path(path),
         dimension=dimension,
         embedder_dimension=None if bound is None else bound.dimension,
         metric=metric,

@@ -18,9 +18,14 @@ from memstore.database.engine import uri
 from memstore.database.sqlite import sqlite3
 
 
-def async_engine(settings: Settings) -> AsyncEngine:
-    """An engine whose connections each have a thread. The store keeps them open, so nothing pools them."""
-    query = {"mode": "ro" if settings.read_only else "rw", "uri": "true"}
+def async_engine(settings: Settings, *, immutable: bool = False) -> AsyncEngine:
+    """An engine whose connections each have a thread. The store keeps them open, so nothing pools them.
+
+    Args:
+        settings: the file and the timeout.
+        immutable: read the file without locks and without a log; see `read_only`.
+    """
+    query = {"mode": "ro" if settings.read_only else "rw", "uri": "true", **({"immutable": "1"} if immutable else {})}
     url = URL.create("sqlite+aiosqlite", database=uri(settings.path, "rw").partition("?")[0], query=query)
     arguments = {
         "isolation_level": None,

@@ -10,6 +10,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,13 +18,13 @@ from sqlalchemy import Connection, Engine
 
 from memstore.concurrency import UncancellableFuture, run_and_resolve, wait_to_end
 from memstore.database import fork_safety
+from memstore.database.file_identity import OpenedFile
 from memstore.database.sqlite import sqlite3
 
 if TYPE_CHECKING:  # `database.async_engine` says why it loads late
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
-FutureT = TypeVar("FutureT", bound="asyncio.Future[Any]")
 Step = Callable[[Connection], T]
 
 
@@ -41,8 +42,6 @@ class ConnectionThread:
         self._pid = os.getpid()
         self._connection = connection
         self._sync: Connection | None = None
-        self._submitted_count = 0  # counted by the event loop alone
-        self._done_count = 0  # counted by the thread alone
 
     @classmethod
     async def open(
@@ -74,35 +73,16 @@ class ConnectionThread:
         """Whether this process is a forked child, which does not have the thread."""
         return os.getpid() != self._pid
 
-    @property
-    def pending(self) -> int:
-        """Number of functions that were submitted and have not ended."""
-        return self._submitted_count - self._done_count
-
     def submit(self, function: Step[T]) -> "UncancellableFuture[T]":
         """Run *function* on the thread. Awaiting the future lasts to the end, through any number of cancellations."""
-        return self._submit(UncancellableFuture(), function)
-
-    def submit_cancellable(self, function: Step[T]) -> "asyncio.Future[T]":
-        """Run *function* on the thread. A caller that is cancelled does not wait for its end."""
-        return self._submit(asyncio.get_running_loop().create_future(), function)
+        connection = self._open_connection()
+        future: UncancellableFuture[T] = UncancellableFuture()
+        self._enqueue(run_and_resolve(future, lambda: function(connection)))
+        return future
 
     def post(self, function: Step[None]) -> None:
         """Run *function* on the thread. It reports its end itself, and raises nothing."""
         self._enqueue(partial(function, self._open_connection()))
-
-    def _submit(self, future: FutureT, function: Step[Any]) -> FutureT:
-        connection = self._open_connection()
-        self._submitted_count += 1
-
-        def call() -> Any:
-            try:
-                return function(connection)
-            finally:
-                self._done_count += 1
-
-        self._enqueue(run_and_resolve(future, call))
-        return future
 
     def _open_connection(self) -> Connection:
         if self._sync is None:
@@ -119,17 +99,22 @@ class ConnectionThread:
 
         self._connection._tx.put_nowait((None, gated))  # noqa: SLF001 - see the docstring of the module
 
-    def close(self) -> "asyncio.Future[Any]":
-        """Close the connection and end the thread after its queued functions. Resolves at the end."""
+    def close(self, file: OpenedFile | None = None) -> "asyncio.Future[Any]":
+        """Close the connection and end the thread after its queued functions. Resolves at the end.
+
+        Args:
+            file: the file, if this is its last connection.
+        """
         if self._sync is not None:
-            self.submit(self._finish)
+            self.submit(partial(self._finish, file))
         ended: asyncio.Future[Any] = self._connection.stop()
         return ended
 
-    def _finish(self, connection: Connection) -> None:
-        connection.close()
-        if self.base is not None:
-            self.base.close()  # here, where the gate is held, and not in aiosqlite, which then has nothing to close
+    def _finish(self, file: OpenedFile | None, connection: Connection) -> None:
+        with nullcontext() if file is None else file.closing():
+            connection.close()
+            if self.base is not None:
+                self.base.close()  # here, where the gate is held, and not in aiosqlite, which then has nothing to close
 
 
 class LocalEngine:

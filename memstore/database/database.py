@@ -11,7 +11,6 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
@@ -22,9 +21,11 @@ from memstore.database import driver_errors, fork_safety, transactions
 from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import ConnectionThread, LocalEngine, Step
 from memstore.database.engine import configure, sync_engine
-from memstore.database.file_identity import OpenedFile
+from memstore.database.file_identity import OpenedFile, check_single_name
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.migrate import migrate
+from memstore.database.read_only import has_log, is_immutable, uses_log, without_log
+from memstore.database.readers import ReaderPool
 from memstore.database.sqlite import sqlite3, warn_of_bug
 from memstore.database.writer import AfterCommit, Writer, WriteSession
 from memstore.errors import ClosedError, EventLoopError, MissingFileError, OpenError, ReadOnlyError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 READERS = 2
+"""Connections that read when a store is opened; `readers` opens more."""
+
+_EXTRA_CACHE = 4_000  # kilobytes of SQLite's page cache for a reader that is opened later
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 _CHECKPOINT_PAUSE = 30.0  # seconds between attempts while a reader uses an old snapshot
 _WAIT_AT_CLOSE = 0.5  # seconds that `close` waits to write the log back; SQLite does it when the last process closes
@@ -50,7 +54,7 @@ class Database:
         settings: Settings,
         file: OpenedFile,
         writer: ConnectionThread | None,
-        readers: list[ConnectionThread],
+        readers: ReaderPool,
         upkeep: ConnectionThread | None,
     ) -> None:
         self.settings = settings
@@ -77,17 +81,24 @@ class Database:
 
     @classmethod
     async def _open(cls, settings: Settings) -> "Database":
-        file, engine = await in_thread(lambda: (_prepare(settings), _async_engine(settings)))
-        connecting = asyncio.ensure_future(_connect(settings, engine))
+        file = await in_thread(partial(_prepare, settings))
+        engine = await in_thread(partial(_async_engine, settings, immutable=file.immutable))
+        local = LocalEngine(sync_engine)
+        connecting = asyncio.ensure_future(_connect(settings, engine, local, file))
         try:
             threads = await wait_to_end(connecting)
         except BaseException:
             if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
-                await _close_in_turn(connecting.result())
+                await _close_in_turn(connecting.result(), file)
             raise
+        setup = configure(settings, writes=False, cache_kilobytes=_EXTRA_CACHE)
+        readers = ReaderPool(
+            threads if settings.read_only else threads[2:],
+            lambda: _open_thread(settings, engine, local, setup),
+        )
         if settings.read_only:
-            return cls(settings, file, None, threads, None)
-        return cls(settings, file, threads[0], threads[2:], threads[1])
+            return cls(settings, file, None, readers, None)
+        return cls(settings, file, threads[0], readers, threads[1])
 
     def check_usable(self) -> None:
         """Raise `ForkedStoreError`, `EventLoopError` or `ClosedError` where the store cannot be used."""
@@ -104,27 +115,33 @@ class Database:
         if self._closed:
             raise ClosedError("The store is closed: open it again")
 
-    async def call(self, function: Step[T]) -> T:
+    async def call(self, function: Step[T], *, long: bool = False) -> T:
         """Run *function* on a reader's thread, without a transaction; a cancelled caller does not wait for its end.
 
         Raises `StoreReplacedError`, as every access to the file does.
+
+        Args:
+            function: it is interrupted if the caller is cancelled.
+            long: it is known to take long, so it never runs on all readers.
         """
         self.check_usable()
-        reader = min(self._readers, key=attrgetter("pending"))
-        return await reader.submit_cancellable(partial(self._in_place, function))
+        return await self._readers.submit(partial(self._in_place, function), long=long)
 
     def _in_place(self, function: Step[T], connection: Connection) -> T:
         self.file.check()
-        return function(connection)
+        result = function(connection)
+        if self.file.immutable:  # read without a lock: what was written meanwhile may be in the result
+            self.file.check()
+        return result
 
-    async def read(self, function: Step[T]) -> T:
-        """Run *function* on a reader's thread, in one read transaction."""
+    async def read(self, function: Step[T], *, long: bool = False) -> T:
+        """Run *function* on a reader's thread, in one read transaction; see `call`."""
 
         def step(connection: Connection) -> T:
             with transactions.snapshot(connection):
                 return function(connection)
 
-        return await self.call(step)
+        return await self.call(step, long=long)
 
     async def write(
         self,
@@ -202,7 +219,7 @@ class Database:
 
         A file that is no longer at its path is left alone: a process that opens it elsewhere uses another log for it.
         """
-        return self.file.in_place and write_back(transactions.raw(connection), wait)
+        return self.file.in_place and write_back(transactions.raw(connection), wait, self.file)
 
     async def upkeep(self, function: Step[T]) -> T:
         """Run *function* on the upkeep thread, without a transaction; it must limit its own waits."""
@@ -224,8 +241,13 @@ class Database:
         """Wait for running calls, write the log back, close every connection. A second call waits for the first."""
         if not self._closed:
             self.check_usable()
-            async with nullcontext() if self._writer is None else self._writer.exclusive():
-                self._shut()
+            await self._readers.stop_growing()
+            try:
+                async with nullcontext() if self._writer is None else self._writer.exclusive():
+                    self._shut()
+            finally:
+                if not self._closed:
+                    self._readers.resume_growing()
         if self._closing is not None:
             await self._closing
 
@@ -234,14 +256,14 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        threads = list(self._readers)
+        threads = list(self._readers.threads)
         if self._upkeep is not None:
             self._upkeep.submit(partial(self._checkpoint, wait=_WAIT_AT_CLOSE))
             threads.insert(0, self._upkeep)
         if self._writer is not None:
             self._writer.close()
             threads.append(self._writer.thread)
-        self._closing = _close_in_turn(threads)
+        self._closing = _close_in_turn(threads, self.file)
 
     def __del__(self) -> None:
         self.warn_if_open()
@@ -272,46 +294,72 @@ def _prepare(settings: Settings) -> OpenedFile:
             f"SQLite is too old: expected {'.'.join(map(str, MINIMUM_SQLITE))} or newer, found "
             f"{sqlite3.sqlite_version}. pip install 'memstore[sqlite]', or use a newer Python"
         )
-    if not settings.read_only:
-        if settings.curvature is not None and inspect(settings.path) is None:
-            settings.new_space()  # raises before there is a file
-        migrate(settings.path, timeout=settings.timeout)
-        warn_of_bug()
-        return OpenedFile(settings.path)
-    revision = inspect(settings.path)
+    if settings.read_only:
+        return _prepare_read_only(settings)
+    if settings.curvature is not None and inspect(settings.path) is None:
+        settings.new_space()  # raises before there is a file
+    migrate(settings.path, timeout=settings.timeout)
+    warn_of_bug()
+    return _locked(OpenedFile(settings.path, settings.link), settings)
+
+
+def _prepare_read_only(settings: Settings) -> OpenedFile:
+    path, existed = settings.path, has_log(settings.path)
+    with without_log(path):
+        revision = inspect(path)
+        is_wal = revision is not None and uses_log(path)
     if revision is None:
-        raise MissingFileError(f"There is no store at {settings.path!r}: open it without read_only to create one")
+        raise MissingFileError(f"There is no store at {path!r}: open it without read_only to create one")
     if revision != HEAD:
         raise OpenError(
-            f"{settings.path!r} has an older schema: expected {HEAD}, found {revision}. "
+            f"{path!r} has an older schema: expected {HEAD}, found {revision}. "
             "Open it once without read_only to migrate it"
         )
-    return OpenedFile(settings.path)
+    if is_immutable(path):
+        return OpenedFile(path, settings.link, immutable=True)
+    file = OpenedFile(path, settings.link, delete_log=not existed)
+    if not is_wal:  # the locks would prevent others from switching it to a log
+        return file
+    check_single_name(path)
+    return _locked(file, settings)
 
 
-def _async_engine(settings: Settings) -> "AsyncEngine":
+def _locked(file: OpenedFile, settings: Settings) -> OpenedFile:
+    file.lock(settings.timeout)
+    return file
+
+
+def _async_engine(settings: Settings, *, immutable: bool) -> "AsyncEngine":
     from memstore.database.async_engine import async_engine  # not at the top: that module says why
 
-    return async_engine(settings)
+    return async_engine(settings, immutable=immutable)
 
 
-async def _connect(settings: Settings, engine: "AsyncEngine") -> list[ConnectionThread]:
+async def _connect(
+    settings: Settings, engine: "AsyncEngine", local: LocalEngine, file: OpenedFile
+) -> list[ConnectionThread]:
     """The writer, the upkeep connection and the readers; only the readers for a read-only store."""
-    local = LocalEngine(sync_engine)
     threads: list[ConnectionThread] = []
     try:
         for writes in [True, True] * (not settings.read_only) + [False] * READERS:
-            with driver_errors.translated():
-                setup = configure(settings, writes=writes)
-                threads.append(await ConnectionThread.open(settings.path, engine, local, setup))
+            threads.append(await _open_thread(settings, engine, local, configure(settings, writes=writes)))
+            if len(threads) == 1:
+                await threads[0].submit(lambda _: file.log_opened())
     except BaseException:
-        await _close_in_turn(threads)
+        await _close_in_turn(threads, file)
         raise
     return threads
 
 
-def _close_in_turn(threads: list[ConnectionThread]) -> "UncancellableFuture[None]":
-    """Close *threads* one after the other; the future resolves when all are closed.
+async def _open_thread(
+    settings: Settings, engine: "AsyncEngine", local: LocalEngine, setup: Callable[[Connection], None]
+) -> ConnectionThread:
+    with driver_errors.translated():
+        return await ConnectionThread.open(settings.path, engine, local, setup)
+
+
+def _close_in_turn(threads: list[ConnectionThread], file: OpenedFile) -> "UncancellableFuture[None]":
+    """Close *threads*, all connections to *file*, one after the other; the future resolves when all are closed.
 
     SQLite removes the write-ahead log with the last connection. If two close at once, it takes neither for the last.
     """
@@ -320,8 +368,10 @@ def _close_in_turn(threads: list[ConnectionThread]) -> "UncancellableFuture[None
 
     def close_next(previous: "asyncio.Future[Any] | None" = None) -> None:  # noqa: ARG001 - the form of a callback
         if remaining:
-            remaining.pop(0).close().add_done_callback(close_next)
+            thread = remaining.pop(0)
+            thread.close(None if remaining else file).add_done_callback(close_next)
         elif not closed.done():
+            file.release()  # if no connection was opened
             closed.set_result(None)
 
     close_next()

@@ -41,7 +41,7 @@ def sync_engine(creator: Callable[[], Any]) -> Engine:
     return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool, hide_parameters=True)
 
 
-def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], None]:
+def configure(settings: Settings, *, writes: bool, cache_kilobytes: int = 16_000) -> Callable[[Connection], None]:
     """A function that sets the pragmas of one connection, for its thread."""
 
     def setup(connection: Connection) -> None:
@@ -54,9 +54,10 @@ def configure(settings: Settings, *, writes: bool) -> Callable[[Connection], Non
             base.execute(
                 "PRAGMA temp_store=MEMORY"
             )  # else each trigger on a table with a unique key opens a temporary file
-            base.execute("PRAGMA cache_size=-16000")
+            base.execute(f"PRAGMA cache_size=-{cache_kilobytes}")
             if not writes:
                 base.execute("PRAGMA query_only=ON")
+                base.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log
                 return
             base.execute(
                 "PRAGMA secure_delete=FAST"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from memstore.database.driver_errors import translate
 from memstore.database.engine import uri
+from memstore.database.read_only import read_uri
 from memstore.database.sqlite import sqlite3
 from memstore.errors import (
     DamagedError,
@@ -52,7 +53,7 @@ def inspect(path: str) -> str | None:
     if size == 1:  # SQLite takes it for an empty file
         raise ForeignFileError(f"{path!r} is not a memstore file. It was not changed: give another path")
     try:
-        with closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=10.0)) as connection:
+        with closing(sqlite3.connect(read_uri(path), uri=True, timeout=10.0)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

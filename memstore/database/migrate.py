@@ -17,6 +17,7 @@ from memstore.config import path_text
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
 from memstore.database.engine import connect_or_create, set_layout, switch_to_wal, sync_engine
+from memstore.database.file_identity import check_single_name
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect, revision_of
 from memstore.database.sqlite import sqlite3
@@ -39,9 +40,11 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
 
     Raises:
         ForeignFileError, NewerFileError, MissingFileError: the file cannot be migrated.
+        OpenError: the file has several names (hard links), or is a mount of a single file.
         BusyError: another process held its write lock for longer than *timeout*, in seconds.
     """
     path = path_text(path)
+    check_single_name(path)
     with temporary_connections(path):
         if inspect(path) != HEAD:
             with locked(path, timeout) as connection:
@@ -53,6 +56,7 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
 @contextmanager
 def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
     """A connection in one write transaction, which is committed if the block ends and rolled back if it raises."""
+    check_single_name(path)
     exists = inspect(path) is not None  # refuses a foreign file before a pragma is set: Alembic's command calls this
     engine = sync_engine(lambda: connect_or_create(path, isolation_level=None, timeout=timeout))
     try:

@@ -22,6 +22,7 @@ from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
 from memstore.database.engine import connect_or_create, set_layout, switch_to_wal, sync_engine, uri
 from memstore.database.inspect import inspect
+from memstore.database.read_only import read_uri
 from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import raw
 from memstore.errors import BusyError, DamagedError, ForeignFileError, MemstoreError, StorageError
@@ -202,7 +203,7 @@ def _copy_repaged(
 
 
 def _connect(path: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None)
+    return sqlite3.connect(read_uri(path), uri=True, isolation_level=None)
 
 
 def _adopted(base: sqlite3.Connection, stop: StopSignal) -> Connection:

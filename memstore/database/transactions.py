@@ -4,12 +4,14 @@ The functions run on the connection's thread. Writers use BEGIN IMMEDIATE: a rea
 fails at once with SQLITE_BUSY_SNAPSHOT, whatever the timeout.
 
 The outcome of a COMMIT that raises is unknown: after a failed sync of the log, every open connection may read the old
-state while the file shows the new one after a crash. Reading does not settle it; another commit does (`_settle`).
+state while the file shows the new one after a crash. Reading does not settle it; another commit does (`_settle`). If
+that fails too, the next write that succeeds settles it: its frames replace those of the failed one in the log. On a
+full disk the outcome is known: the last frame of the transaction was not written.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from typing import Any
 
@@ -69,6 +71,8 @@ def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bo
     """Take the file's write lock. Wait at most *wait* seconds, and while *is_pending*. Raises `BusyError`."""
     base = raw(connection)
     deadline = monotonic() + wait
+    if base.in_transaction:
+        rollback(connection)  # an earlier one that failed with the disk
     while True:
         remaining = deadline - monotonic()
         try:
@@ -135,7 +139,7 @@ def commit(connection: Connection) -> None:
     """Commit the transaction. When this returns, the transaction is durable.
 
     Raises:
-        CommitUnknownError: whether it was committed is unknown. The caller must accept no more writes.
+        CommitUnknownError: whether it was committed is unknown, until another transaction is committed.
         StorageError: it was not committed.
     """
     base = raw(connection)
@@ -149,6 +153,9 @@ def commit(connection: Connection) -> None:
     try:
         base.execute("COMMIT")
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            # The frame that makes the transaction valid was not written. Settling would take the room that is left.
+            raise translate(error) from error
         if not _settle(base, token, error):
             raise translate(error) from error
 
@@ -164,10 +171,11 @@ def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> boo
         base.execute("UPDATE store_meta SET write_token = ?", (os.urandom(16),))
         base.execute("COMMIT")
     except sqlite3.Error as error:
-        if base.in_transaction:
-            base.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # the next transaction rolls it back
+            if base.in_transaction:
+                base.execute("ROLLBACK")
         raise CommitUnknownError(
             f"COMMIT failed ({cause}), and whether the write was stored is unknown ({error}). "
-            "This store accepts no more writes: close it, check the disk, open it again and read the records"
+            "Check the disk. The next write that succeeds settles it: then read the records"
         ) from cause
     return bool(row and row[0])

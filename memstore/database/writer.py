@@ -13,6 +13,7 @@ transaction that is `_MAX_SHARED_TIME` old takes no more requests. `MAX_SHARED` 
 import asyncio
 import copy
 import math
+import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import call_on_loop, monotonic
 from memstore.database import driver_errors, transactions
+from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import ConnectionThread, Step
 from memstore.database.file_identity import OpenedFile
+from memstore.database.file_locks import FileLocks
 from memstore.database.write_queue import WriteQueue, WriteRequest
-from memstore.errors import BusyError, ClosedError, CommitUnknownError, StorageError, TransactionError
+from memstore.errors import BusyError, ClosedError, StorageError, StoreReplacedError, TransactionError
 from memstore.escaping import library_logger
 
 T = TypeVar("T")
@@ -41,6 +44,8 @@ MAX_SHARED = 64
 
 _MAX_SHARED_TIME = 0.02  # seconds
 _MAX_BATCH_SIZE = 100  # sum of `BatchableOperation.size` in one call: a few milliseconds of work
+_MIN_POLL_INTERVAL, _MAX_POLL_INTERVAL = 0.001, 0.02  # seconds between two attempts to get the write byte
+_RESCUE_WAIT = 1.0  # seconds that the log of a store is written back before it is given up
 _SLOW_WAIT = 1.0  # seconds after which a wait for the writer is logged
 _log = library_logger()
 
@@ -142,7 +147,7 @@ class Writer:
         self.transaction_count = 0
         self._closed = False
         self._file = file
-        self._unknown: CommitUnknownError | None = None
+        self._write_locks: FileLocks | None = None  # while a transaction holds the write byte
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._queue = WriteQueue(self._begin)
@@ -188,7 +193,7 @@ class Writer:
             if request.granted and not self.thread.forked:
                 try:
                     if not session.ended:
-                        await self.thread.submit(transactions.rollback)
+                        await self.thread.submit(self._roll_back)
                 finally:
                     self.transaction_count += 1
                     self._queue.start_next()
@@ -198,12 +203,12 @@ class Writer:
         try:
             self._file.check()  # a user's transaction may have taken long
             transactions.commit(connection)
-        except CommitUnknownError as error:
-            self._unknown = error
-            raise
         except BaseException:
-            transactions.rollback(connection)
+            self._roll_back(connection)
             raise
+        if self._write_locks is not None:
+            self._write_locks.unlock_write()
+            self._write_locks = None
         for callback in callbacks:
             if callback is not None:
                 callback(connection)
@@ -214,14 +219,13 @@ class Writer:
             request.granted = self._queue.claim(request)
             request.answer()
             return request.granted
-        refusal = ClosedError("The store is closed: open it again") if self._closed else self._unknown
-        if refusal is None:
+        if not self._closed:
             self.thread.post(
                 partial(self._begin_session, request) if isinstance(request, ExclusiveRequest) else self._write
             )
             return True
         if self._queue.claim(request):
-            request.error = _separate(refusal)
+            request.error = ClosedError("The store is closed: open it again")
             request.answer()
         return False
 
@@ -232,7 +236,7 @@ class Writer:
             if self._lock_file(connection, [request]):
                 request.granted = self._claim(request)
                 if not request.granted:
-                    transactions.rollback(connection)
+                    self._roll_back(connection)
         except BaseException as error:  # noqa: BLE001 - raised by `answer`
             self._fail([request], error)
         call_on_loop(self._loop, self._session_begun, request)
@@ -274,7 +278,7 @@ class Writer:
                 if self._run(connection, head, claimed):
                     self.commit(connection, dict.fromkeys(map(attrgetter("after_commit"), claimed)))
             finally:
-                transactions.rollback(connection)  # if it is still open
+                self._roll_back(connection)  # if it is still open
 
     def _run(
         self,
@@ -311,14 +315,45 @@ class Writer:
         while pending := self._queue.pending(requests):
             wait = min(map(attrgetter("deadline"), pending)) - monotonic()
             try:
-                self._file.check()  # before a page of it reaches a log that may belong to another file now
-                transactions.begin_write(connection, wait, lambda: bool(self._queue.pending(pending)))
+                self._begin_write(connection, wait, pending)
                 return True
             except BusyError as error:
                 self._fail([request for request in pending if request.deadline <= monotonic()], error)
             except BaseException as error:  # noqa: BLE001 - raised by `answer`
                 self._fail(pending, error)
         return False
+
+    def _begin_write(self, connection: Connection, wait: float, requests: Sequence[WriteRequest[Any]]) -> None:
+        try:
+            self._file.check()  # before a page of it reaches a log that may belong to another file now
+        except StoreReplacedError:
+            with self._file.lost_log() as is_lost:
+                if is_lost:
+                    write_back(transactions.raw(connection), _RESCUE_WAIT)
+            raise
+        deadline, pause = monotonic() + wait, _MIN_POLL_INTERVAL
+        # Before BEGIN: while another process that has lost SQLite's lock commits, the snapshot of BEGIN would be stale.
+        while (locks := self._file.locks) is not None and not locks.lock_write():
+            if monotonic() + pause > deadline or not self._queue.pending(requests):
+                raise BusyError("Another process was writing for longer than the timeout: try again")
+            time.sleep(pause)
+            pause = min(2 * pause, _MAX_POLL_INTERVAL)
+        self._write_locks = locks
+        try:
+            transactions.begin_write(connection, deadline - monotonic(), lambda: bool(self._queue.pending(requests)))
+        except BaseException:
+            self._roll_back(connection)
+            raise
+
+    def _roll_back(self, connection: Connection) -> None:
+        """Roll the transaction back, if it is still open."""
+        try:
+            if transactions.in_write(connection):
+                transactions.rollback(connection)
+        finally:
+            if self._write_locks is not None:
+                self._write_locks.unlock_write()
+                self._write_locks = None
 
     def _fail(self, requests: Sequence[WriteRequest[Any]], error: BaseException) -> None:
         for request in requests:

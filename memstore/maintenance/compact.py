@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from memstore.database import Database, raw
 from memstore.database.driver_errors import translated
+from memstore.database.file_identity import OpenedFile
 from memstore.errors import BusyError
 from memstore.repository import history_retention, tags
 from memstore.repository.context import WriteContext
@@ -24,9 +25,9 @@ _LOG_POLL = 0.05  # seconds between two attempts to empty the log
 async def compact(session: Autocommit, *, secure: bool = False) -> int:
     """Delete what is not needed and shrink the file; by how many bytes. See `Store.compact`."""
     await session.write(partial(_delete_unneeded, secure=secure), batch=True)
-    timeout = session.database.settings.timeout
-    freed = await session.database.upkeep(partial(_shrink, timeout=timeout, secure=secure))
-    await _empty_log(session.database, timeout if secure else 0.0)
+    database, timeout = session.database, session.database.settings.timeout
+    freed = await database.upkeep(partial(_shrink, file=database.file, timeout=timeout, secure=secure))
+    await _empty_log(database, timeout if secure else 0.0)
     return freed
 
 
@@ -55,7 +56,7 @@ def _delete_unneeded(context: WriteContext, *, secure: bool) -> None:
         index_snapshots.drop_older(connection, change_log.top(connection) + 1)
 
 
-def _shrink(connection: Connection, timeout: float, *, secure: bool) -> int:
+def _shrink(connection: Connection, file: OpenedFile, timeout: float, *, secure: bool) -> int:
     """Give free pages back to the disk; by how many bytes the file is smaller.
 
     Deleted data stays in pages that SQLite reorganized, whatever `secure_delete` says: a row that moved to another
@@ -68,15 +69,18 @@ def _shrink(connection: Connection, timeout: float, *, secure: bool) -> int:
         if secure or base.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:  # another tool changed the mode
             base.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")
             base.execute("PRAGMA temp_store=FILE")  # in memory, the copy would take as much as the file
-            base.execute("VACUUM")
+            with file.excluding_writers(timeout):
+                base.execute("VACUUM")
             base.execute("PRAGMA temp_store=MEMORY")
         free = base.execute("PRAGMA freelist_count").fetchone()[0]
         while free:
             # executescript() runs the statement to its end; execute() would stop after the first page.
-            base.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+            with file.excluding_writers(timeout):
+                base.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
             remaining = base.execute("PRAGMA freelist_count").fetchone()[0]
             free = remaining if remaining < free else 0
-        base.execute("PRAGMA optimize").fetchall()
+        with file.excluding_writers(timeout):
+            base.execute("PRAGMA optimize").fetchall()
         after = base.execute("PRAGMA page_count").fetchone()[0]
         # A file can grow: `optimize` stores statistics, and incremental vacuum needs pages of its own.
         return max(0, int(before - after)) * int(base.execute("PRAGMA page_size").fetchone()[0])

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from sqlalchemy import Connection
 
-from memstore.concurrency import yield_gil
+from memstore.concurrency import check_stop, unstoppable, yield_gil
 from memstore.database.transactions import snapshot, take_cached
 from memstore.escaping import library_logger
 from memstore.index.exact import ExactIndex
@@ -59,10 +59,12 @@ class Follower:
             if indexes.is_current(change_log.state(connection)):
                 return function(connection, View(indexes, connection))
         with indexes.lock.exclusive() as hold, snapshot(connection):
-            self.catch_up(connection)
+            with unstoppable():
+                self.catch_up(connection)
             self._select_engine(indexes.vector_count())
             hold.downgrade()  # other searches may run from here on
             self._on_change()
+            check_stop()
             return function(connection, View(indexes, connection))
 
     def after_commit(self, connection: Connection) -> None:

@@ -18,7 +18,13 @@ class FlakyConnection(sqlite3.Connection):
 
     fail = ""
 
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)
+        self.commits: list[str] = []
+
     def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        if sql == "COMMIT":
+            self.commits.append(sql)
         if sql != "COMMIT" or not self.fail:
             return super().execute(sql, *parameters)
         mode = self.fail
@@ -28,7 +34,10 @@ class FlakyConnection(sqlite3.Connection):
             super().execute(sql)
         if mode == "lost":
             super().execute("ROLLBACK")
-        raise sqlite3.OperationalError("disk I/O error")
+        error = sqlite3.OperationalError("disk I/O error")
+        if mode == "full":
+            error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_FULL, "SQLITE_FULL"
+        raise error
 
 
 @pytest.fixture
@@ -48,7 +57,10 @@ def write(connection: Connection, fail: str) -> None:
     transactions.begin_write(connection, 1.0)
     raw(connection).execute("INSERT INTO namespace (path) VALUES ('new/')")
     raw(connection).fail = fail
-    transactions.commit(connection)
+    try:
+        transactions.commit(connection)
+    finally:
+        transactions.rollback(connection)
 
 
 def stored(connection: Connection) -> int:
@@ -71,7 +83,7 @@ def test_commit_that_was_not_stored_raises_and_leaves_nothing(connection: Connec
 
 
 def test_outcome_is_unknown_when_settling_fails_too(connection: Connection) -> None:
-    with pytest.raises(CommitUnknownError, match="accepts no more writes"):
+    with pytest.raises(CommitUnknownError, match="next write that succeeds settles it"):
         write(connection, "for good")
     assert not raw(connection).in_transaction
 
@@ -89,23 +101,34 @@ async def test_commit_that_sqlite_refuses_leaves_nothing_and_the_store_goes_on(s
     assert await store.memories.count() == 1
 
 
-async def test_after_an_unknown_commit_the_store_accepts_no_writes_until_reopened(path: Path) -> None:
+async def test_write_after_an_unknown_commit_settles_it_and_the_store_goes_on(path: Path) -> None:
     store = await memstore.open(path, dimension=2)
     await store.memories.add("before", id="b")
     await on_thread(store, refusing(True))
-    with pytest.raises(CommitUnknownError, match="accepts no more writes"):
-        await store.memories.add("unknown")
-    await on_thread(store, refusing(False))
     for _ in range(2):
-        with pytest.raises(CommitUnknownError):
-            await store.memories.add("refused")
+        with pytest.raises(CommitUnknownError, match="next write that succeeds settles it"):
+            await store.memories.add("unknown")
     with pytest.raises(CommitUnknownError):
-        async with store.transaction():
-            pass
-    assert await store.memories.count() == 1
+        async with store.transaction() as tx:
+            await tx.memories.add("unknown")
+    await on_thread(store, refusing(False))
+    await store.memories.add("after", id="a")
+    assert [memory.id async for memory in store.memories.list()] == ["b", "a"]
     await store.close()
     async with memstore.open(path) as again:
-        await again.memories.add("after")
+        assert [memory.id async for memory in again.memories.list()] == ["b", "a"]
+        assert await again.check() == []
+
+
+def test_commit_on_a_full_disk_is_not_stored_and_needs_no_second_commit(connection: Connection) -> None:
+    raw(connection).commits.clear()
+    with pytest.raises(StorageError, match="disk is full") as caught:
+        write(connection, "full")
+    assert not isinstance(caught.value, CommitUnknownError)
+    assert raw(connection).commits == ["COMMIT"]
+    assert stored(connection) == 0
+    write(connection, "")
+    assert stored(connection) == 1
 
 
 async def test_index_that_cannot_follow_a_commit_is_rebuilt(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -99,7 +99,9 @@ async def test_every_verb_raises_when_the_file_is_no_longer_at_its_path(
             assert os.fstat(log.fileno()).st_size == 0, "the log of the file that was opened was written to"
     assert moved.read_bytes() == content
     assert not path.parent.with_name("copy.db").exists()
-    async with memstore.open(moved) as moved_store:
+    copy = path.parent.with_name("alone.db")  # a file with two names is refused
+    copy.write_bytes(content)
+    async with memstore.open(copy) as moved_store:
         assert [memory.content async for memory in moved_store.memories.list()] == ["the one"]
         assert await moved_store.check() == []
 
@@ -162,8 +164,8 @@ async def test_file_that_is_replaced_during_open_is_detected(path: Path, monkeyp
         pass
     another, connect = await other(path), database._connect
 
-    async def late(settings: Settings, engine: Any) -> list[ConnectionThread]:
-        threads = await connect(settings, engine)
+    async def late(settings: Settings, *arguments: Any) -> list[ConnectionThread]:
+        threads = await connect(settings, *arguments)
         another.replace(path)
         return threads
 

@@ -228,7 +228,7 @@ async def hold_all_locks(store: Store, function: Callable[[], Any]) -> Any:
     holder = threading.Thread(target=hold)
     holder.start()
     idle.wait(60)
-    busy = database._readers[0].submit(lambda c: go.wait(60))
+    busy = database._readers.threads[0].submit(lambda c: go.wait(60))
     try:
         return function()
     finally:
@@ -324,7 +324,7 @@ async def test_child_may_not_open_a_file_that_a_busy_thread_uses(path: Path, mon
     monkeypatch.setattr(fork_safety, "_MAX_WAIT", 0.01)
     async with memstore.open(path, dimension=2) as store:
         go, began = threading.Event(), threading.Event()
-        busy = store._database._readers[0].submit(lambda c: (began.set(), go.wait(60)))
+        busy = store._database._readers.threads[0].submit(lambda c: (began.set(), go.wait(60)))
         began.wait(60)
         assert in_child(lambda: open_error(path)) == "ForkedStoreError"
         with fork_safety.temporary_connections(str(path)):

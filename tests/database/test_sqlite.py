@@ -47,7 +47,7 @@ async def test_every_connection_uses_the_selected_sqlite(store):
         return type(raw(connection))
 
     database = store._database
-    threads = [database._writer.thread, database._upkeep, *database._readers]
+    threads = [database._writer.thread, database._upkeep, *database._readers.threads]
     assert {await driver.submit(used) for driver in threads} == {sqlite3.Connection}
     version = await store._session.read(lambda c: c.exec_driver_sql("SELECT sqlite_version()").scalar_one())
     stats = await store.stats()

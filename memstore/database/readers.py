@@ -1,0 +1,180 @@
+"""The connections that read, and the reads that wait for one.
+
+A read runs on the first connection that is free, in the order of arrival. Where all of them have been busy for a while,
+another connection is opened, up to `MAX_READERS`. Reads that are known to be long (`long=True`) never use all
+connections, so that short reads do not wait for them.
+
+A read whose caller was cancelled does not begin. One that runs is interrupted: SQLite's statements end by its
+`interrupt`, code of Python at its next `concurrency.check_stop`.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from memstore.concurrency import StopSignal, call_on_loop, resolve, run_stoppable
+from memstore.database.connection_thread import ConnectionThread, Step
+from memstore.database.transactions import raw
+from memstore.errors import MemstoreError
+from memstore.escaping import library_logger
+
+T = TypeVar("T")
+
+MAX_READERS = 8
+MAX_LONG = 4
+"""Long reads that run at the same time."""
+
+_GROW_AFTER = 0.02  # seconds that a read waits before another connection is opened
+_INTERRUPT_AGAIN = 0.05  # seconds; an interrupt between two statements has no effect
+_log = library_logger()
+
+
+class ReadRequest(asyncio.Future[T]):
+    """A read and its result.
+
+    Args:
+        pool: where it runs.
+        function: runs on the thread of a connection.
+        long: it is known to take long.
+    """
+
+    def __init__(self, pool: "ReaderPool", function: Step[T], *, long: bool) -> None:
+        super().__init__()
+        self.long = long
+        self.stop = StopSignal()
+        self._pool = pool
+        self._function: Step[T] | None = function
+        self._reader: ConnectionThread | None = None  # while it runs
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel it: it does not begin, or is interrupted. The caller does not wait for its end."""
+        with self.stop.lock:
+            cancelled = super().cancel(msg)
+            self.stop.requested = self.stop.requested or cancelled
+        if cancelled:
+            self._interrupt()
+        return cancelled
+
+    def _interrupt(self) -> None:
+        with self.stop.lock:
+            reader = self._reader
+            if reader is None:
+                return
+            if not self.stop.suspended and reader.base is not None:
+                reader.base.interrupt()
+        self.get_loop().call_later(_INTERRUPT_AGAIN, self._interrupt)
+
+    def run(self, reader: ConnectionThread, connection: Connection) -> None:
+        """Run the function on the thread of *reader*, unless the caller was cancelled."""
+        with self.stop.lock:
+            function, self._function = self._function, None  # not kept alive by whoever refers to the result
+            if self.cancelled() or function is None:
+                return
+            self._reader = reader
+        value, failure = None, None
+        try:
+            value = run_stoppable(self.stop, function, connection)
+        except BaseException as error:  # noqa: BLE001 - raised where the request is awaited
+            failure = error
+        with self.stop.lock:
+            self._reader = None
+        if self.stop.requested and raw(connection).in_transaction:
+            raw(connection).execute("ROLLBACK")  # the interrupt ended the first one too
+        call_on_loop(self.get_loop(), resolve, self, value, failure)
+
+
+class ReaderPool:
+    """The reading connections of a store. Requests are submitted by the event loop, and taken by the threads.
+
+    Args:
+        threads: the connections that are open already.
+        open_reader: opens another one.
+    """
+
+    def __init__(self, threads: list[ConnectionThread], open_reader: Callable[[], Awaitable[ConnectionThread]]) -> None:
+        self.threads = threads
+        self._open_reader = open_reader
+        self._lock = threading.Lock()
+        self._idle = list(reversed(threads))
+        self._short: deque[ReadRequest[Any]] = deque()
+        self._long: deque[ReadRequest[Any]] = deque()
+        self._long_count = 0  # long requests that run
+        self._timer: asyncio.TimerHandle | None = None
+        self._growth: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def submit(self, function: Step[T], *, long: bool = False) -> ReadRequest[T]:
+        """Run *function* on a reader's thread."""
+        request: ReadRequest[T] = ReadRequest(self, function, long=long)
+        with self._lock:
+            (self._long if long else self._short).append(request)
+            reader = self._idle.pop() if self._idle and (not long or self._has_next()) else None
+        if reader is not None:
+            reader.post(partial(self._run_next, reader))
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GROW_AFTER, self._grow)
+        return request
+
+    def _has_next(self) -> bool:
+        """Whether a request is pending that may run now. Needs the lock."""
+        return bool(self._short) or (bool(self._long) and self._long_count < self._max_long())
+
+    def _max_long(self) -> int:
+        return max(1, min(MAX_LONG, len(self.threads) - 1))
+
+    def _run_next(self, reader: ConnectionThread, connection: Connection) -> None:
+        """Run one request, then arrange for the next; on the thread of *reader*."""
+        with self._lock:
+            request = self._short.popleft() if self._short else self._long.popleft() if self._has_next() else None
+            self._long_count += request is not None and request.long
+        if request is not None:
+            request.run(reader, connection)
+        with self._lock:
+            self._long_count -= request is not None and request.long
+            is_next = bool(self._short or self._long) and self._has_next()
+            if not is_next:
+                self._idle.append(reader)
+        if is_next:
+            reader.post(partial(self._run_next, reader))  # not at once: a fork waits until the thread is outside SQLite
+
+    def _grow(self) -> None:
+        """Open another connection if requests still wait."""
+        self._timer = None
+        with self._lock:
+            waiting = [request for request in (*self._short, *self._long) if not request.done()]
+        if not waiting or self._closed or self._growth is not None:
+            return
+        limit = MAX_READERS if any(not request.long for request in waiting) else MAX_LONG + 1
+        if len(self.threads) < limit:
+            self._growth = asyncio.get_running_loop().create_task(self._add_reader())
+        if len(self.threads) < MAX_READERS:
+            self._timer = asyncio.get_running_loop().call_later(_GROW_AFTER, self._grow)
+
+    async def _add_reader(self) -> None:
+        try:
+            reader = await self._open_reader()
+        except MemstoreError as error:  # for instance, no free file descriptor: the requests wait
+            _log.info("another connection for reads could not be opened: %s", error)
+        else:
+            self.threads.append(reader)
+            reader.post(partial(self._run_next, reader))
+        finally:
+            self._growth = None
+
+    async def stop_growing(self) -> None:
+        """Wait for a connection that is being opened, and open no more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._growth is not None:
+            await asyncio.wait([self._growth])
+
+    def resume_growing(self) -> None:
+        """Undo `stop_growing`: the store stays open."""
+        self._closed = False
