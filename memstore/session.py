@@ -83,6 +83,10 @@ class Session(Protocol):
         """Run *function*, a search for records of *kind*, in a read transaction whose state the indexes equal."""
         ...
 
+    async def read_by_index(self, function: Callable[[Connection, View | None], T]) -> T:
+        """Run *function* as `search` does if the indexes are loaded, else as `read`, without a view."""
+        ...
+
 
 def _run_write(
     context: WriteContext,
@@ -157,6 +161,12 @@ class Autocommit:
         if stale and not self._has_open_transaction() and await self.update_composites():
             result = await self._search(function)
         return result
+
+    async def read_by_index(self, function: Callable[[Connection, View | None], T]) -> T:
+        """See `Session.read_by_index`."""
+        if self.follower.indexes.applied is None:
+            return await self.read(lambda connection: function(connection, None))
+        return await self.search(function)
 
     def _search(self, function: Callable[[Connection, View], T]) -> Awaitable[T]:
         return self.database.call(partial(self.follower.run_current, function=function))
@@ -263,6 +273,10 @@ class OpenTransaction:
         if kind == "assembly":
             await self.write(lambda context: None)  # noqa: ARG005 - deletes expired memories and updates composites
         return await search_or_rebuild(self._owner.follower, self.database, lambda: self._search(function))
+
+    async def read_by_index(self, function: Callable[[Connection, View | None], T]) -> T:
+        """See `Session.read_by_index`; always from the rows, which have the changes of the transaction."""
+        return await self.read(lambda connection: function(connection, None))
 
     async def _search(self, function: Callable[[Connection, View], T]) -> T:
         follower = self._owner.follower

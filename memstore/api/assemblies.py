@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal, Unpack, overload
 from sqlalchemy import Connection
 
 from memstore.actor import as_actor
-from memstore.api.collection import Collection, OnDuplicate, check_changes, check_on_duplicate
+from memstore.api.arguments import OnDuplicate, check_changes, check_on_duplicate
+from memstore.api.collection import Collection
 from memstore.api.paging import pages
 from memstore.assemblies import candidates, cluster, membership
 from memstore.assemblies import lineage as merge_lineage
@@ -486,16 +487,19 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
                 lambda context: merging.unmerge(context, self._namespace, which), batch=True
             )
 
-    async def get_merged(self, id: str) -> MergedAssembly:
+    async def get_merged(self, id: str, *, embeddings: bool = True) -> MergedAssembly:
         """Read the assembly that last had the *id* and was merged into another, as it was before the merge.
+
+        Args:
+            id: id of the assembly.
+            embeddings: False leaves its composite out, as of `get`.
 
         Raises:
             NotFoundError: there is none, or its merge was undone, or it was purged.
         """
         check_id(id)
-        return await self._session.read(
-            lambda connection: merging.get_merged(connection, self._session.spaces, self._namespace, id)
-        )
+        space = self._space if check_flag("embeddings", embeddings) else None
+        return await self._session.read(lambda connection: merging.get_merged(connection, space, self._namespace, id))
 
     async def lineage(self, id: str) -> Lineage:
         """Read the ancestors and descendants of an assembly through merges that were not undone.

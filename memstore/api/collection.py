@@ -5,22 +5,22 @@ A verb checks its arguments and runs one function of a capability in its session
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
-import numpy as np
 from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.actor import as_actor
+from memstore.api.arguments import Changes, Queries, Query, SearchOptions, embed
 from memstore.api.cursors import Cursors
 from memstore.api.handle import Handle
 from memstore.api.listing import CurrentListing, Listing, PastListing
 from memstore.api.paging import pages
 from memstore.concurrency import CHUNK_SIZE
-from memstore.errors import EmbedderError, FilterError, InvalidError, NotFoundError, short_repr
+from memstore.errors import FilterError, InvalidError, NotFoundError, short_repr
 from memstore.filters import Where
 from memstore.forgetting import apply, planner, trash
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, check_duration
@@ -33,6 +33,7 @@ from memstore.models.records import Address, Assembly, Memory
 from memstore.models.reports import EraseReport
 from memstore.models.results import Page
 from memstore.models.search import Hits
+from memstore.models.vectors import Vectors
 from memstore.repository import history_writer, records, selection, store_meta, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
@@ -42,9 +43,8 @@ from memstore.repository.selection import Selection
 from memstore.repository.vectors import VectorSpace
 from memstore.search import query as plain_search
 from memstore.search.query import SearchRequest
-from memstore.session import Session
+from memstore.search.vector_matrix import read_vectors
 from memstore.validation.arguments import as_list, id_list
-from memstore.validation.merge_patch import Patch
 from memstore.validation.values import (
     MAX_LIMIT,
     check_address,
@@ -56,31 +56,12 @@ from memstore.validation.values import (
     check_tags,
     check_time,
 )
-from memstore.vectors.encoding import EmbeddingLike
 
 RecordT = TypeVar("RecordT", bound=Memory | Assembly)
 HitT = TypeVar("HitT")
 PolicyT = TypeVar("PolicyT", bound=ForgetPolicy | AssemblyForgetPolicy)
 
-OnDuplicate = Literal["raise", "skip", "replace"]
-Changes = Callable[[WriteContext], tuple[Mapping[str, object], Patch | None]]
-"""Checks the fields of an update, and gives them with the patch of the metadata."""
-
-Query = str | EmbeddingLike
-Queries = Sequence[Query] | np.ndarray[Any, np.dtype[Any]]
-
 _MAX_COUNT = 2**62
-
-
-class SearchOptions(NamedTuple):
-    """The optional arguments of a search, unchecked."""
-
-    tags: Iterable[str]
-    where: Where | None
-    min_score: float | None
-    recursive: bool
-    offset: int = 0
-    embeddings: bool = True
 
 
 class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
@@ -386,8 +367,29 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         select = partial(self._selection, where=node, tags=checked_tags, recursive=recursive)
         return await self._session.read(lambda connection: selection.count(connection, select(self._session.clock())))
 
+    async def vectors(
+        self, *, where: Where | None = None, tags: Iterable[str] = (), recursive: bool = False
+    ) -> Vectors:
+        """Read the vectors of the records that match as one matrix, in order of creation.
+
+        They are copied from the index if it has them as they are stored (float32, under inner product, l2 and
+        hyperbolic metrics), else read in one pass over the table of vectors. No record is built.
+
+        Args:
+            where: this and the other arguments are as of `list`.
+            tags: only records that have all of these.
+            recursive: also records of all namespaces below this one.
+
+        Returns:
+            Ids and a float32 matrix; records without a vector are left out. Of assemblies these are the composites.
+        """
+        select = partial(self._selection, where=self._node(where), tags=check_tags(tags), recursive=recursive)
+        return await self._session.read_by_index(
+            lambda connection, view: read_vectors(connection, view, self._space, select(self._session.clock()))
+        )
+
     async def history(
-        self, id: str, *, limit: int | None = None, before: Change | int | None = None
+        self, id: str, *, limit: int | None = None, before: Change | int | None = None, embeddings: bool = True
     ) -> builtins.list[Change]:
         """Read the changes of the record *id*, and of earlier records with that id, latest first.
 
@@ -398,16 +400,18 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             limit: at most so many changes; None for all that the file keeps, each with the vectors that it changed.
             before: only changes before this one, or before this number: for the next page, the last change of the
                 previous one.
+            embeddings: False leaves the vectors out of the old and new fields.
 
         Raises:
             NotFoundError: there is no such record, and no change of one.
         """
         check_id(id)
+        check_flag("embeddings", embeddings)
         maximum = None if limit is None else check_count("limit", limit, 1, _MAX_COUNT)
         number = before.number if isinstance(before, Change) else before
         end = None if number is None else check_count("before", number, 1, _MAX_COUNT)
         return await self._session.read(
-            lambda connection: changes.history(self._former(connection), self._namespace, id, maximum, end)
+            lambda connection: changes.history(self._former(connection, embeddings), self._namespace, id, maximum, end)
         )
 
     async def search(
@@ -506,13 +510,19 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         with as_actor(actor, reason=reason):
             return await self._session.write(partial(apply.forget, plan=plan), batch=True)
 
-    def trash(self) -> AsyncIterator[TrashEntry[RecordT]]:
-        """Read every forgotten record of this namespace, latest first, page by page."""
+    def trash(self, *, embeddings: bool = True) -> AsyncIterator[TrashEntry[RecordT]]:
+        """Read every forgotten record of this namespace, latest first, page by page.
+
+        Args:
+            embeddings: False leaves the vectors out, as of `get`.
+        """
+        check_flag("embeddings", embeddings)
 
         def read_page(
             connection: Connection, position: int | None, size: int
         ) -> tuple[Sequence[TrashEntry[RecordT]], int | None]:
-            return trash.page(connection, self._record_type, self._space, self._namespace, position, size)
+            space = self._space if embeddings else None
+            return trash.page(connection, self._record_type, space, self._namespace, position, size)
 
         return pages(self._session, read_page)
 
@@ -633,38 +643,3 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         if key is None:
             raise NotFoundError(self._record_type.kind, id, self._namespace)
         return key
-
-
-def check_changes(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The *arguments* of update_many, of which there is one at least, else `InvalidError`."""
-    if not arguments:
-        raise InvalidError("Invalid call: update_many takes at least one field to change, such as importance=")
-    return arguments
-
-
-def check_on_duplicate(value: object) -> OnDuplicate:
-    """*value* as what happens to an item whose id exists, else `InvalidError`."""
-    if value != "raise" and value != "skip" and value != "replace":
-        raise InvalidError(f"Invalid on_duplicate: expected 'raise', 'skip' or 'replace', found {short_repr(value)}")
-    return value
-
-
-async def embed(session: Session, texts: builtins.list[str]) -> Sequence[object]:
-    """The vectors of *texts* by the embedder of *session*. Raises `EmbedderError` if it has none."""
-    session.check_usable()  # before the thread of the embedder is used, which a forked child does not have
-    if session.embedder is None:
-        raise missing_embedder(session.spaces["memory"].embedder)
-    return await session.embedder.embed(texts, session.spaces["memory"])
-
-
-def missing_embedder(name: str | None) -> EmbedderError:
-    """The error for a text without a vector in a store without an embedder, whose file names *name*."""
-    if name is None:
-        return EmbedderError(
-            "This store has no embedder to turn text into a vector: open it with embedder=, or pass a vector"
-        )
-    return EmbedderError(
-        f"This store was opened without embedder {name!r}, which made the vectors of the file, and a text without a "
-        "vector is found by no search: open it with embedder=, or pass embedding=, or embedding=None to store the text "
-        "without a vector"
-    )

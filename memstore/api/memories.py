@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Literal, TypeVar, Unpack, cast, overload
 
 from sqlalchemy import Connection
 
-from memstore.api.collection import (
+from memstore.api.arguments import (
     Changes,
-    Collection,
     OnDuplicate,
     Queries,
     Query,
@@ -22,6 +21,7 @@ from memstore.api.collection import (
     embed,
     missing_embedder,
 )
+from memstore.api.collection import Collection
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
 from memstore.errors import DuplicateError, InvalidError, MemstoreError

@@ -31,7 +31,7 @@ from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, only
 from memstore.repository.merges import StoredMerge
 from memstore.repository.record_types import ASSEMBLY, MEMORY
-from memstore.repository.vectors import Spaces, VectorSpace
+from memstore.repository.vectors import VectorSpace
 from memstore.schema.types import json_text
 from memstore.validation.text import check_metadata
 from memstore.validation.values import check_ids, check_tags, check_topics
@@ -274,15 +274,18 @@ def _remove_additions(context: WriteContext, stored: StoredMerge) -> None:
         assemblies.change(connection, stored.merge.namespace, stored.target, values)
 
 
-def get_merged(connection: Connection, spaces: Spaces, path: Namespace, id: str) -> MergedAssembly:
-    """The last assembly *id* that was merged into another: see `Assemblies.get_merged`."""
+def get_merged(connection: Connection, space: VectorSpace | None, path: Namespace, id: str) -> MergedAssembly:
+    """The last assembly *id* that was merged into another: see `Assemblies.get_merged`.
+
+    *space* is that of composites, None to leave the composite out.
+    """
     keys = tombstones.find(connection, ASSEMBLY, path, [id], "merged")
     rows = tombstones.read(connection, ASSEMBLY, list(keys.values()))
     stored = merges.out_of(connection, [row.record_pk for row in rows])
     if not rows or not stored:
         raise NotFoundError("merged assembly", id, path)
     (row,) = rows
-    assembly = tombstones.to_record(row, spaces["assembly"])
+    assembly = tombstones.to_record(row, space)
     if not isinstance(assembly, Assembly):
         raise corrupt_value("tombstone", "an assembly", assembly)
     return MergedAssembly(

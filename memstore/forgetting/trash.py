@@ -22,14 +22,15 @@ from memstore.timestamps import from_micros, to_micros
 def page(
     connection: Connection,
     record_type: RecordType,
-    space: VectorSpace,
+    space: VectorSpace | None,
     namespace: Namespace,
     before: int | None,
     limit: int,
 ) -> tuple[list[TrashEntry[Any]], int | None]:
     """The next *limit* entries of the trash of *namespace*, latest first, and the end of the page.
 
-    *before* is the end of the previous page, None for the first page. The end is None if there are no more entries.
+    *space* is that of the records' vectors, None to leave them out. *before* is the end of the previous page, None for
+    the first page. The end is None if there are no more entries.
     """
     rows = tombstones.page(connection, record_type, namespace, "forgotten", before, limit)
     entries = [

@@ -100,7 +100,8 @@ class FormerRecords:
             return {name: stored}
         if name == "embedding":
             vector, crc = stored
-            return {name: self._decode(vector, id, crc)} if self.record_type is MEMORY else {}
+            has_vector = self.record_type is MEMORY and self.embeddings
+            return {name: self._decode(vector, id, crc)} if has_vector else {}
         with expect_stored(f"journal.old of {self.record_type.kind} {id!r}"):
             return dict(stored_fields.decode_fields(self.record_type, {name: stored}, [name]))
 

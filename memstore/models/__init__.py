@@ -14,6 +14,7 @@ from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace
 from memstore.models.reports import EraseReport, Finding, RepairReport, Stats, VerifyReport
 from memstore.models.results import AddOutcome, AddResult, Page
 from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
+from memstore.models.vectors import Vectors
 
 __all__ = [
     "ActivatedAssembly",
@@ -51,5 +52,6 @@ __all__ = [
     "SyncState",
     "Tag",
     "TrashEntry",
+    "Vectors",
     "VerifyReport",
 ]

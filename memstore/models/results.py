@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from memstore.models.record import Record
 from memstore.models.records import Assembly, Memory
 
 RecordT = TypeVar("RecordT", bound=Memory | Assembly)
@@ -10,8 +11,8 @@ RecordT = TypeVar("RecordT", bound=Memory | Assembly)
 AddOutcome = Literal["added", "skipped", "replaced"]
 
 
-@dataclass(frozen=True, slots=True)
-class AddResult(Generic[RecordT]):
+@dataclass(frozen=True, slots=True, repr=False)
+class AddResult(Record, Generic[RecordT]):
     """What became of one record that was added with `on_duplicate="skip"` or `"replace"`.
 
     Attributes:
@@ -24,8 +25,8 @@ class AddResult(Generic[RecordT]):
     outcome: AddOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[RecordT]):
+@dataclass(frozen=True, slots=True, repr=False)
+class Page(Record, Generic[RecordT]):
     """One page of a list of records.
 
     Attributes:

@@ -391,15 +391,18 @@ def read(connection: Connection, record_type: RecordType, keys: Sequence[int]) -
     return [rows[key] for key in keys if key in rows]
 
 
-def to_record(row: Tombstone, space: VectorSpace) -> Any:
-    """The `Memory` or `Assembly` as it was when it was archived; *space* is of its kind. Raises `DamagedError`."""
+def to_record(row: Tombstone, space: VectorSpace | None) -> Any:
+    """The `Memory` or `Assembly` as it was when it was archived. Raises `DamagedError`.
+
+    *space* is that of its kind; None leaves the vector out.
+    """
     with expect_stored(_place(row.record_type, row.id)):
         return stored_fields.to_record(
             row.record_type,
             {"id": row.id, **{name: row.record[name] for name in _COLUMNS[row.record_type.kind] if name in row.record}},
             namespace=row.namespace,
             tags=frozenset(row.record["tags"]),
-            vector=_decode_vector(row, space),
+            vector=None if space is None else _decode_vector(row, space),
             member_count=len(row.partners),
         )
 

@@ -8,13 +8,14 @@ import numpy as np
 from sqlalchemy import Connection
 
 from memstore.index.exact import ExactIndex
-from memstore.index.protocol import DriftError, Engine, SearchResult, SearchScope
+from memstore.index.protocol import DriftError, Engine, Mask, SearchResult, SearchScope
 from memstore.models.records import RecordKind
 from memstore.repository import vectors as stored_vectors
 from memstore.sync.index_set import IndexSet
 from memstore.sync.loader import as_entries
-from memstore.vectors.arrays import Rows
+from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.metrics import index_form, scores
+from memstore.vectors.space import ANGULAR_METRICS
 
 OVERSAMPLING, EXTRA_RESULTS = 2, 10
 """A float16 index returns OVERSAMPLING * limit + EXTRA_RESULTS entries, which the stored vectors rank again."""
@@ -46,6 +47,19 @@ class View:
     def revision(self, key: int) -> int | None:
         """The revision of the composite that the shared index holds for the assembly *key*; None if it holds none."""
         return self.indexes.revision(key)
+
+    def stored_vectors(self, kind: RecordKind, keys: Keys) -> tuple[Mask, Rows] | None:
+        """Which of *keys* the index has, and their vectors, copied; None if it does not have them as they are stored.
+
+        Under cosine and spherical it has them at norm 1, as float16 rounded.
+        """
+        space = self.indexes.spaces[kind]
+        if space.measure in ANGULAR_METRICS or self.indexes.options.vector_type != "float32" or self.overlays:
+            return None
+        table = self.indexes.by_kind[kind].table
+        positions = table.find(keys)
+        present = positions >= 0
+        return present, table.entries_at(positions[present]).rows
 
     def search(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[tuple[SearchResult, int]]:
         """The result for each query, and the number of allowed entries that are uncommitted."""

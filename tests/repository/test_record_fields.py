@@ -56,7 +56,7 @@ def test_only_an_optional_field_is_none_by_default(kind: RecordKind) -> None:
 
 @pytest.mark.parametrize(("kind", "verbs"), [("memory", Memories), ("assembly", Assemblies)])
 def test_the_verbs_take_every_field_that_the_store_does_not_compute(kind: RecordKind, verbs: type[Any]) -> None:
-    parameters = set(inspect.signature(verbs.add).parameters) - {"self", "ttl", "members"}
+    parameters = set(inspect.signature(verbs.add).parameters) - {"self", "ttl", "members", "on_duplicate"}
     assert parameters == {field.name for field in RECORD_FIELDS[kind] if not field.computed}
 
 

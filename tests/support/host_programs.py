@@ -52,9 +52,11 @@ async def records(store: memstore.Store) -> list[Any]:
     trash = [entry async for entry in store.memories.trash()]
     tags = [tag async for tag in store.tags.list()]
     changes = await store.memories.history(ids[0])
+    added = await store.memories.add("x", id=ids[0], on_duplicate="skip")
     return [
         *(memories[0], assembly, hits[0], hits, hits.plan, hits[0].score_boost, hits.activated[0]),
         *(assembly_hits[0], assembly_hits, explanation, suggestions, candidates[0], sync_state),
         *(merge, merged, lineage, plan, plan.candidates[0], trash[0], tags[0], changes[0]),
+        *(added, await store.memories.page(limit=1), await store.memories.vectors()),
         await store.stats(),
     ]
