@@ -29,6 +29,14 @@ class Vectors(Record):
     namespaces: list[Namespace] | None
     matrix: npt.NDArray[np.float32]
 
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        equal = np.array_equal(self.matrix, other.matrix, equal_nan=True)
+        return equal and (self.ids, self.namespaces) == (other.ids, other.namespaces)
+
+    __hash__ = None  # type: ignore[assignment]  # its lists can be changed
+
     def __len__(self) -> int:
         return len(self.ids)
 

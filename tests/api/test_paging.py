@@ -103,8 +103,8 @@ async def test_what_is_written_between_two_pages_moves_no_record_that_stays(
         new = {"id": f"new{turn}", "importance": float(rng.random()), "created_at": START + timedelta(hours=turn)}
         await filled.memories.add(f"text {turn}", **new)  # type: ignore[arg-type]
     assert len(addresses) == len(set(addresses))
-    kept = [address for address in before if address not in deleted]
-    assert [address for address in addresses if address in set(kept)] == kept
+    remaining = [address for address in before if address not in deleted]
+    assert [address for address in addresses if address in set(remaining)] == remaining
 
 
 async def test_pages_as_of_a_time_are_the_list_of_that_time(filled: Store) -> None:

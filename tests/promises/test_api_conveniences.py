@@ -55,6 +55,51 @@ async def test_an_error_of_a_batch_names_the_item_by_index_and_id(store: Store) 
 
 # Paging and projection.
 
+
+async def test_a_page_continues_where_the_one_before_ended_whatever_is_written(store: Store) -> None:
+    await store.memories.add_many([{"id": str(i), "content": "x"} for i in range(6)])
+    first = await store.memories.page(limit=3)
+    await store.memories.delete_many(ids=["0", "2"])
+    await store.memories.add("new", id="early", created_at=datetime(2000, 1, 1, tzinfo=UTC))
+    second = await store.memories.page(limit=3, after=first.next)
+    assert [[m.id for m in page.items] for page in (first, second)] == [["0", "1", "2"], ["3", "4", "5"]]
+    assert second.next is None
+
+
+async def test_a_cursor_of_another_order_query_or_store_is_refused(store: Store, path: Path) -> None:
+    await store.memories.add_many([{"id": str(i), "content": "x"} for i in range(3)])
+    cursor = (await store.memories.page(limit=1)).next
+    with pytest.raises(InvalidError, match="order"):
+        await store.memories.page(after=cursor, order="-id")
+    with pytest.raises(InvalidError, match="where"):
+        await store.memories.page(after=cursor, where={"id": "0"})
+    async with memstore.open(f"{path}.other", dimension=8) as other:
+        with pytest.raises(InvalidError, match="another store"):
+            await other.memories.page(after=cursor)
+
+
+async def test_an_offset_skips_the_first_records_and_hits(store: Store) -> None:
+    await store.memories.add_many([{"id": str(i), "content": "x", "embedding": [1, i, *[0] * 6]} for i in range(9)])
+    assert [m.id async for m in store.memories.list(offset=5, limit=2)] == ["5", "6"]
+    assert [hit.memory.id for hit in await store.memories.search(VECTOR, 2, offset=3)] == ["3", "4"]
+
+
+async def test_reads_leave_vectors_out_on_demand(store: Store) -> None:
+    memory = await store.memories.add("x", id="a", embedding=VECTOR)
+    assert (await store.memories.get("a", embeddings=False)).embedding is None
+    assert [hit.memory.embedding for hit in await store.memories.search(VECTOR, embeddings=False)] == [None]
+    assert await store.memories.get("a") == memory
+
+
+async def test_the_vectors_of_many_records_are_one_matrix(store: Store) -> None:
+    await store.memories.add_many([{"id": str(i), "content": "x", "embedding": [1, i, *[0] * 6]} for i in range(5)])
+    await store.memories.add("no vector")
+    vectors = await store.memories.vectors(where={"id": {"$in": ["2", "3", "4"]}})
+    assert vectors.ids == ["2", "3", "4"]
+    assert vectors.matrix.tolist() == [[1, i, *[0] * 6] for i in (2, 3, 4)]
+    assert vectors.matrix.dtype == "float32"
+
+
 # Batch verbs.
 
 
