@@ -47,7 +47,7 @@ from memstore.validation.items import MemoryChanges, MemoryFields
 from memstore.validation.merge_patch import pop_patch, split_patches
 from memstore.validation.records import Draft, memory_changes, new_memories
 from memstore.validation.text import check_text
-from memstore.validation.values import check_id, check_ids, check_namespace, check_namespace_within
+from memstore.validation.values import check_id, check_ids, check_namespace_within
 from memstore.vectors.encoding import EmbeddingLike
 
 ErrorT = TypeVar("ErrorT", bound=MemstoreError)
@@ -517,14 +517,16 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
 
         Repeats the search, so every value is the one that ranked. Writes nothing, even with `boost.record`.
 
-        *namespace* is that of the memory; None for this one. The other arguments are as of `search`.
+        *namespace* is that of the memory: this one or one below it; None for this one. The other arguments are as of
+        `search`.
 
         Raises:
             NotFoundError: there is no such memory.
+            InvalidError: *namespace* is neither this one nor below it; or as of `search`.
             Everything that `search` raises.
         """
         check_id(id)
-        path = self._namespace if namespace is None else check_namespace(namespace)
+        path = self._namespace if namespace is None else check_namespace_within(namespace, self._namespace)
         request = self._request(limit, SearchOptions(tags, where, min_score, recursive))
         check_boost(boost)
         (vector,) = await self._query_vectors([query])

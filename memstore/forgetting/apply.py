@@ -4,6 +4,7 @@ from memstore.concurrency import chunks
 from memstore.errors import StalePlanError
 from memstore.forgetting.policies import ForgetPlan
 from memstore.models.forgetting import ForgetCandidate
+from memstore.models.records import Namespace
 from memstore.repository import forget_candidates, tombstones
 from memstore.repository.context import WriteContext
 from memstore.repository.forget_candidates import EXPIRES
@@ -25,20 +26,27 @@ def forget(context: WriteContext, plan: ForgetPlan) -> int:
     stale: list[ForgetCandidate] = []
     keys_by_reason: dict[str, list[int]] = {}
     for chunk in chunks(plan.candidates):
-        states = forget_candidates.states(context.connection, record_type, space, [planned.key for planned in chunk])
-        values = {state.pk: state.values for state in states}
+        keys = [candidate.key for candidate in chunk]
+        states = forget_candidates.states(context.connection, record_type, space, keys)
+        current = {state.pk: (state.namespace, state.id, state.values) for state in states}
         for candidate in chunk:
-            if values.get(candidate.key) == candidate.state:
+            planned = candidate.namespace, candidate.id, candidate.state
+            if current.get(candidate.key) == planned and _is_within(candidate.namespace, plan):
                 criteria = ", ".join(candidate.reasons)
                 reason = criteria if context.actor.reason is None else context.actor.reason
                 keys_by_reason.setdefault(reason, []).append(candidate.key)
-            elif candidate.key in values or not _has_expired(context, record_type, candidate):
+            elif candidate.key in current or not _has_expired(context, record_type, candidate):
                 stale.append(candidate)
     if stale:
         raise StalePlanError(record_type.kind, [candidate.id for candidate in stale])
     for reason, keys in keys_by_reason.items():
         tombstones.archive(context.with_reason(reason), record_type, keys, "forgotten")
     return sum(map(len, keys_by_reason.values()))
+
+
+def _is_within(namespace: Namespace, plan: ForgetPlan) -> bool:
+    """Whether *namespace* is one that the plan is for: a caller can make a plan too, with records of any namespace."""
+    return namespace[: len(plan.namespace)] == plan.namespace if plan.recursive else namespace == plan.namespace
 
 
 def _has_expired(context: WriteContext, record_type: RecordType, candidate: ForgetCandidate) -> bool:

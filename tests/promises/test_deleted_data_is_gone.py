@@ -9,6 +9,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -209,4 +210,24 @@ async def test_messages_and_log_lines_are_one_line_without_control_characters(
     assert all(line.isprintable() for line in lines)
 
 
-# Namespaces.
+# Namespaces. `tests/reliability/test_tenants.py` tries every verb with every argument.
+
+
+async def test_explain_reaches_its_own_namespace_and_those_below_and_no_other(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        for namespace in ((), ("a",), ("b",), ("b", "inner")):
+            await store.namespace(*namespace).memories.add("x", id="m", embedding=[1, 0])
+        b = store.namespace("b").memories
+        for namespace in ((), ("a",)):
+            with pytest.raises(memstore.InvalidError, match="expected \\('b',\\) or one below it"):
+                await b.explain([1, 0], "m", namespace=namespace)
+        assert (await b.explain([1, 0], "m", namespace=("b", "inner"))).base_score == 1.0
+
+
+async def test_a_plan_that_names_records_of_another_namespace_forgets_none_of_them(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.namespace("a").memories.add("x", id="m", embedding=[1, 0])
+        plan = await store.namespace("a").memories.plan_forget(memstore.ForgetPolicy(where={"id": "m"}))
+        with pytest.raises(memstore.StalePlanError):
+            await store.namespace("b").memories.forget(replace(plan, namespace=("b",)))
+        assert await store.namespace("a").memories.count() == 1

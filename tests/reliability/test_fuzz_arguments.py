@@ -286,7 +286,7 @@ async def _as_given(store: Store, memory: Memory, field: str, value: Any) -> Non
         assert getattr(memory, field) == value
     if field == "metadata":
         assert repr(memory.metadata) == repr(
-            {key: getattr(item, "item", lambda x=item: x)() for key, item in value.items()}
+            {key: getattr(item, "item", lambda x=item: x)() for key, item in dict(value).items()}
         )
     if field == "tags":
         assert all(type(tag) is str for tag in memory.tags)
