@@ -7,63 +7,15 @@ index that cannot drift from it. Asyncio-native.
         ada = await store.memories.add("Ada prefers green tea", embedding=vector, tags={"preference"})
         hits = await store.memories.search(query, limit=5, tags={"preference"})
 
-Records that only some verbs return are in `memstore.models`. Importing the package loads no OpenMP runtime and sets no
-environment variable.
+Records that only some verbs return are in `memstore.models`. The first use of a name imports the parts of the package;
+`import memstore` alone is quick. Neither loads an OpenMP runtime or sets an environment variable.
 """
 
-from memstore.actor import as_actor
-from memstore.api.assemblies import Assemblies
-from memstore.api.memories import Memories
-from memstore.api.namespace import StoreNamespace, Transaction
-from memstore.api.open import open
-from memstore.api.store import Store
-from memstore.api.tags import Tags
-from memstore.config import GraphOptions, IndexOptions
-from memstore.database import migrate
-from memstore.embedders.bound import Embedder
-from memstore.errors import (
-    BusyError,
-    ClosedError,
-    CommitUnknownError,
-    ConflictError,
-    DamagedError,
-    DimensionError,
-    DuplicateError,
-    EmbedderError,
-    EmbeddingError,
-    EngineError,
-    EventLoopError,
-    FilterError,
-    ForeignFileError,
-    ForkedStoreError,
-    HistoryError,
-    InvalidError,
-    LoadError,
-    MemstoreError,
-    MissingFileError,
-    NewerFileError,
-    NotFoundError,
-    OpenError,
-    ReadOnlyError,
-    SettingsMismatchError,
-    StalePlanError,
-    StorageError,
-    StoreReplacedError,
-    TransactionError,
-    UsageError,
-)
-from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
-from memstore.maintenance.backup import restore_backup
-from memstore.maintenance.verify import verify
-from memstore.models.explanation import Explanation
-from memstore.models.history import Change
-from memstore.models.merging import Merge
-from memstore.models.records import Assembly, Embedding, Memory, Tag
-from memstore.models.search import AssemblyHit, Hit, Hits
-from memstore.schema.tables import include_object
-from memstore.search.activation import AssemblyBoost
-from memstore.search.rerank import rerank
-from memstore.vectors.space import Metric
+from importlib import import_module
+
+TYPE_CHECKING = False  # as in typing, which takes longer to import than this module
+if TYPE_CHECKING:
+    from memstore.api.exports import *
 
 __version__ = "0.1.0"
 
@@ -129,3 +81,18 @@ __all__ = [
     "restore_backup",
     "verify",
 ]
+
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> object:
+        """The public name *name*, or a part of the package that the public names need, such as `memstore.models`."""
+        if not name.startswith("__"):
+            exports = import_module("memstore.api.exports")  # another thread that imports it is waited for
+            if name in __all__:
+                globals()[name] = getattr(exports, name)
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module 'memstore' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The commands on assemblies: list, show, search, add, add-members, remove-members, delete."""
+"""The commands on assemblies: list, show, add, add-members, remove-members, delete."""
 
 from typing import Annotated
 
@@ -7,10 +7,10 @@ import typer
 from memstore import Assembly, NotFoundError
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json, record_without_vector
-from memstore.cli.options import format_namespace, parse_metadata, parse_namespace, parse_where
+from memstore.cli.namespaces import format_namespace
+from memstore.cli.options import ListOptions, parse_metadata, parse_namespace
 from memstore.cli.output import (
     assembly_text,
-    print_assembly_hits,
     print_fields,
     print_json,
     print_memories,
@@ -20,7 +20,7 @@ from memstore.cli.output import (
     print_table,
     table,
 )
-from memstore.cli.stores import open_for_search, read_namespace, write_namespace
+from memstore.cli.stores import read_namespace, write_namespace
 from memstore.cli.text import json_text, quantity, second_text, vector_text
 from memstore.models import SyncState
 
@@ -30,23 +30,14 @@ Id = Annotated[str, typer.Argument(help="The id of the assembly.", show_default=
 MemoryIds = Annotated[list[str], typer.Argument(help="Ids of memories in the same namespace.", show_default=False)]
 
 
-async def list_(
-    file: options.File,
-    limit: options.ListLimit = 20,
-    all: options.All = False,
-    tag: options.TagFilter = None,
-    where: options.Where = None,
-    namespace: options.Namespace = "",
-    recursive: options.Recursive = False,
-    json: options.Json = False,
-) -> None:
+async def list_(file: options.File, selection: ListOptions, json: options.Json = False) -> None:
     """List assemblies, oldest first.
 
     --json prints a line for each assembly: the record without its composite.
     """
-    filter = parse_where(where)
-    async with read_namespace(file, namespace) as scope:
-        records = scope.assemblies.list(where=filter, tags=tag or (), recursive=recursive, limit=None if all else limit)
+    matching = selection.arguments()
+    async with read_namespace(file, selection.namespace) as scope:
+        records = scope.assemblies.list(limit=selection.most, **matching)
         if json:
             async for assembly in records:
                 print_json(record_without_vector(assembly))
@@ -54,12 +45,12 @@ async def list_(
         grid = table("assembly", ">members", ">activation")
         async for assembly in records:
             grid.add_row(assembly_text(assembly), f"{assembly.member_count:,}", f"{assembly.activation:.2f}")
-        total = await scope.assemblies.count(where=filter, tags=tag or (), recursive=recursive)
+        total = await scope.assemblies.count(**matching)
     print_table(grid)
     print_page(grid.row_count, total, "assembly")
 
 
-async def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def show(file: options.File, id: Id, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Show an assembly with all its fields and its first members.
 
     --json prints the record with its composite, the ids of all members, and "sync": the revisions of the composite
@@ -95,43 +86,9 @@ async def show(id: Id, file: options.File, namespace: options.Namespace = "", js
         print_note(f"the first {FIRST_MEMBERS} of {len(members):,} members; --json prints all ids")
 
 
-async def search(
-    file: options.File,
-    text: Annotated[str | None, typer.Argument(help="The text to search for.", show_default=False)] = None,
-    limit: options.Limit = 5,
-    tag: options.TagFilter = None,
-    where: options.Where = None,
-    min_score: options.MinScore = None,
-    namespace: options.Namespace = "",
-    recursive: options.Recursive = False,
-    embedding: options.Embedding = None,
-    embedder: options.Embedder = None,
-    json: options.Json = False,
-) -> None:
-    """Search assemblies by the mean of their members' vectors, best first.
-
-    --json prints a line for each hit: {"score": …, "assembly": {…}}.
-    """
-    filter, path = parse_where(where), parse_namespace(namespace)
-    async with open_for_search(file, embedder) as opened:
-        hits = await opened.store.namespace(*path).assemblies.search(
-            opened.query(text, embedding),
-            limit,
-            tags=tag or (),
-            where=filter,
-            min_score=min_score,
-            recursive=recursive,
-        )
-    if not json:
-        print_assembly_hits(hits)
-        return
-    for hit in hits:
-        print_json({"score": hit.score, "assembly": record_without_vector(hit.assembly)})
-
-
 async def add(
-    id: Annotated[str, typer.Argument(help="The id of the new assembly.", show_default=False)],
     file: options.File,
+    id: Annotated[str, typer.Argument(help="The id of the new assembly.", show_default=False)],
     members: Annotated[list[str] | None, typer.Argument(help="Ids of memories.", show_default=False)] = None,
     name: Annotated[str, typer.Option("--name", help="Its name.")] = "",
     description: Annotated[str, typer.Option("--description", help="Its description.")] = "",
@@ -165,7 +122,7 @@ async def add(
 
 
 async def add_members(
-    id: Id, ids: MemoryIds, file: options.File, namespace: options.Namespace = "", json: options.Json = False
+    file: options.File, id: Id, ids: MemoryIds, namespace: options.Namespace = "", json: options.Json = False
 ) -> None:
     """Add memories to an assembly.
 
@@ -177,7 +134,7 @@ async def add_members(
 
 
 async def remove_members(
-    id: Id, ids: MemoryIds, file: options.File, namespace: options.Namespace = "", json: options.Json = False
+    file: options.File, id: Id, ids: MemoryIds, namespace: options.Namespace = "", json: options.Json = False
 ) -> None:
     """Remove memories from an assembly.
 
@@ -190,7 +147,7 @@ async def remove_members(
     _print_members(assembly, json=json)
 
 
-async def delete(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def delete(file: options.File, id: Id, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Delete an assembly; its members stay.
 
     --json prints {"deleted": 1}.

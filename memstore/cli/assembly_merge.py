@@ -7,6 +7,7 @@ from rich.text import Text
 
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json
+from memstore.cli.options import ChangeOptions
 from memstore.cli.output import (
     print_json,
     print_line,
@@ -18,7 +19,8 @@ from memstore.cli.output import (
     table,
 )
 from memstore.cli.stores import read_namespace, write_namespace
-from memstore.cli.text import clean, minute_text, quantity
+from memstore.cli.text import minute_text, quantity
+from memstore.escaping import escape_text
 from memstore.models import LineageEntry
 
 
@@ -44,14 +46,15 @@ async def merge_candidates(
         return
     grid = table(">score", "assembly", "other assembly")
     for pair in pairs:
-        grid.add_row(score_text(pair.similarity), Text(clean(pair.a)), Text(clean(pair.b)))
+        grid.add_row(score_text(pair.similarity), Text(escape_text(pair.a)), Text(escape_text(pair.b)))
     print_table(grid)
     print_note(quantity(len(pairs), "pair"))
 
 
 async def merge(
-    ids: Annotated[list[str], typer.Argument(help="Ids of assemblies in the same namespace.", show_default=False)],
     file: options.File,
+    ids: Annotated[list[str], typer.Argument(help="Ids of assemblies in the same namespace.", show_default=False)],
+    change: ChangeOptions,
     into: Annotated[
         str | None, typer.Option("--into", help="The id of the result; one of IDS, another assembly, or a new id.")
     ] = None,
@@ -62,8 +65,6 @@ async def merge(
         float | None,
         typer.Option("--threshold", "-s", help="Fail if the lowest score between two of them is below this."),
     ] = None,
-    actor: options.Actor = None,
-    reason: options.Reason = None,
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:
@@ -74,9 +75,7 @@ async def merge(
     --json prints the merge.
     """
     async with write_namespace(file, namespace) as scope:
-        result = await scope.assemblies.merge(
-            ids, into=into, name=name, threshold=threshold, actor=actor, reason=reason
-        )
+        result = await scope.assemblies.merge(ids, into=into, name=name, threshold=threshold, **change.arguments())
     similarity = "" if result.similarity is None else f" (lowest score between two: {result.similarity:.3f})"
     count = quantity(len(result.sources), "assembly")
     print_result(
@@ -86,13 +85,12 @@ async def merge(
 
 async def unmerge(
     file: options.File,
+    change: ChangeOptions,
     id: Annotated[
         str | None,
         typer.Argument(help="The id of an assembly: undo the last merge into it.", show_default=False),
     ] = None,
     merge: Annotated[int | None, typer.Option("--merge", min=1, help="The number of a merge, instead of ID.")] = None,
-    actor: options.Actor = None,
-    reason: options.Reason = None,
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:
@@ -106,14 +104,14 @@ async def unmerge(
     if target is None or (id is not None and merge is not None):
         raise typer.BadParameter("Pass either the id of an assembly or --merge.")
     async with write_namespace(file, namespace) as scope:
-        result = await scope.assemblies.unmerge(target, actor=actor, reason=reason)
+        result = await scope.assemblies.unmerge(target, **change.arguments())
     sources = ", ".join(result.sources)
     print_result(record_as_json(result), f"undid merge {result.id}: restored {sources} from {result.target}", json=json)
 
 
 async def lineage(
-    id: Annotated[str, typer.Argument(help="The id of an assembly, existing or merged.", show_default=False)],
     file: options.File,
+    id: Annotated[str, typer.Argument(help="The id of an assembly, existing or merged.", show_default=False)],
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:
@@ -142,8 +140,14 @@ def _state(exists: bool) -> str:
 
 def _cells(entry: LineageEntry) -> tuple[Text, ...]:
     merge = entry.merge
-    name = Text("  " * (entry.depth - 1) + clean(entry.id))
+    name = Text("  " * (entry.depth - 1) + escape_text(entry.id))
     name.append(_state(entry.exists), style="dim")
     similarity = "" if merge.similarity is None else f"{merge.similarity:.3f}"
-    texts = (str(merge.id), minute_text(merge.at), similarity, clean(merge.actor or ""), clean(merge.reason or ""))
+    texts = (
+        str(merge.id),
+        minute_text(merge.at),
+        similarity,
+        escape_text(merge.actor or ""),
+        escape_text(merge.reason or ""),
+    )
     return name, *map(Text, texts)

@@ -8,10 +8,11 @@ import typer
 from rich.text import Text
 
 from memstore.cli import options
-from memstore.cli.options import parse_where
+from memstore.cli.options import ChangeOptions, parse_where
 from memstore.cli.output import print_json, print_note, print_table, progress, table
 from memstore.cli.stores import read_namespace, write_namespace
-from memstore.cli.text import clean, quantity, snippet
+from memstore.cli.text import quantity, snippet
+from memstore.escaping import escape_text
 from memstore.models import AssemblySuggestions, ClusterResult
 
 _REASONS = {
@@ -23,6 +24,7 @@ _REASONS = {
 
 async def suggest(
     file: options.File,
+    change: ChangeOptions,
     threshold: Annotated[
         float, typer.Option("--threshold", "-s", help="The lowest score to the leader of a group.", show_default=False)
     ],
@@ -31,8 +33,6 @@ async def suggest(
     create: Annotated[bool, typer.Option("--create", help="Create the assemblies; else nothing is written.")] = False,
     tag: options.TagFilter = None,
     where: options.Where = None,
-    actor: options.Actor = None,
-    reason: options.Reason = None,
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:
@@ -48,7 +48,7 @@ async def suggest(
                 threshold, min_size=min_size, max_size=max_size, tags=tag or (), where=filter, on_progress=update
             )
         if create:
-            result = await scope.assemblies.create_from(suggestions, actor=actor, reason=reason)
+            result = await scope.assemblies.create_from(suggestions, **change.arguments())
     if json:
         _print_json(suggestions, result)
     else:
@@ -68,7 +68,7 @@ def _print(suggestions: AssemblySuggestions, result: ClusterResult | None) -> No
     grid = table(">members", ">score", "leader")
     for group in suggestions.groups:
         leader = Text(snippet(group.name) or "(empty)")
-        leader.append("\n" + clean(group.leader), style="dim")
+        leader.append("\n" + escape_text(group.leader), style="dim")
         grid.add_row(f"{len(group.members):,}", f"{group.similarity:.3f}", leader)
     print_table(grid)
     print_note(f"{quantity(len(suggestions.groups), 'group')}; {_unassigned_text(suggestions.unassigned.values())}")

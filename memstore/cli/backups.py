@@ -1,7 +1,5 @@
 """The commands on whole files: backup, verify, restore."""
 
-import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
@@ -10,10 +8,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 import memstore
-from memstore import InvalidError, MemstoreError, MissingFileError
+from memstore import MemstoreError, MissingFileError
 from memstore.cli import options
+from memstore.cli.confirmation import confirm
+from memstore.cli.event_loop import run_async
 from memstore.cli.exit_codes import PROBLEM
 from memstore.cli.jsonl import record_as_json
+from memstore.cli.options import EXAMPLE_DURATIONS
 from memstore.cli.output import (
     ProgressCallback,
     print_fields,
@@ -35,8 +36,8 @@ T = TypeVar("T")
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(help="The new file; it must not exist.", show_default=False)],
     file: options.File,
+    target: Annotated[Path, typer.Argument(help="The new file; it must not exist.", show_default=False)],
     json: options.Json = False,
 ) -> None:
     """Copy the store into a new file.
@@ -53,10 +54,7 @@ def backup(
     print_result({"path": str(target), "bytes": size}, f"copied to {target} ({size_text(size)})", json=json)
 
 
-def verify(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A backup, or any other store.", show_default=False)],
-    json: options.Json = False,
-) -> None:
+def verify(file: options.File, json: options.Json = False) -> None:
     """Verify a backup or a store.
 
     Reads the whole file: SQLite's structure, owners of rows, checksums of vectors, composites, the stored search graph
@@ -65,7 +63,7 @@ def verify(
 
     --json prints one object, with "intact" and "findings".
     """
-    report = asyncio.run(memstore.verify(path))
+    report = run_async(memstore.verify(file))
     if json:
         print_json({"intact": not report.findings, **record_as_json(report)})
     else:
@@ -98,10 +96,13 @@ def _print_report(report: VerifyReport) -> None:
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="The backup.", show_default=False)],
     file: options.File,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Replace an existing store without asking.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait for other writers.")] = 30.0,
+    source: Annotated[Path, typer.Argument(metavar="BACKUP", help="The backup.", show_default=False)],
+    yes: options.Yes = False,
+    timeout: Annotated[
+        str,
+        typer.Option("--timeout", metavar="DURATION", help=f"How long to wait for other writers. {EXAMPLE_DURATIONS}"),
+    ] = "30s",
     json: options.Json = False,
 ) -> None:
     """Replace the store with a backup.
@@ -112,10 +113,11 @@ def restore(
 
     --json prints what was restored, as `memstore verify` does.
     """
+    seconds = options.parse_duration(timeout, "--timeout").total_seconds()
     if not yes and has_store(path_text(file)):
-        _confirm(source, file)
+        confirm(_question(source, file))
     report = _with_progress(
-        "restoring", lambda update: memstore.restore_backup(source, file, timeout=timeout, on_progress=update)
+        "restoring", lambda update: memstore.restore_backup(source, file, timeout=seconds, on_progress=update)
     )
     contents = _contents(report.memories, report.assemblies, report.changed_at)
     print_result(record_as_json(report), f"restored {contents} into {file}", json=json)
@@ -123,23 +125,15 @@ def restore(
         print_line(f"recomputed {quantity(len(report.findings), 'value')} that did not match the records")
 
 
-def _confirm(source: Path, file: Path) -> None:
-    """Print what would be lost, and return only if the user agrees."""
-    report = asyncio.run(memstore.verify(source))
+def _question(source: Path, file: Path) -> str:
+    """What would be lost, and what would replace it."""
+    report = run_async(memstore.verify(source))
     try:
-        contents = asyncio.run(_current_contents(file))
+        contents = run_async(_current_contents(file))
     except MemstoreError as error:
         contents = f"data that cannot be read ({str(error).rstrip('.')})"
     replacement = _contents(report.memories, report.assemblies, report.changed_at)
-    question = f"{file} contains {contents}. Restoring replaces all of it with {replacement} from {source}"
-    if not _is_interactive():
-        raise InvalidError(f"{question}. Nothing was changed; pass --yes to replace it.")
-    if not typer.confirm(f"{question}. Continue?", err=True):
-        raise InvalidError("Nothing was changed.")
-
-
-def _is_interactive() -> bool:
-    return sys.stdin.isatty()
+    return f"{file} contains {contents}. Restoring replaces all of it with {replacement} from {source}."
 
 
 async def _current_contents(file: Path) -> str:
@@ -158,4 +152,4 @@ def _contents(memories: int, assemblies: int, changed_at: datetime | None) -> st
 
 def _with_progress(description: str, work: Callable[[ProgressCallback], Coroutine[Any, Any, T]]) -> T:
     with progress(description) as update:
-        return asyncio.run(work(update))
+        return run_async(work(update))

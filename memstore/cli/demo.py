@@ -1,6 +1,5 @@
 """The command `demo`: builds a store of real text, searches it, and checks it in a new process."""
 
-import asyncio
 import json as json_module
 import math
 import shlex
@@ -17,18 +16,29 @@ from rich.text import Text
 import memstore
 from memstore import AssemblyHit, Hit, InvalidError, MemstoreError, Store
 from memstore.cli import options, subprocesses
+from memstore.cli.event_loop import run_async
 from memstore.cli.exit_codes import PROBLEM
-from memstore.cli.output import console, print_json, print_line, print_table, progress, score_text, table
+from memstore.cli.output import (
+    console,
+    passage_text,
+    print_json,
+    print_line,
+    print_table,
+    progress,
+    score_text,
+    table,
+)
 from memstore.cli.reference import SOURCE, Reference, load_reference
 from memstore.cli.stores import is_new, open_read_only
-from memstore.cli.text import clean, quantity, size_text, snippet
+from memstore.cli.text import quantity, size_text
+from memstore.cli.tour import NAMESPACE, time_text, tour
 from memstore.embedders.wordllama import WordLlamaEmbedder
+from memstore.escaping import escape_text
 
 QUESTIONS = (
-    "How do I catch an exception and clean up afterwards?",
-    "How do I format a number with two decimals?",
     "When are the default values of parameters evaluated?",
-    "What does importing a module do?",
+    "How do I stop a loop early?",
+    "How are names resolved in nested scopes?",
 )
 HITS = 3
 """Hits of each question."""
@@ -37,25 +47,27 @@ _DEMO_RECORDS = {"metadata.source": SOURCE}
 
 
 def demo(
+    file: Annotated[Path, typer.Argument(metavar="STORE", help="The database file of the demo.")] = Path(
+        "memstore-demo.db"
+    ),
     questions: Annotated[
         list[str] | None, typer.Argument(metavar="QUESTION", help="Texts to search for.", show_default=False)
     ] = None,
-    file: Annotated[Path, typer.Option("--file", "-f", help="The database file of the demo.")] = Path(
-        "memstore-demo.db"
-    ),
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the store again if it exists.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Build a store from Python's language reference and search it.
+    """Build a store from Python's language reference and show what it can do.
 
-    Takes a few seconds and needs no network. A new process then opens the file, checks it, and searches again. The
-    file stays; the last lines list commands to try on it.
+    Takes a few seconds and needs no network: it searches, lets topics boost their passages, reads a note as it was
+    before a change, undoes the change, and forgets by a policy. A new process then opens the file, checks it, and
+    searches again. The file stays; the last lines list commands to try on it.
 
-    --json prints one object: the numbers of records, the hits, and the result of the check.
+    --json prints one object: the numbers of records, the hits, the steps with their seconds, and the result of the
+    check.
     """
     started = time.perf_counter()
     texts = questions or list(QUESTIONS)
-    report = asyncio.run(_build_and_search(file, texts, rebuild=rebuild, quiet=json))
+    report = run_async(_build_and_search(file, texts, rebuild=rebuild, quiet=json))
     comparison = _compare_in_new_process(file, texts[0], report["questions"][0], quiet=json)
     seconds = round(time.perf_counter() - started, 2)
     if json:
@@ -87,6 +99,7 @@ async def _build_and_search(file: Path, questions: list[str], *, rebuild: bool, 
                 f"{quantity(stats.tags, 'tag')}: {size_text(stats.file_bytes + stats.wal_bytes)} in {seconds} s"
             )
         answers = [await _search(store, question, quiet=quiet) for question in questions]
+        steps = await tour(store, quiet=quiet)
     return {
         "reused": reused,
         "memories": stats.memories,
@@ -94,6 +107,7 @@ async def _build_and_search(file: Path, questions: list[str], *, rebuild: bool, 
         "tags": stats.tags,
         "build_seconds": seconds,
         "questions": answers,
+        **steps,
     }
 
 
@@ -121,12 +135,15 @@ async def _build(store: Store, reference: Reference) -> None:
 
 
 async def _search(store: Store, question: str, *, quiet: bool) -> dict[str, Any]:
+    started = time.perf_counter()
     hits = await store.memories.search(question, limit=HITS)
+    seconds = time.perf_counter() - started
     topics = await store.assemblies.search(question, limit=HITS)
     if not quiet:
-        _print_answer(question, hits, topics)
+        _print_answer(question, seconds, hits, topics)
     return {
         "question": question,
+        "seconds": round(seconds, 6),
         "hits": [
             {"score": hit.score, "id": hit.memory.id, "content": hit.memory.content, "tags": sorted(hit.memory.tags)}
             for hit in hits
@@ -138,26 +155,21 @@ async def _search(store: Store, question: str, *, quiet: bool) -> dict[str, Any]
     }
 
 
-def _print_answer(question: str, hits: list[Hit], topics: list[AssemblyHit]) -> None:
+def _print_answer(question: str, seconds: float, hits: list[Hit], topics: list[AssemblyHit]) -> None:
     print_line("")
-    print_line(question, style="bold")
+    print_line(f"{question} {time_text(seconds)}", style="bold")
     grid = table(">score", "passage")
     for hit in hits:
-        headings = hit.memory.metadata.get("headings")
-        title = " › ".join(map(str, headings)) if isinstance(headings, list) else hit.memory.id
-        text = Text(clean(title).replace('"', ""), style="cyan")
-        text.append(f"  {clean(hit.memory.id)}", style="dim")
-        text.append("\n" + snippet(hit.memory.content, 150), style="default")
-        grid.add_row(score_text(hit.score), text)
+        grid.add_row(score_text(hit.score), passage_text(hit.memory))
     print_table(grid)
     names = ", ".join(f"{hit.assembly.name or hit.assembly.id} ({hit.score:.2f})" for hit in topics)
-    console().print(Text.assemble(("Topics: ", "dim"), clean(names)))
+    console().print(Text.assemble(("Topics: ", "dim"), escape_text(names)))
 
 
 def _compare_in_new_process(file: Path, question: str, answer: dict[str, Any], *, quiet: bool) -> dict[str, bool]:
     """Check the file in a new process, and compare its hits of the first question with *answer*."""
-    clean_file = bool(_run_command("check", file)[0]["clean"])
-    hits = _run_command("search", file, "--limit", str(HITS), "--", question)
+    clean_file = bool(_run_command("check", "--", str(file))[0]["clean"])
+    hits = _run_command("search", "--limit", str(HITS), "--", str(file), question)
     same_hits = [hit["memory"]["id"] for hit in hits] == [hit["id"] for hit in answer["hits"]] and all(
         math.isclose(new["score"], old["score"], abs_tol=1e-6) for new, old in zip(hits, answer["hits"], strict=True)
     )
@@ -169,12 +181,12 @@ def _compare_in_new_process(file: Path, question: str, answer: dict[str, Any], *
     return {"clean": clean_file, "same_hits": same_hits}
 
 
-def _run_command(command: str, file: Path, *arguments: str) -> list[dict[str, Any]]:
+def _run_command(command: str, *arguments: str) -> list[dict[str, Any]]:
     """The JSON Lines that a command prints in a new process."""
-    process = subprocesses.run("memstore.cli.main", command, "--json", "--file", str(file), *arguments)
+    process = subprocesses.run("memstore.cli.main", command, "--json", *arguments)
     if process.returncode not in (0, PROBLEM):
         error = process.stderr.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        raise MemstoreError(f"`memstore {command}` failed on {str(file)!r} in a new process: {error[0]}")
+        raise MemstoreError(f"`memstore {command}` failed in a new process: {error[0]}")
     return [json_module.loads(line) for line in process.stdout.splitlines()]
 
 
@@ -186,16 +198,17 @@ def _print_next_steps(file: Path, seconds: float) -> None:
     elif program.stem == "memstore" and program.is_file():
         prefix = [str(program)]  # the command of an environment that is not activated
     else:
-        prefix = [sys.executable, "-m", "memstore.cli"]
+        prefix = [sys.executable, "-m", "memstore"]
     print_line(f"Finished in {seconds} s. The store is {file}. Try:")
     print_line("")
-    for words in (
-        ["search", "which operators bind tightest"],
-        ["search", "how is it closed afterwards", "--tag", "topic:with"],
-        ["assemblies", "search", "waiting for several things at once"],
-        ["assemblies", "show", "try"],
-        ["add", "Ada prefers the with statement", "--tag", "note"],
+    for command, *words in (
+        ["search", "How do I step through code in the debugger?"],
+        ["search", "How do I unpack a dictionary into keyword arguments?", "--boost"],
+        ["explain", "calls/5", "How do I unpack a dictionary into keyword arguments?", "--boost"],
+        ["assemblies search", "comparing two values"],
+        ["assemblies show", "try"],
+        ["history", "meetup", "--namespace", NAMESPACE],
+        ["forget", "--importance-below", "0.6", "--recursive"],
         ["map", "memstore-demo.html"],
-        ["stats"],
     ):
-        print_line("  " + join([*prefix, *words, "--file", str(file)]))
+        print_line("  " + join([*prefix, *command.split(), str(file), *words]))

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -20,10 +20,11 @@ from memstore.cli import options, subprocesses
 from memstore.cli.exit_codes import PROBLEM
 from memstore.cli.jsonl import value_as_json
 from memstore.cli.output import print_json, print_line, print_table
-from memstore.cli.text import clean, quantity, size_text
+from memstore.cli.text import quantity, size_text
 from memstore.database.engine import uri
 from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.sqlite import SOURCE, VERSION, sqlite3, wal_reset_bug
+from memstore.escaping import escape_text
 from memstore.index.openmp import describe_runtime, faiss_bundles_libomp, openmp_runtimes
 
 _PACKAGES = (
@@ -77,10 +78,15 @@ class _Section:
         return self.ok(name, value) if condition else self.problem(name, value, advice)
 
 
-def doctor(file: options.OptionalFile = None, json: options.Json = False) -> None:
+def doctor(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="STORE", help="A database file to check too.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
     """Check what memstore runs on: SQLite, FAISS, OpenMP, packages.
 
-    With --file also that file. Exit code 3 if there is a problem.
+    With a store also that file. Exit code 3 if there is a problem.
 
     --json prints {"problems": number, "facts": […]}.
     """
@@ -106,9 +112,9 @@ def _print(facts: list[Fact]) -> None:
         grid.add_column(overflow="fold")
         for fact in facts:
             if fact.section == section:
-                grid.add_row(marks[fact.state], fact.name, Text(clean(fact.value)))
+                grid.add_row(marks[fact.state], fact.name, Text(escape_text(fact.value)))
                 if fact.advice:
-                    grid.add_row("", "", Text(clean(fact.advice), style="italic"))
+                    grid.add_row("", "", Text(escape_text(fact.advice), style="italic"))
         print_table(grid)
 
 
@@ -212,7 +218,7 @@ def _faiss() -> Iterator[Fact]:
 
 
 def _runtimes_text(runtimes: list[str]) -> str:
-    return "\n".join(map(describe_runtime, runtimes)) or "none"
+    return "; ".join(map(describe_runtime, runtimes)) or "none"
 
 
 def _file(file: Path) -> Iterator[Fact]:

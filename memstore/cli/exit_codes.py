@@ -1,6 +1,7 @@
 """The exit codes of the command line."""
 
 ERROR = 1
+INVALID = 2
 PROBLEM = 3
 INTERRUPTED = 130
 OUTPUT_CLOSED = 141

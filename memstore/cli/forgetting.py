@@ -1,6 +1,7 @@
 """The commands on the trash, for memories and with --assemblies for assemblies: forget, trash, recover, purge."""
 
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ from rich.text import Text
 from memstore import Assemblies, AssemblyForgetPolicy, ForgetPlan, ForgetPolicy, Memories, StoreNamespace
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json, record_without_vector
-from memstore.cli.options import DURATION_HELP, parse_duration, parse_where, refuse
+from memstore.cli.options import EXAMPLE_DURATIONS, ChangeOptions, parse_duration, parse_where, refuse
 from memstore.cli.output import (
     assembly_text,
     memory_text,
@@ -21,7 +22,8 @@ from memstore.cli.output import (
     table,
 )
 from memstore.cli.stores import read_namespace, write_namespace
-from memstore.cli.text import clean, minute_text, quantity, size_text
+from memstore.cli.text import minute_text, quantity, size_text
+from memstore.escaping import escape_text
 
 ROWS = 50
 
@@ -30,33 +32,73 @@ _ASSEMBLY_PANEL = "Criteria for assemblies"
 
 
 def _duration(name: str, help: str, panel: str | None = None) -> Any:
-    return typer.Option(name, metavar="DURATION", help=f"{help} {DURATION_HELP}", rich_help_panel=panel)
+    return typer.Option(name, metavar="DURATION", help=f"{help} {EXAMPLE_DURATIONS}", rich_help_panel=panel)
 
 
-OlderThan = Annotated[str | None, _duration("--older-than", "Created longer ago.")]
-UnusedFor = Annotated[str | None, _duration("--unused-for", "Not touched for longer.", _MEMORY_PANEL)]
-ImportanceBelow = Annotated[
-    float | None,
-    typer.Option("--importance-below", min=0, max=1, help="Less important.", rich_help_panel=_MEMORY_PANEL),
-]
-ExpiresWithin = Annotated[str | None, _duration("--expires-within", "Expires sooner.", _MEMORY_PANEL)]
-MaxCount = Annotated[
-    int | None,
-    typer.Option("--max-count", min=0, help="The number of memories to keep.", rich_help_panel=_MEMORY_PANEL),
-]
-MaxBytes = Annotated[
-    int | None, typer.Option("--max-bytes", min=0, help="The bytes of memories to keep.", rich_help_panel=_MEMORY_PANEL)
-]
-InactiveFor = Annotated[str | None, _duration("--inactive-for", "Not activated for longer.", _ASSEMBLY_PANEL)]
-ActivatedFewerThan = Annotated[
-    int | None,
-    typer.Option("--activated-fewer-than", min=1, help="Activated fewer times.", rich_help_panel=_ASSEMBLY_PANEL),
-]
-MembersBelow = Annotated[
-    int | None,
-    typer.Option("--members-below", min=1, help="Fewer members; 1 for empty.", rich_help_panel=_ASSEMBLY_PANEL),
-]
-AnyCriterion = Annotated[bool, typer.Option("--any", help="Records that meet any criterion, not all of them.")]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """The options of `forget` that say which records."""
+
+    older_than: Annotated[str | None, _duration("--older-than", "Created longer ago.")] = None
+    unused_for: Annotated[str | None, _duration("--unused-for", "Not touched for longer.", _MEMORY_PANEL)] = None
+    importance_below: Annotated[
+        float | None,
+        typer.Option("--importance-below", min=0, max=1, help="Less important.", rich_help_panel=_MEMORY_PANEL),
+    ] = None
+    expires_within: Annotated[str | None, _duration("--expires-within", "Expires sooner.", _MEMORY_PANEL)] = None
+    max_count: Annotated[
+        int | None,
+        typer.Option("--max-count", min=0, help="The number of memories to keep.", rich_help_panel=_MEMORY_PANEL),
+    ] = None
+    max_bytes: Annotated[
+        int | None,
+        typer.Option("--max-bytes", min=0, help="The bytes of memories to keep.", rich_help_panel=_MEMORY_PANEL),
+    ] = None
+    inactive_for: Annotated[str | None, _duration("--inactive-for", "Not activated for longer.", _ASSEMBLY_PANEL)] = (
+        None
+    )
+    activated_fewer_than: Annotated[
+        int | None,
+        typer.Option("--activated-fewer-than", min=1, help="Activated fewer times.", rich_help_panel=_ASSEMBLY_PANEL),
+    ] = None
+    members_below: Annotated[
+        int | None,
+        typer.Option("--members-below", min=1, help="Fewer members; 1 for empty.", rich_help_panel=_ASSEMBLY_PANEL),
+    ] = None
+    where: options.Where = None
+    any: Annotated[bool, typer.Option("--any", help="Records that meet any criterion, not all of them.")] = False
+
+    def policy(self, *, assemblies: bool) -> Any:
+        """The policy that the options describe, for memories or for assemblies.
+
+        Raises:
+            typer.BadParameter: there is no criterion, or one of the other kind of record.
+        """
+        shared = {"older_than": parse_duration(self.older_than, "--older-than"), "where": parse_where(self.where)}
+        memory = {
+            "unused_for": parse_duration(self.unused_for, "--unused-for"),
+            "importance_below": self.importance_below,
+            "expires_within": parse_duration(self.expires_within, "--expires-within"),
+            "max_count": self.max_count,
+            "max_bytes": self.max_bytes,
+        }
+        assembly = {
+            "inactive_for": parse_duration(self.inactive_for, "--inactive-for"),
+            "activated_fewer_than": self.activated_fewer_than,
+            "members_below": self.members_below,
+        }
+        criteria, others = (assembly, memory) if assemblies else (memory, assembly)
+        for name, value in others.items():
+            if value is not None:
+                reason = "It applies to memories, not to --assemblies." if assemblies else "It needs --assemblies."
+                raise refuse("--" + name.replace("_", "-"), reason)
+        if all(value is None for value in (*shared.values(), *criteria.values())):
+            names = ", ".join("--" + name.replace("_", "-") for name in (*shared, *criteria))
+            raise typer.BadParameter(f"Pass at least one criterion: {names}.")
+        arguments: dict[str, Any] = {**shared, **criteria, "match": "any" if self.any else "all"}
+        return AssemblyForgetPolicy(**arguments) if assemblies else ForgetPolicy(**arguments)
+
+
 Apply = Annotated[bool, typer.Option("--apply", help="Move them to the trash; else nothing is changed.")]
 ForgetReason = Annotated[
     str | None, typer.Option("--reason", help="Why; stored with the change. By default the criteria met.")
@@ -66,18 +108,8 @@ RowLimit = Annotated[int, typer.Option("--limit", "-l", min=1, help="The highest
 
 async def forget(
     file: options.File,
+    criteria: Criteria,
     assemblies: options.Assemblies = False,
-    older_than: OlderThan = None,
-    unused_for: UnusedFor = None,
-    importance_below: ImportanceBelow = None,
-    expires_within: ExpiresWithin = None,
-    max_count: MaxCount = None,
-    max_bytes: MaxBytes = None,
-    inactive_for: InactiveFor = None,
-    activated_fewer_than: ActivatedFewerThan = None,
-    members_below: MembersBelow = None,
-    where: options.Where = None,
-    any: AnyCriterion = False,
     namespace: options.Namespace = "",
     recursive: options.Recursive = False,
     apply: Apply = False,
@@ -96,29 +128,7 @@ async def forget(
     --json prints a line for each record, {"id", "namespace", "reasons", "bytes"}, and then {"applied", "forgotten",
     "bytes", "remaining"}.
     """
-    memory_criteria: dict[str, Any] = {
-        "unused_for": parse_duration(unused_for, "--unused-for"),
-        "importance_below": importance_below,
-        "expires_within": parse_duration(expires_within, "--expires-within"),
-        "max_count": max_count,
-        "max_bytes": max_bytes,
-    }
-    assembly_criteria: dict[str, Any] = {
-        "inactive_for": parse_duration(inactive_for, "--inactive-for"),
-        "activated_fewer_than": activated_fewer_than,
-        "members_below": members_below,
-    }
-    _check_criteria(memory_criteria if assemblies else assembly_criteria, assemblies=assemblies)
-    criteria: dict[str, Any] = {
-        "older_than": parse_duration(older_than, "--older-than"),
-        "where": parse_where(where),
-        "match": "any" if any else "all",
-    }
-    policy: Any = (
-        AssemblyForgetPolicy(**criteria, **assembly_criteria)
-        if assemblies
-        else ForgetPolicy(**criteria, **memory_criteria)
-    )
+    policy = criteria.policy(assemblies=assemblies)
     async with (write_namespace if apply else read_namespace)(file, namespace) as scope:
         records = _records_of(scope, assemblies=assemblies)
         plan = await records.plan_forget(policy, recursive=recursive)
@@ -128,16 +138,6 @@ async def forget(
         _print_json(plan, count)
     else:
         _print(plan, rows, count)
-
-
-def _check_criteria(other_criteria: dict[str, Any], *, assemblies: bool) -> None:
-    """Refuse the criteria of the other kind of record."""
-    for name, value in other_criteria.items():
-        if value is not None:
-            option = "--" + name.replace("_", "-")
-            raise refuse(
-                option, "It applies to memories, not to --assemblies." if assemblies else "It needs --assemblies."
-            )
 
 
 def _records_of(scope: StoreNamespace, *, assemblies: bool) -> Any:
@@ -175,7 +175,7 @@ async def _rows(scope: StoreNamespace, plan: ForgetPlan, limit: int) -> list[tup
     for candidate in plan.candidates[:limit]:
         owner = scope.namespace(*candidate.namespace[len(plan.namespace) :])
         record = (await _records_of(owner, assemblies=assemblies).get_many([candidate.id])).get(candidate.id)
-        cell = Text(clean(candidate.id)) if record is None else _record_text(record, assemblies=assemblies)
+        cell = Text(escape_text(candidate.id)) if record is None else _record_text(record, assemblies=assemblies)
         rows.append((cell, ", ".join(candidate.reasons), size_text(candidate.bytes)))
     return rows
 
@@ -209,7 +209,7 @@ async def trash(
     for entry in entries:
         cell = _record_text(entry.record, assemblies=assemblies)
         time = Text(minute_text(entry.at), style="dim")
-        grid.add_row(cell, time, Text(clean(entry.actor or "")), Text(clean(entry.reason or "")))
+        grid.add_row(cell, time, Text(escape_text(entry.actor or "")), Text(escape_text(entry.reason or "")))
     print_table(grid)
     print_note(
         quantity(len(entries), _word(assemblies=assemblies)) + " in the trash" if entries else "the trash is empty"
@@ -217,11 +217,10 @@ async def trash(
 
 
 async def recover(
-    ids: Annotated[list[str], typer.Argument(help="The ids of records in the trash.", show_default=False)],
     file: options.File,
+    ids: Annotated[list[str], typer.Argument(help="The ids of records in the trash.", show_default=False)],
+    change: ChangeOptions,
     assemblies: options.Assemblies = False,
-    actor: options.Actor = None,
-    reason: options.Reason = None,
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:
@@ -232,7 +231,7 @@ async def recover(
     --json prints a line for each record, without its vector.
     """
     async with write_namespace(file, namespace) as scope:
-        records = list(await _records_of(scope, assemblies=assemblies).recover(ids, actor=actor, reason=reason))
+        records = list(await _records_of(scope, assemblies=assemblies).recover(ids, **change.arguments()))
     if json:
         for record in records:
             print_json(record_without_vector(record))
@@ -241,10 +240,11 @@ async def recover(
 
 
 async def purge(
-    older_than: Annotated[
-        str, typer.Option("--older-than", metavar="DURATION", help=f"Forgotten longer ago; 0d for all. {DURATION_HELP}")
-    ],
     file: options.File,
+    older_than: Annotated[
+        str,
+        typer.Option("--older-than", metavar="DURATION", help=f"Forgotten longer ago; 0d for all. {EXAMPLE_DURATIONS}"),
+    ],
     assemblies: options.Assemblies = False,
     namespace: options.Namespace = "",
     recursive: options.Recursive = False,

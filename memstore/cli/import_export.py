@@ -1,6 +1,5 @@
 """The commands that move records in and out: import, export."""
 
-import asyncio
 import json as json_module
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -25,11 +24,13 @@ from memstore import (
     Transaction,
 )
 from memstore.cli import options
+from memstore.cli.event_loop import run_async
 from memstore.cli.jsonl import Item, assembly_line, memory_line, store_line
-from memstore.cli.options import NamespacePath, parse_namespace
+from memstore.cli.namespaces import NamespacePath
+from memstore.cli.options import NewFileOptions, parse_namespace
 from memstore.cli.output import ProgressCallback, print_json, print_line, progress
 from memstore.cli.sources import STDIN, Format, Source
-from memstore.cli.stores import OpenStore, VectorOptions, open_or_create, open_read_only
+from memstore.cli.stores import OpenStore, open_or_create, open_read_only
 from memstore.cli.text import json_line, quantity
 from memstore.database.file_modes import create_file, mode_like
 from memstore.database.sqlite import sqlite3
@@ -45,20 +46,17 @@ _RECORD_ERRORS = (InvalidError, DuplicateError, NotFoundError, EmbedderError)
 
 
 def import_(
+    file: options.File,
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE", help="Files; - is JSON Lines from stdin.", show_default=False)
     ],
-    file: options.File,
+    vectors: NewFileOptions,
     format: Annotated[
         Format | None, typer.Option("--format", help="Their format; by default that of their suffix.")
     ] = None,
     tag: options.Tags = None,
     upsert: options.Upsert = False,
     namespace: options.Namespace = "",
-    embedder: options.Embedder = None,
-    dimension: options.Dimension = None,
-    metric: options.Metric = None,
-    curvature: options.Curvature = None,
     json: options.Json = False,
 ) -> None:
     """Import JSON Lines, Markdown or text files.
@@ -70,10 +68,9 @@ def import_(
     --json prints one object: the numbers of records.
     """
     source = Source(sources, format)
-    vectors = VectorOptions(embedder=embedder, dimension=dimension, metric=metric, curvature=curvature)
     path = parse_namespace(namespace)
     with closing(_Importer(path, frozenset(tag or ()), upsert=upsert)) as importer:
-        counts = asyncio.run(_import(source, file, vectors, importer))
+        counts = run_async(_import(source, file, vectors, importer))
     if json:
         print_json(counts)
         return
@@ -227,13 +224,15 @@ def _key(namespace: NamespacePath, id: object) -> str:
     )  # ASCII, so that an invalid id gets as far as the store, which refuses it
 
 
-async def _import(source: Source, file: Path, vectors: VectorOptions, importer: _Importer) -> dict[str, int]:
+async def _import(source: Source, file: Path, vectors: NewFileOptions, importer: _Importer) -> dict[str, int]:
     items = iter(source)
     first = next(items, None)
     if first is None:
         raise InvalidError("Nothing to import: the input is empty.")
     header = first.fields if first.kind == "store" else None
-    async with open_or_create(file, _with_input_size(vectors, first), header=header) as opened:
+    embedding = first.fields.get("embedding") if first.kind == "memory" else None
+    size = len(embedding) if isinstance(embedding, list) else None
+    async with open_or_create(file, vectors, input_size=size, header=header) as opened:
         with progress("importing") as update:
             try:
                 await _store(opened, chain([first], items), importer, lambda: update(source.done, source.total))
@@ -243,12 +242,6 @@ async def _import(source: Source, file: Path, vectors: VectorOptions, importer: 
                 cause = failure[1] if failure else cause or error
                 raise _import_error(cause, failure[0] if failure else source.place, importer.counts) from cause
     return importer.counts
-
-
-def _with_input_size(vectors: VectorOptions, first: Item) -> VectorOptions:
-    """*vectors* with the dimension of the first item, which a new file gets if no option sets it."""
-    embedding = first.fields.get("embedding") if first.kind == "memory" else None
-    return replace(vectors, input_size=len(embedding)) if isinstance(embedding, list) else vectors
 
 
 async def _store(opened: OpenStore, items: Iterable[Item], importer: _Importer, on_chunk: Callable[[], None]) -> None:
@@ -286,10 +279,10 @@ def export(
     """
     path = parse_namespace(namespace)
     if target == STDIN:
-        asyncio.run(_export(file, path, sys.stdout, None))
+        run_async(_export(file, path, sys.stdout, None))
         return
     with _new_file(Path(target), like=file) as out, progress("exporting") as update:
-        memories, assemblies = asyncio.run(_export(file, path, out, update))
+        memories, assemblies = run_async(_export(file, path, out, update))
     print_line(f"exported {quantity(memories, 'memory')} and {quantity(assemblies, 'assembly')} to {target}")
 
 

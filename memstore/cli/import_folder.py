@@ -10,16 +10,17 @@ from rich.text import Text
 from memstore.cli import options
 from memstore.cli.exit_codes import PROBLEM
 from memstore.cli.jsonl import record_as_json
-from memstore.cli.options import EmbedderChoice, parse_namespace
+from memstore.cli.options import EmbedderChoice, NewFileOptions, parse_namespace
 from memstore.cli.output import print_fields, print_json, print_line, print_table, progress, table
-from memstore.cli.stores import VectorOptions, is_new, open_or_create
-from memstore.cli.text import clean, quantity
+from memstore.cli.stores import is_new, open_or_create
+from memstore.cli.text import quantity
+from memstore.escaping import escape_text
 from memstore.importers import FolderReport, Remark, import_folder, vector_sizes
 
 
 async def import_folder_(
-    folder: Annotated[Path, typer.Argument(help="The folder; it is not changed.", show_default=False)],
     file: options.File,
+    folder: Annotated[Path, typer.Argument(help="The folder; it is not changed.", show_default=False)],
     upsert: Annotated[bool, typer.Option("--upsert", help="Replace records with the same id; else they stay.")] = False,
     namespace: options.Namespace = "",
     dimension: options.Dimension = None,
@@ -39,7 +40,7 @@ async def import_folder_(
     size = dimension
     if size is None and await is_new(file):
         size = next((size for size, _ in await asyncio.to_thread(vector_sizes, folder)), None)
-    vectors = VectorOptions(embedder=EmbedderChoice.NONE, dimension=size, metric=metric)
+    vectors = NewFileOptions(embedder=EmbedderChoice.NONE, dimension=size, metric=metric)
     async with open_or_create(file, vectors) as opened:
         with progress("importing") as update:
             report = await import_folder(opened.store, folder, namespace=path, upsert=upsert, on_progress=update)
@@ -68,7 +69,7 @@ def _print(report: FolderReport) -> None:
     for remark in report.remarks:
         style = "red" if remark.outcome == "left_out" else "dim"
         result = Text(f"{remark.what} {remark.outcome.replace('_', ' ')}", style=style)
-        grid.add_row(result, Text(_location(remark)), Text(clean(remark.reason)))
+        grid.add_row(result, _location(remark), Text(escape_text(remark.reason)))
     print_table(grid)
     print_fields(
         {
@@ -83,5 +84,6 @@ def _print(report: FolderReport) -> None:
     print_line(f"left out: {quantity(len(report.left_out), 'item')}" if report.left_out else "everything was imported")
 
 
-def _location(remark: Remark) -> str:
-    return clean(remark.place if remark.id is None else f"{remark.place}\n{remark.id}")
+def _location(remark: Remark) -> Text:
+    text = Text(escape_text(remark.place))
+    return text if remark.id is None else text.append("\n" + escape_text(remark.id))

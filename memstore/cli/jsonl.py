@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from memstore import Assembly, InvalidError, Memory, Store
-from memstore.cli.options import NamespacePath
+from memstore.cli.namespaces import NamespacePath
 from memstore.errors import short_repr
 from memstore.models.fields import TIMES, computed
 

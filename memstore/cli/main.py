@@ -2,11 +2,14 @@
 
 import sys
 
+from memstore.cli.interrupts import exit_on_interrupt
+
 _EXTRA = ("click", "markdown_it", "rich", "semantic_text_splitter", "typer")
 
 
 def run() -> None:
     """Run the command line and exit with its code."""
+    exit_on_interrupt()
     try:
         from memstore.cli.app import app  # not at the top: typer is an optional extra
 
@@ -15,8 +18,6 @@ def run() -> None:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit("The command line needs an extra: pip install 'memstore[cli]'")
-    except KeyboardInterrupt:  # before a command began
-        sys.exit(130)
 
 
 if __name__ == "__main__":

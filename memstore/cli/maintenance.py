@@ -10,8 +10,8 @@ from memstore import MissingFileError, Store
 from memstore.cli import options
 from memstore.cli.exit_codes import PROBLEM
 from memstore.cli.jsonl import record_as_json, value_as_json
-from memstore.cli.options import format_namespace
-from memstore.cli.output import print_fields, print_findings, print_json, print_line, print_result, progress
+from memstore.cli.namespaces import format_namespace
+from memstore.cli.output import print_fields, print_findings, print_json, print_line, print_note, print_result, progress
 from memstore.cli.stores import open_existing, open_read_only
 from memstore.cli.text import quantity, size_text, space_text
 from memstore.database.inspect import inspect
@@ -20,6 +20,10 @@ from memstore.models import RepairReport
 NAMESPACES = 8
 """Namespaces that `stats` names."""
 
+WAL_RESET_BUG = (
+    "This SQLite can lose commits if another program writes to the file; memstore's own writes are safe. "
+    "`memstore doctor` says more."
+)
 _INDEX_FIELDS = {
     "engine",
     "engine_reason",
@@ -66,8 +70,12 @@ async def stats(file: options.File, json: options.Json = False) -> None:
             "search graph": graph,
             "indexed metadata": ", ".join(statistics.indexed_metadata) or "none",
             "file revision": statistics.revision,
+            "sqlite": f"{statistics.sqlite}, from {'Python' if statistics.sqlite_source == 'sqlite3' else 'pysqlite3'}",
         }
     )
+
+    if statistics.wal_reset_bug:
+        print_note(WAL_RESET_BUG)
 
 
 async def check(file: options.File, json: options.Json = False) -> None:

@@ -15,8 +15,8 @@ from memstore.visualize import MAX_POINTS, write_map
 
 
 async def map_(
-    target: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.", show_default=False)],
     file: options.File,
+    target: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.", show_default=False)],
     limit: Annotated[
         int, typer.Option("--limit", "-l", min=1, max=1_000_000, help="Show at most this many memories: a sample.")
     ] = MAX_POINTS,

@@ -1,4 +1,4 @@
-"""The commands on memories: add, search, list, show, delete."""
+"""The commands on memories: add, list, show, delete."""
 
 from typing import Annotated, Any
 
@@ -6,9 +6,11 @@ import typer
 
 from memstore.cli import options
 from memstore.cli.jsonl import record_as_json, record_without_vector
+from memstore.cli.namespaces import format_namespace
 from memstore.cli.options import (
-    format_namespace,
-    parse_boost,
+    ListOptions,
+    NewFileOptions,
+    parse_duration,
     parse_embedding,
     parse_metadata,
     parse_namespace,
@@ -16,40 +18,32 @@ from memstore.cli.options import (
 )
 from memstore.cli.output import (
     print_fields,
-    print_hits,
     print_json,
     print_line,
     print_memories,
     print_page,
     print_result,
+    print_text,
 )
-from memstore.cli.stores import VectorOptions, open_for_search, open_or_create, read_namespace, write_namespace
+from memstore.cli.stores import open_or_create, read_namespace, write_namespace
 from memstore.cli.text import json_text, quantity, second_text, vector_text
 
 Id = Annotated[str, typer.Argument(help="The id of the memory.", show_default=False)]
-Query = Annotated[str | None, typer.Argument(help="The text to search for.", show_default=False)]
 
 
 async def add(
-    text: Annotated[str, typer.Argument(help="The text of the memory.", show_default=False)],
     file: options.File,
+    text: Annotated[str, typer.Argument(help="The text of the memory.", show_default=False)],
+    vectors: NewFileOptions,
     id: Annotated[str | None, typer.Option("--id", help="Its id; by default a new time-ordered one.")] = None,
     tag: options.Tags = None,
     metadata: options.Metadata = None,
-    importance: Annotated[float, typer.Option("--importance", min=0, max=1, help="Its importance, 0 to 1.")] = 0.5,
-    ttl: Annotated[
-        float | None, typer.Option("--ttl", metavar="SECONDS", help="It expires after this many seconds.")
-    ] = None,
-    pin: Annotated[
-        bool | None, typer.Option("--pin/--no-pin", help="Whether `forget` must not take it.", show_default=False)
-    ] = None,
+    importance: options.Importance = None,
+    ttl: options.Ttl = None,
+    pin: options.Pin = None,
     upsert: Annotated[bool, typer.Option("--upsert", help="Replace the memory that has this id.")] = False,
     namespace: options.Namespace = "",
     embedding: options.Embedding = None,
-    embedder: options.Embedder = None,
-    dimension: options.Dimension = None,
-    metric: options.Metric = None,
-    curvature: options.Curvature = None,
     json: options.Json = False,
 ) -> None:
     """Add a memory; creates the store if there is none.
@@ -64,22 +58,16 @@ async def add(
         "content": text,
         "tags": tag or (),
         "metadata": parse_metadata(metadata),
-        "importance": importance,
-        "ttl": ttl,
+        "importance": 0.5 if importance is None else importance,
+        "ttl": parse_duration(ttl, "--ttl"),
         "pinned": pin,
     }
     if id is not None:
         fields["id"] = id
     if embedding is not None:
         fields["embedding"] = parse_embedding(embedding)
-    vectors = VectorOptions(
-        embedder=embedder,
-        dimension=dimension,
-        metric=metric,
-        curvature=curvature,
-        input_size=len(fields.get("embedding") or ()) or None,
-    )
-    async with open_or_create(file, vectors) as opened:
+    input_size = len(fields.get("embedding") or ()) or None
+    async with open_or_create(file, vectors, input_size=input_size) as opened:
         if embedding is None:
             opened.check_embedder()
         memories = opened.store.namespace(*path).memories
@@ -88,84 +76,35 @@ async def add(
     print_result(record_without_vector(memory), f"added {memory.id}{note}", json=json)
 
 
-async def search(
-    file: options.File,
-    text: Query = None,
-    limit: options.Limit = 5,
-    tag: options.TagFilter = None,
-    where: options.Where = None,
-    min_score: options.MinScore = None,
-    namespace: options.Namespace = "",
-    recursive: options.Recursive = False,
-    boost: options.Boost = False,
-    threshold: options.Threshold = None,
-    weight: options.Weight = None,
-    embedding: options.Embedding = None,
-    embedder: options.Embedder = None,
-    json: options.Json = False,
-) -> None:
-    """Search memories by meaning, best first.
-
-    With --boost, members of assemblies near the query get a higher score.
-
-    --json prints a line for each hit: {"score": …, "memory": {…}}; with --boost also "base_score", "boost", "assembly"
-    and "reason".
-    """
-    filter, assembly_boost, path = parse_where(where), parse_boost(boost, threshold, weight), parse_namespace(namespace)
-    async with open_for_search(file, embedder) as opened:
-        hits = await opened.store.namespace(*path).memories.search(
-            opened.query(text, embedding),
-            limit,
-            tags=tag or (),
-            where=filter,
-            min_score=min_score,
-            recursive=recursive,
-            boost=assembly_boost,
-        )
-    if not json:
-        print_hits(hits)
-        return
-    for hit in hits:
-        gain = {} if hit.score_boost is None else record_as_json(hit.score_boost)
-        print_json({"score": hit.score, **gain, "memory": record_without_vector(hit.memory)})
-
-
 async def list_(
     file: options.File,
-    limit: options.ListLimit = 20,
-    all: options.All = False,
-    tag: options.TagFilter = None,
-    where: options.Where = None,
+    selection: ListOptions,
     order: Annotated[
         str, typer.Option("--order", help="The field to sort by; with a - before it, in descending order.")
     ] = "created_at",
-    namespace: options.Namespace = "",
-    recursive: options.Recursive = False,
     json: options.Json = False,
 ) -> None:
     """List memories, oldest first.
 
     --json prints a line for each memory: the record without its embedding.
     """
-    filter, path = parse_where(where), parse_namespace(namespace)
-    async with read_namespace(file, namespace) as scope:
-        records = scope.memories.list(
-            where=filter, tags=tag or (), order=order, recursive=recursive, limit=None if all else limit
-        )
+    matching, path = selection.arguments(), parse_namespace(selection.namespace)
+    async with read_namespace(file, selection.namespace) as scope:
+        records = scope.memories.list(order=order, limit=selection.most, **matching)
         if json:
             async for memory in records:
                 print_json(record_without_vector(memory))
             return
         count = print_memories([memory async for memory in records])
-        total = await scope.memories.count(where=filter, tags=tag or (), recursive=recursive)
-        nested = [] if count or recursive else [name for name in await scope.namespaces() if name != path]
+        total = await scope.memories.count(**matching)
+        nested = [] if count or selection.recursive else [name for name in await scope.namespaces() if name != path]
     print_page(count, total, "memory")
     if nested:
         names = ", ".join(format_namespace(name) for name in nested[:5]) + ", …" * (len(nested) > 5)
         print_line(f"There are namespaces below: {names}. Pass --namespace or --recursive.")
 
 
-async def show(id: Id, file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
+async def show(file: options.File, id: Id, namespace: options.Namespace = "", json: options.Json = False) -> None:
     """Show a memory with all its fields.
 
     --json prints the record with its embedding, and the ids of its assemblies.
@@ -176,7 +115,7 @@ async def show(id: Id, file: options.File, namespace: options.Namespace = "", js
     if json:
         print_json({**record_as_json(memory), "assemblies": assemblies})
         return
-    print_line(memory.content)
+    print_text(memory.content)
     print_line("")
     accessed = second_text(memory.accessed_at)
     print_fields(

@@ -6,24 +6,25 @@ A value that cannot be parsed raises `typer.BadParameter`: exit code 2, before a
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, overload
 
 import typer
 
 from memstore import AssemblyBoost, InvalidError
+from memstore.cli.namespaces import NamespacePath
+from memstore.errors import short_repr
 from memstore.models.fields import TIMES
-
-NamespacePath = tuple[str, ...]
 
 _CONNECTIVES = frozenset({"$and", "$or", "$not"})
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _FILTER_EXAMPLE = '\'{"importance": {"$gte": 0.5}}\''
 _METADATA_EXAMPLE = '\'{"source": "chat"}\''
-DURATION_HELP = "Such as 45s, 30m, 12h, 90d or 4w."
+EXAMPLE_DURATIONS = "Such as 45s, 15m, 12h, 30d, 4w or 1d12h."
 
 
 class EmbedderChoice(StrEnum):
@@ -43,9 +44,7 @@ class MetricChoice(StrEnum):
     HYPERBOLIC = "hyperbolic"
 
 
-FILE = typer.Option("--file", "-f", envvar="MEMSTORE_FILE", help="The database file.", show_default=False)
-File = Annotated[Path, FILE]
-OptionalFile = Annotated[Path | None, FILE]
+File = Annotated[Path, typer.Argument(metavar="STORE", help="The database file.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as described above.")]
 Namespace = Annotated[
     str,
@@ -78,6 +77,14 @@ Weight = Annotated[float | None, typer.Option("--weight", help="With --boost: th
 Metadata = Annotated[
     str | None, typer.Option("--metadata", "-m", metavar="JSON", help=f"A JSON object: {_METADATA_EXAMPLE}.")
 ]
+Importance = Annotated[float | None, typer.Option("--importance", min=0, max=1, help="Its importance; 0.5 by default.")]
+Ttl = Annotated[
+    str | None, typer.Option("--ttl", metavar="DURATION", help=f"It expires after this time. {EXAMPLE_DURATIONS}")
+]
+Pin = Annotated[
+    bool | None, typer.Option("--pin/--no-pin", help="Whether policies must not forget it.", show_default=False)
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 Embedding = Annotated[
     str | None,
     typer.Option("--embedding", "-e", metavar="JSON", help="The embedding, as a JSON list of numbers."),
@@ -101,6 +108,108 @@ Assemblies = Annotated[bool, typer.Option("--assemblies", help="Assemblies inste
 OneAssembly = Annotated[bool, typer.Option("--assembly", "-a", help="The id is that of an assembly.")]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """The options of every search."""
+
+    limit: Limit = 5
+    tag: TagFilter = None
+    where: Where = None
+    min_score: MinScore = None
+    namespace: Namespace = ""
+    recursive: Recursive = False
+    embedding: Embedding = None
+    embedder: Embedder = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `search` that these options stand for, without the query."""
+        return {
+            "limit": self.limit,
+            "tags": self.tag or (),
+            "where": parse_where(self.where),
+            "min_score": self.min_score,
+            "recursive": self.recursive,
+        }
+
+    def query(self, text: str | None) -> str | list[float]:
+        """What to search for: the argument *text*, or the vector of `--embedding`."""
+        if (text is None) == (self.embedding is None):
+            raise typer.BadParameter(
+                "Pass what to search for: a text, as in `memstore search notes.db 'green tea'`, or --embedding."
+            )
+        if self.embedding is None:
+            return text or ""
+        vector = parse_embedding(self.embedding)
+        if vector is None:
+            raise refuse("--embedding", "null is not a vector to search for.")
+        return vector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoostOptions:
+    """The options of a search whose hits assemblies may boost."""
+
+    boost: Boost = False
+    threshold: Threshold = None
+    weight: Weight = None
+
+    def parse(self) -> AssemblyBoost | None:
+        """The boost that the options describe; None without `--boost`."""
+        values = {"threshold": self.threshold, "weight": self.weight}
+        options: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+        if not self.boost:
+            if options:
+                raise refuse(f"--{min(options)}", "It needs --boost.")
+            return None
+        try:
+            return AssemblyBoost(**options)
+        except InvalidError as error:
+            raise refuse("--boost", str(error)) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions:
+    """The options of every list of records."""
+
+    limit: ListLimit = 20
+    all: All = False
+    tag: TagFilter = None
+    where: Where = None
+    namespace: Namespace = ""
+    recursive: Recursive = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `list` and `count` that say which records."""
+        return {"where": parse_where(self.where), "tags": self.tag or (), "recursive": self.recursive}
+
+    @property
+    def most(self) -> int | None:
+        """The highest number of records; None for all."""
+        return None if self.all else self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewFileOptions:
+    """The options about the vectors of a store; those of its dimension and metric count for a new file."""
+
+    embedder: Embedder = None
+    dimension: Dimension = None
+    metric: Metric = None
+    curvature: Curvature = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeOptions:
+    """Who makes a change, and why."""
+
+    actor: Actor = None
+    reason: Reason = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the verbs that take both."""
+        return {"actor": self.actor, "reason": self.reason}
+
+
 def refuse(option: str, reason: str) -> typer.BadParameter:
     """The error for an invalid value of *option*."""
     return typer.BadParameter(reason, param_hint=f"'{option}'")
@@ -114,13 +223,6 @@ def parse_namespace(text: str, option: str = "--namespace") -> NamespacePath:
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise refuse(option, "Expected a/b, or a JSON list of strings.")
     return tuple(parts)
-
-
-def format_namespace(namespace: NamespacePath) -> str:
-    """The text that `parse_namespace` turns into *namespace*."""
-    text = "/".join(namespace)
-    plain = not text.startswith("[") and parse_namespace(text) == namespace
-    return text if plain else json.dumps(list(namespace), ensure_ascii=False)
 
 
 def parse_json(text: str, option: str) -> Any:
@@ -155,32 +257,29 @@ def parse_embedding(text: str) -> list[float] | None:
     return cast("list[float]", value)
 
 
-def parse_boost(boost: bool, threshold: float | None, weight: float | None) -> AssemblyBoost | None:
-    """The boost of `--boost`, `--threshold` and `--weight`; None without `--boost`."""
-    options: dict[str, Any] = {
-        name: value for name, value in {"threshold": threshold, "weight": weight}.items() if value is not None
-    }
-    if not boost:
-        if options:
-            raise refuse(f"--{min(options)}", "It needs --boost.")
-        return None
-    try:
-        return AssemblyBoost(**options)
-    except InvalidError as error:
-        raise refuse("--boost", str(error)) from error
+@overload
+def parse_duration(text: str, option: str, others: str = "") -> timedelta: ...
+@overload
+def parse_duration(text: str | None, option: str, others: str = "") -> timedelta | None: ...
+def parse_duration(text: str | None, option: str, others: str = "") -> timedelta | None:
+    """A duration: numbers with units, such as `30d` or `1d12h`; None for None. The only parser of durations.
 
-
-def parse_duration(text: str | None, option: str) -> timedelta | None:
-    """A duration such as `90d`; None for None."""
+    *others* names the values that the option takes besides.
+    """
     if text is None:
         return None
-    match = _DURATION.fullmatch(text)
+    parts = _DURATION.findall(text)
     try:
-        if match is not None:
-            return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
     except OverflowError:
-        pass
-    raise refuse(option, f"{text!r} is not a duration. Write it as 45s, 30m, 12h, 90d or 4w.")
+        raise refuse(option, f"{short_repr(text)} is too long.") from None
+    what = "has no unit" if text.replace(".", "", 1).isdecimal() else "is not a duration"
+    raise refuse(
+        option,
+        f"{short_repr(text)} {what}. Write a number and a unit (s seconds, m minutes, h hours, d days, w weeks), such "
+        f"as 45s, 15m, 12h, 30d or 4w{f'; or {others}' if others else ''}.",
+    )
 
 
 def parse_where(text: str | None) -> dict[str, Any] | None:

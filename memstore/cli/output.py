@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from memstore import Assembly, AssemblyHit, Hit, Hits, Memory
-from memstore.cli.options import format_namespace
-from memstore.cli.text import clean, json_line, minute_text, quantity, snippet
+from memstore.cli.namespaces import format_namespace
+from memstore.cli.text import json_line, minute_text, quantity, snippet
+from memstore.escaping import escape_text
 from memstore.models import Finding
 
 
@@ -34,7 +35,16 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_line(text: str, *, style: str | None = None) -> None:
     """Print one line for people."""
-    console().print(Text(clean(text), style=style or ""), soft_wrap=True)
+    console().print(Text(escape_text(text), style=style or ""), soft_wrap=True)
+
+
+def print_text(text: str) -> None:
+    """Print a stored text of any number of lines behind a margin, so that none looks like output of the command."""
+    lines = text.split("\n")
+    margin = "│ " if len(lines) > 1 else ""
+    screen = console()
+    for line in lines:
+        screen.print(Text(margin + escape_text(line, keep="\t")), soft_wrap=True)
 
 
 def print_note(text: str) -> None:
@@ -84,7 +94,7 @@ def print_fields(fields: Mapping[str, object]) -> None:
     grid.add_column(overflow="fold")
     for name, value in fields.items():
         if value is not None and value != "":
-            grid.add_row(name, value if isinstance(value, Text) else Text(clean(str(value))))
+            grid.add_row(name, value if isinstance(value, Text) else Text(escape_text(str(value))))
     print_table(grid)
 
 
@@ -109,7 +119,7 @@ def print_hits(hits: Hits[Hit]) -> None:
     for hit in hits:
         cells = [score_text(hit.score), memory_text(hit.memory)]
         if boosted:
-            source = Text(clean(hit.assembly or f"({hit.reason.replace('_', ' ')})"), style="dim")
+            source = Text(escape_text(hit.assembly or f"({hit.reason.replace('_', ' ')})"), style="dim")
             cells = [cells[0], Text(f"{hit.boost:.3f}"), cells[1], source]
         grid.add_row(*cells)
     print_table(grid)
@@ -135,7 +145,7 @@ def print_findings(findings: Iterable[Finding]) -> None:
     for finding in findings:
         namespace = f" in {format_namespace(finding.namespace)}" if finding.namespace else ""
         owner = f"{finding.record_kind} {finding.id}{namespace}".strip()
-        grid.add_row(Text(finding.kind, style="red"), Text(clean(owner)), Text(clean(finding.detail)))
+        grid.add_row(Text(finding.kind, style="red"), Text(escape_text(owner)), Text(escape_text(finding.detail)))
     print_table(grid)
 
 
@@ -149,21 +159,30 @@ def memory_text(memory: Memory) -> Text:
     return _cell(snippet(memory.content) or "(empty)", memory, memory.tags)
 
 
+def passage_text(memory: Memory) -> Text:
+    """A passage of a document in a cell: its headings and id, then the beginning of its content."""
+    headings = memory.metadata.get("headings")
+    title = " › ".join(map(str, headings)) if isinstance(headings, list) else memory.id
+    text = Text(escape_text(title).replace('"', ""), style="cyan")
+    text.append(f"  {escape_text(memory.id)}", style="dim")
+    return text.append("\n" + snippet(memory.content, 150), style="default")
+
+
 def assembly_text(assembly: Assembly) -> Text:
     """An assembly in a cell: its name, then id, tags and topics."""
-    title = snippet(assembly.name or assembly.description) or clean(assembly.id)
+    title = snippet(assembly.name or assembly.description) or escape_text(assembly.id)
     return _cell(title, assembly, [*assembly.tags, *assembly.topics])
 
 
 def _cell(title: str, record: Memory | Assembly, labels: Iterable[str]) -> Text:
     text = Text(title)
-    text.append("\n" + clean(record.id), style="dim")
+    text.append("\n" + escape_text(record.id), style="dim")
     if isinstance(record, Memory) and record.pinned:
         text.append(" pinned", style="yellow")
     if record.namespace:
-        text.append(" in " + clean(format_namespace(record.namespace)), style="dim")
+        text.append(" in " + escape_text(format_namespace(record.namespace)), style="dim")
     for label in sorted(set(labels)):
-        text.append(" #" + clean(label), style="cyan")
+        text.append(" #" + escape_text(label), style="cyan")
     return text
 
 

@@ -11,33 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
 
-import typer
-
 import memstore
 from memstore import Embedder, EmbedderError, Metric, MissingFileError, Store, StoreNamespace
-from memstore.cli.options import EmbedderChoice, MetricChoice, parse_embedding, parse_namespace, refuse
+from memstore.cli.options import EmbedderChoice, NewFileOptions, parse_namespace
 from memstore.embedders.wordllama import NAME, WordLlamaEmbedder
 
 _CREATE = "Create one with `memstore add`, `memstore import` or `memstore demo`."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VectorOptions:
-    """The options of a command that concern the vectors of a store; None where an option is not given.
-
-    Attributes:
-        embedder: the embedder of texts.
-        dimension: numbers per vector.
-        metric: the metric.
-        curvature: curvature magnitude of a hyperbolic space.
-        input_size: numbers in the first vector of the input: the dimension of a new file without `--dimension`.
-    """
-
-    embedder: EmbedderChoice | None = None
-    dimension: int | None = None
-    metric: MetricChoice | None = None
-    curvature: float | None = None
-    input_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +26,11 @@ class OpenStore:
     store: Store
     embedder_error: str | None
 
-    def query(self, text: str | None, embedding: str | None) -> str | list[float]:
-        """The query of a search: a text that the store can embed, or a vector given as JSON.
-
-        Raises:
-            typer.BadParameter: not exactly one of the two was given.
-            EmbedderError: it is a text, and there is no embedder.
-        """
-        if (text is None) == (embedding is None):
-            raise typer.BadParameter("Pass either a text to search for or --embedding.")
-        if embedding is not None:
-            vector = parse_embedding(embedding)
-            if vector is None:
-                raise refuse("--embedding", "null is not a vector to search for.")
-            return vector
-        self.check_embedder()
-        return text or ""
+    def checked(self, query: str | list[float]) -> str | list[float]:
+        """*query*, if the store can search for it; else raises `EmbedderError`."""
+        if isinstance(query, str):
+            self.check_embedder()
+        return query
 
     def check_embedder(self) -> None:
         """Raise `EmbedderError` if the store cannot embed texts and the user did not pass `--embedder none`."""
@@ -121,24 +89,27 @@ async def write_namespace(file: Path, namespace: str) -> AsyncIterator[StoreName
 
 
 @asynccontextmanager
-async def open_for_search(file: Path, choice: EmbedderChoice | None) -> AsyncIterator[OpenStore]:
-    """The store in *file*, read-only, with its embedder."""
+async def open_with_embedder(
+    file: Path, choice: EmbedderChoice | None, *, read_only: bool = False
+) -> AsyncIterator[OpenStore]:
+    """The store in *file* with its embedder. Raises `MissingFileError` without a store."""
     async with open_read_only(file) as store:
         name = (await store.stats()).embedder
     embedder, embedder_error = _existing_embedder(name, choice)
-    async with memstore.open(file, read_only=True, embedder=embedder) as store:
+    async with memstore.open(file, read_only=read_only, embedder=embedder) as store:
         yield OpenStore(store=store, embedder_error=embedder_error)
 
 
 @asynccontextmanager
 async def open_or_create(
-    file: Path, options: VectorOptions, *, header: dict[str, object] | None = None
+    file: Path, options: NewFileOptions, *, input_size: int | None = None, header: dict[str, object] | None = None
 ) -> AsyncIterator[OpenStore]:
     """The store in *file*, for writing, with its embedder; created if there is none.
 
     Args:
         file: the database file.
         options: the options of the command. They must agree with an existing file.
+        input_size: numbers in the first vector of the input: the dimension of a new file without `--dimension`.
         header: the first line of an export: the settings of a new file that *options* leave open.
     """
     embedder: Embedder | None
@@ -146,7 +117,7 @@ async def open_or_create(
     metric = cast("Metric | None", options.metric and options.metric.value)
     name, has_vectors = await _stored_space(file)
     if not has_vectors:
-        embedder, embedder_error, dimension = _new_embedder(options, header or {})
+        embedder, embedder_error, dimension = _new_embedder(options, input_size, header or {})
         if metric is None and header is not None:
             metric = cast("Metric", header.get("metric"))  # open checks it
             curvature = cast("float | None", header.get("curvature")) if curvature is None else curvature
@@ -190,13 +161,15 @@ def _existing_embedder(name: str | None, choice: EmbedderChoice | None) -> tuple
     return None, _NO_EMBEDDER if name is None else _unknown_embedder(name)
 
 
-def _new_embedder(options: VectorOptions, header: dict[str, object]) -> tuple[Embedder | None, str | None, int | None]:
+def _new_embedder(
+    options: NewFileOptions, input_size: int | None, header: dict[str, object]
+) -> tuple[Embedder | None, str | None, int | None]:
     """The embedder of a new file, why texts cannot be embedded, and its dimension."""
     stored, name = header.get("dimension"), header.get("embedder")
-    dimension = options.dimension or options.input_size or (stored if isinstance(stored, int) else None)
+    dimension = options.dimension or input_size or (stored if isinstance(stored, int) else None)
     if options.embedder is EmbedderChoice.NONE:
         return None, None, dimension
-    if options.embedder is None and dimension is not None and name != NAME and (options.input_size or header):
+    if options.embedder is None and dimension is not None and name != NAME and (input_size or header):
         if isinstance(name, str):
             return _UnavailableEmbedder(name, dimension), _unknown_embedder(name), dimension
         return None, _NO_EMBEDDER, dimension

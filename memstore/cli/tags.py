@@ -9,7 +9,8 @@ from memstore.cli import options
 from memstore.cli.jsonl import record_as_json
 from memstore.cli.output import print_json, print_note, print_result, print_table, table
 from memstore.cli.stores import read_namespace, write_namespace
-from memstore.cli.text import clean, quantity
+from memstore.cli.text import quantity
+from memstore.escaping import escape_text
 
 
 async def list_(file: options.File, namespace: options.Namespace = "", json: options.Json = False) -> None:
@@ -25,15 +26,15 @@ async def list_(file: options.File, namespace: options.Namespace = "", json: opt
             return
         grid = table("tag", ">memories", ">assemblies")
         async for tag in tags:
-            grid.add_row(Text(clean(tag.name), style="cyan"), f"{tag.memory_count:,}", f"{tag.assembly_count:,}")
+            grid.add_row(Text(escape_text(tag.name), style="cyan"), f"{tag.memory_count:,}", f"{tag.assembly_count:,}")
     print_table(grid)
     print_note(quantity(grid.row_count, "tag"))
 
 
 async def rename(
+    file: options.File,
     old: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
     new: Annotated[str, typer.Argument(help="Its new name; an existing tag is merged with it.", show_default=False)],
-    file: options.File,
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:
@@ -47,8 +48,8 @@ async def rename(
 
 
 async def delete(
-    tag: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
     file: options.File,
+    tag: Annotated[str, typer.Argument(help="The tag.", show_default=False)],
     namespace: options.Namespace = "",
     json: options.Json = False,
 ) -> None:

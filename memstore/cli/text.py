@@ -6,20 +6,14 @@ from datetime import datetime
 import numpy as np
 
 from memstore import Embedding
+from memstore.escaping import escape_json, escape_text
 
 SNIPPET = 220
-_LINE_ENDS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
-
-
-def clean(text: str) -> str:
-    """*text* with its control characters escaped, so that a record cannot control the terminal."""
-    return text.translate(_CONTROLS)
 
 
 def snippet(text: str, size: int = SNIPPET) -> str:
     """The first *size* characters of *text*, on one line."""
-    line = clean(" ".join(text[: size * 4].split()))
+    line = escape_text(" ".join(text[: size * 4].split()))
     return line if len(line) <= size and len(text) <= size * 4 else line[: size - 1].rstrip() + "…"
 
 
@@ -69,5 +63,5 @@ def json_text(value: object) -> str:
 
 
 def json_line(value: object) -> str:
-    """*value* as one line of JSON in UTF-8. Characters that some programs take for line ends are escaped."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS) + "\n"
+    """*value* as one line of JSON in UTF-8, with escapes for what could control a terminal."""
+    return escape_json(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n"

@@ -26,7 +26,7 @@ from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.migrate import migrate
 from memstore.database.read_only import has_log, is_immutable, uses_log, without_log
 from memstore.database.readers import ReaderPool
-from memstore.database.sqlite import sqlite3, warn_of_bug
+from memstore.database.sqlite import sqlite3
 from memstore.database.writer import AfterCommit, Writer, WriteSession
 from memstore.errors import ClosedError, EventLoopError, MissingFileError, OpenError, ReadOnlyError
 from memstore.escaping import library_logger
@@ -299,7 +299,6 @@ def _prepare(settings: Settings) -> OpenedFile:
     if settings.curvature is not None and inspect(settings.path) is None:
         settings.new_space()  # raises before there is a file
     migrate(settings.path, timeout=settings.timeout)
-    warn_of_bug()
     return _locked(OpenedFile(settings.path, settings.link), settings)
 
 

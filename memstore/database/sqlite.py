@@ -13,19 +13,14 @@ import sqlite3 as stdlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from memstore.escaping import library_logger
-
 try:
     import pysqlite3 as installed
 except ImportError:
     installed = None
 
-__all__ = ["BUG", "SOURCE", "VERSION", "sqlite3", "wal_reset_bug", "warn_of_bug"]
+__all__ = ["BUG", "SOURCE", "VERSION", "sqlite3", "wal_reset_bug"]
 
 Version = tuple[int, int, int]
-
-_log = library_logger("memstore.sqlite")
-_warned = False
 
 
 def wal_reset_bug(version: Version) -> bool:
@@ -62,23 +57,8 @@ SOURCE = sqlite3.__name__
 """The module it comes from: `sqlite3` of Python, or `pysqlite3`."""
 
 BUG = wal_reset_bug(VERSION)
-"""Whether it has the WAL-reset bug."""
+"""Whether it has the WAL-reset bug.
 
-
-def warn_of_bug() -> None:
-    """Log, once in a process, that this SQLite has the WAL-reset bug, if it has.
-
-    It is a log line because memstore avoids the bug, and only another program can trigger it; `warnings.warn` would
-    prevent opening a store under `-W error`.
-    """
-    global _warned
-    if not BUG or _warned:
-        return
-    _warned = True
-    _log.warning(
-        "SQLite %s (%s) can lose commits when a checkpoint overlaps a restart of the write-ahead log. memstore's "
-        "checkpoints avoid that; those of other programs that write to the same file may not. "
-        "pip install 'memstore[sqlite]' installs a SQLite without this bug",
-        sqlite3.sqlite_version,
-        SOURCE,
-    )
+`stats()` and `memstore doctor` report it. Nothing is logged: memstore avoids the bug, and only another program that
+writes to the same file can trigger it.
+"""

@@ -1,10 +1,8 @@
-"""`memstore demo`, run once as a user runs it: its output and its store."""
+"""`memstore demo`, as a user runs it: its output and its store."""
 
 import json
-import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,23 +12,19 @@ import memstore
 from memstore.cli.app import app
 from memstore.cli.demo import QUESTIONS
 from memstore.cli.reference import SOURCE, load_reference
-
-CHECKOUT = Path(__file__).parents[2]
-runner = CliRunner()
+from tests.cli.commands import PROGRAM, environment, lines, ok
 
 
-def run(*arguments, cwd):
-    env = {**os.environ, "PYTHONPATH": str(CHECKOUT), "COLUMNS": "80", "PYTHONWARNINGS": "error"}
-    env.pop("MEMSTORE_FILE", None)
-    line = [sys.executable, "-m", "memstore.cli.main", *arguments]
-    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, encoding="utf-8", timeout=240)
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [*PROGRAM, "demo", *arguments]
+    return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=240)
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
-    """The folder in which the demo was run, and what it printed as JSON."""
+    """The folder in which the demo was run, and the JSON it printed."""
     folder = tmp_path_factory.mktemp("demo")
-    done = run("demo", "--json", cwd=folder)
+    done = run("--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return folder, json.loads(done.stdout)
@@ -38,29 +32,14 @@ def first_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def second_output(first_run):
-    """What people see when they run it again."""
-    done = run("demo", "How do I format a number?", "--file", "memstore-demo.db", cwd=first_run[0])
+    """What people read when they run it again."""
+    done = run("memstore-demo.db", "How do I format a number?", cwd=first_run[0])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_question_about_exceptions_finds_the_try_statement(first_run):
-    answer = first_run[1]["questions"][0]
-    assert "exception" in answer["question"]
-    assert "try" in [group["id"] for group in answer["assemblies"]]
-    assert any({"topic:try", "topic:exceptions"} & set(hit["tags"]) for hit in answer["hits"])
-
-
-@pytest.mark.parametrize(
-    ("question", "topic"),
-    [
-        ("How do I format a number with two decimals?", "formatstrings"),
-        ("When are the default values of parameters evaluated?", "function"),
-        ("What does importing a module do?", "import"),
-    ],
-)
+@pytest.mark.parametrize(("question", "topic"), list(zip(QUESTIONS, ("function", "break", "naming"), strict=True)))
 def test_every_question_finds_a_passage_and_an_assembly_of_its_topic(first_run, question, topic):
-    assert question in QUESTIONS
     answer = next(a for a in first_run[1]["questions"] if a["question"] == question)
     assert f"topic:{topic}" in answer["hits"][0]["tags"]
     assert topic in [group["id"] for group in answer["assemblies"]]
@@ -74,15 +53,34 @@ def test_scores_fall_and_are_cosines(first_run):
             assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_a_new_process_found_it_clean_and_gave_the_same_hits(first_run):
+def test_boost_raises_the_passages_of_a_topic_near_the_question(first_run):
+    boost = first_run[1]["boost"]
+    assert boost["hits"][0]["assembly"] == "import"
+    assert all(hit["boost"] > 0 for hit in boost["hits"])
+    assert 0 < boost["seconds"] < 60
+
+
+def test_the_steps_show_history_and_forgetting(first_run):
+    steps = {step["call"].partition(" ")[0]: step for step in first_run[1]["steps"]}
+    assert list(steps) == ["add", "update", "read", "undo", "plan", "forget", "recover"]
+    assert "Tuesday" in steps["update"]["result"]
+    assert "Monday" in steps["read"]["result"]
+    assert "Monday" in steps["undo"]["result"]
+    assert steps["forget"]["result"].startswith("2 notes")
+    assert all(step["seconds"] > 0 for step in steps.values())
+
+
+def test_a_new_process_finds_no_damage_and_returns_the_same_hits(first_run):
     assert first_run[1]["clean"] is True
     assert first_run[1]["same_hits"] is True
 
 
-async def test_the_store_holds_every_passage_and_one_assembly_a_topic(first_run):
+async def test_the_store_contains_every_passage_and_one_assembly_for_each_topic(first_run):
     content = load_reference()
     async with memstore.open(first_run[0] / "memstore-demo.db", read_only=True) as store:
-        assert await store.memories.count() == len(content.memories) == first_run[1]["memories"]
+        assert await store.memories.count() == len(content.memories)
+        notes = [memory async for memory in store.namespace("notes").memories.list()]
+        assert [note.id for note in notes] == ["meetup", "rain"]
         assert await store.assemblies.count() == len(content.assemblies)
         group = await store.assemblies.get("try")
         assert group.name == "The try statement"
@@ -104,14 +102,14 @@ def test_a_passage_under_several_topics_is_stored_once():
     assert len({memory["id"] for memory in content.memories}) == len(texts)
 
 
-def test_run_again_it_says_so_and_reuses_the_store(first_run, second_output):
+def test_a_second_run_reuses_the_store_and_says_so(first_run, second_output):
     assert "contains the reference already. Pass --rebuild" in second_output
     assert "How do I format a number?" in second_output
     assert QUESTIONS[0] not in second_output
-    assert f"{first_run[1]['memories']:,} memories" in second_output
+    assert f"{first_run[1]['memories'] + 2:,} memories" in second_output
 
 
-def test_what_people_see_is_plain_and_fits_80_columns(second_output):
+def test_the_output_is_plain_text_of_80_columns(second_output):
     assert "\x1b" not in second_output
     before_commands = second_output.partition("Try:")[0]
     assert "Topics: Format String Syntax" in before_commands
@@ -119,41 +117,38 @@ def test_what_people_see_is_plain_and_fits_80_columns(second_output):
     assert all(len(line) <= 110 for line in before_commands.splitlines())
 
 
-def test_the_commands_it_offers_work(first_run, second_output, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # a map is drawn there
-    offered = [line.strip() for line in second_output.partition("Try:")[2].splitlines() if line.strip()]
-    assert len(offered) == 7
-    for line in offered:
-        words = shlex.split(line)
-        arguments = words[words.index("memstore.cli") + 1 :] if "memstore.cli" in words else words[1:]
-        if "memstore-demo.db" in arguments:
-            arguments[arguments.index("memstore-demo.db")] = str(first_run[0] / "memstore-demo.db")
-        done = runner.invoke(app, arguments)
+def test_the_suggested_commands_work(first_run, second_output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a map is written there
+    store = str(first_run[0] / "memstore-demo.db")
+    suggestions = [line.strip() for line in second_output.partition("Try:")[2].splitlines() if line.strip()]
+    assert len(suggestions) == 8
+    for line in suggestions:
+        arguments = shlex.split(line)
+        del arguments[: arguments.index("memstore" if "-m" not in arguments else "-m") + 1 + ("-m" in arguments)]
+        done = CliRunner().invoke(app, [store if word == "memstore-demo.db" else word for word in arguments])
         assert done.exit_code == 0, (line, done.output)
         assert "no hits" not in done.stdout
+        assert "nothing to forget" not in done.stdout
 
 
-def test_rebuild_leaves_what_a_user_added(first_run):
-    file = str(first_run[0] / "memstore-demo.db")
-    done = runner.invoke(app, ["add", "my own note", "--id", "mine", "-f", file])
-    assert done.exit_code == 0, done.output
-    done = runner.invoke(app, ["demo", "--rebuild", "--json", "-f", file, "What is a lambda?"])
-    assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["reused"] is False
-    assert said["questions"][0]["question"] == "What is a lambda?"
-    assert runner.invoke(app, ["show", "mine", "-f", file]).exit_code == 0
-    assert runner.invoke(app, ["check", "-f", file]).stdout == "clean\n"
+def test_rebuild_keeps_the_memories_of_the_user(first_run):
+    store = first_run[0] / "memstore-demo.db"
+    ok(store, "add 'my own note' --id mine")
+    (report,) = lines(store, "demo 'What is a lambda?' --rebuild --json")
+    assert report["reused"] is False
+    assert [answer["question"] for answer in report["questions"]] == ["What is a lambda?"]
+    assert "my own note" in ok(store, "show mine")
+    assert ok(store, "check") == "clean\n"
 
 
-async def test_a_store_of_the_users_own_is_refused_and_left_alone(tmp_path):
-    file = tmp_path / "own.db"
-    async with memstore.open(file, dimension=3) as store:
+async def test_a_store_that_is_not_a_demo_is_refused_and_keeps_its_bytes(tmp_path):
+    store_file = tmp_path / "own.db"
+    async with memstore.open(store_file, dimension=3) as store:
         await store.memories.add("mine", embedding=[1, 2, 3])
-    content = file.read_bytes()
+    content = store_file.read_bytes()
     for options in ([], ["--rebuild"]):
-        done = run("demo", "-f", str(file), *options, cwd=tmp_path)
+        done = run(str(store_file), *options, cwd=tmp_path)
         assert done.returncode == 1
         assert "is not a demo" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert file.read_bytes() == content
+    assert store_file.read_bytes() == content

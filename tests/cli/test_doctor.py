@@ -7,20 +7,17 @@ import sys
 from contextlib import closing
 
 import pytest
-from typer.testing import CliRunner
 
 import memstore
 from memstore.cli import doctor, subprocesses
-from memstore.cli.app import app
 from memstore.database.inspect import HEAD
 from memstore.index.openmp import openmp_runtimes
+from tests.cli.commands import invoke
 
-runner = CliRunner()
 
-
-def facts(*arguments, exit_code=0):
+def facts(store=None, exit_code=0):
     """Facts by name, of the sections in order."""
-    done = runner.invoke(app, ["doctor", "--json", *map(str, arguments)])
+    done = invoke(store, "doctor --json")
     assert done.exit_code == exit_code, done.output
     report = json.loads(done.stdout)
     assert report["problems"] == sum(fact["state"] == "problem" for fact in report["facts"])
@@ -128,7 +125,7 @@ async def create_store(path):
 async def test_it_reports_revision_application_sizes_and_journal_of_a_file(path, monkeypatch):
     await create_store(path)
     content = path.read_bytes()
-    by_name = facts("--file", path)
+    by_name = facts(path)
     assert by_name["revision"] == {**by_name["revision"], "value": HEAD, "state": "ok"}
     assert by_name["application id"]["value"].endswith("(memstore)")
     assert by_name["journal mode"]["value"] == "wal"
@@ -145,18 +142,18 @@ def test_it_finds_memstore_in_a_checkout_that_is_installed_nowhere(tmp_path, mon
 
 
 def test_an_absent_or_foreign_file_is_a_problem_and_stays_as_it_is(tmp_path):
-    assert facts("--file", tmp_path / "absent.db", exit_code=3)["can be opened"]["state"] == "problem"
+    assert facts(tmp_path / "absent.db", exit_code=3)["can be opened"]["state"] == "problem"
     assert os.listdir(tmp_path) == []
     other = tmp_path / "notes.txt"
     other.write_text("not a database, and long enough to be looked at as one " * 20)
-    by_name = facts("--file", other, exit_code=3)["can be opened"]
+    by_name = facts(other, exit_code=3)["can be opened"]
     assert "not a memstore file" in by_name["value"]
     assert other.read_text().startswith("not a database")
 
 
 def test_output_has_marks_and_sections_and_no_colour_codes_in_a_pipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = runner.invoke(app, ["doctor", "-f", "absent.db"], env={"COLUMNS": "80"})
+    done = invoke("absent.db", "doctor")
     assert done.exit_code == 3
     assert "\x1b" not in done.stdout
     assert "✓ memstore" in done.stdout

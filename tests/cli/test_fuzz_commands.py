@@ -16,57 +16,62 @@ import typer
 from typer.testing import CliRunner
 
 from memstore.cli.app import app
-from tests.cli.test_cli import COMMANDS, lines, ok, rich, small
-
-__all__ = ["rich", "small"]
+from tests.cli.commands import COMMANDS, lines, ok
 
 SAMPLES = 4  # of the odd values, for each argument
 MUTATIONS = 60  # files to import, each changed in one place or a few
 
+STORE = "store.db"  # stands for the path of the fixture
+
 LINES: dict[str, list[str]] = {
-    "demo": ["--file", "made.db"],
-    "doctor": [],
-    "add": ["tea", "--embedding", "[1, 2, 3]"],
-    "search": ["--embedding", "[1, 2, 3]"],
-    "list": [],
-    "show": ["tea"],
-    "delete": ["tea"],
-    "explain": ["tea", "--embedding", "[1, 2, 3]"],
-    "forget": ["--importance-below", "0.9"],
-    "trash": [],
-    "recover": ["tea"],
-    "purge": ["--older-than", "1d"],
-    "history": ["tea"],
-    "undo": ["1", "tea"],
-    "import": ["lines.jsonl"],
-    "export": [],
-    "import-folder": ["folder"],
-    "map": ["made.html"],
-    "backup": ["made.bak"],
-    "verify": ["copy.db"],
-    "restore": ["copy.db", "--yes"],
-    "stats": [],
-    "check": [],
-    "repair": [],
-    "compact": [],
-    "optimize": [],
-    "migrate": [],
-    "assemblies list": [],
-    "assemblies show": ["drinks"],
-    "assemblies search": ["--embedding", "[1, 2, 3]"],
-    "assemblies add": ["new"],
-    "assemblies add-members": ["drinks", "walk"],
-    "assemblies remove-members": ["drinks", "tea"],
-    "assemblies delete": ["drinks"],
-    "assemblies merge": ["drinks", "drinks"],
-    "assemblies unmerge": ["drinks"],
-    "assemblies merge-candidates": ["--threshold", "0.5"],
-    "assemblies suggest": ["--threshold", "0.5"],
-    "assemblies lineage": ["drinks"],
-    "tags list": [],
-    "tags rename": ["drink", "beverage"],
-    "tags delete": ["drink"],
+    "demo": ["made.db"],
+    "doctor": [STORE],
+    "completion": ["bash"],
+    "add": [STORE, "tea", "--embedding", "[1, 2, 3]"],
+    "search": [STORE, "--embedding", "[1, 2, 3]"],
+    "list": [STORE],
+    "show": [STORE, "tea"],
+    "update": [STORE, "tea", "--importance", "0.5"],
+    "pin": [STORE, "tea"],
+    "unpin": [STORE, "tea"],
+    "delete": [STORE, "tea"],
+    "explain": [STORE, "tea", "--embedding", "[1, 2, 3]"],
+    "forget": [STORE, "--importance-below", "0.9"],
+    "trash": [STORE],
+    "recover": [STORE, "tea"],
+    "purge": [STORE, "--older-than", "1d"],
+    "history": [STORE, "tea"],
+    "undo": [STORE, "1", "tea"],
+    "import": [STORE, "lines.jsonl"],
+    "export": [STORE],
+    "import-folder": [STORE, "folder"],
+    "map": [STORE, "made.html"],
+    "backup": [STORE, "made.bak"],
+    "verify": [STORE],
+    "restore": [STORE, "copy.db", "--yes"],
+    "stats": [STORE],
+    "check": [STORE],
+    "repair": [STORE],
+    "compact": [STORE],
+    "optimize": [STORE],
+    "migrate": [STORE],
+    "assemblies list": [STORE],
+    "assemblies show": [STORE, "drinks"],
+    "assemblies search": [STORE, "--embedding", "[1, 2, 3]"],
+    "assemblies add": [STORE, "new"],
+    "assemblies add-members": [STORE, "drinks", "walk"],
+    "assemblies remove-members": [STORE, "drinks", "tea"],
+    "assemblies delete": [STORE, "drinks"],
+    "assemblies merge": [STORE, "drinks", "drinks"],
+    "assemblies unmerge": [STORE, "drinks"],
+    "assemblies merge-candidates": [STORE, "--threshold", "0.5"],
+    "assemblies suggest": [STORE, "--threshold", "0.5"],
+    "assemblies lineage": [STORE, "drinks"],
+    "tags list": [STORE],
+    "tags rename": [STORE, "drink", "beverage"],
+    "tags delete": [STORE, "drink"],
 }
+
 
 ODD_VALUES = [
     "", " ", "-", "--", "-1", "0", "1", "0.5", "1e309", "nan", "inf", "9" * 20, "9" * 5_000, "x" * 300, "x" * 70_000,
@@ -95,33 +100,38 @@ def folder_of_inputs(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return folder
 
 
-def odd_lines(name: str, samples: int) -> Iterator[list[str]]:
+def odd_lines(name: str, samples: int, store: Path) -> Iterator[list[str]]:
     """The line of a command with each of its arguments odd, in several ways."""
     command = COMMANDS[tuple(name.split())]
     rng = random.Random(name)
-    usual = [*name.split(), *LINES[name]]
+    usual = [str(store) if word == STORE else word for word in LINES[name]]
+    arguments = [parameter for parameter in command.params if isinstance(parameter, typer.core.TyperArgument)]
     for parameter in command.params:
         for value in rng.sample(ODD_VALUES, samples):
-            if isinstance(parameter, typer.core.TyperArgument):
-                given = [word for word in LINES[name] if word.startswith("--yes")]
-                required = [p for p in command.params if isinstance(p, typer.core.TyperArgument)]
-                texts = [value if p is parameter else word for p, word in zip(required, LINES[name], strict=False)]
-                yield [*name.split(), *given, "--", *(texts or [value])]
+            if parameter in arguments:
+                flags = [word for word in usual if word == "--yes"]
+                values = [value if p is parameter else word for p, word in zip(arguments, usual, strict=False)]
+                yield [
+                    *name.split(),
+                    *flags,
+                    "--",
+                    *(values if parameter in arguments[: len(values)] else [*values, value]),
+                ]
             elif not getattr(parameter, "is_flag", False):
-                yield [*usual, f"{parameter.opts[0]}={value}"]
+                yield [*name.split(), *usual, f"{parameter.opts[0]}={value}"]
 
 
-def run_command(arguments: list[str], file: Path | None = None, stdin: bytes | None = None) -> tuple[int, str]:
-    """The exit code of a command, and what it told on stderr; no error of Python's came out of it."""
-    done = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "80", "MEMSTORE_FILE": file and str(file)})
-    shown = f"{[word[:80] for word in arguments]}: {done.output[:500]}"
-    assert done.exception is None or isinstance(done.exception, SystemExit), (shown, repr(done.exception))
-    assert "Traceback" not in done.output, shown
-    assert done.exit_code in (0, 1, 2, 3), shown
-    if done.exit_code == 1:
-        assert done.stderr.startswith("memstore: error: "), shown
-        assert done.stderr.count("\n") == 1, shown
-    assert bool(done.stderr) == (done.exit_code in (1, 2)), shown
+def run_command(arguments: list[str], stdin: str | None = None) -> tuple[int, str]:
+    """The exit code of a command and its stderr; it ends without an error of Python."""
+    done = CliRunner().invoke(app, arguments, input=stdin, env={"COLUMNS": "80"})
+    context = f"{[word[:80] for word in arguments]}: {done.output[:500]}"
+    assert done.exception is None or isinstance(done.exception, SystemExit), (context, repr(done.exception))
+    assert "Traceback" not in done.output, context
+    assert done.exit_code in (0, 1, 2, 3), context
+    assert bool(done.stderr) == (done.exit_code in (1, 2)), context
+    if done.stderr:
+        assert done.stderr.startswith("memstore: error: "), context
+        assert done.stderr.count("\n") == {1: 1, 2: 3}[done.exit_code], context
     return done.exit_code, done.stderr
 
 
@@ -129,12 +139,12 @@ def run_command(arguments: list[str], file: Path | None = None, stdin: bytes | N
 def test_an_odd_argument_ends_in_an_exit_code_and_a_message(folder_of_inputs: Path, small: Path, name: str) -> None:
     sound = small.read_bytes()
     codes = []
-    for arguments in odd_lines(name, 1 if name == "demo" else SAMPLES):  # it takes seconds where it is understood
+    for arguments in odd_lines(name, 1 if name == "demo" else SAMPLES, small):  # the demo takes seconds
         small.write_bytes(sound)
-        codes.append(run_command(arguments, small)[0])
-        for made in folder_of_inputs.glob("made.*"):
-            made.unlink()
-    assert ok("check", "-f", small) == "clean\n"
+        codes.append(run_command(arguments)[0])
+        for output in folder_of_inputs.glob("made.*"):
+            output.unlink()
+    assert ok(small, "check") == "clean\n"
     assert not codes or set(codes) & {1, 2}
 
 
@@ -192,8 +202,8 @@ REFUSED = {
 def test_valid_json_lines_are_imported(path: Path, tmp_path: Path, case: str, tagged: tuple[str, ...]) -> None:
     data, count = STORED[case]
     (tmp_path / "in.jsonl").write_bytes(data)
-    assert run_command(["import", str(tmp_path / "in.jsonl"), *tagged], path) == (0, "")
-    assert lines("stats", "--json", "-f", path)[0]["memories"] == count
+    assert run_command(["import", str(path), str(tmp_path / "in.jsonl"), *tagged]) == (0, "")
+    assert lines(path, "stats --json")[0]["memories"] == count
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -201,14 +211,14 @@ def test_valid_json_lines_are_imported(path: Path, tmp_path: Path, case: str, ta
 def test_invalid_input_is_reported_by_its_line(small: Path, tmp_path: Path, case: str, tagged: tuple[str, ...]) -> None:
     data, expected = REFUSED[case]
     (tmp_path / "in.jsonl").write_bytes(data)
-    code, message = run_command(["import", str(tmp_path / "in.jsonl"), *tagged], small)
+    code, message = run_command(["import", str(small), str(tmp_path / "in.jsonl"), *tagged])
     assert code == 1
     assert expected in message
     assert len(message) < 1_500
-    stored = lines("stats", "--json", "-f", small)[0]["memories"] - 4
+    stored = lines(small, "stats --json")[0]["memories"] - 4
     assert stored == case.startswith("members")  # chunks of memories are stored whole
     assert expected.startswith(("line 1", "Nothing")) or f"{stored} record" in message
-    assert ok("check", "-f", small) == "clean\n"
+    assert ok(small, "check") == "clean\n"
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
@@ -231,11 +241,11 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
 
 def test_a_changed_export_is_imported_or_reported_by_its_line(rich: Path, tmp_path: Path) -> None:
     exported, changed, target = tmp_path / "all.jsonl", tmp_path / "changed.jsonl", tmp_path / "to.db"
-    ok("export", exported, "-f", rich)
+    ok(rich, "export", exported)
     data = exported.read_bytes()
     codes: list[Any] = []
     for seed in range(MUTATIONS):
         changed.write_bytes(mutate(data, random.Random(seed)))
-        codes.append(run_command(["import", str(changed), "--upsert"], target)[0])
+        codes.append(run_command(["import", str(target), str(changed), "--upsert"])[0])
     assert set(codes) == {0, 1}
-    assert ok("check", "-f", target) == "clean\n"
+    assert ok(target, "check") == "clean\n"

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import memstore
-from tests.cli.test_cli import fails, lines, ok
+from tests.cli.commands import fails, lines, ok
 
 
 async def _filled(path: Path) -> None:
@@ -20,7 +20,7 @@ async def _filled(path: Path) -> None:
 def test_changes_are_listed_and_undone_by_their_numbers(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     asyncio.run(_filled(path))
-    output = ok("history", "ada", "-f", path)
+    output = ok(path, "history ada")
     for part in (
         "deleted",
         "updated",
@@ -32,25 +32,25 @@ def test_changes_are_listed_and_undone_by_their_numbers(tmp_path: Path) -> None:
         "3 changes",
     ):
         assert part in output, output
-    deleted, updated, added = lines("history", "ada", "-f", path, "--json")
+    deleted, updated, added = lines(path, "history ada --json")
     assert (deleted["kind"], deleted["old"]["content"], deleted["new"]) == ("deleted", "Ada drinks coffee", {})
     assert updated["old"]["embedding"] == [1.0, 0.0]
     assert (added["actor"], added["reason"]) == ("ada", "she said so")
-    assert len(lines("history", "ada", "-f", path, "--json", "--limit", "1")) == 1
-    (of_group, _) = lines("history", "drinks", "--assembly", "-f", path, "--json")
+    assert len(lines(path, "history ada --json --limit 1")) == 1
+    (of_group, _) = lines(path, "history drinks --assembly --json")
     assert of_group["members_removed"] == ["ada"]
-    assert "removed: ada" in ok("history", "drinks", "-a", "-f", path)
+    assert "removed: ada" in ok(path, "history drinks -a")
 
-    (undone,) = lines("undo", str(deleted["number"]), "ada", "-f", path, "--json", "--actor", "bob", "--reason", "slip")
+    (undone,) = lines(path, "undo", str(deleted["number"]), "ada", "--json", "--actor", "bob", "--reason", "slip")
     assert (undone["kind"], undone["undoes"], undone["actor"], undone["reason"]) == (
         "restored",
         deleted["number"],
         "bob",
         "slip",
     )
-    assert f"undoes {updated['number']}" in ok("undo", str(updated["number"]), "ada", "-f", path)
-    assert json.loads(ok("show", "ada", "-f", path, "--json"))["content"] == "Ada drinks tea"
+    assert f"undoes {updated['number']}" in ok(path, "undo", str(updated["number"]), "ada")
+    assert json.loads(ok(path, "show ada --json"))["content"] == "Ada drinks tea"
 
-    assert "cannot be undone" in fails("undo", updated["number"], "ada", "-f", path)
-    assert "has no change 99" in fails("undo", 99, "ada", "-f", path)
-    assert "There is no memory 'nobody'" in fails("history", "nobody", "-f", path)
+    assert "cannot be undone" in fails(path, "undo", updated["number"], "ada")
+    assert "has no change 99" in fails(path, "undo 99 ada")
+    assert "There is no memory 'nobody'" in fails(path, "history nobody")

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import memstore
 from memstore import InvalidError, Memory, Store
-from memstore.cli.app import app
 from memstore.importers import FolderReport, folder, import_folder, vector_sizes
 from memstore.importers.fields import members_of, time_of
 from memstore.testing import temporary_store
+from tests.cli.commands import invoke
 from tests.support.folders import DIMENSION, assembly, faulty, file_name, memory, write
 
 WHEN = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
@@ -442,20 +441,17 @@ async def _hold(path: Path, memories: int, assemblies: int) -> None:
         assert await everything(store) == before
 
 
-runner = CliRunner()
+def command(store: Path, folder: Path, *arguments: object) -> Any:
+    return invoke(store, "import-folder", folder, *arguments, columns=120)
 
 
-def command(*arguments: object) -> Any:
-    return runner.invoke(app, ["import-folder", *map(str, arguments)], env={"COLUMNS": "120"})
-
-
-def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_left_out(tmp_path: Path) -> None:
+def test_import_folder_creates_a_store_of_the_dimension_and_lists_what_it_left_out(tmp_path: Path) -> None:
     path, file = faulty(tmp_path / "folder"), tmp_path / "store.db"
-    done = command(path, "--file", file)
+    done = command(file, path)
     assert done.exit_code == 3, done.output
     for line in ("memories/latin.json", "the file is not UTF-8", "14 stored, 0 already present", "left out: 19 items"):
         assert line in done.stdout
-    again = command(path, "--file", file, "--json")
+    again = command(file, path, "--json")
     assert again.exit_code == 3
     summary = json.loads(again.stdout)
     assert summary["memories"] == 0
@@ -472,16 +468,16 @@ def test_the_command_makes_a_store_of_the_folder_s_dimension_and_lists_what_it_l
     assert asyncio.run(stats()).dimension == DIMENSION
 
 
-def test_the_command_ends_well_where_nothing_was_left_out(tmp_path: Path) -> None:
+def test_import_folder_succeeds_if_nothing_was_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("a")], [assembly("g", memory_ids=["a"])])
-    done = command(path, "--file", tmp_path / "store.db", "--metric", "l2", "--namespace", "old")
+    done = command(tmp_path / "store.db", path, "--metric", "l2", "--namespace", "old")
     assert done.exit_code == 0, done.output
     assert "everything was imported" in done.stdout
 
 
-def test_the_command_needs_a_dimension_where_the_folder_has_no_vector(tmp_path: Path) -> None:
+def test_import_folder_needs_a_dimension_if_the_folder_has_no_vector(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("a", embedding=None)])
-    done = command(path, "--file", tmp_path / "store.db")
+    done = command(tmp_path / "store.db", path)
     assert done.exit_code == 1
     assert "--dimension" in done.stderr
-    assert command(path, "--file", tmp_path / "store.db", "--dimension", 3).exit_code == 0
+    assert command(tmp_path / "store.db", path, "--dimension", 3).exit_code == 0

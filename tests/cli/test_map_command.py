@@ -4,10 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from typer.testing import CliRunner
-
 import memstore
-from memstore.cli.app import app
+from tests.cli.commands import invoke
 
 
 def test_map_writes_the_page_and_reports_its_contents(tmp_path: Path) -> None:
@@ -22,13 +20,12 @@ def test_map_writes_the_page_and_reports_its_contents(tmp_path: Path) -> None:
             await store.assemblies.add("g", members=["m1"])
 
     asyncio.run(fill_store())
-    runner = CliRunner()
-    sample = runner.invoke(app, ["map", str(tmp_path / "map.html"), "--file", str(file), "--limit", "2"])
+    sample = invoke(file, "map", tmp_path / "map.html", "--limit", "2")
     assert sample.exit_code == 0, sample.output
     assert "2 memories and 1 assembly" in sample.stdout
     assert "1 memory without a vector" in sample.stdout
     assert "a sample of 6" in sample.stdout
-    report = runner.invoke(app, ["map", str(tmp_path / "map.html"), "--file", str(file), "--json"])
+    report = invoke(file, "map", tmp_path / "map.html", "--json")
     assert json.loads(report.stdout).keys() == {
         "memories",
         "points",
@@ -37,6 +34,6 @@ def test_map_writes_the_page_and_reports_its_contents(tmp_path: Path) -> None:
         "variance",
         "size",
     }
-    overwrite = runner.invoke(app, ["map", str(file), "--file", str(file)])
+    overwrite = invoke(file, "map", file)
     assert overwrite.exit_code == 1
     assert "is not replaced" in overwrite.stderr

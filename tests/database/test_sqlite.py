@@ -1,7 +1,6 @@
-"""The SQLite in use, its warning, and the checkpoints that its WAL-reset bug forbids."""
+"""The SQLite in use, and the checkpoints that its WAL-reset bug forbids."""
 
 import importlib.util
-import logging
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -96,33 +95,21 @@ async def test_checkpoint_under_the_bug_is_complete_or_does_nothing(path):
         assert path.stat().st_size > size
 
 
-async def test_sqlite_with_the_bug_is_logged_once(path, monkeypatch, caplog):
-    monkeypatch.setattr(sqlite, "BUG", True)
-    monkeypatch.setattr(sqlite, "_warned", False)
-    caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
-    for _ in range(2):
-        async with memstore.open(path, dimension=2):
-            pass
-    (record,) = [record for record in caplog.records if record.name == "memstore.sqlite"]
-    assert record.levelno == logging.WARNING
-    assert sqlite3.sqlite_version in record.getMessage()
-    assert "memstore[sqlite]" in record.getMessage()
-
-
-async def test_no_warning_for_a_fixed_sqlite_or_a_read_only_store(path, monkeypatch, caplog):
-    monkeypatch.setattr(sqlite, "_warned", False)
-    caplog.set_level(logging.WARNING, "memstore.sqlite")  # whatever the command line left it at
-    for bug, options in ((False, {"dimension": 2}), (True, {"read_only": True})):
-        monkeypatch.setattr(sqlite, "BUG", bug)
-        async with memstore.open(path, **options):
-            pass
-    assert [record for record in caplog.records if record.name == "memstore.sqlite"] == []
-
-
-def test_command_line_leaves_the_warning_to_doctor(path):
+def test_a_first_program_prints_nothing_with_an_affected_sqlite(path):
     code = "from memstore.database import sqlite; sqlite.BUG = True; from memstore.cli.main import run; run()"
-    process = run_python("-c", code, "add", "--file", path, "tea", "--embedding", "[1, 2]")
+    process = run_python("-c", code, "add", path, "tea", "--embedding", "[1, 2]")
     assert (process.returncode, process.stderr) == (0, "")
+    program = f"""
+import asyncio, memstore
+from memstore.database import sqlite
+sqlite.BUG = True
+async def main():
+    async with memstore.open({str(path)!r}) as store:
+        await store.memories.add("coffee", embedding=[2, 1])
+asyncio.run(main())
+"""
+    process = run_python("-c", program)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
 
 def test_doctor_names_the_sqlite_and_its_path():

@@ -23,7 +23,6 @@ from tests.support.programs import run_python
 # -- the end of an interpreter
 
 PROGRAM = """
-import logging; logging.getLogger('memstore.sqlite').setLevel('ERROR')  # not what the test is about
 import asyncio, gc, os, signal, sys
 import numpy as np
 import memstore
