@@ -165,6 +165,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         large = len(prepared) > CHUNK_SIZE
         new: dict[Address, Memory] = {}
         batches: list[Batch] = []
+        without_embedding: list[Mapping[str, Any]] = []
 
         def prepare() -> None:
             for i, memory in enumerate(new_memories(prepared, self._namespace, self._space, now())):
@@ -172,10 +173,12 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
                 if address in new:
                     raise _of_item(DuplicateError("memory", memory.id, given_twice=True), prepared, i)
                 new[address] = memory
+                if memory.embedding is None and "embedding" not in prepared[i]:
+                    without_embedding.append(prepared[i])
             if large:  # small writes are encoded together with those that share their transaction
                 batches.extend(memories.batches(new.values()))
 
-        operation = BatchableOperation("add", _insert, (new, batches), len(prepared))
+        operation = BatchableOperation("add", _insert, (new, batches, without_embedding), len(prepared))
         return await self._session.write(operation, before=prepare, batch=large)
 
     async def _existing(self, items: Sequence[object]) -> frozenset[int]:
@@ -193,7 +196,8 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
 
     async def _add_missing(self, items: list[Mapping[str, Any]]) -> list[AddResult[Memory]]:
         """`add_many` with `on_duplicate="skip"`. Items whose id exists are not embedded."""
-        existing = frozenset() if self._session.embedder is None else await self._existing(items)
+        unnamed = self._session.embedder is None and self._space.embedder is None
+        existing = frozenset() if unnamed else await self._existing(items)
         while True:
             prepared = await self._with_embeddings(items, existing)
             new: list[Memory] = []
@@ -276,11 +280,12 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
                 drafts[address] = additions.after(drafts.get(address), draft) if draft.patches else draft
             batches.extend(memories.batches(draft.record for draft in drafts.values()))
 
-        return await self._session.write(
-            lambda context: additions.upsert(context, addresses, drafts, batches),
-            before=prepare,
-            batch=len(prepared) > CHUNK_SIZE,
-        )
+        def step(context: WriteContext) -> list[tuple[Memory, bool]]:
+            if self._session.embedder is None:
+                _check_unnamed(context, prepared)
+            return additions.upsert(context, addresses, drafts, batches)
+
+        return await self._session.write(step, before=prepare, batch=len(prepared) > CHUNK_SIZE)
 
     async def update(
         self,
@@ -561,11 +566,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         """
         prepared: list[Mapping[str, Any]] = as_list(items, "items", _ITEMS)
         if self._session.embedder is None and self._session.spaces["memory"].embedder is None:
-            try:
-                if all(map(contains, prepared, repeat("embedding"))):
-                    return prepared
-            except TypeError:  # not a mapping, which the checks of the items report
-                return prepared
+            return prepared
         prepared, error = await embed_items(self._session, prepared, without)
         if error is not None:
             raise error
@@ -586,11 +587,9 @@ async def embed_items(
     session.check_usable()  # before the threads of the embedder are used, which a forked child does not have
     embedder = session.embedder
     if embedder is None:
-        # Another process may have stored the name since this one opened the file.
-        name = space.embedder or (await session.read(store_meta.spaces))["memory"].embedder
-        if name is None:
+        if space.embedder is None:
             return prepared, None
-        return prepared[: places[0]], _of_item(missing_embedder(name), prepared, places[0])
+        return prepared[: places[0]], _of_item(missing_embedder(space.embedder), prepared, places[0])
     texts: list[str] = []
     for i in places:
         try:
@@ -610,11 +609,23 @@ def _of_item(error: ErrorT, items: Sequence[Mapping[str, Any]], place: int) -> E
     return error.of_item(place, items[place].get("id")) if len(items) > 1 else error
 
 
-def _insert(context: WriteContext, calls: Sequence[tuple[dict[Address, Memory], list[Batch]]]) -> list[list[Memory]]:
+def _check_unnamed(context: WriteContext, items: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `EmbedderError` if an item has no embedding, and another process has had the file name an embedder."""
+    if not all(map(contains, items, repeat("embedding"))):
+        name = store_meta.spaces(context.connection)["memory"].embedder
+        if name is not None:
+            raise missing_embedder(name)
+
+
+def _insert(
+    context: WriteContext, calls: Sequence[tuple[dict[Address, Memory], list[Batch], list[Mapping[str, Any]]]]
+) -> list[list[Memory]]:
     """Store the memories of one or several calls of `add_many`; the result of each call."""
     results: list[list[Memory]] = []
-    for new, _ in calls:
+    for new, _, without_embedding in calls:
         results.append(list(new.values()))
+        if without_embedding:
+            _check_unnamed(context, without_embedding)
     batches = calls[0][1] or memories.batches(chain.from_iterable(results))
     if batches:
         memories.insert_new(context, batches)
