@@ -59,6 +59,13 @@ def as_actor(actor: str | None, *, reason: str | None = None) -> Iterator[None]:
             _of_waiting.pop(task, None)
 
 
+@contextmanager
+def verb_actor(actor: str | None, reason: str | None) -> Iterator[None]:
+    """As `as_actor`, for the arguments of a verb: one that is None is that of the block around the call."""
+    with as_actor(actor, reason=current_actor().reason if reason is None else reason):
+        yield
+
+
 def current_actor() -> Actor:
     """The actor of the innermost `as_actor` block of this task."""
     actor = _current.get()

@@ -14,8 +14,8 @@
     │   └── FilterError             a filter that the filter language does not have
     ├── DuplicateError              (ValueError) the id exists already
     ├── NotFoundError               (LookupError) there is no such record
-    ├── StalePlanError              (RuntimeError) records changed after the plan to forget them was made
-    ├── ConflictError               (RuntimeError) a change or merge that cannot be undone: later changes depend on it
+    ├── ConflictError               (RuntimeError) what the caller passes does not agree with the file any more
+    │   └── StalePlanError          records changed after the plan to forget them was made
     ├── HistoryError                (LookupError) the file does not keep that part of its history
     ├── BusyError                   (TimeoutError) another writer used the file for too long
     ├── TransactionError            (RuntimeError) a transaction used in a way that is not possible
@@ -259,24 +259,11 @@ class NotFoundError(MemstoreError, LookupError):
         self.namespace = namespace
 
 
-class StalePlanError(MemstoreError, RuntimeError):
-    """Records of a plan to forget have changed since it was made; nothing was forgotten.
-
-    Attributes:
-        ids: the ids of those records.
-    """
-
-    def __init__(self, record_kind: str, ids: list[str]) -> None:
-        names = ", ".join(map(short_repr, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
-        super().__init__(
-            f"This plan is out of date, and nothing was forgotten: {record_kind} {names} "
-            f"{'was' if len(ids) == 1 else 'were'} changed, used, pinned or deleted since it was made. Plan again"
-        )
-        self.ids = ids
-
-
 class ConflictError(MemstoreError, RuntimeError):
-    """A change or a merge cannot be undone, because later changes depend on it; nothing was written.
+    """What the caller passes does not agree with the file any more; nothing was written.
+
+    A change or a merge cannot be undone because later changes depend on it, or because it was read from another file or
+    before a backup was restored into this one. A list as of a time cannot go on after a backup was restored.
 
     Attributes:
         later: the numbers of the later changes that depend on it, ascending; empty for a merge.
@@ -287,6 +274,25 @@ class ConflictError(MemstoreError, RuntimeError):
         super().__init__(message)
         self.later = later
         self.merge = merge
+
+
+class StalePlanError(ConflictError):
+    """Records of a plan to forget have changed since it was made, or it is of another file; nothing was forgotten.
+
+    Attributes:
+        ids: the ids of those records.
+    """
+
+    def __init__(self, record_kind: str, ids: list[str], *, replaced: bool = False) -> None:
+        names = ", ".join(map(short_repr, ids[:3])) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
+        super().__init__(
+            "This plan was made for another file, or before a backup was restored into this one, and nothing was "
+            "forgotten. Plan again"
+            if replaced
+            else f"This plan is out of date, and nothing was forgotten: {record_kind} {names} "
+            f"{'was' if len(ids) == 1 else 'were'} changed, used, pinned or deleted since it was made. Plan again"
+        )
+        self.ids = ids
 
 
 class HistoryError(MemstoreError, LookupError):

@@ -2,7 +2,8 @@
 
 `Autocommit` gives every write a transaction of its own. `OpenTransaction` is a transaction that the caller opened:
 each verb runs in a savepoint, and its searches see the uncommitted changes. Every write, in both, starts with the
-deletion of expired memories and ends with the update of composites, so that no verb has to do either (`_run_write`).
+deletion of expired memories, of a limited number, and ends with the update of composites, so that no verb has to do
+either (`_run_write`).
 """
 
 import itertools
@@ -32,12 +33,13 @@ from memstore.errors import BusyError, DamagedError, StorageError, TransactionEr
 from memstore.escaping import library_logger
 from memstore.index.protocol import DriftError
 from memstore.models.records import RecordKind
-from memstore.repository import history_writer, records
+from memstore.repository import history_writer
 from memstore.repository.context import TransactionTime, WriteContext
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
+from memstore.sync.expiry import ExpirySweeper
 from memstore.sync.follower import Follower
 from memstore.sync.view import View
 from memstore.timestamps import now
@@ -45,6 +47,8 @@ from memstore.timestamps import now
 T = TypeVar("T")
 
 _REPAIR_WAIT = 0.1  # seconds to wait for the writer; a chunk of an index snapshot takes a few hundredths
+
+_SWEEP_WAIT = 1.0  # seconds that a background deletion waits for the writer, and closing for it
 
 _log = library_logger()
 
@@ -91,6 +95,7 @@ class Session(Protocol):
 def _run_write(
     context: WriteContext,
     follower: Follower,
+    sweeper: ExpirySweeper,
     first_unread: int | None,
     function: Callable[..., T],
     *arguments: object,
@@ -107,7 +112,12 @@ def _run_write(
     start = state.top
     if not guard.is_settled:
         context = replace(context, spaces=guard.spaces_of(connection))
-    history_writer.delete_expired(context)
+    expiry = history_writer.delete_expired(context)
+    if expiry.deleted:
+        composites.follow(context, start)
+    if expiry.more:
+        context = replace(context, has_expired_rows=True)
+        sweeper.requested = True
     result = function(context, *arguments)
     if not guard.is_settled:
         context = replace(context, spaces=guard.settle(connection, start))
@@ -134,6 +144,7 @@ class Autocommit:
         self.embedder = embedder
         self.half_life = database.settings.half_life
         self.clock = now
+        self.sweeper = ExpirySweeper(self._sweep)
 
     def check_usable(self) -> None:
         """See `Session.check_usable`."""
@@ -149,13 +160,12 @@ class Autocommit:
             raise
 
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
-        """See `Session.search`. Composites that raw SQL or expiry made stale are updated first if nobody writes."""
+        """See `Session.search`. Composites that raw SQL made stale are updated first if nobody writes."""
         if kind == "memory":
             return await search_or_rebuild(self.follower, self.database, partial(self._search, function))
 
         def step(connection: Connection, view: View) -> tuple[T, bool]:
-            stale = bool(self.follower.indexes.outdated) or records.any_expired(connection, now())
-            return function(connection, view), stale
+            return function(connection, view), bool(self.follower.indexes.outdated)
 
         result, stale = await search_or_rebuild(self.follower, self.database, partial(self._search, step))
         if stale and not self._has_open_transaction() and await self.update_composites():
@@ -186,13 +196,40 @@ class Autocommit:
         return True
 
     def _update_stale(self, connection: Connection, transaction: TransactionTime | None = None) -> State:
-        """Delete expired memories and recompute stale composites; the state of the file before that."""
+        """Delete some expired memories and recompute stale composites; the state of the file before that."""
         base = change_log.state(connection)
         self.follower.guard.check(connection, base.epoch)
         context = WriteContext(connection, self.spaces, now(), Actor(), transaction or TransactionTime())
-        history_writer.delete_expired(context)
+        self._delete_expired(context)
         composites.recompute(context, self.follower.outdated_composites(connection))
         return base
+
+    def _delete_expired(self, context: WriteContext) -> bool:
+        """Delete rows of expired memories, a limited number; whether there may be more."""
+        more = history_writer.delete_expired(context).more
+        if more:
+            self.sweeper.requested = True
+        return more
+
+    async def _sweep(self, wait: float | None = _SWEEP_WAIT) -> bool:
+        """Delete rows of expired memories in a transaction of its own; whether there may be more."""
+
+        def step(connection: Connection) -> bool:
+            context = WriteContext(connection, self.spaces, now())
+            state = change_log.state(connection)
+            self.follower.guard.check(connection, state.epoch)
+            more = history_writer.delete_expired(context).more
+            history_writer.trim(context)
+            composites.follow(context, state.top)
+            return more
+
+        return await self.database.write(step, after_commit=self.follower.after_commit, wait=wait, batch=True)
+
+    async def delete_expired(self) -> None:
+        """Delete the rows of all memories that have expired, in several transactions."""
+        self.check_no_open_transaction()
+        while await self._sweep(wait=None):
+            pass
 
     async def write(
         self, function: Callable[[WriteContext], T], *, before: Callable[[], None] | None = None, batch: bool = False
@@ -204,13 +241,17 @@ class Autocommit:
 
         def run(connection: Connection, *parts: object) -> Any:
             context = WriteContext(connection, self.spaces, now(), actor)
-            return _run_write(context, self.follower, self.follower.indexes.applied, step, *parts)
+            return _run_write(context, self.follower, self.sweeper, self.follower.indexes.applied, step, *parts)
 
         operation: Callable[[Connection], T] = run
         if isinstance(function, BatchableOperation):
             operation = BatchableOperation((function.kind, actor), run, function.part, function.size)
         after_commit = self.follower.after_commit
-        return await self.database.write(operation, before=before, after_commit=after_commit, batch=batch)
+        try:
+            return await self.database.write(operation, before=before, after_commit=after_commit, batch=batch)
+        finally:
+            if self.sweeper.requested:
+                self.sweeper.start()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["OpenTransaction"]:
@@ -228,6 +269,7 @@ class Autocommit:
             finally:
                 opened.ended = True
                 _open_transactions.set(tuple(t for t in _open_transactions.get() if not t.ended))
+                self.sweeper.start()
 
     def _has_open_transaction(self) -> bool:
         transactions = _open_transactions.get()
@@ -307,7 +349,7 @@ class OpenTransaction:
                 before()
             with savepoint(connection, "verb"):
                 context = WriteContext(connection, self.spaces, now(), actor, self._time)
-                return _run_write(context, self._owner.follower, self._base.top, function)
+                return _run_write(context, self._owner.follower, self._owner.sweeper, self._base.top, function)
 
         return await self._run(step)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Unpack, overload
 
 from sqlalchemy import Connection
 
-from memstore.actor import as_actor
+from memstore.actor import verb_actor
 from memstore.api.arguments import OnDuplicate, check_changes, check_on_duplicate
 from memstore.api.collection import Collection
 from memstore.api.paging import pages
@@ -27,12 +27,13 @@ from memstore.models.merging import Lineage, Merge, MergeCandidate, MergedAssemb
 from memstore.models.records import Address, Assembly, Json, address_of
 from memstore.models.results import AddOutcome, AddResult
 from memstore.models.search import AssemblyHit
-from memstore.repository import assemblies, assembly_activation, memberships, records, updates
+from memstore.repository import assembly_activation, memberships, records, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
 from memstore.search.assembly_boost import read_sync_state
+from memstore.sync import composites
 from memstore.sync.view import View
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
@@ -454,7 +455,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             similarity=None if similarity is None else check_number("similarity", similarity),
             threshold=None if threshold is None else check_number("threshold", threshold),
         )
-        with as_actor(actor, reason=reason):
+        with verb_actor(actor, reason):
             return await self._session.write(
                 lambda context: merging.merge(context, self._namespace, merging.check_sources(unchecked), options),
                 batch=True,
@@ -477,14 +478,17 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         Raises:
             NotFoundError: there is no such merge in this namespace.
             ConflictError: it was undone before, or something later depends on it: another merge, or changes of an
-                assembly that would be deleted. The message says what to do first.
+                assembly that would be deleted; or a `Merge` was read from another file, or before a backup was
+                restored. The message says what to do first.
             DuplicateError: another assembly has the id of a source.
         """
-        which = merge.id if isinstance(merge, Merge) else merge
-        which = check_id(which) if isinstance(which, str) else check_count("merge number", which, 1, 2**62)
-        with as_actor(actor, reason=reason):
+        if isinstance(merge, str):
+            check_id(merge)
+        else:
+            check_count("merge number", merge.id if isinstance(merge, Merge) else merge, 1, 2**62)
+        with verb_actor(actor, reason):
             return await self._session.write(
-                lambda context: merging.unmerge(context, self._namespace, which), batch=True
+                lambda context: merging.unmerge(context, self._namespace, merge), batch=True
             )
 
     async def get_merged(self, id: str, *, embeddings: bool = True) -> MergedAssembly:
@@ -623,7 +627,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
                 raise InvalidError(
                     f"Invalid suggestion: expected one that suggest returned, found {type(group).__name__}"
                 )
-        with as_actor(actor, reason=reason):
+        with verb_actor(actor, reason):
             return await self._session.write(
                 lambda context: cluster.create_from(context, self._namespace, groups), batch=True
             )
@@ -645,7 +649,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
     def _read(
         self, connection: Connection, keys: Sequence[int], at: datetime, *, embeddings: bool = True
     ) -> list[Assembly]:
-        return assemblies.read(connection, self._space, keys, at, self._session.half_life, embeddings=embeddings)
+        half_life = self._session.half_life
+        return composites.read(connection, self._session.spaces, keys, at, half_life, embeddings=embeddings)
 
 
 def _item_list(items: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 from sqlalchemy import Connection
 
 from memstore import filters
-from memstore.actor import as_actor
+from memstore.actor import verb_actor
 from memstore.api.arguments import Changes, Queries, Query, SearchOptions, embed
 from memstore.api.cursors import Cursors
 from memstore.api.handle import Handle
@@ -507,7 +507,7 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             raise InvalidError(
                 f"The plan is for namespace {plan.namespace!r}, and this is {self._namespace!r}: apply it there"
             )
-        with as_actor(actor, reason=reason):
+        with verb_actor(actor, reason):
             return await self._session.write(partial(apply.forget, plan=plan), batch=True)
 
     def trash(self, *, embeddings: bool = True) -> AsyncIterator[TrashEntry[RecordT]]:
@@ -554,7 +554,7 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             keys = trash.recover(context, self._record_type, self._namespace, check_ids(unchecked))
             return self._read(context.connection, keys, context.now)
 
-        with as_actor(actor, reason=reason):
+        with verb_actor(actor, reason):
             return await self._session.write(step, batch=len(unchecked) > CHUNK_SIZE)
 
     async def purge(self, *, older_than: timedelta | float, recursive: bool = False) -> int:

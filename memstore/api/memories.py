@@ -53,7 +53,8 @@ from memstore.vectors.encoding import EmbeddingLike
 ErrorT = TypeVar("ErrorT", bound=MemstoreError)
 
 _ITEMS = "mappings, one for each memory"
-_KEPT_BY_UPSERT = frozenset({"created_at", "accessed_at", "access_count", "pinned"})
+_KEPT_BY_UPSERT = frozenset({"created_at", "updated_at", "accessed_at", "access_count", "pinned"})
+"""The fields that an upsert keeps unless they are given; `updated_at` only where nothing else changes."""
 
 
 class Memories(Collection[Memory, Hit, ForgetPolicy]):
@@ -244,8 +245,9 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         """Store a memory, or replace the one that has the id; arguments and errors as of `add`.
 
         A replaced memory gets every field that `add` would give it. It keeps its memberships, and `created_at`,
-        `accessed_at`, `access_count` and `pinned` unless they are given. With `metadata_patch`, a JSON merge patch as
-        of `update`, it keeps the rest of its metadata. Takes the writer lock.
+        `accessed_at`, `access_count` and `pinned` unless they are given. If nothing changes, it keeps `updated_at` too.
+        With `metadata_patch`, a JSON merge patch as of `update`, it keeps the rest of its metadata. Takes the writer
+        lock.
         """
         return (await self.upsert_many([as_item(locals())]))[0]
 
@@ -309,7 +311,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
 
         A given value replaces the stored one; `metadata` is replaced as a whole, and `metadata_patch` changes a part
         of it. New content needs a new embedding: the embedder of the store makes it, or the caller passes it, or None
-        to remove the old one.
+        to remove the old one. If no value differs from the stored one, nothing changes, `updated_at` neither.
 
         Args:
             id: id of the memory.

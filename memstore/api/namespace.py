@@ -67,8 +67,8 @@ class SessionNamespace(Handle):
     async def undo(self, change: Change) -> Change:
         """Undo a change of a record, if nothing later depends on it. Takes the writer lock.
 
-        An added record is removed, a deleted one is restored with its exact vector and with the memberships whose other
-        end exists, an updated one gets its old values back.
+        An added record is removed, one that was recovered goes back to the trash, a deleted one is restored with its
+        exact vector and with the memberships whose other end exists, an updated one gets its old values back.
 
         Args:
             change: from `history()` of a record of this namespace or of one below it.
@@ -77,7 +77,8 @@ class SessionNamespace(Handle):
             The change that undid it, which can be undone too.
 
         Raises:
-            ConflictError: something later depends on it; `later` has the numbers of the changes. Nothing was written.
+            ConflictError: something later depends on it, and `later` has the numbers of the changes; or it was read
+                from another file, or before a backup was restored into this one. Nothing was written.
             HistoryError: the file does not keep the change any more.
         """
         return await self._session.write(lambda context: undoing.undo(context, self._namespace, change))

@@ -125,10 +125,12 @@ class Store(StoreNamespace):
         if not self._database.closed:
             self._session.check_no_open_transaction()
         try:
+            await self._session.sweeper.stop()
             await self._maintainer.stop()
             await self._database.close()
         except BaseException:
-            self._maintainer.resume()  # the store is still open
+            self._session.sweeper.resume()  # the store is still open
+            self._maintainer.resume()
             raise
         if self._session.embedder is not None:
             self._session.embedder.close()

@@ -31,10 +31,10 @@ class Tags(Handle):
     async def rename(self, old: str, new: str) -> int:
         """Rename the tag *old* to *new* in every record that has it. Takes the writer lock.
 
-        If *new* is in use, the two tags become one.
+        If *new* is in use, the two tags become one. If it equals *old*, nothing changes.
 
         Returns:
-            How many records had *old*.
+            How many records were changed.
 
         Raises:
             NotFoundError: no record has *old*.
@@ -45,12 +45,13 @@ class Tags(Handle):
         def step(context: WriteContext) -> int:
             connection = context.connection
             key = tags.find(connection, self._namespace, old)
-            count = 0 if key is None else _count(connection, key)
+            count = 0 if key is None else _count(context, key)
             if key is None or not count:
                 raise NotFoundError("tag", old, self._namespace)
-            if old != new:
-                _record(context, key, old, new)
-                tags.rename(connection, self._namespace, key, new, context.now)
+            if old == new:
+                return 0
+            _record(context, key, old, new)
+            tags.rename(connection, self._namespace, key, new, context.now)
             return count
 
         return await self._session.write(step)
@@ -68,7 +69,7 @@ class Tags(Handle):
             key = tags.find(connection, self._namespace, tag)
             if key is None:
                 return 0
-            count = _count(connection, key)
+            count = _count(context, key)
             _record(context, key, tag, None)
             tags.drop(connection, key, context.now)
             return count
@@ -80,12 +81,11 @@ def _check_tag(value: object) -> str:
     return check_text("tag", value, least=1, most=MAX_TAG_BYTES)
 
 
-def _count(connection: Connection, key: int) -> int:
-    return sum(len(tags.owners(connection, record_type, key)) for record_type in RECORD_TYPES)
+def _count(context: WriteContext, key: int) -> int:
+    return sum(len(tags.owners(context.connection, record_type, key, context.now)) for record_type in RECORD_TYPES)
 
 
 def _record(context: WriteContext, key: int, old: str, new: str | None) -> None:
     for record_type in RECORD_TYPES:
-        history_writer.record_tag_change(
-            context, record_type, tags.owners(context.connection, record_type, key), old, new
-        )
+        owners = tags.owners(context.connection, record_type, key, context.now)
+        history_writer.record_tag_change(context, record_type, owners, old, new)

@@ -24,7 +24,16 @@ from memstore.index.protocol import Mask
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult, UnassignedReason
 from memstore.models.ids import new_id
 from memstore.models.records import Assembly, Namespace
-from memstore.repository import assemblies, history_writer, memberships, namespaces, record_keys, records, selection
+from memstore.repository import (
+    assemblies,
+    history_writer,
+    memberships,
+    namespaces,
+    record_keys,
+    records,
+    selection,
+    store_meta,
+)
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.selection import Selection
@@ -166,6 +175,7 @@ def _to_suggestions(
     ids = record_keys.ids(connection, MEMORY, pool.keys.tolist())
     leader_keys = pool.keys[[group.leader for group in groups]].tolist()
     contents = record_keys.content_prefixes(connection, leader_keys, _NAME_LENGTH)
+    origin = store_meta.origin(connection)
     suggestions = []
     for i, group in enumerate(groups):
         if i % CHUNK_SIZE == 0:
@@ -178,6 +188,7 @@ def _to_suggestions(
                 members=tuple(members),
                 similarity=group.similarity,
                 name=" ".join(contents.get(leader, "").split()),
+                origin=origin,
             )
             suggestions.append(suggestion)
     unassigned: dict[str, UnassignedReason] = {}
@@ -200,12 +211,13 @@ def create_from(context: WriteContext, path: Namespace, suggestions: Sequence[As
     member_ids = list(dict.fromkeys(id for _, ids in checked for id in ids))
     keys = records.keys_of(connection, MEMORY, path, member_ids, at)
     assigned = set(memberships.assigned(connection, np.array(sorted(keys.values()), dtype=np.int64)).tolist())
+    origins = {"", store_meta.origin(connection)}
     new: list[Assembly] = []
     new_members: list[list[int]] = []
     stale: list[AssemblySuggestion] = []
     for suggestion, ids in checked:
         members = [keys[id] for id in ids if id in keys]
-        if len(members) < len(ids) or not assigned.isdisjoint(members):
+        if suggestion.origin not in origins or len(members) < len(ids) or not assigned.isdisjoint(members):
             stale.append(suggestion)
             continue
         assigned.update(members)

@@ -18,8 +18,8 @@ from memstore.validation.records import Draft
 AssemblyDraft = tuple[Draft[Assembly], list[str]]
 """A checked assembly, and the ids of its members."""
 
-_REPLACED = ("name", "description", "tags", "topics", "metadata", "updated_at")
-_KEPT_BY_UPSERT = frozenset({"created_at", "activation_level", "activated_at", "activation_count"})
+_REPLACED = ("name", "description", "tags", "topics", "metadata")
+_KEPT_BY_UPSERT = frozenset({"created_at", "updated_at", "activation_level", "activated_at", "activation_count"})
 
 
 def add(context: WriteContext, drafts: Sequence[AssemblyDraft]) -> list[int]:
@@ -55,8 +55,7 @@ def upsert(context: WriteContext, drafts: Sequence[AssemblyDraft]) -> dict[Addre
         with history_writer.record_update(context, ASSEMBLY, [key]) as changes:
             assemblies.change(connection, address[0], key, _replacement(context, draft, key))
             if "members" in draft.named:
-                removed = memberships.remove_all_members(connection, key)
-                changes.note(key, added=_extend(context, address[0], key, members), removed=removed)
+                changes.note(key, *_replace_members(context, address[0], key, members))
     return present | dict(zip(new, new_keys, strict=True))
 
 
@@ -81,11 +80,26 @@ def remove_members(context: WriteContext, namespace: Namespace, key: int, ids: S
 
 def _extend(context: WriteContext, namespace: Namespace, key: int, ids: Sequence[str]) -> set[int]:
     """Make memories members; the keys of those that were not members before."""
+    return composites.extend(context, key, _keys(context, namespace, ids))
+
+
+def _replace_members(
+    context: WriteContext, namespace: Namespace, key: int, ids: Sequence[str]
+) -> tuple[set[int], set[int]]:
+    """Make memories the only members; the keys of those that became members, and of those that were until now."""
+    connection, keys = context.connection, _keys(context, namespace, ids)
+    former = memberships.live_members(connection, key, context.now).tolist()
+    removed = memberships.remove_members(connection, key, sorted(set(former).difference(keys)))
+    return composites.extend(context, key, keys), removed
+
+
+def _keys(context: WriteContext, namespace: Namespace, ids: Sequence[str]) -> list[int]:
+    """Keys of the memories *ids*, ascending. Raises `NotFoundError`."""
     keys = records.keys_of(context.connection, MEMORY, namespace, ids, context.now)
     for id in ids:
         if id not in keys:
             raise NotFoundError("memory", id, namespace)
-    return composites.extend(context, key, sorted(keys.values()))
+    return sorted(keys.values())
 
 
 def _replacement(context: WriteContext, draft: Draft[Assembly], key: int) -> dict[str, Any]:
@@ -93,4 +107,4 @@ def _replacement(context: WriteContext, draft: Draft[Assembly], key: int) -> dic
     values = {name: getattr(draft.record, name) for name in names}
     if draft.patches:
         values["metadata"] = patched(metadata.read(context.connection, ASSEMBLY, [key])[key], draft.patches)
-    return values
+    return {"updated_at": max(context.now, values.get("created_at", context.now)), **values}

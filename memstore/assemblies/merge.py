@@ -25,6 +25,7 @@ from memstore.repository import (
     namespaces,
     record_keys,
     records,
+    store_meta,
     tombstones,
 )
 from memstore.repository.context import WriteContext
@@ -33,6 +34,7 @@ from memstore.repository.merges import StoredMerge
 from memstore.repository.record_types import ASSEMBLY, MEMORY
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.types import json_text
+from memstore.sync import composites
 from memstore.validation.text import check_metadata
 from memstore.validation.values import check_ids, check_tags, check_topics
 from memstore.vectors.metrics import index_form, scores
@@ -75,7 +77,9 @@ def merge(context: WriteContext, path: Namespace, ids: Sequence[str], options: M
     if len(source_ids) + (target is not None) < 2:
         raise InvalidError("A merge takes two assemblies or more. Give the ids of all assemblies to merge.")
     sources = [keys[id] for id in source_ids]
-    merged = assemblies.read(connection, space, sources if target is None else [target, *sources], at)
+    keys_of_all = sources if target is None else [target, *sources]
+    composites.delete_expired_members(context, keys_of_all)
+    merged = composites.read(connection, context.spaces, keys_of_all, at)
     similarity = lowest_score(space, merged) if options.similarity is None else options.similarity
     _check_threshold(options.threshold, similarity)
     own_members = set() if target is None else _members(connection, [target])
@@ -101,7 +105,7 @@ def merge(context: WriteContext, path: Namespace, ids: Sequence[str], options: M
 
 
 def _members(connection: Connection, keys: Sequence[int]) -> set[int]:
-    """Keys of the members of any of the assemblies *keys*."""
+    """Keys of the members of any of the assemblies *keys*, which have no expired members."""
     return {member for key in keys for member in memberships.members(connection, key).tolist()}
 
 
@@ -178,12 +182,21 @@ def _additions(before: Assembly, after: Assembly, members: Sequence[int], *, cre
     }
 
 
-def unmerge(context: WriteContext, path: Namespace, which: int | str) -> Merge:
-    """Undo a merge, named by its number or by the id of its target: see `Assemblies.unmerge`."""
+def unmerge(context: WriteContext, path: Namespace, which: Merge | int | str) -> Merge:
+    """Undo a merge, given itself, by its number or by the id of its target: see `Assemblies.unmerge`."""
     connection = context.connection
-    stored = merges.latest(connection, path, which) if isinstance(which, str) else merges.one(connection, path, which)
+    number = which.id if isinstance(which, Merge) else which
+    if isinstance(which, Merge) and which.origin != store_meta.origin(connection):
+        raise _not_this_merge(which, "it was read from another file, or before a backup was restored into this one")
+    stored = (
+        merges.latest(connection, path, number) if isinstance(number, str) else merges.one(connection, path, number)
+    )
     if stored is None:
-        raise NotFoundError("merge", str(which), path)
+        raise NotFoundError("merge", str(number), path)
+    if isinstance(which, Merge):
+        for name in ("target", "sources", "at"):
+            if getattr(which, name) != getattr(stored.merge, name):
+                raise _not_this_merge(which, f"the merge with this number in the file has another {name}")
     _check_last(connection, stored)
     if not stored.added:
         raise _conflict(stored, "one of its sources was erased")
@@ -204,6 +217,12 @@ def unmerge(context: WriteContext, path: Namespace, which: int | str) -> Merge:
 
 def _conflict(stored: StoredMerge, why: str) -> ConflictError:
     return ConflictError(f"Merge {stored.merge.id} cannot be undone: {why}.", merge=stored.merge.id)
+
+
+def _not_this_merge(merge: Merge, why: str) -> ConflictError:
+    return ConflictError(
+        f"Merge {merge.id} cannot be undone: {why}. Call lineage() for the merges of this file.", merge=merge.id
+    )
 
 
 def _check_last(connection: Connection, stored: StoredMerge) -> None:
@@ -229,7 +248,8 @@ def _check_last(connection: Connection, stored: StoredMerge) -> None:
 def _delete_target(context: WriteContext, stored: StoredMerge) -> None:
     """Delete the target that the merge created, unless it has values that did not come from the merge."""
     connection, added = context.connection, stored.added
-    record = only(assemblies.read(connection, context.spaces["assembly"], [stored.target], context.now))
+    composites.delete_expired_members(context, [stored.target])
+    record = only(composites.read(connection, context.spaces, [stored.target], context.now))
     changed = []
     if _members(connection, [stored.target]).difference(added["members"]):
         changed.append("members")
@@ -252,7 +272,7 @@ def _delete_target(context: WriteContext, stored: StoredMerge) -> None:
 def _remove_additions(context: WriteContext, stored: StoredMerge) -> None:
     """Remove from the target what the merge added; values that were changed later stay."""
     connection, added = context.connection, stored.added
-    record = only(assemblies.read(connection, context.spaces["assembly"], [stored.target], context.now))
+    record = only(composites.read(connection, context.spaces, [stored.target], context.now))
     values: dict[str, Any] = {"updated_at": context.now}
     for name in ("name", "description"):
         before, after = added[name]

@@ -71,9 +71,12 @@ All = Annotated[bool, typer.Option("--all", "-a", help="All records; ignores --l
 MinScore = Annotated[float | None, typer.Option("--min-score", help="Only hits with at least this score.")]
 Boost = Annotated[bool, typer.Option("--boost", help="Raise the scores of members of assemblies near the query.")]
 Threshold = Annotated[
-    float | None, typer.Option("--threshold", help="With --boost: the lowest score of an assembly; 0.5 by default.")
+    float | None,
+    typer.Option(
+        "--threshold", help="With --boost: the lowest score of an assembly; relative to the query by default."
+    ),
 ]
-Weight = Annotated[float | None, typer.Option("--weight", help="With --boost: the highest boost; 0.25 by default.")]
+Weight = Annotated[float | None, typer.Option("--weight", help="With --boost: the highest boost; 0.1 by default.")]
 Metadata = Annotated[
     str | None, typer.Option("--metadata", "-m", metavar="JSON", help=f"A JSON object: {_METADATA_EXAMPLE}.")
 ]

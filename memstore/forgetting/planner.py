@@ -15,7 +15,7 @@ from memstore.filters.nodes import FIELDS, And, Compare, Field, IsIn, Node, Or, 
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPlan, ForgetPolicy
 from memstore.models.forgetting import Criterion, ForgetCandidate
 from memstore.models.records import Namespace
-from memstore.repository import forget_candidates, selection
+from memstore.repository import forget_candidates, selection, store_meta
 from memstore.repository.forget_candidates import (
     ACCESSED,
     ACTIVATED,
@@ -68,7 +68,7 @@ class _Scope:
 
     def states(self, connection: Connection, record_type: RecordType, keys: Sequence[int]) -> Iterable[RecordState]:
         """The states of the records *keys*, in no order."""
-        return forget_candidates.states(connection, record_type, self.spaces[record_type.kind], keys)
+        return forget_candidates.states(connection, record_type, self.spaces[record_type.kind], keys, self.now)
 
 
 class _CriterionTest(NamedTuple):
@@ -298,6 +298,7 @@ def _to_plan(
         bytes=sum(candidate.bytes for candidate in candidates),
         remaining=remaining[0],
         remaining_bytes=remaining[1],
+        origin=store_meta.origin(connection),
     )
 
 

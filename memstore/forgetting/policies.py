@@ -106,6 +106,8 @@ class ForgetPlan(Record):
         bytes: the size of all candidates.
         remaining: how many records would remain, of those that match the policy's `where`.
         remaining_bytes: the size of those; None where the policy has no budget.
+        origin: the store and the content of its file that the plan is of; `forget` takes no plan of another origin. Not
+            compared.
     """
 
     record_kind: Literal["memory", "assembly"]
@@ -117,6 +119,7 @@ class ForgetPlan(Record):
     bytes: int
     remaining: int
     remaining_bytes: int | None
+    origin: str = field(default="", repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.candidates)

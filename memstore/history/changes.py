@@ -15,7 +15,7 @@ from memstore.history import as_of
 from memstore.history.as_of import FormerRecords
 from memstore.models.history import Change, FieldValue
 from memstore.models.records import Namespace
-from memstore.repository import history_reader, history_writer, records
+from memstore.repository import history_reader, history_writer, records, store_meta
 from memstore.repository.history_reader import DamagedEntry, HistoryEntry
 from memstore.repository.history_writer import RowVersion
 from memstore.repository.record_types import ASSEMBLY, RECORD_TYPES
@@ -48,7 +48,7 @@ def history(
     for key in sorted(newest, key=newest.__getitem__, reverse=True):
         if limit is not None and len(changes) >= limit and changes[limit - 1].number > newest[key]:
             break  # every change of this record and of the following ones is older
-        changes += _Walk(former, namespace, id, key).changes(limit, before)
+        changes += _Walk(former, store_meta.origin(connection), namespace, id, key).changes(limit, before)
         changes.sort(key=lambda change: change.number, reverse=True)
     if not newest and not (before and keys) and records.key_of(connection, record_type, namespace, id, EPOCH) is None:
         raise NotFoundError(record_type.kind, id, namespace)
@@ -60,6 +60,7 @@ class _Walk:
     """The way back through the changes of the record with one key."""
 
     former: FormerRecords
+    origin: str
     namespace: Namespace
     id: str
     key: int
@@ -98,7 +99,8 @@ class _Walk:
         if at is None:
             damage.append("its time cannot be read; that of the change after it is given instead")
             at = later[-1].at if later else EPOCH
-        common = {"number": entry.number, "record_kind": self.former.record_type.kind, "id": self.id, "at": at}
+        kind = self.former.record_type.kind
+        common = {"number": entry.number, "record_kind": kind, "id": self.id, "at": at, "origin": self.origin}
         if isinstance(entry, DamagedEntry):
             return self._damaged(entry, common)
         names = entry.old.keys() if entry.change_kind == "updated" and entry.old is not None else _FIELDS[entry.kind]

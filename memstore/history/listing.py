@@ -10,9 +10,10 @@ from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.concurrency import chunks, yield_gil
+from memstore.errors import ConflictError
 from memstore.history.as_of import FormerRecords
 from memstore.models.records import Assembly, Memory
-from memstore.repository import history_reader, namespaces, records, selection
+from memstore.repository import history_reader, namespaces, records, selection, store_meta
 from memstore.repository.corruption import expect_stored
 from memstore.repository.record_types import ASSEMBLY
 from memstore.repository.records import Position, SortOrder
@@ -65,6 +66,7 @@ class AsOfListing(Generic[RecordT]):
         self._embeddings = embeddings
         self._selection = matching
         self._order = order
+        self._origin = ""  # of the file when the first page was read: another content has other numbers and keys
         self._first_change: int | None = None  # the first change after the time; None before the first page
         self._next_change = 0  # the first change that is not in `_changed` yet
         self._changed: set[int] = set()
@@ -80,10 +82,15 @@ class AsOfListing(Generic[RecordT]):
 
         Raises:
             HistoryError: the history is not complete since the time of the list.
+            ConflictError: a backup was restored since the first page.
         """
         record_type, at = self._selection.record_type, self._selection.now
+        origin = store_meta.origin(connection)
         if self._first_change is None:
+            self._origin = origin
             self._start(connection)
+        elif origin != self._origin:
+            raise ConflictError("A backup was restored into the file while the list was read. Start the list again.")
         history_reader.check_complete(connection, to_micros(at))  # older rows are deleted from time to time
         self._read_new_changes(connection)
         for _ in range(offset):

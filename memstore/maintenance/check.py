@@ -18,7 +18,7 @@ from memstore.index.hnsw import BrokenLinksError
 from memstore.index.hybrid import HybridIndex
 from memstore.models.records import Namespace
 from memstore.models.reports import Finding, FindingKind
-from memstore.repository import tombstones, vectors
+from memstore.repository import memberships, tombstones, vectors
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
@@ -28,6 +28,7 @@ from memstore.sync import composites
 from memstore.sync.follower import Follower
 from memstore.sync.loader import as_entries
 from memstore.sync.snapshot import DELETED_KEY, FORMAT, is_valid_header, read_keys, read_links
+from memstore.timestamps import now
 from memstore.vectors.encoding import checksum, decode, decode_rows
 from memstore.vectors.mean import CANCELLATION_LIMIT, Mean, tolerance_scale
 from memstore.vectors.metrics import valid_rows
@@ -46,7 +47,27 @@ async def check(session: Autocommit) -> list[Finding]:
 
 def _check_current_file(connection: Connection, session: Autocommit) -> list[Finding]:
     session.follower.guard.check(connection)
-    return check_file(connection, session.spaces.values())
+    findings = check_file(connection, session.spaces.values())
+    if session.database.settings.read_only:
+        findings += _expired_members(connection, session.spaces["assembly"])
+    return findings
+
+
+def _expired_members(connection: Connection, space: VectorSpace) -> list[Finding]:
+    """Stored composites that include expired members. The next write updates them, but a read-only store has none."""
+    expired = memberships.expired_members(connection, now())
+    names = integrity.names(connection, "assembly", expired)
+    return [
+        _finding(
+            "composite",
+            space,
+            key,
+            names,
+            f"its stored composite includes {members:,} members that have expired. Reads leave them out, and a store "
+            "that is open for writing deletes them",
+        )
+        for key, (members, _) in sorted(expired.items())
+    ]
 
 
 def check_file(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:

@@ -24,6 +24,7 @@ _LOG_POLL = 0.05  # seconds between two attempts to empty the log
 
 async def compact(session: Autocommit, *, secure: bool = False) -> int:
     """Delete what is not needed and shrink the file; by how many bytes. See `Store.compact`."""
+    await session.delete_expired()
     await session.write(partial(_delete_unneeded, secure=secure), batch=True)
     database, timeout = session.database, session.database.settings.timeout
     freed = await database.upkeep(partial(_shrink, file=database.file, timeout=timeout, secure=secure))

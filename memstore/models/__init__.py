@@ -13,7 +13,7 @@ from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate
 from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace, Tag
 from memstore.models.reports import EraseReport, Finding, RepairReport, Stats, VerifyReport
 from memstore.models.results import AddOutcome, AddResult, Page
-from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, ScoreBoost, SearchPlan
+from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, NearestAssembly, ScoreBoost, SearchPlan
 from memstore.models.vectors import Vectors
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "MergeCandidate",
     "MergedAssembly",
     "Namespace",
+    "NearestAssembly",
     "Page",
     "RepairReport",
     "ScoreBoost",

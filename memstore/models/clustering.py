@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from memstore.models.record import Record
+from memstore.models.record import INTERNAL, Record
 
 UnassignedReason = Literal["no_vector", "no_neighbour", "too_few"]
 
@@ -20,6 +20,7 @@ class AssemblySuggestion(Record):
         name: name of the new assembly; by default the first characters of the leader's content.
         tags: tags of the new assembly.
         topics: topics of the new assembly.
+        origin: the store and the content of its file that the suggestion is of; empty for any. Not compared.
     """
 
     leader: str
@@ -29,6 +30,7 @@ class AssemblySuggestion(Record):
     name: str = ""
     tags: frozenset[str] = frozenset()
     topics: tuple[str, ...] = ()
+    origin: str = field(default="", repr=False, compare=False, metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -57,7 +59,8 @@ class ClusterResult(Record):
 
     Attributes:
         assemblies: ids of the new assemblies, in the order of their suggestions.
-        stale: suggestions that created nothing, because a member was deleted or joined an assembly in the meantime.
+        stale: suggestions that created nothing, because a member was deleted or joined an assembly in the meantime, or
+            because they are of another file or of the time before a backup was restored.
     """
 
     assemblies: tuple[str, ...]

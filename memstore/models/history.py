@@ -1,13 +1,13 @@
 """The record of one change of a memory or an assembly."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 import numpy as np
 
-from memstore.models.record import Record
+from memstore.models.record import INTERNAL, Record
 from memstore.models.records import Embedding, Json, Namespace
 
 ChangeKind = Literal["added", "updated", "deleted", "expired", "forgotten", "merged", "restored", "damaged"]
@@ -39,6 +39,8 @@ class Change(Record):
         members_added: ids of the memories that became members of the assembly.
         members_removed: ids of the memories whose membership ended.
         damage: what of the change cannot be read; None for a sound one. `old` and `new` leave such fields out.
+        origin: the store and the content of its file that the change was read from; `undo` takes no change of another
+            origin. Not compared.
     """
 
     number: int
@@ -55,9 +57,10 @@ class Change(Record):
     members_added: tuple[str, ...]
     members_removed: tuple[str, ...]
     damage: str | None = None
+    origin: str = field(default="", repr=False, metadata=INTERNAL)
 
     def _values(self) -> tuple[object, ...]:
-        """Every field but the actor, the reason and the undone change, with arrays as bytes."""
+        """Every field but the actor, the reason, the undone change and the origin, with arrays as bytes."""
         versions = [
             {name: value.tobytes() if isinstance(value, np.ndarray) else value for name, value in version.items()}
             for version in (self.old, self.new)

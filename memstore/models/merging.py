@@ -1,9 +1,9 @@
 """The records of merging: merges, merged assemblies, lineage and merge candidates."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from memstore.models.record import Record
+from memstore.models.record import INTERNAL, Record
 from memstore.models.records import Assembly, Namespace
 
 
@@ -23,6 +23,8 @@ class Merge(Record):
         actor: who merged them; None if unknown.
         reason: why; None if unknown.
         undone_at: time at which the merge was undone, UTC; None if it was not.
+        origin: the store and the content of its file that the merge was read from; `unmerge` takes no merge of another
+            origin. Not compared.
     """
 
     id: int
@@ -35,6 +37,7 @@ class Merge(Record):
     actor: str | None = None
     reason: str | None = None
     undone_at: datetime | None = None
+    origin: str = field(default="", repr=False, compare=False, metadata=INTERNAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -188,6 +188,11 @@ def set_metadata(record: Memory, metadata: dict[str, Json]) -> None:
     _set_metadata(record, metadata)
 
 
+def set_updated_at(record: Memory, updated_at: datetime) -> None:
+    """Set in place the time of the last change, where an upsert changes nothing; as `set_kept_fields`."""
+    _set_updated_at(record, updated_at)
+
+
 _new = object.__new__
 (
     _set_id,

@@ -9,6 +9,7 @@ from memstore.models.records import Assembly, Memory, Namespace
 HitT = TypeVar("HitT")
 
 BoostReason = Literal["none", "no_assembly", "not_activated", "stale", "boosted"]
+NearestOutcome = Literal["activated", "below_threshold", "stale", "too_old"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -47,6 +48,26 @@ class ActivatedAssembly(Record):
     strength: float
     boost: float
     level: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class NearestAssembly(Record):
+    """The assembly whose composite is nearest to a query, and what it lacks to be activated.
+
+    Attributes:
+        score: the score of its composite against the query, by the store's metric; higher is closer.
+        threshold: the score that activates: the one of the `AssemblyBoost`, or the one relative to this query.
+        missing: by how much the score is below the threshold; 0.0 if it reaches it.
+        outcome: `activated`; `below_threshold`; `stale`: its composite in the index is of another revision; `too_old`:
+            its composite is older than `AssemblyBoost.max_age`.
+    """
+
+    id: str
+    namespace: Namespace
+    score: float
+    threshold: float
+    missing: float
+    outcome: NearestOutcome
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,6 +132,8 @@ class SearchPlan(Record):
         ef_search: HNSW's ef in this search; 0 if the graph was not searched.
         unindexed: number of allowed vectors that are not in the graph and were compared one by one.
         uncommitted: number of allowed vectors that the caller's own open transaction wrote.
+        nearest_assembly: the assembly nearest to the query, activated or not; None without `boost=`, or if no assembly
+            of the searched namespaces has a composite.
     """
 
     method: Literal["exact", "graph"]
@@ -121,6 +144,7 @@ class SearchPlan(Record):
     ef_search: int = 0
     unindexed: int = 0
     uncommitted: int = 0
+    nearest_assembly: NearestAssembly | None = None
 
 
 class Hits(list[HitT], Generic[HitT]):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from memstore.models.records import Address, Memory, address_of, set_metadata
 from memstore.models.results import AddResult
-from memstore.repository import memories
+from memstore.repository import history_writer, memories, upserts
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
@@ -32,9 +32,10 @@ def add_missing(
     keys: dict[Address, int] = {}
     missing: list[Batch] = []
     for batch in batches:
+        if context.has_expired_rows:
+            history_writer.delete_expired_ids(context, batch.addresses())
         rows = memories.existing(connection, batch)
-        addresses = zip(batch.namespaces, batch.ids, strict=True)
-        keys |= {address: row.pk for address, row in zip(addresses, rows, strict=True) if row is not None}
+        keys |= {address: row.pk for address, row in zip(batch.addresses(), rows, strict=True) if row is not None}
         missing.append(batch.only(i for i, row in enumerate(rows) if row is None))
     if not unembedded <= keys.keys():
         return None
@@ -70,7 +71,7 @@ def upsert(
     existed: dict[Address, bool] = {}
     for batch in batches:
         part = ordered[start : start + len(batch)]
-        present = memories.upsert(context, batch, part)
+        present = upserts.upsert(context, batch, part)
         existed.update(zip((address_of(draft.record) for draft in part), present, strict=True))
         start += len(batch)
     results: list[tuple[Memory, bool]] = []

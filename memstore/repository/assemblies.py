@@ -74,6 +74,9 @@ _READ = {
     ),
     False: Prepared(lambda: _read(null(), null(), null())),
 }
+_NAMESPACE_KEYS = Prepared(
+    lambda: select(assembly.c.pk, assembly.c.namespace_pk).where(assembly.c.pk.in_(listed_keys()))
+)
 _REVISION = Prepared(lambda: select(assembly.c.revision).where(assembly.c.pk == bindparam("pk")))
 _COMPOSITE = Prepared(
     lambda: select(*(assembly_vector.c[field.name] for field in fields(Composite))).where(
@@ -127,10 +130,12 @@ def read(
     half_life: float = HALF_LIFE,
     *,
     embeddings: bool = True,
-) -> list[Assembly]:
-    """The assemblies of *keys*, in their order; keys that do not exist are left out. Raises `DamagedError`.
+) -> dict[int, Assembly]:
+    """The assemblies of *keys* with their stored composites, by key, in that order; missing ones are left out.
 
-    Their activation is decayed to *now*, with a *half_life* in seconds. Without *embeddings*, no composite is read.
+    Their activation is decayed to *now*, with a *half_life* in seconds. Members that have expired by then are not
+    counted, but the composite, the revision and `updated_at` are as stored: see `sync.composites.read`. Without
+    *embeddings*, no composite is read. Raises `DamagedError`.
     """
     statement = _READ[embeddings]
     by_key: dict[int, Assembly] = {}
@@ -148,7 +153,12 @@ def read(
                 record = assembly_of(columns, namespace_parts(path), frozenset(tags.get(pk, ())), count, vector)
                 level = decayed(record.activation_level, record.activated_at, now, half_life)
                 by_key[pk] = replace(record, activation=level)
-    return [by_key[key] for key in keys if key in by_key]
+    return {key: by_key[key] for key in keys if key in by_key}
+
+
+def namespace_keys(connection: Connection, keys: Sequence[int]) -> dict[int, int]:
+    """The key of the namespace of each of the assemblies *keys* that exist."""
+    return dict(_NAMESPACE_KEYS.of_keys(connection, keys))
 
 
 def assembly_of(

@@ -59,7 +59,8 @@ class WriteContext:
     Attributes:
         connection: inside the write transaction.
         spaces: the vector space of each kind of record.
-        now: the time of the write, UTC. Memories that have expired by then are deleted before the write begins.
+        now: the time of the write, UTC. Memories that have expired by then do not exist for the write.
+        has_expired_rows: whether rows of such memories may be left: a write deletes a limited number before it begins.
         actor: who makes the change, and why.
         transaction: the time of the transaction's history rows; all writes of a transaction share it.
     """
@@ -69,6 +70,7 @@ class WriteContext:
     now: datetime
     actor: Actor = field(default_factory=Actor)
     transaction: TransactionTime = field(default_factory=TransactionTime)
+    has_expired_rows: bool = False
 
     def keeps_history(self) -> bool:
         """Whether the file keeps a history."""

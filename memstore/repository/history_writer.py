@@ -17,14 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Connection, LargeBinary, Select, bindparam, delete, insert, select, text, type_coerce
+from sqlalchemy import Connection, LargeBinary, Select, bindparam, delete, insert, select, text, type_coerce, update
 from sqlalchemy.types import NullType
 
 from memstore.concurrency import chunks
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError
 from memstore.models.history import ChangeKind
-from memstore.models.records import RecordKind
+from memstore.models.records import Address, RecordKind
 from memstore.repository import history_retention, memberships, record_keys, record_tags, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import expect_stored
@@ -34,6 +34,10 @@ from memstore.repository.record_types import MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import MultiRowInsert, Prepared, prepared_by_kind
 from memstore.schema.tables import journal, memory_vector
 from memstore.schema.types import json_text
+from memstore.timestamps import EPOCH, to_micros
+
+EXPIRED_AT_ONCE = 500
+"""Expired memories that one write deletes at most: 15 ms. The store deletes the rest in the background."""
 
 TRIM_AT_ONCE = 256
 """History rows that one write deletes at most of those older than is kept, or twice as many as it wrote."""
@@ -81,6 +85,13 @@ _UPDATED_AT = prepared_by_kind(
 )
 
 
+_SET_UPDATED_AT = prepared_by_kind(
+    lambda t: (
+        update(t.table).where(t.table.c.pk == bindparam("row")).values(updated_at=bindparam("time", type_=NullType()))
+    )
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RowVersion:
     """A record's row as stored, its tags and its vector."""
@@ -91,6 +102,13 @@ class RowVersion:
     tags: frozenset[str]
     vector: bytes | None
     checksum: int | None
+
+
+class ExpiryStep(NamedTuple):
+    """How many expired memories a write deleted, and whether there may be more."""
+
+    deleted: int
+    more: bool
 
 
 class _HistoryRow(NamedTuple):
@@ -139,17 +157,50 @@ def delete_records(
     change_kind: ChangeKind = "deleted",
     undoes: int | None = None,
 ) -> None:
-    """Delete records, and record them whole."""
+    """Delete records, and record them whole. The assemblies of memories get the time of the write, or of the expiry."""
     for part in key_lists(keys):  # the lost members of an assembly share a row for each part
         record_deletion(context, record_type, part, change_kind, undoes)
+        if record_type is MEMORY and change_kind == "expired":
+            memberships.end_expired(context.connection, part)
+        elif record_type is MEMORY:
+            memberships.stamp_assemblies(context.connection, part, context.now)
         records.delete_keys(context.connection, record_type, part)
 
 
-def delete_expired(context: WriteContext) -> None:
-    """Delete the memories that have expired, so that no other statement of the write meets one."""
-    keys = records.expired(context.connection, context.now)
+def delete_expired(context: WriteContext, most: int = EXPIRED_AT_ONCE) -> ExpiryStep:
+    """Delete at most so many memories that have expired.
+
+    Where that leaves some, every statement of the write must pass over them, as reads do: by the time of the write.
+    """
+    keys = records.expired(context.connection, context.now, most)
+    more = len(keys) == most
+    if more:
+        keys = _of_one_assembly(context, keys)
     if keys:
         delete_records(context, MEMORY, keys, "expired")
+    return ExpiryStep(len(keys), more)
+
+
+def _of_one_assembly(context: WriteContext, expired: Sequence[int]) -> list[int]:
+    """As many *expired* memories: those that are in no assembly, and members of one.
+
+    The composite of each assembly that loses members is computed again, so a step must not touch many of them.
+    """
+    owners = memberships.assemblies_of(context.connection, expired)
+    keys = [key for key in expired if key not in owners]
+    if owners:
+        assembly = owners[next(key for key in expired if key in owners)][0]
+        members = memberships.expired_members_of(context.connection, [assembly], context.now)
+        keys += members[: len(expired) - len(keys)]
+    return keys
+
+
+def delete_expired_ids(context: WriteContext, addresses: Sequence[Address]) -> None:
+    """Delete the expired memories at *addresses*, where `delete_expired` may have left some: frees the ids."""
+    if context.has_expired_rows:
+        every = records.keys_of_addresses(context.connection, MEMORY, addresses, EPOCH)
+        live = records.keys_of_addresses(context.connection, MEMORY, addresses, context.now)
+        delete_records(context, MEMORY, [key for address, key in every.items() if address not in live], "expired")
 
 
 def record_deletion(
@@ -210,11 +261,17 @@ def delete_changes(connection: Connection, record_type: RecordType, keys: Sequen
 def record_restoration(
     context: WriteContext, record_type: RecordType, keys: Sequence[int], undoes: int | None = None
 ) -> None:
-    """Record that records exist again under the keys they had, with the memberships they have now."""
-    if not context.keeps_history():
-        return
+    """Record that records exist again under the keys they had, with the memberships they have now.
+
+    The assemblies of memories get the time of the write.
+    """
+    keeps_history = context.keeps_history()
     if record_type is MEMORY:
-        _record_membership_return(context, keys)
+        if keeps_history:
+            _record_membership_return(context, keys)
+        memberships.stamp_assemblies(context.connection, keys, context.now)
+    if not keeps_history:
+        return
     for chunk in chunks(keys):
         versions = readable_versions(context.connection, record_type, chunk).values()
         rows = [
@@ -243,12 +300,11 @@ def record_update(
 ) -> Iterator[MembershipChanges]:
     """Record what the block changes in a few records: compares their rows before and after it.
 
-    Rows do not show memberships, so the block notes those in the `MembershipChanges` it receives.
+    Rows do not show memberships, so the block notes those in the `MembershipChanges` it receives. A record in which
+    nothing changed but `updated_at`, to the time of the write, gets no row and its earlier `updated_at`, also without a
+    history: a change that leaves everything as it was is none.
     """
     members = MembershipChanges()
-    if not context.keeps_history():
-        yield members
-        return
     connection = context.connection
     before = readable_versions(connection, record_type, keys)
     yield members
@@ -263,9 +319,12 @@ def record_update(
         changed_members = [members.added.get(key, set()), members.removed.get(key, set())]
         if any(changed_members):
             old["members"] = [_pairs(connection, member_keys) for member_keys in changed_members]
-        if old:
+        if old.keys() == {"updated_at"} and new.columns["updated_at"] == to_micros(context.now):
+            _SET_UPDATED_AT[record_type.kind].run(connection, row=key, time=old["updated_at"])
+        elif old:
             rows.append(_updated(record_type, version, old))
-    _insert(context, rows, undoes)
+    if context.keeps_history():
+        _insert(context, rows, undoes)
 
 
 def record_replacement(
@@ -406,9 +465,14 @@ def _memberships(context: WriteContext, keys: Sequence[int]) -> dict[tuple[int, 
 
 
 def _record_members(context: WriteContext, changes: Mapping[tuple[int, int], list[list[Partner]]]) -> None:
+    """Record members that assemblies, named by the keys of namespace and assembly, gain and lose, with their time."""
+    stamps = _UPDATED_AT["assembly"].of_keys(context.connection, [key for _, key in changes])
+    times = {key: updated_at for key, _, updated_at in stamps}
     rows = [
-        _HistoryRow("assembly", namespace_pk, key, None, "updated", _json({"members": added_and_removed}))
-        for (namespace_pk, key), added_and_removed in changes.items()
+        _HistoryRow(
+            "assembly", namespace_pk, key, None, "updated", _json({"members": members, "updated_at": times.get(key)})
+        )
+        for (namespace_pk, key), members in changes.items()
     ]
     _insert(context, rows)
 

@@ -15,15 +15,18 @@ from sqlalchemy import (
     delete,
     func,
     select,
+    text,
     type_coerce,
+    update,
 )
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from memstore.repository.key_lists import keys_joined, keys_json, listed_keys
+from memstore.repository.key_lists import key_lists, keys_joined, keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.repository.vectors import VectorSpace
-from memstore.schema.tables import assembly_member, live, memory, memory_vector
+from memstore.schema.tables import assembly, assembly_member, live, memory, memory_vector
+from memstore.schema.types import UtcTime
 from memstore.vectors.arrays import Keys
 
 _c = assembly_member.c
@@ -60,14 +63,61 @@ def _vectors() -> Select[tuple[bytes, int | None]]:
 
 
 _OF_ASSEMBLY = Prepared(lambda: select(func.group_concat(_c.memory_pk)).where(_c.assembly_pk == bindparam("assembly")))
+_LIVE_OF_ASSEMBLY = Prepared(
+    lambda: (
+        select(func.group_concat(_c.memory_pk))
+        .select_from(assembly_member.join(memory, memory.c.pk == _c.memory_pk))
+        .where(_c.assembly_pk == bindparam("assembly"), live(bindparam("now")))
+    )
+)
+_EXPIRED = Prepared(
+    # As text, because SQLAlchemy writes no CROSS JOIN, by which SQLite keeps this order: as a rule, few memories have
+    # expired. Otherwise it reads all memberships in the order of the groups.
+    lambda: text(
+        "SELECT assembly_member.assembly_pk, count(*), max(memory.expires_at) FROM memory CROSS JOIN assembly_member "
+        "ON assembly_member.memory_pk = memory.pk WHERE memory.expires_at <= :now GROUP BY assembly_member.assembly_pk"
+    ).bindparams(bindparam("now", type_=UtcTime()))
+)
+_EXPIRED_OF = Prepared(
+    lambda: (
+        select(_c.memory_pk)
+        .select_from(assembly_member.join(memory, memory.c.pk == _c.memory_pk))
+        .where(_c.assembly_pk.in_(listed_keys()), memory.c.expires_at <= bindparam("now"))
+        .distinct()
+    )
+)
+_EXPIRIES = Prepared(
+    lambda: (
+        select(func.max(memory.c.expires_at), _c.assembly_pk)
+        .select_from(assembly_member.join(memory, memory.c.pk == _c.memory_pk))
+        .where(_c.memory_pk.in_(listed_keys()))
+        .group_by(_c.assembly_pk)
+    )
+)
+_STAMP = Prepared(
+    lambda: (
+        update(assembly)
+        .where(assembly.c.pk.in_(select(_c.assembly_pk).where(_c.memory_pk.in_(listed_keys()))))
+        .values(updated_at=bindparam("now"))
+    )
+)
+_STAMP_EXPIRY = Prepared(
+    lambda: (
+        update(assembly)
+        .where(assembly.c.pk == bindparam("assembly"), assembly.c.updated_at < bindparam("expiry"))
+        .values(updated_at=bindparam("expiry"))
+    )
+)
+_END = Prepared(lambda: delete(assembly_member).where(_c.memory_pk.in_(listed_keys())))
 _ROWS = prepared_by_kind(_rows)
 _ASSIGNED = Prepared(lambda: select(_c.memory_pk).where(_c.memory_pk.in_(listed_keys())).distinct())
 _PAGE = Prepared(
     lambda: (
-        select(memory.c.pk, memory.c.id)
-        .join(assembly_member, _c.memory_pk == memory.c.pk)
-        .where(_c.assembly_pk == bindparam("assembly"), memory.c.pk > bindparam("after"), live(bindparam("now")))
-        .order_by(memory.c.pk)
+        select(_c.memory_pk, memory.c.id)
+        .join(memory, memory.c.pk == _c.memory_pk)
+        # A range of the membership's own key: by the memory's key, each page would be read from the first member on.
+        .where(_c.assembly_pk == bindparam("assembly"), _c.memory_pk > bindparam("after"), live(bindparam("now")))
+        .order_by(_c.memory_pk)
         .limit(bindparam("most", type_=Integer))
     )
 )
@@ -83,6 +133,14 @@ _VECTORS_OF_ASSEMBLY = Prepared(
         _vectors()
         .join(assembly_member, _c.memory_pk == memory_vector.c.memory_pk)
         .where(_c.assembly_pk == bindparam("assembly"))
+    )
+)
+_LIVE_VECTORS_OF_ASSEMBLY = Prepared(
+    lambda: (
+        _vectors()
+        .join(assembly_member, _c.memory_pk == memory_vector.c.memory_pk)
+        .join(memory, memory.c.pk == memory_vector.c.memory_pk)
+        .where(_c.assembly_pk == bindparam("assembly"), live(bindparam("now")))
     )
 )
 _VECTORS_OF_MEMORIES = Prepared(lambda: _vectors().where(memory_vector.c.memory_pk.in_(listed_keys())))
@@ -101,12 +159,58 @@ def _these() -> ColumnElement[bool]:
 
 _AMONG = Prepared(lambda: select(_c.memory_pk).where(_these()))
 _REMOVE = Prepared(lambda: delete(assembly_member).where(_these()))
-_REMOVE_ALL = Prepared(lambda: delete(assembly_member).where(_c.assembly_pk == bindparam("assembly")))
 
 
 def members(connection: Connection, pk: int) -> Keys:
     """Keys of the members of an assembly, ascending, expired ones too."""
     return keys_joined(_OF_ASSEMBLY.value(connection, assembly=pk))
+
+
+def live_members(connection: Connection, pk: int, now: datetime) -> Keys:
+    """Keys of the members of an assembly that have not expired at *now*, ascending."""
+    return np.sort(keys_joined(_LIVE_OF_ASSEMBLY.value(connection, assembly=pk, now=now)))
+
+
+class ExpiredMembers(NamedTuple):
+    """The members of an assembly that have expired and are not deleted yet: how many, and when the last expired."""
+
+    members: int
+    last_expiry: int
+
+
+def expired_members(connection: Connection, now: datetime | int) -> dict[int, ExpiredMembers]:
+    """The expired members of each assembly that has any, by key: as a rule, of none."""
+    expired: dict[int, ExpiredMembers] = {}
+    for key, count, last in _EXPIRED.run(connection, now=now).fetchall():
+        expired[key] = ExpiredMembers(count, last)
+    return expired
+
+
+def expired_members_of(connection: Connection, assemblies: Sequence[int], now: datetime) -> list[int]:
+    """Keys of the expired members of *assemblies*, each once."""
+    return [key for (key,) in _EXPIRED_OF.of_keys(connection, assemblies, now=now)]
+
+
+def stamp_assemblies(connection: Connection, memories: Sequence[int], now: datetime) -> None:
+    """Set `updated_at` of the assemblies that gain or lose the members *memories*."""
+    for part in key_lists(memories):
+        _STAMP.run(connection, keys=keys_json(part), now=now)
+
+
+def end_expired(connection: Connection, memories: Sequence[int]) -> None:
+    """End the memberships of expired memories that are about to be deleted, before SQLite does by a cascade.
+
+    Each membership raises the assembly's revision once this way, and `updated_at` becomes the time of the expiry. So an
+    assembly is afterwards as it was read since the expiry.
+    """
+    for part in key_lists(memories):
+        keys = keys_json(part)
+        expiries = _EXPIRIES.run(connection, keys=keys).fetchall()
+        if expiries:
+            names = _STAMP_EXPIRY.names
+            values = [{"expiry": expiry, "assembly": assembly_pk} for expiry, assembly_pk in expiries]
+            _STAMP_EXPIRY.many(connection, [[row[name] for name in names] for row in values])
+            _END.run(connection, keys=keys)
 
 
 def rows(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> Iterator[MembershipRow]:
@@ -136,14 +240,21 @@ def page(connection: Connection, pk: int, now: datetime, after: int, limit: int)
 def assemblies_of(connection: Connection, memories: Iterable[int]) -> dict[int, list[int]]:
     """Keys of the assemblies of which *memories* are members, ascending; a memory of none is left out."""
     owners: dict[int, list[int]] = {}
-    for key, assembly in _ASSEMBLIES_OF.of_keys(connection, sorted(memories)):
-        owners.setdefault(key, []).append(assembly)
+    for key, assembly_pk in _ASSEMBLIES_OF.of_keys(connection, sorted(memories)):
+        owners.setdefault(key, []).append(assembly_pk)
     return owners
 
 
-def member_vectors(connection: Connection, space: VectorSpace, pk: int) -> Iterator[tuple[bytes, int | None]]:
-    """The stored vectors of an assembly's members and their checksums, in order of their keys."""
-    return _VECTORS_OF_ASSEMBLY.run(connection, assembly=pk, space=space.pk)
+def member_vectors(
+    connection: Connection, space: VectorSpace, pk: int, now: datetime | int | None = None
+) -> Iterator[tuple[bytes, int | None]]:
+    """The stored vectors of an assembly's members and their checksums, in order of their keys.
+
+    With *now*, without those of members that have expired by then.
+    """
+    if now is None:
+        return _VECTORS_OF_ASSEMBLY.run(connection, assembly=pk, space=space.pk)
+    return _LIVE_VECTORS_OF_ASSEMBLY.run(connection, assembly=pk, space=space.pk, now=now)
 
 
 def memory_vectors(
@@ -172,11 +283,4 @@ def remove_members(connection: Connection, pk: int, memories: Sequence[int]) -> 
     values: Mapping[str, Any] = {"assembly": pk, "keys": keys_json(memories)}
     existing = set(_AMONG.column(connection, **values))
     _REMOVE.run(connection, **values)
-    return existing
-
-
-def remove_all_members(connection: Connection, pk: int) -> set[int]:
-    """End every membership of an assembly; keys of the memories that were members."""
-    existing = set(members(connection, pk).tolist())
-    _REMOVE_ALL.run(connection, assembly=pk)
     return existing

@@ -36,9 +36,15 @@ from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database.sqlite import sqlite3
 from memstore.errors import DamagedError, DimensionError
 from memstore.models.fields import RECORD_FIELDS
-from memstore.models.records import Embedding, Json, Memory, Namespace, set_kept_fields, set_metadata
+from memstore.models.records import (
+    Address,
+    Embedding,
+    Json,
+    Memory,
+    Namespace,
+)
 from memstore.models.records import memory as new_record
-from memstore.repository import history_writer, metadata, namespaces, record_tags, records
+from memstore.repository import history_writer, namespaces, record_tags, records
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_json, listed_keys
@@ -50,15 +56,13 @@ from memstore.schema.namespace_path import namespace_parts
 from memstore.schema.tables import memory, memory_vector, namespace
 from memstore.schema.types import json_text
 from memstore.timestamps import from_micros, to_micros
-from memstore.validation.merge_patch import patched
-from memstore.validation.records import Draft
 from memstore.vectors.encoding import checksum, decode, encode
 
 _DECODER = json.JSONDecoder()
 
 _COLUMNS = MEMORY.columns
 _TYPES = {"id": str, "content": str, "importance": float, "access_count": int}
-_COMPARED = ("created_at", "expires_at", "accessed_at", "access_count", "importance", "pinned")
+COMPARED = ("created_at", "expires_at", "accessed_at", "access_count", "importance", "pinned")
 """The columns that an upsert compares first, because it seldom changes them."""
 _REPLACED = ("content", "metadata", "updated_at")
 """The columns that it writes without comparing."""
@@ -121,12 +125,12 @@ _SET_EXPIRY = Prepared(
     )
 )
 _EXISTING = InListQuery(
-    lambda ids: select(memory.c.id, memory.c.pk, *(memory.c[name] for name in _COMPARED)).where(
+    lambda ids: select(memory.c.id, memory.c.pk, *(memory.c[name] for name in COMPARED)).where(
         memory.c.namespace_pk == bindparam("namespace"), memory.c.id.in_(ids)
     )
 )
 _EXISTING_IN_MANY = PairListQuery(
-    lambda: select(PAIR.c.key, PAIR.c.text, memory.c.pk, *(memory.c[name] for name in _COMPARED)).join_from(
+    lambda: select(PAIR.c.key, PAIR.c.text, memory.c.pk, *(memory.c[name] for name in COMPARED)).join_from(
         PAIR, memory, and_(memory.c.namespace_pk == PAIR.c.key, memory.c.id == PAIR.c.text)
     )
 )
@@ -152,6 +156,10 @@ class Batch:
     def ids(self) -> list[str]:
         """The memories' ids, in order."""
         return self.columns["id"]
+
+    def addresses(self) -> list[Address]:
+        """The memories' namespaces and ids, in order."""
+        return list(zip(self.namespaces, self.ids, strict=True))
 
     def add(self, memories: Sequence[Memory]) -> None:
         """Encode memories and append them."""
@@ -217,6 +225,8 @@ _ENCODERS = [
 def insert_new(context: WriteContext, new: Sequence[Batch]) -> None:
     """Store memories whose ids do not exist. Raises `DuplicateError` naming the first that does."""
     connection, space = context.connection, context.spaces["memory"]
+    if context.has_expired_rows:
+        history_writer.delete_expired_ids(context, [address for batch in new for address in batch.addresses()])
     owners = _owners(connection, new)
     single = owners[0] if len(set(owners)) == 1 else None
     first = pk = records.next_key(connection, MEMORY)
@@ -233,7 +243,7 @@ def insert_new(context: WriteContext, new: Sequence[Batch]) -> None:
             pk = keys.stop
         history_writer.record_addition(context, MEMORY, single or owners, range(first, pk))
     except sqlite3.IntegrityError as error:
-        addresses = [address for batch in new for address in zip(batch.namespaces, batch.ids, strict=True)]
+        addresses = [address for batch in new for address in batch.addresses()]
         raise records.duplicate_error(connection, MEMORY, addresses, first) or error from error
 
 
@@ -306,33 +316,13 @@ def existing(connection: Connection, batch: Batch) -> list[ExistingMemory | None
     return [rows.get((owners.get(path, 0), id)) for path, id in zip(batch.namespaces, batch.ids, strict=True)]
 
 
-def keep_history(batch: Batch, drafts: Sequence[Draft[Memory]], rows: Sequence[ExistingMemory]) -> None:
-    """Copy what an upsert keeps from existing *rows* into *drafts* and into *batch*, which encodes them."""
-    columns = batch.columns
-    for i, (draft, old) in enumerate(zip(drafts, rows, strict=True)):
-        if i and i % CHUNK_SIZE == 0:
-            yield_gil()
-        new, named = draft.record, draft.named
-        created, accessed, count, pinned = new.created_at, new.accessed_at, new.access_count, new.pinned
-        if "created_at" not in named:
-            columns["created_at"][i], created = old.created_at, from_micros(old.created_at)
-        if "accessed_at" not in named:
-            columns["accessed_at"][i] = old.accessed_at
-            accessed = None if old.accessed_at is None else from_micros(old.accessed_at)
-        if "access_count" not in named:
-            columns["access_count"][i] = count = old.access_count
-        if "pinned" not in named:
-            columns["pinned"][i] = pinned = bool(old.pinned)
-        set_kept_fields(new, created, accessed, count, pinned)
-
-
 def replace(context: WriteContext, batch: Batch, rows: Sequence[ExistingMemory]) -> None:
     """Give memories, whose existing *rows* are given, every field that *batch* has."""
     connection, space = context.connection, context.spaces["memory"]
     keys = [row.pk for row in rows]
     history_writer.record_replacement(context, keys, batch.columns, batch.tags, batch.vectors)
     differing: dict[str, list[bool]] = {}
-    for name, column in ((name, batch.columns[name]) for name in _COMPARED):
+    for name, column in ((name, batch.columns[name]) for name in COMPARED):
         old = [getattr(row, name) for row in rows]
         if old != column:
             differing[name] = [before != after for before, after in zip(old, column, strict=True)]
@@ -355,40 +345,6 @@ def replace(context: WriteContext, batch: Batch, rows: Sequence[ExistingMemory])
     vector_handoff.hand_over_changed(connection, space, before, vector_keys, blobs, owners[0], exceptions)
     _delete_vectors(connection, keys, batch.vectors)
     record_tags.replace_tags(connection, MEMORY, owners, dict(zip(keys, batch.tags, strict=True)))
-
-
-def upsert(context: WriteContext, batch: Batch, drafts: Sequence[Draft[Memory]]) -> list[bool]:
-    """Store the memories of *batch*, which are those of *drafts*; existing ones keep what an upsert keeps.
-
-    Returns:
-        For each whether it existed.
-    """
-    rows = existing(context.connection, batch)
-    _apply_patches(context.connection, batch, drafts, rows)
-    present = [row is not None for row in rows]
-    if not all(present):
-        insert_new(context, [batch.only(i for i, exists in enumerate(present) if not exists)])
-        batch, drafts = batch.only(i for i, exists in enumerate(present) if exists), list(compress(drafts, present))
-    kept_rows = [row for row in rows if row is not None]
-    if kept_rows:
-        keep_history(batch, drafts, kept_rows)
-        replace(context, batch, kept_rows)
-    return present
-
-
-def _apply_patches(
-    connection: Connection, batch: Batch, drafts: Sequence[Draft[Memory]], rows: Sequence[ExistingMemory | None]
-) -> None:
-    """Replace the metadata of the drafts that patch it by the patched metadata of the existing memory."""
-    places = [i for i, draft in enumerate(drafts) if draft.patches and rows[i] is not None]
-    if not places:
-        return
-    stored_metadata = metadata.read(connection, MEMORY, [cast("ExistingMemory", rows[i]).pk for i in places])
-    for i in places:
-        draft = drafts[i]
-        document = patched(stored_metadata[cast("ExistingMemory", rows[i]).pk], draft.patches)
-        set_metadata(draft.record, document)
-        batch.columns["metadata"][i] = json_text(document)
 
 
 def change(

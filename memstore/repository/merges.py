@@ -29,7 +29,7 @@ from sqlalchemy.types import NullType
 
 from memstore.models.merging import Merge
 from memstore.models.records import Namespace
-from memstore.repository import namespaces
+from memstore.repository import namespaces, store_meta
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import corrupt_value, expect_stored, only
 from memstore.repository.key_lists import key_lists, keys_json, listed_keys
@@ -170,10 +170,11 @@ def read(connection: Connection, numbers: Sequence[int]) -> list[StoredMerge]:
     for number, key, id in _SOURCES.of_keys(connection, numbers):
         sources.setdefault(number, []).append((key, id))
     rows = list(_READ.of_keys(connection, sorted(numbers)))
-    return [_stored_merge(row, sources.get(row[0], [])) for row in rows]
+    origin = store_meta.origin(connection) if rows else ""
+    return [_stored_merge(row, sources.get(row[0], []), origin) for row in rows]
 
 
-def _stored_merge(row: Sequence[Any], sources: Sequence[tuple[int, str]]) -> StoredMerge:
+def _stored_merge(row: Sequence[Any], sources: Sequence[tuple[int, str]], origin: str) -> StoredMerge:
     number, path, *values = row
     columns = dict(zip(_COLUMNS, values, strict=True))
     ids = [columns["target_id"], *(id for _, id in sources)]
@@ -194,6 +195,7 @@ def _stored_merge(row: Sequence[Any], sources: Sequence[tuple[int, str]]) -> Sto
             actor=columns["actor"],
             reason=columns["reason"],
             undone_at=None if undone_at is None else from_micros(undone_at),
+            origin=origin,
         )
     return StoredMerge(merge=merge, target=columns["target_pk"], sources=tuple(keys[1:]), added=added)
 

@@ -80,9 +80,13 @@ def _addressed(record_type: RecordType) -> Select[tuple[int, str, int]]:
 _KEYS_OF = {record_type.kind: InListQuery(partial(_matching_ids, record_type)) for record_type in RECORD_TYPES}
 _ADDRESSED = {record_type.kind: PairListQuery(partial(_addressed, record_type)) for record_type in RECORD_TYPES}
 _DELETE = prepared_by_kind(lambda t: delete(t.table).where(t.table.c.pk.in_(listed_keys())))
-_EXPIRED = Prepared(lambda: select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now")))
-_ANY_EXPIRED = Prepared(
-    lambda: select(tables.memory.c.pk).where(tables.memory.c.expires_at <= bindparam("now")).limit(literal_column("1"))
+_EXPIRED = Prepared(
+    lambda: (
+        select(tables.memory.c.pk)
+        .where(tables.memory.c.expires_at <= bindparam("now"))
+        .order_by(tables.memory.c.expires_at)
+        .limit(bindparam("most", type_=Integer))
+    )
 )
 _EXPIRED_VECTORS = Prepared(
     lambda: (
@@ -156,23 +160,18 @@ def duplicate_error(
     connection: Connection, record_type: RecordType, addresses: Sequence[Address], first: int
 ) -> DuplicateError | None:
     """The error for the first of *addresses* that existed before key *first* was handed out; None where none did."""
-    keys = keys_of_addresses(connection, record_type, addresses, EPOCH)  # expired ones are deleted before a write
+    keys = keys_of_addresses(connection, record_type, addresses, EPOCH)  # expired ones are deleted before
     return next((DuplicateError(record_type.kind, id) for (_, id), key in keys.items() if key < first), None)
 
 
-def expired(connection: Connection, now: datetime) -> list[int]:
-    """Keys of the memories that have expired and are not deleted yet."""
-    return _EXPIRED.column(connection, now=now)
+def expired(connection: Connection, now: datetime, most: int) -> list[int]:
+    """Keys of at most so many memories that have expired and are not deleted yet, the first that expired first."""
+    return _EXPIRED.column(connection, now=now, most=most)
 
 
 def expired_vectors(connection: Connection, now: datetime) -> int:
     """How many vectors belong to memories that have expired and are not deleted yet."""
     return int(_EXPIRED_VECTORS.value(connection, now=now))
-
-
-def any_expired(connection: Connection, now: datetime) -> bool:
-    """Whether there are memories that have expired and are not deleted yet."""
-    return _ANY_EXPIRED.value(connection, now=now) is not None
 
 
 def joins_vector(record_type: RecordType) -> ColumnElement[bool]:

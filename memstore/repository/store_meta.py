@@ -20,6 +20,7 @@ _SPACE = ("dimension", "metric", "embedder", "curvature")
 _NO_DIMENSION = 2**31 - 1  # stored while no vector has fixed the dimension: the column takes neither NULL nor 0
 
 _EPOCH = Prepared(lambda: select(store_meta.c.epoch))
+_ORIGIN = Prepared(lambda: select(store_meta.c.store_uuid, store_meta.c.epoch))
 _SPACES = Prepared(
     lambda: select(*(vector_space.c[name] for name in ("pk", "kind", *_SPACE))).where(
         vector_space.c.name == literal_column("''")
@@ -40,6 +41,18 @@ def epoch(connection: Connection) -> str:
     if row is None or type(row[0]) is not str:
         raise corrupt_value("store_meta.epoch", "str", row and row[0])
     return row[0]
+
+
+def origin(connection: Connection) -> str:
+    """The identity of this content of the file: the store and its epoch.
+
+    Records that are passed back to the store (changes, merges, plans, suggestions) have it. Keys and numbers of a file
+    with another origin can mean other records.
+    """
+    row = _ORIGIN.run(connection).fetchone()
+    if row is None or {type(value) for value in row} != {str}:
+        raise corrupt_value("store_meta.store_uuid or epoch", "str", row)
+    return "/".join(row)
 
 
 def spaces(connection: Connection) -> dict[RecordKind, VectorSpace]:

@@ -1,14 +1,16 @@
 """Tags: words of a namespace that memories and assemblies have."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, delete, exists, func, or_, select, update
 
 from memstore.models.records import Namespace, Tag
+from memstore.repository.key_lists import key_lists, keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.schema.namespace_path import namespace_path
-from memstore.schema.tables import live, memory, metadata, namespace, tag
+from memstore.schema.tables import journal, live, memory, metadata, namespace, tag
 
 
 def _owner() -> ColumnElement[int]:
@@ -42,10 +44,15 @@ def _rename_owners(t: RecordType) -> ColumnElement[bool]:
     return (t.tags.c.tag_pk == bindparam("old")) & t.tag_owner.not_in(with_new)
 
 
+def _owners(t: RecordType) -> Select[Any]:
+    owners = select(t.tag_owner).where(t.tags.c.tag_pk == bindparam("tag"))
+    return owners.join(memory, memory.c.pk == t.tag_owner).where(live(bindparam("now"))) if t is MEMORY else owners
+
+
 _FIRST_PAGE = Prepared(_page)
 _NEXT_PAGE = Prepared(lambda: _page().where(tag.c.name > bindparam("after")))
 _FIND = Prepared(lambda: select(tag.c.pk).where(tag.c.namespace_pk == _owner(), tag.c.name == bindparam("name")))
-_OWNERS = prepared_by_kind(lambda t: select(t.tag_owner).where(t.tags.c.tag_pk == bindparam("tag")))
+_OWNERS = prepared_by_kind(_owners)
 _RENAME = Prepared(lambda: update(tag).where(tag.c.pk == bindparam("row")).values(name=bindparam("new_name")))
 _REPLACE = prepared_by_kind(lambda t: update(t.tags).where(_rename_owners(t)).values(tag_pk=bindparam("new")))
 _DELETE = Prepared(lambda: delete(tag).where(tag.c.pk == bindparam("row")))
@@ -59,17 +66,15 @@ _STAMP = prepared_by_kind(
 _DELETE_UNUSED = Prepared(
     lambda: delete(tag).where(~or_(*(exists().where(t.tags.c.tag_pk == tag.c.pk) for t in RECORD_TYPES)))
 )
-_DELETE_UNUSED_NAMESPACES = Prepared(
-    lambda: delete(namespace).where(
-        ~or_(
-            *(
-                exists().where(table.c.namespace_pk == namespace.c.pk)
-                for table in metadata.tables.values()
-                if "namespace_pk" in table.c
-            )
-        )
+_OWNED = [table for table in metadata.tables.values() if "namespace_pk" in table.c]
+_EMPTIED_NAMESPACES = Prepared(
+    lambda: select(namespace.c.pk).where(
+        ~or_(*(exists().where(t.c.namespace_pk == namespace.c.pk) for t in _OWNED if t is not journal))
     )
 )
+# The history has no index of all namespaces, so it is read once, not once for each namespace.
+_NAMESPACES_WITH_HISTORY = Prepared(lambda: select(journal.c.namespace_pk).distinct())
+_DELETE_NAMESPACES = Prepared(lambda: delete(namespace).where(namespace.c.pk.in_(listed_keys())))
 _COUNT = Prepared(lambda: select(func.count()).select_from(tag).where(or_(*_in_use())))
 
 
@@ -86,9 +91,9 @@ def find(connection: Connection, path: Namespace, name: str) -> int | None:
     return None if key is None else int(key)
 
 
-def owners(connection: Connection, record_type: RecordType, tag_pk: int) -> list[int]:
-    """Keys of the records that have a tag."""
-    return [int(key) for key in _OWNERS[record_type.kind].column(connection, tag=tag_pk)]
+def owners(connection: Connection, record_type: RecordType, tag_pk: int, now: datetime) -> list[int]:
+    """Keys of the records that have a tag and have not expired at *now*."""
+    return [int(key) for key in _OWNERS[record_type.kind].column(connection, tag=tag_pk, now=now)]
 
 
 def rename(connection: Connection, path: Namespace, old: int, new: str, now: datetime) -> None:
@@ -118,7 +123,11 @@ def _stamp(connection: Connection, tag_pk: int, now: datetime) -> None:
 def drop_unused(connection: Connection) -> None:
     """Delete tags that no record has, and namespaces without a row in any table."""
     _DELETE_UNUSED.run(connection)
-    _DELETE_UNUSED_NAMESPACES.run(connection)
+    emptied = _EMPTIED_NAMESPACES.column(connection)
+    if emptied:
+        with_history = set(_NAMESPACES_WITH_HISTORY.column(connection))
+        for part in key_lists([key for key in emptied if key not in with_history]):
+            _DELETE_NAMESPACES.run(connection, keys=keys_json(part))
 
 
 def count(connection: Connection, now: datetime) -> int:

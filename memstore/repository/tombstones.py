@@ -106,8 +106,12 @@ class Tombstone(NamedTuple):
         return sorted((key, id) for key, id in self.record[PARTNERS[self.record_type.kind]])
 
 
-def archive(context: WriteContext, record_type: RecordType, keys: Iterable[int], cause: Cause) -> None:
+def archive(
+    context: WriteContext, record_type: RecordType, keys: Iterable[int], cause: Cause, undoes: int | None = None
+) -> None:
     """Move the records *keys*, which exist, to tombstones; the history records their deletion.
+
+    *undoes* is the number of the change that this undoes.
 
     Composites are not updated here: every write ends with that. Raises `DamagedError`.
     """
@@ -123,7 +127,7 @@ def archive(context: WriteContext, record_type: RecordType, keys: Iterable[int],
         kinds, causes = [record_type.kind] * count, [cause] * count
         shared = [[value] * count for value in (to_micros(context.now), *context.actor)]
         _INSERT.insert(connection, [kinds, namespace_pks, ids, record_pks, causes, *shared, *contents], width)
-    history_writer.delete_records(context, record_type, unique_keys, cause)
+    history_writer.delete_records(context, record_type, unique_keys, cause, undoes)
 
 
 def _encoded(
@@ -164,7 +168,7 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
         rows = read(connection, record_type, chunk)
         if len(rows) < len(chunk):
             only([])
-        _check_ids_free(connection, record_type, rows)
+        _check_ids_free(context, record_type, rows)
         for row in rows:
             _insert_record(context, row)
         for namespace_pk in {row.namespace_pk for row in rows}:
@@ -181,13 +185,14 @@ def restore(context: WriteContext, record_type: RecordType, tombstones: Sequence
     return keys
 
 
-def _check_ids_free(connection: Connection, record_type: RecordType, rows: Sequence[Tombstone]) -> None:
+def _check_ids_free(context: WriteContext, record_type: RecordType, rows: Sequence[Tombstone]) -> None:
     for path in {row.namespace for row in rows}:
         ids = [row.id for row in rows if row.namespace == path]
+        history_writer.delete_expired_ids(context, [(path, id) for id in ids])
         for i, id in enumerate(ids):
             if id in ids[:i]:
                 raise DuplicateError(record_type.kind, id, given_twice=True)
-        for id in records.keys_of(connection, record_type, path, ids, EPOCH):  # expired ones were deleted before
+        for id in records.keys_of(context.connection, record_type, path, ids, EPOCH):  # expired ones are deleted
             raise DuplicateError(record_type.kind, id, restored=True)
 
 

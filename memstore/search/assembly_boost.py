@@ -18,11 +18,19 @@ from sqlalchemy import Connection
 
 from memstore.index.protocol import SearchResult, SearchScope
 from memstore.models.activation import SyncState, decayed
-from memstore.models.search import ActivatedAssembly, BoostReason, Hit, Hits, ScoreBoost
+from memstore.models.search import (
+    ActivatedAssembly,
+    BoostReason,
+    Hit,
+    Hits,
+    NearestAssembly,
+    NearestOutcome,
+    ScoreBoost,
+)
 from memstore.repository import assembly_activation, memberships
 from memstore.repository.assembly_activation import ActivationState
 from memstore.repository.vectors import Spaces, VectorSpace
-from memstore.search.activation import AssemblyBoost
+from memstore.search.activation import FEW_ASSEMBLIES, AssemblyBoost, nearness_threshold, standout_threshold
 from memstore.search.query import Search, SearchRequest
 from memstore.sync.view import View
 from memstore.timestamps import to_micros
@@ -30,14 +38,20 @@ from memstore.vectors.arrays import Doubles, Keys, Rows
 
 
 def sync_state(assembly: ActivationState, view: View, at: datetime) -> SyncState:
-    """How the revisions of *assembly*, in the file and in the index of *view*, agree."""
+    """How the revisions of *assembly*, in the file and in the index of *view*, agree.
+
+    All three count the members that have expired *at* that time as removed, as every read does.
+    """
     indexed = view.revision(assembly.key)
     expected = assembly.revision if assembly.has_composite else None
+    expired = view.expired_members(to_micros(at)).get(assembly.key)
+    removals = 0 if expired is None else expired.members
+    composite_revision = assembly.composite_revision
     return SyncState(
-        revision=assembly.revision,
-        composite_revision=assembly.composite_revision,
-        indexed_revision=indexed,
-        synced=assembly.composite_revision == assembly.revision and indexed == expected,
+        revision=assembly.revision + removals,
+        composite_revision=None if composite_revision is None else composite_revision + removals,
+        indexed_revision=None if indexed is None else indexed + removals,
+        synced=composite_revision == assembly.revision and indexed == expected,
         age=None if assembly.composed_at is None else at - assembly.composed_at,
     )
 
@@ -61,12 +75,16 @@ class QueryActivation:
     """What one query activates.
 
     Attributes:
+        boost: the boost with the threshold for this query.
         groups: the activated assemblies, nearest first.
         too_old: keys of the assemblies that are near enough, but whose composite is older than `max_age`.
+        nearest: the assembly nearest to the query; None if no assembly has a composite.
     """
 
+    boost: AssemblyBoost
     groups: list[ActivatedGroup]
     too_old: set[int]
+    nearest: NearestAssembly | None
 
     def boosts(self, keys: Keys) -> tuple[Keys, Doubles]:
         """For each memory of *keys* the group that boosts it most, as an index into `groups` or -1, and the boost."""
@@ -113,32 +131,75 @@ class AssemblyBooster:
         ((result, _),) = self._search.view.search("assembly", query[np.newaxis], 1, scope)
         return float(result.scores[0]) if len(result.scores) else None
 
-    def activate(self, query: Rows) -> QueryActivation:
-        """The assemblies that *query* activates: those that are synced and not too old, nearest first."""
-        limit = size = self.boost.limit
+    def activate(self, query: Rows, base: SearchResult) -> QueryActivation:
+        """The assemblies that *query* activates: those that are synced and not too old, nearest first.
+
+        *base* is the result of the search without boost.
+        """
+        threshold = self._threshold(query, base)
+        boost = replace(self.boost, threshold=threshold)
+        limit = size = boost.limit
         while True:  # assemblies that are skipped must not take the place of others, so more are asked for
             ((result, _),) = self._search.view.search("assembly", query[np.newaxis], size, self._scope)
-            pairs = zip(result.keys.tolist(), result.scores.tolist(), strict=True)
-            scores = {key: score for key, score in pairs if score >= self.boost.threshold}
+            ranked = list(zip(result.keys.tolist(), result.scores.tolist(), strict=True))
+            scores = {key: score for key, score in ranked if score >= threshold}
             states = self.states(scores)
             synced = [key for key, (_, state) in states.items() if state.synced]
-            too_old = {key for key in synced if self.boost.too_old(states[key][1].age)}
+            too_old = {key for key in synced if boost.too_old(states[key][1].age)}
             keys = [key for key in synced if key not in too_old][:limit]
             if len(keys) == limit or len(scores) < size:
-                return QueryActivation([self._group(states[key][0], scores[key]) for key in keys], too_old)
+                groups = [self._group(boost, states[key][0], scores[key]) for key in keys]
+                return QueryActivation(boost, groups, too_old, self._nearest(boost, threshold, ranked[:1]))
             size *= 4
 
-    def _group(self, assembly: ActivationState, score: float) -> ActivatedGroup:
+    def _threshold(self, query: Rows, base: SearchResult) -> float:
+        """The threshold of the caller, or the one relative to the scores of *query*."""
+        if self.boost.threshold is not None:
+            return self.boost.threshold
+        view = self._search.view
+        composites, count = view.sample_scores("assembly", query, self._scope)
+        if count >= FEW_ASSEMBLIES:
+            return standout_threshold(composites, count)
+        memories, _ = view.sample_scores("memory", query, self._search.scope)
+        if not count or not len(memories) or not len(base.scores):
+            return 0.0  # nothing can be boosted
+        return nearness_threshold(memories, float(base.scores[0]))
+
+    def _nearest(
+        self, boost: AssemblyBoost, threshold: float, ranked: Sequence[tuple[int, float]]
+    ) -> NearestAssembly | None:
+        """The first of *ranked* and what it lacks; None without one."""
+        for state, sync in self.states(key for key, _ in ranked).values():
+            score = ranked[0][1]
+            outcome: NearestOutcome = "activated"
+            if not sync.synced:
+                outcome = "stale"
+            elif score < threshold:
+                outcome = "below_threshold"
+            elif boost.too_old(sync.age):
+                outcome = "too_old"
+            missing = max(0.0, threshold - score)
+            return NearestAssembly(
+                id=state.id,
+                namespace=state.namespace,
+                score=score,
+                threshold=threshold,
+                missing=missing,
+                outcome=outcome,
+            )
+        return None
+
+    def _group(self, boost: AssemblyBoost, assembly: ActivationState, score: float) -> ActivatedGroup:
         level = self.level(assembly)
         activated = ActivatedAssembly(
             id=assembly.id,
             namespace=assembly.namespace,
             score=score,
-            strength=self.boost.strength(score, level),
-            boost=self.boost.boost(score, level),
+            strength=boost.strength(score, level),
+            boost=boost.boost(score, level),
             level=level,
         )
-        members = memberships.members(self._search.connection, assembly.key)
+        members = memberships.live_members(self._search.connection, assembly.key, self._search.now)
         return ActivatedGroup(assembly.key, activated, members)
 
     def search(self) -> list[BoostedHits]:
@@ -146,7 +207,7 @@ class AssemblyBooster:
         search = self._search
         results, score_boosts, activations = [], [], []
         for query, (base, uncommitted) in zip(search.queries, search.nearest(), strict=True):
-            activation = self.activate(query)
+            activation = self.activate(query, base)
             result, boosts = self._rank(query, base, activation)
             results.append((result, uncommitted))
             score_boosts.append(boosts)
@@ -156,7 +217,8 @@ class AssemblyBooster:
             boosts = boosts[search.request.offset :]
             with_boosts = [Hit(hit.memory, hit.score, boost) for hit, boost in zip(hits, boosts, strict=True)]
             activated = tuple(group.assembly for group in activation.groups)
-            boosted.append(BoostedHits(Hits(with_boosts, hits.plan, activated), activation))
+            plan = replace(hits.plan, nearest_assembly=activation.nearest)
+            boosted.append(BoostedHits(Hits(with_boosts, plan, activated), activation))
         return boosted
 
     def _rank(

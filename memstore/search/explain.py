@@ -6,6 +6,7 @@ for a memory that is not among them from the same functions, applied to it alone
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import cast
 
 import numpy as np
 from sqlalchemy import Connection
@@ -126,9 +127,9 @@ class Explainer:
             explanations.append(
                 AssemblyExplanation(
                     id=state.id,
-                    outcome="activated" if assembly is not None else _outcome(booster.boost, score, sync),
+                    outcome="activated" if assembly is not None else _outcome(activation.boost, score, sync),
                     score=score,
-                    threshold=booster.boost.threshold,
+                    threshold=cast("float", activation.boost.threshold),
                     level=booster.level(state),
                     strength=0.0 if assembly is None else assembly.strength,
                     boost=0.0 if assembly is None else assembly.boost,
@@ -193,6 +194,6 @@ def _outcome(boost: AssemblyBoost, score: float | None, sync: SyncState) -> Acti
         return "stale"
     if score is None:
         return "no_composite"
-    if score < boost.threshold:
+    if boost.threshold is not None and score < boost.threshold:
         return "below_threshold"
     return "too_old" if boost.too_old(sync.age) else "beyond_limit"

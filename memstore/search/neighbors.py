@@ -56,12 +56,18 @@ async def find_neighbors(
         batch = keys[start : start + BATCH].tolist()
 
         def step(connection: Connection, view: View, batch: list[int] = batch) -> list[Neighbors]:
-            batch, queries = _stored_vectors(connection, session.spaces[kind], batch)
-            if not len(batch):
+            at = to_micros(now())
+            outdated = view.outdated_composites(at) if kind == "assembly" else {}
+            stored = [key for key in batch if key not in outdated]
+            current = {key: vector for key in batch if (vector := outdated.get(key)) is not None}
+            batch, queries = _stored_vectors(connection, session.spaces[kind], stored)
+            if current:
+                batch, queries = [*batch, *current], np.concatenate([queries, np.stack([*current.values()])])
+            if not batch:
                 return []
             namespace_keys = namespaces.scope(connection, namespace, recursive=False)
             searched = None if namespace_keys is None else np.array(namespace_keys, dtype=np.int64)
-            scope = SearchScope(now=to_micros(now()), namespaces=searched, allowed=allowed)
+            scope = SearchScope(now=at, namespaces=searched, allowed=allowed)
             results = view.search(kind, queries, limit + 1, scope)
             of_result = partial(_neighbors, limit=limit, min_score=min_score)
             return [of_result(key, result.keys, result.scores) for key, (result, _) in zip(batch, results, strict=True)]

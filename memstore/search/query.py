@@ -17,10 +17,11 @@ from memstore import filters
 from memstore.index.protocol import DriftError, SearchResult, SearchScope
 from memstore.models.records import Assembly, Memory, Namespace
 from memstore.models.search import AssemblyHit, Hit, Hits, SearchPlan
-from memstore.repository import assemblies, memories, namespaces, selection, vectors
+from memstore.repository import memories, namespaces, selection, vectors
 from memstore.repository.record_types import RecordType
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import Spaces, VectorSpace
+from memstore.sync import composites
 from memstore.sync.view import View
 from memstore.timestamps import now, to_micros
 from memstore.vectors.arrays import Rows
@@ -118,7 +119,7 @@ class Search:
         else:
             hit = AssemblyHit
             half_life = self.request.half_life
-            records = assemblies.read(self.connection, space, keys, self.now, half_life, embeddings=embeddings)
+            records = composites.read(self.connection, self.spaces, keys, self.now, half_life, embeddings=embeddings)
             complete = not [assembly for assembly in records if assembly.composite is None]
         if not embeddings:
             complete = vectors.count_of(self.connection, space, keys) == len(keys)

@@ -6,20 +6,29 @@ recomputes the composites whose revision differs, so that both are equal before 
 
 New members are added to a stored float64 sum. Every other change computes the sum again from the members in the order
 of their keys. Nothing is subtracted from a sum: with members of very different lengths the result would be noise.
+
+A stored composite is a function of the rows, and the row of an expired member stays until a write deletes it. Readers
+do not see that: `read` and `outdated` compute the composite of the members that have not expired, at the time they are
+given. So a verb sees one membership and one composite at one moment, before and after the rows are deleted.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
-from memstore.models.records import Embedding
-from memstore.repository import assemblies, memberships, vectors
+from memstore.models.activation import HALF_LIFE
+from memstore.models.records import Assembly, Embedding
+from memstore.repository import assemblies, history_writer, memberships, vectors
 from memstore.repository.assemblies import Composite
 from memstore.repository.context import WriteContext
+from memstore.repository.record_types import MEMORY
 from memstore.repository.sqlite_only import change_log
-from memstore.repository.vectors import VectorSpace
+from memstore.repository.vectors import Spaces, VectorSpace
+from memstore.timestamps import from_micros
 from memstore.vectors.arrays import Rows
 from memstore.vectors.encoding import checksum, decode_rows, encode, is_intact
 from memstore.vectors.mean import Mean
@@ -45,10 +54,59 @@ def recompute(context: WriteContext, keys: Iterable[int]) -> None:
         _store(context, key, mean)
 
 
-def computed(connection: Connection, space: VectorSpace, key: int) -> tuple[Mean, int]:
-    """The mean of an assembly's members as they now are, and how many are left out because they are damaged."""
+def computed(
+    connection: Connection, space: VectorSpace, key: int, now: datetime | int | None = None
+) -> tuple[Mean, int]:
+    """The mean of an assembly's members as they now are, and how many are left out because they are damaged.
+
+    With *now*, the mean of the members that have not expired by then.
+    """
     mean = Mean(np.zeros(space.dimension))
-    return mean, _add(mean, space, memberships.member_vectors(connection, space, key))
+    return mean, _add(mean, space, memberships.member_vectors(connection, space, key, now))
+
+
+def read(
+    connection: Connection,
+    spaces: Spaces,
+    keys: Sequence[int],
+    now: datetime,
+    half_life: float = HALF_LIFE,
+    *,
+    embeddings: bool = True,
+) -> list[Assembly]:
+    """The assemblies of *keys* as they are *now*, in order; keys that do not exist are left out.
+
+    An expired member is none, and a composite is that of the members, whether or not a write has deleted rows and
+    stored composites since. Without *embeddings*, no composite is read. Raises `DamagedError`.
+    """
+    by_key = assemblies.read(connection, spaces["assembly"], keys, now, half_life, embeddings=embeddings)
+    expired = memberships.expired_members(connection, now)
+    for key in expired.keys() & by_key.keys():
+        record, (members, last_expiry) = by_key[key], expired[key]
+        updated_at = max(record.updated_at, from_micros(last_expiry))
+        by_key[key] = replace(record, revision=record.revision + members, updated_at=updated_at)
+    if embeddings and by_key:
+        stale = {*vectors.lagging(connection, list(by_key)), *(expired.keys() & by_key.keys())}
+        for key, composite in outdated(connection, spaces["memory"], stale, now).items():
+            by_key[key] = replace(by_key[key], composite=composite)
+    return list(by_key.values())
+
+
+def outdated(
+    connection: Connection, space: VectorSpace, keys: Iterable[int], now: datetime | int
+) -> dict[int, Embedding | None]:
+    """The composites of the assemblies *keys*, whose stored ones are outdated, computed from the members *now*."""
+    return {key: computed(connection, space, key, now)[0].vector(space.measure) for key in sorted(keys)}
+
+
+def delete_expired_members(context: WriteContext, keys: Sequence[int]) -> None:
+    """Delete the expired members of the assemblies *keys*: what is archived must be what was read."""
+    connection = context.connection
+    affected = sorted(memberships.expired_members(connection, context.now).keys() & set(keys))
+    if affected:
+        expired = memberships.expired_members_of(connection, affected, context.now)
+        history_writer.delete_records(context, MEMORY, expired, "expired")
+    recompute(context, vectors.lagging(connection, list(keys)))
 
 
 def extend(context: WriteContext, key: int, members: Sequence[int]) -> set[int]:
@@ -57,6 +115,8 @@ def extend(context: WriteContext, key: int, members: Sequence[int]) -> set[int]:
     before = assemblies.revision(connection, key)
     new = memberships.add_members(connection, key, members)
     composite = assemblies.composite(connection, context.spaces["assembly"], key)
+    if not new and composite is not None and composite.revision == before:
+        return set()
     mean = None if composite is None or composite.revision != before else _stored_mean(composite, space)
     if mean is None:  # there is no sum, or it is of another membership
         recompute(context, [key])

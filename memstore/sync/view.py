@@ -1,7 +1,7 @@
 """Searches of the indexes at one state of the database, including uncommitted changes of a transaction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 import numpy as np
@@ -9,16 +9,25 @@ from sqlalchemy import Connection
 
 from memstore.index.exact import ExactIndex
 from memstore.index.protocol import DriftError, Engine, Mask, SearchResult, SearchScope
-from memstore.models.records import RecordKind
+from memstore.models.records import Embedding, RecordKind
+from memstore.repository import assemblies, memberships
 from memstore.repository import vectors as stored_vectors
+from memstore.repository.memberships import ExpiredMembers
+from memstore.repository.vectors import VectorRows
+from memstore.sync import composites
 from memstore.sync.index_set import IndexSet
 from memstore.sync.loader import as_entries
-from memstore.vectors.arrays import Keys, Rows
+from memstore.vectors.arrays import Doubles, Keys, Rows
+from memstore.vectors.encoding import encode
 from memstore.vectors.metrics import index_form, scores
 from memstore.vectors.space import ANGULAR_METRICS
 
 OVERSAMPLING, EXTRA_RESULTS = 2, 10
 """A float16 index returns OVERSAMPLING * limit + EXTRA_RESULTS entries, which the stored vectors rank again."""
+
+
+SAMPLE = 1_000
+"""Entries that are scored for the distribution of a query's scores: 0.2 ms at dimension 384."""
 
 
 @dataclass(slots=True)
@@ -29,11 +38,16 @@ class View:
         indexes: the shared indexes; the lock is held for the lifetime of the view.
         connection: in a transaction whose committed state the indexes equal.
         overlays: for each kind that the transaction changed, the keys it changed and an index of their vectors.
+
+    Searches of assemblies compare composites of members that have not expired: composites in the index that include
+    others, or that are outdated in the file, are replaced for the time of the search.
     """
 
     indexes: IndexSet
     connection: Connection
     overlays: Mapping[RecordKind, tuple[list[int], ExactIndex]] = field(default_factory=dict)
+    _expired: dict[int, dict[int, ExpiredMembers]] = field(default_factory=dict)  # by time
+    _outdated: dict[int, dict[int, Embedding | None]] = field(default_factory=dict)  # by time
 
     @property
     def engine(self) -> Engine:
@@ -61,21 +75,77 @@ class View:
         present = positions >= 0
         return present, table.entries_at(positions[present]).rows
 
+    def expired_members(self, now: int) -> dict[int, ExpiredMembers]:
+        """The assemblies that have expired members at *now*, in microseconds, by key. Read once for each time."""
+        if now not in self._expired:
+            self._expired[now] = memberships.expired_members(self.connection, now)
+        return self._expired[now]
+
+    def outdated_composites(self, now: int) -> dict[int, Embedding | None]:
+        """The composites at *now* of the assemblies of which the index has another, by key: as a rule, none."""
+        if now not in self._outdated:
+            keys = self.expired_members(now).keys() | self.indexes.outdated
+            space = self.indexes.spaces["memory"]
+            self._outdated[now] = composites.outdated(self.connection, space, keys, now) if keys else {}
+        return self._outdated[now]
+
     def search(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[tuple[SearchResult, int]]:
         """The result for each query, and the number of allowed entries that are uncommitted."""
         normalized = index_form(self.indexes.spaces[kind].measure, queries)
         changed, overlay = self.overlays.get(kind, ((), None))
-        if overlay is None or not changed:
+        outdated = self.outdated_composites(scope.now) if kind == "assembly" else {}
+        if not changed and not outdated:
             return list(zip(self._search_committed(kind, normalized, limit, scope), repeat(0)))
-        committed_scope = SearchScope(
-            now=scope.now,
-            namespaces=scope.namespaces,
-            allowed=scope.allowed,
-            excluded=np.array(changed, dtype=np.int64),
-        )
-        committed = self._search_committed(kind, normalized, limit, committed_scope)
-        uncommitted = overlay.search(self.indexes.engines.engine, normalized, limit, scope)
-        return [(_merged(a, b, limit), b.allowed_count) for a, b in zip(committed, uncommitted, strict=True)]
+        without_changed = replace(scope, excluded=np.array([*{*changed, *outdated}], dtype=np.int64))
+        results = self._search_committed(kind, normalized, limit, without_changed)
+        uncommitted = [0] * len(results)
+        if overlay is not None and changed:
+            without_outdated = replace(scope, excluded=np.array([*outdated], dtype=np.int64)) if outdated else scope
+            changes = overlay.search(self.engine, normalized, limit, without_outdated)
+            results = [_merged(a, b, limit) for a, b in zip(results, changes, strict=True)]
+            uncommitted = [result.allowed_count for result in changes]
+        if outdated:
+            current = self._index_of(outdated).search(self.engine, normalized, limit, scope)
+            results = [_merged(a, b, limit) for a, b in zip(results, current, strict=True)]
+        return list(zip(results, uncommitted, strict=True))
+
+    def sample_scores(self, kind: RecordKind, query: Rows, scope: SearchScope) -> tuple[Doubles, int]:
+        """The scores of a sample of the entries that *scope* allows, against one query, and the number of all of them.
+
+        The sample is every entry, or evenly spread over the entries in the order in which the index has them.
+        """
+        measure = self.indexes.spaces[kind].measure
+        (normalized,) = index_form(measure, query[np.newaxis])
+        changed, overlay = self.overlays.get(kind, ((), None))
+        outdated = self.outdated_composites(scope.now) if kind == "assembly" else {}
+        replaced = np.array([*{*changed, *outdated}], dtype=np.int64)
+        tables = [(self.indexes.by_kind[kind].table, replace(scope, excluded=replaced) if len(replaced) else scope)]
+        if overlay is not None and changed:
+            tables.append((overlay.table, replace(scope, excluded=np.array([*outdated], dtype=np.int64))))
+        if outdated:
+            tables.append((self._index_of(outdated).table, scope))
+        positions = [(table, table.allowed(part)) for table, part in tables]
+        selected = [(table, np.arange(table.size) if allowed is None else allowed) for table, allowed in positions]
+        count = sum(len(allowed) for _, allowed in selected)
+        step = max(1, -(-count // SAMPLE))
+        parts = [
+            scores(measure, normalized, table.rows[allowed[::step]]) for table, allowed in selected if len(allowed)
+        ]
+        return (np.concatenate(parts) if parts else np.empty(0)), count
+
+    def _index_of(self, vectors: Mapping[int, Embedding | None]) -> ExactIndex:
+        """An index of composites by the keys of their assemblies."""
+        space = self.indexes.spaces["assembly"]
+        blobs = {key: encode(vector) for key, vector in vectors.items() if vector is not None}
+        owners = assemblies.namespace_keys(self.connection, list(blobs))
+        index = ExactIndex(space.dimension, space.measure, capacity=len(owners))
+        if owners:
+            keys, count = tuple(owners), len(owners)
+            rows = tuple(blobs[key] for key in keys)
+            index.put(
+                as_entries(VectorRows(keys, tuple(owners.values()), (None,) * count, rows, (None,) * count), space)
+            )
+        return index
 
     def _search_committed(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """Search the shared index; results of a float16 index are ranked again by the stored vectors."""

@@ -24,7 +24,7 @@ async def store(store: Store) -> Store:
     return store
 
 
-async def test_arguments_of_a_verb_replace_the_actor_and_the_reason_around_it_for_that_verb_alone(
+async def test_arguments_of_a_verb_replace_what_is_around_it_for_that_verb_alone_and_keep_the_rest(
     store: Store,
 ) -> None:
     with memstore.as_actor("nightly", reason="cleaning"):
@@ -34,7 +34,7 @@ async def test_arguments_of_a_verb_replace_the_actor_and_the_reason_around_it_fo
         await store.memories.delete("d")
     await store.memories.delete("e")
     assert await last_change(store, "a") == ("forgotten", "nightly", "cleaning")
-    assert await last_change(store, "b") == ("forgotten", "ada", "where")  # without a reason: the criteria
+    assert await last_change(store, "b") == ("forgotten", "ada", "cleaning")
     assert await last_change(store, "c") == ("forgotten", "nightly", "old")
     assert await last_change(store, "d") == ("deleted", "nightly", "cleaning")
     assert await last_change(store, "e") == ("deleted", None, None)

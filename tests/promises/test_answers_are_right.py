@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 import memstore
-from memstore import EmbedderError
+from memstore import AssemblyBoost, EmbedderError
 from memstore.importers import reembed
 from memstore.testing import HashEmbedder
 
@@ -183,3 +183,43 @@ async def test_the_error_on_another_embedder_gives_the_way_out(named_path: Path,
 # Damage is named.
 
 # Assembly boost.
+
+
+@pytest.mark.parametrize("common", [0.0, 2.0], ids=["low scores", "high scores"])
+async def test_the_right_assemblies_are_activated_whatever_scores_the_embedder_gives(
+    tmp_path: Path, common: float
+) -> None:
+    rng = np.random.default_rng(7)
+    topics = rng.standard_normal((30, 64)) / 8
+    shared = rng.standard_normal(64) / 8 * common  # unrelated texts score near 0 without it, near 0.8 with it
+    async with memstore.open(tmp_path / "store.db", dimension=64) as store:
+        for i, topic in enumerate(topics):
+            rows = topic + shared + 1.5 * rng.standard_normal((6, 64)) / 8
+            items = [{"id": f"{i}.{j}", "content": "x", "embedding": row} for j, row in enumerate(rows)]
+            await store.memories.add_many(items)
+            await store.assemblies.add(f"topic {i}", members=[item["id"] for item in items])
+        activated = []
+        for topic in topics:
+            hits = await store.memories.search(topic + shared + rng.standard_normal(64) / 8, boost=AssemblyBoost())
+            activated.append([assembly.id for assembly in hits.activated])
+            nearest = hits.plan.nearest_assembly
+            assert nearest is not None
+            assert (nearest.outcome == "activated") == (nearest.id in activated[-1]) == (nearest.missing == 0)
+            assert nearest.missing == max(0.0, nearest.threshold - nearest.score)
+    right = [f"topic {i}" in ids for i, ids in enumerate(activated)]
+    assert sum(right) >= 25
+    assert sum(map(len, activated)) <= 45  # few wrong ones beside them
+
+
+async def test_a_search_says_which_assembly_came_nearest_and_what_it_lacked(tmp_path: Path) -> None:
+    async with memstore.open(tmp_path / "store.db", dimension=2) as store:
+        for id, vector in {"a": [1, 0], "b": [0.8, 0.6], "c": [0, 1]}.items():
+            await store.memories.add(id, id=id, embedding=vector)
+        assert (await store.memories.search([0, 1], boost=AssemblyBoost())).plan.nearest_assembly is None
+        await store.assemblies.add("first", members=["a", "b"])
+        nearest = (await store.memories.search([0, 1], boost=AssemblyBoost(threshold=0.5))).plan.nearest_assembly
+        assert nearest is not None
+        assert (nearest.id, nearest.outcome, nearest.threshold) == ("first", "below_threshold", 0.5)
+        assert nearest.score == pytest.approx(0.316, abs=1e-3)
+        assert nearest.missing == pytest.approx(0.184, abs=1e-3)
+        assert (await store.memories.search([0, 1])).plan.nearest_assembly is None

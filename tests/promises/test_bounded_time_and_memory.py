@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import pytest
 import memstore
 from memstore.testing import HashEmbedder
 from tests.support.programs import run_python
+from tests.support.sql import execute
+from tests.support.waiting import eventually
 
 # Reads.
 
@@ -154,6 +158,52 @@ async def test_a_failing_batch_of_a_load_keeps_the_vectors_of_the_others(path: P
 
 
 # Compact, members, expiry.
+
+
+@pytest.mark.parametrize("assemblies", [0, 4])
+async def test_a_write_deletes_a_limited_number_of_expired_memories_and_the_store_the_others(
+    path: Path, assemblies: int
+) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        expires_at = datetime.now(UTC) + timedelta(seconds=3)
+        ids = [str(i) for i in range(2_000)]
+        await store.memories.add_many(
+            [{"id": id, "content": id, "embedding": [1, 0], "expires_at": expires_at} for id in ids]
+        )
+        await store.memories.add("lives", id="lives", embedding=[0, 1])
+        for i in range(assemblies):
+            await store.assemblies.add(f"assembly {i}", members=[*ids[i::assemblies], "lives"])
+        await eventually(lambda: datetime.now(UTC) >= expires_at)
+        read = [assembly async for assembly in store.assemblies.list()]
+        assert {assembly.member_count for assembly in read} <= {1}
+        await store.memories.add("new", id="7")  # the id of an expired memory is free
+        ((rows,),) = execute(path, "SELECT count(*) FROM memory WHERE expires_at IS NOT NULL")
+        assert 0 < 2_000 - rows < 1_100  # by the write, and by the first step of the store
+        assert [assembly async for assembly in store.assemblies.list()] == read
+        await eventually(lambda: execute(path, "SELECT count(*) FROM memory") == [(2,)])
+        assert [assembly async for assembly in store.assemblies.list()] == read
+        assert (await store.memories.get("7")).content == "new"
+        assert await store.check() == []
+
+
+async def test_compact_deletes_all_expired_memories_and_emptied_namespaces(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        for i in range(1_200):
+            item = {"content": "x", "ttl": 0.5}
+            await store.namespace(str(i % 300)).memories.add_many([item])
+        await eventually(lambda: execute(path, "SELECT max(expires_at) FROM memory")[0][0] / 1e6 < time.time())
+        await store.compact()
+        assert execute(path, "SELECT count(*) FROM memory") == [(0,)]
+        assert await store.namespaces() == []
+
+
+async def test_every_page_of_members_is_read_where_the_page_before_ended(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        ids = [f"{i:04}" for i in range(450)]
+        await store.memories.add_many([{"id": id, "content": "x", "embedding": [1, 0]} for id in ids])
+        await store.assemblies.add("all", members=ids)
+        assert [id async for id in store.assemblies.members("all")] == ids
+
 
 # Memory of the index.
 

@@ -104,7 +104,10 @@ async def test_an_archived_memory_is_in_no_read_and_is_restored_as_it_was(
         assert (await store.memories.search(before.embedding, 1))[0].memory == before
     for group in groups:
         now = await store.assemblies.get(group.id)
-        assert replace(now, revision=0, composite=None) == replace(group, revision=0, composite=None)
+        unchanged = {"revision": 0, "composite": None, "updated_at": AT}
+        assert replace(now, **unchanged) == replace(group, **unchanged)
+        members = [member async for member in store.assemblies.members(group.id)]
+        assert (now.updated_at > group.updated_at) == (id in members)
         assert now.composite is not None
         assert group.composite is not None
         np.testing.assert_allclose(now.composite, group.composite, atol=1e-6)

@@ -272,7 +272,7 @@ async def test_stale_assemblies_do_not_count_towards_the_limit(path: Path) -> No
             await store.assemblies.add(f"g{i}", members=[f"m{i}"])
     out_of_step(path, *(f"g{i}" for i in range(35)))
     async with memstore.open(path, read_only=True) as store:
-        hits = await store.memories.search(unit(1), 40, boost=AssemblyBoost(limit=2))
+        hits = await store.memories.search(unit(1), 40, boost=AssemblyBoost(threshold=0.5, limit=2))
         assert [activated.id for activated in hits.activated] == ["g35", "g36"]
         reasons = {hit.memory.id: hit.reason for hit in hits}
         assert (reasons["m34"], reasons["m35"], reasons["m37"]) == ("stale", "boosted", "not_activated")
