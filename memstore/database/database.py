@@ -27,6 +27,7 @@ from memstore.database.migrate import migrate
 from memstore.database.read_only import has_log, is_immutable, uses_log, without_log
 from memstore.database.readers import ReaderPool
 from memstore.database.sqlite import sqlite3
+from memstore.database.sqlite_libraries import check_connections
 from memstore.database.writer import AfterCommit, Writer, WriteSession
 from memstore.errors import ClosedError, EventLoopError, MissingFileError, OpenError, ReadOnlyError
 from memstore.escaping import library_logger
@@ -294,6 +295,7 @@ def _prepare(settings: Settings) -> OpenedFile:
             f"SQLite is too old: expected {'.'.join(map(str, MINIMUM_SQLITE))} or newer, found "
             f"{sqlite3.sqlite_version}. pip install 'memstore[sqlite]', or use a newer Python"
         )
+    check_connections(settings.path)
     if settings.read_only:
         return _prepare_read_only(settings)
     if settings.curvature is not None and inspect(settings.path) is None:
@@ -315,12 +317,17 @@ def _prepare_read_only(settings: Settings) -> OpenedFile:
             "Open it once without read_only to migrate it"
         )
     if is_immutable(path):
-        return OpenedFile(path, settings.link, immutable=True)
+        return _registered(OpenedFile(path, settings.link, immutable=True))
     file = OpenedFile(path, settings.link, delete_log=not existed)
     if not is_wal:  # the locks would prevent others from switching it to a log
-        return file
+        return _registered(file)
     check_single_name(path)
     return _locked(file, settings)
+
+
+def _registered(file: OpenedFile) -> OpenedFile:
+    file.register()
+    return file
 
 
 def _locked(file: OpenedFile, settings: Settings) -> OpenedFile:

@@ -2,8 +2,8 @@
 
 Python has one SQLite, and the package pysqlite3 of the extra `memstore[sqlite]` another; the newer is used. The whole
 process uses the same one: two SQLite libraries in one process do not see each other's locks, and the one that closes a
-file first drops the locks of the other. A program whose other code opens the same file sets the environment variable
-`MEMSTORE_SQLITE` to the library of that code: `stdlib` or `pysqlite3`.
+file first drops the locks of the other (`sqlite_libraries` refuses that). A program whose other code opens the same
+file sets the environment variable `MEMSTORE_SQLITE` to the library of that code: `stdlib` or `pysqlite3`.
 
 pysqlite3 reports only SQLite's primary error codes, so no code may depend on extended ones.
 """
@@ -18,7 +18,7 @@ try:
 except ImportError:
     installed = None
 
-__all__ = ["BUG", "SOURCE", "VERSION", "sqlite3", "wal_reset_bug"]
+__all__ = ["BUG", "SOURCE", "VERSION", "installed", "sqlite3", "stdlib", "wal_reset_bug"]
 
 Version = tuple[int, int, int]
 

@@ -9,6 +9,7 @@ import pytest
 import memstore
 from memstore import OpenError, Store, StoreReplacedError
 from tests.support.children import Child, Link
+from tests.support.programs import run_python
 
 VECTOR = [1.0, 0.0]
 
@@ -70,6 +71,66 @@ async def test_deleted_log_is_noticed_before_a_write_and_what_was_acknowledged_i
 
 
 # Two SQLite libraries in one process.
+
+LIBRARIES = pytest.mark.parametrize(
+    ("memstore_uses", "other"), [("pysqlite3", "sqlite3"), ("stdlib", "pysqlite3")], ids=["pysqlite3", "stdlib"]
+)
+
+
+@LIBRARIES
+async def test_other_sqlite_library_may_not_connect_to_the_file_of_an_open_store(
+    path: Path, memstore_uses: str, other: str
+) -> None:
+    assert two_libraries(path, memstore_uses, other, "store first") == ["UsageError", "1"]
+
+
+@LIBRARIES
+async def test_store_does_not_open_a_file_to_which_the_other_sqlite_library_has_a_connection(
+    path: Path, memstore_uses: str, other: str
+) -> None:
+    assert two_libraries(path, memstore_uses, other, "connection first") == ["OpenError", "1"]
+
+
+def two_libraries(path: Path, memstore_uses: str, other: str, order: str) -> list[str]:
+    """The error of whichever comes second, and the number of memories that the store has at the end."""
+    pytest.importorskip("pysqlite3")
+    ended = run_python("-c", TWO_LIBRARIES, path, other, order, MEMSTORE_SQLITE=memstore_uses)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split()
+
+
+TWO_LIBRARIES = """
+import asyncio, importlib, sys
+import memstore
+
+path, other, order = sys.argv[1:]
+library = importlib.import_module(other)
+
+def connect():
+    connection = library.connect(path)
+    connection.execute("SELECT 1 FROM memory").fetchone()
+    return connection
+
+async def main():
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("a", embedding=[1, 0])
+        if order == "store first":
+            try:
+                connect()
+            except memstore.MemstoreError as error:
+                print(type(error).__name__)
+    if order == "connection first":
+        connection = connect()
+        try:
+            await memstore.open(path)
+        except memstore.MemstoreError as error:
+            print(type(error).__name__)
+        connection.close()
+    async with memstore.open(path) as store:
+        print(await store.memories.count())
+
+asyncio.run(main())
+"""
 
 # Two names of one file.
 
