@@ -385,7 +385,7 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         """
         select = partial(self._selection, where=self._node(where), tags=check_tags(tags), recursive=recursive)
         return await self._session.read_by_index(
-            lambda connection, view: read_vectors(connection, view, self._space, select(self._session.clock()))
+            lambda connection, view: read_vectors(connection, view, self._session.spaces, select(self._session.clock()))
         )
 
     async def history(

@@ -13,6 +13,7 @@ given. So a verb sees one membership and one composite at one moment, before and
 """
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
@@ -85,11 +86,28 @@ def read(
         record, (members, last_expiry) = by_key[key], expired[key]
         updated_at = max(record.updated_at, from_micros(last_expiry))
         by_key[key] = replace(record, revision=record.revision + members, updated_at=updated_at)
-    if embeddings and by_key:
-        stale = {*vectors.lagging(connection, list(by_key)), *(expired.keys() & by_key.keys())}
-        for key, composite in outdated(connection, spaces["memory"], stale, now).items():
+    if embeddings:
+        for key, composite in changed(connection, spaces["memory"], list(by_key), now, expired.keys()).items():
             by_key[key] = replace(by_key[key], composite=composite)
     return list(by_key.values())
+
+
+def changed(
+    connection: Connection,
+    space: VectorSpace,
+    keys: list[int],
+    now: datetime | int,
+    expired: AbstractSet[int] | None = None,
+) -> dict[int, Embedding | None]:
+    """The composites *now* of those assemblies of *keys* that have another one stored: as a rule, none.
+
+    *space* is that of memories; *expired* are the keys of the assemblies with expired members, where they are at hand.
+    """
+    if not keys:
+        return {}
+    if expired is None:
+        expired = memberships.expired_members(connection, now).keys()
+    return outdated(connection, space, {*vectors.lagging(connection, keys), *expired & set(keys)}, now)
 
 
 def outdated(

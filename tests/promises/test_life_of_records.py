@@ -1,6 +1,7 @@
 """Records, memberships and changes agree at every moment."""
 
 import asyncio
+import contextlib
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -51,6 +52,7 @@ async def read_assemblies(store: Store) -> dict[str, Any]:
         "list": [record async for record in store.assemblies.list(where={"id": "A"})],
         "count": await store.assemblies.count(where={"id": "A", "member_count": 1}),
         "members": [id async for id in store.assemblies.members("A")],
+        "vectors": (await store.assemblies.vectors()).matrix,
         "containing": await store.assemblies.containing("a"),
         "search": [(hit.assembly, hit.score) for hit in hits if hit.assembly.id == "A"],
         "boost": [(assembly.id, assembly.score) for assembly in boosted.activated],
@@ -192,6 +194,21 @@ async def test_a_change_with_the_number_of_another_change_in_a_copied_file_undoe
         with pytest.raises(ConflictError, match="another one"):
             await copy.undo((await store.memories.history("x"))[0])
         assert (await copy.memories.get("x")).importance == 0.1
+
+
+async def test_a_change_of_a_savepoint_that_was_rolled_back_undoes_nothing(store: Store) -> None:
+    await store.memories.add("x", id="x", importance=0.1)
+    async with store.transaction() as tx:
+        with contextlib.suppress(RuntimeError):
+            async with tx.transaction() as nested:
+                await nested.memories.update("x", importance=0.9)
+                change = (await nested.memories.history("x"))[0]
+                raise RuntimeError
+        await tx.memories.update("x", tags={"kept"})
+        assert (await tx.memories.history("x"))[0].number == change.number
+        with pytest.raises(ConflictError, match="another one"):
+            await tx.undo(change)
+    assert (await store.memories.get("x")).tags == {"kept"}
 
 
 async def test_suggestions_and_lists_as_of_a_time_do_not_outlive_a_restore(tmp_path: Path) -> None:
