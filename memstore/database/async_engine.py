@@ -8,13 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import aiosqlite
-from sqlalchemy import NullPool
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from memstore.config import Settings
-from memstore.database.engine import uri
+from memstore.database.engine import IsolatedPool, isolated, uri
 from memstore.database.sqlite import sqlite3
 
 
@@ -33,9 +32,11 @@ def async_engine(settings: Settings, *, immutable: bool = False) -> AsyncEngine:
         "timeout": settings.timeout,
         "check_same_thread": False,
     }
-    return create_async_engine(
-        url, module=_async_dbapi(), poolclass=NullPool, connect_args=arguments, hide_parameters=True
+    engine = create_async_engine(
+        url, module=_async_dbapi(), poolclass=IsolatedPool, connect_args=arguments, hide_parameters=True
     )
+    isolated(engine.sync_engine)
+    return engine
 
 
 def _async_dbapi() -> Any:

@@ -36,9 +36,36 @@ def connect_or_create(path: str, **options: Any) -> sqlite3.Connection:
         return cast("sqlite3.Connection", sqlite3.connect(target, uri=True, **options))
 
 
+class IsolatedPool(NullPool):
+    """A pool without connections to which no listener on the class `Pool` or `Engine` applies."""
+
+    _sa_propagate_class_events = False  # as SQLAlchemy's own engines with options have it
+
+
+class _IsolatedEngine(Engine):
+    _sa_propagate_class_events = False
+    _has_events = False
+
+
+def isolated(engine: Engine) -> Engine:
+    """The new *engine*, to which no listener on the classes of SQLAlchemy applies.
+
+    A program that registers one on `Engine` means its own engines. It may set pragmas, begin transactions, replace the
+    connection, or raise.
+    """
+    engine.__class__ = _IsolatedEngine
+    dialect: type = type(engine.dialect)
+    attributes = {"_sa_propagate_class_events": False, "supports_statement_cache": True}
+    engine.dialect.__class__ = type(f"Isolated{dialect.__name__}", (dialect,), attributes)
+    for target in (engine, engine.dialect):
+        vars(target).pop("dispatch", None)  # the listeners of the class that it had
+    return engine
+
+
 def sync_engine(creator: Callable[[], Any]) -> Engine:
     """A synchronous engine over the connections that *creator* returns."""
-    return create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=NullPool, hide_parameters=True)
+    engine = create_engine("sqlite://", module=sqlite3, creator=creator, poolclass=IsolatedPool, hide_parameters=True)
+    return isolated(engine)
 
 
 def configure(settings: Settings, *, writes: bool, cache_kilobytes: int = 16_000) -> Callable[[Connection], None]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from sqlalchemy import Connection, event
 
-from memstore.concurrency import ProcessLock
 from memstore.config import path_text
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
@@ -24,9 +23,7 @@ from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import begin_write, raw
 from memstore.errors import OpenError
 from memstore.schema.ddl import create_statements
-from memstore.schema.tables import APPLICATION_ID
-
-_alembic_lock = ProcessLock()  # Alembic's `op` is one object per process
+from memstore.schema.tables import APPLICATION_ID, VERSION_TABLE
 
 
 def migrate(path: str, *, timeout: float = 30.0) -> str:
@@ -103,22 +100,25 @@ def _has_no_tables(connection: Connection) -> bool:
 
 
 def _upgrade(connection: Connection) -> None:
-    import alembic.context
-    import alembic.op
-    from alembic import command
+    """Apply the revisions that the file lacks.
+
+    Not by Alembic's command: it sets `alembic.op` and `alembic.context` for the whole process, where another thread may
+    run the migrations of the host. Each revision gets operations of its own instead.
+    """
     from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+    from alembic.script import ScriptDirectory
 
     config = Config()
     config.set_main_option("script_location", str(folder()).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    with _alembic_lock:
-        # In a host's migration these proxies refer to the host's context: restore it afterwards.
-        proxies = [proxy for module in (alembic.context, alembic.op) if (proxy := getattr(module, "_proxy", None))]
-        try:
-            command.upgrade(config, HEAD)
-        finally:
-            for proxy in proxies:
-                proxy._install_proxy()  # noqa: SLF001 - Alembic offers no other way to nest
+    scripts = ScriptDirectory.from_config(config)
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    revisions = list(scripts.iterate_revisions(HEAD, context.get_current_revision() or "base"))
+    for revision in reversed(revisions):
+        revision.module.op = Operations(context)  # type: ignore[attr-defined]
+        revision.module.upgrade()
+        context.stamp(scripts, revision.revision)
 
 
 def folder() -> Path:

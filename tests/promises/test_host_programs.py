@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import gzip
 import json
 import multiprocessing
 import pickle
@@ -16,6 +17,7 @@ import pytest
 import memstore
 from memstore import Store
 from tests.support.host_programs import errors, records
+from tests.support.programs import run_python
 
 # Pickle and copy.
 
@@ -107,6 +109,25 @@ def test_a_dependency_with_yield_records_its_actor_in_the_request(path: Path, ki
     with testclient.TestClient(app) as client:
         assert client.get("/").json() == "ada"
         assert client.get("/without").json() is None
+
+
+@pytest.fixture
+def old_path(tmp_path: Path) -> Path:
+    """A file of an older release."""
+    path = tmp_path / "old.db"
+    path.write_bytes(gzip.decompress((Path(__file__).parents[1] / "database" / "stores" / "0001.db.gz").read_bytes()))
+    return path
+
+
+def test_listeners_on_the_classes_of_sqlalchemy_do_not_apply_to_a_store(path: Path, old_path: Path) -> None:
+    result = run_python("-m", "tests.support.host_listeners", path, old_path)
+    assert result.stdout.split("\n") == ["['new']", "True []", "True", ""], result.stderr
+
+
+def test_a_host_may_migrate_by_alembic_in_another_thread(tmp_path: Path, path: Path, old_path: Path) -> None:
+    result = run_python("-m", "tests.support.host_migration", tmp_path / "host", path, old_path)
+    tables = "['host_0', 'host_1', 'host_2', 'host_3', 'host_4']"
+    assert result.stdout.split("\n") == ["[] True", tables, ""], result.stderr
 
 
 async def test_a_block_that_ends_in_another_context_raises_nothing() -> None:
