@@ -204,6 +204,7 @@ commands = st.one_of(
         "memories",
         forget=by_filter,
         recover=st.fixed_dictionaries({"ids": st.tuples(ids).map(list)}),
+        erase=st.fixed_dictionaries({"ids": st.lists(ids, min_size=1, max_size=2)}),
         purge=st.just({"older_than": 0}),
         update_and_undo=st.fixed_dictionaries({"id": ids, "metadata": st.just({"k": 7})}),
     ),
@@ -211,6 +212,7 @@ commands = st.one_of(
         "assemblies",
         forget=st.fixed_dictionaries({"where": st.sampled_from(ASSEMBLY_FILTERS)}),
         recover=st.fixed_dictionaries({"ids": st.tuples(groups).map(list)}),
+        erase=st.fixed_dictionaries({"ids": st.tuples(groups).map(list)}),
         merge=merges,
         purge=st.just({"older_than": 0}),
     ),
@@ -417,6 +419,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert actual_error == expected_error, command
         if expected_error is None:
             self.same_result(model, command, expected, actual)
+        if command.verb == "erase":
+            for id in command.arguments["ids"]:
+                with pytest.raises(NotFoundError):
+                    await getattr(at(face, command.namespace), command.noun).history(id)
 
     def same_result(self, model: Model, command: Command, expected: Any, actual: Any) -> None:
         if expected is None:

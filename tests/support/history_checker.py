@@ -151,6 +151,8 @@ class Workload:
             (2, "memories", "forget", this),
             (2, "memories", "recover", {"ids": [id]}),
             (0.5, "memories", "purge", {"older_than": 0}),
+            (1, "memories", "erase", {"ids": [id]}),
+            (0.5, "assemblies", "erase", {"ids": [group]}),
             (1, "memories", "update_and_undo", {"id": id, "metadata": {"op": -n}}),
             (0.5, "assemblies", "forget", this_group),
             (2, "assemblies", "recover", {"ids": [group]}),

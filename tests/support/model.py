@@ -430,6 +430,18 @@ class Model:
         self.archived = [entry for entry in self.archived if (entry.cause, entry.noun, entry.key[0]) != purged]
         return before - len(self.archived)
 
+    def memories_erase(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> None:
+        self._erase("memories", namespace, ids)
+
+    def assemblies_erase(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> None:
+        self._erase("assemblies", namespace, ids)
+
+    def _erase(self, noun: str, namespace: Namespace, ids: list[str]) -> None:
+        keys = {(namespace, id) for id in ids}
+        for key in keys & getattr(self, noun).keys():
+            self.drop_memory(key) if noun == "memories" else self.assemblies.pop(key)
+        self.archived = [entry for entry in self.archived if entry.noun != noun or entry.key not in keys]
+
     def assemblies_merge(self, namespace: Namespace, moment: TimeRange, ids: list[str], into: str) -> None:
         if len(set(ids)) < len(ids):
             raise InvalidError("an id is given twice")
