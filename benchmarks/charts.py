@@ -1,5 +1,6 @@
 """The charts of the page: dots on a logarithmic axis."""
 
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -31,6 +32,7 @@ def write_charts(results: Results, page: Path) -> dict[str, str]:
             file = page.parent / f"{page.stem}-{name}.svg"
             with mpl.rc_context(_STYLE):
                 dot_chart(values, title).savefig(file, metadata={"Date": None})
+            file.write_text(re.sub(r">\s*\n\s*<", "><", file.read_text()) + "\n")  # generated: one line for the diff
             files[file.name] = title
     return files
 
