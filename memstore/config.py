@@ -23,6 +23,9 @@ VectorType = Literal["float32", "float16"]
 Keep = Literal["full", "off"] | int
 """How much history a file keeps: all, none, or a number of seconds."""
 
+DEFAULT_KEEP: Keep = 30 * 86_400
+"""How much history a new file keeps: 30 days."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphOptions:
@@ -132,7 +135,7 @@ class Settings:
         durability: `"full"` syncs every commit to the disk; `"relaxed"` may lose the last commits at a power cut.
         read_only: refuse every write.
         index: how vectors are searched.
-        history: how much history the file keeps; None means as the file was last opened.
+        history: how much history the file keeps; None means as the file was last opened, 30 days for a new file.
         indexed_metadata: paths in metadata, as keys, to index in addition to those that are indexed.
         half_life: seconds in which the activation of an assembly decays to half.
     """

@@ -15,6 +15,7 @@ from memstore import filters
 from memstore.api.store import Store, close_after
 from memstore.concurrency import wait_to_end
 from memstore.config import (
+    DEFAULT_KEEP,
     Durability,
     IndexKind,
     IndexOptions,
@@ -131,8 +132,8 @@ def open(
             memories, and makes every later write slower. With `read_only` none is built.
         activation_half_life: half-life of the activation of assemblies in seconds, a day by default. It is not stored,
             and affects only how activation is read.
-        history: how much history the file keeps: `"full"` all, a `timedelta` what is not older, `"off"` none; older
-            history is deleted now. None means as stored, and `"full"` for a new file.
+        history: how much history the file keeps: a `timedelta` what is not older, `"full"` all, `"off"` none; older
+            history is deleted now. None means as stored, and 30 days for a new file.
 
     Raises:
         InvalidError: an argument is invalid; raised by this call, every other error when the result is awaited or
@@ -202,7 +203,7 @@ async def _open_spaces(database: Database, settings: Settings) -> dict[RecordKin
 def _add_spaces(connection: Connection, settings: Settings) -> dict[RecordKind, VectorSpace]:
     if not store_meta.spaces(connection):  # another process may have added them in the meantime
         store_meta.add_spaces(connection, settings.new_space())
-        history_retention.set_keep(connection, settings.history or "full")
+        history_retention.set_keep(connection, settings.history or DEFAULT_KEEP)
     return store_meta.spaces(connection)
 
 
@@ -248,15 +249,17 @@ async def _add_metadata_indexes(database: Database, settings: Settings) -> None:
 
 
 async def _apply_history(database: Database, settings: Settings) -> None:
-    """Store how much history the file keeps, `"full"` at first, and delete the rows that it no longer keeps."""
+    """Store how much history the file keeps, 30 days at first, and delete the rows that it no longer keeps."""
     if settings.read_only:
         return
     stored = await database.read(history_retention.stored)
-    keep = settings.history or ("full" if stored is None else stored.keep)
+    keep = settings.history or (DEFAULT_KEEP if stored is None else stored.keep)
     if stored is None or stored.keep != keep:
         if keep != "off":
             await _delete_history(database)  # the process that switched it off may have ended before all was deleted
         await database.write(lambda connection: history_retention.set_keep(connection, keep))
+        while await database.write(history_retention.trim_part, batch=True):
+            pass
     if keep == "off":
         await _delete_history(database)
 

@@ -8,7 +8,7 @@ from memstore import filters
 from memstore.database.inspect import HEAD
 from memstore.database.sqlite import BUG, SOURCE, sqlite3
 from memstore.models.reports import Stats
-from memstore.repository import namespaces, records, selection, tags, tombstones, vectors
+from memstore.repository import namespaces, records, selection, stored_sizes, tags, tombstones, vectors
 from memstore.repository.record_types import RECORD_TYPES
 from memstore.repository.selection import Selection
 from memstore.repository.sqlite_only import index_snapshots, metadata_indexes
@@ -44,6 +44,8 @@ def read_stats(connection: Connection, session: Autocommit) -> Stats:
         namespaces=len(namespaces.used(connection, (), at)),
         vectors=vectors.count_vectors(connection, space) - records.expired_vectors(connection, at),
         trashed=sum(tombstones.count(connection, record_type, "forgotten") for record_type in RECORD_TYPES),
+        history_bytes=stored_sizes.history_bytes(connection),
+        trash_bytes=stored_sizes.trash_bytes(connection),
         file_bytes=Path(settings.path).stat().st_size,
         wal_bytes=session.database.wal_bytes(),
         engine=indexes.engine.name,

@@ -10,14 +10,20 @@ HALF_LIFE = 86_400.0
 """Seconds in which an activation decays to half, unless the store is opened with another half-life: a day."""
 
 
+_CLOCK_AHEAD = 86_400.0  # seconds
+
+
 def decayed(level: float, activated_at: datetime | None, at: datetime, half_life: float) -> float:
     """A *level* after exponential decay: `level · 2^(-age / half_life)`, in seconds; 0 if it was never activated.
 
-    *at* a time before *activated_at* nothing has decayed.
+    *at* a time before *activated_at* nothing has decayed. If that is more than a day before, the clock was ahead at the
+    activation: the level decays by the distance of the times, so that it ends long before that day comes.
     """
     if activated_at is None or level == 0:
         return 0.0
-    age = max(0.0, (at - activated_at).total_seconds())
+    age = (at - activated_at).total_seconds()
+    if age < 0:
+        age = -age if age < -_CLOCK_AHEAD else 0.0
     return level * math.exp2(-age / half_life)
 
 

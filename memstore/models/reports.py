@@ -149,6 +149,8 @@ class Stats(Record):
         namespaces: number of namespaces in use.
         vectors: number of memories with an embedding.
         trashed: number of memories and assemblies in the trash; no other count includes them.
+        history_bytes: bytes that the change history takes in the file; an estimate from 2,000 changes on.
+        trash_bytes: bytes that the trash takes in the file; an estimate from 2,000 records on.
         file_bytes: size of the database file in bytes.
         wal_bytes: size of the write-ahead log in bytes.
         engine: `"faiss"` or `"numpy"`, which computes distances.
@@ -186,6 +188,8 @@ class Stats(Record):
     namespaces: int
     vectors: int
     trashed: int
+    history_bytes: int
+    trash_bytes: int
     file_bytes: int
     wal_bytes: int
     engine: Literal["faiss", "numpy"]

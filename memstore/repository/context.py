@@ -6,8 +6,9 @@ and the actor of every history row from it.
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Text, literal_column, select, type_coerce
+from sqlalchemy import Connection, Select, Text, literal_column, select, type_coerce
 
 from memstore.actor import Actor
 from memstore.repository import history_retention
@@ -17,39 +18,57 @@ from memstore.repository.vectors import Spaces
 from memstore.schema.tables import journal, store_meta
 from memstore.timestamps import now, to_micros
 
-_START = Prepared(
-    lambda: select(
-        type_coerce(store_meta.c.history_options, Text),
-        select(journal.c.at).order_by(journal.c.pk.desc()).limit(literal_column("1")).scalar_subquery(),
-    )
-)
+_JITTER = 1_000_000  # microseconds; a smaller step back is that of a clock being adjusted
+
+
+def _start() -> Select[Any]:
+    """The retention settings, time and number of the last history row, and the time of the first."""
+    rows = [(journal.c.at, journal.c.pk.desc()), (journal.c.pk, journal.c.pk.desc()), (journal.c.at, journal.c.pk)]
+    queries = (select(column).order_by(order).limit(literal_column("1")).scalar_subquery() for column, order in rows)
+    return select(type_coerce(store_meta.c.history_options, Text), *queries)
+
+
+_START = Prepared(_start)
 
 
 @dataclass(slots=True)
 class TransactionTime:
     """The time that all history rows of one transaction share, and how many rows it has written.
 
-    The first row sets the time: it is never earlier than the last row of the file, so that a time can be found by
-    binary search.
+    It is the wall time of the first row. If the clock was set back since the last row of the file, that is stored, so
+    that a time can still be found.
 
     Attributes:
         at: microseconds since the epoch; 0 before the first row.
         retention: the settings of the file; None before the first row.
+        trim_before: the time before which rows are deleted at the end of the transaction; None where none is so old.
         row_count: history rows that the transaction has written.
     """
 
     at: int = 0
     retention: RetentionSettings | None = None
+    trim_before: int | None = None
     row_count: int = 0
 
     def start(self, connection: Connection) -> bool:
         """Whether the file keeps a history; the first call sets the time."""
         if self.retention is None:
-            options, last = _START.run(connection).fetchone()
+            options, last, number, first = _START.run(connection).fetchone()
             self.retention = history_retention.parse(options)
             if self.retention.keep != "off":
-                self.at = max(to_micros(now()), last if type(last) is int else 0)
+                self.at = to_micros(now())
+                if type(last) is int and last > self.at:
+                    self._go_back(connection, last, number)
+                if isinstance(self.retention.keep, int):
+                    self.trim_before = history_retention.due(self.retention, self.at, last, first)
         return self.retention.keep != "off"
+
+    def _go_back(self, connection: Connection, last: int, number: int) -> None:
+        """Note that the time is before that of the last row, which has a *number*."""
+        if last - self.at < _JITTER:
+            self.at = last
+        elif self.retention is not None:
+            self.retention = history_retention.add_break(connection, self.retention, number + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,33 +17,26 @@ from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError, HistoryError
 from memstore.models.history import ChangeKind
 from memstore.models.records import RecordKind
-from memstore.repository import history_retention, history_writer, memberships, record_keys
+from memstore.repository import history_retention, history_times, history_writer, memberships, record_keys
 from memstore.repository.corruption import corrupt_value, expect_stored
+from memstore.repository.history_retention import RetentionSettings
 from memstore.repository.history_writer import COLUMNS, RowVersion
 from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import journal
-from memstore.timestamps import from_micros
+from memstore.timestamps import from_micros, now, to_micros
 
 DELETIONS = frozenset({"deleted", "expired", "forgotten", "merged"})
 """The changes after which a record does not exist; their rows hold all of it."""
 
 _CHANGE_KINDS = DELETIONS | {"added", "updated", "restored"}
 LAST_NUMBER = 2**63 - 1
+_DAY = 86_400_000_000  # microseconds
 _FETCH = 1_000  # rows that are read before other threads may run
 
 _is_addition, _is_other = text("what = 'added'"), text("what <> 'added'")  # as in the partial indexes
 _of_kind = journal.c.kind == bindparam("kind")
-_BOUNDS = Prepared(lambda: select(func.min(journal.c.pk), func.max(journal.c.pk)))
-_NEXT_TIME = Prepared(
-    lambda: (
-        select(journal.c.pk, journal.c.at)
-        .where(journal.c.pk >= bindparam("pk"))
-        .order_by(journal.c.pk)
-        .limit(literal_column("1"))
-    )
-)
 _ENTRY = Prepared(lambda: select(*journal.c).where(journal.c.pk == bindparam("pk")))
 _ENTRIES = Prepared(
     lambda: (
@@ -173,35 +166,29 @@ class Addition(NamedTuple):
 def first_after(connection: Connection, at: int) -> int:
     """The number of the first change after the time *at*; one more than the last where there is none.
 
+    Where the clock was ahead or behind, changes are in the order of their commits, between those of a right clock.
+
     Raises:
         HistoryError: the history is not complete since then.
     """
-    check_complete(connection, at)
-    first, last = _BOUNDS.run(connection).fetchone()
-    if first is None:
-        return last_number(connection) + 1
-    low, high = _integer(first), _integer(last) + 1
-    while low < high:
-        middle = (low + high) // 2
-        number, time = _NEXT_TIME.run(connection, pk=middle).fetchone()
-        if _integer(time) > at:
-            high = middle
-        else:
-            low = _integer(number) + 1
-    return low
+    settings = check_complete(connection, at)
+    number = history_times.first_after(connection, at, to_micros(now()), settings.breaks)
+    return last_number(connection) + 1 if number is None else number
 
 
-def check_complete(connection: Connection, at: int) -> None:
-    """Raise `HistoryError` where the history is not complete since the time *at*."""
-    since = history_retention.read(connection).since
-    if since is None or at < since:
+def check_complete(connection: Connection, at: int) -> RetentionSettings:
+    """The settings of the file. Raises `HistoryError` where the history is not complete since the time *at*."""
+    settings = history_retention.read(connection)
+    since = settings.since
+    if since is None or (at < since <= to_micros(now()) + _DAY):  # a later begin is that of a clock that was ahead
         raise HistoryError.before(None if since is None else decode_time(since))
+    return settings
 
 
 def last_number(connection: Connection) -> int:
     """The number of the last change; 0 where there is none."""
-    last = _BOUNDS.run(connection).fetchone()[1]
-    return 0 if last is None else _integer(last)
+    span = history_times.bounds(connection)
+    return 0 if span is None else span.last
 
 
 def decode_time(micros: object) -> datetime:

@@ -4,8 +4,8 @@
   record itself, or in the next change of it.
 * A change stores the fields it changed, and the tags and members it added and removed; a deletion stores the whole
   record. A replaced vector is stored once, with the change that replaced it.
-* Times never decrease from one row to the next, and all rows of a transaction share one. So a time is found by binary
-  search, and never falls inside a transaction.
+* Numbers are in the order of the commits. All rows of a transaction share one time, that of the clock; where the clock
+  was set back, `history_times` knows.
 * A record that cannot be read can still be changed and deleted; `old` is NULL then.
 * Of a memory that expired nothing is kept but its id, the time, and when it was added: its earlier changes are deleted.
 * A file with history `off` gets no rows, and nothing is read for them.
@@ -374,11 +374,11 @@ def record_tag_change(
 
 
 def trim(context: WriteContext) -> None:
-    """Delete a piece of the rows that are older than is kept, if this transaction wrote any."""
+    """Delete a part of the rows that are older than is kept, if this transaction wrote any."""
     transaction = context.transaction
-    if transaction.row_count and transaction.retention is not None:
+    if transaction.row_count and transaction.trim_before is not None and transaction.retention is not None:
         most = max(TRIM_AT_ONCE, 2 * transaction.row_count)
-        history_retention.trim(context.connection, transaction.retention, transaction.at, most)
+        history_retention.trim_before(context.connection, transaction.retention, transaction.trim_before, most)
 
 
 def readable_versions(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> dict[int, RowVersion]:

@@ -544,7 +544,7 @@ def test_store_of_an_older_release_is_upgraded_when_opened_and_keeps_everything(
         if table == "store_meta":  # from its opening on its history is kept: that is a commit, which has a token
             width = 5
         assert [row[:width] for row in after[table]] == [row[:width] for row in rows_before[table]], table
-    assert value(path, "SELECT history_options ->> '$.keep' FROM store_meta") == "full"
+    assert value(path, "SELECT history_options ->> '$.keep' FROM store_meta") == 30 * 86_400
     assert set(rows_before["sqlite_sequence"]) <= set(after["sqlite_sequence"])
     assert asyncio.run(everything(path)) == records
 

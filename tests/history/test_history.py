@@ -406,14 +406,6 @@ async def test_changes_of_a_transaction_share_one_time_and_a_rollback_leaves_non
     assert [what for what, *_ in await recorded_changes(store.memories, "a")] == ["updated", "updated", "added"]
 
 
-async def test_times_of_changes_never_decrease_even_if_the_clock_does(store: Store, path: Path) -> None:
-    ahead = int((current_time() + timedelta(hours=1)).timestamp() * 1e6)
-    await store.memories.add("x", id="a")
-    execute(path, "UPDATE journal SET at = ?", (ahead,))
-    await store.memories.update("a", importance=1.0)
-    assert [change.at.timestamp() * 1e6 for change in await store.memories.history("a")] == [ahead, ahead]
-
-
 # --- as of a moment ---------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import memstore
 from memstore import AssemblyBoost, EmbedderError
 from memstore.importers import reembed
 from memstore.testing import HashEmbedder
+from tests.support.clock import clock
 
 # The graph finds rare, duplicated and long vectors.
 
@@ -179,6 +180,43 @@ async def test_the_error_on_another_embedder_gives_the_way_out(named_path: Path,
 # Exact means exact.
 
 # A clock that moves.
+
+YEAR = timedelta(days=365)
+
+
+@pytest.mark.parametrize("wrong", [10 * YEAR, -10 * YEAR], ids=["ahead", "behind"])
+async def test_one_write_under_a_wrong_clock_makes_no_later_read_as_of_a_time_wrong(
+    path: Path, wrong: timedelta
+) -> None:
+    with clock() as moved:
+        async with memstore.open(path, dimension=2) as store:
+            await store.memories.add("first", id="m")
+            with moved.moved(wrong):
+                await store.memories.add("other", id="other")
+            await store.memories.update("m", content="second", embedding=None)
+            second = moved.now()
+            await store.memories.update("m", content="third", embedding=None)
+            assert (await store.memories.get("m", as_of=moved.now())).content == "third"
+            assert (await store.memories.get("m", as_of=second)).content == "second"
+            assert len(await store.memories.history("m")) == 3
+
+
+@pytest.mark.parametrize("wrong", [10 * YEAR, -10 * YEAR], ids=["ahead", "behind"])
+async def test_one_write_under_a_wrong_clock_neither_empties_the_history_nor_stops_its_retention(
+    path: Path, wrong: timedelta
+) -> None:
+    with clock() as moved:
+        async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
+            await store.memories.add("x", id="m")
+            with moved.moved(wrong):
+                await store.memories.update("m", importance=0.1)
+            await store.memories.update("m", importance=0.2)
+            assert len(await store.memories.history("m")) == 3
+            moved.offset = timedelta(days=3)
+            for importance in (0.3, 0.4):
+                await store.memories.update("m", importance=importance)
+            assert [change.new["importance"] for change in await store.memories.history("m")] == [0.4, 0.3]
+
 
 # Damage is named.
 

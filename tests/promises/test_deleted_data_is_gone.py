@@ -10,13 +10,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import memstore
 from memstore.visualize import write_map
+from tests.support.clock import clock
 from tests.support.residue import traces
 
 # Erase.
@@ -103,6 +104,63 @@ async def test_nothing_of_an_erased_member_is_left_in_an_assembly_and_its_histor
 
 
 # History is bounded.
+
+
+async def test_a_new_store_keeps_thirty_days_of_history(path: Path) -> None:
+    with clock() as moved:
+        async with memstore.open(path, dimension=2) as store:
+            await store.memories.add("x", id="m")
+            for day in range(40):
+                moved.offset = timedelta(days=day)
+                await store.memories.update("m", importance=day / 100)
+            moved.offset += timedelta(seconds=1)
+            oldest = (await store.memories.history("m"))[-1]
+            assert timedelta(days=29) < moved.now() - oldest.at < timedelta(days=32)
+            await store.memories.get("m", as_of=moved.now() - timedelta(days=29))
+            with pytest.raises(memstore.HistoryError):
+                await store.memories.get("m", as_of=moved.now() - timedelta(days=33))
+
+
+async def test_the_history_of_a_memory_that_is_updated_without_end_stops_growing(path: Path) -> None:
+    with clock() as moved:
+        async with memstore.open(path, dimension=2, history=timedelta(seconds=100)) as store:
+            await store.memories.add("x", id="m")
+            sizes = []
+            for number in range(1, 1_501):
+                moved.offset = timedelta(seconds=number)
+                await store.memories.update("m", importance=number % 100 / 100)
+                if number % 500 == 0:
+                    sizes.append((await store.stats()).history_bytes)
+    assert max(sizes) < 1.2 * min(sizes)
+
+
+async def test_statistics_say_what_history_and_trash_take(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x" * 10_000, id="m", embedding=[1, 0])
+        before = await store.stats()
+        assert (before.history_bytes < 1_000, before.trash_bytes) == (True, 0)
+        await store.memories.update("m", content="y" * 5_000, embedding=None)
+        await store.memories.forget(await store.memories.plan_forget(memstore.ForgetPolicy(where={"id": "m"})))
+        after = await store.stats()
+        assert 15_000 < after.history_bytes < 16_000
+        assert 5_000 < after.trash_bytes < 6_000
+        await store.memories.purge(older_than=0)
+        emptied = await store.stats()
+        assert (emptied.history_bytes, emptied.trash_bytes) == (0, 0)
+
+
+async def test_history_is_read_page_by_page(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="m")
+        for number in range(25):
+            await store.memories.update("m", importance=number / 100)
+        changes = await store.memories.history("m")
+        pages = [await store.memories.history("m", limit=10)]
+        while pages[-1]:
+            pages.append(await store.memories.history("m", limit=10, before=pages[-1][-1]))
+        assert [len(page) for page in pages] == [10, 10, 6, 0]
+        assert [change for page in pages for change in page] == changes
+
 
 # File modes.
 
