@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 
 from memstore.actor import Actor, current_actor
 from memstore.database import Database
+from memstore.database.database import ReadSnapshot
 from memstore.database.transactions import (
     ROLLED_BACK,
     begin_savepoint,
@@ -29,7 +30,7 @@ from memstore.database.transactions import (
 )
 from memstore.database.writer import BatchableOperation, WriteSession
 from memstore.embedders.bound import BoundEmbedder
-from memstore.errors import BusyError, DamagedError, StorageError, TransactionError
+from memstore.errors import BusyError, DamagedError, ReadOnlyError, StorageError, TransactionError
 from memstore.escaping import library_logger
 from memstore.index.protocol import DriftError
 from memstore.models.records import RecordKind
@@ -41,6 +42,7 @@ from memstore.repository.vectors import VectorSpace
 from memstore.sync import composites
 from memstore.sync.expiry import ExpirySweeper
 from memstore.sync.follower import Follower
+from memstore.sync.past_state import PastState
 from memstore.sync.view import View
 from memstore.timestamps import now
 
@@ -271,6 +273,19 @@ class Autocommit:
                 _open_transactions.set(tuple(t for t in _open_transactions.get() if not t.ended))
                 self.sweeper.start()
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["SnapshotSession"]:
+        """Open a snapshot for the caller: a read transaction of the state of now."""
+        async with self.database.snapshot() as snapshot:
+            at = self.clock()
+            past = await snapshot.read(self._past_state)
+            yield SnapshotSession(self, snapshot, past, at)
+
+    def _past_state(self, connection: Connection) -> PastState:
+        guard = self.follower.guard
+        guard.check(connection)
+        return PastState(self.follower.indexes, guard.spaces_of(connection), connection)
+
     def _has_open_transaction(self) -> bool:
         transactions = _open_transactions.get()
         return bool(transactions) and any(t.database is self.database and not t.ended for t in transactions)
@@ -401,6 +416,67 @@ class OpenTransaction:
             self._busy = False
 
 
+class SnapshotSession:
+    """Reads of one state of the store, and of one time. Any number of tasks may use it; writes raise.
+
+    The transaction of the snapshot's connection fixes the rows. Searches compare the vectors of the same state, see
+    `PastState`.
+    """
+
+    def __init__(self, owner: Autocommit, snapshot: ReadSnapshot, past: PastState, at: datetime) -> None:
+        self.database = owner.database
+        self.spaces = past.spaces
+        self.embedder = owner.embedder
+        self.half_life = owner.half_life
+        self._owner = owner
+        self._snapshot = snapshot
+        self._past = past
+        self.clock = lambda: at
+
+    def check_usable(self) -> None:
+        """See `Session.check_usable`."""
+        self.database.check_usable()
+        if self._snapshot.ended:
+            raise TransactionError("This snapshot has ended. Open a new one.")
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """See `Session.read`."""
+        self.check_usable()
+        return await self._snapshot.read(function)
+
+    async def write(
+        self,
+        function: Callable[[WriteContext], T],  # noqa: ARG002 - the form of `Session.write`
+        *,
+        before: Callable[[], None] | None = None,  # noqa: ARG002
+        batch: bool = False,  # noqa: ARG002
+    ) -> T:
+        """Raise `ReadOnlyError`."""
+        self.check_usable()
+        raise ReadOnlyError("A snapshot only reads: write through the store, or through store.transaction()")
+
+    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:  # noqa: ARG002
+        """See `Session.search`."""
+        follower = self._owner.follower
+        try:
+            for _ in range(2):
+                result = await self.read(partial(self._past.run, function=function))
+                if result is not None:
+                    return result[0]
+                if not await self.database.call(partial(follower.run_current, function=self._past.attach)):
+                    break
+        except DriftError:
+            _log.error("the index names a record that does not exist: a snapshot reads its vectors from the rows")
+        try:
+            return await self.read(partial(self._past.run_alone, function=function))
+        except DriftError:
+            raise _unreadable_vectors() from None
+
+    async def read_by_index(self, function: Callable[[Connection, View | None], T]) -> T:
+        """See `Session.read_by_index`; always from the rows."""
+        return await self.read(lambda connection: function(connection, None))
+
+
 def check_no_open_transaction(path: str) -> None:
     """Raise `TransactionError` in a task that has a transaction open on a store in the file *path*."""
     if any(t.database.settings.path == path and not t.ended for t in _open_transactions.get()):
@@ -425,10 +501,13 @@ async def search_or_rebuild(follower: Follower, database: Database, search: Call
     try:
         return await search()
     except DriftError:
-        raise DamagedError(
-            "The file has vectors of records that cannot be read. Run `memstore check` to list them, or restore "
-            "a backup."
-        ) from None
+        raise _unreadable_vectors() from None
+
+
+def _unreadable_vectors() -> DamagedError:
+    return DamagedError(
+        "The file has vectors of records that cannot be read. Run `memstore check` to list them, or restore a backup."
+    )
 
 
 _open_transactions: ContextVar[tuple[OpenTransaction, ...]] = ContextVar("memstore_transactions", default=())

@@ -17,7 +17,7 @@ from memstore.models.history import Change
 from memstore.models.records import Namespace
 from memstore.models.reports import EraseReport
 from memstore.repository import namespaces
-from memstore.session import Autocommit, OpenTransaction, Session
+from memstore.session import Autocommit, OpenTransaction, Session, SnapshotSession
 from memstore.timestamps import now
 from memstore.validation.values import check_count, check_namespace
 from memstore.vectors.space import MAX_DIMENSION
@@ -115,6 +115,24 @@ class Transaction(SessionNamespace):
             yield self
 
 
+class Snapshot(SessionNamespace):
+    """A read-only view of one state, as `async with store.snapshot() as view` opens it.
+
+    Every verb that reads, lists or searches sees the state and the time at which the snapshot was opened, whatever is
+    written meanwhile; a verb that writes raises `ReadOnlyError`. Any number of tasks may use it; their calls run one
+    after the other. It does not hold up writers.
+    """
+
+    _session: SnapshotSession
+
+    def __init__(self, session: SnapshotSession, namespace: Namespace) -> None:
+        super().__init__(session, namespace)
+
+    def namespace(self, *parts: str) -> "Snapshot":
+        """The same snapshot in the namespace *parts* below this one."""
+        return Snapshot(self._session, check_namespace((*self._namespace, *parts)))
+
+
 class StoreNamespace(SessionNamespace):
     """One namespace of a store, as `store.namespace(...)` returns it; it has the same verbs as the store."""
 
@@ -139,6 +157,19 @@ class StoreNamespace(SessionNamespace):
         """
         async with self._session.transaction() as opened:
             yield Transaction(opened, self._namespace)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """Open a snapshot: several reads of one state of the store, which is that of now, without the writer lock.
+
+        SQLite keeps what is written meanwhile in its log until the snapshot ends, so do not keep one for hours. At
+        most 8 are open at the same time.
+
+        Raises:
+            BusyError: 8 others were open for longer than the store's timeout.
+        """
+        async with self._session.snapshot() as session:
+            yield Snapshot(session, self._namespace)
 
     async def load(
         self,

@@ -26,6 +26,7 @@ from memstore.database.inspect import HEAD, MINIMUM_SQLITE, inspect
 from memstore.database.migrate import migrate
 from memstore.database.read_only import has_log, is_immutable, uses_log, without_log
 from memstore.database.readers import ReaderPool
+from memstore.database.snapshots import SnapshotPool
 from memstore.database.sqlite import sqlite3
 from memstore.database.sqlite_libraries import check_connections
 from memstore.database.writer import AfterCommit, Writer, WriteSession
@@ -62,6 +63,7 @@ class Database:
         self.file = file
         self._writer = None if writer is None else Writer(writer, settings.timeout, file)
         self._readers = readers
+        self._snapshots = SnapshotPool(readers.open_reader, settings.timeout)
         self._upkeep = upkeep
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
@@ -184,6 +186,34 @@ class Database:
         finally:
             self._checkpoint_if_due()
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["ReadSnapshot"]:
+        """Reserve a connection for reads of one state of the file, which is that of now.
+
+        Raises:
+            BusyError: `MAX_SNAPSHOTS` were open for longer than the store's timeout.
+        """
+        self.check_usable()
+        async with self._snapshots.open() as pool:
+            opened = ReadSnapshot(self, pool)
+            try:
+                await opened.read(transactions.begin_snapshot)
+                yield opened
+            finally:
+                opened.ended = True
+                if not self._closed and not pool.threads[0].forked:
+                    await pool.threads[0].submit(transactions.rollback)
+
+    async def read_snapshot(self, pool: ReaderPool, function: Step[T]) -> T:
+        """Run *function* on the connection of a snapshot."""
+        self.check_usable()
+
+        def step(connection: Connection) -> T:
+            with driver_errors.translated():
+                return self._in_place(function, connection)
+
+        return await pool.submit(step)
+
     def _writing(self) -> Writer:
         self.check_usable()
         if self._writer is None:
@@ -243,12 +273,14 @@ class Database:
         if not self._closed:
             self.check_usable()
             await self._readers.stop_growing()
+            await self._snapshots.stop_opening()
             try:
                 async with nullcontext() if self._writer is None else self._writer.exclusive():
                     self._shut()
             finally:
                 if not self._closed:
                     self._readers.resume_growing()
+                    self._snapshots.resume_opening()
         if self._closing is not None:
             await self._closing
 
@@ -257,7 +289,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
-        threads = list(self._readers.threads)
+        threads = [*self._snapshots.threads, *self._readers.threads]
         if self._upkeep is not None:
             self._upkeep.submit(partial(self._checkpoint, wait=_WAIT_AT_CLOSE))
             threads.insert(0, self._upkeep)
@@ -276,6 +308,19 @@ class Database:
             warnings.warn(
                 f"The store {self.settings.path!r} was not closed: use `async with`", ResourceWarning, stacklevel=2
             )
+
+
+class ReadSnapshot:
+    """A read transaction of several calls; `Database.snapshot` opens and ends it."""
+
+    def __init__(self, database: Database, pool: ReaderPool) -> None:
+        self._database = database
+        self._pool = pool
+        self.ended = False
+
+    async def read(self, function: Step[T]) -> T:
+        """Run *function* in it, on its thread; a cancelled caller does not wait for its end."""
+        return await self._database.read_snapshot(self._pool, function)
 
 
 _unclosed: "weakref.WeakSet[Database]" = weakref.WeakSet()

@@ -83,7 +83,7 @@ class ReadRequest(asyncio.Future[T]):
             failure = error
         with self.stop.lock:
             self._reader = None
-        if self.stop.requested and raw(connection).in_transaction:
+        if self.stop.requested and not self._pool.keeps_transaction and raw(connection).in_transaction:
             raw(connection).execute("ROLLBACK")  # the interrupt ended the first one too
         call_on_loop(self.get_loop(), resolve, self, value, failure)
 
@@ -94,11 +94,19 @@ class ReaderPool:
     Args:
         threads: the connections that are open already.
         open_reader: opens another one.
+        keeps_transaction: there is one connection, with a transaction that is open between two reads.
     """
 
-    def __init__(self, threads: list[ConnectionThread], open_reader: Callable[[], Awaitable[ConnectionThread]]) -> None:
+    def __init__(
+        self,
+        threads: list[ConnectionThread],
+        open_reader: Callable[[], Awaitable[ConnectionThread]],
+        *,
+        keeps_transaction: bool = False,
+    ) -> None:
         self.threads = threads
-        self._open_reader = open_reader
+        self.keeps_transaction = keeps_transaction
+        self.open_reader = open_reader
         self._lock = threading.Lock()
         self._idle = list(reversed(threads))
         self._short: deque[ReadRequest[Any]] = deque()
@@ -106,7 +114,7 @@ class ReaderPool:
         self._long_count = 0  # long requests that run
         self._timer: asyncio.TimerHandle | None = None
         self._growth: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closed = keeps_transaction
 
     def submit(self, function: Step[T], *, long: bool = False) -> ReadRequest[T]:
         """Run *function* on a reader's thread."""
@@ -157,7 +165,7 @@ class ReaderPool:
 
     async def _add_reader(self) -> None:
         try:
-            reader = await self._open_reader()
+            reader = await self.open_reader()
         except MemstoreError as error:  # for instance, no free file descriptor: the requests wait
             _log.info("another connection for reads could not be opened: %s", error)
         else:

@@ -67,6 +67,14 @@ def snapshot(connection: Connection) -> Iterator[None]:
             base.execute("ROLLBACK")
 
 
+def begin_snapshot(connection: Connection) -> None:
+    """Begin a read transaction for several calls, and fix the snapshot that it reads; `rollback` ends it."""
+    base = raw(connection)
+    with translated():
+        base.execute("BEGIN")
+        base.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
 def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bool] = lambda: True) -> None:
     """Take the file's write lock. Wait at most *wait* seconds, and while *is_pending*. Raises `BusyError`."""
     base = raw(connection)

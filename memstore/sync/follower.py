@@ -162,12 +162,14 @@ class Follower:
         for i, batch in enumerate(handed_over):
             if i:
                 yield_gil()
+            self.indexes.record("memory", batch.keys)
             index.put(written_entries(batch))
 
     def _apply(self, connection: Connection, space: VectorSpace, keys: list[int]) -> None:
         indexes = self.indexes
         index = indexes.by_kind[space.kind]
         present: set[int] = set()
+        indexes.record(space.kind, keys)
         if len(keys) > _RESERVE_FROM:
             index.reserve(len(keys))  # once, or the table would grow again and again
         for chunk in stored_vectors.vectors(connection, space, keys):

@@ -1,6 +1,8 @@
 """The indexes of a store, one per kind, with the lock and the log position that they share."""
 
+from collections.abc import Iterable
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -15,6 +17,19 @@ from memstore.models.records import RecordKind
 from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.sqlite_only.index_snapshots import Header
 from memstore.repository.vectors import VectorSpace
+
+
+class AppliedKeys:
+    """The keys that the indexes have applied since some state of the database, by kind.
+
+    Attributes:
+        keys: the keys.
+        complete: whether these are all; False from the moment at which the indexes are dropped or rebuilt.
+    """
+
+    def __init__(self, keys: dict[RecordKind, set[int]]) -> None:
+        self.keys = keys
+        self.complete = True
 
 
 class IndexSet:
@@ -32,6 +47,7 @@ class IndexSet:
         dimension: the dimension with which the indexes were loaded.
         outdated: keys of assemblies whose stored composite was not current when it was read.
         revisions: revision of the assembly at which each composite was computed, by key of the assembly.
+        recorders: what collects the keys that are applied from now on.
     """
 
     def __init__(self, spaces: dict[RecordKind, VectorSpace], options: IndexSettings, engines: EngineSelector) -> None:
@@ -46,6 +62,7 @@ class IndexSet:
         self.dimension = 0
         self.outdated: set[int] = set()
         self.revisions: dict[int, int] = {}
+        self.recorders: WeakSet[AppliedKeys] = WeakSet()
 
     @property
     def engine(self) -> Engine:
@@ -66,8 +83,16 @@ class IndexSet:
             return False
         return state.floor <= self.applied <= state.top
 
+    def record(self, kind: RecordKind, keys: Iterable[int]) -> None:
+        """Note that entries of *keys* are changed. Needs exclusive access."""
+        for recorder in self.recorders:
+            recorder.keys[kind].update(keys)
+
     def clear(self) -> None:
         """Remove the indexes; the next search loads them. Needs exclusive access."""
+        for recorder in self.recorders:
+            recorder.complete = False
+        self.recorders.clear()
         self.applied = None
         self.by_kind.clear()
         self.pending_snapshots.clear()

@@ -38,6 +38,7 @@ class View:
         indexes: the shared indexes; the lock is held for the lifetime of the view.
         connection: in a transaction whose committed state the indexes equal.
         overlays: for each kind that the transaction changed, the keys it changed and an index of their vectors.
+        is_past: the overlays are the committed entries of an earlier state than that of the shared indexes.
 
     Searches of assemblies compare composites of members that have not expired: composites in the index that include
     others, or that are outdated in the file, are replaced for the time of the search.
@@ -46,6 +47,7 @@ class View:
     indexes: IndexSet
     connection: Connection
     overlays: Mapping[RecordKind, tuple[list[int], ExactIndex]] = field(default_factory=dict)
+    is_past: bool = False
     _expired: dict[int, dict[int, ExpiredMembers]] = field(default_factory=dict)  # by time
     _outdated: dict[int, dict[int, Embedding | None]] = field(default_factory=dict)  # by time
 
@@ -59,7 +61,13 @@ class View:
         return len(self.indexes.by_kind[kind])
 
     def revision(self, key: int) -> int | None:
-        """The revision of the composite that the shared index holds for the assembly *key*; None if it holds none."""
+        """The revision of the composite that the index holds for the assembly *key*; None if it holds none."""
+        if self.is_past and "assembly" in self.overlays:
+            keys, overlay = self.overlays["assembly"]
+            if key in keys:
+                has_entry = overlay.table.find(np.array([key], dtype=np.int64))[0] >= 0
+                composed = stored_vectors.composed(self.connection, self.indexes.spaces["assembly"], [key])
+                return composed.get(key) if has_entry else None
         return self.indexes.revision(key)
 
     def stored_vectors(self, kind: RecordKind, keys: Keys) -> tuple[Mask, Rows] | None:
@@ -103,7 +111,8 @@ class View:
             without_outdated = replace(scope, excluded=np.array([*outdated], dtype=np.int64)) if outdated else scope
             changes = overlay.search(self.engine, normalized, limit, without_outdated)
             results = [_merged(a, b, limit) for a, b in zip(results, changes, strict=True)]
-            uncommitted = [result.allowed_count for result in changes]
+            if not self.is_past:
+                uncommitted = [result.allowed_count for result in changes]
         if outdated:
             current = self._index_of(outdated).search(self.engine, normalized, limit, scope)
             results = [_merged(a, b, limit) for a, b in zip(results, current, strict=True)]
