@@ -524,6 +524,7 @@ CASES: dict[type, dict[str, VerbCall]] = {
     Store: {
         **NAMESPACE_CASES,
         "load": lambda face, g: face.load(_slowly(g), chunk=2),
+        "snapshot": lambda face, g: face.snapshot(),
         "check": lambda face, g: face.check(),
         "repair": lambda face, g: face.repair(),
         "stats": lambda face, g: face.stats(),
