@@ -176,7 +176,7 @@ async def _rows(scope: StoreNamespace, plan: ForgetPlan, limit: int) -> list[tup
         owner = scope.namespace(*candidate.namespace[len(plan.namespace) :])
         record = (await _records_of(owner, assemblies=assemblies).get_many([candidate.id])).get(candidate.id)
         cell = Text(escape_text(candidate.id)) if record is None else _record_text(record, assemblies=assemblies)
-        rows.append((cell, ", ".join(candidate.reasons), size_text(candidate.bytes)))
+        rows.append((cell, ", ".join(candidate.reasons).replace("_", " "), size_text(candidate.bytes)))
     return rows
 
 

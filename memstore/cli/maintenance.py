@@ -1,6 +1,7 @@
 """The commands that maintain a store: stats, check, repair, compact, optimize, migrate."""
 
 import math
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -146,13 +147,19 @@ def _print_report(report: RepairReport) -> None:
         print_line("clean")
 
 
-async def compact(file: options.File, json: options.Json = False) -> None:
+async def compact(
+    file: options.File,
+    secure: Annotated[
+        bool, typer.Option("--secure", help="Also overwrite the bytes of erased and deleted records in file and log.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
     """Return free space to the file system.
 
     --json prints {"freed": bytes}.
     """
     async with open_existing(file) as store:
-        freed = await store.compact()
+        freed = await store.compact(secure=secure)
     text = f"the file is {size_text(freed)} smaller" if freed > 0 else "the file has no free space"
     print_result({"freed": freed}, text, json=json)
 

@@ -39,6 +39,13 @@ _PHRASES = {
     ", or open it with read_only=True": "",
     "AssemblyBoost(threshold=0.6)": "--threshold 0.6",
     "AssemblyBoost": "--boost",
+    ", such as time.isoformat()": "",
+    "Map Euclidean vectors with memstore.vectors.into_ball(vectors, curvature)": "Map Euclidean vectors into it first",
+    "a list or a tuple": "a list",
+    "for another model, open the file without an embedder, and copy it with memstore.importers.reembed": (
+        "the guide says how to change to another model"
+    ),
+    "use erase() of the namespace for that": "pass --all for that",
     "text (str)": "text",
     "a dict": "an object",
     "a mapping of field names to values": "an object",
@@ -104,10 +111,11 @@ _PATTERNS: dict[str, Callable[[re.Match[str]], str]] = {
     r"datetime\.datetime\((?P<time>(?:[^()]|\([^()]*\))*)\)": _translated_time,
     r"\b(?P<argument>[a-z_]+)=(?:'(?P<text>\w+)'|True\b|(?P<number>\d+(?:\.\d+)?)|None\b)?": _translated_argument,
     _QUOTED: _translated_quotation,
-    rf"\b(?P<word>expected|found|got|found one|bytes but) (?P<type>{'|'.join(_TYPES)})\b(?P<size>(?: of \d)?)": (
+    rf"\b(?P<word>expected|found|found one|got|bytes but) (?P<type>{'|'.join(_TYPES)})\b(?P<size>(?: of \d)?)": (
         _translated_type
     ),
-    r"(?<![`.\w])(?P<verb>[a-z_]+)\(\)": _translated_verb,
+    r"\b(?:an? )?(?P<python>str|int|tuple|dict|NoneType)\b": lambda match: _TYPES[match["python"]],
+    r"(?<![`.\w])(?:memstore\.|store\.)?(?P<verb>[a-z_]+)\(\)": _translated_verb,
     r"\b(?:None|True|False)\b": lambda match: _CONSTANTS[match[0]],
 }
 _ANY_PATTERN = re.compile("|".join(f"(?P<p{number}>{pattern})" for number, pattern in enumerate(_PATTERNS)))

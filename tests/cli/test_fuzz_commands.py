@@ -40,6 +40,7 @@ LINES: dict[str, list[str]] = {
     "trash": [STORE],
     "recover": [STORE, "tea"],
     "purge": [STORE, "--older-than", "1d"],
+    "erase": [STORE, "tea", "--yes"],
     "history": [STORE, "tea"],
     "undo": [STORE, "1", "tea"],
     "import": [STORE, "lines.jsonl"],

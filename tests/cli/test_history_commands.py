@@ -54,3 +54,20 @@ def test_changes_are_listed_and_undone_by_their_numbers(tmp_path: Path) -> None:
     assert "cannot be undone" in fails(path, "undo", updated["number"], "ada")
     assert "has no change 99" in fails(path, "undo 99 ada")
     assert "There is no memory 'nobody'" in fails(path, "history nobody")
+
+
+def test_history_keep_sets_how_long_changes_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    asyncio.run(_filled(path))
+    assert ok(path, "history --keep 30d") == f"{path} keeps changes for 30d\n"
+    assert lines(path, "history --keep 1d12h --json") == [{"keep": 36 * 3600.0}]
+    assert len(lines(path, "history ada --json")) == 3
+    assert "keeps all changes" in ok(path, "history --keep full")
+    assert "keeps no history" in ok(path, "history --keep off")
+    assert lines(path, "list --json") == []
+    message = fails(path, "history --keep 30", code=2)
+    assert "'30' has no unit" in message
+    assert "h hours, d days" in message
+    assert "full for ever" in message
+    assert "No store" in fails(tmp_path / "absent.db", "history --keep 1d")
+    assert not (tmp_path / "absent.db").exists()

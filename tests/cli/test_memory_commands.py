@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import memstore
-from tests.cli.commands import fails, lines, ok, script
+from memstore.cli import confirmation
+from tests.cli.commands import fails, invoke, lines, ok, script
 
 
 def test_add_stores_every_field_of_its_options(path):
@@ -110,3 +111,79 @@ def test_delete_takes_ids_or_a_filter(small):
     fails(small, "delete -w", "{}")
     fails(small, "delete walk -w", '{"id": "walk"}', code=2)
     assert [memory["id"] for memory in lines(small, "list --json")] == ["walk"]
+
+
+def test_update_changes_the_named_fields_and_nothing_else(texts):
+    before = lines(texts, "show tea --json")[0]
+    assert ok(texts, "update tea --text 'Ada drinks coffee' --importance 0.9") == "updated tea\n"
+    after = lines(texts, "show tea --json")[0]
+    assert after["embedding"] != before["embedding"]
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"content", "importance", "embedding", "updated_at"}
+    assert lines(texts, "search 'coffee' -l 1 --json")[0]["memory"]["id"] == "tea"
+
+
+def test_update_changes_tags_metadata_expiry_and_pin(small):
+    def after(*options):
+        (record,) = lines(small, "update tea --json", *options)
+        return record
+
+    assert after("--add-tag", "x", "--remove-tag", "drink")["tags"] == ["x"]
+    assert after("--tag", "a", "--tag", "b")["tags"] == ["a", "b"]
+    assert after("--patch", '{"hot": null, "cup": 1}')["metadata"] == {"cup": 1}
+    assert after("--metadata", '{"n": 1}')["metadata"] == {"n": 1}
+    assert after("--ttl", "1d")["expires_at"] is not None
+    assert after("--no-ttl")["expires_at"] is None
+    assert after("--pin")["pinned"] is True
+    assert after("--text", "black tea", "--embedding", "[0, 0, 1]")["content"] == "black tea"
+    assert lines(small, "show tea --json")[0]["embedding"] == [0, 0, 1]
+
+
+def test_update_changes_several_memories_or_none(small):
+    assert ok(small, "update tea coffee --importance 0.1 --add-tag x") == "updated 2 memories\n"
+    where = '{"tags": {"$contains": "x"}}'
+    assert [record["id"] for record in lines(small, "update --pin --json --where", where)] == ["tea", "coffee"]
+    before = ok(small, "export")
+    assert "no memory 'nobody'" in fails(small, "update tea nobody --importance 0.2")
+    assert "--embedding" in fails(small, "update tea --text 'another text'")
+    assert ok(small, "export") == before
+    assert ok(small, "update --no-pin --where", '{"id": "none"}') == "updated 0 memories\n"
+
+
+def test_pin_and_unpin_take_ids(small):
+    assert ok(small, "pin tea walk --actor ada --reason 'she asked'") == "pinned 2 memories\n"
+    assert "she asked" in ok(small, "history tea")
+    assert [memory["id"] for memory in lines(small, "list --json -w", '{"pinned": true}')] == ["tea", "walk"]
+    assert lines(small, "unpin tea --json") == [{"unpinned": 1}]
+    assert "no memory 'nobody'" in fails(small, "unpin walk nobody")
+    assert [memory["id"] for memory in lines(small, "list --json -w", '{"pinned": true}')] == ["walk"]
+
+
+def test_erase_asks_first_and_removes_every_version(small, monkeypatch):
+    ok(small, "update tea --text 'a secret word' --embedding '[1, 0, 0]'")
+    ok(small, "update tea --text 'harmless' --embedding '[1, 0, 0]'")
+    message = fails(small, "erase tea")
+    assert "Erase 1 memory (tea) from" in message
+    assert "pass --yes" in message
+    monkeypatch.setattr(confirmation, "is_interactive", lambda: True)
+    assert invoke(small, "erase tea", stdin="no\n").exit_code == 1
+    assert "harmless" in ok(small, "show tea")
+    done = invoke(small, "erase tea nobody", stdin="yes\n")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("erased 1 memory, 3 changes")
+    assert "not in the store: nobody" in done.stdout
+    assert "no memory 'tea'" in fails(small, "history tea")
+    assert ok(small, "compact --secure")
+    assert b"a secret word" not in small.read_bytes()
+    assert ok(small, "check") == "clean\n"
+
+
+def test_erase_takes_a_filter_or_a_whole_namespace(small):
+    (report,) = lines(small, "erase --yes --secure --json --where", '{"tags": {"$contains": "cold"}}')
+    assert (report["ids"], report["memories"], report["freed"] >= 0) == (["coffee"], 1, True)
+    assert "everything of users and all namespaces below it: 1 memory" in fails(small, "erase --all -n users -r")
+    assert ok(small, "erase --all -n users -r --yes").startswith("erased 1 memory")
+    assert lines(small, "erase drinks --assemblies --yes --json")[0]["assemblies"] == 1
+    assert [memory["id"] for memory in lines(small, "list --recursive --json")] == ["tea", "walk"]
+    for invalid in ("erase", "erase tea --all", "erase tea -r", "erase --all --assemblies"):
+        fails(small, invalid, code=2)
