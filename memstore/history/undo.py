@@ -130,19 +130,24 @@ def _later_entries(
 ) -> list[HistoryEntry]:
     """The changes of a record after *entry* that were not undone, the latest first.
 
-    The loss of members that do not exist any more is left out: it is part of their deletion, nothing can undo it in the
-    assembly, and no undo gives these members back.
+    Two things are left out. The loss of members that do not exist any more is part of their deletion: nothing can undo
+    it in the assembly, and no undo gives these members back. A record that was archived and came back is as it was.
     """
     undone: set[int] = set()
     later = []
+    restorations: list[HistoryEntry] = []  # by recover() or unmerge(), of a deletion that is not met yet
     for other in history_reader.entries_of(connection, record_type, [key], entry.number + 1):
         if other.number in undone or _is_final_loss(connection, other):
             continue
         if other.undoes is not None and other.undoes > entry.number:
             undone.add(other.undoes)
+        elif other.undoes is None and other.change_kind == "restored":
+            restorations.append(other)
+        elif restorations and other.change_kind in DELETIONS:
+            restorations.pop()
         else:
             later.append(other)
-    return later
+    return sorted([*later, *restorations], key=lambda other: other.number, reverse=True)
 
 
 def _is_final_loss(connection: Connection, entry: HistoryEntry) -> bool:
@@ -198,7 +203,7 @@ def _undo_addition(
         later = [other for other in joined if other is not None and other.number > entry.number]
         if later:
             raise _conflict(change, _undo_first("the memory became a member of an assembly later", later))
-    archived_by = None if entry.undoes is not None else _archive_cause(connection, record_type, key, entry)
+    archived_by = _archive_cause(connection, record_type, key, entry)
     if archived_by == "merged":
         raise _conflict(change, _Obstacle("unmerge() restored the assembly", "Call merge() instead."))
     if archived_by == "forgotten":
@@ -212,11 +217,11 @@ def _undo_addition(
 def _archive_cause(
     connection: Connection, record_type: RecordType, key: int, entry: HistoryEntry
 ) -> tombstones.Cause | None:
-    """Why the record was archived that *entry* restored; None for an addition.
+    """Why the record was archived that *entry* restored; None for an addition, and for the undo of a deletion.
 
     Where the history has lost the change that archived it, a record counts as forgotten: the trash loses nothing.
     """
-    if entry.change_kind != "restored":
+    if entry.change_kind != "restored" or entry.undoes is not None:
         return None
     earlier = history_reader.entries_of(connection, record_type, [key])
     deletion = next((one for one in earlier if one.number < entry.number and one.change_kind in DELETIONS), None)
@@ -226,7 +231,8 @@ def _archive_cause(
 def _joining_change(connection: Connection, assembly: int, memory: int) -> HistoryEntry | None:
     """The change by which a memory last became a member of an assembly; None where the history does not have it."""
     for entry in history_reader.entries_of(connection, ASSEMBLY, [assembly]):
-        if entry.creates or memory in entry.member_changes()[0]:
+        # A restored assembly has the members that it had before.
+        if entry.change_kind == "updated" and memory in entry.member_changes()[0]:
             return entry
     return _addition(connection, ASSEMBLY, assembly)
 
@@ -277,7 +283,10 @@ def _check_restorable(context: WriteContext, record_type: RecordType, entry: His
     if other_key is not None:
         creation = _creation(connection, record_type, other_key)
         others = [creation] if creation is not None and creation.number > entry.number else []
-        raise _conflict(change, _undo_first("the id was given to another record later", others))
+        obstacle = _undo_first("the id was given to another record later", others)
+        if creation is not None and _archive_cause(connection, record_type, other_key, creation) == "merged":
+            obstacle = obstacle._replace(advice="Delete or merge that assembly first.")
+        raise _conflict(change, obstacle)
 
 
 def _creation(connection: Connection, record_type: RecordType, key: int) -> HistoryEntry | None:

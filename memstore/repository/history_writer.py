@@ -33,7 +33,7 @@ from memstore.repository.memberships import Partner
 from memstore.repository.record_types import MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.statements import MultiRowInsert, Prepared, prepared_by_kind
 from memstore.schema.tables import journal, memory_vector
-from memstore.schema.types import json_text
+from memstore.schema.types import is_same_document, json_text
 from memstore.timestamps import EPOCH, to_micros
 
 EXPIRED_AT_ONCE = 500
@@ -418,6 +418,8 @@ def _difference(
     """The changed values of a record that is about to get these columns, tags and this vector, as `old` stores them."""
     before = version.columns
     old = {name: before[name] for name, value in columns.items() if name not in DERIVED and before[name] != value}
+    if "metadata" in old and is_same_document(old["metadata"], columns["metadata"]):
+        del old["metadata"]
     if version.tags != tags:
         old["tags"] = [sorted(tags - version.tags), sorted(version.tags - tags)]
     if version.vector != vector:

@@ -22,7 +22,7 @@ from memstore.repository.memories import Batch, ExistingMemory
 from memstore.repository.record_types import MEMORY
 from memstore.repository.statements import Prepared
 from memstore.schema.tables import memory
-from memstore.schema.types import json_text
+from memstore.schema.types import is_same_document, json_text
 from memstore.timestamps import from_micros
 from memstore.validation.merge_patch import patched
 from memstore.validation.records import Draft
@@ -76,7 +76,8 @@ def _changed(
     equal = {
         row.pk: i
         for i, row in enumerate(rows)
-        if texts.get(row.pk) == (columns["content"][i], columns["metadata"][i])
+        if texts.get(row.pk, ("", None))[0] == columns["content"][i]
+        and is_same_document(texts[row.pk][1], columns["metadata"][i])
         and "updated_at" not in drafts[i].named
         and all(getattr(row, name) == column[i] for name, column in compared)
     }

@@ -258,10 +258,13 @@ async def test_undo_after_a_purge_says_that_the_record_was_purged(store: Store) 
 
 
 async def test_a_change_that_changes_nothing_is_not_recorded_and_keeps_the_time(store: Store) -> None:
-    await store.memories.add("m", id="m", embedding=[0, 1], tags={"t"})
+    await store.memories.add("m", id="m", embedding=[0, 1], tags={"t"}, metadata={"a": 1, "b": 2})
     await store.assemblies.add("A", members=["m"], name="n")
     memory, assembly = await store.memories.get("m"), await store.assemblies.get("A")
-    assert await store.memories.upsert("m", id="m", embedding=[0, 1], tags={"t"}) == memory
+    other_order = {"b": 2, "a": 1}
+    assert await store.memories.upsert("m", id="m", embedding=[0, 1], tags={"t"}, metadata=other_order) == memory
+    assert await store.memories.update("m", metadata=other_order) == memory
+    assert await store.memories.update("m", metadata_patch={"a": 1}) == memory
     assert await store.memories.update("m", importance=0.5, tags={"t"}) == memory
     assert await store.memories.update("m") == memory
     assert await store.tags.rename("t", "t") == 0
@@ -307,6 +310,22 @@ async def test_an_undo_never_advises_an_undo_that_is_always_refused(store: Store
     await forget(store, "n")
     with pytest.raises(ConflictError, match=r"in the trash. Call recover\(\)"):
         await store.undo(change)
+
+
+async def test_a_record_that_was_archived_and_came_back_is_as_it_was(store: Store) -> None:
+    await store.memories.add("m", id="m", embedding=[0, 1])
+    added = (await store.memories.history("m"))[0]
+    for id in ("A", "B"):
+        await store.assemblies.add(id, members=["m"])
+    await store.assemblies.unmerge(await store.assemblies.merge(["A", "B"], into="B"))
+    with pytest.raises(ConflictError, match="Undo change 3, 2 first"):
+        await store.undo(added)
+    for id in ("B", "A"):
+        await store.undo((await store.assemblies.history(id))[-1])
+    await forget(store, "m")
+    await store.memories.recover(["m"])
+    await store.undo(added)
+    assert await store.memories.count() == 0
 
 
 # Small promises.
