@@ -123,6 +123,12 @@ def print_hits(hits: Hits[Hit]) -> None:
             cells = [cells[0], Text(f"{hit.boost:.3f}"), cells[1], source]
         grid.add_row(*cells)
     print_table(grid)
+    nearest = hits.plan.nearest_assembly
+    if nearest is not None and not hits.activated:
+        print_note(
+            f"no assembly is near enough: the nearest, {escape_text(nearest.id)}, scores {nearest.score:.3f}; "
+            f"{nearest.threshold:.3f} activates"
+        )
     _print_hit_count(hits, "memory")
 
 
