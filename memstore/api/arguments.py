@@ -7,10 +7,10 @@ import numpy as np
 
 from memstore.errors import EmbedderError, InvalidError, short_repr
 from memstore.filters import Where
+from memstore.models.records import EmbeddingLike
 from memstore.repository.context import WriteContext
 from memstore.session import Session
 from memstore.validation.merge_patch import Patch
-from memstore.vectors.encoding import EmbeddingLike
 
 OnDuplicate = Literal["raise", "skip", "replace"]
 Changes = Callable[[WriteContext], tuple[Mapping[str, object], Patch | None]]

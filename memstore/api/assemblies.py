@@ -23,8 +23,9 @@ from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.activation import SyncState
 from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, ClusterResult
 from memstore.models.fields import orders
+from memstore.models.items import AssemblyChanges, AssemblyFields
 from memstore.models.merging import Lineage, Merge, MergeCandidate, MergedAssembly
-from memstore.models.records import Address, Assembly, Json, address_of
+from memstore.models.records import Address, Assembly, address_of
 from memstore.models.results import AddOutcome, AddResult
 from memstore.models.search import AssemblyHit
 from memstore.repository import assembly_activation, memberships, records, updates
@@ -37,7 +38,6 @@ from memstore.sync import composites
 from memstore.sync.view import View
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
-from memstore.validation.items import AssemblyChanges, AssemblyFields
 from memstore.validation.merge_patch import Patch, pop_patch, split_patches
 from memstore.validation.records import Draft, assembly_changes, new_assembly
 from memstore.validation.text import check_text
@@ -79,7 +79,7 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         members: Iterable[str] | None = None,
         tags: Iterable[str] = (),
         topics: Iterable[str] = (),
-        metadata: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, object] | None = None,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
         activation_level: float | None = None,
@@ -196,8 +196,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         members: Iterable[str] | None = None,
         tags: Iterable[str] = (),
         topics: Iterable[str] = (),
-        metadata: Mapping[str, Json] | None = None,
-        metadata_patch: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        metadata_patch: Mapping[str, object] | None = None,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
         activation_level: float | None = None,
@@ -241,8 +241,8 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         description: str | Unset = UNSET,
         tags: Iterable[str] | Unset = UNSET,
         topics: Iterable[str] | Unset = UNSET,
-        metadata: Mapping[str, Json] | Unset = UNSET,
-        metadata_patch: Mapping[str, Json] | Unset = UNSET,
+        metadata: Mapping[str, object] | Unset = UNSET,
+        metadata_patch: Mapping[str, object] | Unset = UNSET,
         created_at: datetime | Unset = UNSET,
         updated_at: datetime | Unset = UNSET,
     ) -> Assembly:

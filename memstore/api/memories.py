@@ -29,7 +29,8 @@ from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.explanation import Explanation
 from memstore.models.fields import orders
-from memstore.models.records import Address, Json, Memory, Namespace, address_of
+from memstore.models.items import MemoryChanges, MemoryFields
+from memstore.models.records import Address, EmbeddingLike, Memory, Namespace, address_of
 from memstore.models.results import AddResult
 from memstore.models.search import Hit, Hits
 from memstore.repository import additions, assembly_activation, memories, records, store_meta, updates
@@ -43,12 +44,10 @@ from memstore.search.explain import explain
 from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
-from memstore.validation.items import MemoryChanges, MemoryFields
 from memstore.validation.merge_patch import pop_patch, split_patches
 from memstore.validation.records import Draft, memory_changes, new_memories
 from memstore.validation.text import check_text
 from memstore.validation.values import check_id, check_ids, check_namespace_within
-from memstore.vectors.encoding import EmbeddingLike
 
 ErrorT = TypeVar("ErrorT", bound=MemstoreError)
 
@@ -81,7 +80,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         id: str | None = None,
         embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] = (),
-        metadata: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, object] | None = None,
         importance: float = 0.5,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
@@ -231,8 +230,8 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         id: str,
         embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] = (),
-        metadata: Mapping[str, Json] | None = None,
-        metadata_patch: Mapping[str, Json] | None = None,
+        metadata: Mapping[str, object] | None = None,
+        metadata_patch: Mapping[str, object] | None = None,
         importance: float = 0.5,
         created_at: datetime | None = None,
         updated_at: datetime | None = None,
@@ -296,8 +295,8 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         content: str | Unset = UNSET,
         embedding: EmbeddingLike | Unset | None = UNSET,
         tags: Iterable[str] | Unset = UNSET,
-        metadata: Mapping[str, Json] | Unset = UNSET,
-        metadata_patch: Mapping[str, Json] | Unset = UNSET,
+        metadata: Mapping[str, object] | Unset = UNSET,
+        metadata_patch: Mapping[str, object] | Unset = UNSET,
         importance: float | Unset = UNSET,
         created_at: datetime | Unset = UNSET,
         updated_at: datetime | Unset = UNSET,

@@ -9,8 +9,9 @@ from memstore.models.clustering import AssemblySuggestion, AssemblySuggestions, 
 from memstore.models.explanation import AssemblyExplanation, Exclusion, Explanation
 from memstore.models.forgetting import Criterion, ForgetCandidate, TrashEntry
 from memstore.models.history import Change
+from memstore.models.items import AssemblyItem, MemoryItem
 from memstore.models.merging import Lineage, LineageEntry, Merge, MergeCandidate, MergedAssembly
-from memstore.models.records import Assembly, Embedding, Json, Memory, Namespace, Tag
+from memstore.models.records import Assembly, Embedding, EmbeddingLike, Json, Memory, Namespace, Tag
 from memstore.models.reports import EraseReport, Finding, RepairReport, Stats, VerifyReport
 from memstore.models.results import AddOutcome, AddResult, Page
 from memstore.models.search import ActivatedAssembly, AssemblyHit, Hit, Hits, NearestAssembly, ScoreBoost, SearchPlan
@@ -23,12 +24,14 @@ __all__ = [
     "Assembly",
     "AssemblyExplanation",
     "AssemblyHit",
+    "AssemblyItem",
     "AssemblySuggestion",
     "AssemblySuggestions",
     "Change",
     "ClusterResult",
     "Criterion",
     "Embedding",
+    "EmbeddingLike",
     "EraseReport",
     "Exclusion",
     "Explanation",
@@ -40,6 +43,7 @@ __all__ = [
     "Lineage",
     "LineageEntry",
     "Memory",
+    "MemoryItem",
     "Merge",
     "MergeCandidate",
     "MergedAssembly",

@@ -4,9 +4,10 @@ Arrays are read-only float32. Times are aware datetimes in UTC. Metadata consist
 `float`, `bool` and None, and is the caller's own copy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, Protocol, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,18 @@ from memstore.models.record import Record
 
 Embedding = npt.NDArray[np.float32]
 """A vector as memstore returns it: float32, shape (dimension,), read-only."""
+
+
+class SupportsArray(Protocol):
+    """What NumPy converts to an array: a pandas Series, a tensor."""
+
+    def __array__(self) -> npt.NDArray[Any]:
+        """The values as an array."""
+        ...
+
+
+EmbeddingLike = Sequence[SupportsFloat] | npt.NDArray[np.floating] | npt.NDArray[np.integer] | SupportsArray
+"""What callers may pass as an embedding: any sequence of real numbers, of shape (dimension,)."""
 
 Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 """A value of metadata."""

@@ -7,9 +7,9 @@ from typing import TypeVar
 import numpy as np
 
 from memstore.errors import InvalidError
-from memstore.models.records import Embedding
+from memstore.models.records import Embedding, EmbeddingLike
 from memstore.models.search import AssemblyHit, Hit
-from memstore.vectors.encoding import EmbeddingLike, as_embedding
+from memstore.vectors.encoding import as_embedding
 from memstore.vectors.metrics import check_weights, weighted_distances
 
 RankedT = TypeVar("RankedT", Hit, AssemblyHit)

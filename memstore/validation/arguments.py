@@ -46,4 +46,9 @@ def as_list(values: object, name: str, content: str) -> list[Any]:
     """*values*, the argument *name*, as a list; `InvalidError` where it is one value instead of several."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise InvalidError(f"Invalid {name}: expected a list of {content}, found one {type(values).__name__}")
+    if hasattr(values, "columns") and hasattr(values, "to_numpy"):  # iterating a frame gives the names of its columns
+        raise InvalidError(
+            f"Invalid {name}: expected a list of {content}, found one {type(values).__name__}. Pass its rows: "
+            "frame.to_dict('records') for items, frame.to_numpy() for vectors"
+        )
     return list(values)

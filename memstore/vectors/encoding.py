@@ -17,9 +17,6 @@ from memstore.errors import DamagedError, DimensionError, EmbeddingError, short_
 from memstore.models.records import Embedding
 from memstore.vectors.space import MAX_DIMENSION
 
-EmbeddingLike = Sequence[float] | npt.NDArray[np.floating] | npt.NDArray[np.integer]
-"""What callers may pass as an embedding: any sequence of real numbers."""
-
 STORED = np.dtype("<f4")
 _FLOAT32 = np.dtype(np.float32)
 _NATIVE = sys.byteorder == "little"
@@ -75,7 +72,17 @@ def _check_norm(vector: Embedding, max_norm: float) -> None:
 
 
 def _shape_error(dimension: int, shape: tuple[int, ...]) -> DimensionError:
-    return DimensionError(expected=dimension, got=shape[0] if len(shape) == 1 else f"shape {shape}")
+    if len(shape) == 1:
+        return DimensionError(expected=dimension, got=shape[0])
+    advice = "pass one row of it: x[0], or frame.iloc[0]" if len(shape) > 1 else "pass a vector, not one number"
+    return DimensionError(expected=dimension, got=f"shape {shape}: {advice}")
+
+
+def _advice(value: object) -> str:
+    """What to call to make an array of a tensor that needs a gradient, is on a GPU, or is of a type of its own."""
+    if hasattr(value, "detach"):
+        return " This is a tensor: pass tensor.detach().cpu().float().numpy()."
+    return " Convert it to a NumPy array of one dimension."
 
 
 def _rounded(value: object, dimension: int) -> npt.NDArray[np.float32]:
@@ -103,7 +110,7 @@ def _as_array(value: object, dimension: int) -> npt.NDArray[Any]:
     try:
         if type(value) is list and len(value) == dimension and type(value[0]) in (float, int):
             return np.asarray(value)  # what most callers pass
-        masked, shape = bool(np.any(getattr(value, "mask", False))), _shape(value)
+        masked, shape = np.ma.is_masked(value), _shape(value)
         convertible = not masked and len(shape) < 3 and math.prod(shape) <= MAX_DIMENSION
         array = np.asarray(value) if convertible else None
     except ValueError as error:
@@ -113,6 +120,7 @@ def _as_array(value: object, dimension: int) -> npt.NDArray[Any]:
     except Exception as error:
         raise EmbeddingError(
             f"Invalid embedding: expected a sequence of real numbers; reading this one raised {short_repr(error)}."
+            f"{_advice(value)}"
         ) from error
     if masked:
         raise EmbeddingError("Invalid embedding: it contains masked numbers. Fill them in first.")

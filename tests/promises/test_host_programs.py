@@ -162,6 +162,67 @@ async def test_a_pydantic_model_holds_records(store: Store, config: dict[str, bo
             model(field="not a record")
 
 
+class Tensor:
+    """A tensor as torch has it: no sequence, and NumPy reads it only where it is a plain one on the CPU."""
+
+    def __init__(self, values: object, problem: str = "") -> None:
+        self.values, self.problem = np.asarray(values, dtype=np.float32), problem
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        if self.problem:
+            raise TypeError(self.problem)
+        return self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def detach(self) -> "Tensor":
+        return Tensor(self.values)
+
+
+async def test_a_tensor_is_a_vector_and_another_one_says_what_to_call(store: Store) -> None:
+    assert (await store.memories.add("x", embedding=Tensor(range(8)))).embedding.tolist() == list(range(8))
+    for problem in ("Can't call numpy() on Tensor that requires grad", "can't convert cuda:0 device", "BFloat16"):
+        with pytest.raises(memstore.EmbeddingError, match=r"tensor\.detach\(\)\.cpu\(\)\.float\(\)\.numpy\(\)"):
+            await store.memories.add("x", embedding=Tensor(range(8), problem))
+    for shape in ((1, 8), (8, 1), (1, 1, 8)):
+        with pytest.raises(memstore.DimensionError, match=r"pass one row of it: x\[0\]"):
+            await store.memories.search(Tensor(np.ones(shape)))
+    with pytest.raises(memstore.DimensionError, match="pass a vector, not one number"):
+        await store.memories.search_many(np.ones(8))
+
+
+async def test_a_series_is_a_vector_and_a_frame_says_what_to_pass(store: Store) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([range(8), range(1, 9)], columns=[*"abcdefgh"])
+    memory = await store.memories.add("x", embedding=frame.iloc[1])
+    assert memory.embedding.tolist() == list(range(1, 9))
+    assert (await store.memories.search(pandas.Series(range(1, 9))))[0].memory == memory
+    assert len(await store.memories.search_many(frame.to_numpy() + 1)) == 2
+    await store.memories.add_many(pandas.DataFrame({"content": ["a", "b"], "id": ["a", "b"]}).to_dict("records"))
+    assert list(await store.memories.get_many(pandas.Series(["b", "a"]))) == ["b", "a"]
+    with pytest.raises(memstore.DimensionError, match=r"frame\.iloc\[0\]"):
+        await store.memories.search(frame)
+    with pytest.raises(memstore.InvalidError, match=r"frame\.to_numpy\(\) for vectors"):
+        await store.memories.search_many(frame)
+    with pytest.raises(memstore.InvalidError, match=r"frame\.to_dict\('records'\) for items"):
+        await store.memories.add_many(frame)
+
+
+TYPED_PROGRAM = Path(__file__).parents[1] / "support" / "typed_program.py"
+
+
+def test_mypy_strict_accepts_a_program(tmp_path: Path) -> None:
+    result = run_python("-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", TYPED_PROGRAM)
+    assert result.returncode == 0, result.stdout
+
+
+def test_pyright_accepts_a_program() -> None:
+    pytest.importorskip("pyright")
+    result = run_python("-m", "pyright", TYPED_PROGRAM, PYRIGHT_PYTHON_IGNORE_WARNINGS="1")
+    assert result.returncode == 0, result.stdout
+
+
 # Folders that cannot be written.
 
 # Hostile files.

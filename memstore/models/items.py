@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Required, TypedDict
 
-from memstore.models.records import Json, Namespace
-from memstore.vectors.encoding import EmbeddingLike
+from memstore.models.records import EmbeddingLike, Namespace
 
 
 class MemoryFields(TypedDict, total=False):
@@ -14,7 +13,7 @@ class MemoryFields(TypedDict, total=False):
     id: str | None
     embedding: EmbeddingLike | None
     tags: Iterable[str]
-    metadata: Mapping[str, Json] | None
+    metadata: Mapping[str, object] | None
     importance: float
     created_at: datetime | None
     updated_at: datetime | None
@@ -38,8 +37,8 @@ class MemoryChanges(TypedDict, total=False):
     content: str
     embedding: EmbeddingLike | None
     tags: Iterable[str]
-    metadata: Mapping[str, Json]
-    metadata_patch: Mapping[str, Json]
+    metadata: Mapping[str, object]
+    metadata_patch: Mapping[str, object]
     importance: float
     created_at: datetime
     updated_at: datetime
@@ -58,7 +57,7 @@ class AssemblyFields(TypedDict, total=False):
     members: Iterable[str] | None
     tags: Iterable[str]
     topics: Iterable[str]
-    metadata: Mapping[str, Json] | None
+    metadata: Mapping[str, object] | None
     created_at: datetime | None
     updated_at: datetime | None
     activation_level: float | None
@@ -80,7 +79,7 @@ class AssemblyChanges(TypedDict, total=False):
     description: str
     tags: Iterable[str]
     topics: Iterable[str]
-    metadata: Mapping[str, Json]
-    metadata_patch: Mapping[str, Json]
+    metadata: Mapping[str, object]
+    metadata_patch: Mapping[str, object]
     created_at: datetime
     updated_at: datetime
