@@ -13,7 +13,7 @@ from functools import partial
 from types import BuiltinFunctionType
 from typing import Any, Protocol, TypeVar
 
-from memstore.errors import EventLoopError
+from memstore.errors import EventLoopError, MemstoreError
 
 Progress = Callable[[int, int], None]
 """Receives how much is done, and the total."""
@@ -97,6 +97,8 @@ def resolve(future: "asyncio.Future[T]", result: T | None, error: BaseException 
         wrapped = RuntimeError("StopIteration was raised")
         wrapped.__cause__ = error
         error = wrapped
+    if isinstance(error, MemstoreError):
+        error = error.with_traceback(None)  # its message says what to do; the frames of the thread say nothing more
     future.set_exception(error)
     future.exception()  # marks it as retrieved: asyncio logs no error that nobody awaits any more
 

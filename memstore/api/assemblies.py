@@ -39,7 +39,7 @@ from memstore.sync.view import View
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
 from memstore.validation.merge_patch import Patch, pop_patch, split_patches
-from memstore.validation.records import Draft, assembly_changes, new_assembly
+from memstore.validation.records import Draft, assembly_changes, id_of, new_assembly
 from memstore.validation.text import check_text
 from memstore.validation.values import (
     MAX_LIMIT,
@@ -157,9 +157,9 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         def step(context: WriteContext) -> list[Assembly]:
             drafts = self._drafts(prepared)
             addresses: set[Address] = set()
-            for draft, _ in drafts:
+            for i, (draft, _) in enumerate(drafts):
                 if address_of(draft.record) in addresses:
-                    raise DuplicateError("assembly", draft.record.id, given_twice=True)
+                    raise DuplicateError("assembly", draft.record.id, given_twice=True).of_item(i, draft.record.id)
                 addresses.add(address_of(draft.record))
             return self._read(context.connection, membership.add(context, drafts), context.now)
 
@@ -639,11 +639,14 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
         at = now()
         drafts: list[AssemblyDraft] = []
         for i, item in enumerate(items):
-            draft = new_assembly(item, self._namespace, at)
-            members = item.get("members")
+            try:
+                draft = new_assembly(item, self._namespace, at)
+                members = item.get("members")
+                ids = check_ids(() if members is None else members, "members")
+            except InvalidError as error:
+                raise error.of_item(i, id_of(item)) if len(items) > 1 else error from None
             named = draft.named if members is None else draft.named | {"members"}
-            draft = Draft(draft.record, named, (patches[i],) if i in patches else ())
-            drafts.append((draft, check_ids(() if members is None else members, "members")))
+            drafts.append((Draft(draft.record, named, (patches[i],) if i in patches else ()), ids))
         return drafts
 
     def _read(

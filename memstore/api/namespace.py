@@ -1,7 +1,7 @@
 """Namespaces: the verbs on all records of a namespace, in a store and in a transaction."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from memstore.api.assemblies import Assemblies
 from memstore.api.handle import Handle
 from memstore.api.memories import Memories, embed_items
 from memstore.api.tags import Tags
-from memstore.errors import LoadError, MemstoreError
+from memstore.errors import DuplicateError, EmbedderError, InvalidError, LoadError, MemstoreError
 from memstore.forgetting.clear import clear, erase_namespace
 from memstore.history import undo as undoing
 from memstore.models.history import Change
@@ -19,6 +19,7 @@ from memstore.models.reports import EraseReport
 from memstore.repository import namespaces
 from memstore.session import Autocommit, OpenTransaction, Session, SnapshotSession
 from memstore.timestamps import now
+from memstore.validation.records import id_of
 from memstore.validation.values import check_count, check_namespace
 from memstore.vectors.space import MAX_DIMENSION
 
@@ -205,6 +206,7 @@ class StoreNamespace(SessionNamespace):
         self._session.check_usable()  # before the first item is taken
         write = self.memories.upsert_many if upsert else self.memories.add_many
         stored = start = 0
+        part: Sequence[Mapping[str, Any]] = ()
         try:
             async with aclosing(_chunks(items, chunk)) as parts:
                 async for part in parts:
@@ -219,10 +221,16 @@ class StoreNamespace(SessionNamespace):
         except Exception as error:
             if isinstance(error, MemstoreError) and error.item is not None:
                 error.of_item(start + error.item, error.item_id)
+            elif isinstance(error, _ITEM_ERRORS) and len(part) == 1:
+                error.of_item(start, id_of(part[0]))
             raise LoadError(
                 f"The load stopped after {stored:,} memories were stored: {error}", stored=stored
             ) from error
         return stored
+
+
+_ITEM_ERRORS = (InvalidError, DuplicateError, EmbedderError)
+"""Errors that an item causes: of a chunk of one item, they do not say which."""
 
 
 def _raise_if(error: Exception | None) -> None:

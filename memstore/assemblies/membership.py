@@ -22,13 +22,19 @@ _REPLACED = ("name", "description", "tags", "topics", "metadata")
 _KEPT_BY_UPSERT = frozenset({"created_at", "updated_at", "activation_level", "activated_at", "activation_count"})
 
 
-def add(context: WriteContext, drafts: Sequence[AssemblyDraft]) -> list[int]:
-    """Store new assemblies with their members; their keys. Raises `DuplicateError`, `NotFoundError` for a member."""
+def add(context: WriteContext, drafts: Sequence[AssemblyDraft], places: Sequence[int] | None = None) -> list[int]:
+    """Store new assemblies with their members; their keys. Raises `DuplicateError`, `NotFoundError` for a member.
+
+    *places* are the indexes of the items of which the drafts come, for errors; None for those of the drafts.
+    """
     if not drafts:
         return []
     keys = assemblies.insert_new(context.connection, [draft.record for draft, _ in drafts])
-    for key, (draft, members) in zip(keys, drafts, strict=True):
-        _extend(context, draft.record.namespace, key, members)
+    for place, key, (draft, members) in zip(places or range(len(drafts)), keys, drafts, strict=True):
+        try:
+            _extend(context, draft.record.namespace, key, members)
+        except NotFoundError as error:
+            raise error.of_item(place, draft.record.id) if places or len(drafts) > 1 else error from None
     owners = namespaces.keys(context.connection, [draft.record.namespace for draft, _ in drafts])
     history_writer.record_addition(context, ASSEMBLY, [owners[draft.record.namespace] for draft, _ in drafts], keys)
     return keys
@@ -49,7 +55,8 @@ def upsert(context: WriteContext, drafts: Sequence[AssemblyDraft]) -> dict[Addre
     last = {address_of(draft.record): (draft, members) for draft, members in drafts}
     present = existing(context, last.values())
     new = {address: pair for address, pair in last.items() if address not in present}
-    new_keys = add(context, list(new.values()))
+    places = {address_of(draft.record): i for i, (draft, _) in enumerate(drafts)}
+    new_keys = add(context, list(new.values()), [places[address] for address in new] if len(drafts) > 1 else None)
     for address, key in present.items():
         draft, members = last[address]
         with history_writer.record_update(context, ASSEMBLY, [key]) as changes:

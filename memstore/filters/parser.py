@@ -70,7 +70,10 @@ def parse(where: Where, record_kind: RecordKind) -> Node:
     Raises:
         FilterError: the filter is invalid; the message says what to write instead.
     """
-    return _Parser(record_kind).filter(where, 1)
+    try:
+        return _Parser(record_kind).filter(where, 1)
+    except FilterError as error:
+        raise error.with_traceback(None) from error.__cause__  # without the frames of the recursion
 
 
 def _all_of(parts: Iterable[Node]) -> Node:

@@ -99,9 +99,12 @@ def insert_new(connection: Connection, assemblies: Sequence[Assembly]) -> list[i
     try:
         for chunk in chunks(rows):
             insert.many(connection, chunk)
-    except sqlite3.IntegrityError as error:
+    except sqlite3.IntegrityError:
         addresses = [(record.namespace, record.id) for record in assemblies]
-        raise records.duplicate_error(connection, ASSEMBLY, addresses, first) or error from error
+        duplicate = records.duplicate_error(connection, ASSEMBLY, addresses, first)
+        if duplicate is None:
+            raise
+        raise duplicate from None
     keys = list(range(first, first + len(assemblies)))
     record_tags.add_tags(connection, ASSEMBLY, owners, keys, [record.tags for record in assemblies])
     return keys

@@ -242,9 +242,12 @@ def insert_new(context: WriteContext, new: Sequence[Batch]) -> None:
             record_tags.add_tags(connection, MEMORY, single or batch_owners, keys, batch.tags)
             pk = keys.stop
         history_writer.record_addition(context, MEMORY, single or owners, range(first, pk))
-    except sqlite3.IntegrityError as error:
+    except sqlite3.IntegrityError:
         addresses = [address for batch in new for address in batch.addresses()]
-        raise records.duplicate_error(connection, MEMORY, addresses, first) or error from error
+        duplicate = records.duplicate_error(connection, MEMORY, addresses, first)
+        if duplicate is None:
+            raise
+        raise duplicate from None
 
 
 def _owners(connection: Connection, batches: Sequence[Batch]) -> list[int]:

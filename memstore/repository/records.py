@@ -161,7 +161,11 @@ def duplicate_error(
 ) -> DuplicateError | None:
     """The error for the first of *addresses* that existed before key *first* was handed out; None where none did."""
     keys = keys_of_addresses(connection, record_type, addresses, EPOCH)  # expired ones are deleted before
-    return next((DuplicateError(record_type.kind, id) for (_, id), key in keys.items() if key < first), None)
+    for i, address in enumerate(addresses):
+        if address in keys and keys[address] < first:
+            error = DuplicateError(record_type.kind, address[1])
+            return error.of_item(i, address[1]) if len(addresses) > 1 else error
+    return None
 
 
 def expired(connection: Connection, now: datetime, most: int) -> list[int]:

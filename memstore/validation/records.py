@@ -156,7 +156,7 @@ def new_memories(
             try:
                 record = new_memory(item, namespace, space, at, make_id)
             except InvalidError as error:
-                raise error.of_item(i, _id_of(item)) if len(items) > 1 else error from None
+                raise error.of_item(i, id_of(item)) if len(items) > 1 else error from None
         if not space.dimension and record.embedding is not None:  # the first vector fixes it
             space = replace(space, dimension=len(record.embedding))
             builder.dimension = space.dimension
@@ -274,7 +274,7 @@ def _without_defaults(item: object, kind: RecordKind) -> dict[str, object]:
     return {name: value for name, value in item.items() if value is not None or name == "embedding"}
 
 
-def _id_of(item: object) -> object:
+def id_of(item: object) -> object:
     """The id in *item*, for a message; None where it has none."""
     return item.get("id") if isinstance(item, Mapping) else None
 

@@ -1,6 +1,7 @@
 """The API does what a caller expects."""
 
 import asyncio
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,37 @@ async def test_an_error_of_a_batch_names_the_item_by_index_and_id(store: Store) 
         with pytest.raises(memstore.InvalidError, match=message) as caught:
             await write(items)
         assert caught.value.item == 1
+    await store.memories.add("x", id="taken")
+    taken = [{"content": "x", "id": "new"}, {"content": "x", "id": "taken"}]
+    twice = [{"content": "x", "id": "a"}, {"content": "x", "id": "a"}]
+    for write, wrong in [
+        (store.memories.add_many, taken),
+        (store.memories.add_many, twice),
+        (store.assemblies.add_many, [{"id": "a"}, {"id": "a"}]),
+        (store.assemblies.add_many, [{"id": "a"}, {"id": "b", "members": ["missing"]}]),
+        (store.assemblies.upsert_many, [{"id": "a"}, {"id": "b", "members": ["missing"]}]),
+        (store.assemblies.add_many, [{"id": "a"}, {"id": "b", "name": 1}]),
+        (store.load, [{"content": "x", "embedding": [1]}]),
+    ]:
+        with pytest.raises(memstore.MemstoreError, match=rf"Item {len(wrong) - 1}[ ,].*counted from 0: "):
+            await write(wrong)
+    assert await store.assemblies.count() == 0
+
+
+async def test_the_traceback_of_an_error_is_short(store: Store) -> None:
+    await store.memories.add("x", id="a")
+    for call in (
+        lambda: store.memories.add("x", id="a"),
+        lambda: store.memories.get("missing"),
+        lambda: store.memories.add("x", embedding=[1]),
+        lambda: store.memories.search([1]),
+        lambda: store.memories.count(where={"metadata.a": {"$and": [{"b": {"$gt": 1}}]}}),
+        lambda: store.assemblies.add("group", members=["missing"]),
+    ):
+        with pytest.raises(memstore.MemstoreError) as caught:
+            await call()
+        assert len(traceback.extract_tb(caught.value.__traceback__)) <= 8
+        assert "Traceback" not in "".join(traceback.format_exception(caught.value)).removeprefix("Traceback")
 
 
 # Paging and projection.
