@@ -341,6 +341,7 @@ def _prepare(settings: Settings) -> OpenedFile:
             f"{sqlite3.sqlite_version}. pip install 'memstore[sqlite]', or use a newer Python"
         )
     check_connections(settings.path)
+    transactions.check_adapters()
     if settings.read_only:
         return _prepare_read_only(settings)
     if settings.curvature is not None and inspect(settings.path) is None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from memstore.concurrency import monotonic
 from memstore.database.driver_errors import DRIVER_ERRORS, translate, translated
 from memstore.database.sqlite import sqlite3
-from memstore.errors import BusyError, CommitUnknownError, TransactionError
+from memstore.errors import BusyError, CommitUnknownError, TransactionError, UsageError
 
 ROLLED_BACK = "SQLite rolled this transaction back after a failure: nothing of it was stored. Start it again"
 _POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks for a cancellation
@@ -53,6 +53,22 @@ def take_cached(connection: Connection) -> list[Any]:
     return items
 
 
+_PLAIN_ADAPTERS = {(kind, sqlite3.PrepareProtocol) for kind in (str, int, float, bytes, bytearray)}
+
+
+def check_adapters() -> None:
+    """Raise `UsageError` if the program has `sqlite3` convert values of plain types, on every connection.
+
+    It would store other texts and numbers than those that are returned.
+    """
+    if not _PLAIN_ADAPTERS.isdisjoint(sqlite3.adapters):
+        names = sorted(kind.__name__ for kind, _ in _PLAIN_ADAPTERS & sqlite3.adapters.keys())
+        raise UsageError(
+            f"This program registered an adapter of sqlite3 for {', '.join(names)}, which changes every such value "
+            "that memstore stores: register it for a type of the program's own instead"
+        )
+
+
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
     """One read transaction: every statement in it reads the same snapshot of the file."""
@@ -78,6 +94,8 @@ def begin_snapshot(connection: Connection) -> None:
 def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bool] = lambda: True) -> None:
     """Take the file's write lock. Wait at most *wait* seconds, and while *is_pending*. Raises `BusyError`."""
     base = raw(connection)
+    if not _PLAIN_ADAPTERS.isdisjoint(sqlite3.adapters):
+        check_adapters()
     deadline = monotonic() + wait
     if base.in_transaction:
         rollback(connection)  # an earlier one that failed with the disk

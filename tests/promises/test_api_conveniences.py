@@ -53,10 +53,10 @@ async def test_an_error_of_a_batch_names_the_item_by_index_and_id(store: Store) 
             await write(items)
         assert caught.value.item == 1
     await store.memories.add("x", id="taken")
-    taken = [{"content": "x", "id": "new"}, {"content": "x", "id": "taken"}]
+    existing = [{"content": "x", "id": "new"}, {"content": "x", "id": "taken"}]
     twice = [{"content": "x", "id": "a"}, {"content": "x", "id": "a"}]
     for write, wrong in [
-        (store.memories.add_many, taken),
+        (store.memories.add_many, existing),
         (store.memories.add_many, twice),
         (store.assemblies.add_many, [{"id": "a"}, {"id": "a"}]),
         (store.assemblies.add_many, [{"id": "a"}, {"id": "b", "members": ["missing"]}]),

@@ -6,6 +6,7 @@ import gzip
 import json
 import multiprocessing
 import pickle
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -122,6 +123,19 @@ def old_path(tmp_path: Path) -> Path:
 def test_listeners_on_the_classes_of_sqlalchemy_do_not_apply_to_a_store(path: Path, old_path: Path) -> None:
     result = run_python("-m", "tests.support.host_listeners", path, old_path)
     assert result.stdout.split("\n") == ["['new']", "True []", "True", ""], result.stderr
+
+
+async def test_an_adapter_that_would_change_what_is_stored_is_refused(store: Store, tmp_path: Path) -> None:
+    await store.memories.add(" spaces ", id="x")
+    sqlite3.register_adapter(str, str.strip)
+    try:
+        with pytest.raises(memstore.UsageError, match="adapter of sqlite3 for str"):
+            await store.memories.add(" more ")
+        with pytest.raises(memstore.UsageError, match="adapter of sqlite3 for str"):
+            await memstore.open(tmp_path / "other.db", dimension=2)
+    finally:
+        del sqlite3.adapters[str, sqlite3.PrepareProtocol]
+    assert [memory.content async for memory in store.memories.list()] == [" spaces "]
 
 
 def test_a_host_may_migrate_by_alembic_in_another_thread(tmp_path: Path, path: Path, old_path: Path) -> None:
