@@ -117,9 +117,9 @@ def _run_write(
     expiry = history_writer.delete_expired(context)
     if expiry.deleted:
         composites.follow(context, start)
-    if expiry.more:
+    if expiry.more or expiry.postponed:
         context = replace(context, has_expired_rows=True)
-        sweeper.requested = True
+        sweeper.requested = sweeper.requested or expiry.more
     result = function(context, *arguments)
     if not guard.is_settled:
         context = replace(context, spaces=guard.settle(connection, start))
@@ -213,14 +213,14 @@ class Autocommit:
             self.sweeper.requested = True
         return more
 
-    async def _sweep(self, wait: float | None = _SWEEP_WAIT) -> bool:
+    async def _sweep(self, wait: float | None = _SWEEP_WAIT, *, by_request: bool = False) -> bool:
         """Delete rows of expired memories in a transaction of its own; whether there may be more."""
 
         def step(connection: Connection) -> bool:
             context = WriteContext(connection, self.spaces, now())
             state = change_log.state(connection)
             self.follower.guard.check(connection, state.epoch)
-            more = history_writer.delete_expired(context).more
+            more = history_writer.delete_expired(context, by_request=by_request).more
             history_writer.trim(context)
             composites.follow(context, state.top)
             return more
@@ -230,7 +230,7 @@ class Autocommit:
     async def delete_expired(self) -> None:
         """Delete the rows of all memories that have expired, in several transactions."""
         self.check_no_open_transaction()
-        while await self._sweep(wait=None):
+        while await self._sweep(wait=None, by_request=True):
             pass
 
     async def write(

@@ -16,9 +16,9 @@ from memstore.database.transactions import snapshot
 from memstore.errors import DamagedError
 from memstore.index.hnsw import BrokenLinksError
 from memstore.index.hybrid import HybridIndex
-from memstore.models.records import Namespace
+from memstore.models.records import Namespace, RecordKind
 from memstore.models.reports import Finding, FindingKind
-from memstore.repository import memberships, tombstones, vectors
+from memstore.repository import history_check, memberships, tombstones, vectors
 from memstore.repository.record_types import BY_KIND
 from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
@@ -78,6 +78,7 @@ def check_file(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Fi
         checks += [_vectors(connection, space), _snapshots(connection, space)]
     checks.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
     checks += [_tombstones(connection, space) for space in by_kind.values()]
+    checks += [_history(connection, kind, by_kind["memory"]) for kind in by_kind]
     return [finding for findings in checks for finding in _until_unreadable(findings)]
 
 
@@ -176,6 +177,15 @@ def _tombstones(connection: Connection, space: VectorSpace) -> Iterator[Finding]
             if error is not None:
                 detail = f"it cannot be recovered, only purged: {error}"
                 yield Finding(kind="tombstone", record_kind=space.kind, id=id, namespace=namespace, detail=detail)
+
+
+def _history(connection: Connection, kind: RecordKind, memories: VectorSpace) -> Iterator[Finding]:
+    for change in history_check.damaged_changes(connection, kind, memories):
+        detail = (
+            f"change {change.number} of its history is damaged, so versions before it cannot be read: {change.problem} "
+            "The present record and other changes are not affected. Restore a backup, or erase the record"
+        )
+        yield Finding(kind="history", record_kind=kind, id=change.id, namespace=change.namespace, detail=detail)
 
 
 def _read_error(connection: Connection, space: VectorSpace, keys: list[int]) -> DamagedError | None:

@@ -21,6 +21,7 @@ FindingKind = Literal[
     "graph",
     "snapshot",
     "tombstone",
+    "history",
 ]
 
 
@@ -36,7 +37,8 @@ class Finding(Record):
             valid under the metric), `composite` (a composite is not the mean of the members' vectors), `foreign_key`
             (a row refers to a row that does not exist), `integrity` (SQLite's integrity check failed), `graph` (the
             links of the search graph changed after it was built), `snapshot` (the stored copy of the graph does not
-            match its checksum), `tombstone` (an archived record is damaged and cannot be recovered).
+            match its checksum), `tombstone` (an archived record is damaged and cannot be recovered), `history` (a
+            change of the history is damaged).
         record_kind: `"memory"`, `"assembly"` or `"file"`.
         id: id of the record; the key in the file for a ghost, which has no record; empty for a defect of the file.
         namespace: namespace of the record.

@@ -18,6 +18,7 @@ from memstore.repository.vectors import Spaces
 from memstore.schema.tables import journal, store_meta
 from memstore.timestamps import now, to_micros
 
+_LEAP = 365 * 86_400_000_000  # microseconds
 _JITTER = 1_000_000  # microseconds; a smaller step back is that of a clock being adjusted
 
 
@@ -41,12 +42,14 @@ class TransactionTime:
     Attributes:
         at: microseconds since the epoch; 0 before the first row.
         retention: the settings of the file; None before the first row.
+        previous: the time of the last row before this transaction; None before the first row, and without one.
         trim_before: the time before which rows are deleted at the end of the transaction; None where none is so old.
         row_count: history rows that the transaction has written.
     """
 
     at: int = 0
     retention: RetentionSettings | None = None
+    previous: int | None = None
     trim_before: int | None = None
     row_count: int = 0
 
@@ -57,6 +60,7 @@ class TransactionTime:
             self.retention = history_retention.parse(options)
             if self.retention.keep != "off":
                 self.at = to_micros(now())
+                self.previous = last if type(last) is int else None
                 if type(last) is int and last > self.at:
                     self._go_back(connection, last, number)
                 if isinstance(self.retention.keep, int):
@@ -94,6 +98,12 @@ class WriteContext:
     def keeps_history(self) -> bool:
         """Whether the file keeps a history."""
         return self.transaction.start(self.connection)
+
+    def clock_leaps(self) -> bool:
+        """Whether the clock is more than a year ahead of the last change of the history, which may be a mistake."""
+        if not self.keeps_history() or self.transaction.previous is None:
+            return False
+        return to_micros(self.now) - self.transaction.previous > _LEAP
 
     def with_reason(self, reason: str) -> "WriteContext":
         """The same context with another reason."""

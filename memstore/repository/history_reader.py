@@ -318,7 +318,7 @@ def version_before(entry: HistoryEntry, after: RowVersion | None) -> RowVersion 
     old = entry.old_values()
     with expect_stored(f"journal.old of row {entry.number}"):
         if entry.change_kind in DELETIONS:
-            if not old:  # it expired
+            if entry.change_kind == "expired" and not old:
                 return None
             columns = {name: old[name] for name in COLUMNS[entry.kind] if name in old}
             tags = frozenset(cast("Any", old.get("tags")))

@@ -169,6 +169,8 @@ def trim_before(connection: Connection, settings: RetentionSettings, limit: int,
     else:
         oldest = _OLDEST.run(connection, number=_LAST_NUMBER, most=most)
         rows = list(takewhile(lambda row: type(row[1]) is not int or row[1] < limit, oldest))
+        while rows and type(rows[-1][1]) is not int:  # its time is damaged: it is as old as the rows around it
+            rows.pop()
     if rows:
         last = rows[-1][0]
         _DELETE_UP_TO.run(connection, upto=last)

@@ -105,10 +105,15 @@ class RowVersion:
 
 
 class ExpiryStep(NamedTuple):
-    """How many expired memories a write deleted, and whether there may be more."""
+    """How many expired memories a write deleted, and whether there may be more.
+
+    Attributes:
+        postponed: all of them, to the next write: by the time of this one, years have passed since the last.
+    """
 
     deleted: int
     more: bool
+    postponed: bool = False
 
 
 class _HistoryRow(NamedTuple):
@@ -167,12 +172,16 @@ def delete_records(
         records.delete_keys(context.connection, record_type, part)
 
 
-def delete_expired(context: WriteContext, most: int = EXPIRED_AT_ONCE) -> ExpiryStep:
+def delete_expired(context: WriteContext, most: int = EXPIRED_AT_ONCE, *, by_request: bool = False) -> ExpiryStep:
     """Delete at most so many memories that have expired.
 
     Where that leaves some, every statement of the write must pass over them, as reads do: by the time of the write.
+    A write that comes a year after the last one deletes none unless that is *by_request*: nothing brings them back, and
+    one write under a clock that is ahead should not delete every memory with a time to live.
     """
     keys = records.expired(context.connection, context.now, most)
+    if keys and not by_request and context.clock_leaps():
+        return ExpiryStep(0, more=False, postponed=True)
     more = len(keys) == most
     if more:
         keys = _of_one_assembly(context, keys)

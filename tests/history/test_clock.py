@@ -96,6 +96,7 @@ async def test_a_write_under_a_clock_that_is_behind_neither_deletes_history_nor_
     async with memstore.open(path, dimension=2, history=DAY) as store:
         await store.memories.add("x", id="a")
         before = moved_clock.now()
+        moved_clock.offset += 10 * MINUTE
         with moved_clock.moved(-20 * YEAR):
             await store.memories.update("a", importance=0.1)
             assert (await store.memories.get("a", as_of=moved_clock.now())).importance == 0.1
@@ -149,6 +150,25 @@ async def test_the_trash_is_purged_by_age_though_the_clock_was_ahead_when_it_was
         await forget("later")
         assert await store.memories.purge(older_than=2 * DAY) == 3
         assert [entry.record.id async for entry in store.memories.trash()] == ["later"]
+
+
+async def test_one_write_under_a_clock_that_is_ahead_deletes_no_memory_with_a_time_to_live(
+    path: Path, moved_clock: Clock
+) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="a", ttl=DAY, embedding=[1, 0])
+        await store.assemblies.add("g", members=["a"])
+        with moved_clock.moved(10 * YEAR):
+            assert await store.memories.count() == 0  # by that clock, its time is over
+            await store.memories.add("y", id="b")
+        assert (await store.memories.get("a")).content == "x"
+        assert [hit.memory.id for hit in await store.memories.search([1, 0])] == ["a"]
+        assert (await store.assemblies.get("g")).member_count == 1
+        moved_clock.offset += 10 * YEAR
+        await store.memories.add("new", id="a")  # the id is free, though the row is still there
+        await store.memories.add("z")
+        assert (await store.memories.get("a")).content == "new"
+        assert await store.check() == []
 
 
 async def test_an_activation_under_a_clock_that_was_ahead_decays(path: Path, moved_clock: Clock) -> None:

@@ -658,6 +658,12 @@ DAMAGE_STATEMENTS = [
     "DELETE FROM journal WHERE what = 'deleted'",
 ]
 
+UNSEEN_DAMAGE = {
+    "UPDATE journal SET old = NULL WHERE what <> 'added'",
+    "DELETE FROM journal WHERE what = 'deleted'",
+}
+"""Statements that leave a history which memstore could have written."""
+
 
 @pytest.mark.parametrize("statement", DAMAGE_STATEMENTS)
 async def test_a_damaged_history_raises_a_memstore_error_or_returns_the_right_result(
@@ -688,7 +694,60 @@ async def test_a_damaged_history_raises_a_memstore_error_or_returns_the_right_re
         assert refused, statement
         await store.memories.upsert("z", id="a")  # it can still be changed and deleted
         await store.memories.delete("a")
+        findings = await store.check()
+        assert {finding.kind for finding in findings} == ({"history"} if statement not in UNSEEN_DAMAGE else set())
+    assert (await memstore.verify(path)).findings == findings
+
+
+async def test_a_damaged_vector_in_the_history_hides_nothing_else(path: Path, rng: Any) -> None:
+    first, second, third = vectors(rng, 3)
+    async with memstore.open(path, dimension=DIMENSION) as store:
+        await store.memories.add("one", id="a", embedding=first)
+        await store.memories.add("other", id="b", embedding=first)
+        at = current_time()
+        await store.memories.update("a", content="two", embedding=second)
+        await store.memories.update("b", content="new", embedding=second)
+        await store.memories.update("a", content="three", embedding=third)
+        await store.memories.update("a", importance=0.9)
+        execute(path, "UPDATE journal SET vector = zeroblob(32) WHERE pk = 3")
+        last, damaged_after, damaged_before, added = await store.memories.history("a")
+        assert (last.damage, last.new["importance"]) == (None, 0.9)
+        assert damaged_after.damage is None
+        assert (damaged_after.old["content"], damaged_after.new["content"]) == ("two", "three")
+        assert damaged_before.old["content"] == "one"
+        assert "embedding" not in damaged_before.old
+        assert damaged_before.new["embedding"].tobytes() == second.tobytes()  # type: ignore[union-attr]
+        assert "damaged in the history" in str(damaged_before.damage)
+        assert added.new["content"] == "one"
+        assert (await store.memories.get("b", as_of=at)).content == "other"
+        with pytest.raises(memstore.DamagedError, match="Read the record as of a later time"):
+            await store.memories.get("a", as_of=at)
+        (finding,) = await store.check()
+        assert (finding.kind, finding.record_kind, finding.id) == ("history", "memory", "a")
+        assert finding.detail.startswith("change 3 of its history is damaged")
+        assert (await store.repair()).remaining == [finding]
+        await store.backup(path.with_suffix(".bak"))
+    report = await memstore.restore_backup(path.with_suffix(".bak"), path)
+    assert report.findings == [finding]
+    async with memstore.open(path) as store:
+        assert (await store.memories.get("a")).content == "three"
+        await store.memories.erase(ids=["a"])
         assert await store.check() == []
+
+
+async def test_a_change_that_cannot_be_read_is_named_between_the_others(store: Store, path: Path) -> None:
+    await store.memories.add("x", id="a")
+    for importance in (0.1, 0.2, 0.3):
+        await store.memories.update("a", importance=importance, metadata={"n": importance})
+    execute(path, "UPDATE journal SET actor = x'ff' WHERE pk = 3")
+    last, damaged, first, added = await store.memories.history("a")
+    assert (last.damage, last.old["importance"], last.new["importance"]) == (None, 0.2, 0.3)
+    assert (damaged.kind, damaged.number, damaged.old, damaged.new) == ("damaged", 3, {}, {})
+    assert "cannot be read" in str(damaged.damage)
+    assert (first.old["importance"], first.new) == (0.5, {})
+    assert "importance, metadata" in str(first.damage)
+    assert added.new["importance"] == 0.5
+    execute(path, "DELETE FROM journal WHERE pk = 3")
 
 
 async def test_a_record_that_cannot_be_read_can_be_changed_and_deleted(path: Path, rng: Any) -> None:

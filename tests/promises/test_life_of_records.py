@@ -11,6 +11,7 @@ import pytest
 
 import memstore
 from memstore import AssemblyBoost, AssemblyForgetPolicy, ConflictError, ForgetPolicy, HistoryError, Store
+from tests.support.sql import execute
 
 
 @pytest.fixture
@@ -227,6 +228,22 @@ async def test_suggestions_and_lists_as_of_a_time_do_not_outlive_a_restore(tmp_p
 
 
 # Damage in the history.
+
+
+async def test_a_damaged_change_hides_no_other_and_is_named(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("one", id="a", embedding=[1, 2])
+        await store.memories.update("a", content="two", embedding=[3, 4])
+        await store.memories.update("a", content="three", embedding=[5, 6])
+        execute(path, "UPDATE journal SET vector = zeroblob(8) WHERE pk = 2")
+        third, second, first = await store.memories.history("a")
+        assert [change.new["content"] for change in (third, second, first)] == ["three", "two", "one"]
+        assert (third.damage, "embedding" in second.old) == (None, False)
+        assert "damaged" in str(second.damage)
+        (finding,) = await store.check()
+        assert (finding.kind, finding.id, "change 2 " in finding.detail) == ("history", "a", True)
+    assert (await memstore.verify(path)).findings == [finding]
+
 
 # Undo and the trash.
 
