@@ -15,6 +15,7 @@ from memstore.maintenance.stats import read_stats
 from memstore.models.reports import Finding, RepairReport, Stats
 from memstore.session import Autocommit
 from memstore.sync.maintainer import IndexMaintainer
+from memstore.sync.retention import HistoryTrimmer
 from memstore.validation.values import check_flag
 from memstore.vectors.space import Metric
 
@@ -27,6 +28,7 @@ class Store(StoreNamespace):
         self._database = session.database
         self._follower = session.follower
         self._maintainer = maintainer
+        self._trimmer = HistoryTrimmer(session.database)
 
     @property
     def dimension(self) -> int | None:
@@ -126,10 +128,12 @@ class Store(StoreNamespace):
             self._session.check_no_open_transaction()
         try:
             await self._session.sweeper.stop()
+            await self._trimmer.stop()
             await self._maintainer.stop()
             await self._database.close()
         except BaseException:
             self._session.sweeper.resume()  # the store is still open
+            self._trimmer.resume()
             self._maintainer.resume()
             raise
         if self._session.embedder is not None:

@@ -148,6 +148,13 @@ def trim_all(connection: Connection) -> None:
         yield_gil()
 
 
+def is_due(connection: Connection) -> bool:
+    """Whether the file has rows that are older than it keeps, and certainly so."""
+    settings = read(connection)
+    limit = settings.limit(to_micros(now()), _LAST_TIME.value(connection))
+    return limit is not None and bool(_old_rows(connection, settings, limit, 1))
+
+
 def trim_part(connection: Connection) -> bool:
     """Delete a part of the rows that are older than the file keeps; whether there may be more."""
     settings = read(connection)
@@ -163,14 +170,7 @@ def trim(connection: Connection, settings: RetentionSettings, at: int, most: int
 
 def trim_before(connection: Connection, settings: RetentionSettings, limit: int, most: int) -> bool:
     """Delete at most *most* rows of before the time *limit*, the oldest first; whether there were as many."""
-    if settings.breaks:
-        last_old = history_times.last_before(connection, limit, to_micros(now()), settings.breaks)
-        rows = [] if last_old is None else _OLDEST.run(connection, number=last_old + 1, most=most).fetchall()
-    else:
-        oldest = _OLDEST.run(connection, number=_LAST_NUMBER, most=most)
-        rows = list(takewhile(lambda row: type(row[1]) is not int or row[1] < limit, oldest))
-        while rows and type(rows[-1][1]) is not int:  # its time is damaged: it is as old as the rows around it
-            rows.pop()
+    rows = _old_rows(connection, settings, limit, most)
     if rows:
         last = rows[-1][0]
         _DELETE_UP_TO.run(connection, upto=last)
@@ -180,3 +180,15 @@ def trim_before(connection: Connection, settings: RetentionSettings, limit: int,
         breaks = tuple(number for number in settings.breaks if number > last)
         _store(connection, RetentionSettings(settings.keep, max(times, default=limit), breaks))
     return len(rows) == most
+
+
+def _old_rows(connection: Connection, settings: RetentionSettings, limit: int, most: int) -> list[tuple[int, object]]:
+    """Number and time of at most *most* rows of before the time *limit*, the oldest first."""
+    if settings.breaks:
+        last_old = history_times.last_before(connection, limit, to_micros(now()), settings.breaks)
+        return [] if last_old is None else _OLDEST.run(connection, number=last_old + 1, most=most).fetchall()
+    oldest = _OLDEST.run(connection, number=_LAST_NUMBER, most=most)
+    rows = list(takewhile(lambda row: type(row[1]) is not int or row[1] < limit, oldest))
+    while rows and type(rows[-1][1]) is not int:  # its time is damaged: it is as old as the rows around it
+        rows.pop()
+    return rows

@@ -780,3 +780,17 @@ def test_unreadable_retention_settings_mean_off() -> None:
     ):
         assert history_retention.parse(text) == history_retention.RetentionSettings("off", None), text
     assert history_retention.parse('{"keep": 60, "since": 5}') == history_retention.RetentionSettings(60, 5)
+
+
+async def test_a_store_that_writes_nothing_deletes_old_history_in_the_background(path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("memstore.sync.retention._FIRST_DELAY", 0.01)
+    monkeypatch.setattr("memstore.sync.retention._INTERVAL", 0.01)
+    monkeypatch.setattr(history_retention, "_DELETED_AT_ONCE", 3)
+    async with memstore.open(path, dimension=2, history=timedelta(days=1)) as store:
+        await store.memories.add("x", id="a")
+        for importance in range(10):
+            await store.memories.update("a", importance=importance / 10)
+        old = int((current_time() - timedelta(days=2)).timestamp() * 1e6)
+        execute(path, "UPDATE journal SET at = ? WHERE pk <= 8", (old,))
+        await eventually(lambda: execute(path, "SELECT min(pk) FROM journal") == [(9,)])
+        assert len(await store.memories.history("a")) == 3
