@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from memstore.escaping import escape_text
 from memstore.models.activation import SyncState
 from memstore.models.record import Record
 from memstore.models.records import Namespace
@@ -101,4 +102,4 @@ class Explanation(Record):
                 f"boost {assembly.boost:.6g}; revision {sync.revision}, composite of {sync.composite_revision}, "
                 f"index of {sync.indexed_revision}"
             )
-        return "\n".join(lines)
+        return "\n".join(map(escape_text, lines))  # an id may contain line breaks

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -45,6 +46,8 @@ def test_help_imports_no_command_and_a_command_only_its_own_module():
         loaded.append({name.removeprefix("memstore.cli.") for name in done.stderr.split()})
     modules = {entry.module for table in (TABLE, ASSEMBLIES, TAGS) for entry in table.values()}
     assert [modules & names for names in loaded] == [set(), set(), set(), {"maintenance"}]
+    for names in loaded[:3]:
+        assert {"numpy", "sqlalchemy", "asyncio", "memstore.api", "memstore.models"}.isdisjoint(names)
     for names in loaded:
         assert {"chunking", "semantic_text_splitter", "wordllama", "memstore.visualize"}.isdisjoint(names)
     assert "rich" not in loaded[2]
@@ -143,3 +146,86 @@ def test_invalid_arguments_are_exit_code_2_and_create_no_file(arguments, tmp_pat
     monkeypatch.chdir(tmp_path)
     fails(None, *arguments, code=2)
     assert os.listdir(tmp_path) == []
+
+
+def test_python_runs_the_package_as_a_module():
+    for module in ("memstore", "memstore.cli", "memstore.cli.main"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--version"], env=environment(), capture_output=True, text=True, timeout=240
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"memstore {memstore.__version__}\n", "")
+
+
+def test_the_option_and_the_variable_name_the_store_instead_of_the_first_argument(small, tmp_path, monkeypatch):
+    other = tmp_path / "other.db"
+    ok(other, "add elsewhere --id there -e '[1, 2, 3]'")
+    assert "green tea" in ok(None, "list --file", small)
+    assert "green tea" in ok(None, "show tea -f", small)
+    assert ok(None, "tags rename drink beverage -f", small) == "renamed drink to beverage on 2 records\n"
+    monkeypatch.setenv("MEMSTORE_FILE", str(small))
+    assert "green tea" in ok(None, "list")
+    assert "green tea" in ok(None, "show tea")
+    assert "elsewhere" in ok(other, "list")
+    assert "elsewhere" in ok(other, "show there")
+    assert "elsewhere" in ok(None, "show there -f", other)
+    assert "2 members" in ok(None, "assemblies add-members drinks tea")
+    assert "elsewhere" in ok(other, "search -e '[1, 2, 3]'")
+    assert "green tea" in ok(None, "search -e '[1, 0, 0]'")
+
+
+def test_a_command_never_deletes_from_the_store_of_the_variable_if_another_is_named(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEMSTORE_FILE", str(small))
+    other, unusual = tmp_path / "other.db", tmp_path / "unusual"
+    for store in (other, unusual):
+        ok(None, "add elsewhere --id tea -e '[1, 2, 3]' -f", store)
+        assert ok(store, "delete tea") == "deleted 1 memory\n"
+    assert "No store" in fails(tmp_path / "mistyped.db", "delete tea")
+    assert "green tea" in ok(None, "show tea")
+    assert ok(None, "delete tea absent") == "deleted 1 memory\n"
+    assert "no memory 'tea'" in fails(small, "show tea")
+
+
+def test_a_store_whose_name_begins_with_a_hyphen_is_not_an_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ok(None, "add tea --file=-x.db -e '[1, 2]'")
+    assert os.listdir(tmp_path) == ["-x.db"]
+    assert "tea" in ok(None, "list --file=-x.db")
+    assert "tea" in ok(None, "list -- -x.db")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_every_command_and_option(shell, tmp_path):
+    script = ok(None, "completion", shell)
+    for path, command in COMMANDS.items():
+        assert path[-1] in script
+        for parameter in command.params:
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                bare = name.lstrip("-")
+                assert not name.startswith("--") or name in script or f"-l {bare} " in script, (path, name)
+    if shutil.which(shell):
+        (tmp_path / "script").write_text(script)
+        done = subprocess.run([shell, "-n", tmp_path / "script"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("memstore se", "search"),
+        ("memstore assemblies li", "list lineage"),
+        ("memstore search x.db --rec", "--recursive"),
+        ("memstore assemblies list x.db --names", "--namespace"),
+        ("memstore add x.db --embedder ", "wordllama none"),
+        ("memstore completion ", "bash zsh fish"),
+        ("memstore add x.db --id ", ""),
+    ],
+)
+def test_bash_completes_commands_options_and_values(words, expected, tmp_path):
+    (tmp_path / "script").write_text(ok(None, "completion bash"))
+    program = (
+        'source "$1"; COMP_WORDS=("${@:2}"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _memstore; echo "${COMPREPLY[@]}"'
+    )
+    line = ["bash", "-c", program, "bash", tmp_path / "script", *words.split(" ")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (expected + "\n", "")

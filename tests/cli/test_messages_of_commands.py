@@ -10,7 +10,7 @@ from memstore.cli.messages import in_words_of_commands, translate
 from tests.support.messages import PACKAGE, messages
 
 API_WORDS = re.compile(
-    r"\b[a-z_]+=|\w\(\)|\bmemstore\.[a-z]|\bstore\.[a-z]|read_only|delete_many|timedelta|datetime|frozenset|"
+    r"\b[a-z_]+=|\w\(\)|\bmemstore\.[a-z]|\bstore\.(?!db\b)[a-z]|read_only|delete_many|timedelta|datetime|frozenset|"
     r"\b(?:NoneType|None|True|False|str|dict|tuple|int)\b|\b[A-Z][a-z]+(?:[A-Z][a-z]+)+\b"
 )
 """What only callers of the API know: arguments, calls, classes and types of Python."""
