@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import memstore
-from memstore import Store
+from memstore import Store, models
 from tests.support.host_programs import errors, records
 from tests.support.programs import run_python
 
@@ -37,6 +37,15 @@ async def test_a_copied_record_equals_the_record_and_its_vectors_stay_read_only(
             if isinstance(vector, np.ndarray):
                 with pytest.raises(ValueError, match="read-only"):
                     vector[0] = 1
+
+
+def test_every_record_that_verbs_return_has_the_methods_of_a_record() -> None:
+    classes = [value for name in models.__all__ if isinstance(value := getattr(models, name), type)]
+    records = [kind for kind in classes if not issubclass(kind, dict)]  # items are dicts of callers
+    assert len(records) > 30
+    assert [
+        kind for kind in records if not hasattr(kind, "to_dict") or not hasattr(kind, "__get_pydantic_core_schema__")
+    ] == []
 
 
 @pytest.mark.parametrize("duplicate", COPIES, ids=["copy", "deepcopy", "pickle"])

@@ -58,5 +58,9 @@ async def records(store: memstore.Store) -> list[Any]:
         *(assembly_hits[0], assembly_hits, explanation, suggestions, candidates[0], sync_state),
         *(merge, merged, lineage, plan, plan.candidates[0], trash[0], tags[0], changes[0]),
         *(added, await store.memories.page(limit=1), await store.memories.vectors()),
-        await store.stats(),
+        *(await store.stats(), await store.repair(), await store.memories.page(limit=2)),
+        *(await store.memories.vectors(), await store.memories.add("x", id="new", on_duplicate="skip")),
+        *(await store.memories.erase(ids=["new"]), await memstore.verify(store._database.settings.path)),
+        memstore.models.AssemblySuggestion(leader="a", members=("a", "b"), similarity=0.5),
+        memstore.models.Finding(kind="ghost", record_kind="memory", id="x", detail="a detail"),
     ]
