@@ -64,7 +64,10 @@ async def stats(file: options.File, json: options.Json = False) -> None:
             "memories": f"{statistics.memories:,}, {statistics.vectors:,} with an embedding",
             "assemblies": f"{statistics.assemblies:,}",
             "tags": f"{statistics.tags:,}",
-            "trash": quantity(statistics.trashed, "record") if statistics.trashed else None,
+            "history": size_text(statistics.history_bytes),
+            "trash": f"{quantity(statistics.trashed, 'record')}, {size_text(statistics.trash_bytes)}"
+            if statistics.trashed
+            else None,
             "namespaces": f"{statistics.namespaces:,}: {', '.join(names)}" if names else "0",
             "vectors": space_text(statistics.dimension, statistics.metric, statistics.curvature),
             "embedder": statistics.embedder or "none",

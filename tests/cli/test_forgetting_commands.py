@@ -51,10 +51,10 @@ def test_a_memory_is_pinned_and_unpinned(kitchen: Path) -> None:
 def test_forget_without_apply_lists_the_plan_and_changes_nothing(kitchen: Path) -> None:
     output = ok(kitchen, "forget --older-than 30d --importance-below 0.5")
     assert "the kettle is on\\x1b[2J" in output
-    assert "older_than, importance_below" in output
+    assert "older than, importance below" in output
     assert "would move 1 memory (28 B) to the trash, 3 remain\nnothing was changed; pass --apply" in output
     assert "--apply" in output
-    assert ok(kitchen, "forget --older-than 5w").count("older_than") == 2
+    assert ok(kitchen, "forget --older-than 5w").count("older than") == 2
     assert "nothing to forget, 4 remain" in ok(kitchen, "forget --unused-for 101d")
     assert "2 memories (54 B) to the trash (1 listed), 2 remain" in ok(kitchen, "forget --older-than 2400h -l 1")
     assert "3 memories" in ok(kitchen, "forget --older-than 30d --recursive")

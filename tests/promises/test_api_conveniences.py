@@ -1,6 +1,7 @@
 """The API does what a caller expects."""
 
 import asyncio
+import subprocess
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ import memstore
 from memstore import DuplicateError, InvalidError, Store
 from memstore.testing import HashEmbedder
 from tests.support.host_programs import records
+from tests.support.programs import run_python
 
 VECTOR = [1.0, 0, 0, 0, 0, 0, 0, 0]
 
@@ -288,3 +290,75 @@ async def test_an_embedder_may_state_its_dimension_or_show_it_by_its_first_vecto
 
 
 # Command line.
+
+
+def command(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run_python("-m", "memstore", *arguments, **environment)
+
+
+def test_the_store_is_the_first_argument_of_a_command_or_named_by_the_option_or_the_variable(path: Path) -> None:
+    command("add", path, "Ada drinks tea", "--id", "ada", "--embedding", "[1, 2]")
+    expected = "Ada drinks tea"
+    assert expected in command("list", path).stdout
+    assert expected in command("list", "--file", path).stdout
+    assert expected in command("list", MEMSTORE_FILE=str(path)).stdout
+    assert command("tags", "list", path).stdout == "0 tags\n"
+
+
+def test_commands_update_pin_keep_history_and_erase(path: Path) -> None:
+    command("add", path, "Ada drinks tea", "--id", "ada", "--embedding", "[1, 2]")
+    assert command("update", path, "ada", "--importance", "0.9").stdout == "updated ada\n"
+    assert command("pin", path, "ada").stdout == "pinned 1 memory\n"
+    assert command("history", path, "--keep", "30d").returncode == 0
+    refused = command("erase", path, "ada")
+    assert refused.returncode == 1
+    assert "--yes" in refused.stderr
+    assert command("erase", path, "ada", "--yes").returncode == 0
+    assert "There is no memory 'ada'" in command("history", path, "ada").stderr
+
+
+@pytest.mark.parametrize("option", [("add", "x", "--ttl"), ("purge", "--older-than"), ("history", "--keep")], ids=str)
+def test_durations_have_units_and_an_error_names_them(path: Path, option: tuple[str, ...]) -> None:
+    name, *others = option
+    error = command(name, path, *others, "30").stderr
+    for unit in ("s seconds", "m minutes", "h hours", "d days", "w weeks"):
+        assert unit in error
+
+
+def test_a_message_of_a_command_has_the_words_of_the_command_line(path: Path) -> None:
+    command("add", path, "Ada drinks tea", "--id", "ada", "--embedding", "[1, 2]", "--namespace", "users/ada")
+    missing = command("show", path, "nobody", "--namespace", "users/ada")
+    assert missing.stderr == "memstore: error: There is no memory 'nobody' in namespace users/ada.\n"
+    changed = command("update", path, "ada", "--text", "coffee", "--namespace", "users/ada", "--embedder", "none")
+    assert "--embedding" in changed.stderr
+    assert "embedding=" not in changed.stderr
+
+
+def test_help_loads_neither_numpy_nor_sqlalchemy_and_import_memstore_nothing(path: Path) -> None:
+    for code in (
+        "import memstore",
+        "import sys; sys.argv = ['memstore', '--help']; from memstore.cli.main import run; run()",
+    ):
+        program = f"import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); {code}"
+        modules = set(run_python("-c", program).stderr.split())
+        assert "memstore" in modules
+        assert {"numpy", "sqlalchemy", "memstore.api"}.isdisjoint(modules)
+
+
+def test_every_public_name_is_there_after_import_memstore() -> None:
+    program = """
+import memstore
+assert set(memstore.__all__) <= set(dir(memstore))
+assert all(getattr(memstore, name) is not None for name in memstore.__all__)
+assert memstore.models.Finding and memstore.errors.MemstoreError is memstore.MemstoreError
+try:
+    memstore.absent
+except AttributeError as error:
+    print(error)
+"""
+    assert run_python("-c", program).stdout == "module 'memstore' has no attribute 'absent'\n"
+
+
+def test_shells_get_completion_scripts(path: Path) -> None:
+    for shell in ("bash", "zsh", "fish"):
+        assert "merge-candidates" in command("completion", shell).stdout

@@ -1,8 +1,10 @@
 """Deleted data is gone from the file, and private data stays private."""
 
 import asyncio
+import json
 import logging
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -266,6 +268,25 @@ async def test_messages_and_log_lines_are_one_line_without_control_characters(
     lines = [str(missing.value), *(record.getMessage() for record in caplog.records)]
     assert any("all is well" in line for line in lines[1:])
     assert all(line.isprintable() for line in lines)
+
+
+def test_no_command_lets_a_stored_text_control_the_terminal_or_forge_a_line(path: Path) -> None:
+    evil = "\x1b]0;title\x07\x9b31m\u202egpj\u2066\u200b\u2028\r\nFORGED LINE"
+    command = [sys.executable, "-m", "memstore"]
+    for arguments in (
+        ["add", path, evil, "--id", evil, "--tag", evil, "--embedding", "[1, 2]"],
+        ["show", path, evil],
+        ["list", path],
+        ["list", path, "--json"],
+        ["export", path],
+        ["show", path, evil + "missing"],
+    ):
+        done = subprocess.run([*command, *map(str, arguments)], capture_output=True, encoding="utf-8", timeout=240)
+        for output in (done.stdout, done.stderr):
+            assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2066]", output)
+            assert not any(line.startswith("FORGED") for line in output.splitlines())
+    (record,) = subprocess.run([*command, "list", path, "--json"], capture_output=True, timeout=240).stdout.splitlines()
+    assert json.loads(record)["content"] == evil
 
 
 # Namespaces. `tests/reliability/test_tenants.py` tries every verb with every argument.
