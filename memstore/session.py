@@ -93,6 +93,10 @@ class Session(Protocol):
         """Run *function* as `search` does if the indexes are loaded, else as `read`, without a view."""
         ...
 
+    async def delete_expired(self) -> None:
+        """Delete the rows of all memories that have expired."""
+        ...
+
 
 def _run_write(
     context: WriteContext,
@@ -335,6 +339,15 @@ class OpenTransaction:
         """See `Session.read_by_index`; always from the rows, which have the changes of the transaction."""
         return await self.read(lambda connection: function(connection, None))
 
+    async def delete_expired(self) -> None:
+        """See `Session.delete_expired`: in this transaction."""
+
+        def step(context: WriteContext) -> None:
+            while history_writer.delete_expired(context).more:
+                pass
+
+        await self.write(step)
+
     async def _search(self, function: Callable[[Connection, View], T]) -> T:
         follower = self._owner.follower
         for _ in range(2):
@@ -454,6 +467,10 @@ class SnapshotSession:
         """Raise `ReadOnlyError`."""
         self.check_usable()
         raise ReadOnlyError("A snapshot only reads: write through the store, or through store.transaction()")
+
+    async def delete_expired(self) -> None:
+        """Raise `ReadOnlyError`."""
+        await self.write(lambda context: None)  # noqa: ARG005
 
     async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:  # noqa: ARG002
         """See `Session.search`."""

@@ -33,7 +33,7 @@ from memstore.models.items import MemoryChanges, MemoryFields
 from memstore.models.records import Address, EmbeddingLike, Memory, Namespace, address_of
 from memstore.models.results import AddResult
 from memstore.models.search import Hit, Hits
-from memstore.repository import additions, assembly_activation, memories, records, store_meta, updates
+from memstore.repository import additions, assembly_activation, memories, records, selection, store_meta, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
@@ -420,6 +420,25 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             return len(keys)
 
         return await self._session.write(step)
+
+    async def purge_expired(self, *, recursive: bool = False) -> int:
+        """Delete expired memories now. Takes the writer lock, several times for short.
+
+        Expired memories are invisible to every read. Writes and the background delete their rows, a limited number at a
+        time; this deletes all of them before it returns. `Store.compact` then returns their space to the disk.
+
+        Args:
+            recursive: count also those of all namespaces below this one.
+
+        Returns:
+            How many expired memories of this namespace were still in the file.
+        """
+        select = partial(self._selection, recursive=recursive)
+        count = await self._session.read(
+            lambda connection: selection.count_expired(connection, select(self._session.clock()))
+        )
+        await self._session.delete_expired()
+        return count
 
     async def search(
         self,

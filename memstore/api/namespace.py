@@ -18,9 +18,8 @@ from memstore.models.records import Namespace
 from memstore.models.reports import EraseReport
 from memstore.repository import namespaces
 from memstore.session import Autocommit, OpenTransaction, Session, SnapshotSession
-from memstore.timestamps import now
 from memstore.validation.records import id_of
-from memstore.validation.values import check_count, check_namespace
+from memstore.validation.values import MAX_NAMESPACE_PARTS, check_count, check_namespace
 from memstore.vectors.space import MAX_DIMENSION
 
 MAX_CHUNK = 100_000
@@ -84,14 +83,38 @@ class SessionNamespace(Handle):
         """
         return await self._session.write(lambda context: undoing.undo(context, self._namespace, change))
 
-    async def namespaces(self, prefix: Namespace = ()) -> list[Namespace]:
-        """List the namespaces that contain records, at *prefix* and below it, sorted.
+    async def namespaces(
+        self,
+        prefix: Namespace = (),
+        *,
+        suffix: Namespace = (),
+        depth: int | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+    ) -> list[Namespace]:
+        """List the namespaces that contain records, at or below this one, sorted.
 
         Args:
-            prefix: relative to this namespace.
+            prefix: only namespaces whose parts below this namespace begin with these. The part `"*"` stands for any
+                one part, here and in *suffix*.
+            suffix: only namespaces whose parts below this namespace end with these.
+            depth: cut longer ones to so many parts below this namespace, 1 or more, and list each once; None cuts none.
+            limit: at most so many; None for all.
+            offset: how many to skip first.
+
+        Returns:
+            Namespaces as in `Memory.namespace`: from the root.
         """
-        path = check_namespace((*self._namespace, *check_namespace(prefix)))
-        return await self._session.read(lambda connection: sorted(namespaces.used(connection, path, now())))
+        check_namespace((*self._namespace, *check_namespace(prefix)))
+        check_namespace((*self._namespace, *check_namespace(suffix)))
+        most = None if depth is None else check_count("depth", depth, 1, MAX_NAMESPACE_PARTS)
+        count = None if limit is None else check_count("limit", limit, 1, 2**62)
+        start = check_count("offset", offset, 0, 2**62)
+        pattern = namespaces.NamespacePattern(self._namespace, prefix, suffix, most)
+        paths = await self._session.read(
+            lambda connection: sorted(namespaces.matching(connection, pattern, self._session.clock()))
+        )
+        return paths[start : None if count is None else start + count]
 
 
 class Transaction(SessionNamespace):

@@ -1,7 +1,9 @@
 """Namespaces: a path and a key."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from sqlalchemy import (
     ColumnElement,
@@ -19,11 +21,17 @@ from sqlalchemy import (
     select,
 )
 
+from memstore.concurrency import chunks
 from memstore.models.records import Namespace
 from memstore.repository.corruption import corrupt_value, expect_stored
 from memstore.repository.statements import InListQuery, MultiRowInsert, Prepared
 from memstore.schema.namespace_path import below_end, namespace_parts, namespace_path
 from memstore.schema.tables import assembly, live, memory, namespace
+
+ANY = "*"
+"""The part of a pattern that stands for any part."""
+
+_MATCHED_AT_ONCE = 1_000  # namespaces that are compared with a pattern before other threads may run
 
 _FIND = Prepared(lambda: select(namespace.c.pk).where(namespace.c.path == bindparam("path")))
 _PATH = Prepared(lambda: select(namespace.c.path).where(namespace.c.pk == bindparam("pk")))
@@ -138,6 +146,47 @@ def scope(connection: Connection, path: Namespace, *, recursive: bool) -> list[i
     keys = [int(pk) for pk in _BELOW.column(connection, start=text, end=below_end(text))]
     first = _FIRST.run(connection, most=len(keys) + 1).fetchall()
     return None if len(first) == len(keys) else keys
+
+
+@dataclass(frozen=True, slots=True)
+class NamespacePattern:
+    """Which namespaces at or below *owner* a list has, and how they are written.
+
+    Attributes:
+        owner: their first parts.
+        prefix: the parts after those; `ANY` stands for any part.
+        suffix: the last parts, after those of *owner*.
+        depth: the number of parts after those of *owner* that are written; None for all.
+    """
+
+    owner: Namespace
+    prefix: Namespace
+    suffix: Namespace
+    depth: int | None
+
+    @property
+    def fixed(self) -> Namespace:
+        """The parts with which all of them begin."""
+        return (*self.owner, *takewhile(ANY.__ne__, self.prefix))
+
+    def matches(self, path: Namespace) -> bool:
+        """Whether the namespace *path*, which begins with *owner*, is one of them."""
+        below = path[len(self.owner) :]
+        first, last = below[: len(self.prefix)], below[len(below) - len(self.suffix) :]
+        return (
+            len(below) >= max(len(self.prefix), len(self.suffix))
+            and all(word in (ANY, part) for word, part in zip(self.prefix, first, strict=True))
+            and all(word in (ANY, part) for word, part in zip(self.suffix, last, strict=True))
+        )
+
+
+def matching(connection: Connection, pattern: NamespacePattern, now: datetime) -> set[Namespace]:
+    """The namespaces of *pattern* that contain a memory or an assembly."""
+    paths: set[Namespace] = set()
+    length = None if pattern.depth is None else len(pattern.owner) + pattern.depth
+    for chunk in chunks(used(connection, pattern.fixed, now), _MATCHED_AT_ONCE):
+        paths.update(path[:length] for path in chunk if pattern.matches(path))
+    return paths
 
 
 def used(connection: Connection, prefix: Namespace, now: datetime) -> list[Namespace]:

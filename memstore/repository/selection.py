@@ -116,12 +116,16 @@ def count(connection: Connection, selection: Selection) -> int:
     table = selection.record_type.table
     rows = select(func.count()).select_from(table).where(selection.owned(table.c.namespace_pk))
     number = int(connection.execute(rows).scalar_one())
-    # In a second query: else the expiry of each row is read.
+    return number - count_expired(connection, selection)  # in a second query: else the expiry of each row is read
+
+
+def count_expired(connection: Connection, selection: Selection) -> int:
+    """How many records in the namespaces of *selection* have expired at its time and are not deleted yet."""
     expired = [owner for _, owner in _expired(connection, selection)]
     if not expired:
-        return number
+        return 0
     owners = namespaces.scope(connection, selection.namespace, recursive=selection.recursive)
-    return number - (len(expired) if owners is None else int(np.isin(expired, owners).sum()))
+    return len(expired) if owners is None else int(np.isin(expired, owners).sum())
 
 
 def _live(connection: Connection, selection: Selection) -> Keys:

@@ -446,11 +446,13 @@ TRASH_CASES: dict[str, VerbCall] = {
     "trash": lambda face, g: face.trash(),
     "recover": lambda face, g: face.recover([]),
     "purge": lambda face, g: face.purge(older_than=0, recursive=True),
+    "erase": lambda face, g: face.erase(ids=["none"]),
 }
 NAMESPACE_CASES: dict[str, VerbCall] = {
     "namespace": lambda face, g: face.namespace("a", "b"),
     "transaction": lambda face, g: face.transaction(),
     "clear": lambda face, g: face.namespace("cleared").clear(recursive=True),
+    "erase": lambda face, g: face.namespace("erased").erase(recursive=True),
     "undo": _undone,
     "namespaces": lambda face, g: face.namespaces(),
 }
@@ -467,7 +469,8 @@ CASES: dict[type, dict[str, VerbCall]] = {
         "update_many": lambda face, g: face.update_many(ids=["m:3", "m:4"], metadata_patch={"a": 1}),
         "delete": lambda face, g: face.delete("m:4"),
         "delete_many": lambda face, g: face.delete_many(where={"content": "nothing"}),
-        "touch": lambda face, g: face.touch(["m:0", "m:1"]),
+        "touch": lambda face, g: face.touch(["m:0", "m:1"], ttl=3_600),
+        "purge_expired": lambda face, g: face.purge_expired(),
         "list": lambda face, g: face.list(order="-updated_at"),
         "page": lambda face, g: face.page(limit=2),
         "history": lambda face, g: face.history("m:0"),

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 import memstore
-from memstore import DuplicateError, InvalidError, Store
+from memstore import DuplicateError, InvalidError, ReadOnlyError, Store
 from memstore.testing import HashEmbedder
 from tests.support.host_programs import records
 from tests.support.programs import run_python
@@ -171,6 +171,33 @@ async def test_touch_with_an_expiry_is_no_change(store: memstore.Store) -> None:
     touched = await store.memories.get("a")
     assert (touched.updated_at, touched.expires_at) == (memory.updated_at, datetime(2100, 1, 1, tzinfo=UTC))
     assert [change.kind for change in await store.memories.history("a")] == ["added"]
+
+
+async def test_purge_expired_deletes_and_counts_what_has_expired(store: Store) -> None:
+    await store.memories.add_many([{"content": "x", "ttl": 0.001} for _ in range(3)])
+    await asyncio.sleep(0.01)
+    assert await store.memories.purge_expired() == 3
+    assert await store.memories.purge_expired() == 0
+
+
+async def test_namespaces_are_listed_by_a_pattern(store: Store) -> None:
+    spaces = [("users", user, kind) for user in ("ada", "bob") for kind in ("chats", "facts")]
+    await store.memories.add_many([{"content": "x", "namespace": space} for space in spaces])
+    assert await store.namespaces(("users", "*", "facts"), limit=1, offset=1) == [("users", "bob", "facts")]
+    assert await store.namespaces(suffix=("chats",)) == [("users", "ada", "chats"), ("users", "bob", "chats")]
+    assert await store.namespaces(depth=2) == [("users", "ada"), ("users", "bob")]
+
+
+async def test_a_snapshot_reads_one_state_and_holds_up_no_writer(store: Store) -> None:
+    await store.memories.add("old", id="a", embedding=VECTOR)
+    async with store.snapshot() as view:
+        await store.memories.upsert("new", id="a", embedding=[0, *VECTOR[:-1]])
+        await store.memories.add("other", embedding=VECTOR)
+        assert [m.content async for m in view.memories.list()] == ["old"]
+        assert [(hit.memory.content, hit.score) for hit in await view.memories.search(VECTOR)] == [("old", 1.0)]
+        with pytest.raises(ReadOnlyError):
+            await view.memories.add("x")
+    assert len(await store.memories.search(VECTOR)) == 2
 
 
 async def test_items_of_many_namespaces_are_one_transaction(store: memstore.Store) -> None:
