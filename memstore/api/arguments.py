@@ -5,11 +5,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from memstore.errors import EmbedderError, InvalidError, short_repr
+from memstore.errors import InvalidError, short_repr
 from memstore.filters import Where
 from memstore.models.records import EmbeddingLike
 from memstore.repository.context import WriteContext
-from memstore.session import Session
 from memstore.validation.merge_patch import Patch
 
 OnDuplicate = Literal["raise", "skip", "replace"]
@@ -43,24 +42,3 @@ def check_on_duplicate(value: object) -> OnDuplicate:
     if value != "raise" and value != "skip" and value != "replace":
         raise InvalidError(f"Invalid on_duplicate: expected 'raise', 'skip' or 'replace', found {short_repr(value)}")
     return value
-
-
-async def embed(session: Session, texts: list[str]) -> Sequence[object]:
-    """The vectors of *texts* by the embedder of *session*. Raises `EmbedderError` if it has none."""
-    session.check_usable()  # before the thread of the embedder is used, which a forked child does not have
-    if session.embedder is None:
-        raise missing_embedder(session.spaces["memory"].embedder)
-    return await session.embedder.embed(texts, session.spaces["memory"])
-
-
-def missing_embedder(name: str | None) -> EmbedderError:
-    """The error for a text without a vector in a store without an embedder, whose file names *name*."""
-    if name is None:
-        return EmbedderError(
-            "This store has no embedder to turn text into a vector: open it with embedder=, or pass a vector"
-        )
-    return EmbedderError(
-        f"This store was opened without embedder {name!r}, which made the vectors of the file, and a text without a "
-        "vector is found by no search: open it with embedder=, or pass embedding=, or embedding=None to store the text "
-        "without a vector"
-    )

@@ -8,14 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import repeat
 from typing import Any, ClassVar, Generic, TypeVar, cast, overload
 
 from sqlalchemy import Connection
 
 from memstore import filters
 from memstore.actor import verb_actor
-from memstore.api.arguments import Changes, Queries, Query, SearchOptions, embed
+from memstore.api.arguments import Changes, Queries, Query, SearchOptions
 from memstore.api.cursors import Cursors
+from memstore.api.embedding import embed
 from memstore.api.handle import Handle
 from memstore.api.listing import CurrentListing, Listing, PastListing
 from memstore.api.paging import pages
@@ -580,7 +582,7 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         """The arguments of a search, checked."""
         node, checked_tags = self._node(options.where), check_tags(options.tags)
         count = check_count("limit", limit, 1, MAX_LIMIT)
-        offset = options.offset and check_count("offset", options.offset, 0, MAX_LIMIT - count)
+        offset = check_count("offset", options.offset, 0, MAX_LIMIT - count)
         return SearchRequest(
             record_type=self._record_type,
             namespace=self._namespace,
@@ -600,8 +602,8 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         vectors = as_list(queries, "queries", "queries (search takes one query)")
         if not vectors:
             self._session.check_usable()
-        texts = {i: query for i, query in enumerate(vectors) if isinstance(query, str)}
-        if texts:
+        if any(map(isinstance, vectors, repeat(str))):
+            texts = {i: query for i, query in enumerate(vectors) if isinstance(query, str)}
             for i, vector in zip(texts, await embed(self._session, [*texts.values()]), strict=True):
                 vectors[i] = vector
         return vectors

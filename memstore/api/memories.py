@@ -1,12 +1,10 @@
 """`Memories`: the verbs on memories."""
 
-import asyncio
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import chain, repeat
-from operator import contains
-from typing import Any, ClassVar, Literal, TypeVar, Unpack, cast, overload
+from itertools import chain
+from typing import Any, ClassVar, Literal, Unpack, cast, overload
 
 from sqlalchemy import Connection
 
@@ -18,13 +16,12 @@ from memstore.api.arguments import (
     SearchOptions,
     check_changes,
     check_on_duplicate,
-    embed,
-    missing_embedder,
 )
 from memstore.api.collection import Collection
+from memstore.api.embedding import ITEMS, check_unnamed, embed, embed_items, of_item
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
-from memstore.errors import DuplicateError, InvalidError, MemstoreError
+from memstore.errors import DuplicateError, InvalidError
 from memstore.filters import Where
 from memstore.forgetting.policies import AssemblyForgetPolicy, ForgetPolicy
 from memstore.models.explanation import Explanation
@@ -33,7 +30,7 @@ from memstore.models.items import MemoryChanges, MemoryFields
 from memstore.models.records import Address, EmbeddingLike, Memory, Namespace, address_of
 from memstore.models.results import AddResult
 from memstore.models.search import Hit, Hits
-from memstore.repository import additions, assembly_activation, memories, records, selection, store_meta, updates
+from memstore.repository import additions, assembly_activation, memories, records, selection, updates
 from memstore.repository.context import WriteContext
 from memstore.repository.corruption import only
 from memstore.repository.memories import Batch
@@ -41,7 +38,6 @@ from memstore.repository.record_types import MEMORY, RecordType
 from memstore.search.activation import AssemblyBoost, check_boost
 from memstore.search.assembly_boost import search_boosted, strengths
 from memstore.search.explain import explain
-from memstore.session import Session
 from memstore.timestamps import now
 from memstore.validation.arguments import UNSET, Unset, as_item, as_list, id_list, without_unset
 from memstore.validation.merge_patch import pop_patch, split_patches
@@ -49,9 +45,6 @@ from memstore.validation.records import Draft, memory_changes, new_memories
 from memstore.validation.text import check_text
 from memstore.validation.values import check_id, check_ids, check_namespace_within
 
-ErrorT = TypeVar("ErrorT", bound=MemstoreError)
-
-_ITEMS = "mappings, one for each memory"
 _KEPT_BY_UPSERT = frozenset({"created_at", "updated_at", "accessed_at", "access_count", "pinned"})
 """The fields that an upsert keeps unless they are given; `updated_at` only where nothing else changes."""
 
@@ -158,7 +151,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         """
         if on_duplicate != "raise":
             if check_on_duplicate(on_duplicate) == "skip":
-                return await self._add_missing(as_list(items, "items", _ITEMS))
+                return await self._add_missing(as_list(items, "items", ITEMS))
             stored = await self._upsert(await self._with_embeddings(items))
             return [AddResult(memory, "replaced" if existed else "added") for memory, existed in stored]
         prepared = await self._with_embeddings(items)
@@ -171,7 +164,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
             for i, memory in enumerate(new_memories(prepared, self._namespace, self._space, now())):
                 address = memory.namespace, memory.id
                 if address in new:
-                    raise _of_item(DuplicateError("memory", memory.id, given_twice=True), prepared, i)
+                    raise of_item(DuplicateError("memory", memory.id, given_twice=True), prepared, i)
                 new[address] = memory
                 if memory.embedding is None and "embedding" not in prepared[i]:
                     without_embedding.append(prepared[i])
@@ -283,7 +276,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
 
         def step(context: WriteContext) -> list[tuple[Memory, bool]]:
             if self._session.embedder is None:
-                _check_unnamed(context, prepared)
+                check_unnamed(context, prepared)
             return additions.upsert(context, addresses, drafts, batches)
 
         return await self._session.write(step, before=prepare, batch=len(prepared) > CHUNK_SIZE)
@@ -584,57 +577,13 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         Raises:
             EmbedderError: the store has no embedder, the file names one, and an item has no embedding.
         """
-        prepared: list[Mapping[str, Any]] = as_list(items, "items", _ITEMS)
+        prepared: list[Mapping[str, Any]] = as_list(items, "items", ITEMS)
         if self._session.embedder is None and self._session.spaces["memory"].embedder is None:
             return prepared
         prepared, error = await embed_items(self._session, prepared, without)
         if error is not None:
             raise error
         return prepared
-
-
-async def embed_items(
-    session: Session, items: Iterable[Mapping[str, Any]], without: Container[int] = ()
-) -> tuple[list[Mapping[str, Any]], Exception | None]:
-    """The items that `load` can store: all, or those before the batch of texts that failed, and its error."""
-    prepared: list[Mapping[str, Any]] = as_list(items, "items", _ITEMS)
-    space = session.spaces["memory"]
-    places = [i for i, item in enumerate(prepared) if isinstance(item, Mapping) and "embedding" not in item]
-    if without:
-        places = [i for i in places if i not in without]
-    if not places:
-        return prepared, None
-    session.check_usable()  # before the threads of the embedder are used, which a forked child does not have
-    embedder = session.embedder
-    if embedder is None:
-        if space.embedder is None:
-            return prepared, None
-        return prepared[: places[0]], _of_item(missing_embedder(space.embedder), prepared, places[0])
-    texts: list[str] = []
-    for i in places:
-        try:
-            texts.append(check_text("content", prepared[i].get("content")))
-        except InvalidError as error:
-            raise _of_item(error, prepared, i) from None
-        if len(texts) % CHUNK_SIZE == 0:
-            await asyncio.sleep(0)  # other tasks of the event loop may run
-    vectors, failure = await embedder.embed_first(texts, space)
-    for i, vector in zip(places, vectors, strict=False):
-        prepared[i] = {**prepared[i], "embedding": vector}
-    return (prepared, None) if failure is None else (prepared[: places[len(vectors)]], failure)
-
-
-def _of_item(error: ErrorT, items: Sequence[Mapping[str, Any]], place: int) -> ErrorT:
-    """*error*, with the item of *items* that caused it if there are several."""
-    return error.of_item(place, items[place].get("id")) if len(items) > 1 else error
-
-
-def _check_unnamed(context: WriteContext, items: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `EmbedderError` if an item has no embedding, and another process has had the file name an embedder."""
-    if not all(map(contains, items, repeat("embedding"))):
-        name = store_meta.spaces(context.connection)["memory"].embedder
-        if name is not None:
-            raise missing_embedder(name)
 
 
 def _insert(
@@ -645,7 +594,7 @@ def _insert(
     for new, _, without_embedding in calls:
         results.append(list(new.values()))
         if without_embedding:
-            _check_unnamed(context, without_embedding)
+            check_unnamed(context, without_embedding)
     batches = calls[0][1] or memories.batches(chain.from_iterable(results))
     if batches:
         memories.insert_new(context, batches)

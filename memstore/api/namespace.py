@@ -7,8 +7,9 @@ from functools import partial
 from typing import Any
 
 from memstore.api.assemblies import Assemblies
+from memstore.api.embedding import embed_items
 from memstore.api.handle import Handle
-from memstore.api.memories import Memories, embed_items
+from memstore.api.memories import Memories
 from memstore.api.tags import Tags
 from memstore.errors import DuplicateError, EmbedderError, InvalidError, LoadError, MemstoreError
 from memstore.forgetting.clear import clear, erase_namespace
