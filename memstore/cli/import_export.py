@@ -25,14 +25,14 @@ from memstore import (
 )
 from memstore.cli import options
 from memstore.cli.event_loop import run_async
-from memstore.cli.jsonl import Item, assembly_line, memory_line, store_line
+from memstore.cli.jsonl import Item, assembly_line, end_line, memory_line, store_line
 from memstore.cli.namespaces import NamespacePath
 from memstore.cli.options import NewFileOptions, parse_namespace
 from memstore.cli.output import ProgressCallback, print_json, print_line, progress
 from memstore.cli.sources import STDIN, Format, Source
 from memstore.cli.stores import OpenStore, open_or_create, open_read_only
 from memstore.cli.text import json_line, quantity
-from memstore.database.file_modes import create_file, mode_like
+from memstore.database.file_modes import mode_like, new_file
 from memstore.database.sqlite import sqlite3
 
 CHUNK = 500
@@ -288,15 +288,14 @@ def export(
 
 @contextmanager
 def _new_file(path: Path, like: Path) -> Iterator[TextIO]:
-    """A new file with the permissions of the file *like*, which is deleted if the block raises."""
+    """A new file with the permissions of the file *like*, which appears when the block ends."""
     if path.exists():
         raise InvalidError(f"{str(path)!r} exists, and export does not overwrite files. Pass another path.")
-    with open(create_file(path, mode_like(like)), "w", encoding="utf-8", newline="\n") as out:
-        try:
-            yield out
-        except BaseException:
-            path.unlink()
-            raise
+    with (
+        new_file(path, mode_like(like)) as descriptor,
+        open(descriptor, "w", encoding="utf-8", newline="\n", closefd=False) as out,
+    ):
+        yield out
 
 
 async def _export(
@@ -312,6 +311,7 @@ async def _export(
             assemblies += line["kind"] == "assembly"
             if on_progress is not None:
                 on_progress(memories + assemblies, total)
+        out.write(json_line(end_line(memories, assemblies)))
     return memories, assemblies
 
 

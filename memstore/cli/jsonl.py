@@ -1,9 +1,10 @@
 """Records as JSON and back: the lines of `export` and `import`, and the output of `--json`.
 
 A line of an export is one JSON object: first the store (`"kind": "store"`, with dimension, metric, embedder, and the
-curvature of a hyperbolic space), then memories and assemblies, with every field that `add` accepts. Fields that the
-store computes (composite, member count, revision) are left out. Times are ISO 8601 with microseconds and zone. An
-embedding is a list of numbers; each float32 has the digits of the double it equals, so that no bit is lost.
+curvature of a hyperbolic space), then memories and assemblies, with every field that `add` accepts, then the end
+(`"kind": "end"`), without which an import fails: the export was interrupted. Fields that the store computes (composite,
+member count, revision) are left out. Times are ISO 8601 with microseconds and zone. An embedding is a list of numbers;
+each float32 has the digits of the double it equals, so that no bit is lost.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from memstore.models.fields import TIMES, computed
 
 FORMAT = 1
 
-Kind = Literal["store", "memory", "assembly"]
+Kind = Literal["store", "memory", "assembly", "end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Item:
     """One line or passage to import.
 
     Attributes:
-        kind: `store` for the first line of an export, else the kind of record.
+        kind: `store` for the first line of an export, `end` for the last, else the kind of record.
         namespace: the namespace of the record, below that of the import.
         fields: the keyword arguments of its `add`, with their values.
         place: the file and line it comes from, for messages.
@@ -84,6 +85,11 @@ async def store_line(store: Store) -> dict[str, Any]:
     }
 
 
+def end_line(memories: int, assemblies: int) -> dict[str, Any]:
+    """The last line of an export: the numbers of records before it. An import of an export without it fails."""
+    return {"kind": "end", "memories": memories, "assemblies": assemblies}
+
+
 def memory_line(memory: Memory) -> dict[str, Any]:
     """A memory as a line of an export."""
     return {"kind": "memory", **record_as_json(memory)}
@@ -104,7 +110,7 @@ def parse_item(line: object, place: str) -> Item:
         raise InvalidError(f'{place}: Expected one JSON object a line, such as {{"content": "a text"}}.')
     values = dict(line)
     kind = values.pop("kind", "memory")
-    if kind not in ("store", "memory", "assembly"):
+    if kind not in ("store", "memory", "assembly", "end"):
         raise InvalidError(f"{place}: Invalid kind: expected 'memory' or 'assembly', got {short_repr(kind)}.")
     if kind == "store" and values.get("format") != FORMAT:
         raise InvalidError(

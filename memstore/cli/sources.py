@@ -66,7 +66,7 @@ class Source:
                 yield from parse(file, name, format)
 
     def _lines(self, file: BinaryIO, name: str, format: Format) -> Iterator[Item]:  # noqa: ARG002 - as _passages
-        number = 0
+        number, is_complete = 0, True
         while line := _read(name, file.readline):
             self.done += len(line)
             number += 1
@@ -77,7 +77,17 @@ class Source:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise InvalidError(f"{place}: Not valid JSON: {error}.") from error
-            yield parse_item(value, place)
+            item = parse_item(value, place)
+            if item.kind == "end":
+                is_complete = True
+                continue
+            is_complete = is_complete and item.kind != "store"
+            yield item
+        if not is_complete:
+            raise InvalidError(
+                f"{_display_name(name)}: The export is incomplete: it has no end line, so it was interrupted. Export "
+                "again, or delete its first line to import the records that it has."
+            )
 
     def _passages(self, file: BinaryIO, name: str, format: Format) -> Iterator[Item]:
         data = _read(name, file.read)

@@ -15,7 +15,7 @@ from memstore.database.file_identity import OpenedFile
 from memstore.database.file_modes import create_file, mode_like
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import missing_folder_error
-from memstore.database.read_only import read_uri
+from memstore.database.read_only import read_uri, without_log
 from memstore.database.sqlite import sqlite3
 from memstore.errors import InvalidError, StorageError
 
@@ -44,7 +44,12 @@ def copy_file(source: str, opened: OpenedFile | None, target: str, progress: Cal
         progress(total - remaining, total)
 
     try:
-        with temporary_connections(source), translated(), closing(sqlite3.connect(read_uri(source), uri=True)) as base:
+        with (
+            temporary_connections(source),
+            without_log(source),
+            translated(),
+            closing(sqlite3.connect(read_uri(source), uri=True)) as base,
+        ):
             opened.check()
             base.execute("BEGIN")
             base.execute(

@@ -44,6 +44,36 @@ def create_file(path: str | os.PathLike[str], mode: int = PRIVATE, *, like: Path
 
 
 @contextmanager
+def new_file(path: Path, mode: int = PRIVATE) -> Iterator[int]:
+    """A descriptor of a file that appears at *path* when the block ends; see `create_file`. Closes it.
+
+    On Linux the file has no name before, so that a process that is killed leaves nothing. Elsewhere it is deleted if
+    the block raises.
+    """
+    try:
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, mode)
+    except (AttributeError, OSError):  # the system, or the file system, has no files without a name
+        descriptor, is_named = create_file(path, mode), True
+    else:
+        is_named = False
+    with open(descriptor, "rb", closefd=True):
+        try:
+            if not is_named:
+                os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | PRIVATE)
+            yield descriptor
+            if not is_named:  # with a folder, so that Python uses `linkat`, which follows the link to the descriptor
+                folder = os.open(path.parent, os.O_RDONLY)
+                try:
+                    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=folder, follow_symlinks=True)
+                finally:
+                    os.close(folder)
+        except BaseException:
+            if is_named:
+                path.unlink()
+            raise
+
+
+@contextmanager
 def private_template(path: str) -> Iterator[str]:
     """A private file, whose permissions SQLite copies to a database file that it creates at *path* (`modeof`).
 

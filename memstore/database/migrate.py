@@ -19,6 +19,7 @@ from memstore.database.engine import connect_or_create, set_layout, switch_to_wa
 from memstore.database.file_identity import check_single_name
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect, revision_of
+from memstore.database.read_only import check_writable
 from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import begin_write, raw
 from memstore.errors import OpenError
@@ -43,7 +44,9 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
     path = path_text(path)
     check_single_name(path)
     with temporary_connections(path):
-        if inspect(path) != HEAD:
+        revision = inspect(path)
+        check_writable(path)
+        if revision != HEAD:
             with locked(path, timeout) as connection:
                 _bring_to_head(connection, path)
         switch_to_wal(path, timeout)

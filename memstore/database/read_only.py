@@ -11,12 +11,19 @@ from contextlib import closing, contextmanager, suppress
 
 from memstore.database.engine import uri
 from memstore.database.sqlite import sqlite3
+from memstore.errors import StorageError
 
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
 def read_uri(path: str) -> str:
-    """*path* as the URI of a connection that only reads."""
+    """*path* as the URI of a connection that only reads. Raises `StorageError` if its log cannot be read."""
+    if _size(f"{path}-wal") and not os.path.exists(f"{path}-shm") and not _is_writable(path):
+        raise StorageError(
+            f"{path!r} has a log beside it ({path}-wal), which can be read only where the folder can be written. Copy "
+            "both files to a folder that this process can write, and open the copy there; or make a backup where the "
+            "folder can be written, and open that"
+        )
     return uri(path, "ro") + ("&immutable=1" if is_immutable(path) else "")
 
 
@@ -29,8 +36,37 @@ def is_immutable(path: str) -> bool:
 
 
 def _is_writable(path: str) -> bool:
-    effective = os.access in os.supports_effective_ids
-    return all(os.access(name, os.W_OK, effective_ids=effective) for name in (path, os.path.dirname(path)))
+    return _may_write(path) and _may_write(os.path.dirname(path))
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def check_writable(path: str) -> None:
+    """Raise `StorageError` if this process may not write the file at *path*, or the files of its log.
+
+    SQLite would create them before it fails, and they would belong to the wrong user.
+    """
+    if not os.path.exists(path) or _is_writable(path):
+        return
+    if not _may_write(path):
+        reason = "this process may not write the file"
+    elif all(_may_write(path + suffix) for suffix in ("-wal", "-shm")):
+        return
+    else:
+        reason = f"this process may not write the folder {os.path.dirname(path)!r}"
+    raise StorageError(
+        f"{path!r} cannot be opened for writing: {reason}. Open it with read_only=True, or make a backup of it in "
+        "another folder, and open that"
+    )
 
 
 def has_log(path: str) -> bool:

@@ -11,6 +11,7 @@ write-ahead log over the new one.
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from memstore.database.checkpoint import write_back
 from memstore.database.connection_thread import LocalEngine
 from memstore.database.driver_errors import translated
 from memstore.database.engine import connect_or_create, set_layout, switch_to_wal, sync_engine, uri
+from memstore.database.file_locks import identity_of, open_handles
 from memstore.database.inspect import inspect
 from memstore.database.read_only import read_uri
 from memstore.database.sqlite import sqlite3
@@ -31,6 +33,7 @@ from memstore.schema.tables import APPLICATION_ID
 _PAGES = 500  # copied between two checks of the stop signal, 4 MB
 _POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks
 _STEPS = 20_000  # instructions of SQLite's virtual machine between two checks, some milliseconds
+_FIRST_STEPS = 100  # as `_STEPS`, where the name of a file must be deleted soon
 _CHECKPOINT_WAIT = 1.0  # seconds; after them the log stays for the next checkpoint
 _TOLERANT = "PRAGMA writable_schema=ON"  # else SQLite refuses a truncated file even for replacing its pages
 
@@ -193,13 +196,27 @@ def _copy(
 def _copy_repaged(
     source: sqlite3.Connection, target: sqlite3.Connection, size: int | None, control: CopyControl
 ) -> None:
-    """As `_copy`, with pages of another *size*: SQLite cannot change the page size of a file with a write-ahead log."""
+    """As `_copy`, with pages of another *size*: SQLite cannot change the page size of a file with a write-ahead log.
+
+    Only VACUUM INTO can, and it needs a name. The name is deleted as soon as VACUUM has opened the file, so that a
+    process that is killed leaves no content; another connection keeps the file.
+    """
     with tempfile.TemporaryDirectory(prefix="memstore-") as folder:
-        rebuilt = str(Path(folder) / "pages")
-        source.execute(f"PRAGMA page_size={size}")
-        source.execute("VACUUM INTO ?", (rebuilt,))
+        rebuilt = Path(folder) / "pages"
         with closing(sqlite3.connect(rebuilt)) as base:
+            source.execute(f"PRAGMA page_size={size}")
+            source.set_progress_handler(partial(_delete_name, rebuilt, control.stop), _FIRST_STEPS)
+            source.execute("VACUUM INTO ?", (str(rebuilt),))
             _copy(base, target, control)
+
+
+def _delete_name(path: Path, stop: StopSignal) -> bool:
+    """Delete the name of a file that two connections have open; whether the work must stop."""
+    with suppress(OSError):  # it is deleted already, or the system deletes no open files
+        status = path.stat()
+        if status.st_size or open_handles()[identity_of(status)] > 1:
+            path.unlink()
+    return stop.requested
 
 
 def _connect(path: str) -> sqlite3.Connection:

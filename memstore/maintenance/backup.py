@@ -1,5 +1,6 @@
 """Backup and restore of whole files. Other processes may have the files open, and the store need not be open here."""
 
+import asyncio
 import os
 from contextlib import ExitStack
 from functools import partial
@@ -12,8 +13,9 @@ from memstore.config import check_timeout, path_text
 from memstore.database import raw
 from memstore.database.backup_copy import copy_file, set_new_epoch
 from memstore.database.driver_errors import translated
-from memstore.database.file_identity import OpenedFile
+from memstore.database.file_identity import OpenedFile, check_single_name
 from memstore.database.fork_safety import temporary_connections
+from memstore.database.read_only import check_writable, without_log
 from memstore.database.restore_copy import CopyControl, page_size, private_copy, replace_content
 from memstore.database.transactions import begin_write, commit
 from memstore.errors import DamagedError, InvalidError
@@ -41,14 +43,28 @@ async def backup(
     file = path_text(target)
     report = no_progress if on_progress is None else on_current_loop(on_progress)
 
+    is_complete = False
+
     def work(stop: StopSignal) -> None:
+        nonlocal is_complete
+
         def step(done: int, total: int) -> None:
             stop.check()
             report(done, total)
 
         copy_file(path, opened, file, step)
+        is_complete = True
 
-    await in_cancellable_thread(work)
+    try:
+        await in_cancellable_thread(work)
+    except asyncio.CancelledError:
+        if is_complete:  # cancelled after the last page: the caller sees no result, so there must be none
+            _delete(file)
+        raise
+
+
+def _delete(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 async def restore_backup(
@@ -94,10 +110,12 @@ async def restore_backup(
 
 
 def _restore(source: str, target: str, timeout: float, control: CopyControl) -> VerifyReport:
-    with temporary_connections(source), temporary_connections(target), ExitStack() as stack:
+    with temporary_connections(source), temporary_connections(target), without_log(source), ExitStack() as stack:
         size = page_size(target)
         if source == target or (size is not None and Path(source).exists() and Path(source).samefile(target)):
             raise InvalidError(f"{source!r} cannot be restored to itself: give another file as the backup")
+        check_single_name(target)
+        check_writable(target)
         first, second = (CopyControl(control.stop, partial(_report_half, control.progress, half)) for half in (0, 1))
         try:
             revision = stored_revision(source)

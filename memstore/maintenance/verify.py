@@ -11,6 +11,7 @@ from memstore.database import raw
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect
 from memstore.database.migrate import migrate_copy
+from memstore.database.read_only import without_log
 from memstore.database.restore_copy import CopyControl, private_copy, reading
 from memstore.database.transactions import snapshot
 from memstore.errors import DamagedError, MissingFileError
@@ -48,7 +49,7 @@ def no_progress(done: int, total: int) -> None:
 
 def _verify(path: str, stop: StopSignal) -> VerifyReport:
     try:
-        with temporary_connections(path):
+        with temporary_connections(path), without_log(path):
             revision = stored_revision(path)
             if revision != HEAD:
                 with private_copy(path, None, CopyControl(stop, no_progress)) as connection:

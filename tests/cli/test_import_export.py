@@ -52,6 +52,14 @@ def test_export_pipes_into_import_between_processes(rich, tmp_path):
     assert script(everything, tmp_path / "copy.db") == script(everything, rich)
 
 
+def test_import_of_an_export_without_its_end_fails_and_keeps_what_came_before(rich, tmp_path):
+    text = ok(rich, "export")
+    rows = text.splitlines(keepends=True)
+    assert json.loads(rows[-1]) == {"kind": "end", "memories": 9, "assemblies": 7}
+    message = fails(tmp_path / "copy.db", "import -", stdin="".join(rows[:-1]))
+    assert "The export is incomplete: it has no end line" in message
+
+
 def test_import_with_upsert_replaces_changed_records(rich, tmp_path):
     exported = tmp_path / "all.jsonl"
     ok(rich, "export", exported)
@@ -78,7 +86,7 @@ def test_import_keeps_the_name_of_an_embedder_that_cannot_be_loaded(hashed, tmp_
 
 def test_export_of_a_namespace_includes_those_below_and_import_can_move_them(rich, tmp_path):
     result = lines(rich, "export -n a")
-    assert {tuple(line["namespace"]) for line in result[1:]} == {("a", "b")}
+    assert {tuple(line["namespace"]) for line in result[1:-1]} == {("a", "b")}
     ok(tmp_path / "copy.db", "import - -n x/y", stdin=ok(rich, "export -n a"))
     assert {key[0] for key in script(everything, tmp_path / "copy.db")[0]} == {("x", "y", "a", "b")}
 
@@ -186,6 +194,7 @@ def many_lines(count):
             "activation_level": 0.0, "activated_at": None, "activation_count": 0,
             "members": [f"m{j:06}" for j in range(i, i + 200)],
         }  # fmt: skip
+    yield {"kind": "end", "memories": count, "assemblies": 300}
 
 
 @pytest.fixture

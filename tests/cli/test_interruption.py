@@ -79,17 +79,19 @@ run()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
-def test_ctrl_c_while_export_writes_a_file_deletes_it(small, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_export_to_a_file_that_is_interrupted_or_killed_leaves_nothing(small, tmp_path, number):
     target = tmp_path / "out.jsonl"
     line = [sys.executable, "-c", ENDLESS_EXPORT, "export", str(small), str(target)]
     with subprocess.Popen(line, env=environment(), stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr.readline() == "exporting\n"
-        assert target.exists()
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         message = running.stderr.read()
-        assert running.wait(200) == 130
-    assert message == INTERRUPTION + "\n"
+        assert running.wait(200) == (130 if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert message == INTERRUPTION + "\n"
     assert not target.exists()
+    assert not list(tmp_path.glob("*.jsonl*"))
 
 
 def _stored(path):

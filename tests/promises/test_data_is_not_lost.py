@@ -1,7 +1,11 @@
 """Ordinary acts of the host program lose no data."""
 
+import asyncio
 import os
 import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -171,3 +175,52 @@ async def test_symbolic_link_that_is_switched_while_open_is_noticed(path: Path) 
 # Snapshots of several processes.
 
 # Interrupted backups, restores and exports.
+
+
+async def test_backup_that_is_cancelled_at_any_time_leaves_no_file(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "x" * 3000, "embedding": VECTOR} for _ in range(300)])
+        for steps in range(40):
+            target = path.with_name("copy.bak")
+            work = asyncio.ensure_future(store.backup(target))
+            for _ in range(steps * steps):
+                await asyncio.sleep(0)
+            work.cancel()
+            try:
+                await work
+            except asyncio.CancelledError:
+                assert not target.exists()
+            else:
+                assert (await memstore.verify(target)).memories == 300
+                target.unlink()
+
+
+async def test_restore_that_is_killed_leaves_no_content_in_the_folder_for_temporary_files(path: Path) -> None:
+    backup, temporary = path.with_name("copy.bak"), path.parent / "temporary"
+    temporary.mkdir()
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many([{"content": "secret" * 500, "embedding": VECTOR} for _ in range(2_000)])
+        await store.backup(backup)
+    set_page_size(backup, 4096)
+    for delay in (0.0, 0.01, 0.03, 0.1):
+        with Child(restore, backup, path, temporary) as child:
+            child.receive()
+            await asyncio.sleep(delay)
+            child.kill()
+        assert sum(file.stat().st_size for file in temporary.rglob("*") if file.is_file()) == 0
+    assert (await memstore.verify(path)).memories == 2_000
+
+
+async def restore(link: Link, backup: Path, path: Path, temporary: Path) -> None:
+    tempfile.tempdir = os.environ["SQLITE_TMPDIR"] = str(temporary)
+    link.send("started")
+    await memstore.restore_backup(backup, path)
+
+
+def set_page_size(path: Path, size: int) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as base:
+        base.execute(f"PRAGMA page_size={size}")
+        base.execute("VACUUM")
+
+
+# `tests/cli/test_interruption.py` and `tests/cli/test_import_export.py` have the exports of the command line.

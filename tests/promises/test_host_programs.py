@@ -5,8 +5,11 @@ import copy
 import gzip
 import json
 import multiprocessing
+import os
 import pickle
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ import pytest
 
 import memstore
 from memstore import Store, models
+from memstore.testing import temporary_store
+from tests.support.children import Child, Link
 from tests.support.host_programs import errors, records
 from tests.support.programs import run_python
 
@@ -247,5 +252,61 @@ def test_pyright_accepts_a_program() -> None:
 
 
 # Folders that cannot be written.
+
+
+@pytest.mark.parametrize("unwritable", ["folder", "file"])
+async def test_a_store_that_cannot_be_written_is_read_and_the_error_says_how(
+    public_path: Path, unwritable: str
+) -> None:
+    async with memstore.open(public_path, dimension=2) as store:
+        await store.memories.add("a", id="a", embedding=[1, 0])
+    public_path.chmod(0o444 if unwritable == "file" else 0o666)
+    public_path.parent.chmod(0o555 if unwritable == "folder" else 0o777)
+    with Child(use_without_permission, public_path) as child:
+        result = child.receive()
+    assert result["read"] == ["a"]
+    assert result["verify"] == []
+    assert "Open it with read_only=True" in result["open"]
+    assert [file.name for file in public_path.parent.iterdir()] == [public_path.name]
+
+
+async def test_reading_and_verifying_leave_no_file_behind(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("a", embedding=[1, 0])
+    content = path.read_bytes()
+    async with memstore.open(path, read_only=True) as store:
+        assert await store.memories.count() == 1
+    assert (await memstore.verify(path)).findings == []
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert path.read_bytes() == content
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """The path of a new store in a folder that every user can reach."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder / "store.db"
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+async def use_without_permission(link: Link, path: Path) -> dict[str, Any]:
+    """Read, verify and open the store for writing, as a user who is not root."""
+    if os.geteuid() == 0:
+        async with temporary_store() as store:  # loads what is loaded late, perhaps from files of root
+            await store.memories.count()
+        os.setgroups([])
+        os.setgid(65_534)
+        os.setuid(65_534)
+    async with memstore.open(path, read_only=True) as store:
+        read = [memory.id async for memory in store.memories.list()]
+    findings = (await memstore.verify(path)).findings
+    try:
+        await memstore.open(path)
+    except memstore.StorageError as error:
+        return {"read": read, "verify": findings, "open": str(error)}
+    raise AssertionError("the store was opened for writing")
+
 
 # Hostile files.
