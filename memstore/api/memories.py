@@ -580,10 +580,13 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         prepared: list[Mapping[str, Any]] = as_list(items, "items", ITEMS)
         if self._session.embedder is None and self._session.spaces["memory"].embedder is None:
             return prepared
-        prepared, error = await embed_items(self._session, prepared, without)
-        if error is not None:
-            raise error
-        return prepared
+        ready, error = await embed_items(self._session, prepared, without)
+        if error is None:
+            return ready
+        if self._session.embedder is not None:
+            embedded = [item for item, original in zip(ready, prepared, strict=False) if item is not original]
+            self._session.embedder.keep(*([item[name] for item in embedded] for name in ("content", "embedding")))
+        raise error
 
 
 def _insert(

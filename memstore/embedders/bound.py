@@ -113,7 +113,7 @@ class BoundEmbedder:
         """
         vectors, error = await self.embed_first(texts, space)
         if error is not None:
-            self._keep(texts[: len(vectors)], vectors)
+            self.keep(texts[: len(vectors)], vectors)
             raise error
         return vectors
 
@@ -157,12 +157,12 @@ class BoundEmbedder:
             if isinstance(result, Exception):
                 failure = failure or result
             elif result is not None and failure is not None:
-                self._keep(batch, result)
+                self.keep(batch, result)
             elif result is not None:
                 vectors += result
         return vectors, failure
 
-    def _keep(self, texts: Sequence[str], vectors: Sequence[Embedding]) -> None:
+    def keep(self, texts: Sequence[str], vectors: Sequence[Embedding]) -> None:
         """Keep *vectors* that were computed for nothing, because the call is likely to be repeated."""
         for text, vector in zip(texts, vectors, strict=True):
             if len(self._unused) < MAX_UNUSED:

@@ -157,6 +157,19 @@ async def test_a_failing_batch_of_a_load_keeps_the_vectors_of_the_others(path: P
         assert await store.memories.count() == 1_000
 
 
+async def test_a_failing_batch_of_a_transaction_keeps_the_vectors_of_the_others_for_the_next_call(path: Path) -> None:
+    embedder = SlowEmbedder()
+    items = [{"content": f"text {i}", "id": f"{i}"} for i in range(1_000)]
+    async with memstore.open(path, embedder=embedder) as store:
+        with pytest.raises(ConnectionError):
+            await store.memories.add_many([*items[:700], {"content": "boom"}, *items[701:]])
+        assert await store.memories.count() == 0
+        before = len(embedder.calls)
+        await store.memories.add_many(items)
+        assert sum(map(len, embedder.calls[before:])) == 1_000 - 512
+        assert (await store.memories.search("text 7", 1))[0].score == pytest.approx(1)
+
+
 # Compact, members, expiry.
 
 
