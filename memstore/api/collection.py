@@ -477,7 +477,7 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
             )
         return await self._session.read(
             lambda connection: planner.plan(
-                connection, self._session.spaces, self._namespace, policy, recursive=recursive
+                connection, self._session.spaces, self._namespace, policy, self._session.clock(), recursive=recursive
             )
         )
 

@@ -11,7 +11,6 @@ from memstore.models.records import Tag
 from memstore.repository import history_writer, tags
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import RECORD_TYPES
-from memstore.timestamps import now
 from memstore.validation.text import check_text
 from memstore.validation.values import MAX_TAG_BYTES
 
@@ -23,7 +22,7 @@ class Tags(Handle):
         """Read every tag in use, by name in code-point order, page by page."""
 
         def read_page(connection: Connection, position: str | None, size: int) -> tuple[Sequence[Tag], str | None]:
-            page = tags.page(connection, self._namespace, now(), position, size)
+            page = tags.page(connection, self._namespace, self._session.clock(), position, size)
             return page, page[-1].name if len(page) == size else None
 
         return pages(self._session, read_page)

@@ -12,7 +12,6 @@ from memstore.repository.record_types import ASSEMBLY
 from memstore.repository.selection import Selection
 from memstore.search.neighbors import BATCH, find_neighbors
 from memstore.session import Session
-from memstore.timestamps import now
 from memstore.vectors.arrays import Doubles, Keys
 
 _NEIGHBOURS = 16
@@ -55,7 +54,9 @@ async def merge_candidates(
 ) -> list[MergeCandidate]:
     """Pairs of assemblies near each other: see `Assemblies.merge_candidates`."""
     every = await session.read(
-        lambda connection: selection.selected(connection, Selection(record_type=ASSEMBLY, namespace=path, now=now()))
+        lambda connection: selection.selected(
+            connection, Selection(record_type=ASSEMBLY, namespace=path, now=session.clock())
+        )
     )
     keys: Keys = np.array(every, dtype=np.int64)
     best, width, done, total = _BestPairs(limit, threshold), min(_NEIGHBOURS, limit), 0, len(keys)

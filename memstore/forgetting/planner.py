@@ -29,7 +29,7 @@ from memstore.repository.forget_candidates import (
 from memstore.repository.record_types import ASSEMBLY, MEMORY, RecordType
 from memstore.repository.selection import Selection
 from memstore.repository.vectors import Spaces
-from memstore.timestamps import now, to_micros
+from memstore.timestamps import to_micros
 
 Indices = npt.NDArray[np.intp]
 ForgetRows = npt.NDArray[np.void]
@@ -84,11 +84,12 @@ def plan(
     spaces: Spaces,
     namespace: Namespace,
     policy: ForgetPolicy | AssemblyForgetPolicy,
+    at: datetime,
     *,
     recursive: bool,
 ) -> ForgetPlan:
-    """The records of a namespace that *policy* selects now; with *recursive*, of the namespaces below it too."""
-    scope = _Scope(spaces, namespace, recursive, now())
+    """The records of a namespace that *policy* selects *at* a time; with *recursive*, also of those below it."""
+    scope = _Scope(spaces, namespace, recursive, at)
     if isinstance(policy, ForgetPolicy):
         return _plan_memories(connection, scope, policy)
     return _plan_assemblies(connection, scope, policy)

@@ -17,7 +17,7 @@ from memstore.repository import namespaces, vectors
 from memstore.repository.vectors import VectorSpace
 from memstore.session import Session
 from memstore.sync.view import View
-from memstore.timestamps import now, to_micros
+from memstore.timestamps import to_micros
 from memstore.vectors.arrays import Doubles, Keys, Rows
 from memstore.vectors.encoding import decode_rows, is_intact
 from memstore.vectors.metrics import valid_rows
@@ -56,7 +56,7 @@ async def find_neighbors(
         batch = keys[start : start + BATCH].tolist()
 
         def step(connection: Connection, view: View, batch: list[int] = batch) -> list[Neighbors]:
-            at = to_micros(now())
+            at = to_micros(session.clock())
             outdated = view.outdated_composites(at) if kind == "assembly" else {}
             stored = [key for key in batch if key not in outdated]
             current = {key: vector for key in batch if (vector := outdated.get(key)) is not None}
