@@ -295,6 +295,7 @@ async def test_only_changed_vectors_of_an_upsert_reach_the_index(
 ) -> None:
     batch = named_items(rng, 30)
     await loaded.memories.upsert_many(batch)
+    batch = [{**item, "content": "other"} for item in batch]
     batch[3]["embedding"] = vectors(rng, 1)[0]
     await loaded.memories.upsert_many(batch)
     assert read_back == [6 + 3], "the log speaks of one, not of all"
