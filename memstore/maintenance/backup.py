@@ -124,9 +124,8 @@ def _restore(source: str, target: str, timeout: float, control: CopyControl) -> 
         except DamagedError as error:
             raise _damaged_backup(source, [str(error.__cause__ or error)]) from error
         # Damage in the history affects reads as of an earlier time only, and the report names it.
-        damage = [str(f) for f in report.findings if not _is_derived(f) and f.kind != "history"]
-        if damage:
-            raise _damaged_backup(source, damage)
+        if not all(_is_derived(finding) or finding.kind == "history" for finding in report.findings):
+            raise _damaged_backup(source, list(map(str, report.findings)))
         _finish_copy(connection, report.findings)
         replace_content(target, connection, timeout, second)
     return report

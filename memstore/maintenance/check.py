@@ -13,16 +13,17 @@ from sqlalchemy import Connection
 from memstore.concurrency import chunks, yield_gil
 from memstore.database.driver_errors import translated
 from memstore.database.transactions import snapshot
-from memstore.errors import DamagedError
+from memstore.errors import DamagedError, describe_content
 from memstore.index.hnsw import BrokenLinksError
 from memstore.index.hybrid import HybridIndex
 from memstore.models.records import Namespace, RecordKind
 from memstore.models.reports import Finding, FindingKind
 from memstore.repository import history_check, memberships, tombstones, vectors
 from memstore.repository.record_types import BY_KIND
-from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
+from memstore.repository.sqlite_only import change_log, index_snapshots, integrity, stored_values
 from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError
 from memstore.repository.vectors import VectorRows, VectorSpace
+from memstore.schema.tables import metadata
 from memstore.session import Autocommit
 from memstore.sync import composites
 from memstore.sync.follower import Follower
@@ -71,15 +72,21 @@ def _expired_members(connection: Connection, space: VectorSpace) -> list[Finding
 
 
 def check_file(connection: Connection, spaces: Iterable[VectorSpace]) -> list[Finding]:
-    """The defects of the file: SQLite's structure, foreign keys, checksums, composites, graph snapshots, tombstones."""
+    """The defects of the file: values, structure, foreign keys, checksums, composites, snapshots, tombstones."""
     by_kind = {space.kind: space for space in spaces}
-    checks = [_integrity(connection), _orphans(connection)]
+    checks = [*(_values(connection, table) for table in metadata.tables), _sequences(connection)]
+    checks += [_integrity(connection), _orphans(connection)]
     for space in by_kind.values():
         checks += [_vectors(connection, space), _snapshots(connection, space)]
     checks.append(_composites(connection, by_kind["memory"], by_kind["assembly"]))
     checks += [_tombstones(connection, space) for space in by_kind.values()]
     checks += [_history(connection, kind, by_kind["memory"]) for kind in by_kind]
     return [finding for findings in checks for finding in _until_unreadable(findings)]
+
+
+def check_values(connection: Connection) -> list[Finding]:
+    """The values that memstore never writes, in every table that can be read."""
+    return [finding for table in metadata.tables for finding in _until_unreadable(_values(connection, table))]
 
 
 def _until_unreadable(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -93,6 +100,31 @@ def _until_unreadable(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _file_finding(detail: str) -> Finding:
     return Finding(kind="integrity", record_kind="file", id="", detail=detail)
+
+
+_TOLERABLE: dict[str, FindingKind] = {
+    "assembly_vector": "composite",
+    "index_snapshot": "snapshot",
+    "index_chunk": "snapshot",
+    "journal": "history",
+}
+"""Tables whose damage does not prevent a restore, with the kind of their findings."""
+
+
+def _values(connection: Connection, table: str) -> Iterator[Finding]:
+    """Values in *table* that memstore never writes."""
+    keys = {column.name for column in metadata.tables[table].c if column.primary_key or column.foreign_keys}
+    for value in stored_values.corrupt_values(connection, table):
+        id = f"{table} row" if value.kind is None else value.id
+        kind = "value" if value.column in keys else _TOLERABLE.get(table, "value")
+        yield Finding(kind=kind, record_kind=value.kind or "file", id=id, namespace=value.namespace, detail=str(value))
+
+
+def _sequences(connection: Connection) -> Iterator[Finding]:
+    for table, least, actual in integrity.wrong_sequences(connection):
+        place = f"sqlite_sequence.seq of table {table}"
+        detail = f"Corrupt value in {place}: expected int of {least} or more, found {describe_content(actual)}"
+        yield Finding(kind="value", record_kind="file", id="sqlite_sequence row", detail=detail)
 
 
 def _integrity(connection: Connection) -> Iterator[Finding]:

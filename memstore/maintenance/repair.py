@@ -9,7 +9,7 @@ from memstore.models.reports import Finding, RepairReport
 from memstore.repository import vectors
 from memstore.repository.context import WriteContext
 from memstore.repository.record_types import BY_KIND
-from memstore.repository.sqlite_only import change_log, index_snapshots, integrity
+from memstore.repository.sqlite_only import index_snapshots, integrity
 from memstore.session import Autocommit
 from memstore.sync import composites
 
@@ -46,7 +46,7 @@ def repair_file(context: WriteContext, findings: list[Finding]) -> tuple[int, in
     if any(finding.kind == "integrity" for finding in findings):
         integrity.reindex(connection)
     if any(finding.kind == "snapshot" for finding in findings):
-        index_snapshots.drop_older(connection, change_log.top(connection) + 1)
+        index_snapshots.drop_all(connection)
     orphans = integrity.remove_orphans(connection)
     checksums = sum(integrity.fill_checksums(connection, space) for space in context.spaces.values())
     assemblies = [finding for finding in findings if finding.record_kind == "assembly" and finding.kind in _RECOMPUTED]

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from memstore.concurrency import StopSignal, in_cancellable_thread
 from memstore.config import path_text
 from memstore.database import raw
+from memstore.database.driver_errors import translated
 from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect
 from memstore.database.migrate import migrate_copy
@@ -83,7 +84,14 @@ def examine(connection: Connection, path: str, revision: str) -> VerifyReport:
         if not findings:  # the migration of a damaged file would fail
             migrate_copy(raw(connection))
     with snapshot(connection):
-        spaces = store_meta.spaces(connection)
+        try:
+            with translated():
+                spaces = store_meta.spaces(connection)
+        except DamagedError:
+            findings = findings or check.check_values(connection)
+            if not findings:
+                raise
+            return VerifyReport(path=path, file_bytes=Path(path).stat().st_size, revision=revision, findings=findings)
         if not spaces:
             raise MissingFileError(f"{path!r} contains no store yet: open it with dimension= to create one")
         space, at = spaces["memory"], now()

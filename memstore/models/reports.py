@@ -8,6 +8,7 @@ from memstore.models.record import Record
 from memstore.models.records import Namespace
 
 FindingKind = Literal[
+    "value",
     "missing",
     "ghost",
     "stale",
@@ -30,15 +31,15 @@ class Finding(Record):
     """One defect that `check` or `verify` found.
 
     Attributes:
-        kind: `missing` (the index lacks a stored vector), `ghost` (the index has a vector that is not stored),
-            `stale` (the index has another vector, namespace or expiry than the row), `swapped` (the index has the
-            vector of another record), `wrong_dimension` (a vector in the index or the file has another dimension),
-            `checksum` (a stored vector does not match its checksum), `unusable` (a stored vector is not finite or not
-            valid under the metric), `composite` (a composite is not the mean of the members' vectors), `foreign_key`
-            (a row refers to a row that does not exist), `integrity` (SQLite's integrity check failed), `graph` (the
-            links of the search graph changed after it was built), `snapshot` (the stored copy of the graph does not
-            match its checksum), `tombstone` (an archived record is damaged and cannot be recovered), `history` (a
-            change of the history is damaged).
+        kind: `value` (a stored value that memstore never writes), `missing` (the index lacks a stored vector), `ghost`
+            (the index has a vector that is not stored), `stale` (the index has another vector, namespace or expiry than
+            the row), `swapped` (the index has the vector of another record), `wrong_dimension` (a vector in the index
+            or the file has another dimension), `checksum` (a stored vector does not match its checksum), `unusable` (a
+            stored vector is not finite or not valid under the metric), `composite` (a composite is not the mean of the
+            members' vectors), `foreign_key` (a row refers to a row that does not exist), `integrity` (SQLite's
+            integrity check failed), `graph` (the links of the search graph changed after it was built), `snapshot` (the
+            stored copy of the graph does not match its checksum), `tombstone` (an archived record is damaged and cannot
+            be recovered), `history` (a change of the history is damaged).
         record_kind: `"memory"`, `"assembly"` or `"file"`.
         id: id of the record; the key in the file for a ghost, which has no record; empty for a defect of the file.
         namespace: namespace of the record.

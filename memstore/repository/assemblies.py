@@ -15,7 +15,7 @@ from memstore.models.activation import HALF_LIFE, decayed
 from memstore.models.fields import RECORD_FIELDS
 from memstore.models.records import Assembly, Embedding, Namespace
 from memstore.repository import namespaces, record_tags, records, row_restore
-from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
+from memstore.repository.corruption import UNREADABLE, corrupt_row, corrupt_value, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import ASSEMBLY
 from memstore.repository.statements import Prepared, stored
@@ -173,17 +173,12 @@ def assembly_of(
 ) -> Assembly:
     """The assembly of a row, whose *columns* are as stored; its activation is not decayed. Raises `DamagedError`."""
     if any(type(columns[name]) is not expected for name, expected in _TYPES.items()):
-        raise corrupt_column("assembly", columns, _TYPES)
+        raise corrupt_row("assembly", columns)
     level, activated = columns["activation"], columns["activated_at"]
-    if not 0 <= level <= 1:
-        raise corrupt_value("assembly.activation", "float from 0 to 1", level)
-    with expect_stored("assembly.topics"):
-        topics = json.loads(columns["topics"])
-    if type(topics) is not list:
-        raise corrupt_value("assembly.topics", "a JSON array", columns["topics"])
-    with expect_stored("assembly.metadata"):
-        metadata = json.loads(columns["metadata"])
-    with expect_stored("assembly.created_at, updated_at or activated_at"):
+    try:
+        topics, metadata = json.loads(columns["topics"]), json.loads(columns["metadata"])
+        if type(topics) is not list or type(metadata) is not dict or not 0 <= level <= 1 or type(activated) is float:
+            raise corrupt_row("assembly", columns)
         return Assembly(
             id=columns["id"],
             namespace=namespace,
@@ -202,6 +197,8 @@ def assembly_of(
             activated_at=None if activated is None else from_micros(activated),
             activation_count=columns["activation_count"],
         )
+    except UNREADABLE:
+        raise corrupt_row("assembly", columns) from None
 
 
 def revision(connection: Connection, pk: int) -> int:

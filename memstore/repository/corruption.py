@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from memstore.errors import DamagedError, MemstoreError, describe_content, short_repr
+from memstore.schema import column_rules
 
 T = TypeVar("T")
 
@@ -21,13 +22,13 @@ def corrupt_value(place: str, expected: str, actual: object) -> DamagedError:
     return DamagedError(f"Corrupt value in {place}: expected {expected}, found {describe_content(actual)}. {_ADVICE}")
 
 
-def corrupt_column(table: str, values: Mapping[str, object], types: Mapping[str, type]) -> DamagedError:
-    """The error for the first of a row's *values* that is not of its type in *types*, by the names of columns."""
-    for column, expected in types.items():
-        if type(values[column]) is not expected:
-            record = f" of {short_repr(values['id'])}" if "id" in values else ""
-            return corrupt_value(f"{table}.{column}{record}", expected.__name__, values[column])
-    return corrupt_value(table, "a row that memstore wrote", dict(values))
+def corrupt_row(table: str, values: Mapping[str, object]) -> DamagedError:
+    """The error for a row of *table* that cannot be read: it names the first of *values* that breaks its rule."""
+    record = f" of {short_repr(values['id'])}" if "id" in values else ""
+    for column, rule in column_rules.rules(table).items():
+        if column in values and not rule.accepts(values[column], nullable=column_rules.nullable(table, column)):
+            return corrupt_value(f"{table}.{column}{record}", rule.expected, values[column])
+    return DamagedError(f"Corrupt row of {table}{record}. {_ADVICE}")
 
 
 UNREADABLE = (TypeError, ValueError, OverflowError, RecursionError, MemoryError)

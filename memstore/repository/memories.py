@@ -46,7 +46,7 @@ from memstore.models.records import (
 from memstore.models.records import memory as new_record
 from memstore.repository import history_writer, namespaces, record_tags, records
 from memstore.repository.context import WriteContext
-from memstore.repository.corruption import corrupt_column, corrupt_value, expect_stored, wrong_vector
+from memstore.repository.corruption import UNREADABLE, corrupt_row, expect_stored, wrong_vector
 from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import MEMORY
 from memstore.repository.sqlite_only import change_log, vector_handoff
@@ -61,7 +61,6 @@ from memstore.vectors.encoding import checksum, decode, encode
 _DECODER = json.JSONDecoder()
 
 _COLUMNS = MEMORY.columns
-_TYPES = {"id": str, "content": str, "importance": float, "access_count": int}
 COMPARED = ("created_at", "expires_at", "accessed_at", "access_count", "importance", "pinned")
 """The columns that an upsert compares first, because it seldom changes them."""
 _REPLACED = ("content", "metadata", "updated_at")
@@ -409,36 +408,32 @@ def memory_of(
 ) -> Memory:
     """The memory of a row, whose *columns* are as stored and in the table's order. Raises `DamagedError`."""
     id, content, metadata, importance, created, updated, expires, accessed, count, pinned = columns
-    if not (type(id) is type(content) is str and type(importance) is float and type(count) is int and pinned in (0, 1)):
+    is_valid = (
+        type(id) is type(content) is str
+        and type(importance) is float
+        and type(count) is type(created) is type(updated) is int
+        and (expires is None or type(expires) is int)
+        and (accessed is None or type(accessed) is int)
+    )
+    if not (is_valid and 0.0 <= importance <= 1.0 and count >= 0 and pinned in (0, 1)):
         raise _corrupt(columns)
     try:
         value, end = _DECODER.raw_decode(metadata)  # as json.loads, which first looks for white space around it
         if end < len(metadata):
             value = json.loads(metadata)
-    except (TypeError, ValueError, RecursionError):
-        raise DamagedError(
-            f"Corrupt value in memory.metadata of memory {id!r}: expected JSON. Replace it with update()."
-        ) from None
-    at = from_micros(created)
-    return new_record(
-        id,
-        namespace,
-        content,
-        embedding,
-        tags,
-        value,
-        importance,
-        at,
-        at if updated == created else from_micros(updated),
-        None if expires is None else from_micros(expires),
-        None if accessed is None else from_micros(accessed),
-        count,
-        pinned == 1,
-    )
+        at = from_micros(created)
+        times = (
+            at,
+            at if updated == created else from_micros(updated),
+            None if expires is None else from_micros(expires),
+            None if accessed is None else from_micros(accessed),
+        )
+    except UNREADABLE:
+        raise _corrupt(columns) from None
+    if type(value) is not dict:
+        raise _corrupt(columns)
+    return new_record(id, namespace, content, embedding, tags, value, importance, *times, count, pinned == 1)
 
 
 def _corrupt(columns: Sequence[Any]) -> DamagedError:
-    values = dict(zip(_COLUMNS, columns, strict=True))
-    if values["pinned"] not in (0, 1):
-        return corrupt_value("memory.pinned", "0 or 1", values["pinned"])
-    return corrupt_column("memory", values, _TYPES)
+    return corrupt_row("memory", dict(zip(_COLUMNS, columns, strict=True)))

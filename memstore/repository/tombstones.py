@@ -421,7 +421,7 @@ def _decode_vector(row: Tombstone, space: VectorSpace) -> Embedding | None:
 def _tombstone(record_type: RecordType, row: Sequence[Any]) -> Tombstone:
     pk, _, namespace_pk, id, record_pk, cause, at, actor, reason, text, vector, checksum, path = row
     with expect_stored(_place(record_type, id)):
-        record = json.loads(text)
+        record: Any = dict(json.loads(text))
         if {type(id), type(path), *map(type, record.get("tags"))} != {str} or {type(record_pk), type(at)} != {int}:
             raise corrupt_value(_place(record_type, id), "its columns and tags", text)
         if any(type(key) is not int or type(name) is not str for key, name in record.get(PARTNERS[record_type.kind])):

@@ -1,6 +1,7 @@
 """No answer is wrong without an error."""
 
 import dataclasses
+import sqlite3
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -218,7 +219,38 @@ async def test_one_write_under_a_wrong_clock_neither_empties_the_history_nor_sto
             assert [change.new["importance"] for change in await store.memories.history("m")] == [0.4, 0.3]
 
 
-# Damage is named.
+# Damage is named. `tests/database/test_damaged_columns.py` tries every column of every table.
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("created_at", "1 << 62", "time in microseconds, in the years 1 to 9999, found 4611686018427387904"),
+        ("importance", "7.0", "float from 0 to 1, found 7.0"),
+        ("access_count", "'x'", "int from 0 to 9223372036854775807, found str of 1 characters"),
+        ("content", "x'ff'", "text in UTF-8, found bytes of 1 bytes"),
+    ],
+)
+async def test_an_impossible_value_is_named_by_verify_check_restore_and_the_error(
+    column: str, value: str, expected: str, path: Path
+) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", id="m7", embedding=[1, 0])
+    with sqlite3.connect(path) as base:
+        base.execute("PRAGMA ignore_check_constraints=ON")
+        base.execute(f"UPDATE memory SET {column} = {value}")
+    base.close()
+    detail = f"Corrupt value in memory.{column} of the row with pk 1: expected {expected}"
+    finding = memstore.models.Finding(kind="value", record_kind="memory", id="m7", detail=detail)
+    assert finding in (await memstore.verify(path)).findings
+    for read_only in (True, False):
+        async with memstore.open(path, read_only=read_only) as store:
+            assert finding in await store.check()
+            with pytest.raises(memstore.DamagedError, match=f"memory.{column} of 'm7'"):
+                await store.memories.get("m7")
+    with pytest.raises(memstore.DamagedError, match=f"memory.{column}"):
+        await memstore.restore_backup(path, path.with_name("restored.db"))
+
 
 # Assembly boost.
 

@@ -198,14 +198,14 @@ async def result_of(function: Callable[..., Any], arguments: list[Any], named: d
     return result
 
 
-def check_result(value: object, call: str, *, given: bool) -> None:
+def check_result(value: object, call: str, *, echo: bool) -> None:
     """Nothing in a result is of another namespace than the intruder's, or contains a text or a vector of the victim.
 
-    With *given*, the caller passed the text of the victim itself.
+    With *echo*, the caller passed the text of the victim itself.
     """
-    check_part = partial(check_result, call=call, given=given)
+    check_part = partial(check_result, call=call, echo=echo)
     if isinstance(value, str):
-        assert given or MARKER not in value, call
+        assert echo or MARKER not in value, call
     elif isinstance(value, np.ndarray):
         assert value.shape[-1:] != SECRET_VECTOR.shape or not (value == SECRET_VECTOR).all(axis=-1).any(), call
     elif isinstance(value, Mapping):
@@ -275,7 +275,7 @@ async def test_no_argument_of_a_verb_reaches_another_tenant(verb: str, store: me
             call = f"{verb}(*{arguments!r}, **{named!r})"[:1_000]
             try:
                 async with tx.transaction():
-                    check_result(await result_of(function, arguments, named), call, given=MARKER in call)
+                    check_result(await result_of(function, arguments, named), call, echo=MARKER in call)
                     assert foreign_rows(base) == before, call
                     successes += 1
                     raise _RollbackError  # noqa: TRY301 - undoes the attack
@@ -298,5 +298,5 @@ async def test_the_verbs_of_a_store_reach_no_other_tenant(store: memstore.Store)
         if verb in shared or verb in {"transaction", "namespace"}:
             for arguments, named in calls(verb, function, values):
                 with contextlib.suppress(memstore.MemstoreError):
-                    check_result(await result_of(function, arguments, named), verb, given=MARKER in repr(named))
+                    check_result(await result_of(function, arguments, named), verb, echo=MARKER in repr(named))
                 assert foreign_rows(base) == before, (verb, named)

@@ -76,6 +76,7 @@ _OTHERS = Prepared(
     )
 )
 _DROP_OLDER = Prepared(lambda: delete(index_snapshot).where(_snapshot.seq < bindparam("seq")))
+_DROP_ALL = Prepared(lambda: delete(index_snapshot))
 _DROP = Prepared(lambda: delete(index_snapshot).where(_snapshot.pk == bindparam("snapshot")))
 _DROP_CHUNKS = Prepared(
     lambda: delete(index_chunk).where(
@@ -153,6 +154,11 @@ def drop_older(connection: Connection, seq: int) -> None:
     """Delete the snapshots that include less than *seq*."""
     if floor(connection, seq) < seq:
         _DROP_OLDER.run(connection, seq=seq)
+
+
+def drop_all(connection: Connection) -> None:
+    """Delete every snapshot, also one whose row is damaged."""
+    _DROP_ALL.run(connection)
 
 
 def drop_part(connection: Connection, pk: int, most: int = 16) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import Connection, Delete, ForeignKey, Select, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Delete, ForeignKey, Select, bindparam, delete, func, select, text, update
 
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
@@ -15,6 +15,7 @@ from memstore.repository.key_lists import keys_json, listed_keys
 from memstore.repository.record_types import RecordType
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.repository.vectors import VectorSpace
+from memstore.schema import column_rules
 from memstore.schema.namespace_path import namespace_parts, namespace_path
 from memstore.schema.tables import assembly_vector, metadata, namespace, tombstone
 from memstore.timestamps import from_micros
@@ -52,7 +53,9 @@ _COMPOSITES = Prepared(
         .order_by(assembly_vector.c.assembly_pk)
     )
 )
-_LAST_UPDATE = prepared_by_kind(lambda t: select(func.max(t.table.c.updated_at)))
+_LAST_UPDATE = prepared_by_kind(
+    lambda t: select(func.max(t.table.c.updated_at)).where(text(column_rules.is_valid_sql(t.kind, "updated_at")))
+)
 _TOMBSTONES = Prepared(
     lambda: (
         select(tombstone.c.pk, tombstone.c.id, namespace.c.path)
@@ -112,13 +115,26 @@ def stored_composites(connection: Connection, space: VectorSpace) -> list[tuple[
 
 
 def changed_at(connection: Connection) -> datetime | None:
-    """When a record was last added or updated; None where there is none. Raises `DamagedError`."""
-    times: list[datetime] = []
-    for kind, statement in _LAST_UPDATE.items():
-        micros = statement.value(connection)
-        with expect_stored(f"{kind}.updated_at"):
-            times += [] if micros is None else [from_micros(micros)]
-    return max(times, default=None)
+    """When a record was last added or updated, as far as the times can be read; None where there is none."""
+    micros = [statement.value(connection) for statement in _LAST_UPDATE.values()]
+    return max((from_micros(value) for value in micros if value is not None), default=None)
+
+
+def wrong_sequences(connection: Connection) -> list[tuple[str, int, object]]:
+    """Counters that would hand out a key again: the table, the least value of its counter, and its value or None."""
+    base, wrong = raw(connection), []
+    sequences = dict(
+        base.execute(
+            "SELECT CAST(name AS BLOB), CASE typeof(seq) WHEN 'text' THEN '' ELSE seq END FROM sqlite_sequence"
+        )
+    )
+    for name, table in metadata.tables.items():
+        if table.dialect_options["sqlite"]["autoincrement"]:
+            (last,) = base.execute(f'SELECT max(rowid) FROM "{name}"').fetchone()  # noqa: S608 - a table of ours
+            seq = sequences.get(name.encode(), None if last else 0)
+            if type(seq) is not int or not (last or 0) <= seq < 2**62:
+                wrong.append((str(name), last or 0, seq))
+    return wrong
 
 
 def tombstones(connection: Connection, kind: RecordKind) -> list[tuple[int, str, Namespace]]:
