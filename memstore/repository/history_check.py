@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, literal_column, select
 
 from memstore.errors import DamagedError
 from memstore.models.records import Namespace
@@ -11,12 +11,16 @@ from memstore.repository import history_reader, namespaces, record_keys, stored_
 from memstore.repository.corruption import UNREADABLE
 from memstore.repository.history_reader import DELETIONS, DamagedEntry, HistoryEntry
 from memstore.repository.record_types import BY_KIND, MEMORY
-from memstore.repository.statements import Prepared
+from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import journal
 from memstore.vectors.encoding import is_intact
 
 _ROWS = Prepared(lambda: select(*journal.c).where(journal.c.kind == bindparam("kind")).order_by(journal.c.pk))
+
+_REFERRING = prepared_by_kind(
+    lambda t: select(t.table.c.pk).where(t.table.c.namespace_pk == bindparam("namespace")).limit(literal_column("1"))
+)
 
 
 class DamagedChange(NamedTuple):
@@ -38,7 +42,7 @@ def damaged_changes(connection: Connection, kind: str, space: VectorSpace) -> It
             entry = history_reader.read_row(row)
             problem = str(entry.error) if isinstance(entry, DamagedEntry) else _problem(entry, space)
             namespace = paths[row[2]]
-            if problem is None and namespace is None:
+            if problem is None and namespace is None and not _has_records(connection, row[2]):
                 problem = f"its namespace, with the key {row[2]}, does not exist."
             if problem is not None:
                 yield DamagedChange(row[0], _id(connection, row), namespace or (), problem)
@@ -78,6 +82,11 @@ def _namespace(connection: Connection, key: object) -> Namespace | None:
         return namespaces.path(connection, key) if type(key) is int else None
     except DamagedError:
         return None
+
+
+def _has_records(connection: Connection, namespace_pk: object) -> bool:
+    """Whether records refer to a namespace: if it is missing, that is a finding of foreign keys."""
+    return any(statement.value(connection, namespace=namespace_pk) is not None for statement in _REFERRING.values())
 
 
 def _id(connection: Connection, row: Sequence[Any]) -> str:
