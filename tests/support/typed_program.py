@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import memstore
-from memstore.models import AssemblyItem, Json, MemoryItem
+from memstore.models import AddResult, AssemblyItem, Json, MemoryItem, Page
 
 
 def names() -> list[str]:
@@ -91,6 +91,33 @@ async def reads(store: memstore.Store) -> None:
         await store.namespace("user", "ada").memories.add("x")
 
 
+async def batches(store: memstore.Store) -> None:
+    memories, assemblies = store.memories, store.assemblies
+    assert_type(await memories.add("x", on_duplicate="skip"), AddResult[memstore.Memory])
+    assert_type(await memories.add("x", id="a", tags={"t"}, importance=1), memstore.Memory)
+    assert_type(await assemblies.add("g", name="n", on_duplicate="replace"), AddResult[memstore.Assembly])
+    results = await memories.add_many([{"content": "x", "namespace": ("a", "b")}], on_duplicate="replace")
+    assert_type(results, list[AddResult[memstore.Memory]])
+    assert_type(await memories.update_many(ids=["a"], importance=0.5, metadata_patch={"a": None}), int)
+    assert_type(await assemblies.update_many(where={"name": "n"}, topics=["a"]), int)
+    assert_type(await memories.get_many(["a"]), dict[str, memstore.Memory])
+    pairs = [(("a", "b"), "x"), ((), "y")]
+    assert_type(await assemblies.get_many(pairs), dict[tuple[tuple[str, ...], str], memstore.Assembly])
+    assert_type(await memories.touch(["a"], ttl=60), int)
+    assert_type(await memories.purge_expired(recursive=True), int)
+    assert_type(await store.namespaces(("a", "*"), depth=1), list[tuple[str, ...]])
+
+
+async def pages(store: memstore.Store) -> None:
+    page = await store.assemblies.page(limit=10)
+    assert_type(page, Page[memstore.Assembly])
+    await store.assemblies.page(limit=10, after=page.next)
+    assert_type((await store.memories.vectors(tags={"t"})).matrix, npt.NDArray[np.float32])
+    async with store.snapshot() as view:
+        assert_type(await view.namespace("a").memories.get("x", embeddings=False), memstore.Memory)
+        assert_type(await view.memories.search("tea", offset=10), memstore.Hits[memstore.Hit])
+
+
 async def main() -> None:
     async with memstore.open("a.db", embedder=Lists()) as store:
         await metadata(store)
@@ -98,6 +125,8 @@ async def main() -> None:
     async with memstore.open("b.db", embedder=Arrays()) as store:
         await items(store)
         await reads(store)
+        await batches(store)
+        await pages(store)
     embedder: memstore.Embedder = Lists()
     store = await memstore.open("c.db", embedder=embedder, dimension=3)
     await store.close()
