@@ -53,9 +53,9 @@ class Embedder(Protocol):
     Optional attributes:
 
     * `dimension`: the dimension of its vectors. Without it the first vector tells.
-    * `concurrency`: how many calls may run at once. By default 4 if `embed` is a coroutine function, else 1: a plain
-      `embed` need not be thread-safe. Only a call that takes longer than 5 seconds, or half of the store's timeout, no
-      longer keeps the next one waiting.
+    * `concurrency`: how many calls may run at once. By default 4 if `embed` is a coroutine function, else 1; but a
+      plain call that takes longer than 5 seconds, or half of the store's timeout, no longer keeps the next one waiting.
+      Set it to 1 for an `embed` that is slow and not thread-safe: the next call then waits up to the timeout.
 
     A call may take the store's `timeout`, and as long again for each 64 further texts.
 
@@ -97,9 +97,11 @@ class BoundEmbedder:
         self._embedder = embedder
         self._timeout = max(1.0, timeout)  # a store that waits for no other writer still needs its embedder
         self._is_async = inspect.iscoroutinefunction(embedder.embed)
-        self._concurrency = _check_concurrency(getattr(embedder, "concurrency", CONCURRENCY if self._is_async else 1))
+        concurrency = getattr(embedder, "concurrency", None)
+        default = CONCURRENCY if self._is_async else 1
+        self._concurrency = default if concurrency is None else _check_concurrency(concurrency)
         self._slots = asyncio.Semaphore(self._concurrency)
-        self._threads = EmbedderThreads(self._concurrency)
+        self._threads = EmbedderThreads(self._concurrency, is_strict=concurrency is not None)
         self._unused: dict[str, Embedding] = {}
         self._closed = False
 

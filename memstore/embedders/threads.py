@@ -32,10 +32,13 @@ class EmbedderThreads:
     """Runs functions on daemon threads.
 
     Args:
-        concurrency: how many functions run at once. More run only while earlier ones take longer than `PATIENCE`.
+        concurrency: how many functions run at once.
+        is_strict: whether that is a limit until a call is abandoned. Otherwise more run while earlier ones take longer
+            than `PATIENCE`.
     """
 
-    def __init__(self, concurrency: int) -> None:
+    def __init__(self, concurrency: int, *, is_strict: bool) -> None:
+        self._is_strict = is_strict
         self._slots = asyncio.Semaphore(concurrency)
         self._idle: list[_Thread] = []
         self._running = 0
@@ -73,7 +76,7 @@ class EmbedderThreads:
         call = _Call(function, future, partial(self._ended, thread))
         thread.calls.put(call)
         timers = [
-            call_later(min(PATIENCE, timeout / 2), release),
+            call_later(timeout if self._is_strict else min(PATIENCE, timeout / 2), release),
             call_later(timeout, lambda: resolve(future, None, error())),
         ]
         try:

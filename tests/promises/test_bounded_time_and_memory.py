@@ -108,6 +108,14 @@ async def test_calls_that_never_return_do_not_add_up(path: Path) -> None:
             await store.memories.add("quick")
 
 
+async def test_an_embedder_that_states_its_concurrency_is_never_called_more_often_at_once(path: Path) -> None:
+    embedder = SlowEmbedder(1.2)
+    embedder.concurrency = 1
+    async with memstore.open(path, embedder=embedder, timeout=2.0) as store:
+        await asyncio.gather(store.memories.add("slow"), store.memories.add("quick"))  # half of the timeout passes
+        assert embedder.most == 1
+
+
 @pytest.mark.parametrize(("concurrency", "most"), [(None, 1), (3, 3)])
 async def test_batches_run_at_the_same_time_up_to_the_number_of_the_embedder(
     path: Path, concurrency: int | None, most: int
