@@ -12,6 +12,7 @@ Records that only some verbs return are in `memstore.models`. The first use of a
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than this module
 if TYPE_CHECKING:
@@ -85,13 +86,14 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker would accept every name
 
     def __getattr__(name: str) -> object:
-        """The public name *name*, or a part of the package that the public names need, such as `memstore.models`."""
-        if not name.startswith("__"):
+        """The public name *name*, or a part of the package, such as `memstore.models`."""
+        if name in __all__:
             exports = import_module("memstore.api.exports")  # another thread that imports it is waited for
-            if name in __all__:
-                globals()[name] = getattr(exports, name)
-            if name in globals():
-                return globals()[name]
+            globals()[name] = getattr(exports, name)
+            return globals()[name]
+        # Not by `exports`: a module of the package may be imported first, and import a part that `exports` needs.
+        if not name.startswith("_") and find_spec(f"memstore.{name}") is not None:
+            return import_module(f"memstore.{name}")
         raise AttributeError(f"module 'memstore' has no attribute {name!r}")
 
     def __dir__() -> list[str]:

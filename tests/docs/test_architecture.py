@@ -60,6 +60,22 @@ def test_modules_import_each_other_in_no_cycle() -> None:
     assert [line for line in module_cycles() if line not in ALLOWED["cycles"]] == []
 
 
+def test_every_part_of_the_package_can_be_imported_first() -> None:
+    parts = sorted(
+        {".".join(m.relative_to(ROOT).with_suffix("").parts[:2]) for m in MODULES}
+        - {"memstore.__init__", "memstore.__main__"}
+    )
+    inner = ["memstore.search.query", "memstore.repository.selection", "memstore.api.store", "memstore.sync.follower"]
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    for loaded in [m for m in sys.modules if m.split('.')[0] == 'memstore']:\n"
+        "        del sys.modules[loaded]\n"
+        "    importlib.import_module(name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *parts, *inner], check=True, timeout=240)
+
+
 def test_few_modules_are_at_the_top_of_the_package() -> None:
     assert len([m for m in MODULES if m.parent == PACKAGE]) <= TOP_MODULES
 
