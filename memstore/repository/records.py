@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import (
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     delete,
     func,
     literal,
@@ -30,10 +32,10 @@ from sqlalchemy.types import NullType
 
 from memstore.errors import DuplicateError
 from memstore.models.records import Address, Namespace
-from memstore.repository import namespaces
+from memstore.repository import memberships, namespaces
 from memstore.repository.corruption import corrupt_value
 from memstore.repository.key_lists import key_lists, keys_json, listed_keys
-from memstore.repository.record_types import RECORD_TYPES, RecordType
+from memstore.repository.record_types import ASSEMBLY, RECORD_TYPES, RecordType
 from memstore.repository.selection import Selection, condition
 from memstore.repository.sqlite_only.change_log import sqlite_sequence
 from memstore.repository.statements import PAIR, InListQuery, PairListQuery, Prepared, prepared_by_kind
@@ -43,6 +45,8 @@ from memstore.timestamps import EPOCH, to_micros
 
 BEFORE_ALL = -(2**63)
 """The sort value of a missing value."""
+
+_MOST_EXPIRED = 2_000  # assemblies whose order a statement corrects; writes soon delete their expired members
 
 _LAST_KEY = 2**62  # no key this large was ever handed out
 
@@ -133,6 +137,8 @@ def page(
     """
     table = selection.record_type.table
     value = _sort_value(table.c[order.column])
+    if selection.record_type is ASSEMBLY and order.column == "updated_at":
+        value = _after_expiries(connection, value, selection.now)
     rows = select(table.c.pk, value).where(condition(connection, selection)).limit(limit)
     if offset:
         rows = rows.offset(offset)
@@ -148,6 +154,17 @@ def _sort_value(column: Column[Any]) -> ColumnElement[Any]:
     """The column as SQLite compares it; missing values come first."""
     plain = type_coerce(column, NullType())
     return func.coalesce(plain, BEFORE_ALL) if column.nullable else plain
+
+
+def _after_expiries(connection: Connection, value: ColumnElement[Any], now: datetime) -> ColumnElement[Any]:
+    """The time of assemblies as they are read: where members have expired, not before the last expiry."""
+    expired = memberships.expired_members(connection, now)
+    if not expired:
+        return value
+    last: dict[Any, ColumnElement[Any]] = {
+        key: literal_column(str(members.last_expiry)) for key, members in islice(expired.items(), _MOST_EXPIRED)
+    }
+    return func.max(value, case(last, value=tables.assembly.c.pk, else_=value))
 
 
 def delete_keys(connection: Connection, record_type: RecordType, keys: Sequence[int]) -> None:

@@ -51,6 +51,7 @@ async def read_assemblies(store: Any) -> dict[str, Any]:
         "get": await store.assemblies.get("A"),
         "get_many": (await store.assemblies.get_many(["A"]))["A"],
         "list": [record async for record in store.assemblies.list(where={"id": "A"})],
+        "order": [record.id async for record in store.assemblies.list(order="updated_at")],
         "count": await store.assemblies.count(where={"id": "A", "member_count": 1}),
         "members": [id async for id in store.assemblies.members("A")],
         "vectors": (await store.assemblies.vectors()).matrix,
@@ -78,6 +79,7 @@ async def test_the_deletion_of_an_expired_member_changes_nothing_that_a_read_ret
     await add_pair(store)
     before = await read_assemblies(store)
     assert before["members"] == ["a"]
+    assert before["order"] == ["B", "A"]  # A has lost a member since
     assert before["get"].member_count == 1
     assert before["get"].composite.tolist() == pytest.approx([0.995, 0.0995], abs=1e-3)  # of `a` alone
     assert before["get"] == before["get_many"] == before["list"][0] == before["containing"][0]

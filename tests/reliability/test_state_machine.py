@@ -566,15 +566,17 @@ class StoreMachine(RuleBasedStateMachine):
                 return
             undo = await face.undo(change)
             self.model.adopt(before)
+            self.model.loosen_times(command.namespace)
             if twice:
                 await same(self.model, face, NAMESPACES)
                 await face.undo(undo)
                 self.model.adopt(after)
+                self.model.loosen_times(command.namespace)
 
         self.run(undone())
 
     def merge_and_unmerge(self, namespace: Namespace, merge: dict[str, Any], second: bool) -> None:
-        before, face, moment = self.model.copy(), self.face(second), TimeRange()
+        before, face = self.model.copy(), self.face(second)
         before.purge()
 
         async def unmerged() -> None:
@@ -586,12 +588,10 @@ class StoreMachine(RuleBasedStateMachine):
                 return
             await verbs.unmerge(done)
             self.model.adopt(before)
-            target = self.model.assemblies.get((namespace, merge["into"]))
-            if target is not None and merge["into"] not in done.sources:
-                target["updated_at"] = moment
+            if merge["into"] not in done.sources:
+                self.model.loosen_times(namespace)
 
         self.run(unmerged())
-        moment.end()
 
     def restore_a_backup(self, commands: list[Command], second: bool) -> None:
         """A restored backup has the state of its time, whatever was written later; open stores see it."""
