@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 
 ROUNDS = 7
-IMPORT = "import time; start = time.process_time(); import {module}; print(time.process_time() - start)"
+IMPORT = "import time; start = time.process_time(); {statement}; print(time.process_time() - start)"
 OPEN = """
-import asyncio, sys, time, memstore
+import asyncio, sys, time
+from memstore import open
 async def main():
     start = time.process_time()
-    async with memstore.open(sys.argv[1], dimension=8):
+    async with open(sys.argv[1], dimension=8):
         return time.process_time() - start
 print(asyncio.run(main()))
 """
@@ -34,8 +35,9 @@ except SystemExit:
 
 def main() -> None:
     """Print one line for each of the starts."""
-    print(f"{_smallest(IMPORT.format(module='sqlalchemy, numpy')):.3f} s  import sqlalchemy, numpy")
-    print(f"{_smallest(IMPORT.format(module='memstore')):.3f} s  import memstore")
+    print(f"{_smallest(IMPORT.format(statement='import sqlalchemy, numpy')):.3f} s  import sqlalchemy, numpy")
+    print(f"{_smallest(IMPORT.format(statement='import memstore')):.3f} s  import memstore")
+    print(f"{_smallest(IMPORT.format(statement='from memstore import open')):.3f} s  from memstore import open")
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder) / f"{number}.db") for number in range(ROUNDS + 1)]
         new, existing = (min(_seconds(OPEN, path) for path in paths) for _ in range(2))

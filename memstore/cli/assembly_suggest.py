@@ -1,7 +1,6 @@
 """The command that suggests assemblies of memories near each other, and creates them."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -71,14 +70,16 @@ def _print(suggestions: AssemblySuggestions, result: ClusterResult | None) -> No
         leader.append("\n" + escape_text(group.leader), style="dim")
         grid.add_row(f"{len(group.members):,}", f"{group.similarity:.3f}", leader)
     print_table(grid)
-    print_note(f"{quantity(len(suggestions.groups), 'group')}; {_unassigned_text(suggestions.unassigned.values())}")
+    print_note(f"{quantity(len(suggestions.groups), 'group')}; {_unassigned_text(suggestions)}")
     if result is not None:
         print_note(f"created {quantity(len(result.assemblies), 'assembly')}")
     elif suggestions.groups:
         print_note("nothing was written; pass --create to create the assemblies")
 
 
-def _unassigned_text(reasons: Iterable[str]) -> str:
-    counts = Counter(reasons)
+def _unassigned_text(suggestions: AssemblySuggestions) -> str:
+    counts: Counter[str] = Counter(suggestions.unassigned.values())
+    if not counts and not suggestions.groups:
+        return "every memory is in an assembly already"
     texts = [f"{counts[reason]:,} {text}" for reason, text in _REASONS.items() if reason in counts]
     return f"in no group: {', '.join(texts)}" if texts else "every memory is in a group"

@@ -30,7 +30,7 @@ from memstore.cli.namespaces import NamespacePath
 from memstore.cli.options import NewFileOptions, parse_namespace
 from memstore.cli.output import ProgressCallback, print_json, print_line, progress
 from memstore.cli.sources import STDIN, Format, Source
-from memstore.cli.stores import OpenStore, open_or_create, open_read_only
+from memstore.cli.stores import WITHOUT_VECTOR, OpenStore, open_or_create, open_read_only
 from memstore.cli.text import json_line, quantity
 from memstore.database.file_modes import mode_like, new_file
 from memstore.database.sqlite import sqlite3
@@ -117,7 +117,7 @@ class _Importer:
                     self.counts["expired"] += 1
                     continue
             if "embedding" not in fields and opened.embedder_error is not None:
-                raise EmbedderError(f"{item.place}: {opened.embedder_error}")
+                raise EmbedderError(f"{item.place}: {opened.embedder_error} {WITHOUT_VECTOR}")
             self.counts["without_embedding"] += fields.get("embedding", "") is None
             self._chunk.append(replace(item, fields=self._with_tags(fields)))
             yield self._chunk[-1].fields

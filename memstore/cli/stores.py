@@ -16,6 +16,7 @@ from memstore import Embedder, EmbedderError, Metric, MissingFileError, Store, S
 from memstore.cli.options import EmbedderChoice, NewFileOptions, parse_namespace
 from memstore.embedders.wordllama import NAME, WordLlamaEmbedder
 
+WITHOUT_VECTOR = "To store a text without a vector, pass --embedder none."
 _CREATE = "Create one with `memstore add`, `memstore import` or `memstore demo`."
 
 
@@ -28,14 +29,14 @@ class OpenStore:
 
     def checked(self, query: str | list[float]) -> str | list[float]:
         """*query*, if the store can search for it; else raises `EmbedderError`."""
-        if isinstance(query, str):
-            self.check_embedder()
+        if isinstance(query, str) and self.embedder_error is not None:
+            raise EmbedderError(self.embedder_error)
         return query
 
     def check_embedder(self) -> None:
-        """Raise `EmbedderError` if the store cannot embed texts and the user did not pass `--embedder none`."""
+        """Raise `EmbedderError` if a text to store cannot be embedded and the user did not pass `--embedder none`."""
         if self.embedder_error is not None:
-            raise EmbedderError(self.embedder_error)
+            raise EmbedderError(f"{self.embedder_error} {WITHOUT_VECTOR}")
 
 
 class _UnavailableEmbedder:
@@ -178,12 +179,12 @@ def _new_embedder(
 
 _NO_EMBEDDER = (
     "The file names no embedder, so texts cannot be embedded. Pass --embedding, or --embedder wordllama if its "
-    "vectors are from WordLlama, or --embedder none to store the text without a vector."
+    "vectors are from WordLlama."
 )
 
 
 def _unknown_embedder(name: str) -> str:
     return (
         f"The embedder of this file is {name!r}, which the command line cannot load. Pass --embedding, or "
-        "--embedder none to store the text without a vector, or use the store from Python with that embedder."
+        "use the store from Python with that embedder."
     )

@@ -48,7 +48,7 @@ def test_assemblies_are_merged_and_unmerged_and_their_lineage_is_shown(shelf):
     assert [a["id"] for a in lines(shelf, "assemblies list --json")] == ["tea", "leaves", "walks"]
 
 
-def test_a_merge_by_its_number_in_a_namespace(shelf):
+def test_a_merge_in_a_namespace_is_undone_by_its_number(shelf):
     async def more(store):
         await store.namespace("users").assemblies.add("coffee")
 
@@ -71,7 +71,7 @@ def test_invalid_merges_are_errors_of_one_line(shelf):
         assert "Pass either the id of an assembly or --merge" in fails(shelf, "assemblies unmerge", *senseless, code=2)
 
 
-def test_candidates_are_pairs_best_first(shelf):
+def test_merge_candidates_are_pairs_best_first(shelf):
     output = ok(shelf, "assemblies merge-candidates -s 0.9")
     assert "tea" in output
     assert output.endswith("1 pair\n")

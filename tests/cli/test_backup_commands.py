@@ -106,7 +106,7 @@ def test_restore_over_an_unreadable_store_reports_that(small, tmp_path):
     assert ok(small, "export") == ok(copy, "export")
 
 
-def test_a_restore_waits_for_other_writers_up_to_its_timeout(small, tmp_path):
+def test_restore_waits_for_other_writers_until_its_timeout(small, tmp_path):
     copy = tmp_path / "copy.db"
     ok(small, "backup", copy)
     with closing(sqlite3.connect(small, isolation_level=None)) as other:

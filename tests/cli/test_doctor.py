@@ -51,7 +51,7 @@ def test_the_wal_reset_bug_depends_on_the_version(version, affected):
     assert doctor.wal_reset_bug(version) is affected
 
 
-def test_it_reports_the_sqlite_build_and_the_versions_of_packages():
+def test_doctor_reports_the_sqlite_build_and_the_versions_of_packages():
     by_name = facts()
     assert by_name["version"]["value"].startswith(sqlite3.sqlite_version)
     assert by_name["memstore"]["value"].startswith(memstore.__version__)
@@ -64,7 +64,7 @@ def test_it_reports_the_sqlite_build_and_the_versions_of_packages():
         assert by_name[package]["value"]
 
 
-def test_faiss_is_loaded_in_another_process_than_doctors_own():
+def test_doctor_loads_faiss_in_another_process():
     before = openmp_runtimes()
     by_name = facts()
     assert openmp_runtimes() == before
@@ -76,7 +76,7 @@ def test_faiss_is_loaded_in_another_process_than_doctors_own():
         assert by_name["loaded automatically"]["value"].startswith("yes")
 
 
-def test_where_faiss_bundles_an_llvm_runtime_it_must_be_requested(monkeypatch):
+def test_faiss_must_be_requested_if_it_bundles_an_llvm_runtime(monkeypatch):
     monkeypatch.setattr(doctor, "faiss_bundles_libomp", lambda: True)
     by_name = facts()["loaded automatically"]
     assert by_name["state"] == "note"
@@ -122,7 +122,7 @@ async def create_store(path):
         await store.memories.add("tea", embedding=[1, 2, 3])
 
 
-async def test_it_reports_revision_application_sizes_and_journal_of_a_file(path, monkeypatch):
+async def test_doctor_reports_revision_application_sizes_and_journal_of_a_file(path, monkeypatch):
     await create_store(path)
     content = path.read_bytes()
     by_name = facts(path)
@@ -135,13 +135,13 @@ async def test_it_reports_revision_application_sizes_and_journal_of_a_file(path,
     assert facts()["revision"]["value"] == HEAD
 
 
-def test_it_finds_memstore_in_a_checkout_that_is_installed_nowhere(tmp_path, monkeypatch):
+def test_doctor_finds_memstore_in_a_checkout_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     assert facts()["FAISS"]["state"] == "ok"
 
 
-def test_an_absent_or_foreign_file_is_a_problem_and_stays_as_it_is(tmp_path):
+def test_an_absent_or_foreign_file_is_a_problem_and_is_not_changed(tmp_path):
     assert facts(tmp_path / "absent.db", exit_code=3)["can be opened"]["state"] == "problem"
     assert os.listdir(tmp_path) == []
     other = tmp_path / "notes.txt"

@@ -16,7 +16,7 @@ from tests.cli.commands import COMMANDS, environment, fails, ok, process
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-def test_without_the_extra_it_says_in_one_line_what_to_install(missing):
+def test_without_the_extra_the_command_names_it_in_one_line(missing):
     code = f"import sys; sys.modules[{missing!r}] = None; from memstore.cli.main import run; run()"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 1

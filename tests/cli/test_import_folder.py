@@ -1,4 +1,4 @@
-"""The folder of the replaced system comes in whole: what can be taken is, and what cannot is named with the reason."""
+"""`import-folder`: what can be imported is, and everything else is reported with the reason."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ async def test_every_field_goes_where_the_page_says(tmp_path: Path) -> None:
         ({"last_access_time": None}, 0.25, WHEN, {}),
     ],
 )
-async def test_how_active_an_assembly_was_comes_in(
+async def test_the_activation_of_an_assembly_is_imported(
     tmp_path: Path, fields: dict[str, Any], level: float, at: datetime | None, imported: dict[str, Any]
 ) -> None:
     folder = write(tmp_path / "folder", [], [assembly("asm:1", **fields)])
@@ -96,7 +96,7 @@ async def test_how_active_an_assembly_was_comes_in(
     assert level_only == imported
 
 
-async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:
+async def test_every_known_fault_is_imported_or_reported(tmp_path: Path) -> None:
     async with temporary_store(dimension=DIMENSION) as store:
         report = await import_folder(store, faulty(tmp_path / "folder"))
         assert remarks_of(report, "left_out") == {
@@ -140,7 +140,7 @@ async def test_each_known_fault_is_taken_or_named(tmp_path: Path) -> None:
         assert await store.check() == []
 
 
-async def test_what_is_taken_of_a_faulty_record_is_right(tmp_path: Path) -> None:
+async def test_the_valid_fields_of_a_faulty_record_are_imported(tmp_path: Path) -> None:
     async with temporary_store(dimension=DIMENSION) as store:
         await import_folder(store, faulty(tmp_path / "folder"))
         memories = {m.id: m async for m in store.memories.list()}
@@ -170,7 +170,7 @@ async def test_what_is_taken_of_a_faulty_record_is_right(tmp_path: Path) -> None
         assert (await store.assemblies.get("empty-asm")).topics == ("one",)
 
 
-async def test_both_files_that_claim_an_id_are_named_and_the_index_decides(tmp_path: Path) -> None:
+async def test_two_files_with_one_id_are_reported_and_the_index_decides(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("m:1"), memory("other")])
     (path / "memories" / "a-first-by-name.json").write_text(json.dumps(memory("m:1", content="the other")))
     async with temporary_store(dimension=DIMENSION) as store:
@@ -213,7 +213,7 @@ def test_times_are_read_however_they_were_written(value: object, when: datetime 
         ({"memories": [1, None, "", {"id": 2}], "memory_ids": 3}, {}, [1, None, "", {"id": 2}, 3]),
     ],
 )
-def test_members_are_read_however_they_were_written(values: Any, members: Any, refused: Any) -> None:
+def test_members_are_read_in_every_format(values: Any, members: Any, refused: Any) -> None:
     assert members_of(values) == (members, refused)
 
 
@@ -229,7 +229,7 @@ async def test_a_second_import_changes_nothing_and_says_so(tmp_path: Path) -> No
         assert again.assemblies_present == first.assemblies
 
 
-async def test_what_the_store_has_stays_unless_it_is_to_be_replaced(tmp_path: Path) -> None:
+async def test_records_of_the_store_stay_without_upsert(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("a"), memory("b")], [assembly("g", memory_ids=["a"])])
     async with temporary_store(dimension=DIMENSION) as store:
         await store.memories.add("mine", id="a")
@@ -246,7 +246,7 @@ async def test_what_the_store_has_stays_unless_it_is_to_be_replaced(tmp_path: Pa
         assert [m async for m in store.memories.list()] == before
 
 
-async def test_an_import_that_was_stopped_is_whole_to_its_last_transaction_and_goes_on(
+async def test_a_stopped_import_is_complete_up_to_its_last_transaction_and_can_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folder, "CHUNK", 3)
@@ -267,7 +267,7 @@ async def test_an_import_that_was_stopped_is_whole_to_its_last_transaction_and_g
         assert (report.memories_present, report.memories, report.members) == (6, 2, 2)
 
 
-async def test_everything_goes_below_the_namespace(tmp_path: Path) -> None:
+async def test_an_import_stays_below_its_namespace(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("a")], [assembly("g", memory_ids=["a"])])
     async with temporary_store(dimension=DIMENSION) as store:
         await import_folder(store, path, namespace=("old", "one"))
@@ -285,7 +285,7 @@ async def test_the_index_may_name_files_by_the_paths_of_another_machine(tmp_path
         assert {m.created_at.timestamp() async for m in store.memories.list()} == {1.0}
 
 
-async def test_a_folder_without_an_index_is_taken_by_its_files(tmp_path: Path) -> None:
+async def test_a_folder_without_an_index_is_imported_from_its_files(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("m:1")])
     (path / "memory_index.json").unlink()
     async with temporary_store(dimension=DIMENSION) as store:
@@ -310,14 +310,14 @@ async def test_a_file_that_cannot_be_read_is_left_out(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
-async def test_what_is_no_such_folder_is_refused(tmp_path: Path, make: Any) -> None:
+async def test_a_path_that_is_not_such_a_folder_is_refused(tmp_path: Path, make: Any) -> None:
     make(tmp_path / "other")
     async with temporary_store(dimension=DIMENSION) as store:
         with pytest.raises(InvalidError, match="other"):
             await import_folder(store, tmp_path / "other")
 
 
-async def test_the_folder_is_only_read(tmp_path: Path) -> None:
+async def test_an_import_does_not_change_the_folder(tmp_path: Path) -> None:
     path = faulty(tmp_path / "folder")
 
     def state() -> list[tuple[str, float, bytes]]:
@@ -334,7 +334,7 @@ def test_vector_sizes_are_counted_most_frequent_first(tmp_path: Path) -> None:
     assert vector_sizes(faulty(tmp_path / "folder")) == [(4, 14), (5, 1)]
 
 
-async def test_memory_does_not_grow_with_what_the_files_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_does_not_grow_with_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folder, "CHUNK_BYTES", 1_000_000)
     text = "x" * 200_000
     path = write(tmp_path / "folder", [memory(f"m{i}", content=text) for i in range(150)])
@@ -409,7 +409,7 @@ def as_bytes(value: object) -> bytes:
     assemblies=st.dictionaries(IDS.map(file_name), ASSEMBLIES | JUNK | BYTES, max_size=3),
     index=INDEX | JUNK | BYTES,
 )
-def test_of_any_folder_each_file_is_taken_or_named_once(
+def test_every_file_of_any_folder_is_imported_or_reported_once(
     tmp_path_factory: pytest.TempPathFactory, memories: dict[str, Any], assemblies: dict[str, Any], index: Any
 ) -> None:
     path = tmp_path_factory.mktemp("folder")
