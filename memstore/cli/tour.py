@@ -14,6 +14,7 @@ from memstore.escaping import escape_text
 
 BOOST_QUESTION = "What does importing a module do?"
 NAMESPACE = "notes"
+_RANKS = 20
 _NOTES: list[dict[str, Any]] = [
     {"id": "meetup", "content": "The Python meetup is on Monday at seven", "importance": 0.8},
     {"id": "kettle", "content": "The kettle is on", "importance": 0.1},
@@ -33,15 +34,25 @@ class Step:
 
 async def tour(store: Store, *, quiet: bool) -> dict[str, Any]:
     """Run all steps on *store*, and print them unless *quiet*. Its notes replace those of an earlier run."""
+    plain = await store.memories.search(BOOST_QUESTION, limit=_RANKS)
+    ranks = {hit.memory.id: rank for rank, hit in enumerate(plain, 1)}
     boosted, seconds = await _timed(store.memories.search(BOOST_QUESTION, limit=3, boost=AssemblyBoost()))
     steps = await _steps(store)
     if not quiet:
-        _print_boost(boosted, seconds)
+        _print_boost(boosted, ranks, seconds)
         _print_steps(steps)
     return {
         "boost": {
             "question": BOOST_QUESTION,
-            "hits": [{"id": hit.memory.id, "boost": hit.boost, "assembly": hit.assembly} for hit in boosted],
+            "hits": [
+                {
+                    "id": hit.memory.id,
+                    "boost": hit.boost,
+                    "assembly": hit.assembly,
+                    "rank_without": ranks.get(hit.memory.id),
+                }
+                for hit in boosted
+            ],
             "seconds": seconds,
         },
         "steps": [{"call": step.call, "result": step.result, "seconds": step.seconds} for step in steps],
@@ -88,13 +99,14 @@ def time_text(seconds: float) -> str:
     return f"{seconds * 1_000:.1f} ms"
 
 
-def _print_boost(hits: Hits[Hit], seconds: float) -> None:
+def _print_boost(hits: Hits[Hit], ranks: dict[str, int], seconds: float) -> None:
     print_line("")
     print_line(f"{BOOST_QUESTION} With boost, {time_text(seconds)}", style="bold")
-    grid = table(">score", ">boost", "passage", "raised by the topic")
+    grid = table(">score", ">boost", "passage", "raised by", ">rank without")
     for hit in hits:
-        topic = Text(escape_text(hit.assembly or "none"), style="dim")
-        grid.add_row(score_text(hit.score), f"{hit.boost:.3f}", passage_text(hit.memory), topic)
+        topic = Text(escape_text(hit.assembly or "nothing"), style="dim")
+        rank = str(ranks.get(hit.memory.id, f"over {_RANKS}"))
+        grid.add_row(score_text(hit.score), f"{hit.boost:.3f}", passage_text(hit.memory), topic, rank)
     print_table(grid)
 
 

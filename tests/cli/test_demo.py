@@ -56,7 +56,8 @@ def test_scores_fall_and_are_cosines(first_run):
 def test_boost_raises_the_passages_of_a_topic_near_the_question(first_run):
     boost = first_run[1]["boost"]
     assert boost["hits"][0]["assembly"] == "import"
-    assert all(hit["boost"] > 0 for hit in boost["hits"])
+    assert [hit["rank_without"] for hit in boost["hits"]] == [1, 3, 2]
+    assert [hit["boost"] > 0 for hit in boost["hits"]] == [True, True, False]
     assert 0 < boost["seconds"] < 60
 
 

@@ -20,7 +20,7 @@ from memstore import InvalidError, Memory, Store
 from memstore.importers import FolderReport, folder, import_folder, vector_sizes
 from memstore.importers.fields import members_of, time_of
 from memstore.testing import temporary_store
-from tests.cli.commands import invoke
+from tests.cli.commands import invoke, lines
 from tests.support.folders import DIMENSION, assembly, faulty, file_name, memory, write
 
 WHEN = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
@@ -475,9 +475,8 @@ def test_import_folder_succeeds_if_nothing_was_left_out(tmp_path: Path) -> None:
     assert "everything was imported" in done.stdout
 
 
-def test_import_folder_needs_a_dimension_if_the_folder_has_no_vector(tmp_path: Path) -> None:
+def test_a_folder_without_a_vector_leaves_the_dimension_open(tmp_path: Path) -> None:
     path = write(tmp_path / "folder", [memory("a", embedding=None)])
-    done = command(tmp_path / "store.db", path)
-    assert done.exit_code == 1
-    assert "--dimension" in done.stderr
-    assert command(tmp_path / "store.db", path, "--dimension", 3).exit_code == 0
+    for store, options, dimension in ((tmp_path / "a.db", (), None), (tmp_path / "b.db", ("--dimension", 3), 3)):
+        assert command(store, path, *options).exit_code == 0
+        assert lines(store, "stats --json")[0]["dimension"] == dimension
