@@ -69,6 +69,8 @@ async def embed_items(
     vectors, failure = await embedder.embed_first(texts, space)
     for i, vector in zip(places, vectors, strict=False):
         prepared[i] = {**prepared[i], "embedding": vector}
+    if isinstance(failure, EmbedderError) and failure.item is not None:  # the index of a text
+        failure = of_item(failure, prepared, places[failure.item])
     return (prepared, None) if failure is None else (prepared[: places[len(vectors)]], failure)
 
 

@@ -138,6 +138,8 @@ class BoundEmbedder:
                 try:
                     results[i] = await self._batch(batches[i], space)
                 except Exception as error:  # noqa: BLE001 - the caller raises it
+                    if isinstance(error, EmbedderError) and error.item is not None:
+                        error.of_item(i * BATCH + error.item)
                     results[i] = error
                     for _ in places:  # no further batch is begun
                         pass
@@ -220,10 +222,11 @@ class BoundEmbedder:
             try:
                 checked.append(as_embedding(vector, dimension, allow_zero=space.allow_zero, max_norm=space.max_norm))
             except (EmbeddingError, DimensionError) as error:
-                raise EmbedderError(
-                    f"Invalid vector of embedder {self.name!r} for text {i} of the batch, counted from 0 "
-                    f"({error}). Pass another embedding for this text, or embedding=None to store it without one"
-                ) from error
+                wrong = EmbedderError(
+                    f"Invalid vector of embedder {self.name!r} ({error}). Pass another embedding for this text, or "
+                    "embedding=None to store it without one"
+                )
+                raise wrong.of_item(i) if len(texts) > 1 else wrong from None
         return checked
 
     def close(self) -> None:
