@@ -87,8 +87,8 @@ class Store(StoreNamespace):
         Args:
             secure: write the whole file anew and empty its log, so that neither contains a byte of data that was
                 erased, purged, cleared, or deleted and no longer in the history. Takes the writer lock for the time
-                that writing the file takes, and as much free disk space as the file. Stored search graphs are deleted
-                and built again.
+                that writing the file takes, and as much free disk space as the file. Stored search graphs are deleted,
+                and stored again in the background.
 
         Returns:
             By how many bytes the file is smaller; 0 if it is not.
@@ -96,7 +96,10 @@ class Store(StoreNamespace):
         Raises:
             BusyError: with *secure*, another connection used the log for longer than the store's timeout.
         """
-        return await compact(self._session, secure=check_flag("secure", secure))
+        freed = await compact(self._session, secure=check_flag("secure", secure))
+        if secure:
+            self._maintainer.snapshots_deleted()
+        return freed
 
     async def backup(
         self, path: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None

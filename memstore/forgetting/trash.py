@@ -77,5 +77,5 @@ def purge(
     keys = tombstones.forgotten_before(connection, record_type, namespace, before, context.now, recursive=recursive)
     if keys:
         namespace_pks = namespaces.keys_at(connection, namespace, recursive=recursive)
-        erasure.erase(connection, record_type, keys, namespace_pks)
+        erasure.erase(context, record_type, keys, namespace_pks)
     return len(keys)

@@ -128,6 +128,6 @@ def _report(
     missing: tuple[str, ...] = (),
     unreadable: tuple[str, ...] = (),
 ) -> EraseReport:
-    rows = erasure.erase(context.connection, record_type, erased, list(namespace_pks))
+    rows = erasure.erase(context, record_type, erased, list(namespace_pks))
     ids = tuple(sorted(set(erased.values())))
     return EraseReport(ids=ids, missing=missing, unreadable=unreadable, **asdict(rows))

@@ -8,13 +8,23 @@ An erased assembly takes the assemblies with it that were merged into it and are
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, delete, exists, or_, select
 
-from memstore.repository import history_erasure, merges, record_keys, records, tombstones
+from memstore.actor import Actor
+from memstore.repository import (
+    history_erasure,
+    history_writer,
+    memberships,
+    merges,
+    record_keys,
+    records,
+    tombstones,
+)
+from memstore.repository.context import WriteContext
 from memstore.repository.key_lists import keys_json, listed_keys
-from memstore.repository.record_types import ASSEMBLY, RECORD_TYPES, RecordType
+from memstore.repository.record_types import ASSEMBLY, MEMORY, RECORD_TYPES, RecordType
 from memstore.repository.sqlite_only import statistics
 from memstore.repository.statements import Prepared, prepared_by_kind
 from memstore.schema.tables import namespace, tag
@@ -54,13 +64,16 @@ class ErasedRows:
 
 
 def erase(
-    connection: Connection, record_type: RecordType, keys: Iterable[int], namespace_pks: Sequence[int]
+    context: WriteContext, record_type: RecordType, keys: Iterable[int], namespace_pks: Sequence[int]
 ) -> ErasedRows:
     """Erase the records *keys*, live, archived or deleted before, which are all of the namespaces *namespace_pks*."""
-    is_assembly = record_type is ASSEMBLY
+    connection, is_assembly = context.connection, record_type is ASSEMBLY
     erased = sorted(_with_sources(connection, keys) if is_assembly else set(keys))
     existing = record_keys.existing(connection, record_type, erased)
-    records.delete_keys(connection, record_type, existing)
+    if is_assembly:
+        records.delete_keys(connection, record_type, existing)
+    else:
+        _delete_members(context, existing)
     archived = tombstones.erase(connection, record_type, erased)
     merge_count = merges.erase(connection, erased) if is_assembly else 0
     changes = history_erasure.erase(connection, record_type, erased)
@@ -74,6 +87,14 @@ def erase(
         merges=merge_count,
         tags=tags,
     )
+
+
+def _delete_members(context: WriteContext, memories: Sequence[int]) -> None:
+    """Delete memories; the history of their assemblies gets the time of that, and neither ids nor an actor."""
+    owners = {key for keys in memberships.assemblies_of(context.connection, memories).values() for key in keys}
+    history_writer.record_stamp(replace(context, actor=Actor()), ASSEMBLY, sorted(owners))
+    memberships.stamp_assemblies(context.connection, memories, context.now)
+    records.delete_keys(context.connection, MEMORY, memories)
 
 
 def _with_sources(connection: Connection, keys: Iterable[int]) -> set[int]:

@@ -382,6 +382,20 @@ def record_tag_change(
         _insert(context, rows)
 
 
+def record_stamp(context: WriteContext, record_type: RecordType, keys: Sequence[int]) -> None:
+    """Record that `updated_at` of records is about to change, and nothing else that the history keeps."""
+    if not context.keeps_history():
+        return
+    for chunk in chunks(keys):
+        rows = [
+            _HistoryRow(record_type.kind, namespace_pk, key, None, "updated", _json({"updated_at": updated_at}))
+            for key, namespace_pk, updated_at in _UPDATED_AT[record_type.kind].run(
+                context.connection, keys=keys_json(chunk)
+            )
+        ]
+        _insert(context, rows)
+
+
 def trim(context: WriteContext) -> None:
     """Delete a part of the rows that are older than is kept, if this transaction wrote any."""
     transaction = context.transaction

@@ -95,6 +95,11 @@ class IndexMaintainer:
             self._task = self._loop.create_task(self._run(thorough=True), name="memstore-maintenance")
             await asyncio.shield(self._task)
 
+    def snapshots_deleted(self) -> None:
+        """The file holds no snapshot any more: write new ones."""
+        self._snapshots.mark_deleted()
+        self._notify()
+
     async def stop(self) -> None:
         """Stop after the present piece of work."""
         self._stopping.set()

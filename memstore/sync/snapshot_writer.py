@@ -55,6 +55,10 @@ class SnapshotWriter:
         """Record that the file holds a snapshot of *index* with *nodes* nodes, at *seq* of the log."""
         self._saved[index] = SavedSnapshot(nodes, seq)
 
+    def mark_deleted(self) -> None:
+        """Record that the file holds no snapshot any more."""
+        self._saved.clear()
+
     def is_due(self, index: HybridIndex, *, thorough: bool) -> bool:
         """Whether to write a snapshot of *index*: it has none, or has grown, or the log has; *thorough*: at all."""
         if index.graph is None or self._database.settings.read_only:

@@ -79,6 +79,7 @@ async def test_erasing_an_id_leaves_nothing_in_any_table_and_the_others_as_they_
     assert group.member_count == 1
     np.testing.assert_allclose(group.composite, other.embedding / np.linalg.norm(other.embedding), rtol=1e-6)
     assert (await store.assemblies.get("group", as_of=at)).member_count == 1
+    assert group.updated_at > at >= (await store.assemblies.get("group", as_of=at)).updated_at
     for change in await store.assemblies.history("group"):
         assert not [id for id in (*change.members_added, *change.members_removed) if WORD in id]
     with pytest.raises(memstore.NotFoundError):
