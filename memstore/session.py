@@ -69,8 +69,8 @@ class Session(Protocol):
         """Raise where the session cannot be used."""
         ...
 
-    async def read(self, function: Callable[[Connection], T]) -> T:
-        """Run *function* in a read transaction."""
+    async def read(self, function: Callable[[Connection], T], *, long: bool = False) -> T:
+        """Run *function* in a read transaction; *long*: it is known to take long, see `Database.call`."""
         ...
 
     async def write(
@@ -85,7 +85,9 @@ class Session(Protocol):
         """
         ...
 
-    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
+    async def search(
+        self, function: Callable[[Connection, View], T], kind: RecordKind = "memory", *, long: bool = False
+    ) -> T:
         """Run *function*, a search for records of *kind*, in a read transaction whose state the indexes equal."""
         ...
 
@@ -156,26 +158,28 @@ class Autocommit:
         """See `Session.check_usable`."""
         self.database.check_usable()
 
-    async def read(self, function: Callable[[Connection], T]) -> T:
+    async def read(self, function: Callable[[Connection], T], *, long: bool = False) -> T:
         """See `Session.read`."""
         try:
-            return await self.database.read(function)
+            return await self.database.read(function, long=long)
         except DamagedError:
             # A vector of another length: either it is damaged, or the file was replaced by one of another dimension.
             await self.database.read(self.follower.guard.check)
             raise
 
-    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
+    async def search(
+        self, function: Callable[[Connection, View], T], kind: RecordKind = "memory", *, long: bool = False
+    ) -> T:
         """See `Session.search`. Composites that raw SQL made stale are updated first if nobody writes."""
         if kind == "memory":
-            return await search_or_rebuild(self.follower, self.database, partial(self._search, function))
+            return await search_or_rebuild(self.follower, self.database, partial(self._search, function, long=long))
 
         def step(connection: Connection, view: View) -> tuple[T, bool]:
             return function(connection, view), bool(self.follower.indexes.outdated)
 
-        result, stale = await search_or_rebuild(self.follower, self.database, partial(self._search, step))
+        result, stale = await search_or_rebuild(self.follower, self.database, partial(self._search, step, long=long))
         if stale and not self._has_open_transaction() and await self.update_composites():
-            result = await self._search(function)
+            result = await self._search(function, long=long)
         return result
 
     async def read_by_index(self, function: Callable[[Connection, View | None], T]) -> T:
@@ -184,8 +188,8 @@ class Autocommit:
             return await self.read(lambda connection: function(connection, None))
         return await self.search(function)
 
-    def _search(self, function: Callable[[Connection, View], T]) -> Awaitable[T]:
-        return self.database.call(partial(self.follower.run_current, function=function))
+    def _search(self, function: Callable[[Connection, View], T], *, long: bool) -> Awaitable[T]:
+        return self.database.call(partial(self.follower.run_current, function=function), long=long)
 
     async def update_composites(self) -> bool:
         """Recompute every composite that is older than its assembly's revision; False if that is not possible now.
@@ -325,11 +329,17 @@ class OpenTransaction:
         self._savepoint_numbers = itertools.count()
         self._time = time
 
-    async def read(self, function: Callable[[Connection], T]) -> T:
+    async def read(self, function: Callable[[Connection], T], *, long: bool = False) -> T:  # noqa: ARG002
         """See `Session.read`: on the transaction's own connection, so it sees its changes."""
         return await self._run(function)
 
-    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:
+    async def search(
+        self,
+        function: Callable[[Connection, View], T],
+        kind: RecordKind = "memory",
+        *,
+        long: bool = False,  # noqa: ARG002 - on the transaction's own connection
+    ) -> T:
         """See `Session.search`."""
         if kind == "assembly":
             await self.write(lambda context: None)  # noqa: ARG005 - deletes expired memories and updates composites
@@ -452,7 +462,7 @@ class SnapshotSession:
         if self._snapshot.ended:
             raise TransactionError("This snapshot has ended. Open a new one.")
 
-    async def read(self, function: Callable[[Connection], T]) -> T:
+    async def read(self, function: Callable[[Connection], T], *, long: bool = False) -> T:  # noqa: ARG002
         """See `Session.read`."""
         self.check_usable()
         return await self._snapshot.read(function)
@@ -472,7 +482,13 @@ class SnapshotSession:
         """Raise `ReadOnlyError`."""
         await self.write(lambda context: None)  # noqa: ARG005
 
-    async def search(self, function: Callable[[Connection, View], T], kind: RecordKind = "memory") -> T:  # noqa: ARG002
+    async def search(
+        self,
+        function: Callable[[Connection, View], T],
+        kind: RecordKind = "memory",  # noqa: ARG002 - the form of `Session.search`
+        *,
+        long: bool = False,  # noqa: ARG002
+    ) -> T:
         """See `Session.search`."""
         follower = self._owner.follower
         try:

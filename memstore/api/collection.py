@@ -63,6 +63,9 @@ RecordT = TypeVar("RecordT", bound=Memory | Assembly)
 HitT = TypeVar("HitT")
 PolicyT = TypeVar("PolicyT", bound=ForgetPolicy | AssemblyForgetPolicy)
 
+SHORT_SEARCH = 16
+"""Queries of one call up to which it is not long; see `Database.call`."""
+
 _MAX_COUNT = 2**62
 
 
@@ -458,7 +461,7 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         if not vectors:
             return []
         run = partial(plain_search.search, spaces=self._session.spaces, request=request, queries=vectors)
-        return await self._session.search(run, self._record_type.kind)
+        return await self._session.search(run, self._record_type.kind, long=len(vectors) > SHORT_SEARCH)
 
     async def plan_forget(self, policy: PolicyT, *, recursive: bool = False) -> ForgetPlan:
         """Select the records that *policy* forgets, with the reasons. Changes nothing; `forget` applies the plan.
@@ -478,7 +481,8 @@ class Collection(Handle, ABC, Generic[RecordT, HitT, PolicyT]):
         return await self._session.read(
             lambda connection: planner.plan(
                 connection, self._session.spaces, self._namespace, policy, self._session.clock(), recursive=recursive
-            )
+            ),
+            long=True,
         )
 
     async def forget(self, plan: ForgetPlan, *, actor: str | None = None, reason: str | None = None) -> int:

@@ -17,7 +17,7 @@ from memstore.api.arguments import (
     check_changes,
     check_on_duplicate,
 )
-from memstore.api.collection import Collection
+from memstore.api.collection import SHORT_SEARCH, Collection
 from memstore.api.embedding import ITEMS, check_unnamed, embed, embed_items, of_item
 from memstore.concurrency import CHUNK_SIZE
 from memstore.database.writer import BatchableOperation
@@ -510,7 +510,7 @@ class Memories(Collection[Memory, Hit, ForgetPolicy]):
         if not vectors:
             return []
         run = partial(search_boosted, spaces=self._session.spaces, request=request, queries=vectors, boost=boost)
-        boosted = await self._session.search(run, "assembly")
+        boosted = await self._session.search(run, "assembly", long=len(vectors) > SHORT_SEARCH)
         levels = strengths(boosted) if boost.record else {}
         if levels:
             await self._session.write(

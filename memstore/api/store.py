@@ -67,7 +67,7 @@ class Store(StoreNamespace):
 
     async def stats(self) -> Stats:
         """Read the statistics of the store."""
-        return await self._session.read(lambda connection: read_stats(connection, self._session))
+        return await self._session.read(lambda connection: read_stats(connection, self._session), long=True)
 
     async def optimize(self) -> None:
         """Bring the search graph up to date now: add new vectors, remove deleted ones, store a snapshot in the file.

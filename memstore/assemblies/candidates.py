@@ -56,7 +56,8 @@ async def merge_candidates(
     every = await session.read(
         lambda connection: selection.selected(
             connection, Selection(record_type=ASSEMBLY, namespace=path, now=session.clock())
-        )
+        ),
+        long=True,
     )
     keys: Keys = np.array(every, dtype=np.int64)
     best, width, done, total = _BestPairs(limit, threshold), min(_NEIGHBOURS, limit), 0, len(keys)

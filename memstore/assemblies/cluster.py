@@ -139,7 +139,7 @@ async def suggest(
         raise InvalidError(
             f"max_size must be min_size or more; got max_size {options.max_size:,} and min_size {options.min_size:,}"
         )
-    pool = _Pool(await session.read(lambda connection: _unassigned(connection, select())))
+    pool = _Pool(await session.read(lambda connection: _unassigned(connection, select()), long=True))
     path = select().namespace
     groups: list[_Group] = []
     indices: Keys = np.arange(len(pool.keys))
@@ -159,7 +159,7 @@ async def suggest(
         round_groups, indices = await in_cancellable_thread(partial(pool.form_groups, indices, options.min_size))
         groups += round_groups
         total += len(indices)
-    return await session.read(lambda connection: _to_suggestions(connection, pool, groups, options))
+    return await session.read(lambda connection: _to_suggestions(connection, pool, groups, options), long=True)
 
 
 def _unassigned(connection: Connection, selected: Selection) -> Keys:

@@ -1,14 +1,15 @@
 """The connections that read, and the reads that wait for one.
 
-A read runs on the first connection that is free, in the order of arrival. Where all of them have been busy for a while,
-another connection is opened, up to `MAX_READERS`. Reads that are known to be long (`long=True`) never use all
-connections, so that short reads do not wait for them.
+A read runs on the first connection that is free, in the order of arrival. Where all of them have been busy with one
+read for a while, another connection is opened, up to `MAX_READERS`. Reads that are known to be long (`long=True`) never
+use all connections, so that short reads do not wait for them.
 
 A read whose caller was cancelled does not begin. One that runs is interrupted: SQLite's statements end by its
 `interrupt`, code of Python at its next `concurrency.check_stop`.
 """
 
 import asyncio
+import gc
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -17,8 +18,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from memstore.concurrency import StopSignal, call_on_loop, resolve, run_stoppable
+from memstore.concurrency import StopSignal, call_on_loop, monotonic, resolve, run_stoppable
 from memstore.database.connection_thread import ConnectionThread, Step
+from memstore.database.sqlite import sqlite3
 from memstore.database.transactions import raw
 from memstore.errors import MemstoreError
 from memstore.escaping import library_logger
@@ -50,6 +52,7 @@ class ReadRequest(asyncio.Future[T]):
         self._pool = pool
         self._function: Step[T] | None = function
         self._reader: ConnectionThread | None = None  # while it runs
+        self.start = monotonic()  # when it began to run
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel it: it does not begin, or is interrupted. The caller does not wait for its end."""
@@ -69,13 +72,14 @@ class ReadRequest(asyncio.Future[T]):
                 reader.base.interrupt()
         self.get_loop().call_later(_INTERRUPT_AGAIN, self._interrupt)
 
-    def run(self, reader: ConnectionThread, connection: Connection) -> None:
-        """Run the function on the thread of *reader*, unless the caller was cancelled."""
+    def run(self, reader: ConnectionThread, connection: Connection) -> tuple[T | None, BaseException | None]:
+        """Run the function on the thread of *reader*, unless the caller was cancelled; its result or its error."""
         with self.stop.lock:
             function, self._function = self._function, None  # not kept alive by whoever refers to the result
             if self.cancelled() or function is None:
-                return
+                return None, None
             self._reader = reader
+        self.start = monotonic()
         value, failure = None, None
         try:
             value = run_stoppable(self.stop, function, connection)
@@ -83,9 +87,21 @@ class ReadRequest(asyncio.Future[T]):
             failure = error
         with self.stop.lock:
             self._reader = None
-        if self.stop.requested and not self._pool.keeps_transaction and raw(connection).in_transaction:
-            raw(connection).execute("ROLLBACK")  # the interrupt ended the first one too
-        call_on_loop(self.get_loop(), resolve, self, value, failure)
+        if self.stop.requested and not self._pool.keeps_transaction:
+            failure = None  # nobody awaits it, and its frames may have statements that are not finished
+            _end_transaction(raw(connection))
+        return value, failure
+
+
+def _end_transaction(base: sqlite3.Connection) -> None:
+    """Roll back what an interrupted read left, because the interrupt ended its rollback too."""
+    try:
+        if base.in_transaction:
+            base.execute("ROLLBACK")
+    except sqlite3.Error:
+        gc.collect()  # a statement that is not finished keeps the interrupt in effect
+        if base.in_transaction:
+            base.execute("ROLLBACK")
 
 
 class ReaderPool:
@@ -111,6 +127,7 @@ class ReaderPool:
         self._idle = list(reversed(threads))
         self._short: deque[ReadRequest[Any]] = deque()
         self._long: deque[ReadRequest[Any]] = deque()
+        self._running: dict[ConnectionThread, ReadRequest[Any]] = {}
         self._long_count = 0  # long requests that run
         self._timer: asyncio.TimerHandle | None = None
         self._growth: asyncio.Task[None] | None = None
@@ -136,29 +153,37 @@ class ReaderPool:
         return max(1, min(MAX_LONG, len(self.threads) - 1))
 
     def _run_next(self, reader: ConnectionThread, connection: Connection) -> None:
-        """Run one request, then arrange for the next; on the thread of *reader*."""
+        """Run one request, arrange for the next, then answer; on the thread of *reader*."""
+        value, failure = None, None
         with self._lock:
             request = self._short.popleft() if self._short else self._long.popleft() if self._has_next() else None
             self._long_count += request is not None and request.long
-        if request is not None:
-            request.run(reader, connection)
-        with self._lock:
-            self._long_count -= request is not None and request.long
-            is_next = bool(self._short or self._long) and self._has_next()
-            if not is_next:
-                self._idle.append(reader)
+        try:
+            if request is not None:
+                self._running[reader] = request
+                value, failure = request.run(reader, connection)
+        finally:
+            with self._lock:
+                self._running.pop(reader, None)
+                self._long_count -= request is not None and request.long
+                is_next = bool(self._short or self._long) and self._has_next()
+                if not is_next:
+                    self._idle.append(reader)
         if is_next:
             reader.post(partial(self._run_next, reader))  # not at once: a fork waits until the thread is outside SQLite
+        if request is not None:
+            call_on_loop(request.get_loop(), resolve, request, value, failure)
 
     def _grow(self) -> None:
-        """Open another connection if requests still wait."""
+        """Open another connection if requests still wait, and those that run have all run for a while."""
         self._timer = None
         with self._lock:
             waiting = [request for request in (*self._short, *self._long) if not request.done()]
+            last_start = max((request.start for request in self._running.values()), default=0.0)
         if not waiting or self._closed or self._growth is not None:
             return
         limit = MAX_READERS if any(not request.long for request in waiting) else MAX_LONG + 1
-        if len(self.threads) < limit:
+        if len(self.threads) < limit and monotonic() - last_start >= _GROW_AFTER:
             self._growth = asyncio.get_running_loop().create_task(self._add_reader())
         if len(self.threads) < MAX_READERS:
             self._timer = asyncio.get_running_loop().call_later(_GROW_AFTER, self._grow)

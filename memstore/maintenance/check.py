@@ -42,8 +42,8 @@ RecordNames = Mapping[int, tuple[str, Namespace]]
 
 async def check(session: Autocommit) -> list[Finding]:
     """The defects of the file and of the index of *session*; see `Store.check`."""
-    findings = await session.database.read(partial(_check_current_file, session=session))
-    return findings + await session.database.call(partial(check_index, follower=session.follower))
+    findings = await session.database.read(partial(_check_current_file, session=session), long=True)
+    return findings + await session.database.call(partial(check_index, follower=session.follower), long=True)
 
 
 def _check_current_file(connection: Connection, session: Autocommit) -> list[Finding]:

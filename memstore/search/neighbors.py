@@ -72,7 +72,7 @@ async def find_neighbors(
             of_result = partial(_neighbors, limit=limit, min_score=min_score)
             return [of_result(key, result.keys, result.scores) for key, (result, _) in zip(batch, results, strict=True)]
 
-        yield await session.search(step, kind)
+        yield await session.search(step, kind, long=True)
 
 
 def _stored_vectors(connection: Connection, space: VectorSpace, keys: list[int]) -> tuple[list[int], Rows]:

@@ -193,7 +193,7 @@ class IndexMaintainer:
             return graphs.from_links(links, options, index.table.storage)
 
         try:
-            graph = await self._database.call(read)
+            graph = await self._database.call(read, long=True)
         except BrokenSnapshotError as error:
             _log.warning("a graph snapshot is damaged (%s): the graph is rebuilt", error)
             await self._drop_graph(kind, index)

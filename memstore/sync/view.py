@@ -7,6 +7,7 @@ from itertools import repeat
 import numpy as np
 from sqlalchemy import Connection
 
+from memstore.concurrency import check_stop
 from memstore.index.exact import ExactIndex
 from memstore.index.protocol import DriftError, Engine, Mask, SearchResult, SearchScope
 from memstore.models.records import Embedding, RecordKind
@@ -21,6 +22,9 @@ from memstore.vectors.arrays import Doubles, Keys, Rows
 from memstore.vectors.encoding import encode
 from memstore.vectors.metrics import index_form, scores
 from memstore.vectors.space import ANGULAR_METRICS
+
+QUERIES = 256
+"""Queries that are answered between two checks whether the caller was cancelled."""
 
 OVERSAMPLING, EXTRA_RESULTS = 2, 10
 """A float16 index returns OVERSAMPLING * limit + EXTRA_RESULTS entries, which the stored vectors rank again."""
@@ -99,6 +103,12 @@ class View:
 
     def search(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[tuple[SearchResult, int]]:
         """The result for each query, and the number of allowed entries that are uncommitted."""
+        if len(queries) > QUERIES:
+            blocks: list[tuple[SearchResult, int]] = []
+            for start in range(0, len(queries), QUERIES):
+                blocks += self.search(kind, queries[start : start + QUERIES], limit, scope)
+                check_stop()
+            return blocks
         normalized = index_form(self.indexes.spaces[kind].measure, queries)
         changed, overlay = self.overlays.get(kind, ((), None))
         outdated = self.outdated_composites(scope.now) if kind == "assembly" else {}

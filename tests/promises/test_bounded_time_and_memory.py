@@ -19,6 +19,30 @@ from tests.support.waiting import eventually
 
 # Reads.
 
+
+async def test_a_get_does_not_wait_for_long_reads(path: Path) -> None:
+    async with memstore.open(path, dimension=2, index="exact") as store:
+        await store.memories.add_many([{"content": "x", "id": f"{i}", "embedding": [1, i]} for i in range(5_000)])
+        tasks = [asyncio.create_task(store.check()) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert (await store.memories.get("7")).id == "7"
+        assert sum(task.done() for task in tasks) < 10
+        assert await asyncio.gather(*tasks) == [[]] * 20
+
+
+async def test_reads_whose_callers_gave_up_do_not_delay_the_next_one(path: Path) -> None:
+    async with memstore.open(path, dimension=2, index="exact") as store:
+        await store.memories.add_many([{"content": "x", "id": f"{i}", "embedding": [1, i]} for i in range(5_000)])
+        reference = asyncio.create_task(store.check())
+        for _ in range(300):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await store.check()
+        assert (await store.memories.get("7")).id == "7"
+        async with asyncio.timeout(100):
+            assert await store.check() == await reference == []
+
+
 # Embedders.
 
 

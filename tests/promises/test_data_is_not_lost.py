@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import sqlite3
 import tempfile
@@ -171,6 +172,36 @@ async def test_symbolic_link_that_is_switched_while_open_is_noticed(path: Path) 
 
 
 # A full disk.
+
+
+async def test_store_goes_on_when_the_disk_has_room_again(path: Path) -> None:
+    with Child(write_without_room, path) as child:
+        acknowledged, errors = child.receive()
+    assert errors
+    assert set(errors) <= {"StorageError", "CommitUnknownError"}
+    async with memstore.open(path) as store:
+        assert set(await ids(store)) == set(acknowledged)
+        assert "after" in acknowledged
+        assert await store.check() == []
+
+
+async def write_without_room(link: Link, path: Path) -> tuple[list[str], list[str]]:
+    """Add memories until nothing can be added, and again with room. The ids that were stored, and the errors."""
+    acknowledged, errors = [], []
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("before", id="before", embedding=VECTOR)
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size + 100_000, resource.RLIM_INFINITY)
+        )
+        while len(errors) < 10:
+            try:
+                acknowledged.append((await store.memories.add("x" * 3000, embedding=VECTOR)).id)
+            except memstore.StorageError as error:
+                errors.append(type(error).__name__)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        await store.memories.add("after", id="after", embedding=VECTOR)
+    return ["before", *acknowledged, "after"], errors
+
 
 # Snapshots of several processes.
 
