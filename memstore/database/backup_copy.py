@@ -17,6 +17,7 @@ from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import missing_folder_error
 from memstore.database.read_only import read_uri, without_log
 from memstore.database.sqlite import sqlite3
+from memstore.database.statement_limits import StatementLimit, harden
 from memstore.errors import InvalidError, StorageError
 
 _PAGES = 1_000  # copied before other connections may write
@@ -59,6 +60,8 @@ def copy_file(source: str, opened: OpenedFile | None, target: str, progress: Cal
                 copy.execute("PRAGMA fullfsync=ON")  # see engine.configure
                 base.backup(copy, pages=_PAGES, progress=step, sleep=0.001)
                 copy.execute("PRAGMA journal_mode=DELETE")
+                harden(copy)
+                StatementLimit(target).watch(copy, often=True)
                 set_new_epoch(copy)
                 copy.commit()
     except BaseException as error:

@@ -20,6 +20,7 @@ from memstore.concurrency import UncancellableFuture, run_and_resolve, wait_to_e
 from memstore.database import fork_safety
 from memstore.database.file_identity import OpenedFile
 from memstore.database.sqlite import sqlite3
+from memstore.database.statement_limits import STATEMENT
 
 if TYPE_CHECKING:  # `database.async_engine` says why it loads late
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -95,6 +96,7 @@ class ConnectionThread:
 
         def gated() -> None:
             with self.gate:
+                STATEMENT.is_new = True
                 call()
 
         self._connection._tx.put_nowait((None, gated))  # noqa: SLF001 - see the docstring of the module

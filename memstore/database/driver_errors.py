@@ -32,6 +32,14 @@ _ADVICE = {
         "or open it with read_only=True"
     ),
     sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: check the folder and its permissions",
+    sqlite3.SQLITE_INTERRUPT: (
+        "A statement was ended, because it used more processor time than a file of this size can need: remove the "
+        "triggers, indexes and constraints of other applications from the file"
+    ),
+    sqlite3.SQLITE_TOOBIG: (
+        "A value is longer than SQLite's limit for this file: remove triggers, indexes and constraints of other "
+        "applications from the file"
+    ),
     sqlite3.SQLITE_IOERR: "Reading or writing the disk failed: check the disk and try again",
 }
 

@@ -23,6 +23,7 @@ from memstore.errors import (
     OpenError,
     short_repr,
 )
+from memstore.schema.ddl import declared_sql, plain_sql
 from memstore.schema.tables import APPLICATION_ID, OWN_TABLES, VERSION_TABLE, metadata
 from memstore.schema.triggers import TRIGGERS
 
@@ -169,11 +170,13 @@ def revision_of(connection: sqlite3.Connection, path: str) -> str | None:
 def _schema_difference(connection: sqlite3.Connection, *, complete: bool) -> str | None:
     """How memstore's tables in a file differ from the declared schema, in words; with *complete*, what is missing too.
 
-    A trigger or a view runs its SQL as soon as its table is used, and that SQL may never end. A host application may
-    have tables and views, and triggers also on memstore's tables. Such a trigger is refused if it, or a view, has a
-    common table expression: a recursive one could run for ever.
+    A trigger, a view, a constraint and an index run their SQL as soon as their table is used, and that SQL may never
+    end. A host application may have tables and views, and triggers and indexes also on memstore's tables. Such a
+    trigger is refused if it, or a view, has a common table expression: a recursive one could run for ever. What else
+    may take long has a limit (`statement_limits`).
     """
     missing = dict(TRIGGERS) if complete else {}
+    declared_tables = declared_sql() if complete else {}
     rows = connection.execute("SELECT type, name, lower(tbl_name), sql FROM sqlite_master").fetchall()
     recursive_view = any(kind == "view" and _EXPRESSION.search(str(sql)) for kind, _, _, sql in rows)
     for kind, name, table, sql in rows:
@@ -185,6 +188,8 @@ def _schema_difference(connection: sqlite3.Connection, *, complete: bool) -> str
                 return f"a foreign trigger {name!r} on {table}"
         elif kind == "view" or (kind == "table" and not str(sql).upper().startswith("CREATE TABLE")):
             return f"a view or a virtual table in place of the table {table}"
+        elif name in declared_tables and _without_plain_columns(connection, name, sql) != declared_tables[name]:
+            return f"another definition of the {kind} {name}"
     for name in missing:
         return f"no trigger {name}"
     for table, columns in _COLUMNS.items():
@@ -194,6 +199,15 @@ def _schema_difference(connection: sqlite3.Connection, *, complete: bool) -> str
         if complete and not columns <= {name for name, _ in stored}:
             return f"no {', '.join(sorted(columns - {name for name, _ in stored}))} in {table}"
     return None
+
+
+def _without_plain_columns(connection: sqlite3.Connection, name: str, sql: object) -> str:
+    """The SQL of a table or an index without columns that a host application added and that have a type only."""
+    text = plain_sql(sql)
+    for column, kind in connection.execute("SELECT name, type FROM pragma_table_xinfo(?)", (name,)).fetchall():
+        if column not in _COLUMNS.get(name, ()):
+            text = text.replace(f", {column} {kind}".rstrip() + ",", ",", 1).replace(f", {column} {kind})", ")", 1)
+    return text
 
 
 _EXPRESSION = re.compile(r"\bwith\b", re.IGNORECASE)  # begins a common table expression

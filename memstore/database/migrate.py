@@ -21,6 +21,7 @@ from memstore.database.fork_safety import temporary_connections
 from memstore.database.inspect import HEAD, inspect, revision_of
 from memstore.database.read_only import check_writable
 from memstore.database.sqlite import sqlite3
+from memstore.database.statement_limits import STATEMENT, StatementLimit, harden
 from memstore.database.transactions import begin_write, raw
 from memstore.errors import OpenError
 from memstore.schema.ddl import create_statements
@@ -64,6 +65,8 @@ def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
             if not exists:
                 set_layout(raw(connection))  # in an existing file auto_vacuum would write a page
             raw(connection).execute("PRAGMA wal_autocheckpoint=0")  # see checkpoint.write_back
+            harden(raw(connection))
+            StatementLimit(path).watch(raw(connection), often=True)
             with _transaction(connection, timeout):
                 if revision_of(raw(connection), path) is None:
                     raw(connection).execute(f"PRAGMA application_id={APPLICATION_ID}")
@@ -72,19 +75,24 @@ def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
         engine.dispose()
 
 
-def migrate_copy(base: sqlite3.Connection) -> None:
-    """Upgrade a private copy of any revision to this release's schema."""
+def migrate_copy(base: sqlite3.Connection, path: str) -> None:
+    """Upgrade a private copy of the file at *path*, of any revision. Raises `DamagedError` as `_upgrade`."""
     with translated(), LocalEngine(sync_engine).adopt(base) as connection, _transaction(connection, 0.0):
-        _upgrade(connection)
+        _upgrade(connection, path)
 
 
 @contextmanager
 def _transaction(connection: Connection, timeout: float) -> Iterator[None]:
     raw(connection).execute("PRAGMA foreign_keys=OFF")
+    event.listen(connection, "before_cursor_execute", _begin_statement)
     # Alembic keeps a transaction that SQLAlchemy began; the driver's default would commit it at the first DDL.
     event.listen(connection, "begin", lambda c: begin_write(c, timeout))
     with connection.begin():
         yield
+
+
+def _begin_statement(*_: object) -> None:
+    STATEMENT.is_new = True
 
 
 def _bring_to_head(connection: Connection, path: str) -> None:
@@ -94,7 +102,7 @@ def _bring_to_head(connection: Connection, path: str) -> None:
         for statement in create_statements(connection.dialect, HEAD):
             raw(connection).execute(statement)
     elif revision != HEAD:
-        _upgrade(connection)
+        _upgrade(connection, path)
 
 
 def _has_no_tables(connection: Connection) -> bool:
@@ -102,8 +110,8 @@ def _has_no_tables(connection: Connection) -> bool:
     return raw(connection).execute("SELECT 1 FROM sqlite_master").fetchone() is None
 
 
-def _upgrade(connection: Connection) -> None:
-    """Apply the revisions that the file lacks.
+def _upgrade(connection: Connection, path: str) -> None:
+    """Apply the revisions that the file lacks. Raises `DamagedError` if that does not give the declared schema.
 
     Not by Alembic's command: it sets `alembic.op` and `alembic.context` for the whole process, where another thread may
     run the migrations of the host. Each revision gets operations of its own instead.
@@ -122,6 +130,8 @@ def _upgrade(connection: Connection) -> None:
         revision.module.op = Operations(context)  # type: ignore[attr-defined]
         revision.module.upgrade()
         context.stamp(scripts, revision.revision)
+    STATEMENT.is_new = True
+    revision_of(raw(connection), path)
 
 
 def folder() -> Path:

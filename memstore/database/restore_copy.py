@@ -8,6 +8,7 @@ A file is never moved into place. Connections to the old file would go on in it,
 write-ahead log over the new one.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -26,14 +27,14 @@ from memstore.database.file_locks import identity_of, open_handles
 from memstore.database.inspect import inspect
 from memstore.database.read_only import read_uri
 from memstore.database.sqlite import sqlite3
+from memstore.database.statement_limits import StatementLimit, harden
 from memstore.database.transactions import raw
 from memstore.errors import BusyError, DamagedError, ForeignFileError, MemstoreError, StorageError
 from memstore.schema.tables import APPLICATION_ID
 
 _PAGES = 500  # copied between two checks of the stop signal, 4 MB
 _POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks
-_STEPS = 20_000  # instructions of SQLite's virtual machine between two checks, some milliseconds
-_FIRST_STEPS = 100  # as `_STEPS`, where the name of a file must be deleted soon
+_FIRST_STEPS = 100  # instructions of SQLite's virtual machine, where the name of a file must be deleted soon
 _CHECKPOINT_WAIT = 1.0  # seconds; after them the log stays for the next checkpoint
 _TOLERANT = "PRAGMA writable_schema=ON"  # else SQLite refuses a truncated file even for replacing its pages
 
@@ -53,7 +54,7 @@ class CopyControl(NamedTuple):
 @contextmanager
 def reading(path: str, stop: StopSignal) -> Iterator[Connection]:
     """A read-only connection to the file at *path*; the stop signal ends a long statement."""
-    with translated(), closing(_connect(path)) as base, _adopted(base, stop) as connection:
+    with translated(), closing(_connect(path)) as base, _adopted(base, path, stop) as connection:
         yield connection
 
 
@@ -79,7 +80,7 @@ def private_copy(path: str, page_size: int | None, control: CopyControl) -> Iter
                 _copy(source, base, control)
             else:
                 _copy_repaged(source, base, page_size, control)
-        with _adopted(base, control.stop) as connection:
+        with _adopted(base, path, control.stop) as connection:
             yield connection
 
 
@@ -205,7 +206,8 @@ def _copy_repaged(
         rebuilt = Path(folder) / "pages"
         with closing(sqlite3.connect(rebuilt)) as base:
             source.execute(f"PRAGMA page_size={size}")
-            source.set_progress_handler(partial(_delete_name, rebuilt, control.stop), _FIRST_STEPS)
+            limit = StatementLimit(None, partial(_delete_name, rebuilt, control.stop), size=_bytes(source))
+            source.set_progress_handler(limit.is_over, _FIRST_STEPS)
             source.execute("VACUUM INTO ?", (str(rebuilt),))
             _copy(base, target, control)
 
@@ -223,9 +225,15 @@ def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(read_uri(path), uri=True, isolation_level=None)
 
 
-def _adopted(base: sqlite3.Connection, stop: StopSignal) -> Connection:
-    base.set_progress_handler(lambda: stop.requested, _STEPS)
+def _adopted(base: sqlite3.Connection, path: str, stop: StopSignal) -> Connection:
+    """*base* as a connection for statements on the content of the file at *path*, which anybody may have made."""
+    harden(base, size=4 * os.stat(path).st_size)
+    StatementLimit(path, lambda: stop.requested).watch(base, often=True)
     return LocalEngine(sync_engine).adopt(base)
+
+
+def _bytes(base: sqlite3.Connection) -> int:
+    return _number(base, "page_count") * _number(base, "page_size")
 
 
 def _number(base: sqlite3.Connection, pragma: str) -> int:

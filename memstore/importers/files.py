@@ -1,5 +1,8 @@
 """The files of the folder: its index, its JSON files in order, and their contents.
 
+Only regular files in the folder itself are read. A link may lead out of the folder, and reading a pipe or a device may
+never end: each is left out with a remark.
+
 The content of a file never raises an error: an unreadable file gets a remark. Names, ids and the index stay in memory,
 the contents of the files do not.
 """
@@ -7,9 +10,11 @@ the contents of the files do not.
 import json
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +27,12 @@ INDEX = "memory_index.json"
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """The largest file that is read. It exceeds the JSON of the longest text of a memory and a vector."""
 
+MAX_FILES = 1_000_000
+"""The most files of one folder: their names are in memory."""
+
 FOLDERS: dict[RecordKind, str] = {"memory": "memories", "assembly": "assemblies"}
+_LINK = "it is a link, which may lead out of the folder"
+_NO_LINK, _NO_WAIT, _BINARY = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 _DERIVED = re.compile(r"faiss|mapping|\.index$|\.npy$", re.IGNORECASE)
 
 
@@ -98,7 +108,7 @@ def scan_folder(path: str | os.PathLike[str]) -> Folder:
         )
     _read_entries(folder)
     used = {INDEX, *FOLDERS.values()}
-    for entry in sorted(folder.path.iterdir()):
+    for entry in _entries(folder.path):
         if entry.name not in used:
             derived = _DERIVED.search(entry.name)
             reason = "a vector index: the store builds its own" if derived else "not part of the import"
@@ -119,28 +129,51 @@ def vector_sizes(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
 
 
 def _names(folder: Folder, kind: RecordKind, path: Path) -> list[str]:
+    if path.is_symlink():
+        _remark(folder, "left_out", path.name, _LINK)
+        return []
     if not path.is_dir():
         return []
     names = []
-    for entry in sorted(path.iterdir()):
-        if entry.suffix.lower() != ".json":
-            _remark(folder, "left_out", f"{path.name}/{entry.name}", "the name does not end in .json")
-        elif not entry.is_file():
-            _remark(folder, "left_out", f"{path.name}/{entry.name}", "it is not a file")
+    for entry in _entries(path):
+        place = f"{path.name}/{entry.name}"
+        if not entry.name.lower().endswith(".json"):
+            _remark(folder, "left_out", place, "the name does not end in .json")
+        elif entry.is_symlink():
+            _remark(folder, "left_out", place, _LINK)
+        elif not entry.is_file(follow_symlinks=False):
+            _remark(folder, "left_out", place, "it is not a file")
         else:
             names.append(entry.name)
     return sorted(names, key=lambda name: ((kind, name) not in folder.index, name))
 
 
+def _entries(path: Path) -> list["os.DirEntry[str]"]:
+    """The entries of a folder, by name. Raises `InvalidError` where there are too many."""
+    with os.scandir(path) as entries:
+        first = list(islice(entries, MAX_FILES + 1))
+    if len(first) > MAX_FILES:
+        raise InvalidError(
+            f"Too many files in {str(path)!r}: expected at most {MAX_FILES:,}. Import them in several folders"
+        )
+    return sorted(first, key=lambda entry: entry.name)
+
+
 def _read(path: Path) -> tuple[dict[str, Any] | str, int]:
     """The JSON object of a file, or the reason why there is none; and the number of bytes read."""
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            return f"the file is too large: expected at most {MAX_FILE_BYTES:,} bytes, found {size:,}", 0
-        data = path.read_bytes()
+        if path.is_symlink():
+            return _LINK, 0
+        # Another program may replace the file by a link or a pipe: neither is followed, and neither is waited for.
+        descriptor = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return "it is not a file", 0
+            data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         return f"cannot read the file: {error.strerror or error}", 0
+    if len(data) > MAX_FILE_BYTES:
+        return f"the file is too large: expected at most {MAX_FILE_BYTES:,} bytes", 0
     return _parsed(data), len(data)
 
 
@@ -157,7 +190,7 @@ def _parsed(data: bytes) -> dict[str, Any] | str:
 
 
 def _read_entries(folder: Folder) -> None:
-    if not (folder.path / INDEX).exists():
+    if not os.path.lexists(folder.path / INDEX):
         _remark(folder, "mended", INDEX, "the file does not exist: ids and kinds are taken from the other files")
         return
     values, _ = _read(folder.path / INDEX)

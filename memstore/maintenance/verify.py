@@ -82,7 +82,7 @@ def examine(connection: Connection, path: str, revision: str) -> VerifyReport:
         with snapshot(connection):
             findings = list(check.check_structure(connection))
         if not findings:  # the migration of a damaged file would fail
-            migrate_copy(raw(connection))
+            migrate_copy(raw(connection), path)
     with snapshot(connection):
         try:
             with translated():

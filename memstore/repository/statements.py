@@ -23,6 +23,7 @@ from sqlalchemy.dialects import sqlite
 from memstore.concurrency import CHUNK_SIZE, chunks, yield_gil
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
+from memstore.database.statement_limits import STATEMENT
 from memstore.models.records import RecordKind
 from memstore.repository.key_lists import keys_json
 from memstore.repository.record_types import RECORD_TYPES, RecordType
@@ -86,10 +87,12 @@ class Prepared:
         for name in times:
             if isinstance(values[name], datetime):
                 values[name] = to_micros(values[name])
+        STATEMENT.is_new = True
         return raw(connection).execute(sql, tuple(map(values.__getitem__, names)))
 
     def many(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
         """Execute it for each of *rows*, whose values are as stored and in the order of `names`."""
+        STATEMENT.is_new = True
         raw(connection).executemany(self.sql, rows)
 
     def value(self, connection: Connection, **values: Any) -> Any:
@@ -106,6 +109,7 @@ class Prepared:
         cursor = self.run(connection, **values)
         while rows := cursor.fetchmany(size):
             yield rows
+            STATEMENT.is_new = True
             if len(rows) < size:
                 return
             yield_gil()
@@ -155,6 +159,7 @@ class MultiRowInsert:
         """Insert rows, given as columns of equal length in the order of the statement's; at most *width* at once."""
         base, count, start = raw(connection), len(columns[0]), 0
         sql = self._row.sql
+        STATEMENT.is_new = True
         if count == 1:
             base.execute(sql, list(map(itemgetter(0), columns)))
             return
@@ -165,6 +170,7 @@ class MultiRowInsert:
             values = [column[start : start + size] for column in columns]
             literals = tuple(_literal(column, numbers=count >= _NUMBERS_FROM) for column in values)
             bound = [column for column, literal in zip(values, literals, strict=True) if literal == "?"]
+            STATEMENT.is_new = True
             base.execute(_multi_row(sql, size, literals), list(chain.from_iterable(zip(*bound, strict=True))))
             start += size
 
@@ -192,6 +198,7 @@ class InListQuery:
             sql, before, after = self._statements.get(size) or self._compile(size)
             repeated = [chunk[-1]] * (size - len(chunk))
             bound = [*map(others.__getitem__, before), *chunk, *repeated, *map(others.__getitem__, after)]
+            STATEMENT.is_new = True
             rows += base.execute(sql, bound).fetchall()
         return rows
 

@@ -3,13 +3,36 @@
 `sqlite_master` of a new file is byte for byte that of a file which went through every migration.
 """
 
+import re
 import uuid
+from functools import cache
 
 from sqlalchemy import Dialect, Table
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from memstore.schema.tables import FORMAT, VERSION_TABLE, metadata
 from memstore.schema.triggers import TRIGGERS
+
+METADATA_INDEX = re.compile(
+    r"CREATE INDEX \w+ ON memory \(namespace_pk, json_type\(metadata, ('(?:[^']|'')*')\), "
+    r"json_extract\(metadata, \1\)\)"
+)
+"""The SQL of an index on a value in metadata, which `open` makes."""
+
+
+@cache
+def declared_sql() -> dict[str, str]:
+    """The SQL of every table and index, by its name, with single spaces."""
+    statements = create_statements(sqlite_dialect(), "")
+    created = [statement for statement in statements if statement.split()[0] == "CREATE"]
+    names = ((re.sub(r"CREATE (UNIQUE )?(TABLE|INDEX) ", "", plain_sql(sql)).split(" ")[0], sql) for sql in created)
+    return {name: plain_sql(sql) for name, sql in names if name not in ("CREATE", VERSION_TABLE)}
+
+
+def plain_sql(sql: object) -> str:
+    """*sql* with single spaces."""
+    return " ".join(str(sql).split())
 
 
 def create_statements(dialect: Dialect, revision: str) -> list[str]:

@@ -26,6 +26,7 @@ from memstore.models.records import Assembly, Embedding
 from memstore.repository import assemblies, history_writer, memberships, vectors
 from memstore.repository.assemblies import Composite
 from memstore.repository.context import WriteContext
+from memstore.repository.corruption import expect_stored
 from memstore.repository.record_types import MEMORY
 from memstore.repository.sqlite_only import change_log
 from memstore.repository.vectors import Spaces, VectorSpace
@@ -84,7 +85,8 @@ def read(
     expired = memberships.expired_members(connection, now)
     for key in expired.keys() & by_key.keys():
         record, (members, last_expiry) = by_key[key], expired[key]
-        updated_at = max(record.updated_at, from_micros(last_expiry))
+        with expect_stored("memory.expires_at"):
+            updated_at = max(record.updated_at, from_micros(last_expiry))
         by_key[key] = replace(record, revision=record.revision + members, updated_at=updated_at)
     if embeddings:
         for key, composite in changed(connection, spaces["memory"], list(by_key), now, expired.keys()).items():

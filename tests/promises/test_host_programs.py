@@ -20,6 +20,7 @@ import pytest
 
 import memstore
 from memstore import Store, models
+from memstore.importers import import_folder
 from memstore.testing import temporary_store
 from tests.support.children import Child, Link
 from tests.support.host_programs import errors, records
@@ -309,4 +310,59 @@ async def use_without_permission(link: Link, path: Path) -> dict[str, Any]:
     raise AssertionError("the store was opened for writing")
 
 
-# Hostile files.
+# Hostile files. `tests/database/test_statement_limits.py` and `tests/reliability/test_fuzz_files.py` have more.
+
+
+async def test_a_write_beside_an_endless_trigger_ends_and_the_store_goes_on(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add_many({"content": "x", "id": f"m{i}", "embedding": [1, i]} for i in range(100))
+    with sqlite3.connect(path) as base:
+        base.execute(
+            "CREATE TRIGGER endless AFTER UPDATE ON store_meta WHEN (SELECT count(*) FROM change_log a, change_log b, "
+            "change_log c, change_log d, change_log e) < 0 BEGIN SELECT 1; END"
+        )
+    base.close()
+    async with memstore.open(path) as store:
+        with pytest.raises(memstore.StorageError, match="more processor time than a file of this size can need"):
+            await store.memories.add("x", id="new")
+        assert await store.memories.count() == 100
+
+
+async def test_a_constraint_that_is_not_ours_is_refused_before_it_runs(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x")
+    with sqlite3.connect(path) as base:
+        base.execute("PRAGMA writable_schema=ON")
+        base.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'importance BETWEEN 0 AND 1', "
+            "'length(hex(zeroblob(490000000 + pk))) > 0') WHERE name = 'memory'"
+        )
+    base.close()
+    for call in (memstore.open(path), memstore.open(path, read_only=True)):
+        with pytest.raises(memstore.DamagedError, match="another definition of the table memory"):
+            await call
+    assert "another definition" in (await memstore.verify(path)).findings[0].detail
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX files")
+async def test_the_import_of_a_folder_reads_regular_files_of_that_folder_only(tmp_path: Path) -> None:
+    folder, outside = tmp_path / "folder", tmp_path / "outside"
+    (folder / "memories").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "secret.json").write_text('{"id": "s", "content": "outside the folder"}')
+    (folder / "memories" / "good.json").write_text('{"id": "g", "content": "inside"}')
+    (folder / "memories" / "link.json").symlink_to(outside / "secret.json")
+    (folder / "memories" / "zero.json").symlink_to("/dev/zero")
+    os.mkfifo(folder / "memories" / "pipe.json")
+    os.mkfifo(folder / "memory_index.json")
+    (folder / "assemblies").symlink_to(outside, target_is_directory=True)
+    async with memstore.open(tmp_path / "store.db", dimension=2) as store:
+        report = await import_folder(store, folder)
+        assert [memory.content async for memory in store.memories.list()] == ["inside"]
+    assert {remark.place for remark in report.left_out} == {
+        "memory_index.json",
+        "assemblies",
+        "memories/link.json",
+        "memories/zero.json",
+        "memories/pipe.json",
+    }

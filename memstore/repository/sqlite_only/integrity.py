@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Delete, ForeignKey, Select, bindparam, delete
 
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
+from memstore.database.statement_limits import STATEMENT
 from memstore.models.records import Namespace, RecordKind
 from memstore.models.reports import Finding
 from memstore.repository.corruption import expect_stored
@@ -85,15 +86,18 @@ _SET_CHECKSUM = prepared_by_kind(
 
 def integrity(connection: Connection) -> list[str]:
     """What SQLite finds wrong with the file's structure, a line each."""
+    STATEMENT.is_new = True
     try:
         lines = [row[0] for row in raw(connection).execute("PRAGMA integrity_check")]
-    except sqlite3.OperationalError as error:  # a constraint on JSON raises at a text that is not JSON
+    except (sqlite3.OperationalError, sqlite3.DataError) as error:
+        # A constraint on JSON raises at a text that is not JSON; one of another application may take too long.
         lines = [f"PRAGMA integrity_check failed: {error}"]
     return [line for line in lines if line != "ok"]
 
 
 def orphans(connection: Connection) -> list[tuple[str, str]]:
     """Rows whose owner does not exist: table and row, and the table in which the owner is missing."""
+    STATEMENT.is_new = True
     rows = raw(connection).execute("PRAGMA foreign_key_check").fetchall()
     return [(f"{table} row {rowid}" if rowid is not None else table, parent) for table, rowid, parent, _ in rows]
 

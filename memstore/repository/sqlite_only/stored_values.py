@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import yield_gil
 from memstore.database import raw
+from memstore.database.statement_limits import STATEMENT
 from memstore.errors import describe_content
 from memstore.models.records import Namespace, RecordKind
 from memstore.schema import column_rules
@@ -76,6 +77,7 @@ def corrupt_values(connection: Connection, table: str) -> Iterator[CorruptValue]
     """The values in *table* that break the rule of their column, row by row. One for each column of a row at most."""
     scan, rules, base = _scan(table), column_rules.rules(table), raw(connection)
     first, count = len(scan.keys), len(scan.columns)
+    STATEMENT.is_new = True
     for row in _fetch(base.execute(scan.wrong)):
         flags, values = row[first : first + count], row[first + count :]
         for column, is_valid, value in zip(scan.columns, flags, values, strict=True):
@@ -85,6 +87,7 @@ def corrupt_values(connection: Connection, table: str) -> Iterator[CorruptValue]
         return
     cursor = base.execute(scan.all_texts)
     while rows := cursor.fetchmany(_ROWS):
+        STATEMENT.is_new = True
         yield_gil()
         for number, column in enumerate(scan.texts, first):
             for row in _undecodable(rows, number, rules[column]):
