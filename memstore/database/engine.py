@@ -15,7 +15,7 @@ from memstore.config import Durability, Settings
 from memstore.database.driver_errors import translate, translated
 from memstore.database.file_modes import private_template
 from memstore.database.sqlite import sqlite3
-from memstore.database.statement_limits import FOREIGN_BYTES, StatementLimit, harden, has_foreign_sql
+from memstore.database.statement_limits import FOREIGN_BYTES, LIMIT, StatementLimit, harden, has_foreign_sql
 from memstore.database.transactions import raw
 from memstore.errors import BusyError
 from memstore.schema.tables import PAGE_SIZE
@@ -79,7 +79,10 @@ def configure(settings: Settings, *, writes: bool, cache_kilobytes: int = 16_000
                 _check_writable(base)
             is_foreign = has_foreign_sql(base)
             harden(base, size=FOREIGN_BYTES if is_foreign else None)
-            StatementLimit(settings.path).watch(base, often=is_foreign)
+            limit = StatementLimit(settings.path)
+            limit.watch(base, often=is_foreign)
+            if not is_foreign:
+                connection.info[LIMIT] = limit
             base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             base.execute("PRAGMA foreign_keys=ON")
             base.execute(

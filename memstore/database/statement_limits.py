@@ -8,9 +8,12 @@ the defensive mode, and `trusted_schema=OFF`. `StatementLimit` ends a statement 
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, cast
+
+from sqlalchemy import Connection
 
 from memstore.database.sqlite import sqlite3
 from memstore.schema.ddl import METADATA_INDEX, declared_sql, plain_sql
@@ -22,6 +25,9 @@ STATEMENT = threading.local()
 
 An attribute, because a call would cost a hundredth of a statement.
 """
+
+LIMIT = "memstore_statement_limit"
+"""The key in `Connection.info` of the `StatementLimit` of a connection that is watched seldom."""
 
 _SECONDS = 1.0
 _BYTES_PER_SECOND = 1_000_000  # SQLite reads and writes fifty times as many
@@ -87,6 +93,22 @@ class StatementLimit:
             except OSError:  # there is no log, or the folder cannot be read
                 continue
         return _SECONDS + size / _BYTES_PER_SECOND
+
+
+@contextmanager
+def watched_often(connection: Connection) -> Iterator[None]:
+    """Watch the statements of the block more often: they run SQL of tables that are not memstore's."""
+    limit = connection.info.get(LIMIT)
+    STATEMENT.is_new = True
+    if limit is None:  # a private copy, or a file that need not be open: it is always watched often
+        yield
+        return
+    base = connection.connection.dbapi_connection
+    limit.watch(base, often=True)
+    try:
+        yield
+    finally:
+        limit.watch(base, often=False)
 
 
 def harden(base: sqlite3.Connection, *, size: int | None = None) -> None:

@@ -16,7 +16,7 @@ from memstore.database.sqlite import sqlite3
 from memstore.database.statement_limits import StatementLimit, distrusts_schema, harden, has_foreign_sql
 
 ENDLESS = "(SELECT count(*) FROM change_log a, change_log b, change_log c, change_log d, change_log e)"
-HEAVY = "length(replace(hex(zeroblob(1000000 + pk)), '0', '1'))"
+HEAVY = "length(replace(hex(zeroblob(5000000 + pk)), '0', '1'))"
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ async def test_a_write_ends_and_the_store_goes_on(case: str, file: Path) -> None
 
 
 async def test_an_index_of_others_ends_a_write_too(file: Path) -> None:
-    change(file, f"CREATE INDEX x ON memory ({HEAVY.replace('1000000', '10')})")
-    redefine(file, "x", "zeroblob(10", "zeroblob(1000000")
+    change(file, f"CREATE INDEX x ON memory ({HEAVY.replace('5000000', '10')})")
+    redefine(file, "x", "zeroblob(10", "zeroblob(5000000")
     async with memstore.open(file) as store:
         with pytest.raises(StorageError):
             await store.memories.add_many({"content": "x", "embedding": [1, 1]} for _ in range(200))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Delete, ForeignKey, Select, bindparam, delete
 
 from memstore.database import raw
 from memstore.database.sqlite import sqlite3
-from memstore.database.statement_limits import STATEMENT
+from memstore.database.statement_limits import STATEMENT, watched_often
 from memstore.models.records import Namespace, RecordKind
 from memstore.models.reports import Finding
 from memstore.repository.corruption import expect_stored
@@ -86,9 +86,9 @@ _SET_CHECKSUM = prepared_by_kind(
 
 def integrity(connection: Connection) -> list[str]:
     """What SQLite finds wrong with the file's structure, a line each."""
-    STATEMENT.is_new = True
     try:
-        lines = [row[0] for row in raw(connection).execute("PRAGMA integrity_check")]
+        with watched_often(connection):
+            lines = [row[0] for row in raw(connection).execute("PRAGMA integrity_check")]
     except (sqlite3.OperationalError, sqlite3.DataError) as error:
         # A constraint on JSON raises at a text that is not JSON; one of another application may take too long.
         lines = [f"PRAGMA integrity_check failed: {error}"]
