@@ -38,6 +38,8 @@ class _Commands(CommandGroup):
             _print_error(in_words_of_commands(error))
             raise typer.Exit(ERROR) from error
         except UsageError as error:
+            if not error.message:  # a group without a command has printed its help
+                raise typer.Exit(INVALID) from error
             _print_error(_sentence(error.format_message().removeprefix("Invalid value: ")))
             if error.ctx is not None:
                 typer.echo(

@@ -12,7 +12,7 @@ import memstore
 from memstore.cli.exit_codes import EXIT_CODES
 from memstore.cli.table import ASSEMBLIES, TAGS
 from memstore.cli.table import COMMANDS as TABLE
-from tests.cli.commands import COMMANDS, environment, fails, ok, process
+from tests.cli.commands import COMMANDS, PROGRAM, environment, fails, ok, process
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
@@ -146,6 +146,13 @@ def test_invalid_arguments_are_exit_code_2_and_create_no_file(arguments, tmp_pat
     monkeypatch.chdir(tmp_path)
     fails(None, *arguments, code=2)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("group", [[], ["assemblies"], ["tags"]], ids=str)
+def test_a_group_without_a_command_prints_its_help(group):
+    done = subprocess.run([*PROGRAM, *group], env=environment(), capture_output=True, text=True, timeout=240)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.count("Usage: memstore") == 1
 
 
 def test_python_runs_the_package_as_a_module():
