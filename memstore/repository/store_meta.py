@@ -14,10 +14,9 @@ from memstore.repository.sqlite_only.change_log import top
 from memstore.repository.statements import Prepared, stored
 from memstore.repository.vectors import VectorSpace
 from memstore.schema.tables import store_meta, vector_space
-from memstore.vectors.space import MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric, Space
+from memstore.vectors.space import MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, NO_DIMENSION, Metric, Space
 
 _SPACE = ("dimension", "metric", "embedder", "curvature")
-_NO_DIMENSION = 2**31 - 1  # stored while no vector has fixed the dimension: the column takes neither NULL nor 0
 
 _EPOCH = Prepared(lambda: select(store_meta.c.epoch))
 _ORIGIN = Prepared(lambda: select(store_meta.c.store_uuid, store_meta.c.epoch))
@@ -61,7 +60,7 @@ def spaces(connection: Connection) -> dict[RecordKind, VectorSpace]:
     for pk, kind, dimension, metric, embedder, curvature in _SPACES.run(connection).fetchall():
         if kind not in BY_KIND:
             raise corrupt_value("vector_space.kind", " or ".join(map(repr, BY_KIND)), kind)
-        if dimension == _NO_DIMENSION and type(dimension) is int:
+        if dimension == NO_DIMENSION and type(dimension) is int:
             dimension = 0
         elif type(dimension) is not int or not 0 < dimension <= MAX_DIMENSION:
             raise corrupt_value("vector_space.dimension", f"int from 1 to {MAX_DIMENSION}", dimension)
@@ -91,7 +90,7 @@ def add_spaces(connection: Connection, space: Space) -> None:
     """Store, once, the settings of the file's vectors."""
     for record_type in RECORD_TYPES:
         values = {name: getattr(space, name) for name in _SPACE}
-        _ADD_SPACE.run(connection, kind=record_type.kind, **{**values, "dimension": space.dimension or _NO_DIMENSION})
+        _ADD_SPACE.run(connection, kind=record_type.kind, **{**values, "dimension": space.dimension or NO_DIMENSION})
 
 
 def index_options(connection: Connection) -> dict[str, Any] | None:

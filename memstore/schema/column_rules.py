@@ -23,7 +23,7 @@ from memstore.timestamps import to_micros
 from memstore.validation.records import MAX_COUNT
 from memstore.validation.text import check_metadata
 from memstore.validation.values import check_id, check_namespace, check_tags, check_topics
-from memstore.vectors.space import MAX_CURVATURE, MAX_DIMENSION, MIN_CURVATURE, Metric
+from memstore.vectors.space import MAX_CURVATURE, MIN_CURVATURE, NO_DIMENSION, Metric
 
 _EARLIEST = to_micros(datetime.min.replace(tzinfo=UTC))
 _LATEST = to_micros(datetime.max.replace(tzinfo=UTC))
@@ -146,7 +146,7 @@ _BY_NAME: dict[str, ColumnRule] = {
     "namespace.path": _text("path of a namespace", _check_path),
     "vector_space.kind": _KINDS,
     "vector_space.name": ColumnRule("text", "empty text", choices=("",)),
-    "vector_space.dimension": _integer(0, MAX_DIMENSION),
+    "vector_space.dimension": _integer(1, NO_DIMENSION),
     "vector_space.metric": _one_of(*get_args(Metric)),
     "vector_space.curvature": ColumnRule("real", "curvature", MIN_CURVATURE, MAX_CURVATURE),
     "memory.id": _text("id of 1 to 65,536 bytes", check_id),

@@ -7,6 +7,9 @@ from typing import Literal
 Metric = Literal["cosine", "inner_product", "l2", "spherical", "hyperbolic"]
 
 MAX_DIMENSION = 65_536
+NO_DIMENSION = MAX_DIMENSION + 1
+"""Stored while no vector has fixed the dimension, because the column takes neither NULL nor 0."""
+
 MIN_CURVATURE, MAX_CURVATURE = 1e-6, 1e6
 
 EDGE = 1e-5

@@ -101,7 +101,7 @@ async def batches(store: memstore.Store) -> None:
     assert_type(await memories.update_many(ids=["a"], importance=0.5, metadata_patch={"a": None}), int)
     assert_type(await assemblies.update_many(where={"name": "n"}, topics=["a"]), int)
     assert_type(await memories.get_many(["a"]), dict[str, memstore.Memory])
-    pairs = [(("a", "b"), "x"), ((), "y")]
+    pairs: list[tuple[tuple[str, ...], str]] = [(("a", "b"), "x"), ((), "y")]
     assert_type(await assemblies.get_many(pairs), dict[tuple[tuple[str, ...], str], memstore.Assembly])
     assert_type(await memories.touch(["a"], ttl=60), int)
     assert_type(await memories.purge_expired(recursive=True), int)
