@@ -32,6 +32,48 @@ class Mutation:
 
 
 MUTATIONS: dict[str, Mutation] = {
+    "erased_memberships": Mutation(
+        promise="The history of an assembly names no erased member.",
+        file="memstore/repository/history_erasure.py",
+        old="return count + _erase_memberships(connection, partner_type(record_type), frozenset(keys))",
+        new="return count",
+        tests=("tests/history/test_erase.py",),
+    ),
+    "erased_archives": Mutation(
+        promise="Erasing reaches the trash, and the memberships that it stores.",
+        file="memstore/repository/erasure.py",
+        old="archived = tombstones.erase(connection, record_type, erased)",
+        new="archived = 0",
+        tests=("tests/history/test_erase.py",),
+    ),
+    "secure_compact": Mutation(
+        promise="A secure compact leaves no byte of erased records in the file.",
+        file="memstore/maintenance/compact.py",
+        old="if secure or base.execute",
+        new="if base.execute",
+        tests=("tests/history/test_erase.py",),
+    ),
+    "expired_content": Mutation(
+        promise="The history has no values of an expired memory.",
+        file="memstore/repository/history_writer.py",
+        old="    delete_changes(connection, record_type, keys)\n    for chunk",
+        new="    for chunk",
+        tests=("tests/history/test_history.py",),
+    ),
+    "clock_breaks": Mutation(
+        promise="A read as of a time is right though the clock went back.",
+        file="memstore/repository/context.py",
+        old="self.retention = history_retention.add_break(connection, self.retention, number + 1)",
+        new="pass",
+        tests=("tests/history/test_clock.py",),
+    ),
+    "retention_under_a_wrong_clock": Mutation(
+        promise="One write under a clock that is ahead deletes no history.",
+        file="memstore/repository/history_retention.py",
+        old="return (min(now, last) if type(last) is int else now) - self.keep * 1_000_000",
+        new="return now - self.keep * 1_000_000",
+        tests=("tests/history/test_clock.py",),
+    ),
     "hyperbolic_rounding": Mutation(
         promise="Exact search in hyperbolic space is exact up to the edge of the ball.",
         file="memstore/index/hyperbolic.py",
