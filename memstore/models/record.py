@@ -39,8 +39,8 @@ class Record:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        own = [name for name, value in values.items() if isinstance(value, np.ndarray) and value.flags.writeable]
-        return _restored, (type(self), values, own)
+        writable = [name for name, value in values.items() if isinstance(value, np.ndarray) and value.flags.writeable]
+        return _restored, (type(self), values, writable)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
@@ -99,14 +99,14 @@ class _OneLine(reprlib.Repr):
 _short = _OneLine()
 
 
-def _restored(kind: type[RecordT], values: dict[str, Any], own: list[str]) -> RecordT:
+def _restored(kind: type[RecordT], values: dict[str, Any], writable: list[str]) -> RecordT:
     """A record of *kind* from its fields, as pickle and copy give them: all arrays can be written.
 
-    Those of the fields *own* are the caller's own, the others become read-only again.
+    Those of the fields *writable* are the caller's own, the others become read-only again.
     """
     record = object.__new__(kind)
     for name, value in values.items():
-        object.__setattr__(record, name, value if name in own else _read_only(value))
+        object.__setattr__(record, name, value if name in writable else _read_only(value))
     return record
 
 

@@ -20,6 +20,7 @@ from memstore.database.transactions import snapshot, take_cached
 from memstore.escaping import library_logger
 from memstore.index.exact import ExactIndex
 from memstore.repository import vectors as stored_vectors
+from memstore.repository.corruption import corrupt_value
 from memstore.repository.sqlite_only import change_log, vector_handoff
 from memstore.repository.sqlite_only.change_log import State
 from memstore.repository.sqlite_only.space_guard import SpaceGuard
@@ -192,6 +193,8 @@ class Follower:
             _log.info("rebuilding the index: it is at change %s, and the log is at %s", indexes.applied, state)
         indexes.clear()
         counts = {kind: stored_vectors.count_vectors(connection, space) for kind, space in indexes.spaces.items()}
+        if counts["memory"] and not indexes.spaces["memory"].dimension:
+            raise corrupt_value("vector_space.dimension", "that of the stored vectors", "none")
         self._select_engine(sum(counts.values()))
         for kind in indexes.spaces:
             loader.load_index(connection, indexes, kind, state, counts[kind])

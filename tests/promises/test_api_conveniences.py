@@ -1,8 +1,10 @@
 """The API does what a caller expects."""
 
 import asyncio
+import sqlite3
 import subprocess
 import traceback
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -297,6 +299,17 @@ async def test_a_vector_of_another_process_fixes_the_dimension_here_too(path: Pa
         assert len(await other.assemblies.search([1, 2, 3])) == 1
         assert other.dimension == 3
         assert await other.check() == []
+
+
+async def test_a_file_with_vectors_whose_dimension_is_lost_is_damaged_and_not_empty(path: Path) -> None:
+    async with memstore.open(path, dimension=2) as store:
+        await store.memories.add("x", embedding=[1, 2])
+    with closing(sqlite3.connect(path)) as base, base:
+        base.execute("UPDATE vector_space SET dimension = 65537")
+    async with memstore.open(path) as store:
+        with pytest.raises(memstore.DamagedError, match=r"vector_space\.dimension"):
+            await store.memories.search([1, 2])
+        assert "wrong_dimension" in {finding.kind for finding in await store.check()}
 
 
 async def test_an_embedder_may_state_its_dimension_or_show_it_by_its_first_vector(path: Path, tmp_path: Path) -> None:
