@@ -38,9 +38,10 @@ class _Commands(CommandGroup):
             _print_error(in_words_of_commands(error))
             raise typer.Exit(ERROR) from error
         except UsageError as error:
-            if not error.message:  # a group without a command has printed its help
+            message = error.format_message().removeprefix("Invalid value: ")
+            if not message:  # a group without a command has printed its help
                 raise typer.Exit(INVALID) from error
-            _print_error(_sentence(error.format_message().removeprefix("Invalid value: ")))
+            _print_error(_sentence(message))
             if error.ctx is not None:
                 typer.echo(
                     f"{error.ctx.get_usage().strip()}\nRun `{error.ctx.command_path} --help` for help.", err=True
