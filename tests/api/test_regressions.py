@@ -370,7 +370,7 @@ def ranked(metric: str, query: Rows, rows: Rows) -> list[int]:
         ("dimension", {"dimension": 16}, 32, 16),
         ("metric", {"metric": "l2"}, "cosine", "l2"),
         ("embedder", {"embedder": HashEmbedder(32, seed=2)}, "hash-32-1", "hash-32-2"),
-        ("dimension", {"embedder": HashEmbedder(64, seed=1)}, 32, 64),
+        ("embedder", {"embedder": HashEmbedder(64, seed=1)}, "hash-32-1", "hash-64-1"),
     ],
 )
 async def test_file_of_another_space_is_refused_and_both_values_are_named(

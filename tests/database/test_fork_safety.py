@@ -71,6 +71,7 @@ ARGUMENTS: dict[str, Any] = {
 """Valid values of the parameters without a default. Sequences are empty: verbs must raise even with nothing to do."""
 MORE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "delete_many": {"ids": ()},
+    "erase": {"ids": ()},
     "merge": {"ids": ["g", "h"]},
     "update": {"tags": {"t"}},
     "update_many": {"ids": (), "metadata_patch": {}},
@@ -83,8 +84,12 @@ def verbs(owner: Any) -> Calls:
     for name, _ in inspect.getmembers(type(owner), callable):
         if name.startswith("_") or name == "namespace":
             continue
-        verb, arguments = getattr(owner, name), MORE_ARGUMENTS.get(name, {})
-        for parameter in inspect.signature(verb).parameters.values():
+        verb = getattr(owner, name)
+        parameters = inspect.signature(verb).parameters
+        arguments = {
+            n: v for n, v in MORE_ARGUMENTS.get(name, {}).items() if n in parameters or "changes" in parameters
+        }
+        for parameter in parameters.values():
             required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
             if required and parameter.name not in arguments:
                 arguments = {parameter.name: argument(owner, parameter.name), **arguments}

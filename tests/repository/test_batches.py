@@ -93,9 +93,11 @@ async def test_skipped_records_are_not_read(
     for module in (memories, assemblies):
         original = module.read
 
-        def read(connection: Any, space: Any, wanted: Any, *more: Any, original: Any = original, **options: Any) -> Any:
-            keys.extend(wanted)
-            return original(connection, space, wanted, *more, **options)
+        def read(
+            connection: Any, space: Any, requested: Any, *more: Any, original: Any = original, **options: Any
+        ) -> Any:
+            keys.extend(requested)
+            return original(connection, space, requested, *more, **options)
 
         monkeypatch.setattr(module, "read", read)
 
