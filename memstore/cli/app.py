@@ -26,6 +26,13 @@ class _Commands(CommandGroup):
 
     entries: ClassVar = COMMANDS
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options before the name of the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            raise _invalid_arguments(error) from error
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; every error of memstore ends here."""
         try:
@@ -38,15 +45,7 @@ class _Commands(CommandGroup):
             _print_error(in_words_of_commands(error))
             raise typer.Exit(ERROR) from error
         except UsageError as error:
-            message = error.format_message().removeprefix("Invalid value: ")
-            if not message:  # a group without a command has printed its help
-                raise typer.Exit(INVALID) from error
-            _print_error(_sentence(message))
-            if error.ctx is not None:
-                typer.echo(
-                    f"{error.ctx.get_usage().strip()}\nRun `{error.ctx.command_path} --help` for help.", err=True
-                )
-            raise typer.Exit(INVALID) from error
+            raise _invalid_arguments(error) from error
         except BrokenPipeError as error:
             # Python would flush stdout at its end, and raise once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,6 +56,16 @@ class _Commands(CommandGroup):
         except KeyboardInterrupt as error:
             typer.echo(INTERRUPTION, err=True)
             raise typer.Exit(INTERRUPTED) from error
+
+
+def _invalid_arguments(error: Any) -> typer.Exit:
+    """Print an error about arguments, and the usage of the command."""
+    message = error.format_message().removeprefix("Invalid value: ")
+    if message:  # else a group without a command, which has printed its help
+        _print_error(_sentence(message))
+        if error.ctx is not None:
+            typer.echo(f"{error.ctx.get_usage().strip()}\nRun `{error.ctx.command_path} --help` for help.", err=True)
+    return typer.Exit(INVALID)
 
 
 def _sentence(text: str) -> str:

@@ -119,6 +119,7 @@ def test_the_file_may_come_from_the_environment(small, monkeypatch):
         ["search"],
         ["search", "x.db"],
         ["nonsense"],
+        ["--nonsense"],
         ["list", "x.db", "extra"],
         ["list", "x.db", "--file", "y.db"],
         ["list", "x.db", "--where", "no json"],

@@ -121,6 +121,7 @@ FAILING = [
     [EVIL],
     ["list", "--" + EVIL],
     ["import", EVIL],
+    ["--" + EVIL],
     ["search", EVIL],
 ]
 
