@@ -483,9 +483,11 @@ class Assemblies(Collection[Assembly, AssemblyHit, AssemblyForgetPolicy]):
             DuplicateError: another assembly has the id of a source.
         """
         if isinstance(merge, str):
-            check_id(merge)
+            merge = check_id(merge)
+        elif isinstance(merge, Merge):
+            check_count("merge number", merge.id, 1, 2**62)
         else:
-            check_count("merge number", merge.id if isinstance(merge, Merge) else merge, 1, 2**62)
+            merge = check_count("merge number", merge, 1, 2**62)
         with verb_actor(actor, reason):
             return await self._session.write(
                 lambda context: merging.unmerge(context, self._namespace, merge), batch=True

@@ -82,6 +82,10 @@ async def test_a_scalar_of_numpy_is_taken_wherever_a_number_or_a_text_is(path: P
         policy = memstore.ForgetPolicy(older_than=np.int64(60), importance_below=np.float64(0.9))
         assert len(await store.memories.plan_forget(policy)) == 0
         assert await store.memories.purge(older_than=np.float64(1)) == 0
+        for id in ("g", "h"):
+            await store.assemblies.add(np.str_(id), activation_level=np.float32(0.5))
+        merge = await store.assemblies.merge([np.str_("g"), np.str_("h")], into=np.str_("z"))
+        assert (await store.assemblies.unmerge(np.int64(merge.id))).id == merge.id
 
 
 # The embedder that the file names.
