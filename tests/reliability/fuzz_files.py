@@ -187,7 +187,7 @@ async def used(path: str) -> list[str]:
 
 
 def _calls(store: Store, *, writes: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
-    ones = np.ones(store.dimension, np.float32)
+    ones = np.ones(store.dimension or 4, np.float32)
     yield "search", lambda: store.memories.search(ones, recursive=True)
     yield "search by tag", lambda: store.memories.search(ones, tags={"t"}, where={"metadata.i": {"$gt": 3}})
     yield "search assemblies", lambda: store.assemblies.search(ones)
