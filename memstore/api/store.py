@@ -83,6 +83,7 @@ class Store(StoreNamespace):
         """Return the space of deleted records to the disk. Takes the writer lock.
 
         Also deletes expired memories, unused tags, history older than is kept, and the older part of the change log.
+        Memory that the index needed for deleted vectors is given back.
 
         Args:
             secure: write the whole file anew and empty its log, so that neither contains a byte of data that was
@@ -99,6 +100,7 @@ class Store(StoreNamespace):
         freed = await compact(self._session, secure=check_flag("secure", secure))
         if secure:
             self._maintainer.snapshots_deleted()
+        await self._maintainer.release_memory()
         return freed
 
     async def backup(

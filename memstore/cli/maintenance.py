@@ -39,6 +39,7 @@ _INDEX_FIELDS = {
     "unindexed",
     "ef_search",
     "recall",
+    "recall_observed",
 }
 """Statistics of a loaded index. `stats` loads none, so it does not print them."""
 

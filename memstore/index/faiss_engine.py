@@ -4,21 +4,29 @@
 duplicate ids, lacks the fast path of `IDSelectorArray`, and takes 13 ms to remove one of 100,000 vectors.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from memstore.errors import EngineError
 from memstore.index import hyperbolic
 from memstore.index.hnsw import GraphBuilder, bitmap_selector
 from memstore.index.openmp import faiss_conflict
 from memstore.index.protocol import StoredRows
+from memstore.index.rounding import Tolerance, tolerance
 from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.space import Ball, Measure
 
 _EXACT_L2_QUERIES, _EXACT_L2_NUMBERS = 16, 127_999
 """Queries per call, and numbers in them, up to which FAISS sums squared differences for l2. Beyond, it expands the
 squares, which cancels. The real limits are 20 queries and, since FAISS 1.15, 128,000 numbers."""
+
+_SPARE_RESULTS = 16
+"""Results beyond the limit, which show whether more rows than the limit can be among the nearest."""
+
+_BLOCK = 4_096  # rows compared at a time: bounds the copy of selected rows
 
 _LIST_SHARE = 2
 """Positions of more than one in this many rows are scanned faster as a bitmap over all rows."""
@@ -46,19 +54,50 @@ class FaissEngine:
         return cls(faiss)
 
     def find_nearest(
-        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
-    ) -> Keys:
+        self,
+        metric: Measure,
+        queries: Rows,
+        rows: StoredRows,
+        limit: int,
+        positions: Keys | None,
+        norm: float = np.inf,
+    ) -> list[Keys]:
         """See `Engine.find_nearest`. One thread: with two, a query over 100,000 rows takes 2 to 9 times longer."""
         self._faiss.omp_set_num_threads(1)  # a setting of the calling thread, which belongs to the store
         if isinstance(metric, Ball):
             return hyperbolic.find_nearest(metric, queries, rows, limit, positions, self._squared_distances)
+        tolerances = [tolerance(metric, query, norm, stored=rows.dtype) for query in queries]
         if rows.dtype == np.float16:  # memory allocated before FAISS was loaded, so few rows
             float32_rows = (rows if positions is None else rows[positions]).astype(np.float32)
-            nearest = self._knn(metric, queries, float32_rows, limit, None)
-            return nearest if positions is None else positions[nearest]
-        return self._knn(metric, queries, rows, limit, positions)
+            nearest = self._nearest(metric, queries, float32_rows, limit, None, tolerances)
+            return nearest if positions is None else [positions[offsets] for offsets in nearest]
+        return self._nearest(metric, queries, rows, limit, positions, tolerances)
 
-    def _knn(self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None) -> Keys:
+    def _nearest(
+        self,
+        metric: Measure,
+        queries: Rows,
+        rows: Rows,
+        limit: int,
+        positions: Keys | None,
+        tolerances: Sequence[Tolerance],
+    ) -> list[Keys]:
+        total = len(rows) if positions is None else len(positions)
+        labels, similarities = self._knn(metric, queries, rows, min(limit + _SPARE_RESULTS, total), positions)
+        nearest: list[Keys] = []
+        for query, found_labels, values, error in zip(queries, labels, similarities, tolerances, strict=True):
+            lowest = error.lowest(float(values[limit - 1]))
+            if len(values) < total and values[-1] >= lowest:  # more rows than these can be among the nearest
+                possible = error.possible(self.similarities(metric, query, rows, positions), limit)
+                nearest.append(possible if positions is None else positions[possible])
+            else:
+                nearest.append(found_labels[(values >= lowest) & (found_labels >= 0)])
+        return nearest
+
+    def _knn(
+        self, metric: Measure, queries: Rows, rows: Rows, limit: int, positions: Keys | None
+    ) -> tuple[npt.NDArray[np.int64], Rows]:
+        """The *limit* nearest rows of each query, best first, and their similarities: both of shape (q, limit)."""
         faiss = self._faiss
         labels = np.empty((len(queries), limit), dtype=np.int64)
         distances = np.empty((len(queries), limit), dtype=np.float32)
@@ -73,7 +112,20 @@ class FaissEngine:
                 faiss.knn_L2sqr(*inputs, *outputs, None, selector)
             else:
                 faiss.knn_inner_product(*inputs, *outputs, selector)
-        return labels
+        return labels, np.negative(distances, out=distances) if metric == "l2" else distances
+
+    def similarities(self, metric: Measure, query: Rows, rows: Rows, positions: Keys | None = None) -> Rows:
+        """The product with *query*, or the negative squared distance under l2, of each row: float32, shape (n,)."""
+        pointer, dimension = self._faiss.swig_ptr, rows.shape[1]
+        compare = self._faiss.fvec_L2sqr_ny if metric == "l2" else self._faiss.fvec_inner_products_ny
+        total = len(rows) if positions is None else len(positions)
+        values = np.empty(total, dtype=np.float32)
+        for start in range(0, total, _BLOCK):
+            out = values[start : start + _BLOCK]
+            stop = start + len(out)
+            block = rows[start:stop] if positions is None else rows[positions[start:stop]]
+            compare(pointer(out), pointer(query), pointer(block), dimension, len(block))
+        return np.negative(values, out=values) if metric == "l2" else values
 
     def _squared_distances(self, query: Rows, block: Rows, out: Rows) -> None:
         pointer = self._faiss.swig_ptr

@@ -19,10 +19,15 @@ import numpy.typing as npt
 
 from memstore.config import GraphOptions, VectorType
 from memstore.index.protocol import Mask, VectorStorage
+from memstore.index.rounding import tolerance
 from memstore.vectors.arrays import Keys, Rows
-from memstore.vectors.space import Ball, Measure
+from memstore.vectors.space import ANGULAR_METRICS, Measure
 
 _SCRATCH_NUMBERS = 1_000_000  # four megabytes of float32
+
+_SPARE_RESULTS = 10  # results of a float16 scan beyond twice the limit
+
+_NODES = 1 << 16  # nodes whose links are counted at a time
 
 _PARALLEL_QUERIES = 16  # queries per call from which on more than one thread pays
 
@@ -84,10 +89,23 @@ class GraphLinks(NamedTuple):
             blake.update(array.view(np.uint8).data)
         return blake.digest()
 
+    def in_degrees(self, m: int) -> Int32s:
+        """How many links of the lowest layer lead to each node: shape (nodes,)."""
+        counts = np.zeros(len(self.levels), dtype=np.int32)
+        offsets = _link_offsets(self.levels, m)
+        for start in range(0, len(self.levels), _NODES):
+            targets = self.neighbors[offsets[start : min(start + _NODES, len(self.levels)), None] + np.arange(2 * m)]
+            counts += np.bincount(targets[targets >= 0], minlength=len(counts)).astype(np.int32)
+        return counts
+
+    def lowest_links(self, nodes: Keys, m: int) -> Int32s:
+        """The links of *nodes* on the lowest layer: shape (n, 2 * m), -1 for none."""
+        links: Int32s = self.neighbors[_link_offsets(self.levels, m)[nodes][:, None] + np.arange(2 * m)]
+        return links
+
     def first_neighbors(self, nodes: Keys, accepted: Mask, m: int) -> Keys:
         """The first *accepted* neighbour of each of *nodes* on the lowest layer; -1 if there is none."""
-        first = _link_offsets(self.levels, m)[nodes]
-        targets = self.neighbors[first[:, None] + np.arange(2 * m)]
+        targets = self.lowest_links(nodes, m)
         matches = (targets >= 0) & accepted[targets]
         return np.where(matches.any(axis=1), targets[np.arange(len(nodes)), matches.argmax(axis=1)], -1)
 
@@ -118,6 +136,7 @@ class Graph:
         self._faiss = faiss
         self._index = index
         self._owner: object = None
+        self._by_distance = bool(index.metric_type == faiss.METRIC_L2)
         self.options = options
         self.nodes = int(index.ntotal)
         self.digest = self.links().digest()
@@ -133,13 +152,16 @@ class Graph:
         if storage.owner is not self._owner:
             self._owner = self._index.storage = storage.owner
 
-    def search(self, queries: Rows, limit: int, ef_search: int) -> Keys:
-        """The positions nearest to each query, best first: int64, shape (q, limit), -1 for none.
+    def search(self, queries: Rows, limit: int, ef_search: int) -> tuple[Keys, Rows]:
+        """The nodes nearest to each query, best first, and their similarities: products, or negative squared distances.
 
         Args:
-            queries: float32, shape (q, dimension), in index form.
-            limit: number of positions per query.
+            queries: float32, shape (q, dimension of the storage), in index form.
+            limit: number of nodes per query.
             ef_search: candidates kept.
+
+        Returns:
+            Positions, int64, -1 for none, and similarities, float32: both of shape (q, limit).
         """
         faiss = self._faiss
         faiss.omp_set_num_threads(1 if len(queries) < _PARALLEL_QUERIES else _processors())
@@ -155,7 +177,7 @@ class Graph:
             faiss.swig_ptr(labels),
             parameters,
         )
-        return labels
+        return labels, np.negative(distances, out=distances) if self._by_distance else distances
 
     def links(self) -> GraphLinks:
         """A copy of its links."""
@@ -179,9 +201,13 @@ class GraphBuilder:
         self._faiss = faiss
 
     def allocate(self, metric: Measure, dimension: int, vector_type: VectorType, capacity: int) -> VectorStorage:
-        """Memory for *capacity* vectors, owned by FAISS, so that a graph can be built over it."""
+        """Memory for *capacity* vectors, owned by FAISS, so that a graph can be built over it.
+
+        A graph under inner product is one of distances: its vectors have one more component, see `walk`.
+        """
         faiss = self._faiss
-        faiss_metric = faiss.METRIC_L2 if metric == "l2" or isinstance(metric, Ball) else faiss.METRIC_INNER_PRODUCT
+        by_angle = metric in ANGULAR_METRICS
+        faiss_metric = faiss.METRIC_INNER_PRODUCT if by_angle else faiss.METRIC_L2
         if vector_type == "float16":
             owner = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss_metric)
         else:
@@ -195,22 +221,35 @@ class GraphBuilder:
         scan = partial(self._scan, owner) if vector_type == "float16" else None
         return VectorStorage(memory.view(dtype).reshape(rows, dimension)[:capacity], owner, scan)
 
-    def _scan(self, owner: Any, queries: Rows, limit: int, span: range, positions: Keys | None) -> Keys:
+    def _scan(self, owner: Any, queries: Rows, limit: int, span: range, positions: Keys | None) -> list[Keys]:
         """See `VectorStorage.scan`. FAISS compares float16 twice as fast as float32; NumPy takes 20 times as long."""
         faiss = self._faiss
         faiss.omp_set_num_threads(1)
-        labels = np.empty((len(queries), limit), dtype=np.int64)
-        distances = np.empty((len(queries), limit), dtype=np.float32)
+        total = len(span) if positions is None else len(positions)
+        count = min(2 * limit + _SPARE_RESULTS, total)
+        labels = np.empty((len(queries), count), dtype=np.int64)
+        similarities = np.empty((len(queries), count), dtype=np.float32)
         parameters = faiss.SearchParameters()
         if positions is None:
             selector, memory = faiss.IDSelectorRange(span.start, span.stop), None
         else:
             selector, memory = bitmap_selector(faiss, positions, span.stop)
         parameters.sel = selector
-        pointers = (faiss.swig_ptr(queries), limit, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
+        pointers = (faiss.swig_ptr(queries), count, faiss.swig_ptr(similarities), faiss.swig_ptr(labels))
         owner.search_c(len(queries), *pointers, parameters)
+        nearest: list[Keys] = []
+        for query, found_labels, values in zip(queries, labels, similarities, strict=True):
+            lowest = tolerance("cosine", query, 1.0, stored=np.float16).lowest(float(values[limit - 1]))
+            if count < total and values[-1] >= lowest:  # more rows than these can be among the nearest
+                ranges = faiss.RangeSearchResult(1)
+                radius = float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
+                owner.range_search_c(1, faiss.swig_ptr(query), radius, ranges, parameters)
+                size = int(faiss.rev_swig_ptr(ranges.lims, 2)[1])
+                nearest.append(faiss.rev_swig_ptr(ranges.labels, size).copy())
+            else:
+                nearest.append(found_labels[(values >= lowest) & (found_labels >= 0)])
         del selector, memory  # FAISS does not own them: they must live until here
-        return labels
+        return nearest
 
     def start(self, options: GraphOptions, storage: VectorStorage, base: Graph | None = None) -> "GraphConstruction":
         """A graph under construction: empty, or with a copy of the links of *base*."""
@@ -269,6 +308,20 @@ class GraphConstruction:
         owner.ntotal = len(storage.rows) + scratch_rows(index.d) - len(rows)
         index.add_c(len(rows), faiss.swig_ptr(rows))
         index.ntotal = start + len(rows)
+
+    def append(self, count: int) -> None:
+        """Cover the next *count* rows by nodes without links, which no walk reaches."""
+        index, hnsw, faiss = self._index, self._index.hnsw, self._faiss
+        links = 2 * self._options.m
+        nodes, slots = hnsw.levels.size(), hnsw.neighbors.size()
+        hnsw.levels.resize(nodes + count)
+        hnsw.offsets.resize(nodes + 1 + count)
+        hnsw.neighbors.resize(slots + count * links)
+        faiss.rev_swig_ptr(hnsw.levels.data(), nodes + count)[nodes:] = 1
+        ends = slots + links * np.arange(1, count + 1)
+        faiss.rev_swig_ptr(hnsw.offsets.data(), nodes + 1 + count)[nodes + 1 :] = ends
+        faiss.rev_swig_ptr(hnsw.neighbors.data(), slots + count * links)[slots:] = -1
+        index.ntotal += count
 
     def finish(self, storage: VectorStorage) -> Graph:
         """The finished graph, which reads its vectors from *storage*."""

@@ -1,4 +1,4 @@
-"""Exact search in the Poincaré ball: float32 selects candidates, float64 ranks them.
+"""Exact search in the Poincaré ball: float32 selects candidates, which the caller ranks in float64.
 
 For one query the order of hyperbolic distances is the order of |q-x|² / (1 - c|x|²). Both terms are computed in float32
 with known error bounds. So a row can be excluded if no rounding could put it among the nearest, and the few remaining
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from memstore.index.protocol import StoredRows
 from memstore.vectors.arrays import Doubles, Keys, Rows
-from memstore.vectors.metrics import distances
 from memstore.vectors.space import EDGE, Ball
 
 SquaredDistances = Callable[[Rows, Rows, Rows], None]
@@ -33,12 +32,12 @@ def find_nearest(
     limit: int,
     positions: Keys | None,
     squared_distances: SquaredDistances,
-) -> Keys:
+) -> list[Keys]:
     """See `Engine.find_nearest`; *squared_distances* is the engine's."""
     total = len(rows) if positions is None else len(positions)
     limit = min(limit, total)
     group = max(1, _MAX_CELLS // total)
-    nearest = np.empty((len(queries), limit), dtype=np.int64)
+    nearest: list[Keys] = []
     squared_norms = np.empty(total, dtype=np.float32)
     for first in range(0, len(queries), group):
         batch = queries[first : first + group]
@@ -50,14 +49,9 @@ def find_nearest(
                 np.einsum("ij,ij->i", block, block, out=squared_norms[span])
             for query, out in zip(batch, squares, strict=True):
                 squared_distances(query, block, out[span])
-        for i, query in enumerate(batch):
-            candidates = _candidates(ball, rows.shape[1], squares[i], squared_norms, limit)
-            if positions is not None:
-                candidates = positions[candidates]
-            if len(candidates) > limit:
-                exact = distances(ball, query, rows[candidates])
-                candidates = candidates[np.argpartition(exact, limit - 1)[:limit]]
-            nearest[first + i] = candidates
+        for out in squares:
+            candidates = _candidates(ball, rows.shape[1], out, squared_norms, limit)
+            nearest.append(candidates if positions is None else positions[candidates])
     return nearest
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from memstore.index import hyperbolic
 from memstore.index.protocol import StoredRows
+from memstore.index.rounding import tolerance
 from memstore.vectors.arrays import Floats, Keys, Rows
 from memstore.vectors.space import Ball, Measure
 
@@ -25,34 +26,38 @@ class NumpyEngine:
         self._dtype: type[np.floating] = np.float64 if double_precision else np.float32
 
     def find_nearest(
-        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
-    ) -> Keys:
+        self,
+        metric: Measure,
+        queries: Rows,
+        rows: StoredRows,
+        limit: int,
+        positions: Keys | None,
+        norm: float = np.inf,
+    ) -> list[Keys]:
         """See `Engine.find_nearest`."""
         if isinstance(metric, Ball):
             return hyperbolic.find_nearest(metric, queries, rows, limit, positions, _squared_distances)
         total = len(rows) if positions is None else len(positions)
         group = max(1, _MAX_CELLS // total)
-        nearest = []
+        nearest: list[Keys] = []
         for start in range(0, len(queries), group):
             chunk = queries[start : start + group]
-            nearest.append(self._find_nearest(metric, chunk, rows, min(limit, total), positions))
-        return np.concatenate(nearest)
+            similarities = self._all_similarities(metric, chunk.astype(self._dtype), rows, positions)
+            for query, values in zip(chunk, similarities, strict=True):
+                error = tolerance(metric, query, norm, dtype=self._dtype, stored=rows.dtype)
+                possible = error.possible(values, limit)
+                nearest.append(possible if positions is None else positions[possible])
+        return nearest
 
-    def _find_nearest(
-        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
-    ) -> Keys:
+    def _all_similarities(self, metric: Measure, queries: Floats, rows: StoredRows, positions: Keys | None) -> Floats:
+        """The similarity of each row, or of those at *positions*, for each query: shape (q, number of rows)."""
         total = len(rows) if positions is None else len(positions)
         similarities = np.empty((len(queries), total), dtype=self._dtype)
-        converted = queries.astype(self._dtype)
         for start in range(0, total, _BLOCK):
             stop = min(start + _BLOCK, total)
             block = rows[start:stop] if positions is None else rows[positions[start:stop]]
-            similarities[:, start:stop] = self._similarities(metric, converted, block.astype(self._dtype, copy=False))
-        if limit < total:
-            nearest = np.argpartition(similarities, total - limit, axis=1)[:, total - limit :]
-        else:
-            nearest = np.broadcast_to(np.arange(total), (len(queries), total))
-        return nearest if positions is None else positions[nearest]
+            similarities[:, start:stop] = self._similarities(metric, queries, block.astype(self._dtype, copy=False))
+        return similarities
 
     def _similarities(self, metric: Measure, queries: Floats, block: Floats) -> Floats:
         """Products, or negative squared distances: shape (q, len(block)); higher is closer."""

@@ -6,6 +6,7 @@ extended in proportion to the selectivity of the filter, and a search that still
 repeated exactly: no filter costs results, however it correlates with the query.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from memstore.config import IndexKind
@@ -32,14 +33,24 @@ COMPLETE_SHARE = 0.75
 EF_SEARCH_STEPS = (64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1_024)
 """Values of ef_search that a calibration tries in turn, until it reaches `TARGET_RECALL`."""
 
+EFFORT_FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
+"""Multiples of the lowest possible ef_search that a calibration tries in turn for a limit over ten."""
+
 TARGET_RECALL = 0.994
-"""Recall that the queries of a calibration must reach (see `recall`): above the promise, because they are a sample."""
+"""Recall that the moved queries of a calibration must reach (see `recall`): above the promise, as they are easy."""
+
+HELD_OUT_RECALL = 0.985
+"""Recall that its held-out queries must reach: below the promise, because their sample is small."""
 
 MIN_USEFUL_RECALL = 0.95
-"""Recall under which a graph is dropped: the vectors have no neighbourhood structure that a graph can follow."""
+"""Recall under which searches are exact: the vectors have no neighbourhood structure that a graph can follow."""
+
+MAX_OUTLIERS, MAX_OUTLIER_SHARE = 500, 0.05
+"""A graph with more outliers than the number and than the share of its nodes is not used: each search compares them."""
 
 MERGE_MIN, MERGE_MAX, MERGE_SHARE = 1_000, 10_000, 0.05
 REBUILD_MIN_DELETED, REBUILD_DELETED_SHARE = 1_000, 0.3
+COMPACT_DELETED_SHARE = 0.1
 SNAPSHOT_GROWTH_SHARE = 0.1
 
 GraphTask = Literal["build", "merge", "rebuild", "drop"]
@@ -53,7 +64,15 @@ class MethodChoice(NamedTuple):
     reason: str
 
 
-def choose_method(*, kind: IndexKind, nodes: int, allowed: int, limit: int, ef_search: int) -> MethodChoice:
+def choose_method(
+    *,
+    kind: IndexKind,
+    nodes: int,
+    allowed: int,
+    limit: int,
+    ef_search: int,
+    efforts: Sequence[tuple[int, int]] = (),
+) -> MethodChoice:
     """How to find *limit* among the *allowed* of a graph's *nodes*.
 
     Args:
@@ -62,6 +81,7 @@ def choose_method(*, kind: IndexKind, nodes: int, allowed: int, limit: int, ef_s
         allowed: how many of them the scope allows.
         limit: number of results.
         ef_search: candidates that find ten of all vectors at the target recall.
+        efforts: limits, ascending, with the candidates that find so many; empty if they were not measured.
     """
     if not nodes:
         return MethodChoice("exact", 0, "no graph")
@@ -69,7 +89,9 @@ def choose_method(*, kind: IndexKind, nodes: int, allowed: int, limit: int, ef_s
         return MethodChoice("exact", 0, "no more allowed than the limit")
     if allowed < MIN_ALLOWED_SHARE * nodes:
         return MethodChoice("exact", 0, "few allowed")
-    candidates = ef_search_for(ef_search, limit) * nodes // allowed
+    candidates = ef_search_for(ef_search, limit, efforts)
+    if allowed < nodes:  # only the first part of the list counts, and it must hold the limit
+        candidates = max(candidates, 2 * limit) * nodes // allowed
     if candidates >= nodes:
         return MethodChoice("exact", 0, "most of them needed")
     scanned_rows = min(nodes, GATHER_COST * allowed)
@@ -78,9 +100,21 @@ def choose_method(*, kind: IndexKind, nodes: int, allowed: int, limit: int, ef_s
     return MethodChoice("graph", candidates, "all allowed" if allowed == nodes else "many allowed")
 
 
-def ef_search_for(ef_search: int, limit: int) -> int:
-    """Candidates that find *limit* neighbours at the recall at which *ef_search* finds ten."""
-    return max(ef_search, ef_search * 2 // 3 + 2 * limit)
+def ef_search_for(ef_search: int, limit: int, efforts: Sequence[tuple[int, int]] = ()) -> int:
+    """Candidates that find *limit* neighbours at the recall at which *ef_search* finds ten.
+
+    They are interpolated between the measured *efforts*; beyond the greatest limit they grow in proportion.
+    """
+    if len(efforts) < 2:
+        return max(ef_search, ef_search * 2 // 3 + 2 * limit)
+    lower = efforts[0]
+    if limit <= lower[0]:
+        return lower[1]
+    for upper in efforts[1:]:
+        if limit <= upper[0]:
+            return lower[1] + -(-(upper[1] - lower[1]) * (limit - lower[0]) // (upper[0] - lower[0]))
+        lower = upper
+    return -(-lower[1] * limit // lower[0])
 
 
 def complete_prefix(candidates: int) -> int:

@@ -101,9 +101,18 @@ class Engine(Protocol):
         ...
 
     def find_nearest(
-        self, metric: Measure, queries: Rows, rows: StoredRows, limit: int, positions: Keys | None
-    ) -> Keys:
-        """Positions of the *limit* rows nearest to each query, unordered: int64, shape (len(queries), limit).
+        self,
+        metric: Measure,
+        queries: Rows,
+        rows: StoredRows,
+        limit: int,
+        positions: Keys | None,
+        norm: float = np.inf,
+    ) -> list[Keys]:
+        """Positions of the rows that can be among the *limit* nearest to each query, unordered: int64, shape (n,).
+
+        They are *limit* or more: rows that rounding could put among the nearest, and all of equal ones, are included.
+        Fewer mean that similarities left the range of float32.
 
         Args:
             metric: what vectors are compared by.
@@ -111,12 +120,13 @@ class Engine(Protocol):
             rows: float32 or float16, shape (n, dimension), contiguous, in index form.
             limit: at most the number of rows, or of *positions* if given.
             positions: the rows to compare, ascending; None for all.
+            norm: at least the norm of every row; only used under inner product.
         """
         ...
 
 
-Scan = Callable[[Rows, int, range, "Keys | None"], "Keys"]
-"""Queries, limit, range of positions, and the allowed positions in it -> nearest positions: int64, shape (q, limit)."""
+Scan = Callable[[Rows, int, range, "Keys | None"], "list[Keys]"]
+"""Queries, limit, range of positions, and the allowed positions in it -> as `Engine.find_nearest`."""
 
 
 class VectorStorage(NamedTuple):

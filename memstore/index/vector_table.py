@@ -4,6 +4,8 @@ Entries occupy the positions below `size`, unordered; a `KeyMap` maps keys to po
 replaced ones overwritten, removed ones overwritten by the last entry. A graph refers to vectors by position. So the
 positions below `pinned` keep their vectors: an entry that is removed or replaced there is only marked deleted, and no
 search returns it.
+
+Storage can be one component wider than the vectors. That component lifts them to a sphere, see `lift`.
 """
 
 from collections.abc import Callable
@@ -12,13 +14,15 @@ import numpy as np
 
 from memstore.index.key_map import KeyMap
 from memstore.index.protocol import NEVER, IndexEntries, Mask, SearchScope, StoredRows, VectorStorage
-from memstore.vectors.arrays import Keys, Rows
+from memstore.vectors.arrays import Doubles, Keys, Rows
 
 Allocator = Callable[[int, VectorStorage | None], VectorStorage]
 """Capacity and the present storage, or None -> storage of that capacity. It may extend the present one in place."""
 
 _MIN_CAPACITY = 256
+_MAX_RADIUS = 1e18  # the square is a float32 number; longer vectors are compared in float64, without a graph
 _LARGE_TABLE = 100_000  # capacity grows by half below this number of entries, and by a quarter from it on
+_SPARE_SHARE = 16  # a table that is shrunk keeps spare capacity for one sixteenth more entries
 _COLUMNS = ("_keys", "_namespaces", "_expiries", "_live")
 
 
@@ -38,11 +42,23 @@ def allocate_numpy(dtype: str, dimension: int, capacity: int, present: VectorSto
 
 
 class VectorTable:
-    """The entries of an index, by position."""
+    """The entries of an index, by position.
 
-    def __init__(self, allocate: Allocator, capacity: int = 0) -> None:
+    Attributes:
+        storage: the memory of the vectors.
+        size: number of entries, deleted ones included.
+        pinned: positions below it keep their vectors.
+        deleted: number of deleted entries.
+        lifted: whether storage is one component wider than the vectors.
+        radius: of the sphere that the last component of wider storage lifts vectors to.
+    """
+
+    def __init__(self, allocate: Allocator, capacity: int = 0, dimension: int | None = None) -> None:
         self._allocate = allocate
         self.storage = allocate(capacity, None)
+        self._dimension = self.storage.rows.shape[1] if dimension is None else dimension
+        self.lifted: bool = self.storage.rows.shape[1] > self._dimension
+        self.radius = 0.0
         self.size = 0
         self.pinned = 0
         self.deleted = 0
@@ -66,7 +82,7 @@ class VectorTable:
     @property
     def rows(self) -> StoredRows:
         """The vectors by position, deleted ones included: shape (size, dimension), a view."""
-        return self.storage.rows[: self.size]
+        return self.storage.rows[: self.size, : self._dimension]
 
     @property
     def keys(self) -> Keys:
@@ -95,7 +111,7 @@ class VectorTable:
 
     def entries_at(self, positions: Keys) -> IndexEntries:
         """The entries at *positions*, copied."""
-        rows = self.storage.rows[positions].astype(np.float32, copy=False)
+        rows = self.rows[positions].astype(np.float32, copy=False)
         return IndexEntries(self._keys[positions], self._namespaces[positions], self._expiries[positions], rows)
 
     def put(self, entries: IndexEntries) -> None:
@@ -110,10 +126,13 @@ class VectorTable:
         self.reserve(self.size + len(added))
         positions[added] = np.arange(self.size, self.size + len(added))
         if len(added) == len(positions):  # the usual case, which needs no gather of vectors
-            self.storage.rows[self.size : self.size + len(added)] = entries.rows
+            if self.lifted:
+                self._write(slice(self.size, self.size + len(added)), entries.rows)
+            else:
+                self.storage.rows[self.size : self.size + len(added)] = entries.rows
         else:
             movable = positions >= self.pinned
-            self.storage.rows[positions[movable]] = entries.rows[movable]
+            self._write(positions[movable], entries.rows[movable])
         self.size += len(added)
         self._keys[positions] = entries.keys
         self._namespaces[positions] = entries.namespaces
@@ -122,11 +141,30 @@ class VectorTable:
         self._key_map.put(entries.keys, positions)
         self._first_expiry = min(self._first_expiry, int(entries.expiries.min()))
 
+    def _write(self, positions: Keys | slice, rows: Rows) -> None:
+        """Set the vectors at *positions*."""
+        if not self.lifted:
+            self.storage.rows[positions] = rows
+            return
+        self.storage.rows[positions, : self._dimension] = rows
+        self.storage.rows[positions, self._dimension] = self._lifts(rows)
+
+    def _lifts(self, rows: StoredRows) -> Doubles:
+        """The component that lifts each of *rows* to the sphere of `radius`; 0 for longer vectors."""
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        lifts: Doubles = np.sqrt(np.maximum(min(self.radius, _MAX_RADIUS) ** 2 - squares, 0.0))
+        return lifts
+
+    def lift(self, start: int, stop: int) -> None:
+        """Compute the last component of the vectors from *start* to *stop* for the present `radius`."""
+        rows = self.storage.rows[start:stop]
+        rows[:, self._dimension] = self._lifts(rows[:, : self._dimension])
+
     def _changed_pinned(self, positions: Keys, rows: Rows) -> Keys:
         """Pinned ones of *positions* whose vector differs from that in *rows*."""
         pinned = np.flatnonzero((positions >= 0) & (positions < self.pinned))
         vectors = rows[pinned].astype(self.storage.rows.dtype, copy=False)
-        equal = (self.storage.rows[positions[pinned]] == vectors).all(axis=1)
+        equal = (self.storage.rows[positions[pinned], : self._dimension] == vectors).all(axis=1)
         changed: Keys = positions[pinned[~equal]]
         return changed
 
@@ -189,7 +227,7 @@ class VectorTable:
         reserved = positions >= 0
         self.put(IndexEntries(*(column[~reserved] for column in entries)))  # type: ignore[arg-type]
         positions = positions[reserved]
-        self.storage.rows[positions] = entries.rows[reserved]
+        self._write(positions, entries.rows[reserved])
         self._namespaces[positions] = entries.namespaces[reserved]
         self._expiries[positions] = entries.expiries[reserved]
         self._live[positions] = True
@@ -215,6 +253,39 @@ class VectorTable:
         self.deleted = 0
         if len(deleted):
             self._close_gaps(deleted)
+
+    def move_to_end(self, stop: int, positions: Keys, order: Keys) -> None:
+        """Make the entries at *positions* the last ones before *stop*, in their order.
+
+        Args:
+            stop: the end of the entries that may be moved.
+            positions: ascending, before *stop*, not part of a graph.
+            order: an array of positions, shape (stop,), of which the same elements are moved.
+        """
+        first = stop - len(positions)
+        is_moved = np.zeros(len(positions), dtype=bool)  # of the last positions
+        is_moved[positions[positions >= first] - first] = True
+        gaps, displaced = positions[positions < first], first + np.flatnonzero(~is_moved)
+        for array in (self._keys, self._namespaces, self._expiries, self._live, self.storage.rows, order):
+            moved = array[positions]
+            array[gaps] = array[displaced]
+            array[first:stop] = moved
+        changed = np.concatenate([gaps, np.arange(first, stop)])
+        changed = changed[self._live[changed]]
+        if len(changed):
+            self._key_map.put(self._keys[changed], changed)
+
+    def shrink(self) -> bool:
+        """Give memory back that no entry needs; whether there was enough of it. Positions do not change."""
+        capacity = self.size + self.size // _SPARE_SHARE
+        if len(self._keys) <= max(_MIN_CAPACITY, capacity + capacity // _SPARE_SHARE):
+            return False
+        self.reserve(capacity, shrink=True)
+        keys, positions = self.keys[self.live], np.flatnonzero(self.live)
+        self._key_map = KeyMap()
+        if len(keys):
+            self._key_map.rebuild(keys, positions)
+        return True
 
     def allowed(self, scope: SearchScope) -> Keys | None:
         """The positions that *scope* allows, ascending; None for all, which implies that none is deleted."""
@@ -244,13 +315,16 @@ class VectorTable:
             masks.append(~np.isin(self._keys[positions], scope.excluded))
         return np.logical_and.reduce(masks) if masks else None
 
-    def reserve(self, size: int) -> None:
-        """Grow the capacity to *size* entries or more."""
+    def reserve(self, size: int, *, shrink: bool = False) -> None:
+        """Grow the capacity to *size* entries or more; with *shrink*, change it to *size*."""
         capacity = len(self._keys)
-        if size <= capacity:
+        if size <= capacity and not shrink:
             return
-        capacity = max(size, capacity + capacity // (2 if capacity < _LARGE_TABLE else 4), _MIN_CAPACITY)
-        storage = self._allocate(capacity, self.storage)
+        if shrink:
+            capacity = size
+        else:
+            capacity = max(size, capacity + capacity // (2 if capacity < _LARGE_TABLE else 4), _MIN_CAPACITY)
+        storage = self._allocate(capacity, None if shrink else self.storage)
         if storage is not self.storage:
             self.replace_storage(storage)
         for name in _COLUMNS:

@@ -28,7 +28,7 @@ from memstore.session import Autocommit
 from memstore.sync import composites
 from memstore.sync.follower import Follower
 from memstore.sync.loader import as_entries
-from memstore.sync.snapshot import DELETED_KEY, FORMAT, is_valid_header, read_keys, read_links
+from memstore.sync.snapshot import DELETED_KEY, FORMAT, is_valid_header, read_graph, read_keys
 from memstore.timestamps import now
 from memstore.vectors.encoding import checksum, decode, decode_rows
 from memstore.vectors.mean import CANCELLATION_LIMIT, Mean, tolerance_scale
@@ -270,7 +270,7 @@ def _snapshots(connection: Connection, space: VectorSpace) -> Iterator[Finding]:
     detail = ""
     try:
         keys = read_keys(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
-        read_links(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
+        read_graph(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
         if len(np.unique(keys[keys != DELETED_KEY])) != np.count_nonzero(keys != DELETED_KEY):
             detail = "a key occurs twice"
     except BrokenSnapshotError as error:

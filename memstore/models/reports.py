@@ -171,6 +171,8 @@ class Stats(Record):
         ef_search: HNSW's ef for a search of ten; None without a graph.
         recall: share of the ten nearest vectors that the graph finds at this ef, measured on a sample, 0 to 1; None
             without a graph.
+        recall_observed: the same for a small share of the searches that were really made, which are answered exactly as
+            well in the background: the mean of the last 200, at the limits asked; None while there are none.
         snapshot_bytes: size of the stored copy of the graph in the file, in bytes.
         indexed_metadata: paths in metadata that have an index.
     """
@@ -209,5 +211,6 @@ class Stats(Record):
     graph_bytes: int
     ef_search: int | None
     recall: float | None
+    recall_observed: float | None
     snapshot_bytes: int
     indexed_metadata: tuple[str, ...]

@@ -124,7 +124,7 @@ class SearchPlan(Record):
 
     Attributes:
         method: `"exact"`: every allowed vector was compared. `"graph"`: a graph was searched, and vectors that are not
-            in it yet were compared; `Stats.recall` is its recall.
+            in it yet were compared; `Stats.recall` and `Stats.recall_observed` are its recall.
         reason: why this method.
         engine: `"faiss"` or `"numpy"`, which computed the distances.
         rows: number of vectors in the index.

@@ -19,6 +19,7 @@ from memstore.concurrency import check_stop, unstoppable, yield_gil
 from memstore.database.transactions import snapshot, take_cached
 from memstore.escaping import library_logger
 from memstore.index.exact import ExactIndex
+from memstore.index.hybrid import HybridIndex
 from memstore.repository import vectors as stored_vectors
 from memstore.repository.corruption import corrupt_value
 from memstore.repository.sqlite_only import change_log, vector_handoff
@@ -58,7 +59,11 @@ class Follower:
         self._select_engine(indexes.vector_count())
         with indexes.lock.shared(), snapshot(connection):
             if indexes.is_current(change_log.state(connection)):
-                return function(connection, View(indexes, connection))
+                result = function(connection, View(indexes, connection))
+                for index in indexes.by_kind.values():
+                    if index.samples.pending:
+                        self._on_change()
+                return result
         with indexes.lock.exclusive() as hold, snapshot(connection):
             with unstoppable():
                 self.catch_up(connection)
@@ -171,8 +176,8 @@ class Follower:
         index = indexes.by_kind[space.kind]
         present: set[int] = set()
         indexes.record(space.kind, keys)
-        if len(keys) > _RESERVE_FROM:
-            index.reserve(len(keys))  # once, or the table would grow again and again
+        if len(keys) > _RESERVE_FROM:  # once, or the table would grow again and again
+            index.reserve(_count_present(connection, index, space, keys))
         for chunk in stored_vectors.vectors(connection, space, keys):
             entries = as_entries(chunk, space)
             index.put(entries)
@@ -206,6 +211,13 @@ class Follower:
     def _select_engine(self, vectors: int) -> None:
         if self.indexes.engines.select(vectors):
             self._on_change()  # a graph is possible from now on
+
+
+def _count_present(connection: Connection, index: HybridIndex, space: VectorSpace, keys: list[int]) -> int:
+    """How many of the changed *keys* have a stored vector: all others of the stored vectors are in *index*."""
+    indexed = int(np.count_nonzero(index.table.find(np.array(keys, dtype=np.int64)) >= 0))
+    unchanged = len(index) - indexed
+    return min(len(keys), max(0, stored_vectors.count_vectors(connection, space) - unchanged))
 
 
 def _overlay(connection: Connection, space: VectorSpace, keys: list[int]) -> ExactIndex:

@@ -107,7 +107,10 @@ class IndexSet:
 
     def allocator(self, space: VectorSpace) -> Allocator:
         """Allocates memory for vectors of *space*: in FAISS where a graph may be built over it."""
-        metric, dimension, vector_type = space.measure, space.dimension, self.options.vector_type
+        metric, vector_type = space.measure, self.options.vector_type
+        # A graph under inner product needs one more component, see `index.walk`.
+        lifted = metric == "inner_product" and self.options.kind != "exact"
+        dimension = space.dimension + 1 if lifted else space.dimension
 
         def allocate(capacity: int, present: VectorStorage | None = None) -> VectorStorage:
             engine = self.engines.engine
@@ -136,6 +139,7 @@ class IndexSet:
             "graph_bytes": 0 if graph is None else graph.bytes,
             "ef_search": None if calibration is None else calibration.ef_search,
             "recall": None if calibration is None else calibration.recall,
+            "recall_observed": None if graph is None or index is None else index.samples.recall,
         }
 
     def _reason(self, index: HybridIndex) -> str:

@@ -54,6 +54,7 @@ def load_index(connection: Connection, indexes: IndexSet, kind: RecordKind, stat
         except BrokenSnapshotError as error:
             _log.warning("a graph snapshot is damaged (%s): the graph is rebuilt", error)
         else:
+            index.table.radius = header.parameters["radius"]
             # Set before `by_kind`: the maintainer reads both without the lock, and must not drop this layout.
             indexes.pending_snapshots[kind] = header
     _load_vectors(connection, space, index)

@@ -23,14 +23,16 @@ from memstore.errors import MemstoreError
 from memstore.escaping import library_logger
 from memstore.index import planner
 from memstore.index.faiss_engine import FaissEngine
-from memstore.index.hnsw import Graph, GraphConstruction, scratch_rows
+from memstore.index.hnsw import Graph
 from memstore.index.hybrid import HybridIndex
-from memstore.index.recall import Calibration, calibrate
+from memstore.index.walk import Coverage
 from memstore.models.records import RecordKind
 from memstore.repository.sqlite_only import index_snapshots
-from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError, Header
+from memstore.repository.sqlite_only.index_snapshots import BrokenSnapshotError, Header, ReplacedSnapshotError
+from memstore.sync import observation
+from memstore.sync.graph_fold import GraphFold
 from memstore.sync.index_set import IndexSet
-from memstore.sync.snapshot import calibration, read_links
+from memstore.sync.snapshot import StoredGraph, calibration, read_graph
 from memstore.sync.snapshot_writer import SnapshotWriter
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class IndexMaintainer:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
+        self._paused = False  # while memory is given back
         self._snapshots = SnapshotWriter(indexes, database, self._stopping)
         self._rerun = False
         self._retry_at = 0.0
@@ -84,7 +87,7 @@ class IndexMaintainer:
 
     def _start(self) -> None:
         self._rerun = True  # a running task may have looked for work already
-        if not self._is_running() and not self._stopping.is_set():
+        if not self._is_running() and not self._is_stopping():
             self._task = self._loop.create_task(self._run(thorough=False), name="memstore-maintenance")
 
     async def optimize(self) -> None:
@@ -106,6 +109,29 @@ class IndexMaintainer:
         while self._is_running() and self._task is not None:
             await asyncio.wait([self._task])
 
+    async def release_memory(self) -> None:
+        """Give back the memory that no entry needs; a graph with many deleted nodes is dropped, and built again."""
+        self._paused = True
+        try:
+            while self._is_running() and self._task is not None:
+                await asyncio.wait([self._task])
+            for kind, index in tuple(self._indexes.by_kind.items()):
+                await self._exclusively(kind, index, partial(self._shrink, kind, index))
+        finally:
+            self._paused = False
+        self._notify()
+
+    def _shrink(self, kind: RecordKind, index: HybridIndex) -> None:
+        deleted = index.table.deleted
+        if deleted and deleted >= planner.COMPACT_DELETED_SHARE * index.table.size:
+            self._indexes.pending_snapshots.pop(kind, None)  # dropping moves entries
+            index.drop_graph()
+        else:
+            index.shrink()
+
+    def _is_stopping(self) -> bool:
+        return self._paused or self._stopping.is_set()
+
     def resume(self) -> None:
         """Continue after `stop`."""
         self._stopping.clear()
@@ -117,9 +143,7 @@ class IndexMaintainer:
             while self._rerun:
                 self._rerun = False
                 for kind in self._indexes.spaces:
-                    while (
-                        not self._stopping.is_set() and (task := self._next_task(kind, thorough=thorough)) is not None
-                    ):
+                    while not self._is_stopping() and (task := self._next_task(kind, thorough=thorough)) is not None:
                         await task()
         except Exception:
             # Handled: searches are exact without the graph, and `optimize` raises the error.
@@ -154,7 +178,7 @@ class IndexMaintainer:
             return partial(self._merge, kind, index)
         if kind not in self._skipped and self._snapshots.is_due(index, thorough=thorough):
             return partial(self._write_snapshot, kind, index)
-        return None
+        return partial(self._observe, kind, index) if index.samples.pending else None
 
     def _faiss(self) -> FaissEngine:
         engine = self._indexes.engine
@@ -187,13 +211,23 @@ class IndexMaintainer:
         """Attach the graph of the snapshot whose node order the entries of *index* follow."""
         graphs, options = self._faiss().graphs, self._indexes.options.graph
 
-        def read(connection: Connection) -> Graph:
+        def read(connection: Connection) -> tuple[Graph, StoredGraph]:
             with snapshot(connection):
-                links = read_links(header.parameters, lambda number: index_snapshots.chunk(connection, header, number))
-            return graphs.from_links(links, options, index.table.storage)
+                try:
+                    read_chunk = partial(index_snapshots.chunk, connection, header)
+                    content = read_graph(header.parameters, read_chunk)
+                except BrokenSnapshotError as error:
+                    if index_snapshots.is_replaced(connection, header):
+                        raise ReplacedSnapshotError from error
+                    raise
+            return graphs.from_links(content.links, options, index.table.storage), content
 
         try:
-            graph = await self._database.call(read, long=True)
+            graph, content = await self._database.call(read, long=True)
+        except ReplacedSnapshotError:
+            _log.info("another process replaced a graph snapshot: the next search loads the newer one")
+            await in_thread(partial(self._unload, kind, index))
+            return
         except BrokenSnapshotError as error:
             _log.warning("a graph snapshot is damaged (%s): the graph is rebuilt", error)
             await self._drop_graph(kind, index)
@@ -201,8 +235,10 @@ class IndexMaintainer:
 
         def attach() -> None:
             self._indexes.pending_snapshots.pop(kind, None)
-            index.fill_deleted(graph)
-            index.publish(graph, calibration(header.parameters, options))
+            index.fill_deleted(graph, content.duplicates, content.originals)
+            rows = index.table.storage.rows
+            coverage = Coverage(graph.nodes, rows, content.duplicates, content.originals, content.outliers)
+            index.publish(graph, coverage, calibration(header.parameters, options))
 
         await self._exclusively(kind, index, attach)
         self._snapshots.mark_saved(index, graph.nodes, header.seq)
@@ -212,33 +248,40 @@ class IndexMaintainer:
             except MemstoreError as error:
                 _log.warning("an older graph snapshot could not be deleted: %s", error)
 
+    def _unload(self, kind: RecordKind, index: HybridIndex) -> None:
+        with self._indexes.lock.exclusive():
+            if self._indexes.by_kind.get(kind) is index:
+                self._indexes.clear()
+
     async def _merge(self, kind: RecordKind, index: HybridIndex) -> None:
         """Link the unindexed entries into a copy of the graph, and replace the graph by it."""
-        engine, options = self._faiss(), self._indexes.options.graph
-        target = await self._exclusively(kind, index, partial(self._pin, kind, index))
-        if target is None:
+        result = await GraphFold(self._indexes, kind, index, self._faiss(), self._is_stopping).run()
+        if result is None:
             return
-        construction = await in_thread(partial(engine.graphs.start, options, index.table.storage, index.graph))
-        while construction.nodes < target:
-            if self._stopping.is_set() or self._indexes.by_kind.get(kind) is not index:
+        defect = result.defect()
+        if defect is not None and index.kind == "auto":
+            if not result.is_new:  # the entries have changed since the graph was built
+                await self._rebuild_graph(kind, index)
                 return
-            count = min(scratch_rows(index.dimension), target - construction.nodes)
-            await in_thread(partial(construction.link, index.table.storage, count))
-        graph, measured = await in_thread(partial(_finish, construction, index, engine))
-        if measured.recall is not None and measured.recall < planner.MIN_USEFUL_RECALL and index.kind == "auto":
-            reason = f"a graph of these vectors finds {measured.recall:.0%} of the neighbours: they have no structure"
-            await self._exclusively(kind, index, partial(index.reject_graph, reason, 2 * graph.nodes))
-            _log.info("%s", reason)
+            await self._exclusively(kind, index, partial(index.reject_graph, defect, 2 * result.graph.nodes))
+            _log.info("%s", defect)
             return
-        await self._exclusively(kind, index, partial(index.publish, graph, measured))
+        await self._exclusively(kind, index, partial(index.publish, result.graph, result.coverage, result.calibration))
 
-    def _pin(self, kind: RecordKind, index: HybridIndex) -> int:
-        """Pin all entries of *index*, in memory that FAISS owns; their number."""
-        storage = index.table.storage
-        if storage.owner is None:  # allocated before FAISS was loaded
-            allocate = self._indexes.allocator(self._indexes.spaces[kind])
-            index.replace_storage(allocate(len(storage.rows), None))
-        return index.table.pin()
+    async def _observe(self, kind: RecordKind, index: HybridIndex) -> None:
+        """Answer a query that the graph answered exactly as well; raise the effort where the graph finds too little."""
+        observe = partial(observation.observe, self._indexes, kind, index)
+        if self._database.settings.read_only:
+            change = await in_thread(observe)
+        else:
+            change = await self._database.upkeep(lambda _: observe())
+        if change is None:
+            return
+        recall = change.recall_at(10)
+        if not change.is_useful(10) and index.kind == "auto":
+            defect = f"a graph of these vectors finds {recall or 0.0:.0%} of the neighbours of the queries asked"
+            await self._exclusively(kind, index, partial(index.reject_graph, defect, 2 * index.nodes))
+            _log.info("%s", defect)
 
     async def _write_snapshot(self, kind: RecordKind, index: HybridIndex) -> None:
         try:
@@ -248,9 +291,3 @@ class IndexMaintainer:
             self._skipped.add(kind)
             self._retry_at = monotonic() + _RETRY_DELAY
             _log.warning("a graph snapshot could not be written: %s", error)
-
-
-def _finish(construction: GraphConstruction, index: HybridIndex, engine: FaissEngine) -> tuple[Graph, Calibration]:
-    storage = index.table.storage
-    graph = construction.finish(storage)
-    return graph, calibrate(graph, index.metric, engine, storage, index.calibration)

@@ -1,12 +1,16 @@
 """Writes graph snapshots into the file, and deletes those that they replace.
 
 A snapshot is written one chunk per transaction, so that other writers wait for no more than a chunk. It counts from the
-transaction that marks it complete.
+transaction that marks it complete. One process at a time writes a snapshot of a space; others wait for it, and then
+need none of their own if its snapshot is as new as theirs.
 """
 
+import asyncio
 import threading
+import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -15,18 +19,20 @@ from sqlalchemy import Connection
 
 from memstore.concurrency import in_thread, monotonic
 from memstore.database import Database
-from memstore.errors import BusyError
+from memstore.errors import BusyError, MemstoreError
 from memstore.index import planner
 from memstore.index.hybrid import HybridIndex
 from memstore.models.records import RecordKind
 from memstore.repository.sqlite_only import change_log, index_snapshots
-from memstore.repository.sqlite_only.index_snapshots import Header
+from memstore.repository.sqlite_only.activity import activity
+from memstore.repository.sqlite_only.index_snapshots import Header, ReplacedSnapshotError
 from memstore.sync.index_set import IndexSet
 from memstore.sync.snapshot import DELETED_KEY, SnapshotContent, count_chunks, matches
 
 T = TypeVar("T")
 
 _WRITE_WAIT = 0.25  # seconds of one wait for other writers
+_CLAIM_POLL = 0.05  # seconds between looks at the claim of another process
 
 
 class SavedSnapshot(NamedTuple):
@@ -96,34 +102,93 @@ class SnapshotWriter:
         """A snapshot of *index*; None if it is not in use any more, or has no graph."""
         indexes, space = self._indexes, self._indexes.spaces[kind]
         with indexes.lock.shared():
-            graph, calibration, seq = index.graph, index.calibration, indexes.applied
-            if graph is None or calibration is None or seq is None or indexes.by_kind.get(kind) is not index:
+            graph, calibration, coverage, seq = index.graph, index.calibration, index.coverage, indexes.applied
+            if graph is None or calibration is None or coverage is None or seq is None:
+                return None
+            if indexes.by_kind.get(kind) is not index:
                 return None
             table = index.table
             keys = np.where(table.live[: graph.nodes], table.keys[: graph.nodes], DELETED_KEY)
             epoch = indexes.epoch
-        content = SnapshotContent(keys, graph.links(), graph.options, calibration)
+        content = SnapshotContent(keys, graph.links(), graph.options, calibration, coverage, index.table.radius)
         parameters = content.parameters(space)
         return Header(0, space.pk, epoch, seq, parameters, count_chunks(parameters)), content
 
     async def _store(self, kind: RecordKind, header: Header, content: SnapshotContent) -> int | None:
-        """Write the snapshot unless the file has a newer one; the key of the newest, None if writing was stopped."""
-        latest = await self._database.read(lambda c: index_snapshots.latest(c, header.space_pk, change_log.top(c)))
-        newer = latest is not None and latest.epoch == header.epoch and latest.seq > header.seq
-        if latest is not None and newer and matches(latest.parameters, content.options, self._indexes.spaces[kind]):
-            return latest.pk
-        header = await self._write(lambda c: index_snapshots.begin(c, header))
+        """Write the snapshot unless the file has one as new; the key of the newest, None if writing was stopped."""
+        with activity() as writer:
+            return await self._store_as(writer, kind, header, content)
+
+    async def _store_as(self, writer: str, kind: RecordKind, header: Header, content: SnapshotContent) -> int | None:
+        claimed = await self._claim(writer, kind, header, content)
+        if not isinstance(claimed, Header):
+            return claimed
+        completed = False
+        try:
+            completed = await self._write_chunks(claimed, content)
+        finally:
+            if not completed:  # the next writer need not wait until the claim is overdue
+                with suppress(MemstoreError):
+                    await self._write(partial(index_snapshots.retire, pk=claimed.pk))
+        return claimed.pk if completed else None
+
+    async def _write_chunks(self, header: Header, content: SnapshotContent) -> bool:
+        """Write the chunks of a claimed snapshot, and mark it complete; False if it was stopped or taken over."""
         chunks = await in_thread(content.chunks)
         for number in range(header.chunks):
             if self._stopping.is_set():
-                return None
+                return False
             data = await in_thread(lambda: next(chunks))
-            await self._write(partial(_add_chunk, header=header, number=number, data=data))
-        return header.pk if await self._write(lambda c: index_snapshots.complete(c, header)) else None
+            try:
+                await self._write(partial(_add_chunk, header=header, number=number, data=data))
+            except ReplacedSnapshotError:
+                return False
+        return await self._write(lambda c: index_snapshots.complete(c, header))
+
+    async def _claim(
+        self, writer: str, kind: RecordKind, header: Header, content: SnapshotContent
+    ) -> Header | int | None:
+        """*header* with its key, once no other process writes a snapshot of the space.
+
+        The key of the newest snapshot instead if that is as new; None if writing was stopped.
+        """
+        claim, deadline = None, 0.0
+        previous: int | None = None
+        while not self._stopping.is_set():
+            latest = await self._database.read(lambda c: index_snapshots.latest(c, header.space_pk, change_log.top(c)))
+            if latest is not None and self._is_newer(kind, latest, header, content, previous):
+                return latest.pk
+            previous = previous or (latest.pk if latest is not None else -1)
+            overdue = claim if time.monotonic() >= deadline else None
+            claimed = await self._write(partial(index_snapshots.begin, header=header, writer=writer, overdue=overdue))
+            if claimed is not None:
+                return claimed
+            present = await self._database.read(lambda c: index_snapshots.claim(c, header.space_pk))
+            if present != claim:
+                claim, deadline = present, time.monotonic() + index_snapshots.CLAIM_SECONDS
+            await asyncio.sleep(_CLAIM_POLL)
+        return None
+
+    def _is_newer(
+        self, kind: RecordKind, latest: Header, header: Header, content: SnapshotContent, previous: int | None
+    ) -> bool:
+        """Whether the stored snapshot *latest* replaces that of *header*.
+
+        One of the same state does if it was written meanwhile. The *previous* one, which was there before, can be
+        damaged.
+        """
+        space = self._indexes.spaces[kind]
+        if latest.epoch != header.epoch or not matches(latest.parameters, content.options, space):
+            return False
+        same = latest.seq == header.seq and latest.parameters["nodes"] == len(content.keys)
+        return latest.seq > header.seq or (same and previous is not None and latest.pk != previous)
 
     async def delete_others(self, space_pk: int, kept_pk: int) -> None:
-        """Delete the snapshots of a space except *kept_pk*, in small transactions."""
+        """Delete the snapshots of a space except *kept_pk* and one that is being written, in small transactions."""
         for pk in await self._database.read(lambda c: index_snapshots.others(c, space_pk, kept_pk)):
+            if self._stopping.is_set():
+                return
+            await self._write(partial(index_snapshots.retire, pk=pk))
             while not self._stopping.is_set() and await self._write(partial(index_snapshots.drop_part, pk=pk)):
                 pass
 

@@ -1,6 +1,6 @@
 """Searches of the indexes at one state of the database, including uncommitted changes of a transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 
@@ -25,10 +25,6 @@ from memstore.vectors.space import ANGULAR_METRICS
 
 QUERIES = 256
 """Queries that are answered between two checks whether the caller was cancelled."""
-
-OVERSAMPLING, EXTRA_RESULTS = 2, 10
-"""A float16 index returns OVERSAMPLING * limit + EXTRA_RESULTS entries, which the stored vectors rank again."""
-
 
 SAMPLE = 1_000
 """Entries that are scored for the distribution of a query's scores: 0.2 ms at dimension 384."""
@@ -168,28 +164,39 @@ class View:
 
     def _search_committed(self, kind: RecordKind, queries: Rows, limit: int, scope: SearchScope) -> list[SearchResult]:
         """Search the shared index; results of a float16 index are ranked again by the stored vectors."""
-        index, engine = self.indexes.by_kind[kind], self.indexes.engines.engine
+        results = self.indexes.by_kind[kind].search(self.indexes.engines.engine, queries, limit, scope)
         if self.indexes.options.vector_type == "float32":
-            return index.search(engine, queries, limit, scope)
-        results = index.search(engine, queries, limit * OVERSAMPLING + EXTRA_RESULTS, scope)
-        return [self._rescored(kind, query, result, limit) for query, result in zip(queries, results, strict=True)]
+            return results
+        return self._rescored(kind, queries, results, limit)
 
-    def _rescored(self, kind: RecordKind, query: Rows, result: SearchResult, limit: int) -> SearchResult:
+    def _rescored(
+        self, kind: RecordKind, queries: Rows, results: Sequence[SearchResult], limit: int
+    ) -> list[SearchResult]:
+        """The best *limit* of each of *results*, by the stored vectors, which are read once for all of them."""
         space = self.indexes.spaces[kind]
-        chunks = stored_vectors.vectors(self.connection, space, result.keys.tolist())
-        entries = [as_entries(chunk, space) for chunk in chunks]
-        if sum(len(chunk.keys) for chunk in entries) < len(result.keys):
+        keys = np.unique(np.concatenate([result.keys for result in results]))
+        values = [np.full(len(result.keys), np.nan) for result in results]
+        for chunk in stored_vectors.vectors(self.connection, space, keys.tolist()):
+            entries = as_entries(chunk, space)
+            if not len(entries.keys):
+                continue
+            order = np.argsort(entries.keys)
+            ascending, rows = entries.keys[order], entries.rows[order]
+            for query, result, result_values in zip(queries, results, values, strict=True):
+                positions = np.searchsorted(ascending, result.keys).clip(max=len(ascending) - 1)
+                matches = np.flatnonzero(ascending[positions] == result.keys)
+                result_values[matches] = scores(space.measure, query, rows[positions[matches]])
+        if any(np.isnan(result_values).any() for result_values in values):
             raise DriftError
-        if not entries:
-            return result
-        keys = np.concatenate([chunk.keys for chunk in entries])
-        values = scores(space.measure, query, np.concatenate([chunk.rows for chunk in entries]))
-        order = np.lexsort((keys, -values))[:limit]
-        return result._replace(keys=keys[order], scores=values[order])
+        return [_ranked(result.keys, new, limit, result) for result, new in zip(results, values, strict=True)]
+
+
+def _ranked(keys: Keys, values: Doubles, limit: int, result: SearchResult) -> SearchResult:
+    """*result* with the best *limit* of *keys* by their scores *values*; equal scores in ascending key order."""
+    order = np.lexsort((keys, -values))[:limit]
+    return result._replace(keys=keys[order], scores=values[order])
 
 
 def _merged(a: SearchResult, b: SearchResult, limit: int) -> SearchResult:
-    keys = np.concatenate([a.keys, b.keys])
-    values = np.concatenate([a.scores, b.scores])
-    order = np.lexsort((keys, -values))[:limit]
-    return SearchResult(keys[order], values[order], a.allowed_count + b.allowed_count, a.method)
+    result = a._replace(allowed_count=a.allowed_count + b.allowed_count)
+    return _ranked(np.concatenate([a.keys, b.keys]), np.concatenate([a.scores, b.scores]), limit, result)

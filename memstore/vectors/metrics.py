@@ -19,7 +19,7 @@ and Hofmann, arXiv:1805.09112)
 The second form is computed, because it does not cancel for close vectors. As c goes to 0, d goes to 2 |q-x|.
 
 Vectors are compared as float32 in *index form*: scaled to norm 1 under cosine and spherical, unchanged otherwise.
-Ranking uses float32 arithmetic; the scores of the hits are computed again in float64 from the index form.
+Float32 arithmetic selects the candidates; their scores are computed in float64 from the index form.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,8 @@ DistanceMetric = Literal["l2", "spherical"] | Ball
 """Measures that are metrics in the mathematical sense; cosine and inner product are similarities."""
 
 _NAMES = ("cosine", "inner_product", "l2", "spherical")
+_COSINE_ROUNDING = 2.0**-47
+"""Two float32 roundings of one direction enclose an angle of at most 2**-23, whose cosine is nearer to 1 than this."""
 _ROUNDING = 1e-9  # relative excess over the largest norm at which a stored vector still counts as inside the ball
 
 
@@ -89,17 +91,44 @@ def valid_rows(metric: Measure, rows: Rows) -> npt.NDArray[np.bool_]:
 
 def scores(metric: Measure, query: Embedding, rows: Rows) -> Doubles:
     """The score of each row for *query*, both in index form: float64, shape (n,); higher is closer."""
+    return scores_of(metric, closeness(metric, query, rows))
+
+
+def scores_of(metric: Measure, values: Doubles) -> Doubles:
+    """The scores of rows of which *values* are the closeness."""
     if metric == "spherical":
-        return 1.0 - distances(metric, query, rows) / np.pi
-    if metric == "l2" or isinstance(metric, Ball):
-        return 1.0 / (1.0 + distances(metric, query, rows))
-    products: Doubles = rows.astype(np.float64) @ query.astype(np.float64)
-    if metric != "cosine":
-        _check_measure(metric)
-    else:
-        np.minimum(products, 1.0, out=products)  # np.clip takes three times as long, as long as the product
-        np.maximum(products, -1.0, out=products)
+        return 1.0 + values / np.pi
+    return 1.0 / (1.0 - values) if metric == "l2" or isinstance(metric, Ball) else values
+
+
+def closeness(metric: Measure, query: Embedding, rows: Rows) -> Doubles:
+    """What orders *rows* by nearness to *query*, both in index form: float64, shape (n,); higher is closer.
+
+    The score under cosine and inner product, the negative distance under other metrics: it tells tiny distances apart,
+    whose scores are all 1.
+    """
+    if metric in ("l2", "spherical") or isinstance(metric, Ball):
+        return -distances(metric, query, rows)
+    doubles = rows.astype(np.float64)
+    # NumPy sums each row in the same order at any position; a BLAS product does not, so equal rows could differ.
+    double_query = query.astype(np.float64)
+    products: Doubles = np.add.reduce(doubles * double_query, axis=1)
+    if metric == "cosine":
+        return _cosines(products, doubles, double_query)
+    _check_measure(metric)
     return products
+
+
+def _cosines(products: Doubles, rows: Doubles, query: Doubles) -> Doubles:
+    """*products* as cosines: exactly 1 for vectors of equal direction, as far as float32 can tell.
+
+    For equal vectors, product and squared norms are the same sum s, and the root of s² is s without an error.
+    """
+    squares = np.add.reduce(rows * rows, axis=1) * np.add.reduce(query * query)
+    cosines: Doubles = products / np.sqrt(squares)
+    cosines[cosines >= 1.0 - _COSINE_ROUNDING] = 1.0
+    cosines[cosines <= _COSINE_ROUNDING - 1.0] = -1.0
+    return cosines
 
 
 def distances(metric: DistanceMetric, query: Floats, rows: Floats) -> Doubles:

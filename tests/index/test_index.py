@@ -88,6 +88,8 @@ def closeness(metric: Measure, query: Rows, rows: Rows) -> npt.NDArray[np.float6
         return -angles(query_rows, wide)
     if metric == "l2":
         return -np.sqrt(((wide - query_rows) ** 2).sum(axis=1))
+    if metric == "cosine":  # index form has norm 1 up to the rounding of float32
+        return wide @ query_rows / (np.linalg.norm(wide, axis=1) * np.linalg.norm(query_rows))
     return wide @ query_rows
 
 

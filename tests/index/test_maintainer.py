@@ -22,7 +22,7 @@ from memstore import BusyError, GraphOptions, Metric, Store, TransactionError
 from memstore.index import hnsw, hybrid, planner, recall
 from memstore.index.hnsw import GraphConstruction
 from memstore.repository.sqlite_only import change_log
-from memstore.sync import maintainer, snapshot, snapshot_writer
+from memstore.sync import graph_fold, snapshot, snapshot_writer
 from memstore.sync.snapshot import SnapshotContent
 from tests.support.children import Link, children
 from tests.support.clusters import (
@@ -542,13 +542,13 @@ async def test_a_failure_is_logged_once_not_tried_again_at_once_and_costs_no_sea
 ) -> None:
     tries: list[int] = []
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         tries.append(1)
         raise OwnError("on purpose")
 
     rows = data(700)
     with monkeypatch.context() as patch:
-        owner: Any = {"link": GraphConstruction, "calibrate": maintainer, "publish": hybrid.HybridIndex}[step]
+        owner: Any = {"link": GraphConstruction, "calibrate": graph_fold, "publish": hybrid.HybridIndex}[step]
         patch.setattr(owner, step, fail)
         async with opened(path) as store:
             await put(store, rows[:400])
@@ -665,23 +665,27 @@ async def test_the_recall_that_is_stated_is_what_is_found(path: Path, metric: An
         assert hit_count / 1_200 == pytest.approx(stats.recall, abs=0.02)
 
 
-async def test_a_graph_that_grew_little_keeps_its_ef_search_and_one_that_grew_much_is_measured_again(
+async def test_every_merge_is_measured_and_one_that_adds_little_by_a_smaller_sample(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searches: list[int] = []
-    original = hnsw.Graph.search
+    samples: list[int] = []
+    original = recall.measure_truth
 
-    def noted(self: hnsw.Graph, queries: Rows, limit: int, effort: int) -> Any:
-        searches.append(effort)
-        return original(self, queries, limit, effort)
+    def noted(corpus: recall.Corpus, queries: Rows, *arguments: Any) -> recall.Sample:
+        samples.append(len(queries))
+        return original(corpus, queries, *arguments)
 
-    monkeypatch.setattr(hnsw.Graph, "search", noted)
-    rows = data(600)
+    monkeypatch.setattr(recall, "measure_truth", noted)
+    rows = data(2_000)
     async with opened(path) as store:
         by_hand(store)
-        for first, stop, measured in ((0, 400, True), (400, 450, False), (450, 600, True)):
-            searches.clear()
+        sizes = []
+        for first, stop in ((0, 1_500), (1_500, 1_600), (1_600, 2_000)):
+            samples.clear()
             await put(store, rows[first:stop], first)
             await store.optimize()
-            assert bool(searches) is measured
             assert of_memories(store).nodes == stop
+            (size,) = samples
+            sizes.append(size)
+        assert sizes[1] < sizes[0] / 2
+        assert sizes[2] > sizes[1]

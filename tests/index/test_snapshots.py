@@ -341,7 +341,7 @@ IMPOSSIBLE: dict[str, tuple[str, ...]] = {
 }
 OTHER_PARAMETERS: list[dict[str, Any]] = [
     {"m": M + 1},
-    {"format": 2},
+    {"format": 3},
     {"ef_construction": 129},
     {"metric": "l2"},
     {"dimension": DIMENSION + 1},
@@ -479,13 +479,14 @@ def contents(path: Path) -> tuple[Header, npt.NDArray[np.int64], GraphLinks]:
         ordered = connection.execute("SELECT data FROM index_chunk WHERE snapshot_pk = ? ORDER BY number", row[:1])
         blobs = [data for (data,) in ordered]
     keys = snapshot.read_keys(header.parameters, blobs.__getitem__)
-    return header, keys, snapshot.read_links(header.parameters, blobs.__getitem__)
+    return header, keys, snapshot.read_graph(header.parameters, blobs.__getitem__).links
 
 
 def forge(path: Path, keys: npt.NDArray[np.int64], links: GraphLinks, **others: Any) -> None:
     """Write a snapshot with valid digests, whatever its content; *others* replace parameters, or remove them."""
     header = contents(path)[0]
     counts = {"nodes": len(keys), "links": len(links.neighbors), "entry": links.entry, "top": links.top}
+    counts |= {"duplicates": 0, "outliers": 0}
     values = {name: value for name, value in {**header.parameters, **counts, **others}.items() if value is not MISSING}
     data = keys.astype("<i8").tobytes() + links.levels.astype("<u1").tobytes() + links.neighbors.astype("<i4").tobytes()
     blobs = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
@@ -664,12 +665,12 @@ async def follow_random_links(_: Link, rounds: int) -> None:
             continue
         check_targets(links, 4)
         graph = graphs.from_links(links, options, storage)
-        positions = graph.search(rows[:5], 10, 32)
+        positions, _ = graph.search(rows[:5], 10, 32)
         assert positions.max() < nodes
         assert positions.min() >= -1
         graph = build_graph(storage, options, graph, nodes=2 * nodes)
         graph.links().check(4)
-        assert graph.search(rows[:5], 10, 32).max() < 2 * nodes
+        assert graph.search(rows[:5], 10, 32)[0].max() < 2 * nodes
     assert 20 < refused < rounds - 20
 
 

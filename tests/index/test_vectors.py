@@ -268,13 +268,13 @@ def test_exact_search_in_the_ball_is_exact_up_to_its_edge(
         queries = ball_vectors(rng, 6, dimension, ball.radius, (0, 0.5))
         queries = np.concatenate([queries, rows[rng.choice(len(rows), 6)]])
         nearest = engine.find_nearest(ball, queries, rows, limit, places)
-        assert nearest.shape == (12, limit)
+        assert len(nearest) == 12
         for query, here in zip(queries, nearest, strict=True):
             allowed = rows if places is None else rows[places]
             assert places is None or np.isin(here, places).all()
-            assert len(set(here.tolist())) == limit
+            assert len(set(here.tolist())) == len(here) >= limit
             best = np.sort(distances(ball, query, allowed))[:limit]
-            np.testing.assert_array_equal(np.sort(distances(ball, query, rows[here])), best)
+            np.testing.assert_array_equal(np.sort(distances(ball, query, rows[here]))[:limit], best)
 
 
 # -- invalid arguments

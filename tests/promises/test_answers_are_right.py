@@ -184,6 +184,62 @@ async def test_the_error_on_another_embedder_gives_the_way_out(named_path: Path,
 
 # Exact means exact.
 
+
+@pytest.mark.parametrize("metric", ["cosine", "spherical", "l2", "hyperbolic"])
+async def test_a_vector_has_the_score_one_against_itself(metric: str, path: Path) -> None:
+    rows = (0.1 * np.random.default_rng(0).standard_normal((100, 48))).astype(np.float32)
+    async with memstore.open(path, dimension=48, metric=metric) as store:
+        await store.memories.add_many([{"content": "", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
+        answers = await store.memories.search_many(rows, 1, min_score=1.0)
+        assert [[hit.memory.id for hit in hits] for hits in answers] == [[str(i)] for i in range(100)]
+        assert {hits[0].score for hits in answers} == {1.0}
+
+
+async def test_identical_assemblies_are_candidates_at_a_threshold_of_one_and_merge(path: Path) -> None:
+    rows = np.random.default_rng(1).standard_normal((40, 48)).astype(np.float32)
+    async with memstore.open(path, dimension=48) as store:
+        await store.memories.add_many([{"content": "", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
+        for i in range(40):
+            await store.assemblies.add(f"a{i}", members=[str(i)])
+            await store.assemblies.add(f"b{i}", members=[str(i)])
+        candidates = await store.assemblies.merge_candidates(1.0, limit=100)
+        assert sorted((pair.a, pair.b) for pair in candidates) == sorted((f"a{i}", f"b{i}") for i in range(40))
+        await store.assemblies.merge(["a0", "b0"], threshold=1.0)
+        copies = [{"content": "", "id": f"copy{i}", "embedding": 3 * rows[0]} for i in range(4)]
+        await store.memories.add_many(copies)
+        (group,) = (await store.assemblies.suggest(1.0, min_size=2)).groups
+        assert set(group.members) == {f"copy{i}" for i in range(4)}
+
+
+@pytest.mark.parametrize("engine", ["numpy", "faiss"])
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2", "spherical", "hyperbolic"])
+async def test_equal_scores_come_in_order_of_creation_at_every_limit(metric: str, engine: str, path: Path) -> None:
+    index = memstore.IndexOptions(engine=engine)
+    async with memstore.open(path, dimension=4, metric=metric, index=index) as store:
+        vectors = [[0.1, 0.2, 0.3, 0.4]] * 100 + [[0.4, 0.3, 0.2, 0.1]] * 3
+        await store.memories.add_many([{"content": "", "id": str(i), "embedding": v} for i, v in enumerate(vectors)])
+        for limit in (1, 10, 20, 60, 99):
+            hits = await store.memories.search([0.1, 0.2, 0.3, 0.4], limit)
+            assert [hit.memory.id for hit in hits] == [str(i) for i in range(limit)]
+
+
+@pytest.mark.parametrize("spread", [0.03, 0.01])
+async def test_an_exact_search_of_float16_vectors_finds_what_float32_finds(spread: float, path: Path) -> None:
+    """Vectors so near each other that float16 cannot order them: a cosine of 0.999 and of 0.9999 between any two."""
+    rng = np.random.default_rng(2)
+    centre = rng.standard_normal(64) / 8
+    rows, queries = (
+        (centre + spread * rng.standard_normal((count, 64)) / 8).astype(np.float32) for count in (1_500, 20)
+    )
+    index = memstore.IndexOptions(kind="exact", engine="faiss", vector_type="float16")
+    async with memstore.open(path, dimension=64, index=index) as store:
+        await store.memories.add_many([{"content": "", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
+        scores = queries.astype(float) @ (rows / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)).T
+        for hits, values in zip(await store.memories.search_many(queries, 10), scores, strict=True):
+            assert [int(hit.memory.id) for hit in hits] == np.argsort(-values)[:10].tolist()
+            assert hits.plan.method == "exact"
+
+
 # A clock that moves.
 
 YEAR = timedelta(days=365)

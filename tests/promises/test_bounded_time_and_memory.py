@@ -252,6 +252,26 @@ async def test_every_page_of_members_is_read_where_the_page_before_ended(path: P
 
 # Memory of the index.
 
+
+@pytest.mark.parametrize("kind", ["exact", "graph"])
+async def test_deleting_does_not_make_the_index_larger_and_compact_gives_its_memory_back(kind: str, path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((4_000, 64)).astype(np.float32)
+    async with memstore.open(path, dimension=64, index=memstore.IndexOptions(kind=kind)) as store:
+        await store.memories.add_many([{"content": "", "id": str(i), "embedding": row} for i, row in enumerate(rows)])
+        await store.optimize()
+        before = (await store.stats()).index_bytes
+        await store.memories.delete_many(ids=[str(i) for i in range(3_000)])
+        await store.memories.search(rows[0])
+        assert (await store.stats()).index_bytes <= before
+        await store.compact()
+        assert (await store.stats()).index_bytes < 0.5 * before
+        assert (await store.memories.search(rows[3_500], 1))[0].memory.id == "3500"
+        await store.clear()
+        await store.compact()
+        assert (await store.stats()).index_bytes < 0.1 * before
+        assert await store.check() == []
+
+
 # Event loops and frozen clocks.
 
 WRITE_BEHIND_A_TRANSACTION = """

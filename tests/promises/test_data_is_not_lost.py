@@ -1,6 +1,7 @@
 """Ordinary acts of the host program lose no data."""
 
 import asyncio
+import logging
 import os
 import resource
 import shutil
@@ -9,12 +10,14 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import memstore
 from memstore import OpenError, Store, StoreReplacedError
-from tests.support.children import Child, Link
+from tests.support.children import Child, Link, children
 from tests.support.programs import run_python
+from tests.support.sql import execute
 
 VECTOR = [1.0, 0.0]
 
@@ -204,6 +207,40 @@ async def write_without_room(link: Link, path: Path) -> tuple[list[str], list[st
 
 
 # Snapshots of several processes.
+
+
+async def optimize_a_file(link: Link, _: int, path: Path) -> list[str]:
+    """In a process of its own: when told to, store the graph; the log records of that."""
+    records: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("memstore").addHandler(handler)
+    async with memstore.open(path) as store:
+        await store.memories.search(np.ones(16))
+        link.send("ready")
+        await link.receive()
+        await store.optimize()
+    return records
+
+
+async def test_two_processes_that_store_the_graph_at_once_leave_one_whole_snapshot(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.standard_normal((50, 16))[rng.integers(0, 50, 3_000)] + 0.3 * rng.standard_normal((3_000, 16))).tolist()
+    async with memstore.open(path, dimension=16, index=memstore.IndexOptions(kind="graph")) as store:
+        await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
+    for turn in range(3):
+        with children(2, optimize_a_file, path) as processes:
+            for process in processes:
+                assert await asyncio.to_thread(process.receive) == "ready"
+            for process in processes:
+                process.send("go")
+            for process in processes:
+                assert await asyncio.to_thread(process.receive) == []
+        assert execute(path, "SELECT complete FROM index_snapshot WHERE space_pk = 1") == [(1,)], turn
+        async with memstore.open(path) as store:
+            assert await store.check() == []
+            await store.memories.add_many([{"content": "", "embedding": row} for row in rows[: 1_000 + turn]])
+
 
 # Interrupted backups, restores and exports.
 

@@ -1,8 +1,17 @@
 """Snapshots of an index, stored as chunks. The index defines their content.
 
 A snapshot stores the number of the last change of the log that it includes. It is written chunk by chunk, in small
-transactions, and is valid once it is marked complete. Every chunk is checked when it is read: its digest is keyed by
-the snapshot's header and by the chunk's number, so no chunk can stand in for another.
+transactions, and is valid once it is marked complete. Its row is also the claim of its writer: a space has at most one
+row that is not complete, and while there is one, no other process begins a snapshot of the space. The writer renews its
+claim with every chunk. The claim of a process that has ended is taken over at once; where that cannot be known, after
+`CLAIM_SECONDS` without a renewal. They are measured by the observer, so no clock of another machine matters. The former
+writer, if it still runs, finds its claim gone at its next chunk.
+
+A snapshot that is replaced is retired first: its row is neither complete nor a claim while its chunks are deleted. A
+reader that misses a chunk looks at the row to tell a replaced snapshot from a damaged one.
+
+Every chunk is checked when it is read: its digest is keyed by the snapshot's header and by the chunk's number, so no
+chunk can stand in for another.
 """
 
 import hashlib
@@ -10,21 +19,38 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, Integer, and_, bindparam, delete, func, insert, literal_column, not_, select, update
 
 from memstore.database.driver_errors import translated
 from memstore.errors import DamagedError
+from memstore.repository.sqlite_only.activity import has_ended
 from memstore.repository.statements import Prepared, stored
 from memstore.schema.tables import index_chunk, index_snapshot
 
 CHUNK = 1 << 20
 """Bytes of a chunk: one is written or read at a time."""
 
+CLAIM_SECONDS = 30.0
+"""Time without a new chunk after which the writer of a snapshot counts as ended."""
+
 _DIGEST = 16  # bytes
+_RETIRED = ""  # the epoch of a snapshot whose chunks are being deleted
 
 
 class BrokenSnapshotError(Exception):
     """A chunk is missing or differs from what was written. Never leaves the package: the index is rebuilt."""
+
+
+class ReplacedSnapshotError(Exception):
+    """Another process replaced a snapshot that is read or written. Never leaves the package: the other one is used."""
+
+
+class Claim(NamedTuple):
+    """The claim of a process that writes a snapshot: its row, its chunks so far, and the name of the activity."""
+
+    pk: int
+    chunks: int
+    writer: str
 
 
 class Header(NamedTuple):
@@ -68,10 +94,30 @@ _READ_CHUNK = Prepared(
 )
 _ADD_CHUNK = Prepared(lambda: insert(index_chunk).values({c.name: bindparam(c.name) for c in index_chunk.c}))
 _FLOOR = Prepared(lambda: select(func.min(_snapshot.seq)).where(func.typeof(_snapshot.seq) == "integer"))
+_IS_CLAIM = and_(_snapshot.complete == literal_column("0"), _snapshot.epoch != literal_column(f"'{_RETIRED}'"))
+_CLAIM = Prepared(
+    lambda: (
+        select(
+            _snapshot.pk,
+            select(func.count()).where(_chunk.snapshot_pk == _snapshot.pk).scalar_subquery(),
+            _snapshot.parameters,
+        )
+        .where(_snapshot.space_pk == bindparam("space"), _IS_CLAIM)
+        .order_by(_snapshot.pk)
+    )
+)
+_STATUS = Prepared(lambda: select(_snapshot.complete, _snapshot.epoch).where(_snapshot.pk == bindparam("snapshot")))
+_RETIRE = Prepared(
+    lambda: (
+        update(index_snapshot)
+        .where(_snapshot.pk == bindparam("snapshot"))
+        .values(complete=literal_column("0"), epoch=literal_column(f"'{_RETIRED}'"))
+    )
+)
 _OTHERS = Prepared(
     lambda: (
         select(_snapshot.pk)
-        .where(_snapshot.space_pk == bindparam("space"), _snapshot.pk != bindparam("snapshot"))
+        .where(_snapshot.space_pk == bindparam("space"), _snapshot.pk != bindparam("snapshot"), not_(_IS_CLAIM))
         .order_by(_snapshot.pk)
     )
 )
@@ -97,29 +143,73 @@ def latest(connection: Connection, space_pk: int, top: int) -> Header | None:
     Rows that memstore did not write are left out.
     """
     for pk, space, epoch, seq, text, chunks in _LATEST.run(connection, space=space_pk, top=top):
-        try:
-            parameters = json.loads(text)
-        except (TypeError, ValueError, RecursionError):
-            continue
-        if isinstance(parameters, dict) and type(epoch) is str and type(chunks) is int:
+        parameters = _parsed(text)
+        if parameters is not None and type(epoch) is str and type(chunks) is int:
             return Header(pk, space, epoch, seq, parameters, chunks)
     return None
 
 
-def begin(connection: Connection, header: Header) -> Header:
-    """Store the row of a snapshot; *header* with its key."""
+def _parsed(text: object) -> dict[str, Any] | None:
+    """The parameters in a stored header; None if they are not an object of JSON."""
+    try:
+        parameters = json.loads(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return parameters if isinstance(parameters, dict) else None
+
+
+def claim(connection: Connection, space_pk: int) -> Claim | None:
+    """The claim of the process that writes a snapshot of a space; None if there is none."""
+    row = _CLAIM.run(connection, space=space_pk).fetchone()
+    if row is None:
+        return None
+    pk, chunks, text = row
+    parameters = _parsed(text)
+    return Claim(pk, chunks, "" if parameters is None else str(parameters.get("writer", "")))
+
+
+def begin(connection: Connection, header: Header, writer: str, overdue: Claim | None = None) -> Header | None:
+    """Claim the space of *header* for the activity *writer*, and store the row of its snapshot: *header* with its key.
+
+    None, and nothing is stored, if another activity has a claim. One that equals *overdue* is taken over.
+    """
+    present = claim(connection, header.space_pk)
+    while present is not None:
+        if present != overdue and not has_ended(present.writer):
+            return None
+        retire(connection, present.pk)
+        present = claim(connection, header.space_pk)
+    header = header._replace(parameters={**header.parameters, "writer": writer})
     values = header._asdict() | {"parameters": stored(dict(header.parameters))}
     return header._replace(pk=int(_BEGIN.run(connection, **values).lastrowid or 0))
 
 
 def add(connection: Connection, header: Header, number: int, data: bytes) -> None:
-    """Write one chunk."""
+    """Write one chunk. Raises `ReplacedSnapshotError` if the claim of its writer was taken over."""
+    if not _is_claim(connection, header.pk):
+        raise ReplacedSnapshotError
     _ADD_CHUNK.many(connection, [(header.pk, number, data, _digest(header, number, data))])
 
 
+def _is_claim(connection: Connection, pk: int) -> bool:
+    row = _STATUS.run(connection, snapshot=pk).fetchone()
+    return row is not None and row[0] == 0 and row[1] != _RETIRED
+
+
+def retire(connection: Connection, pk: int) -> None:
+    """Make a snapshot neither valid nor a claim, before its chunks are deleted."""
+    _RETIRE.run(connection, snapshot=pk)
+
+
+def is_replaced(connection: Connection, header: Header) -> bool:
+    """Whether another process has deleted or retired the snapshot since *header* was read."""
+    row = _STATUS.run(connection, snapshot=header.pk).fetchone()
+    return row is None or tuple(row) != (1, header.epoch)
+
+
 def complete(connection: Connection, header: Header) -> bool:
-    """Mark a snapshot as complete, if it still exists with all its chunks; False where it does not."""
-    if _COUNT_CHUNKS.value(connection, snapshot=header.pk) != header.chunks:
+    """Mark a snapshot as complete, if it still is its writer's claim and has all its chunks; False where it is not."""
+    if not _is_claim(connection, header.pk) or _COUNT_CHUNKS.value(connection, snapshot=header.pk) != header.chunks:
         return False
     return bool(_COMPLETE.run(connection, snapshot=header.pk).rowcount)
 
@@ -146,8 +236,10 @@ def floor(connection: Connection, default: int) -> int:
 
 
 def others(connection: Connection, space_pk: int, pk: int) -> list[int]:
-    """Keys of the snapshots of a space other than *pk*."""
-    return _OTHERS.column(connection, space=space_pk, snapshot=pk)
+    """Keys of the snapshots of a space other than *pk*, and other than that which a process is writing."""
+    present = claim(connection, space_pk)
+    ended = [present.pk] if present is not None and present.pk != pk and has_ended(present.writer) else []
+    return _OTHERS.column(connection, space=space_pk, snapshot=pk) + ended
 
 
 def drop_older(connection: Connection, seq: int) -> None:
