@@ -167,13 +167,15 @@ def _read(path: Path) -> tuple[dict[str, Any] | str, int]:
         # Another program may replace the file by a link or a pipe: neither is followed, and neither is waited for.
         descriptor = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 return "it is not a file", 0
-            data = file.read(MAX_FILE_BYTES + 1)
+            if status.st_size > MAX_FILE_BYTES:
+                size = f"{status.st_size:,}"
+                return f"the file is too large: expected at most {MAX_FILE_BYTES:,} bytes, found {size}", 0
+            data = file.read(status.st_size)
     except OSError as error:
         return f"cannot read the file: {error.strerror or error}", 0
-    if len(data) > MAX_FILE_BYTES:
-        return f"the file is too large: expected at most {MAX_FILE_BYTES:,} bytes", 0
     return _parsed(data), len(data)
 
 
