@@ -150,10 +150,10 @@ class StopSignal:
         lock: held to change either, and by whoever stops the work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lock: "threading.Lock | None" = None) -> None:
         self.requested = False
         self.suspended = False
-        self.lock = threading.Lock()
+        self.lock = threading.Lock() if lock is None else lock
 
     def check(self) -> None:
         """Raise `StoppedError` if the work must end."""

@@ -48,11 +48,10 @@ class ReadRequest(asyncio.Future[T]):
     def __init__(self, pool: "ReaderPool", function: Step[T], *, long: bool) -> None:
         super().__init__()
         self.long = long
-        self.stop = StopSignal()
-        self._pool = pool
-        self._function: Step[T] | None = function
-        self._reader: ConnectionThread | None = None  # while it runs
-        self.start = monotonic()  # when it began to run
+        self.function: Step[T] | None = function  # None when it was run
+        self.reader: ConnectionThread | None = None  # while it runs
+        self.start = 0.0  # when it began to run
+        self.stop = StopSignal(pool.lock)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel it: it does not begin, or is interrupted. The caller does not wait for its end."""
@@ -65,32 +64,12 @@ class ReadRequest(asyncio.Future[T]):
 
     def _interrupt(self) -> None:
         with self.stop.lock:
-            reader = self._reader
+            reader = self.reader
             if reader is None:
                 return
             if not self.stop.suspended and reader.base is not None:
                 reader.base.interrupt()
         self.get_loop().call_later(_INTERRUPT_AGAIN, self._interrupt)
-
-    def run(self, reader: ConnectionThread, connection: Connection) -> tuple[T | None, BaseException | None]:
-        """Run the function on the thread of *reader*, unless the caller was cancelled; its result or its error."""
-        with self.stop.lock:
-            function, self._function = self._function, None  # not kept alive by whoever refers to the result
-            if self.cancelled() or function is None:
-                return None, None
-            self._reader = reader
-        self.start = monotonic()
-        value, failure = None, None
-        try:
-            value = run_stoppable(self.stop, function, connection)
-        except BaseException as error:  # noqa: BLE001 - raised where the request is awaited
-            failure = error
-        with self.stop.lock:
-            self._reader = None
-        if self.stop.requested and not self._pool.keeps_transaction:
-            failure = None  # nobody awaits it, and its frames may have statements that are not finished
-            _end_transaction(raw(connection))
-        return value, failure
 
 
 def _end_transaction(base: sqlite3.Connection) -> None:
@@ -123,7 +102,7 @@ class ReaderPool:
         self.threads = threads
         self.keeps_transaction = keeps_transaction
         self.open_reader = open_reader
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()  # of the queues, and of the state of the requests
         self._idle = list(reversed(threads))
         self._short: deque[ReadRequest[Any]] = deque()
         self._long: deque[ReadRequest[Any]] = deque()
@@ -136,7 +115,7 @@ class ReaderPool:
     def submit(self, function: Step[T], *, long: bool = False) -> ReadRequest[T]:
         """Run *function* on a reader's thread."""
         request: ReadRequest[T] = ReadRequest(self, function, long=long)
-        with self._lock:
+        with self.lock:
             (self._long if long else self._short).append(request)
             reader = self._idle.pop() if self._idle and (not long or self._has_next()) else None
         if reader is not None:
@@ -155,20 +134,34 @@ class ReaderPool:
     def _run_next(self, reader: ConnectionThread, connection: Connection) -> None:
         """Run one request, arrange for the next, then answer; on the thread of *reader*."""
         value, failure = None, None
-        with self._lock:
+        with self.lock:
             request = self._short.popleft() if self._short else self._long.popleft() if self._has_next() else None
-            self._long_count += request is not None and request.long
-        try:
+            function = None
             if request is not None:
-                self._running[reader] = request
-                value, failure = request.run(reader, connection)
-        finally:
-            with self._lock:
+                function, request.function = request.function, None  # not kept alive by whoever refers to the result
+                self._long_count += request.long
+                if request.cancelled():
+                    function = None
+                else:
+                    request.reader, request.start = reader, monotonic()
+                    self._running[reader] = request
+        if request is not None and function is not None:
+            try:
+                value = run_stoppable(request.stop, function, connection)
+            except BaseException as error:  # noqa: BLE001 - raised where the request is awaited
+                failure = error
+        with self.lock:
+            if request is not None:
+                request.reader = None
+                self._long_count -= request.long
                 self._running.pop(reader, None)
-                self._long_count -= request is not None and request.long
-                is_next = bool(self._short or self._long) and self._has_next()
-                if not is_next:
-                    self._idle.append(reader)
+        if request is not None and request.stop.requested and not self.keeps_transaction:
+            failure = None  # nobody awaits it, and its frames may have statements that are not finished
+            _end_transaction(raw(connection))
+        with self.lock:
+            is_next = bool(self._short or self._long) and self._has_next()
+            if not is_next:
+                self._idle.append(reader)
         if is_next:
             reader.post(partial(self._run_next, reader))  # not at once: a fork waits until the thread is outside SQLite
         if request is not None:
@@ -177,7 +170,7 @@ class ReaderPool:
     def _grow(self) -> None:
         """Open another connection if requests still wait, and those that run have all run for a while."""
         self._timer = None
-        with self._lock:
+        with self.lock:
             waiting = [request for request in (*self._short, *self._long) if not request.done()]
             last_start = max((request.start for request in self._running.values()), default=0.0)
         if not waiting or self._closed or self._growth is not None:
