@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ from memstore.cli.jsonl import Item, parse_item
 from memstore.cli.options import refuse
 
 STDIN = "-"
+MAX_BYTES = 512 * 1024 * 1024
+"""The longest line: more than the JSON of the longest text and a vector."""
 
 
 class Format(StrEnum):
@@ -67,7 +70,9 @@ class Source:
 
     def _lines(self, file: BinaryIO, name: str, format: Format) -> Iterator[Item]:  # noqa: ARG002 - as _passages
         number, is_complete = 0, True
-        while line := _read(name, file.readline):
+        while line := _read(name, partial(file.readline, MAX_BYTES + 1)):
+            if len(line) > MAX_BYTES:
+                raise InvalidError(f"{_display_name(name)} has a line over {MAX_BYTES:,} bytes. Split it.")
             self.done += len(line)
             number += 1
             if not line.strip():
