@@ -27,6 +27,7 @@ from memstore.vectors.arrays import Keys, Rows
 from memstore.vectors.space import ANGULAR_METRICS, Ball, Measure
 
 _SPARE_RESULTS = 6  # results beyond the limit, which show whether equal ones follow the last one
+_ROUNDING = 2.0**-22  # of a similarity, for each component
 _FEW_OUTLIERS = 1_000  # up to so many are compared with one product
 _NONE = np.empty(0, dtype=np.int64)
 
@@ -129,7 +130,10 @@ class Walk(NamedTuple):
     def _near_outliers(self, query: Rows, lowest: float) -> Keys:
         """The outliers whose product with *query* is at least *lowest*: as a rule none, which saves ranking them."""
         outliers = self.coverage.outliers
-        return outliers[self.coverage.outlier_rows @ query >= lowest] if len(outliers) else outliers
+        if not len(outliers):
+            return outliers
+        near = self.coverage.outlier_rows @ query >= lowest
+        return outliers[near] if near.any() else _NONE
 
     def _nodes(self, queries: Rows, limit: int, ef_search: int, mask: Mask | None) -> list[tuple[Keys, float]]:
         """The nodes that each walk finds, as far as they are complete, and the similarity under which none is one."""
@@ -150,6 +154,10 @@ class Walk(NamedTuple):
 
         *values* are the similarities of *nodes*.
         """
+        last, following = float(values[keep - 1]), float(values[keep])
+        error = _ROUNDING * (len(query) + 4) * max(1.0, abs(last))  # more than the tolerance below
+        if following < last - error and nodes[keep] >= 0:  # the usual case
+            return nodes[:keep], following
         if nodes[keep - 1] < 0:
             return nodes[nodes >= 0], -np.inf
         by_angle = self.metric in ANGULAR_METRICS

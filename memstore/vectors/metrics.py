@@ -112,7 +112,7 @@ def closeness(metric: Measure, query: Embedding, rows: Rows) -> Doubles:
     doubles = rows.astype(np.float64)
     # NumPy sums each row in the same order at any position; a BLAS product does not, so equal rows could differ.
     double_query = query.astype(np.float64)
-    products: Doubles = np.add.reduce(doubles * double_query, axis=1)
+    products: Doubles = np.einsum("ij,j->i", doubles, double_query)
     if metric == "cosine":
         return _cosines(products, doubles, double_query)
     _check_measure(metric)
@@ -120,12 +120,8 @@ def closeness(metric: Measure, query: Embedding, rows: Rows) -> Doubles:
 
 
 def _cosines(products: Doubles, rows: Doubles, query: Doubles) -> Doubles:
-    """*products* as cosines: exactly 1 for vectors of equal direction, as far as float32 can tell.
-
-    For equal vectors, product and squared norms are the same sum s, and the root of s² is s without an error.
-    """
-    squares = np.add.reduce(rows * rows, axis=1) * np.add.reduce(query * query)
-    cosines: Doubles = products / np.sqrt(squares)
+    """*products* as cosines: exactly 1 for vectors of equal direction, as far as float32 can tell."""
+    cosines: Doubles = products / np.sqrt(np.einsum("ij,ij->i", rows, rows) * query.dot(query))
     cosines[cosines >= 1.0 - _COSINE_ROUNDING] = 1.0
     cosines[cosines <= _COSINE_ROUNDING - 1.0] = -1.0
     return cosines
