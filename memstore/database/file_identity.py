@@ -10,6 +10,7 @@ use. Elsewhere, and where a hand deletes it, the checks detect it.
 """
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,13 +181,13 @@ def is_open(identity: Identity) -> bool:
 def check_single_name(path: str) -> None:
     """Raise `OpenError` if the file at *path* has another name, under which it has another log."""
     try:
-        links = os.stat(path).st_nlink
+        status = os.stat(path)
     except OSError:  # there is no file yet, or the next access reports what is wrong
         return
-    if links > 1:
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         raise OpenError(
-            f"{path!r} has {links} names (hard links): expected 1. SQLite keeps a log for each name, and commits would "
-            "be lost. Delete the other names, or make a copy (`cp`) and open the copy"
+            f"{path!r} has {status.st_nlink} names (hard links): expected 1. SQLite keeps a log for each name, and "
+            "commits would be lost. Delete the other names, or make a copy (`cp`) and open the copy"
         )
     if _is_mount_point(path):
         raise OpenError(

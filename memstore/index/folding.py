@@ -260,7 +260,7 @@ def _failed(graph: Graph, links: GraphLinks, metric: Measure, rows: StoredRows, 
 
 
 def beside(
-    metric: Measure, rows: StoredRows, nodes: Keys, links: Int32s, rng: np.random.Generator
+    metric: Measure, rows: StoredRows, nodes: Keys, links: Int32s, rng: "np.random.Generator"
 ) -> tuple[Rows, npt.NDArray[np.bool_]]:
     """A query beside each of *nodes*, whose links are *links*, and which of the nodes have links.
 

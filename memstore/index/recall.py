@@ -340,7 +340,7 @@ def _as_queries(corpus: Corpus, rows: StoredRows) -> Rows:
     return np.ascontiguousarray(index_form(metric, queries[valid_rows(metric, queries)]))
 
 
-def _moved(corpus: Corpus, rng: np.random.Generator, live: Keys, size: int) -> Rows:
+def _moved(corpus: Corpus, rng: "np.random.Generator", live: Keys, size: int) -> Rows:
     """Live vectors moved by three quarters of the distance to another one."""
     metric = corpus.walk.metric
     starts, others = (live[np.sort(rng.choice(len(live), min(size, len(live)), replace=False))] for _ in range(2))
@@ -356,7 +356,7 @@ def _moved(corpus: Corpus, rng: np.random.Generator, live: Keys, size: int) -> R
     return _as_queries(corpus, queries)
 
 
-def _moved_in_ball(ball: Ball, corpus: Corpus, rng: np.random.Generator, starts: Keys) -> Rows:
+def _moved_in_ball(ball: Ball, corpus: Corpus, rng: "np.random.Generator", starts: Keys) -> Rows:
     """Vectors in the ball moved by three quarters of the distance to their tenth neighbour.
 
     The distance to any other vector would be too far from all of them, because volume grows exponentially.

@@ -56,7 +56,7 @@ class Tally:
 
     rounds: int = 0
     fired: int = 0
-    settled: int = 0
+    resolved: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     by_phase: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Tally:
     def add(self, task: Task, answer: dict[str, Any]) -> None:
         self.rounds += 1
         self.fired += answer["fired"] > 0
-        self.settled += answer["settled"]
+        self.resolved += answer["resolved"]
         self.errors.update(answer["errors"])
         self.by_phase[task.phase] += 1
         if "failure" in answer:
@@ -73,7 +73,7 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.rounds:,} rounds ({', '.join(f'{n:,} {phase}' for phase, n in self.by_phase.items())}), "
-            f"in {self.fired:,} a call failed; errors: {dict(self.errors)}; {self.settled} unknown commits settled; "
+            f"in {self.fired:,} a call failed; errors: {dict(self.errors)}; {self.resolved} unknown commits resolved; "
             f"{len(self.failures)} failures"
         )
 
@@ -96,7 +96,7 @@ class Machine:
         self._stop()
 
     def run(self, task: Task) -> dict[str, Any]:
-        """Run *task*; the result has `fired`, `errors`, `settled`, `tally`, and, if it failed, `failure`."""
+        """Run *task*; the result has `fired`, `errors`, `resolved`, `tally`, and, if it failed, `failure`."""
         if self._process is None:
             command = [sys.executable, "-m", "tests.reliability.faults.workload"]
             self._process = subprocess.Popen(
@@ -114,7 +114,7 @@ class Machine:
                 self._stop()  # its store is still open
             return answer
         self._stop()
-        return {"failure": "the process hung or died", "fired": 0, "settled": 0, "errors": {}, "tally": {}}
+        return {"failure": "the process hung or died", "fired": 0, "resolved": 0, "errors": {}, "tally": {}}
 
     def calls(self, seed: int, count: int, phase: Phase) -> dict[Call, int]:
         """How many calls of each kind a phase makes. It varies a little from run to run: threads share the work."""

@@ -77,7 +77,7 @@ class Round:
     """One history with one fault: while a store is created, recovered at its opening, in use, or being closed.
 
     The store is in *folder* on the disk, the acknowledgements in *lines* on another. *errors* counts the errors of the
-    callers, *settled* the commits of unknown outcome that a later write settled.
+    callers, *resolved* the commits of unknown outcome that a later write resolved.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class Round:
     phase: Phase
     disk: Breakable
     errors: Counter[str] = field(default_factory=Counter)
-    settled: int = 0
+    resolved: int = 0
 
     def __post_init__(self) -> None:
         self.path = self.folder / "store.db"
@@ -180,7 +180,7 @@ class Round:
         self.heal()
         await bounded(store.memories.add("settles", id="settles"))  # the next write settles the unknown one
         await bounded(store.memories.delete("settles"))
-        self.settled += 1
+        self.resolved += 1
         lines.write("found", await hold(store, self.history().possible()))
         assert await bounded(store.check()) == []
         await self.killed()
@@ -239,7 +239,7 @@ async def judged(options: dict[str, Any], template: Path) -> dict[str, Any]:
         "tally": disk.tally,
         "fired": disk.fired,
         "errors": round_.errors,
-        "settled": round_.settled,
+        "resolved": round_.resolved,
     }
 
 
