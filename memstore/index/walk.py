@@ -132,8 +132,8 @@ class Walk(NamedTuple):
         outliers = self.coverage.outliers
         if not len(outliers):
             return outliers
-        near = self.coverage.outlier_rows @ query >= lowest
-        return outliers[near] if near.any() else _NONE
+        is_candidate = self.coverage.outlier_rows @ query >= lowest
+        return outliers[is_candidate] if is_candidate.any() else _NONE
 
     def _nodes(self, queries: Rows, limit: int, ef_search: int, mask: Mask | None) -> list[tuple[Keys, float]]:
         """The nodes that each walk finds, as far as they are complete, and the similarity under which none is one."""

@@ -121,7 +121,9 @@ def closeness(metric: Measure, query: Embedding, rows: Rows) -> Doubles:
 
 def _cosines(products: Doubles, rows: Doubles, query: Doubles) -> Doubles:
     """*products* as cosines: exactly 1 for vectors of equal direction, as far as float32 can tell."""
-    cosines: Doubles = products / np.sqrt(np.einsum("ij,ij->i", rows, rows) * query.dot(query))
+    squared_norms = np.einsum("ij,ij->i", rows, rows)
+    query_square = np.einsum("ij,ij->i", query[None], query[None])  # summed as a row is: the cosine is symmetric
+    cosines: Doubles = products / np.sqrt(squared_norms * query_square)
     cosines[cosines >= 1.0 - _COSINE_ROUNDING] = 1.0
     cosines[cosines <= _COSINE_ROUNDING - 1.0] = -1.0
     return cosines

@@ -667,7 +667,10 @@ UNLOGGED = (
     [
         ("UPDATE store_meta SET epoch = 'another'", "UPDATE sqlite_sequence SET seq = :top WHERE name = 'change_log'"),
         ("UPDATE store_meta SET log_floor = (SELECT seq FROM sqlite_sequence WHERE name = 'change_log')",),
-        ("UPDATE sqlite_sequence SET seq = :top - 1 WHERE name = 'change_log'",),
+        (
+            "DELETE FROM change_log WHERE seq = :top",
+            "UPDATE sqlite_sequence SET seq = :top - 1 WHERE name = 'change_log'",
+        ),
     ],
     ids=["another epoch", "a log trimmed too far", "an index ahead of the log"],
 )
