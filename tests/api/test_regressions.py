@@ -560,8 +560,9 @@ async def ground(path: Path) -> AsyncIterator[Ground]:
 
 async def expect_intact(store: Store) -> None:
     """The store works, and check finds no defect."""
-    await bounded(store.memories.add("after", id="after", embedding=np.ones(DIMENSION)))
-    assert (await bounded(store.memories.search(np.ones(DIMENSION), 1)))[0].memory.id == "after"
+    distinct = np.arange(DIMENSION) - 2.5  # no other memory has it, so no tie hides the new one
+    await bounded(store.memories.add("after", id="after", embedding=distinct))
+    assert (await bounded(store.memories.search(distinct, 1)))[0].memory.id == "after"
     async with asyncio.timeout(BOUND), store.transaction() as tx:
         await tx.memories.delete("after")
     assert await bounded(store.check()) == []

@@ -275,7 +275,7 @@ async def test_only_adjacent_operations_of_one_kind_run_as_one_call(store: Store
             store.memories.add("x", id="c"),
         )
     assert [end.content for end in ended] == ["x", "x", "o", "o", "y", "x"]
-    assert len(statements) == 4  # of two, of two, of one, of one
+    assert len(statements) == 3  # of four in two namespaces, of one, of one
     assert {m.id: m.content async for m in store.memories.list()} == {"a": "x", "b": "y", "c": "x"}
     assert [m.namespace async for m in namespace.memories.list()] == [("other",)] * 2
 

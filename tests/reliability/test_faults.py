@@ -64,13 +64,13 @@ def test_a_fault_at_every_call_of_a_history_costs_nothing_that_was_acknowledged(
 def test_one_sync_that_fails_is_settled_and_the_store_goes_on(machine: Machine) -> None:
     tally = run_all(machine, [Task(SEED, COUNT, "running", Fault(("sync",), 0))])
     assert tally.errors.keys() == {"StorageError"}
-    assert not tally.settled
+    assert not tally.resolved
 
 
 def test_when_no_sync_succeeds_the_outcome_is_unknown_until_the_next_write(machine: Machine) -> None:
     tally = run_all(machine, [Task(SEED, COUNT, "running", Fault(("sync",), 0, sticky=True))])
     assert "CommitUnknownError" in tally.errors
-    assert tally.settled == 1
+    assert tally.resolved == 1
 
 
 def test_a_write_that_the_system_cuts_short_is_written_on(machine: Machine) -> None:

@@ -216,11 +216,12 @@ async def adds(link: Link, path: str, id: str) -> None:
     async with memstore.open(path, dimension=DIMENSION) as store:
         link.send("open")
         await link.receive()
-        adding = asyncio.ensure_future(store.memories.add("x", id=id, embedding=vector(1)))
+        embedding = vector(1, ord(id))
+        adding = asyncio.ensure_future(store.memories.add("x", id=id, embedding=embedding))
         await asyncio.sleep(0)  # it is in the write queue
         link.send("asked")
         await adding
-        assert (await store.memories.search(vector(1), limit=1))[0].memory.id == id
+        assert (await store.memories.search(embedding, limit=1))[0].memory.id == id
 
 
 async def is_refused(link: Link, path: str) -> None:
