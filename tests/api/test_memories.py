@@ -135,7 +135,11 @@ async def test_invalid_item_is_named_and_nothing_is_stored(store: Store) -> None
         {"a": "nul\0"},
         {"a\0": 1},
         {"a": "\udfff"},
-        {"a": np.float64(1.0)},
+        {"a": np.float64("nan")},
+        {"a": np.uint64(2**63)},
+        {"a": np.complex128(1.0)},
+        {"a": np.array([1.0])},
+        {"a": np.datetime64("2026-01-01")},
         [1],
     ],
 )

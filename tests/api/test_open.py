@@ -49,6 +49,14 @@ async def test_read_only_open_of_a_file_without_a_store_raises(path: Path) -> No
         assert await store.check() == []
 
 
+async def test_an_empty_file_becomes_a_store_as_a_missing_one_does(path: Path) -> None:
+    path.touch()
+    async with memstore.open(path) as store:
+        await store.memories.add("x", id="x", embedding=[1.0, 0.0])
+        assert [hit.memory.id for hit in await store.memories.search([1.0, 0.0])] == ["x"]
+        assert await store.check() == []
+
+
 async def test_update_repairs_damaged_metadata(path: Path) -> None:
     async with memstore.open(path, dimension=2) as store:
         await store.memories.add("x", id="x")
@@ -56,7 +64,7 @@ async def test_update_repairs_damaged_metadata(path: Path) -> None:
             base.execute("PRAGMA ignore_check_constraints=ON")
             base.execute("UPDATE memory SET metadata = '{'")
         base.close()
-        with pytest.raises(DamagedError, match="update"):
+        with pytest.raises(DamagedError, match=r"memory\.metadata of 'x': expected JSON object"):
             await store.memories.get("x")
         assert (await store.memories.update("x", metadata={"k": 1})).metadata == {"k": 1}
 

@@ -683,7 +683,7 @@ LIMITS: dict[str, tuple[str, Callable[[Store, int], Any]]] = {
     "metadata": (r"([\d,]+) levels", lambda s, n: s.memories.add("x", metadata=deep(n - 1))),
     "values in the metadata of one record": (r"([\d,]+)", lambda s, n: s.memories.add("x", metadata={"a": [None] * (n - 1)})),
     "filter": (r"([\d,]+) operands", lambda s, n: s.memories.count(where={"metadata.a": {"$in": [None] * n}})),
-    "`limit` of a search": (r"1 to ([\d,]+)", lambda s, n: s.memories.search(ONES, n)),
+    "`limit` of a search, with its `offset`": (r"1 to ([\d,]+)", lambda s, n: s.memories.search(ONES, n)),
     "`chunk` of a load": (r"1 to ([\d,]+)", lambda s, n: s.load([], chunk=n)),
     "indexes on metadata (`indexed_metadata`)": (
         r"([\d,]+) a file",

@@ -108,6 +108,7 @@ def _moved(when: datetime) -> st.SearchStrategy[datetime]:
 
 
 operands = json_values(KEYS) | field_texts
+objects = st.dictionaries(st.sampled_from(KEYS), json_values(KEYS), max_size=4)
 orderable = st.sampled_from([True, False, 0, 1]) | st.sampled_from(NUMBERS) | field_texts
 numbers = st.sampled_from([0, 1]) | st.sampled_from(NUMBERS) | st.sampled_from([np.int64(1), np.float32(0.5)])
 instants = times.flatmap(_moved) | times.flatmap(_moved).map(datetime.isoformat)
@@ -122,19 +123,26 @@ def operators_of(field: str, noun: RecordKind) -> st.SearchStrategy[dict[str, ob
     kind = "path" if field.startswith("metadata") else FIELDS[noun][field]
     members = {"path": operands, "text": field_texts}.get(kind)
     orders = {"path": orderable, **OF_KIND}.get(kind)
-    values = {"path": operands, "vector": st.none(), **OF_KIND}.get(kind, collections)
+    wholes = objects if field == "metadata" else operands
+    values = {"path": wholes, "vector": st.none(), **OF_KIND}.get(kind, collections)
     if kind == "tags" or field == "topics":
         values, members = (words.map(list) if field == "topics" else collections), st.sampled_from(["a", "b", "c", "d"])
     if field in ("expires_at", "accessed_at"):
         values |= st.none()
     options = dict.fromkeys(EQUALITY[:2], values) | dict.fromkeys(EQUALITY[2:4], st.lists(values, max_size=4))
     options["$exists"] = st.booleans()
+    if field == "metadata":  # of a whole object, no other operator can match
+        return _tests_by(options)
     if members is not None:
         options["$contains"] = members
     if orders is not None:
         options |= dict.fromkeys(ORDERS, orders)
     if kind in ("path", "text"):
         options["$startswith"] = field_texts
+    return _tests_by(options)
+
+
+def _tests_by(options: dict[str, st.SearchStrategy[object]]) -> st.SearchStrategy[dict[str, object]]:
     one = st.sampled_from(sorted(options)).flatmap(lambda name: options[name].map(lambda value: {name: value}))
     return st.one_of(one, st.tuples(one, one).map(lambda two: two[0] | two[1]), one.map(lambda test: {"$not": test}))
 

@@ -79,10 +79,11 @@ def corrupt_values(connection: Connection, table: str) -> Iterator[CorruptValue]
     first, count = len(scan.keys), len(scan.columns)
     STATEMENT.is_new = True
     for row in _fetch(base.execute(scan.wrong)):
-        flags, values = row[first : first + count], row[first + count :]
-        for column, is_valid, value in zip(scan.columns, flags, values, strict=True):
+        flags, values, types = (row[first + n * count : first + (n + 1) * count] for n in range(3))
+        for column, is_valid, value, storage in zip(scan.columns, flags, values, types, strict=True):
             if not is_valid:
-                yield _value(connection, table, scan, row, column, _decoded(value))
+                actual = _decoded(value) if storage == "text" else value
+                yield _value(connection, table, scan, row, column, actual)
     if not scan.texts:
         return
     cursor = base.execute(scan.all_texts)
@@ -162,7 +163,8 @@ def _scan(table: str) -> _Scan:
     columns = tuple(rules)
     texts = tuple(name for name, rule in rules.items() if rule.storage == "text" and not rule.choices)
     valid = [column_rules.is_valid_sql(table, name) for name in columns]
-    wrong = ", ".join([*map(_readable, keys), *valid, *map(_readable, columns)])
+    types = [f'typeof("{name}")' for name in columns]
+    wrong = ", ".join([*map(_readable, keys), *valid, *map(_readable, columns), *types])
     all_texts = ", ".join([*map(_readable, keys), *map(_text, texts)])
     return _Scan(
         keys,
