@@ -122,10 +122,8 @@ _LENGTH = ColumnRule("real", "finite float of 0 or more", 0.0, _LARGEST)
 _TEXT = ColumnRule("text", "text")
 _OBJECT = _text("JSON object", _check_object)
 _FLAG = _integer(0, 1)
-_RECORD_KEY = _integer(-_MAX_KEY)  # below 0 in rows that another program wrote
 _CHECKSUM = _integer(0, 2**32 - 1)
 _KINDS = _one_of(*get_args(RecordKind))
-_RECORD_KEY = _integer(-_MAX_KEY)  # memstore hands out positive keys, but raw SQL can add a record with any
 
 _BY_TYPE: dict[type, ColumnRule] = {
     Text: _TEXT,
@@ -139,9 +137,6 @@ _BY_TYPE: dict[type, ColumnRule] = {
 
 _BY_NAME: dict[str, ColumnRule] = {
     "pk": _integer(),
-    "memory.pk": _RECORD_KEY,
-    "assembly.pk": _RECORD_KEY,
-    "change_log.pk": _RECORD_KEY,
     "namespace_pk": _integer(),
     "space_pk": _integer(),
     "checksum": _CHECKSUM,
@@ -154,13 +149,11 @@ _BY_NAME: dict[str, ColumnRule] = {
     "vector_space.dimension": _integer(1, NO_DIMENSION),
     "vector_space.metric": _one_of(*get_args(Metric)),
     "vector_space.curvature": ColumnRule("real", "curvature", MIN_CURVATURE, MAX_CURVATURE),
-    "memory.pk": _RECORD_KEY,
     "memory.id": _text("id of 1 to 65,536 bytes", check_id),
     "memory.metadata": _text("JSON object that memstore can store", _check_metadata),
     "memory.importance": _SHARE,
     "memory.access_count": _integer(0, 2 * MAX_COUNT - 1),
     "memory.pinned": _FLAG,
-    "assembly.pk": _RECORD_KEY,
     "assembly.id": _text("id of 1 to 65,536 bytes", check_id),
     "assembly.topics": _text("JSON array of different texts", _check_topics),
     "assembly.metadata": _text("JSON object that memstore can store", _check_metadata),
@@ -169,7 +162,6 @@ _BY_NAME: dict[str, ColumnRule] = {
     "assembly_vector.length": _LENGTH,
     "assembly_vector.count": _integer(),
     "tag.name": _text("tag of 1 to 1,024 bytes", lambda text: check_tags([text])),
-    "change_log.pk": _RECORD_KEY,
     "tombstone.kind": _KINDS,
     "tombstone.cause": _one_of("forgotten", "merged"),
     "assembly_merge_source.position": _integer(),
