@@ -124,6 +124,7 @@ _OBJECT = _text("JSON object", _check_object)
 _FLAG = _integer(0, 1)
 _CHECKSUM = _integer(0, 2**32 - 1)
 _KINDS = _one_of(*get_args(RecordKind))
+_RECORD_KEY = _integer(-_MAX_KEY)  # memstore hands out positive keys, but raw SQL can add a record with any
 
 _BY_TYPE: dict[type, ColumnRule] = {
     Text: _TEXT,
@@ -137,6 +138,9 @@ _BY_TYPE: dict[type, ColumnRule] = {
 
 _BY_NAME: dict[str, ColumnRule] = {
     "pk": _integer(),
+    "memory.pk": _RECORD_KEY,
+    "assembly.pk": _RECORD_KEY,
+    "change_log.pk": _RECORD_KEY,
     "namespace_pk": _integer(),
     "space_pk": _integer(),
     "checksum": _CHECKSUM,
