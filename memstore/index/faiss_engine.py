@@ -86,7 +86,7 @@ class FaissEngine:
         labels, similarities = self._knn(metric, queries, rows, min(limit + _SPARE_RESULTS, total), positions)
         nearest: list[Keys] = []
         for query, found_labels, values, error in zip(queries, labels, similarities, tolerances, strict=True):
-            lowest = error.lowest(float(values[limit - 1]))
+            lowest = error.lowest(values[limit - 1])
             if len(values) < total and values[-1] >= lowest:  # more rows than these can be among the nearest
                 possible = error.possible(self.similarities(metric, query, rows, positions), limit)
                 nearest.append(possible if positions is None else positions[possible])

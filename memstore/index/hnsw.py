@@ -239,7 +239,7 @@ class GraphBuilder:
         owner.search_c(len(queries), *pointers, parameters)
         nearest: list[Keys] = []
         for query, found_labels, values in zip(queries, labels, similarities, strict=True):
-            lowest = tolerance("cosine", query, 1.0, stored=np.float16).lowest(float(values[limit - 1]))
+            lowest = tolerance("cosine", query, 1.0, stored=np.float16).lowest(values[limit - 1])
             if count < total and values[-1] >= lowest:  # more rows than these can be among the nearest
                 ranges = faiss.RangeSearchResult(1)
                 radius = float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))

@@ -9,7 +9,7 @@ machine epsilon (Higham, Accuracy and Stability of Numerical Algorithms, 2002, s
 differences has the relative error (n + 3) u.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from memstore.vectors.arrays import Floats, Rows
 from memstore.vectors.space import ANGULAR_METRICS, Measure
 
+_FLOAT32_MIN = float(np.finfo(np.float32).min)
 _UNIT_NORM = 1.0 + 1e-6  # norm of a float32 vector that was scaled to norm 1
 _TINY = 1e-35  # bound of what float32 loses of a sum below its range
 _FLOAT16_ERROR = 2.0**-11  # relative rounding error of a component
@@ -36,16 +37,21 @@ class Tolerance(NamedTuple):
     absolute: float
     relative: float = 0.0
 
-    def lowest(self, similarity: float) -> float:
-        """The similarity from which on a row can be as near as one of *similarity*."""
-        return similarity - self.absolute - self.relative * abs(similarity)
+    def lowest(self, similarity: np.floating[Any]) -> float:
+        """The similarity from which on a row can be as near as one of *similarity*.
+
+        Below the range of float32 it is minus infinity for float32 similarities: NumPy could not compare them with it.
+        """
+        value = float(similarity)
+        lowest = value - self.absolute - self.relative * abs(value)
+        return -np.inf if lowest < _FLOAT32_MIN and similarity.dtype == np.float32 else lowest
 
     def possible(self, similarities: Floats, limit: int) -> Positions:
         """Positions of the *similarities*, shape (n,), that can be among the *limit* highest, ascending."""
         count = len(similarities)
         if limit >= count:
             return np.arange(count)
-        return np.flatnonzero(similarities >= self.lowest(float(np.partition(similarities, count - limit)[-limit])))
+        return np.flatnonzero(similarities >= self.lowest(np.partition(similarities, count - limit)[-limit]))
 
 
 def tolerance(

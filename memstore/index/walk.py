@@ -161,7 +161,7 @@ class Walk(NamedTuple):
         if nodes[keep - 1] < 0:
             return nodes[nodes >= 0], -np.inf
         by_angle = self.metric in ANGULAR_METRICS
-        lowest = tolerance("cosine" if by_angle else "l2", query, 1.0).lowest(float(values[keep - 1]))
+        lowest = tolerance("cosine" if by_angle else "l2", query, 1.0).lowest(values[keep - 1])
         if values[-1] >= lowest and nodes[-1] >= 0 and len(nodes) < ef_search:
             more, more_values = self.graph.search(query[None], ef_search, ef_search)
             nodes, values = more[0], more_values[0]

@@ -21,7 +21,7 @@ from tests.support.history_checker import (
 from tests.support.model import at
 from tests.support.programs import run_python
 
-SEED, COUNT = 4, 25
+SEED, COUNT = 6, 25
 
 
 async def run(path: Path, count: int = COUNT) -> History:

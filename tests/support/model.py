@@ -468,15 +468,15 @@ class Model:
         return before - len(self.archived)
 
     def memories_erase(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> None:
-        self._erase("memories", namespace, ids)
+        self._erase("memories", namespace, ids, moment)
 
     def assemblies_erase(self, namespace: Namespace, moment: TimeRange, ids: list[str]) -> None:
-        self._erase("assemblies", namespace, ids)
+        self._erase("assemblies", namespace, ids, moment)
 
-    def _erase(self, noun: str, namespace: Namespace, ids: list[str]) -> None:
+    def _erase(self, noun: str, namespace: Namespace, ids: list[str], moment: TimeRange) -> None:
         keys = {(namespace, id) for id in ids}
         for key in keys & getattr(self, noun).keys():
-            self.drop_memory(key) if noun == "memories" else self.assemblies.pop(key)
+            self.drop_memory(key, moment) if noun == "memories" else self.assemblies.pop(key)
         self.archived = [entry for entry in self.archived if entry.noun != noun or entry.key not in keys]
 
     def assemblies_merge(self, namespace: Namespace, moment: TimeRange, ids: list[str], into: str) -> None:
@@ -678,6 +678,25 @@ class Search:
         return options if self.where is None else options | {"where": self.where.where}
 
 
+def vector_of(record: Memory | Assembly) -> Wide:
+    vector = record.embedding if isinstance(record, Memory) else record.composite
+    assert vector is not None
+    return vector.astype(np.float64)
+
+
+def order_of_equal_scores(metric: str, query: Wide, earlier: Wide, later: Wide) -> float:
+    """Which of two hits of one score is to come first: 1 *earlier*, -1 *later*, 0 the older; NaN if rounding decides.
+
+    Short distances differ although their scores are equal.
+    """
+    if metric in ("cosine", "inner_product") or np.array_equal(earlier, later):
+        return 0
+    if metric == "spherical":
+        query, earlier, later = (vector / np.linalg.norm(vector) for vector in (query, earlier, later))
+    a, b = np.linalg.norm(earlier - query), np.linalg.norm(later - query)
+    return np.nan if abs(a - b) <= 1e-6 * max(a, b) else np.sign(b - a)
+
+
 def right_hits(model: Model, search: Search, query: npt.NDArray[np.float32], hits: Any) -> None:
     """Check that hits are the nearest rows that the arguments allow, by float64 scores; ties may be in any order."""
     allowed = model.selected(
@@ -702,8 +721,12 @@ def right_hits(model: Model, search: Search, query: npt.NDArray[np.float32], hit
         assert abs(hit.score - scores[key]) <= slack, f"{key} scores {hit.score}, not {scores[key]}"
         assert hit.score >= best[i] - 2 * slack, f"{key} at place {i} scores {hit.score}, not {best[i]}"
         assert hit.score >= least
-        if i:
-            assert (-hits[i - 1].score, places[keys[i - 1]]) < (-hit.score, places[key]), "not in order"
+        if i and hits[i - 1].score == hit.score:
+            ahead = order_of_equal_scores(model.metric, wide_query, vector_of(records[i - 1]), vector_of(records[i]))
+            assert ahead >= 0 or np.isnan(ahead), "a farther hit comes first"
+            assert ahead != 0 or places[keys[i - 1]] < places[key], "equally near hits are not in order"
+        elif i:
+            assert hits[i - 1].score > hit.score, "not in order"
     assert hits.plan.allowed == len(scores)
     for record in records:
         (same_memory if search.noun == "memories" else same_assembly)(model, record)
