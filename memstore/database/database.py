@@ -344,7 +344,7 @@ def _prepare(settings: Settings) -> OpenedFile:
     transactions.check_adapters()
     if settings.read_only:
         return _prepare_read_only(settings)
-    if settings.curvature is not None and inspect(settings.path) is None:
+    if settings.curvature is not None and inspect(settings.path, settings.timeout) is None:
         settings.new_space()  # raises before there is a file
     migrate(settings.path, timeout=settings.timeout)
     return _locked(OpenedFile(settings.path, settings.link), settings)
@@ -353,7 +353,7 @@ def _prepare(settings: Settings) -> OpenedFile:
 def _prepare_read_only(settings: Settings) -> OpenedFile:
     path, existed = settings.path, has_log(settings.path)
     with without_log(path):
-        revision = inspect(path)
+        revision = inspect(path, settings.timeout)
         is_wal = revision is not None and uses_log(path)
     if revision is None:
         raise MissingFileError(f"There is no store at {path!r}: open it without read_only to create one")

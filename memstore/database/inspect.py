@@ -35,7 +35,7 @@ MINIMUM_SQLITE = (3, 38, 0)
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 
 
-def inspect(path: str) -> str | None:
+def inspect(path: str, timeout: float = 10.0) -> str | None:
     """The schema revision of the file at *path*; None for a missing, an empty or a half-created file.
 
     Raises:
@@ -54,7 +54,7 @@ def inspect(path: str) -> str | None:
     if size == 1:  # SQLite takes it for an empty file
         raise ForeignFileError(f"{path!r} is not a memstore file. It was not changed: give another path")
     try:
-        with closing(sqlite3.connect(read_uri(path), uri=True, timeout=10.0)) as connection:
+        with closing(sqlite3.connect(read_uri(path), uri=True, timeout=timeout)) as connection:
             return revision_of(connection, path)
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -79,7 +79,9 @@ run()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_export_to_a_file_that_is_interrupted_or_killed_leaves_nothing(small, tmp_path, number):
     target = tmp_path / "out.jsonl"
     line = [sys.executable, "-c", ENDLESS_EXPORT, "export", str(small), str(target)]
@@ -106,7 +108,14 @@ def _stored(path):
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals and pipes")
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["stats"], ["import", "lines.jsonl"], ["add", "tea"]], ids=lambda words: words[0]
+    "arguments",
+    [
+        ["--help"],
+        ["add", "tea"],
+        pytest.param(["stats"], marks=pytest.mark.slow),
+        pytest.param(["import", "lines.jsonl"], marks=pytest.mark.slow),
+    ],
+    ids=lambda words: words[0],
 )
 def test_ctrl_c_at_any_moment_of_the_start_prints_no_traceback(small, tmp_path, monkeypatch, arguments):
     """The moments are those in the first second, from the first line of the program on."""

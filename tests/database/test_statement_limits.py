@@ -69,7 +69,9 @@ WRITES = {
 }
 
 
-@pytest.mark.parametrize("case", WRITES)
+@pytest.mark.parametrize(
+    "case", [next(iter(WRITES)), *(pytest.param(case, marks=pytest.mark.slow) for case in list(WRITES)[1:])]
+)
 async def test_a_write_ends_and_the_store_goes_on(case: str, file: Path) -> None:
     change(file, WRITES[case])
     async with memstore.open(file) as store:
@@ -79,6 +81,7 @@ async def test_a_write_ends_and_the_store_goes_on(case: str, file: Path) -> None
         assert len(await store.memories.search([1, 0])) == 10
 
 
+@pytest.mark.slow
 async def test_an_index_of_others_ends_a_write_too(file: Path) -> None:
     change(file, f"CREATE INDEX x ON memory ({HEAVY.replace('5000000', '10')})")
     redefine(file, "x", "zeroblob(10", "zeroblob(5000000")
@@ -87,6 +90,7 @@ async def test_an_index_of_others_ends_a_write_too(file: Path) -> None:
             await store.memories.add_many({"content": "x", "embedding": [1, 1]} for _ in range(200))
 
 
+@pytest.mark.slow
 async def test_a_constraint_of_a_host_ends_check_with_a_finding(file: Path) -> None:
     change(file, "CREATE TABLE host (pk INTEGER PRIMARY KEY CHECK (pk > 0))", "INSERT INTO host SELECT pk FROM memory")
     redefine(file, "host", "pk > 0", f"{HEAVY} > 0")

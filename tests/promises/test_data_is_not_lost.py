@@ -228,7 +228,7 @@ async def test_two_processes_that_store_the_graph_at_once_leave_one_whole_snapsh
     rows = (rng.standard_normal((50, 16))[rng.integers(0, 50, 3_000)] + 0.3 * rng.standard_normal((3_000, 16))).tolist()
     async with memstore.open(path, dimension=16, index=memstore.IndexOptions(kind="graph")) as store:
         await store.memories.add_many([{"content": "", "embedding": row} for row in rows])
-    for turn in range(3):
+    for turn in range(2):
         with children(2, optimize_a_file, path) as processes:
             for process in processes:
                 assert await asyncio.to_thread(process.receive) == "ready"

@@ -241,6 +241,7 @@ async def test_a_series_is_a_vector_and_a_frame_says_what_to_pass(store: Store) 
 TYPED_PROGRAM = Path(__file__).parents[1] / "support" / "typed_program.py"
 
 
+@pytest.mark.slow  # the check of the types of the whole project has the program too
 def test_mypy_strict_accepts_a_program(tmp_path: Path) -> None:
     result = run_python("-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}", TYPED_PROGRAM)
     assert result.returncode == 0, result.stdout
