@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from memstore.database.driver_errors import translated
 from memstore.database.file_identity import OpenedFile
 from memstore.database.sqlite import BUG, sqlite3
+from memstore.database.transactions import busy_timeout
 from memstore.errors import BusyError
 
 
@@ -24,8 +25,7 @@ def write_back(base: sqlite3.Connection, wait: float, file: OpenedFile | None = 
         with translated():
             if not BUG:
                 base.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            base.execute(f"PRAGMA busy_timeout={int(wait * 1000)}")
-            with nullcontext() if file is None else file.excluding_writers(wait):
+            with busy_timeout(base, wait), nullcontext() if file is None else file.excluding_writers(wait):
                 base.execute("BEGIN IMMEDIATE")
                 base.execute("ROLLBACK")
                 return not base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]

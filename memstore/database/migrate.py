@@ -58,9 +58,7 @@ def migrate(path: str, *, timeout: float = 30.0) -> str:
 def locked(path: str, timeout: float = 30.0) -> Iterator[Connection]:
     """A connection in one write transaction, which is committed if the block ends and rolled back if it raises."""
     check_single_name(path)
-    exists = (
-        inspect(path, timeout) is not None
-    )  # refuses a foreign file before a pragma is set (Alembic's command)
+    exists = inspect(path, timeout) is not None  # refuses a foreign file before a pragma is set (Alembic's command)
     engine = sync_engine(lambda: connect_or_create(path, isolation_level=None, timeout=timeout))
     try:
         with translated(), engine.connect() as connection:

@@ -24,8 +24,10 @@ from memstore.errors import BusyError, CommitUnknownError, TransactionError, Usa
 
 ROLLED_BACK = "SQLite rolled this transaction back after a failure: nothing of it was stored. Start it again"
 _POLL_INTERVAL = 0.05  # seconds of waiting for the write lock between two checks for a cancellation
+_SETTLE_WAIT = 5.0  # seconds of waiting for other writers, to learn whether a commit took effect
 _CACHE_BYTES = 1 << 28  # limit of the transaction cache: memory that an open transaction uses
 _CACHE = "memstore_transaction_cache"  # key of `Connection.info`
+_BUSY_TIMEOUT = "memstore_busy_timeout"  # key of `Connection.info`: the milliseconds that `begin_write` set last
 
 raw: Callable[[Connection], sqlite3.Connection] = attrgetter("connection.dbapi_connection")
 """The SQLite connection under a connection, for statements that need no compiling by SQLAlchemy."""
@@ -91,6 +93,17 @@ def begin_snapshot(connection: Connection) -> None:
         base.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
+@contextmanager
+def busy_timeout(base: sqlite3.Connection, seconds: float) -> Iterator[None]:
+    """Statements of the block wait so long for locks; afterwards as long as before it."""
+    before = base.execute("PRAGMA busy_timeout").fetchone()[0]
+    base.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        base.execute(f"PRAGMA busy_timeout={before}")
+
+
 def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bool] = lambda: True) -> None:
     """Take the file's write lock. Wait at most *wait* seconds, and while *is_pending*. Raises `BusyError`."""
     base = raw(connection)
@@ -99,12 +112,16 @@ def begin_write(connection: Connection, wait: float, is_pending: Callable[[], bo
     deadline = monotonic() + wait
     if base.in_transaction:
         rollback(connection)  # an earlier one that failed with the disk
+    info = connection.info
     while True:
         remaining = deadline - monotonic()
+        milliseconds = int(max(0.0, min(remaining, _POLL_INTERVAL)) * 1000)
         try:
-            base.execute(f"PRAGMA busy_timeout={int(max(0.0, min(remaining, _POLL_INTERVAL)) * 1000)}")
+            if info.get(_BUSY_TIMEOUT) != milliseconds:  # SQLite compiles the pragma each time: 13 µs
+                base.execute(f"PRAGMA busy_timeout={milliseconds}")
+                info[_BUSY_TIMEOUT] = milliseconds
             base.execute("BEGIN IMMEDIATE")
-            connection.info.pop(_CACHE, None)
+            info.pop(_CACHE, None)
             return
         except DRIVER_ERRORS as error:
             failure = translate(error)
@@ -191,11 +208,11 @@ def _settle(base: sqlite3.Connection, token: bytes, cause: sqlite3.Error) -> boo
     try:
         if base.in_transaction:
             base.execute("ROLLBACK")
-        base.execute("PRAGMA busy_timeout=5000")
-        base.execute("BEGIN IMMEDIATE")
-        row = base.execute("SELECT write_token = ? FROM store_meta", (token,)).fetchone()
-        base.execute("UPDATE store_meta SET write_token = ?", (os.urandom(16),))
-        base.execute("COMMIT")
+        with busy_timeout(base, _SETTLE_WAIT):
+            base.execute("BEGIN IMMEDIATE")
+            row = base.execute("SELECT write_token = ? FROM store_meta", (token,)).fetchone()
+            base.execute("UPDATE store_meta SET write_token = ?", (os.urandom(16),))
+            base.execute("COMMIT")
     except sqlite3.Error as error:
         with suppress(sqlite3.Error):  # the next transaction rolls it back
             if base.in_transaction:

@@ -19,6 +19,7 @@ from memstore.vectors.space import ANGULAR_METRICS, Measure
 
 _FLOAT32_MIN = float(np.finfo(np.float32).min)
 _UNIT_NORM = 1.0 + 1e-6  # norm of a float32 vector that was scaled to norm 1
+_FLOAT32_UNIT, _FLOAT64_UNIT = 2.0**-24, 2.0**-53  # half of the machine epsilon
 _TINY = 1e-35  # bound of what float32 loses of a sum below its range
 _FLOAT16_ERROR = 2.0**-11  # relative rounding error of a component
 _FLOAT16_TINY = 2.0**-25  # absolute rounding error of a component below the normal range of float16
@@ -51,7 +52,10 @@ class Tolerance(NamedTuple):
         count = len(similarities)
         if limit >= count:
             return np.arange(count)
-        return np.flatnonzero(similarities >= self.lowest(np.partition(similarities, count - limit)[-limit]))
+        ordered = similarities.copy()
+        ordered.partition(count - limit)
+        positions: Positions = (similarities >= self.lowest(ordered[-limit])).nonzero()[0]
+        return positions
 
 
 def tolerance(
@@ -66,7 +70,7 @@ def tolerance(
         dtype: in what the similarities are computed.
         stored: in what the rows are stored; for float16 the tolerance includes the rounding of the rows.
     """
-    dimension, unit = len(query), float(np.finfo(dtype).eps) / 2
+    dimension, unit = len(query), _FLOAT32_UNIT if dtype == np.float32 else _FLOAT64_UNIT
     if metric == "l2":
         return Tolerance(_TINY if dtype == np.float32 else 0.0, 2.2 * (dimension + 3) * unit)
     angular = metric in ANGULAR_METRICS

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from memstore.database import Database, raw
 from memstore.database.driver_errors import translated
 from memstore.database.file_identity import OpenedFile
+from memstore.database.transactions import busy_timeout
 from memstore.errors import BusyError
 from memstore.repository import history_retention, tags
 from memstore.repository.context import WriteContext
@@ -64,8 +65,7 @@ def _shrink(connection: Connection, file: OpenedFile, timeout: float, *, secure:
     page is not overwritten in the first one. So *secure* writes the whole file anew.
     """
     base = raw(connection)
-    with translated():
-        base.execute(f"PRAGMA busy_timeout={int(timeout * 1000)}")
+    with translated(), busy_timeout(base, timeout):
         before = base.execute("PRAGMA page_count").fetchone()[0]
         if secure or base.execute("PRAGMA auto_vacuum").fetchone()[0] != INCREMENTAL:  # another tool changed the mode
             base.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")
