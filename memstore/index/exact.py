@@ -113,7 +113,7 @@ class ExactIndex:
         """The nearest of the entries at *positions*, or of all, for each query; *method* is put into the results."""
         allowed_count = self.table.size if positions is None else len(positions)
         if allowed_count == 0:
-            return [SearchResult(np.empty(0, dtype=np.int64), np.empty(0), 0, method)] * len(queries)
+            return [SearchResult(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0), 0, method)] * len(queries)
         nearest = self.find_nearest(engine, queries, min(limit, allowed_count), positions)
         return [
             self.rank(query, candidates, limit, allowed_count, method)
@@ -146,7 +146,8 @@ class ExactIndex:
         order = np.lexsort((keys, -values))
         if rows.dtype == np.float32:
             order = order[:limit]
-        return SearchResult(keys[order], scores_of(self.metric, values[order]), allowed_count, method)
+        values = values[order]
+        return SearchResult(keys[order], values, scores_of(self.metric, values), allowed_count, method)
 
     def fits_float32(self, queries: Rows) -> bool:
         """Whether float32 products of *queries* and the entries rank correctly, because none leaves float32."""

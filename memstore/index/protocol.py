@@ -81,15 +81,21 @@ class SearchResult(NamedTuple):
 
     Attributes:
         keys: int64, shape (n,).
+        closeness: float64, shape (n,): orders the keys, higher is closer, see `vectors.metrics.closeness`.
         scores: float64, shape (n,); higher is closer.
         allowed_count: entries that the scope allows.
         method: how it was computed.
     """
 
     keys: Keys
+    closeness: Doubles
     scores: Doubles
     allowed_count: int
     method: SearchMethod = SearchMethod()
+
+    def part(self, span: slice) -> "SearchResult":
+        """This result with those of its entries that are in *span*."""
+        return self._replace(keys=self.keys[span], closeness=self.closeness[span], scores=self.scores[span])
 
 
 class Engine(Protocol):

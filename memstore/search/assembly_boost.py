@@ -244,7 +244,7 @@ class AssemblyBooster:
         totals = base_scores + boosts
         order = np.lexsort((keys, -totals))[:limit]
         best = keys[order]
-        result = base._replace(keys=best, scores=totals[order])
+        result = base._replace(keys=best, closeness=totals[order], scores=totals[order])
         return result, self.score_boosts(best, base_scores[order], (group_of[order], boosts[order]), activation)
 
     def score_boosts(

@@ -103,10 +103,7 @@ class Search:
         kind, space = self.request.record_type.kind, self.spaces[self.request.record_type.kind]
         offset, embeddings = self.request.offset, self.request.embeddings
         if offset:
-            results = [
-                (result._replace(keys=result.keys[offset:], scores=result.scores[offset:]), uncommitted)
-                for result, uncommitted in results
-            ]
+            results = [(result.part(slice(offset, None)), uncommitted) for result, uncommitted in results]
         keys: list[int] = []
         for result, _ in results:
             keys += result.keys.tolist()
@@ -189,4 +186,4 @@ def _scope(connection: Connection, request: SearchRequest, at: datetime) -> Sear
 def _at_least(result: SearchResult, score: float) -> SearchResult:
     """The part of *result* that reaches *score*; scores descend."""
     count = int((result.scores >= score).sum())
-    return result._replace(keys=result.keys[:count], scores=result.scores[:count])
+    return result.part(slice(count))

@@ -20,7 +20,7 @@ from memstore.sync.index_set import IndexSet
 from memstore.sync.loader import as_entries
 from memstore.vectors.arrays import Doubles, Keys, Rows
 from memstore.vectors.encoding import encode
-from memstore.vectors.metrics import index_form, scores
+from memstore.vectors.metrics import closeness, index_form, scores, scores_of
 from memstore.vectors.space import ANGULAR_METRICS
 
 QUERIES = 256
@@ -185,18 +185,22 @@ class View:
             for query, result, result_values in zip(queries, results, values, strict=True):
                 positions = np.searchsorted(ascending, result.keys).clip(max=len(ascending) - 1)
                 matches = np.flatnonzero(ascending[positions] == result.keys)
-                result_values[matches] = scores(space.measure, query, rows[positions[matches]])
+                result_values[matches] = closeness(space.measure, query, rows[positions[matches]])
         if any(np.isnan(result_values).any() for result_values in values):
             raise DriftError
-        return [_ranked(result.keys, new, limit, result) for result, new in zip(results, values, strict=True)]
+        return [
+            _ranked(result, result.keys, new, scores_of(space.measure, new), limit)
+            for result, new in zip(results, values, strict=True)
+        ]
 
 
-def _ranked(keys: Keys, values: Doubles, limit: int, result: SearchResult) -> SearchResult:
-    """*result* with the best *limit* of *keys* by their scores *values*; equal scores in ascending key order."""
+def _ranked(result: SearchResult, keys: Keys, values: Doubles, key_scores: Doubles, limit: int) -> SearchResult:
+    """*result* with the best *limit* of *keys* by their closeness *values*; of equals the lowest keys."""
     order = np.lexsort((keys, -values))[:limit]
-    return result._replace(keys=keys[order], scores=values[order])
+    return result._replace(keys=keys[order], closeness=values[order], scores=key_scores[order])
 
 
 def _merged(a: SearchResult, b: SearchResult, limit: int) -> SearchResult:
     result = a._replace(allowed_count=a.allowed_count + b.allowed_count)
-    return _ranked(np.concatenate([a.keys, b.keys]), np.concatenate([a.scores, b.scores]), limit, result)
+    values, key_scores = np.concatenate([a.closeness, b.closeness]), np.concatenate([a.scores, b.scores])
+    return _ranked(result, np.concatenate([a.keys, b.keys]), values, key_scores, limit)

@@ -223,6 +223,18 @@ async def test_equal_scores_come_in_order_of_creation_at_every_limit(metric: str
             assert [hit.memory.id for hit in hits] == [str(i) for i in range(limit)]
 
 
+@pytest.mark.parametrize("metric", ["l2", "hyperbolic"])
+async def test_the_nearer_of_two_equal_scores_comes_first_also_in_a_transaction(metric: str, path: Path) -> None:
+    async with memstore.open(path, dimension=2, metric=metric) as store:
+        await store.memories.add("farther", embedding=[2e-25, 0])
+        async with store.transaction() as tx:
+            await tx.memories.add("nearer", embedding=[1e-25, 0])
+            for limit in (1, 2):
+                hits = await tx.memories.search([0, 0], limit)
+                assert [(hit.memory.content, hit.score) for hit in hits] == [("nearer", 1), ("farther", 1)][:limit]
+        assert [hit.memory.content for hit in await store.memories.search([0, 0])] == ["nearer", "farther"]
+
+
 @pytest.mark.parametrize("spread", [0.03, 0.01])
 async def test_an_exact_search_of_float16_vectors_finds_what_float32_finds(spread: float, path: Path) -> None:
     """Vectors so near each other that float16 cannot order them: a cosine of 0.999 and of 0.9999 between any two."""

@@ -176,7 +176,8 @@ MUTATIONS: dict[str, Mutation] = {
         promise="A graph search that finds too few hits under a filter is repeated exactly.",
         file="memstore/index/hybrid.py",
         old="missing = [i for i, result in enumerate(results) if result is None]",
-        new="missing, results = [], [a or SearchResult(np.empty(0, dtype=np.int64), np.empty(0), 0) for a in results]",
+        new="none = np.empty(0)\n        "
+        "missing, results = [], [a or SearchResult(none.astype(np.int64), none, none, 0) for a in results]",
         tests=("tests/index/test_graph.py",),
     ),
     "moved_file_commit": Mutation(
