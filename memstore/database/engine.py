@@ -77,13 +77,13 @@ def configure(settings: Settings, *, writes: bool, cache_kilobytes: int = 16_000
         with translated():
             if writes:
                 _check_writable(base)
+            base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             is_foreign = has_foreign_sql(base)
             harden(base, size=FOREIGN_BYTES if is_foreign else None)
             limit = StatementLimit(settings.path)
             limit.watch(base, often=is_foreign)
             if not is_foreign:
                 connection.info[LIMIT] = limit
-            base.execute(f"PRAGMA busy_timeout={int(settings.timeout * 1000)}")
             base.execute("PRAGMA foreign_keys=ON")
             base.execute(
                 "PRAGMA temp_store=MEMORY"
