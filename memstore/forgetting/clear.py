@@ -1,6 +1,6 @@
 """Erasing everything of a namespace: records, trash, history, merges, tags and the path of the namespace itself."""
 
-from dataclasses import asdict
+from dataclasses import replace
 
 from memstore.models.records import Namespace
 from memstore.models.reports import EraseReport
@@ -13,8 +13,8 @@ def erase_namespace(context: WriteContext, namespace: Namespace, *, recursive: b
     connection = context.connection
     namespace_pks = namespaces.keys_at(connection, namespace, recursive=recursive)
     paths = tuple(sorted(namespaces.path(connection, pk) for pk in namespace_pks))
-    rows = erasure.erase_namespaces(connection, namespace_pks)
-    return EraseReport(namespaces=paths, **asdict(rows))
+    report = erasure.erase_namespaces(connection, namespace_pks)
+    return replace(report, namespaces=paths)
 
 
 def clear(context: WriteContext, namespace: Namespace, *, recursive: bool) -> int:

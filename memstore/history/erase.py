@@ -5,7 +5,7 @@ filter is compared with a live record as it is, with an archived or deleted one 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 
 from memstore import filters
 from memstore.concurrency import chunks, yield_gil
@@ -128,6 +128,6 @@ def _report(
     missing: tuple[str, ...] = (),
     unreadable: tuple[str, ...] = (),
 ) -> EraseReport:
-    rows = erasure.erase(context, record_type, erased, list(namespace_pks))
+    report = erasure.erase(context, record_type, erased, list(namespace_pks))
     ids = tuple(sorted(set(erased.values())))
-    return EraseReport(ids=ids, missing=missing, unreadable=unreadable, **asdict(rows))
+    return replace(report, ids=ids, missing=missing, unreadable=unreadable)

@@ -16,7 +16,27 @@ INTERNAL = {"internal": True}
 """`field(metadata=INTERNAL)`: a field that is the store's own and in no dict."""
 
 
-class Record:
+class PydanticField:
+    """A class whose instances pydantic takes as a field, and writes to JSON by `to_dict`."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The instance in types that JSON has."""
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
+        # Without a schema pydantic would look into the dataclass, whose metadata have a recursive type.
+        serialization = {"type": "function-plain", "function": cls.to_dict, "when_used": "json"}
+        return {"type": "is-instance", "cls": cls, "serialization": serialization}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
+        return {"type": "object", "title": cls.__name__}
+
+
+class Record(PydanticField):
     """The base of all records, which are frozen dataclasses with `repr=False`."""
 
     __slots__ = ()
@@ -41,23 +61,6 @@ class Record:
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         writable = [name for name, value in values.items() if isinstance(value, np.ndarray) and value.flags.writeable]
         return _restored, (type(self), values, writable)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
-        return instance_schema(cls, cls.to_dict)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
-        return {"type": "object", "title": cls.__name__}
-
-
-def instance_schema(kind: type, to_json: Callable[[Any], object]) -> dict[str, Any]:
-    """The pydantic schema of a field that holds an instance of *kind*, and is *to_json* of it in JSON.
-
-    Without it pydantic would look into the dataclass, whose metadata have a recursive type.
-    """
-    serialization = {"type": "function-plain", "function": to_json, "when_used": "json"}
-    return {"type": "is-instance", "cls": kind, "serialization": serialization}
 
 
 def as_json(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from memstore.models.record import Record, as_json, instance_schema
+from memstore.models.record import PydanticField, Record, as_json
 from memstore.models.records import Assembly, Memory, Namespace
 
 HitT = TypeVar("HitT")
@@ -147,7 +147,7 @@ class SearchPlan(Record):
     nearest_assembly: NearestAssembly | None = None
 
 
-class Hits(list[HitT], Generic[HitT]):
+class Hits(PydanticField, list[HitT], Generic[HitT]):
     """The hits of one search, best first.
 
     Attributes:
@@ -165,11 +165,3 @@ class Hits(list[HitT], Generic[HitT]):
     def to_dict(self) -> dict[str, Any]:
         """The hits, the plan and the activated assemblies, as of `Memory.to_dict`."""
         return {"hits": as_json(list(self)), "plan": as_json(self.plan), "activated": as_json(self.activated)}
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> dict[str, Any]:
-        return instance_schema(cls, cls.to_dict)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: object, handler: object) -> dict[str, Any]:
-        return {"type": "object", "title": cls.__name__}

@@ -8,11 +8,12 @@ An erased assembly takes the assemblies with it that were merged into it and are
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sqlalchemy import Connection, delete, exists, or_, select
 
 from memstore.actor import Actor
+from memstore.models.reports import EraseReport
 from memstore.repository import (
     history_erasure,
     history_writer,
@@ -42,31 +43,13 @@ _KEYS_OF_NAMESPACES = prepared_by_kind(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErasedRows:
-    """How many rows an erasure deleted or changed.
-
-    Attributes:
-        memories: live memories.
-        assemblies: live assemblies.
-        archived: tombstones: records in the trash, and assemblies that a merge archived.
-        changes: rows of the history.
-        merges: rows of merges.
-        tags: tags that no record has any more.
-    """
-
-    memories: int = 0
-    assemblies: int = 0
-    archived: int = 0
-    changes: int = 0
-    merges: int = 0
-    tags: int = 0
-
-
 def erase(
     context: WriteContext, record_type: RecordType, keys: Iterable[int], namespace_pks: Sequence[int]
-) -> ErasedRows:
-    """Erase the records *keys*, live, archived or deleted before, which are all of the namespaces *namespace_pks*."""
+) -> EraseReport:
+    """Erase the records *keys*, live, archived or deleted before, which are all of the namespaces *namespace_pks*.
+
+    The report has the numbers of rows only.
+    """
     connection, is_assembly = context.connection, record_type is ASSEMBLY
     erased = sorted(_with_sources(connection, keys) if is_assembly else set(keys))
     existing = record_keys.existing(connection, record_type, erased)
@@ -79,7 +62,7 @@ def erase(
     changes = history_erasure.erase(connection, record_type, erased)
     tags = _DELETE_UNUSED_TAGS.run(connection, keys=keys_json(namespace_pks)).rowcount
     statistics.drop_samples(connection)
-    return ErasedRows(
+    return EraseReport(
         memories=0 if is_assembly else len(existing),
         assemblies=len(existing) if is_assembly else 0,
         archived=archived,
@@ -108,8 +91,11 @@ def _with_sources(connection: Connection, keys: Iterable[int]) -> set[int]:
     return erased
 
 
-def erase_namespaces(connection: Connection, namespace_pks: Sequence[int]) -> ErasedRows:
-    """Erase everything in the namespaces *namespace_pks*, and the namespaces themselves. Reads the whole history."""
+def erase_namespaces(connection: Connection, namespace_pks: Sequence[int]) -> EraseReport:
+    """Erase everything in the namespaces *namespace_pks*, and the namespaces themselves. Reads the whole history.
+
+    The report has the numbers of rows only.
+    """
     key_list = keys_json(namespace_pks)
     counts = []
     for record_type in RECORD_TYPES:
@@ -122,7 +108,7 @@ def erase_namespaces(connection: Connection, namespace_pks: Sequence[int]) -> Er
     tags = _DELETE_TAGS.run(connection, keys=key_list).rowcount
     _DELETE_NAMESPACES.run(connection, keys=key_list)
     statistics.drop_samples(connection)
-    return ErasedRows(
+    return EraseReport(
         memories=counts[0],
         assemblies=counts[1],
         archived=archived,

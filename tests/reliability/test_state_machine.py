@@ -173,6 +173,15 @@ merges = st.fixed_dictionaries(
 )
 by_filter = st.fixed_dictionaries({"where": st.sampled_from(MEMORY_FILTERS)})
 
+of_one_assembly = {
+    "add": bundles,
+    "upsert": bundles,
+    "update": st.fixed_dictionaries({"id": groups}, optional=described),
+    "add_members": members,
+    "remove_members": members,
+    "delete": st.fixed_dictionaries({"id": groups}),
+}
+
 putting = calls(
     "memories",
     add=items,
@@ -192,12 +201,7 @@ commands = st.one_of(
     ),
     calls(
         "assemblies",
-        add=bundles,
-        upsert=bundles,
-        update=st.fixed_dictionaries({"id": groups}, optional=described),
-        add_members=members,
-        remove_members=members,
-        delete=st.fixed_dictionaries({"id": groups}),
+        **of_one_assembly,
         delete_many=st.fixed_dictionaries({"where": st.sampled_from(ASSEMBLY_FILTERS)}),
     ),
     calls(
@@ -224,15 +228,7 @@ commands = st.one_of(
 )
 undoable = st.one_of(
     calls("memories", add=items, upsert=items, update=changes, delete=st.fixed_dictionaries({"id": ids})),
-    calls(
-        "assemblies",
-        add=bundles,
-        upsert=bundles,
-        update=st.fixed_dictionaries({"id": groups}, optional=described),
-        add_members=members,
-        remove_members=members,
-        delete=st.fixed_dictionaries({"id": groups}),
-    ),
+    calls("assemblies", **of_one_assembly),
 )
 steps = st.lists(
     st.one_of(commands, commands, st.tuples(st.lists(commands, min_size=1, max_size=3), st.booleans())),
